@@ -1,0 +1,112 @@
+# The image that docker-build makes and deploy installs.
+IMG ?= hyperliquid-parser-operator:dev
+ARCH ?= $(shell go env GOARCH)
+CONTAINER_TOOL ?= docker
+KUBECTL ?= kubectl
+# More for go test, e.g. TESTFLAGS='-run TestPlan -v'; what to test, e.g. PKG=./internal/parser/...
+TESTFLAGS ?=
+PKG ?= ./...
+
+# Tools come at the versions that hack/tools/go.mod pins; go keeps what it built.
+TOOL = go tool -modfile=hack/tools/go.mod
+CONTROLLER_GEN = $(TOOL) controller-gen
+KUSTOMIZE = $(TOOL) kustomize
+# Prints the directory that holds etcd and kube-apiserver, building them if need be.
+CONTROLPLANE = go -C hack/controlplane run .
+# One static binary that tells nothing of where it was built.
+GO_BUILD = CGO_ENABLED=0 go build -trimpath -ldflags="-s -w"
+
+SHELL = /usr/bin/env bash -o pipefail
+.SHELLFLAGS = -ec
+
+.PHONY: all
+all: build
+
+##@ General
+
+.PHONY: help
+help: ## Show this help.
+	@awk 'BEGIN {FS = ":.*##"; printf "\nUsage:\n  make \033[36m<target>\033[0m\n"} /^[a-zA-Z_0-9-]+:.*?##/ { printf "  \033[36m%-16s\033[0m %s\n", $$1, $$2 } /^##@/ { printf "\n\033[1m%s\033[0m\n", substr($$0, 5) } ' $(MAKEFILE_LIST)
+
+##@ Development
+
+.PHONY: manifests
+manifests: ## Generate the CRD and the operator's role from the markers in the code.
+	$(CONTROLLER_GEN) crd rbac:roleName=manager-role paths=./api/... paths=./internal/controller/... \
+		output:crd:dir=config/crd/bases output:rbac:dir=config/rbac
+
+.PHONY: generate
+generate: ## Generate the API types' DeepCopy methods.
+	$(CONTROLLER_GEN) object:headerFile=hack/boilerplate.go.txt paths=./api/...
+
+.PHONY: fmt
+fmt: ## Format the code.
+	go fmt ./...
+
+.PHONY: vet
+vet: ## Run go vet.
+	go vet ./...
+	go -C hack/controlplane vet .
+
+.PHONY: lint
+lint: ## Run golangci-lint.
+	$(TOOL) golangci-lint run
+	cd hack/controlplane && go tool -modfile=../tools/go.mod golangci-lint run
+
+.PHONY: test
+test: vet ## Run all tests; the first time, kube-apiserver is built for them where it cannot be downloaded.
+	assets=$$($(CONTROLPLANE)); \
+	KUBEBUILDER_ASSETS="$$assets" go test -race -timeout 20m $(TESTFLAGS) $(PKG)
+
+.PHONY: demo
+demo: ## Run a fleet on this machine, without Docker or root; KEEP=1 leaves it running.
+	$(GO_BUILD) -o bin/manager ./cmd/manager
+	$(GO_BUILD) -tags faultinject -o bin/hlparser ./cmd/hlparser
+	assets=$$($(CONTROLPLANE) --with kube-controller-manager); \
+	KUBEBUILDER_ASSETS="$$assets" go run ./hack/demo $(if $(KEEP),--keep)
+
+##@ Build
+
+.PHONY: build
+build: ## Build both programs into bin/.
+	$(GO_BUILD) -o bin/ ./cmd/manager ./cmd/hlparser
+
+.PHONY: run
+run: ## Run the operator here against the current kubeconfig's cluster (make install first).
+	go run ./cmd/manager --parser-image=$(IMG)
+
+.PHONY: docker-build
+docker-build: ## Build the image IMG for linux/ARCH.
+	GOOS=linux GOARCH=$(ARCH) $(GO_BUILD) -o bin/linux/$(ARCH)/ ./cmd/manager ./cmd/hlparser
+	$(CONTAINER_TOOL) build --platform linux/$(ARCH) --build-arg TARGETARCH=$(ARCH) -t $(IMG) .
+
+.PHONY: docker-push
+docker-push: ## Push the image IMG.
+	$(CONTAINER_TOOL) push $(IMG)
+
+.PHONY: build-installer
+build-installer: set-image ## Write everything that deploy applies to dist/install.yaml.
+	mkdir -p dist
+	$(KUSTOMIZE) build config/default > dist/install.yaml
+
+##@ Deployment
+
+.PHONY: install
+install: ## Install the CRD into the current kubeconfig's cluster.
+	$(KUSTOMIZE) build config/crd | $(KUBECTL) apply -f -
+
+.PHONY: uninstall
+uninstall: ## Remove the CRD, and with it every HyperliquidParser.
+	$(KUSTOMIZE) build config/crd | $(KUBECTL) delete --ignore-not-found -f -
+
+.PHONY: deploy
+deploy: set-image ## Install the CRD and the operator, running the image IMG.
+	$(KUSTOMIZE) build config/default | $(KUBECTL) apply -f -
+
+.PHONY: undeploy
+undeploy: ## Remove the operator and the CRD.
+	$(KUSTOMIZE) build config/default | $(KUBECTL) delete --ignore-not-found -f -
+
+.PHONY: set-image
+set-image:
+	cd config/manager && go tool -modfile=../../hack/tools/go.mod kustomize edit set image controller=$(IMG)
