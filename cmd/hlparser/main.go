@@ -1,0 +1,76 @@
+// Command hlparser tails what a Hyperliquid node writes, filters it and delivers it. It is what runs in the operator's pods,
+// and it works alone.
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"os/signal"
+	"strings"
+	"syscall"
+
+	"github.com/spf13/cobra"
+
+	"github.com/hlparser/hyperliquid-parser-operator/internal/parser/config"
+	"github.com/hlparser/hyperliquid-parser-operator/internal/parser/report"
+)
+
+// version is set by the linker in a release.
+var version string
+
+const (
+	exitFailure = 1 // at run time
+	exitUsage   = 2 // a setting is wrong: one line names it
+)
+
+// usageError marks an error of the command line or the configuration.
+type usageError struct{ error }
+
+func main() {
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	// The sink notices a reader that has gone by the write's error, and ends in order.
+	signal.Ignore(syscall.SIGPIPE)
+	err := command().ExecuteContext(ctx)
+	stop()
+	if err == nil {
+		return
+	}
+	fmt.Fprintln(os.Stderr, "hlparser: "+strings.ReplaceAll(err.Error(), "\n", "; "))
+	var field *config.FieldError
+	if errors.As(err, new(usageError)) || errors.As(err, &field) {
+		os.Exit(exitUsage)
+	}
+	os.Exit(exitFailure)
+}
+
+func command() *cobra.Command {
+	root := &cobra.Command{
+		Use:           "hlparser",
+		Short:         "Tail, filter and deliver what a Hyperliquid node writes",
+		SilenceUsage:  true,
+		SilenceErrors: true,
+	}
+	root.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return usageError{err} })
+	root.AddCommand(runCommand(), checkCommand(), checkpointCommand(), &cobra.Command{
+		Use:   "version",
+		Short: "Print the version",
+		Args:  noArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			_, err := fmt.Fprintln(cmd.OutOrStdout(), report.BuildVersion(version))
+			return err
+		},
+	})
+	for _, c := range root.Commands() {
+		c.SetFlagErrorFunc(root.FlagErrorFunc())
+	}
+	return root
+}
+
+func noArgs(cmd *cobra.Command, args []string) error {
+	if len(args) > 0 {
+		return usageError{fmt.Errorf("%q is not a setting of %s: settings are flags, see --help", args[0], cmd.Name())}
+	}
+	return nil
+}

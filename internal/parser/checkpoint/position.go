@@ -1,0 +1,103 @@
+package checkpoint
+
+import (
+	"fmt"
+	"strconv"
+	"strings"
+)
+
+// FileID names one incarnation of one of the node's files.
+type FileID struct {
+	// Directory is the folder under the node's data directory, such as
+	// "node_fills_by_block".
+	Directory string `json:"directory"`
+	// Date is the day of the file, YYYYMMDD in UTC.
+	Date string `json:"date"`
+	// Hour of the day, 0 to 23, UTC.
+	Hour int `json:"hour"`
+	// Generation is 8 hex digits of a hash of the first KiB of the file's first
+	// line (of less, if the line is shorter). It tells a file that was created
+	// anew at the same path from the one before. Empty while the file has no
+	// whole line yet.
+	Generation string `json:"generation"`
+}
+
+// String returns the file as "node_fills_by_block/20260430/20@1a2b3c4d".
+func (f FileID) String() string {
+	return fmt.Sprintf("%s/%s/%d@%s", f.Directory, f.Date, f.Hour, f.Generation)
+}
+
+// ParseFileID reads what FileID.String wrote. The error names what is wrong.
+func ParseFileID(s string) (FileID, error) {
+	path, generation, ok := strings.Cut(s, "@")
+	parts := strings.Split(path, "/")
+	if !ok || len(parts) != 3 {
+		return FileID{}, fmt.Errorf("file %q: want directory/YYYYMMDD/hour@generation", s)
+	}
+	hour, err := strconv.Atoi(parts[2])
+	if err != nil {
+		return FileID{}, fmt.Errorf("file %q: hour: %w", s, err)
+	}
+	f := FileID{Directory: parts[0], Date: parts[1], Hour: hour, Generation: generation}
+	if err := f.validate(); err != nil {
+		return FileID{}, err
+	}
+	return f, nil
+}
+
+// validate keeps apart what String and the names made from a FileID join.
+func (f FileID) validate() error {
+	switch {
+	case f.Directory == "" || strings.ContainsAny(f.Directory, "/@:-"):
+		return fmt.Errorf("file %q: directory %q: want a name without / @ : or -", f, f.Directory)
+	case !digits(f.Date, 8):
+		return fmt.Errorf("file %q: date %q: want YYYYMMDD", f, f.Date)
+	case f.Hour < 0 || f.Hour > 23:
+		return fmt.Errorf("file %q: hour %d: want 0 to 23", f, f.Hour)
+	case f.Generation != "" && !hexDigits(f.Generation, 8):
+		return fmt.Errorf("file %q: generation %q: want 8 lower-case hex digits", f, f.Generation)
+	}
+	return nil
+}
+
+func digits(s string, n int) bool {
+	return len(s) == n && strings.Trim(s, "0123456789") == ""
+}
+
+func hexDigits(s string, n int) bool {
+	return len(s) == n && strings.Trim(s, "0123456789abcdef") == ""
+}
+
+// Position names one event: the byte offset of its line in the file, and its
+// index in the line, which is 0 in line mode.
+type Position struct {
+	File   FileID
+	Offset int64
+	Index  int
+}
+
+// String returns the position as "<file>:<offset>:<index>".
+func (p Position) String() string {
+	return fmt.Sprintf("%s:%d:%d", p.File, p.Offset, p.Index)
+}
+
+// ParsePosition reads what Position.String wrote. The error names what is wrong.
+func ParsePosition(s string) (Position, error) {
+	parts := strings.Split(s, ":")
+	if len(parts) != 3 {
+		return Position{}, fmt.Errorf("position %q: want file:offset:index", s)
+	}
+	file, err := ParseFileID(parts[0])
+	if err != nil {
+		return Position{}, fmt.Errorf("position %q: %w", s, err)
+	}
+	offset, err := strconv.ParseInt(parts[1], 10, 64)
+	if err != nil || offset < 0 {
+		return Position{}, fmt.Errorf("position %q: offset %q: want a number of bytes", s, parts[1])
+	}
+	index, err := strconv.Atoi(parts[2])
+	if err != nil || index < 0 {
+		return Position{}, fmt.Errorf("position %q: index %q: want a number from 0", s, parts[2])
+	}
+	return Position{File: file, Offset: offset, Index: index}, nil
+}

@@ -1,0 +1,312 @@
+package hyperliquid
+
+import (
+	"encoding/json"
+	"fmt"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/hlparser/hyperliquid-parser-operator/internal/parser/config"
+)
+
+// TestEveryStreamModeFormatAndFilter compares with the reference, for events of all kinds, good and bad, each alone and all
+// together.
+func TestEveryStreamModeFormatAndFilter(t *testing.T) {
+	for _, stream := range config.Streams() {
+		for _, mode := range modes {
+			for _, format := range formats {
+				for _, filter := range filters() {
+					if layoutOf(stream).keys == nil && filter.MinNotional != "0" {
+						continue // no filter applies: one is enough
+					}
+					if format == config.Enveloped && len(filter.Coins) == 0 {
+						continue // the format has no say in what passes
+					}
+					s := setting{stream, mode, filter, format}
+					var all []string
+					for _, e := range slices.Concat(eventsOf(stream), malformedOf(stream)) {
+						framed := []string{e}
+						if mode != config.Line {
+							framed = []string{block(e), block(e, e), block(eventsOf(stream)[0], e, eventsOf(stream)[0])}
+						}
+						for _, line := range framed {
+							s.check(t, lines(line), 2)
+						}
+						all = append(all, framed...)
+					}
+					s.check(t, lines(all...), 1, 2, 3, 4, 5, 7, 100)
+				}
+			}
+		}
+	}
+}
+
+func TestEnvelopesOfAnyLayout(t *testing.T) {
+	for _, stream := range config.Streams() {
+		events := eventsOf(stream)
+		for _, inner := range []string{"", " ", events[0], strings.Join(events, ","), strings.Join(events, " , ") + "\t", events[0] + `,{"a":tru},` + events[1], events[0] + `,{]`} {
+			for _, line := range envelopesOf(inner) {
+				for _, format := range formats {
+					s := setting{stream, config.ByBlock, config.Filter{Coins: []string{"BTC"}}, format}
+					s.check(t, lines(line), 1, 2, 3, 5)
+					s.check(t, lines(block(events...), line, block(events[0])), 1, 2, 3, 5)
+				}
+			}
+		}
+	}
+}
+
+func TestRecordsAsTheyAreWritten(t *testing.T) {
+	t.Run("raw is the event and a newline", func(t *testing.T) {
+		out := encode(t, setting{config.OrderStatuses, config.Line, config.Filter{}, config.Raw}, lines(" "+order+" \r"))
+		if got, want := string(out.Data), order+"\n"; got != want {
+			t.Errorf("got\n%s\nwant\n%s", got, want)
+		}
+	})
+	t.Run("enveloped in line mode has no block", func(t *testing.T) {
+		out := encode(t, setting{config.Trades, config.Line, config.Filter{}, config.Enveloped}, lines(trade, trade))
+		second := strings.SplitAfter(string(out.Data), "\n")[1]
+		want := fmt.Sprintf(`{"target":"node \"1\"\n","stream":"Trades","pos":"%s:%d:0","block":null,"index":null,"blockTime":null,"localTime":null,"event":%s}`+"\n",
+			testFile, len(trade)+1, trade)
+		if second != want {
+			t.Errorf("got\n%s\nwant\n%s", second, want)
+		}
+	})
+	t.Run("enveloped in block modes has the block, its times and the index", func(t *testing.T) {
+		out := encode(t, setting{config.Fills, config.ByBlock, config.Filter{Coins: []string{"@107"}}, config.Enveloped}, lines(block(fill, liquidation)))
+		want := `{"target":"node \"1\"\n","stream":"Fills","pos":"` + testFile + `:0:1","block":978995377,"index":1,` +
+			`"blockTime":"2026-04-30T20:46:43.304461819","localTime":"2026-04-30T20:46:46.266580134","event":` + liquidation + "}\n"
+		if got := string(out.Data); got != want {
+			t.Errorf("got\n%s\nwant\n%s", got, want)
+		}
+	})
+	t.Run("a file name that must be escaped is", func(t *testing.T) {
+		var out Output
+		e := setting{config.Trades, config.Line, config.Filter{}, config.Enveloped}.encoder(t)
+		e.NewWorker().Encode(&out, Span{Data: lines(trade)}, "a\"\x01\xff")
+		var record struct{ Pos string }
+		if err := json.Unmarshal(out.Data, &record); err != nil || record.Pos != "a\"\x01\ufffd:0:0" {
+			t.Errorf("pos %q, %v", record.Pos, err)
+		}
+	})
+	t.Run("a last line without its newline counts", func(t *testing.T) {
+		out := encode(t, setting{config.Trades, config.Line, config.Filter{}, config.Raw}, []byte(trade))
+		if string(out.Data) != trade+"\n" || out.Lines != 1 {
+			t.Errorf("%d lines, %q", out.Lines, out.Data)
+		}
+	})
+}
+
+func encode(t *testing.T, s setting, data []byte) Output {
+	t.Helper()
+	var out Output
+	s.encoder(t).NewWorker().Encode(&out, Span{Data: data}, testFile)
+	return out
+}
+
+func TestMalformedEventsAndTheirReasons(t *testing.T) {
+	orders := func(mode config.Mode) setting {
+		return setting{config.OrderStatuses, mode, config.Filter{}, config.Raw}
+	}
+	for name, c := range map[string]struct {
+		setting setting
+		line    string
+		want    []string // index and reason
+		rest    int64    // events delivered
+	}{
+		"a blank line":                                    {orders(config.Line), "", []string{"0 empty"}, 0},
+		"a line of white space":                           {orders(config.Line), " \t\r", []string{"0 empty"}, 0},
+		"a region lost in a crash":                        {orders(config.Line), "\x00\x00\x00", []string{"0 nul"}, 0},
+		"a region lost in a crash, then a line":           {orders(config.Line), "\x00\x00" + order, []string{"0 nul"}, 0},
+		"a region lost in a crash, between blocks":        {orders(config.ByBlock), "\x00\x00" + block(order), []string{"0 nul"}, 0},
+		"a line torn in the middle":                       {orders(config.Line), order[:100], []string{"0 shape"}, 0},
+		"a line torn and joined with the next":            {orders(config.Line), order[:100] + order, []string{"0 json"}, 0},
+		"an array where an object belongs":                {orders(config.Line), "[]", []string{"0 shape"}, 0},
+		"an object where a fill belongs":                  {setting{config.Fills, config.Line, config.Filter{}, config.Raw}, "{}", []string{"0 shape"}, 0},
+		"a fill without its user":                         {setting{config.Fills, config.Line, config.Filter{}, config.Raw}, `[{"coin":"BTC"}]`, []string{"0 shape"}, 0},
+		"a blank line between blocks":                     {orders(config.ByBlock), "", []string{"0 empty"}, 0},
+		"an event without its envelope":                   {orders(config.ByBlock), order, []string{"0 envelope"}, 0},
+		"an envelope that does not end":                   {orders(config.ByBlock), block(order, order)[:900], []string{"0 envelope"}, 0},
+		"bad events whose neighbours are delivered":       {orders(config.ByBlock), block(order, `{"a":tru}`, order, "5", order), []string{"1 json", "3 shape"}, 3},
+		"an event with a bracket too few, then two whole": {orders(config.ByBlock), block(order[:len(order)-1], order, order), []string{"0 envelope"}, 0},
+	} {
+		t.Run(name, func(t *testing.T) {
+			out := encode(t, c.setting, lines(c.line))
+			var got []string
+			for _, b := range out.Bad {
+				got = append(got, fmt.Sprint(b.Index, " ", b.Reason))
+				if !slices.Contains(Reasons(), b.Reason) {
+					t.Errorf("reason %q is not one of Reasons", b.Reason)
+				}
+			}
+			if !slices.Equal(got, c.want) || out.Delivered != c.rest || out.Lines != 1 {
+				t.Errorf("malformed %q, want %q; %d delivered, want %d; %d lines", got, c.want, out.Delivered, c.rest, out.Lines)
+			}
+		})
+	}
+}
+
+func TestALineThatLooksWrongIsMalformedThoughFilteredOut(t *testing.T) {
+	for name, line := range map[string]string{"torn": triggered[:300], "joined to rubbish": triggered + "x", "without its beginning": triggered[1:]} {
+		out := encode(t, setting{config.OrderStatuses, config.Line, config.Filter{Coins: []string{"BTC"}}, config.Raw}, lines(line))
+		if len(out.Bad) != 1 || out.Events != 0 {
+			t.Errorf("%s: %d malformed, %d events", name, len(out.Bad), out.Events)
+		}
+	}
+}
+
+func TestDeepNestingNeitherPassesNorCrashes(t *testing.T) {
+	deep := `{"a":` + strings.Repeat("[", 1<<20) + strings.Repeat("]", 1<<20) + `}`
+	for _, mode := range modes {
+		line := deep
+		if mode != config.Line {
+			line = block(misc, deep, misc)
+		}
+		out := encode(t, setting{config.MiscEvents, mode, config.Filter{}, config.Raw}, lines(line))
+		if len(out.Bad) != 1 || out.Bad[0].Reason != ReasonJSON {
+			t.Errorf("%s: %d malformed", mode, len(out.Bad))
+		}
+	}
+}
+
+func TestBlocksAreListedOnceInOrder(t *testing.T) {
+	s := setting{config.RawBookDiffs, config.Streaming, config.Filter{Coins: []string{"none"}}, config.Raw}
+	at := func(n string) string { return strings.Replace(block(newDiff), "978995377", n, 1) }
+	out := encode(t, s, lines(at("5"), at("5"), at("6"), "rubbish", at("6"), at("9"), at("5"), strings.TrimSuffix(at("77"), "}")))
+	if want := []int64{5, 6, 9, 5}; !slices.Equal(out.Blocks, want) {
+		t.Errorf("blocks %v, want %v", out.Blocks, want)
+	}
+}
+
+func TestResetKeepsNothingButMemory(t *testing.T) {
+	s := setting{config.OrderStatuses, config.ByBlock, config.Filter{}, config.Enveloped}
+	data := lines(block(order, "{]"), block(triggered, "5"), "x")
+	w := s.encoder(t).NewWorker()
+	var out Output
+	w.Encode(&out, Span{Data: data}, testFile)
+	first := describe(out)
+	out.Reset()
+	if got, want := describe(out), describe(Output{}); got != want {
+		t.Errorf("after Reset\n%s", got)
+	}
+	w.Encode(&out, Span{Data: data}, testFile)
+	if got := describe(out); got != first {
+		t.Errorf("second time\n%s\nfirst time\n%s", got, first)
+	}
+}
+
+func TestNoAllocation(t *testing.T) {
+	data := map[config.Mode][]byte{}
+	events := sampleEvents(200)
+	for _, mode := range modes {
+		data[mode] = frame(mode, events, 50)
+	}
+	for _, mode := range modes {
+		for _, format := range formats {
+			for _, filter := range append(filters(), config.Filter{Coins: []string{"none"}}) {
+				w := setting{config.OrderStatuses, mode, filter, format}.encoder(t).NewWorker()
+				var out Output
+				run := func() {
+					out.Reset()
+					w.Encode(&out, Span{Data: data[mode]}, testFile)
+				}
+				run()
+				if n := testing.AllocsPerRun(10, run); n != 0 {
+					t.Errorf("%s %s %+v: %v allocations for %d events, %d delivered", mode, format, filter, n, out.Events, out.Delivered)
+				}
+			}
+		}
+	}
+	// The general way, and the other streams.
+	for _, stream := range config.Streams() {
+		for _, filter := range []config.Filter{{}, {Coins: []string{"BTC"}, MinNotional: "1"}} {
+			var plain []string
+			for _, e := range eventsOf(stream) {
+				if !strings.Contains(e, `\`) {
+					plain = append(plain, e)
+				}
+			}
+			w := setting{stream, config.Line, filter, config.Enveloped}.encoder(t).NewWorker()
+			var out Output
+			input := lines(plain...)
+			run := func() {
+				out.Reset()
+				w.Encode(&out, Span{Data: input}, testFile)
+			}
+			run()
+			if n := testing.AllocsPerRun(10, run); n != 0 {
+				t.Errorf("%s %+v: %v allocations", stream, filter, n)
+			}
+		}
+	}
+}
+
+func TestSettingsThatCannotWorkAreRefused(t *testing.T) {
+	for name, s := range map[string]setting{
+		"an unknown stream":      {"Blocks", config.Line, config.Filter{}, config.Raw},
+		"a mode not yet decided": {config.Fills, config.Auto, config.Filter{}, config.Raw},
+		"an unknown format":      {config.Fills, config.Line, config.Filter{}, "XML"},
+		"a user of no address":   {config.Fills, config.Line, config.Filter{Users: []string{"0x1"}}, config.Raw},
+		"a minimum of no amount": {config.Fills, config.Line, config.Filter{MinNotional: "1e3"}, config.Raw},
+		"a minimum below 0":      {config.Fills, config.Line, config.Filter{MinNotional: "-1"}, config.Raw},
+	} {
+		if e, err := NewEncoder(s.stream, s.mode, s.filter, s.format, ""); err == nil || e != nil {
+			t.Errorf("%s: no error", name)
+		}
+	}
+}
+
+func TestDirectories(t *testing.T) {
+	for want, s := range map[string]setting{
+		"node_order_statuses":                      {stream: config.OrderStatuses, mode: config.Line},
+		"node_fills_by_block":                      {stream: config.Fills, mode: config.ByBlock},
+		"node_trades_streaming":                    {stream: config.Trades, mode: config.Streaming},
+		"node_raw_book_diffs":                      {stream: config.RawBookDiffs, mode: config.Line},
+		"misc_events_by_block":                     {stream: config.MiscEvents, mode: config.ByBlock},
+		"hip3_oracle_updates":                      {stream: config.OracleUpdates, mode: config.Line},
+		"system_and_core_writer_actions_streaming": {stream: config.SystemActions, mode: config.Streaming},
+	} {
+		if got := Directory(s.stream, s.mode); got != want {
+			t.Errorf("%s %s: %q, want %q", s.stream, s.mode, got, want)
+		}
+	}
+	if got := Directory(config.Fills, config.Auto) + Directory("Blocks", config.Line); got != "" {
+		t.Errorf("%q", got)
+	}
+}
+
+// TestShortCutsSayWhatTheStepsSay holds each short cut of a layout equal to the steps it passes over.
+func TestShortCutsSayWhatTheStepsSay(t *testing.T) {
+	for _, stream := range config.Streams() {
+		steps := layoutOf(stream).steps
+		for i, s := range steps {
+			if s.leap == 0 {
+				continue
+			}
+			text := s.text
+			for k, passed := range steps[i+1 : i+1+s.leap] {
+				if !strings.HasPrefix(text, passed.text) {
+					t.Fatalf("%s: %q does not go on with %q", stream, text, passed.text)
+				}
+				text = text[len(passed.text):]
+				last := k == s.leap-1
+				switch {
+				case last && s.value == passed.value:
+				case last && passed.value == free && strings.HasSuffix(s.text, `"`) && s.value == rest:
+					text = strings.TrimPrefix(text, `"`)
+				case passed.value == rest:
+					_, text, _ = strings.Cut(text, `"`)
+				default:
+					text = text[value([]byte(text), 0, 0):]
+				}
+				if last && (text != "" || s.field != passed.field) {
+					t.Errorf("%s: %q ends otherwise than its steps", stream, s.text)
+				}
+				if !last && passed.field != 0 {
+					t.Errorf("%s: %q passes over a field of the filter", stream, s.text)
+				}
+			}
+		}
+	}
+}

@@ -1,0 +1,258 @@
+package hyperliquid
+
+// verdict is what becomes of an event.
+type verdict uint8
+
+const (
+	malformed verdict = iota
+	passed
+	filtered
+	early // filtered by its first fields; the rest was not read
+)
+
+// event is what is known, so far, of the event that is being read.
+type event struct {
+	met         field // the wanted fields that were found to be listed
+	excluded    bool
+	price, size []byte
+}
+
+// take notes a field's value and says whether the event may still pass by it.
+func (w *Worker) take(which field, v []byte) bool {
+	switch which {
+	case price:
+		w.event.price = v
+	case size:
+		w.event.size = v
+	default:
+		if !w.filter.allows(which, v) {
+			w.event.excluded = w.event.excluded || which == status
+			return false
+		}
+	}
+	w.event.met |= which
+	return true
+}
+
+// decide tells whether the event, whose fields have all been taken, passes the filter.
+func (w *Worker) decide() verdict {
+	if w.filter.used == 0 {
+		return passed
+	}
+	if w.event.excluded || w.event.met&w.filter.wanted != w.filter.wanted {
+		return filtered
+	}
+	if w.filter.wanted&size != 0 && !w.filter.notional(w.event.price, w.event.size) {
+		return filtered
+	}
+	return passed
+}
+
+// read reads the event that begins at b[i] and returns the index after it. The event is valid JSON of the stream's shape, or
+// malformed, or, only if hasty, early and its end is not told.
+func (w *Worker) read(b []byte, i int, hasty bool) (end int, v verdict) {
+	if w.steps != nil {
+		if end, v = w.follow(b, i, hasty); v != malformed {
+			return end, v
+		}
+	}
+	return w.explore(b, i)
+}
+
+// follow reads an event that is laid out as nodes do it. Malformed means only that it is not.
+func (w *Worker) follow(b []byte, i int, hasty bool) (end int, v verdict) {
+	w.event = event{}
+	steps := w.steps
+	for k := 0; k < len(steps); k++ {
+		s := &steps[k]
+		if len(b)-i < len(s.text) || string(b[i:i+len(s.text)]) != s.text {
+			if s.optional || s.leap > 0 {
+				continue
+			}
+			return -1, malformed
+		}
+		i += len(s.text)
+		switch s.value {
+		case rest:
+			to := special(b, i)
+			if to >= len(b) || b[to] != '"' {
+				return -1, malformed
+			}
+			if s.field != 0 && !w.take(s.field, b[i:to]) && hasty && !s.any {
+				return -1, early
+			}
+			i = to + 1
+		case free:
+			// The depth is at most this: two containers of the event's own.
+			if i = value(b, i, 2); i < 0 {
+				return -1, malformed
+			}
+		}
+		k += s.leap
+	}
+	return i, w.decide()
+}
+
+// explore reads an event of any layout.
+func (w *Worker) explore(b []byte, i int) (end int, v verdict) {
+	w.event = event{}
+	if w.pair {
+		end = w.exploreFill(b, i)
+	} else if i < len(b) && b[i] == '{' {
+		end = w.exploreObject(b, i, 0, w.keys)
+	} else {
+		end = -1
+	}
+	if end < 0 {
+		return -1, malformed
+	}
+	return end, w.decide()
+}
+
+// exploreFill reads [user, {…}].
+func (w *Worker) exploreFill(b []byte, i int) int {
+	if i >= len(b) || b[i] != '[' {
+		return -1
+	}
+	from := space(b, i+1)
+	if from >= len(b) || b[from] != '"' {
+		return -1
+	}
+	to, escaped := str(b, from+1)
+	if to < 0 {
+		return -1
+	}
+	if w.filter.used&user != 0 {
+		w.take(user, text(b[from:to], escaped))
+	}
+	i = space(b, to)
+	if i >= len(b) || b[i] != ',' {
+		return -1
+	}
+	i = space(b, i+1)
+	if i >= len(b) || b[i] != '{' {
+		return -1
+	}
+	if i = w.exploreObject(b, i, 1, w.keys); i < 0 {
+		return -1
+	}
+	i = space(b, i)
+	if i >= len(b) || b[i] != ']' {
+		return -1
+	}
+	return i + 1
+}
+
+// exploreObject is object, and takes the fields that keys lead to. Of keys that occur twice the first counts.
+func (w *Worker) exploreObject(b []byte, i, depth int, keys []key) int {
+	if len(keys) == 0 {
+		return object(b, i, depth)
+	}
+	if depth >= maxDepth {
+		return -1
+	}
+	i = space(b, i+1)
+	if i < len(b) && b[i] == '}' {
+		return i + 1
+	}
+	var seen uint32 // a bit for each of keys
+	for {
+		end, val, escaped := name(b, i)
+		if end < 0 || val >= len(b) {
+			return -1
+		}
+		k := find(keys, text(b[i:end], escaped))
+		if k >= 0 && seen&(1<<k) != 0 {
+			k = -1
+		}
+		if k < 0 {
+			i = value(b, val, depth+1)
+		} else {
+			seen |= 1 << k
+			i = w.exploreValue(b, val, depth+1, &keys[k])
+		}
+		if i < 0 {
+			return -1
+		}
+		i = space(b, i)
+		if i >= len(b) {
+			return -1
+		}
+		switch b[i] {
+		case ',':
+			i = space(b, i+1)
+		case '}':
+			return i + 1
+		default:
+			return -1
+		}
+	}
+}
+
+// exploreValue is value, for what k leads to.
+func (w *Worker) exploreValue(b []byte, i, depth int, k *key) int {
+	switch c := b[i]; {
+	case c == '"' && k.field != 0:
+		end, escaped := str(b, i+1)
+		if end >= 0 {
+			w.take(k.field, text(b[i:end], escaped))
+		}
+		return end
+	case c == '{' && k.keys != nil && !k.list:
+		return w.exploreObject(b, i, depth, k.keys)
+	case c == '[' && k.list:
+		return w.exploreList(b, i, depth, k.keys)
+	}
+	return value(b, i, depth)
+}
+
+// exploreList is array, and takes the fields that keys lead to from each object in it.
+func (w *Worker) exploreList(b []byte, i, depth int, keys []key) int {
+	if depth >= maxDepth {
+		return -1
+	}
+	i = space(b, i+1)
+	if i < len(b) && b[i] == ']' {
+		return i + 1
+	}
+	for {
+		if i < len(b) && b[i] == '{' {
+			i = w.exploreObject(b, i, depth+1, keys)
+		} else {
+			i = value(b, i, depth+1)
+		}
+		if i < 0 {
+			return -1
+		}
+		i = space(b, i)
+		if i >= len(b) {
+			return -1
+		}
+		switch b[i] {
+		case ',':
+			i = space(b, i+1)
+		case ']':
+			return i + 1
+		default:
+			return -1
+		}
+	}
+}
+
+// find returns the index of the key of that name, or -1.
+func find(keys []key, name []byte) int {
+	for i := range keys {
+		if string(name) == keys[i].name {
+			return i
+		}
+	}
+	return -1
+}
+
+// text is what a string given with its quotes says.
+func text(quoted []byte, escaped bool) []byte {
+	if escaped {
+		return unescape(quoted)
+	}
+	return quoted[1 : len(quoted)-1]
+}

@@ -1,0 +1,93 @@
+package hyperliquid
+
+import (
+	"bytes"
+	"encoding/json"
+	"strings"
+	"testing"
+
+	"github.com/hlparser/hyperliquid-parser-operator/internal/parser/config"
+)
+
+// FuzzValid holds the scanner equal to encoding/json.
+func FuzzValid(f *testing.F) {
+	for _, stream := range config.Streams() {
+		for _, e := range append(eventsOf(stream), malformedOf(stream)...) {
+			f.Add([]byte(e))
+		}
+	}
+	for _, s := range []string{`[1.5e-3,-0,0.1E+9,01,1.,.5,-,1e]`, `"\ud800\u12G4"`, `{"a":[true,false,null,nul]}`, "\"\xff\xfe\x7f\"", "[\n\r\t \v]"} {
+		f.Add([]byte(s))
+	}
+	workers := map[config.Stream]*Worker{}
+	for _, stream := range config.Streams() {
+		w := setting{stream, config.Line, config.Filter{}, config.Raw}.encoder(f).NewWorker()
+		w.keys = layoutOf(stream).keys
+		workers[stream] = w
+	}
+	f.Fuzz(func(t *testing.T, data []byte) {
+		from, to := trim(data)
+		body := data[from:to]
+		end := value(body, 0, 0)
+		if got, want := end == len(body), json.Valid(data); got != want {
+			t.Errorf("%q: valid %v, want %v", data, got, want)
+		}
+		// What the general way accepts is the same, whatever it looks for on its way.
+		for stream, w := range workers {
+			end, v := w.explore(body, 0)
+			s := setting{stream: stream}
+			if got, want := v != malformed && end == len(body), json.Valid(data) && s.shape(body); got != want {
+				t.Errorf("%s: %q: valid %v, want %v", stream, data, got, want)
+			}
+		}
+	})
+}
+
+// FuzzEncode compares with the reference, in any stream, mode, format and filter.
+func FuzzEncode(f *testing.F) {
+	streams, some := config.Streams(), filters()
+	for i, stream := range streams {
+		events := eventsOf(stream)
+		for m, mode := range modes {
+			for k := range some {
+				e := events[k%len(events)]
+				if mode != config.Line {
+					e = block(events[0], e)
+				}
+				f.Add(lines(e), uint8(i), uint8(m), uint8(k), k%2 == 0, uint8(2))
+			}
+		}
+		for k, e := range malformedOf(stream) {
+			f.Add(lines(block(events[0], e, events[0])), uint8(i), uint8(1+k%2), uint8(k), k%2 == 0, uint8(3))
+			f.Add(lines(e), uint8(i), uint8(0), uint8(k), k%2 == 0, uint8(3))
+		}
+	}
+	f.Fuzz(func(t *testing.T, data []byte, stream, mode, filter uint8, raw bool, spans uint8) {
+		s := setting{streams[int(stream)%len(streams)], modes[int(mode)%len(modes)], some[int(filter)%len(some)], config.Enveloped}
+		if raw {
+			s.format = config.Raw
+		}
+		if bytes.Count(data, []byte("[")) > 1000 {
+			return // the limit of depth counts from the event, not from the line
+		}
+		s.check(t, data, int(spans%16)+1)
+	})
+}
+
+// FuzzSplitEnvelope gives the fuzzer events to put into envelopes, so that it need not find out how to write one.
+func FuzzSplitEnvelope(f *testing.F) {
+	layouts := len(envelopesOf(""))
+	for k, e := range append(eventsOf(config.RawBookDiffs), malformedOf(config.RawBookDiffs)...) {
+		f.Add(newDiff, e, " , ", uint8(k), uint8(k))
+	}
+	for k := range layouts {
+		f.Add(newDiff, `{"a":["]",{"b":"\""}]}`, ",", uint8(k), uint8(3))
+	}
+	f.Fuzz(func(t *testing.T, first, second, between string, layout, spans uint8) {
+		data := envelopesOf(first + between + second + "," + newDiff)[int(layout)%layouts]
+		if strings.Count(data, "[") > 1000 {
+			return
+		}
+		setting{config.RawBookDiffs, config.ByBlock, config.Filter{}, config.Raw}.check(t, lines(data), int(spans%8)+1)
+	})
+}

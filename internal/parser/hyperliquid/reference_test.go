@@ -1,0 +1,442 @@
+package hyperliquid
+
+import (
+	"bytes"
+	"encoding/json"
+	"fmt"
+	"math/big"
+	"regexp"
+	"slices"
+	"strconv"
+	"strings"
+	"testing"
+
+	"github.com/hlparser/hyperliquid-parser-operator/internal/parser/config"
+	"github.com/hlparser/hyperliquid-parser-operator/internal/parser/sink"
+)
+
+// The reference says what Encode must do, slowly and by encoding/json alone: json.Valid, and an exact-case, first-wins walk of
+// a Decoder's tokens (Unmarshal itself ignores case and takes the last of two keys). It shares nothing with the package but
+// the types of the result.
+
+type setting struct {
+	stream config.Stream
+	mode   config.Mode
+	filter config.Filter
+	format config.Format
+}
+
+const (
+	testTarget = "node \"1\"\n"
+	testFile   = "dir/20260430/20@1a2b3c4d"
+)
+
+func (s setting) encoder(t testing.TB) *Encoder {
+	t.Helper()
+	e, err := NewEncoder(s.stream, s.mode, s.filter, s.format, testTarget)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return e
+}
+
+// want is what the reference expects.
+type want struct {
+	Output
+	// unread are those of Bad that need not be noticed, since the filter may reject a line by its first fields.
+	unread map[int64]bool
+}
+
+func (s setting) reference(data []byte, offset int64) want {
+	w := want{unread: map[int64]bool{}}
+	for len(data) > 0 {
+		line, rest, _ := bytes.Cut(data, []byte("\n"))
+		w.Lines++
+		if s.mode == config.Line {
+			body := bytes.Trim(line, " \t\r")
+			if json.Valid(body) && s.shape(body) {
+				w.event(s, offset, 0, refHeader{}, body)
+			} else {
+				reason := s.reason(body)
+				w.Bad = append(w.Bad, Bad{Offset: offset, Reason: reason, Bytes: line})
+				w.unread[offset] = !s.emptyFilter() && len(body) > 0 && s.looksRight(body)
+			}
+		} else if h, events, ok := refEnvelope(line, s); ok {
+			if n := len(w.Blocks); n == 0 || w.Blocks[n-1] != h.block {
+				w.Blocks = append(w.Blocks, h.block)
+			}
+			for i, e := range events {
+				if json.Valid(e) && s.shape(e) {
+					w.event(s, offset, i, h, e)
+				} else {
+					w.Bad = append(w.Bad, Bad{Offset: offset, Index: i, Reason: s.reason(e), Bytes: e})
+				}
+			}
+		} else {
+			reason := ReasonEnvelope
+			if len(bytes.Trim(line, " \t\r")) == 0 {
+				reason = ReasonEmpty
+			} else if bytes.Contains(line, []byte{0}) {
+				reason = ReasonNUL
+			}
+			w.Bad = append(w.Bad, Bad{Offset: offset, Reason: reason, Bytes: line})
+		}
+		offset += int64(len(data) - len(rest))
+		data = rest
+	}
+	return w
+}
+
+func (s setting) emptyFilter() bool {
+	f := s.filter
+	return len(f.Coins)+len(f.Users)+len(f.Statuses)+len(f.ExcludeStatuses)+len(f.Sides)+len(f.MinNotional) == 0
+}
+
+func (w *want) event(s setting, offset int64, index int, h refHeader, event []byte) {
+	w.Events++
+	if !s.passes(event) {
+		return
+	}
+	if s.format == config.Raw {
+		w.Data = append(append(w.Data, event...), '\n')
+	} else {
+		target, _ := json.Marshal(testTarget)
+		block, place, blockTime, localTime := "null", "null", "null", "null"
+		if s.mode != config.Line {
+			block, place = strconv.FormatInt(h.block, 10), strconv.Itoa(index)
+			blockTime, localTime = h.blockTime, h.localTime
+		}
+		w.Data = fmt.Appendf(w.Data, `{"target":%s,"stream":"%s","pos":"%s:%d:%d","block":%s,"index":%s,"blockTime":%s,"localTime":%s,"event":%s}`+"\n",
+			target, s.stream, testFile, offset, index, block, place, blockTime, localTime, event)
+	}
+	w.Records = append(w.Records, sink.Record{End: len(w.Data), Offset: offset, Index: int32(index)})
+	w.Delivered++
+}
+
+func (s setting) looksRight(event []byte) bool {
+	brackets := "{}"
+	if s.stream == config.Fills {
+		brackets = "[]"
+	}
+	return len(event) > 1 && string([]byte{event[0], event[len(event)-1]}) == brackets
+}
+
+func (s setting) reason(event []byte) string {
+	switch {
+	case len(event) == 0:
+		return ReasonEmpty
+	case bytes.Contains(event, []byte{0}):
+		return ReasonNUL
+	case !s.looksRight(event) || json.Valid(event):
+		return ReasonShape
+	}
+	return ReasonJSON
+}
+
+// shape says whether valid JSON is an event of the stream.
+func (s setting) shape(event []byte) bool {
+	tree := parseTree(event)
+	if s.stream != config.Fills {
+		_, ok := tree.(map[string]any)
+		return ok
+	}
+	pair, _ := tree.([]any)
+	if len(pair) != 2 {
+		return false
+	}
+	_, isString := pair[0].(string)
+	_, isObject := pair[1].(map[string]any)
+	return isString && isObject
+}
+
+// parseTree is a valid text as a tree in which the first of two equal keys wins.
+func parseTree(text []byte) any {
+	dec := json.NewDecoder(bytes.NewReader(text))
+	dec.UseNumber()
+	var next func() any
+	next = func() any {
+		token, err := dec.Token()
+		if err != nil {
+			panic(fmt.Sprintf("%q: %v", text, err))
+		}
+		switch token {
+		case json.Delim('{'):
+			object := map[string]any{}
+			for dec.More() {
+				key := next().(string)
+				v := next()
+				if _, dup := object[key]; !dup {
+					object[key] = v
+				}
+			}
+			_, _ = dec.Token()
+			return object
+		case json.Delim('['):
+			list := []any{}
+			for dec.More() {
+				list = append(list, next())
+			}
+			_, _ = dec.Token()
+			return list
+		}
+		return token
+	}
+	return next()
+}
+
+// get is the string at a path of keys, or nothing.
+func get(tree any, path ...string) []string {
+	for _, key := range path {
+		object, _ := tree.(map[string]any)
+		tree = object[key]
+	}
+	if s, ok := tree.(string); ok {
+		return []string{s}
+	}
+	return nil
+}
+
+// passes is the filter's definition in the design: engine.md, "Filter".
+func (s setting) passes(event []byte) bool {
+	tree := parseTree(event)
+	var coins, users, statuses, sides, prices, sizes []string
+	var hasStatus, hasNotional bool
+	switch s.stream {
+	case config.OrderStatuses:
+		users, statuses, coins, sides = get(tree, "user"), get(tree, "status"), get(tree, "order", "coin"), get(tree, "order", "side")
+		prices, sizes = get(tree, "order", "limitPx"), get(tree, "order", "origSz")
+		hasStatus, hasNotional = true, true
+	case config.Fills:
+		pair := tree.([]any)
+		users = []string{pair[0].(string)}
+		coins, sides, prices, sizes = get(pair[1], "coin"), get(pair[1], "side"), get(pair[1], "px"), get(pair[1], "sz")
+		hasNotional = true
+	case config.Trades:
+		coins, sides, prices, sizes = get(tree, "coin"), get(tree, "side"), get(tree, "px"), get(tree, "sz")
+		infos, _ := tree.(map[string]any)["side_info"].([]any)
+		for _, info := range infos {
+			users = append(users, get(info, "user")...)
+		}
+		hasNotional = true
+	case config.RawBookDiffs:
+		users, coins, sides = get(tree, "user"), get(tree, "coin"), get(tree, "side")
+	default:
+		return true
+	}
+	listed := func(list, values []string, equal func(pattern, value string) bool) bool {
+		return slices.ContainsFunc(list, func(pattern string) bool {
+			return slices.ContainsFunc(values, func(v string) bool { return equal(pattern, v) })
+		})
+	}
+	same := func(a, b string) bool { return a == b }
+	f := s.filter
+	switch {
+	case len(f.Coins) > 0 && !listed(f.Coins, coins, func(pattern, v string) bool {
+		prefix, star := strings.CutSuffix(pattern, "*")
+		return pattern == v || star && strings.HasPrefix(v, prefix)
+	}):
+		return false
+	case len(f.Users) > 0 && !listed(f.Users, users, strings.EqualFold):
+		return false
+	case len(f.Sides) > 0 && !listed(f.Sides, sides, same):
+		return false
+	case hasStatus && len(f.Statuses) > 0 && !listed(f.Statuses, statuses, same):
+		return false
+	case hasStatus && listed(f.ExcludeStatuses, statuses, same):
+		return false
+	case hasNotional && f.MinNotional != "":
+		return len(prices) > 0 && len(sizes) > 0 && referenceNotional(prices[0], sizes[0], f.MinNotional)
+	}
+	return true
+}
+
+var decimalText = regexp.MustCompile(`^-?[0-9]+(\.[0-9]+)?$`)
+
+func referenceNotional(price, size, minimum string) bool {
+	if !decimalText.MatchString(price) || !decimalText.MatchString(size) || max(len(price), len(size)) > 1000 {
+		return false
+	}
+	p, _ := new(big.Rat).SetString(price)
+	s, _ := new(big.Rat).SetString(size)
+	m, _ := new(big.Rat).SetString(minimum)
+	return p.Mul(p, s).Cmp(m) >= 0
+}
+
+type refHeader struct {
+	block                int64
+	blockTime, localTime string
+}
+
+// refEnvelope splits an envelope. Where its events lie is told by strings and brackets alone; then it is sound if it is valid
+// JSON once each malformed event is replaced by null.
+func refEnvelope(line []byte, s setting) (h refHeader, events [][]byte, ok bool) {
+	h = refHeader{blockTime: "null", localTime: "null"}
+	r := reader{b: line}
+	var repaired []byte
+	copied, values := 0, map[string][]byte{}
+	r.expect("{")
+	for ok := true; ok && !r.failed; ok = r.found(",") {
+		r.space()
+		var name string
+		if json.Unmarshal(r.structure(), &name) != nil {
+			return h, nil, false
+		}
+		r.expect(":")
+		r.space()
+		if _, dup := values[name]; name != "events" || dup {
+			v := r.structure()
+			if !dup {
+				values[name] = v
+			}
+			continue
+		}
+		values[name] = nil
+		r.expect("[")
+		for ok := !r.found("]"); ok && !r.failed; ok = r.found(",") {
+			r.space()
+			from := r.i
+			e := r.structure()
+			events = append(events, e)
+			if !json.Valid(e) {
+				repaired = append(append(repaired, line[copied:from]...), "null"...)
+				copied = r.i
+			}
+		}
+		if len(events) > 0 {
+			r.expect("]")
+		}
+	}
+	repaired = append(repaired, line[copied:]...)
+	if r.failed || !json.Valid(repaired) {
+		return h, nil, false
+	}
+	if _, has := values["events"]; !has {
+		return h, nil, false
+	}
+	if !blockText.Match(values["block_number"]) {
+		return h, nil, false
+	}
+	h.block, _ = strconv.ParseInt(string(values["block_number"]), 10, 64)
+	for name, field := range map[string]*string{"block_time": &h.blockTime, "local_time": &h.localTime} {
+		if v := values[name]; len(v) > 0 && v[0] == '"' {
+			*field = string(v)
+		}
+	}
+	return h, events, true
+}
+
+// reader walks over strings and brackets, and fails for good where they do not match.
+type reader struct {
+	b      []byte
+	i      int
+	failed bool
+}
+
+func (r *reader) space() {
+	for r.i < len(r.b) && strings.IndexByte(" \t\r\n", r.b[r.i]) >= 0 {
+		r.i++
+	}
+}
+
+func (r *reader) found(text string) bool {
+	r.space()
+	if !bytes.HasPrefix(r.b[r.i:], []byte(text)) {
+		return false
+	}
+	r.i += len(text)
+	return true
+}
+
+func (r *reader) expect(text string) { r.failed = !r.found(text) || r.failed }
+
+var (
+	blockText  = regexp.MustCompile(`^(0|[1-9][0-9]{0,17})$`)
+	stringText = regexp.MustCompile(`(?s)^"([^"\\]|\\.)*"`)
+	bareText   = regexp.MustCompile(`^[^"\[\]{}, \t\r\n]+`)
+)
+
+// structure is the value that begins here.
+func (r *reader) structure() []byte {
+	from := r.i
+	rest := r.b[r.i:]
+	switch {
+	case r.failed || len(rest) == 0:
+		r.failed = true
+	case rest[0] == '"':
+		n := len(stringText.Find(rest))
+		r.i += n
+		r.failed = n == 0
+	case rest[0] == '{' || rest[0] == '[':
+		closing := []byte{rest[0] + 2} // the brackets lie two apart
+		for r.i++; !r.failed && !bytes.HasPrefix(r.b[r.i:], closing); {
+			switch {
+			case r.i >= len(r.b) || r.b[r.i] == '}' || r.b[r.i] == ']':
+				r.failed = true
+			case strings.IndexByte(`"{[`, r.b[r.i]) >= 0:
+				r.structure()
+			default:
+				r.i++
+			}
+		}
+		r.i++
+	default:
+		n := len(bareText.Find(rest))
+		r.i += n
+		r.failed = n == 0
+	}
+	if r.failed || r.i > len(r.b) {
+		r.failed = true
+		r.i = min(r.i, len(r.b))
+		return nil
+	}
+	return r.b[from:r.i]
+}
+
+// check encodes data at once and cut into each number of spans, and compares all with the reference.
+func (s setting) check(t testing.TB, data []byte, spans ...int) {
+	t.Helper()
+	const offset = 1000
+	e := s.encoder(t)
+	w := e.NewWorker()
+	var once Output
+	w.Encode(&once, Span{Data: data, Offset: offset}, testFile)
+	got := describe(once)
+	if expected := s.reference(data, offset); got != describe(expected.trim(once)) {
+		t.Fatalf("%+v\n%s\ngot\n%s\nwant\n%s", s, data, got, describe(expected.Output))
+	}
+	for _, n := range spans {
+		cut := e.Cut(nil, data, offset, n)
+		if len(cut) > n {
+			t.Fatalf("%d spans, at most %d were asked for", len(cut), n)
+		}
+		var each Output
+		for _, span := range cut {
+			w.Encode(&each, span, testFile)
+		}
+		if inSpans := describe(each); inSpans != got {
+			t.Fatalf("%+v\n%s\nin %d spans\n%s\nat once\n%s", s, data, n, inSpans, got)
+		}
+	}
+}
+
+// trim leaves out of what is expected the malformed lines that got rightly did not notice: they count as filtered out.
+func (w want) trim(got Output) Output {
+	out := w.Output
+	out.Bad = slices.DeleteFunc(slices.Clone(w.Bad), func(b Bad) bool {
+		skipped := w.unread[b.Offset] && !slices.ContainsFunc(got.Bad, func(g Bad) bool { return g.Offset == b.Offset })
+		if skipped {
+			out.Events++
+		}
+		return skipped
+	})
+	return out
+}
+
+func describe(o Output) string {
+	var b strings.Builder
+	fmt.Fprintf(&b, "lines %d, events %d, delivered %d, blocks %v, records %v\n%s", o.Lines, o.Events, o.Delivered, o.Blocks, o.Records, o.Data)
+	for _, bad := range o.Bad {
+		fmt.Fprintf(&b, "bad %d:%d %s %q\n", bad.Offset, bad.Index, bad.Reason, bad.Bytes)
+	}
+	return b.String()
+}

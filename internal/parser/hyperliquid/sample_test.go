@@ -1,0 +1,125 @@
+package hyperliquid
+
+import (
+	"bytes"
+	"encoding/json"
+	"fmt"
+	"os"
+	"path/filepath"
+	"testing"
+
+	"github.com/hlparser/hyperliquid-parser-operator/internal/parser/config"
+)
+
+// TestRealNodeOutput compares with what encoding/json finds in the output of a real node, when there is some: the environment
+// variable HLPARSER_SAMPLE_DATA names its data directory.
+func TestRealNodeOutput(t *testing.T) {
+	root := os.Getenv("HLPARSER_SAMPLE_DATA")
+	if root == "" {
+		t.Skip("HLPARSER_SAMPLE_DATA is not set: no real node output to compare with")
+	}
+	found := 0
+	for _, stream := range config.Streams() {
+		for _, mode := range modes {
+			files, err := filepath.Glob(filepath.Join(root, Directory(stream, mode), "hourly", "*", "*"))
+			if err != nil {
+				t.Fatal(err)
+			}
+			for _, file := range files {
+				found++
+				t.Run(fmt.Sprint(stream, mode), func(t *testing.T) {
+					data, err := os.ReadFile(file)
+					if err != nil {
+						t.Fatal(err)
+					}
+					compareReal(t, stream, mode, data)
+				})
+			}
+		}
+	}
+	if found == 0 {
+		t.Errorf("no files of any stream below %s", root)
+	}
+}
+
+func compareReal(t *testing.T, stream config.Stream, mode config.Mode, data []byte) {
+	type envelope struct {
+		Block     int64             `json:"block_number"`
+		BlockTime string            `json:"block_time"`
+		LocalTime string            `json:"local_time"`
+		Events    []json.RawMessage `json:"events"`
+	}
+	var raw []byte
+	var enveloped []string
+	for offset, rest := 0, data; len(rest) > 0; {
+		line, next, _ := bytes.Cut(rest, []byte("\n"))
+		if mode == config.Line {
+			raw = append(append(raw, line...), '\n')
+			enveloped = append(enveloped, fmt.Sprintf(`%d:0 <nil> <nil> <nil> <nil> %s`, offset, line))
+		} else {
+			var e envelope
+			if err := json.Unmarshal(line, &e); err != nil {
+				t.Fatal(err)
+			}
+			for i, event := range e.Events {
+				raw = append(append(raw, event...), '\n')
+				enveloped = append(enveloped, fmt.Sprintf(`%d:%d %d %d %s %s %s`, offset, i, e.Block, i, e.BlockTime, e.LocalTime, event))
+			}
+		}
+		offset += len(rest) - len(next)
+		rest = next
+	}
+
+	out := encode(t, setting{stream, mode, config.Filter{}, config.Raw}, data)
+	if !bytes.Equal(out.Data, raw) || len(out.Bad) > 0 {
+		t.Errorf("raw records differ from the file's events; %d malformed", len(out.Bad))
+	}
+	if got, want := out.Lines, int64(bytes.Count(data, []byte("\n"))); got != want {
+		t.Errorf("%d lines, want %d", got, want)
+	}
+
+	out = encode(t, setting{stream, mode, config.Filter{}, config.Enveloped}, data)
+	if int(out.Delivered) != len(enveloped) {
+		t.Fatalf("%d records, want %d", out.Delivered, len(enveloped))
+	}
+	from := 0
+	for i, r := range out.Records {
+		var record struct {
+			Target, Stream, Pos  string
+			Block, Index         any
+			BlockTime, LocalTime any
+			Event                json.RawMessage
+		}
+		dec := json.NewDecoder(bytes.NewReader(out.Data[from:r.End]))
+		dec.UseNumber()
+		if err := dec.Decode(&record); err != nil {
+			t.Fatal(err)
+		}
+		got := fmt.Sprintf("%s %s %v %v %v %v %s", record.Target+record.Stream, record.Pos, record.Block, record.Index, record.BlockTime, record.LocalTime, record.Event)
+		if want := fmt.Sprintf("%s %s:%s", testTarget+string(stream), testFile, enveloped[i]); got != want {
+			t.Fatalf("record %d:\n%s\nwant\n%s", i, got, want)
+		}
+		from = r.End
+	}
+	for _, filter := range filters() {
+		setting{stream, mode, filter, config.Raw}.check(t, data, 1, 2, 5)
+	}
+}
+
+// BenchmarkRealBlocks encodes a real node's blocks of order statuses.
+func BenchmarkRealBlocks(b *testing.B) {
+	root := os.Getenv("HLPARSER_SAMPLE_DATA")
+	files, _ := filepath.Glob(filepath.Join(root, Directory(config.OrderStatuses, config.ByBlock), "hourly", "*", "*"))
+	if root == "" || len(files) == 0 {
+		b.Skip("HLPARSER_SAMPLE_DATA names no real node output")
+	}
+	data, err := os.ReadFile(files[0])
+	if err != nil {
+		b.Fatal(err)
+	}
+	for _, coin := range []string{"BTC", "ETH"} {
+		b.Run(coin, func(b *testing.B) {
+			benchmarkSpan(b, setting{config.OrderStatuses, config.ByBlock, config.Filter{Coins: []string{coin}}, config.Raw}.encoder(b), data)
+		})
+	}
+}

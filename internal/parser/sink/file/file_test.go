@@ -1,0 +1,482 @@
+package file_test
+
+import (
+	"bytes"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/hlparser/hyperliquid-parser-operator/internal/parser/checkpoint"
+	"github.com/hlparser/hyperliquid-parser-operator/internal/parser/sink"
+	"github.com/hlparser/hyperliquid-parser-operator/internal/parser/sink/file"
+	"github.com/hlparser/hyperliquid-parser-operator/internal/parser/sink/sinktest"
+	"github.com/hlparser/hyperliquid-parser-operator/internal/parser/vfs"
+	"github.com/hlparser/hyperliquid-parser-operator/internal/parser/vfs/crashfs"
+)
+
+func TestConformance(t *testing.T) {
+	for _, maxBytes := range []int64{0, 1, 1000} {
+		t.Run(fmt.Sprintf("parts of %d bytes", maxBytes), func(t *testing.T) {
+			sinktest.Run(t, func(t *testing.T) sinktest.Target {
+				fsys := crashfs.New()
+				return sinktest.Target{
+					ExactlyOnce: true,
+					Open: func() (sink.Output, error) {
+						return file.New(t.Context(), fsys, "out", file.Options{MaxBytes: maxBytes}, func() { t.Error("locked") })
+					},
+					Crash: func() { fsys = fsys.Kill(false) },
+					Outage: func(on bool) {
+						fsys.Inject(func(op crashfs.Op) error {
+							if on && (op.Kind == crashfs.Create || op.Kind == crashfs.Write) {
+								return syscall.ENOSPC
+							}
+							return nil
+						})
+					},
+					Received: func(stream string) ([]byte, error) { return closed(fsys, filepath.Join("out", stream)) },
+				}
+			})
+		})
+	}
+}
+
+// closed returns the bytes of the closed files of a directory, in their order.
+func closed(fsys vfs.FS, dir string) ([]byte, error) {
+	names, err := fsys.List(dir)
+	if err != nil {
+		return nil, err
+	}
+	var data []byte
+	for _, name := range names {
+		if filepath.Ext(name) != ".jsonl" {
+			continue
+		}
+		content, err := fsys.ReadFile(filepath.Join(dir, name))
+		if err != nil {
+			return nil, err
+		}
+		data = append(data, content...)
+	}
+	return data, nil
+}
+
+var hour = checkpoint.FileID{Directory: "node_fills_by_block", Date: "20260430", Hour: 8, Generation: "1a2b3c4d"}
+
+// records makes a batch of lines whose offsets are from, from+1, ….
+func records(from int, lines ...string) sink.Batch {
+	b := sink.Batch{File: hour}
+	for i, line := range lines {
+		b.Data = append(append(b.Data, line...), '\n')
+		b.Records = append(b.Records, sink.Record{End: len(b.Data), Offset: int64(from + i), Index: 7})
+	}
+	return b
+}
+
+// output is one directory and what the checkpoint keeps of its sink.
+type output struct {
+	t     *testing.T
+	fs    vfs.FS
+	dir   string
+	opts  file.Options
+	state json.RawMessage
+
+	out  *file.Output
+	sink sink.Sink
+}
+
+func (o *output) open() error {
+	out, err := file.New(o.t.Context(), o.fs, o.dir, o.opts, func() { o.t.Error("locked") })
+	if err != nil {
+		o.t.Fatal(err)
+	}
+	o.out = out
+	o.sink, err = out.Open(o.t.Context(), "fills", o.state)
+	if err != nil {
+		_ = out.Close()
+	}
+	return err
+}
+
+func (o *output) mustOpen() {
+	o.t.Helper()
+	if err := o.open(); err != nil {
+		o.t.Fatal(err)
+	}
+}
+
+func (o *output) close() {
+	o.t.Helper()
+	if err := errors.Join(o.sink.Close(), o.out.Close()); err != nil {
+		o.t.Fatal(err)
+	}
+}
+
+func (o *output) write(b sink.Batch) {
+	o.t.Helper()
+	if err := o.sink.Write(o.t.Context(), b); err != nil {
+		o.t.Fatal(err)
+	}
+}
+
+func (o *output) commit(final bool) {
+	o.t.Helper()
+	state, err := o.sink.Flush(o.t.Context(), final)
+	if err != nil {
+		o.t.Fatal(err)
+	}
+	o.state = state
+	if err := o.sink.Committed(o.t.Context()); err != nil {
+		o.t.Fatal(err)
+	}
+}
+
+func (o *output) files() []string {
+	o.t.Helper()
+	names, err := o.fs.List(filepath.Join(o.dir, "fills"))
+	if err != nil {
+		o.t.Fatal(err)
+	}
+	return names
+}
+
+func (o *output) wantFiles(want ...string) {
+	o.t.Helper()
+	if got := o.files(); !slices.Equal(got, want) {
+		o.t.Fatalf("files are %q\nwant %q", got, want)
+	}
+}
+
+func (o *output) path(name string) string { return filepath.Join(o.dir, "fills", name) }
+
+func name(offset int, suffix string) string {
+	return fmt.Sprintf("20260430-08-node_fills_by_block-1a2b3c4d-%015d-000007%s", offset, suffix)
+}
+
+func newOutput(t *testing.T, opts file.Options) *output {
+	o := &output{t: t, fs: crashfs.New(), dir: "out", opts: opts}
+	o.mustOpen()
+	o.commit(false)
+	return o
+}
+
+func TestOnTheMachinesFileSystem(t *testing.T) {
+	o := &output{t: t, fs: vfs.OS, dir: filepath.Join(t.TempDir(), "a", "out"), opts: file.Options{MaxBytes: 8}}
+	o.mustOpen()
+	o.commit(false)
+	o.write(records(0, "aaa", "bbb", "ccc"))
+	o.commit(false)
+	o.close()
+	o.mustOpen()
+	o.write(records(3, "ddd"))
+	for range 3 {
+		o.commit(true)
+	}
+	o.close()
+	o.wantFiles(name(0, ".jsonl"), name(2, ".jsonl"))
+	got, err := closed(o.fs, filepath.Join(o.dir, "fills"))
+	if err != nil || string(got) != "aaa\nbbb\nccc\nddd\n" {
+		t.Fatalf("got %q, %v", got, err)
+	}
+}
+
+func TestAPartEndsBetweenRecordsBeforeItGetsTooLong(t *testing.T) {
+	o := newOutput(t, file.Options{MaxBytes: 10})
+	o.write(records(0, "aaa", "bbb"))                // 8 bytes
+	o.write(records(2, "c", "dddddddddddddd", "ee")) // 2 fill it; 15 need a part of their own; 3
+	o.write(records(5, "ffffff"))                    // 7: exactly full
+	o.write(records(6, "g"))
+	for range 3 {
+		o.commit(true)
+	}
+	for offset, want := range map[int]string{0: "aaa\nbbb\nc\n", 3: "dddddddddddddd\n", 4: "ee\nffffff\n", 6: "g\n"} {
+		got, err := o.fs.ReadFile(o.path(name(offset, ".jsonl")))
+		if err != nil || string(got) != want {
+			t.Errorf("the part from %d is %q (%v), want %q", offset, got, err, want)
+		}
+	}
+	if len(o.files()) != 4 {
+		t.Errorf("files are %q, want 4", o.files())
+	}
+}
+
+func TestAPartEndsByAgeWithoutAFurtherRecord(t *testing.T) {
+	now := time.Date(2026, 4, 30, 8, 0, 0, 0, time.UTC)
+	o := newOutput(t, file.Options{MaxAge: time.Minute, Now: func() time.Time { return now }})
+	o.write(records(0, "a"))
+	o.commit(false)
+	o.close()
+	now = now.Add(time.Minute)
+	o.mustOpen() // its age is not forgotten
+	o.commit(false)
+	o.commit(false)
+	o.wantFiles(name(0, ".jsonl"))
+}
+
+func TestAPartIsNamedAfterTheSecondCheckpointThatRecordsItAsComplete(t *testing.T) {
+	o := newOutput(t, file.Options{MaxBytes: 2})
+	o.write(records(0, "a", "b"))
+	o.commit(false)
+	o.wantFiles(name(0, ".part"), name(1, ".part"))
+	o.commit(false)
+	o.wantFiles(name(0, ".jsonl"), name(1, ".jsonl"))
+}
+
+func TestADiskFullLeavesNoPartOfABatch(t *testing.T) {
+	fsys := crashfs.New()
+	o := &output{t: t, fs: fsys, dir: "out", opts: file.Options{MaxBytes: 8}}
+	o.mustOpen()
+	o.commit(false)
+	o.write(records(0, "a"))
+	writes := 0
+	fsys.Inject(func(op crashfs.Op) error {
+		if op.Kind != crashfs.Write {
+			return nil
+		}
+		writes++
+		if writes%3 != 0 { // the third part of the batch does not fit
+			return nil
+		}
+		return syscall.ENOSPC
+	})
+	for range 3 {
+		err := o.sink.Write(t.Context(), records(1, "bbb", "cccc", "dddddd", "e"))
+		if !errors.Is(err, syscall.ENOSPC) || errors.Is(err, sink.ErrReopen) || errors.Is(err, sink.ErrFailed) {
+			t.Fatalf("got %v, want ENOSPC and nothing more", err)
+		}
+	}
+	fsys.Inject(nil)
+	o.commit(false)
+	o.wantFiles(name(0, ".part"))
+	if got, err := o.fs.ReadFile(o.path(name(0, ".part"))); string(got) != "a\n" {
+		t.Fatalf("the part holds %q, %v", got, err)
+	}
+	o.write(records(1, "bbb", "cccc", "dddddd", "e"))
+	for range 3 {
+		o.commit(true)
+	}
+	if got, err := closed(o.fs, "out/fills"); string(got) != "a\nbbb\ncccc\ndddddd\ne\n" {
+		t.Fatalf("delivered %q, %v", got, err)
+	}
+}
+
+func TestAFailedSyncStartsTheStreamAgain(t *testing.T) {
+	fsys := crashfs.New()
+	o := &output{t: t, fs: fsys, dir: "out"}
+	o.mustOpen()
+	o.commit(false)
+	o.write(records(0, "a"))
+	o.commit(false)
+	for _, kind := range []crashfs.Kind{crashfs.Sync, crashfs.SyncDir} {
+		t.Run(string(kind), func(t *testing.T) {
+			if kind == crashfs.SyncDir {
+				o.opts.MaxBytes = 1
+				o.out, o.sink = nil, nil
+				o.fs = fsys.Kill(false)
+				fsys = o.fs.(*crashfs.FS)
+				o.mustOpen()
+			}
+			o.write(records(1, "b"))
+			fsys.Inject(func(op crashfs.Op) error {
+				if op.Kind == kind {
+					return syscall.EIO
+				}
+				return nil
+			})
+			if _, err := o.sink.Flush(t.Context(), false); !errors.Is(err, sink.ErrReopen) || !errors.Is(err, syscall.EIO) {
+				t.Fatalf("got %v, want ErrReopen for EIO", err)
+			}
+			fsys.Inject(nil)
+			if _, err := o.sink.Flush(t.Context(), false); !errors.Is(err, sink.ErrReopen) {
+				t.Fatalf("a second try returns %v, want ErrReopen: that it succeeds says nothing", err)
+			}
+			if err := o.sink.Write(t.Context(), records(1, "b")); !errors.Is(err, sink.ErrReopen) {
+				t.Fatalf("Write returns %v, want ErrReopen", err)
+			}
+		})
+	}
+}
+
+func TestOutputThatIsNotTheCheckpointsFailsAndIsNotTouched(t *testing.T) {
+	cases := map[string]struct {
+		change func(t *testing.T, o *output)
+		says   string
+	}{
+		"no checkpoint at all": {
+			change: func(_ *testing.T, o *output) { o.state = nil },
+			says:   "of which the checkpoint knows nothing",
+		},
+		"the open part is missing": {
+			change: func(t *testing.T, o *output) { must(t, o.fs.Remove(o.path(name(2, ".part")))) },
+			says:   name(2, ".part") + " is missing",
+		},
+		"the open part is shorter than recorded": {
+			change: func(t *testing.T, o *output) { truncate(t, o, name(2, ".part"), 1) },
+			says:   "has 1 bytes, and the checkpoint says that it holds 2",
+		},
+		"a complete part is shorter than recorded": {
+			change: func(t *testing.T, o *output) { truncate(t, o, name(0, ".part"), 1) },
+			says:   "has 1 bytes, and the checkpoint says that it holds 4",
+		},
+		"a complete part is longer than recorded": {
+			change: func(t *testing.T, o *output) { truncate(t, o, name(0, ".part"), 100) },
+			says:   "something else writes to it",
+		},
+		"a state of another sink": {
+			change: func(_ *testing.T, o *output) { o.state = json.RawMessage(`"somewhere"`) },
+			says:   "the checkpoint's state of the file sink",
+		},
+	}
+	for title, c := range cases {
+		t.Run(title, func(t *testing.T) {
+			o := newOutput(t, file.Options{MaxBytes: 4})
+			o.write(records(0, "a", "b", "c"))
+			o.commit(false)
+			o.write(records(3, "d", "e")) // not committed
+			o.close()
+			c.change(t, o)
+			before := o.files()
+			err := o.open()
+			if !errors.Is(err, sink.ErrFailed) || !strings.Contains(err.Error(), c.says) {
+				t.Fatalf("got %v\nwant ErrFailed saying %q", err, c.says)
+			}
+			o.wantFiles(before...)
+		})
+	}
+}
+
+func must(t *testing.T, err error) {
+	t.Helper()
+	if err != nil {
+		t.Fatal(err)
+	}
+}
+
+func truncate(t *testing.T, o *output, name string, size int64) {
+	t.Helper()
+	f, err := o.fs.Append(o.path(name))
+	must(t, err)
+	must(t, f.Truncate(size))
+	must(t, f.Close())
+}
+
+func TestClosedFilesMayBeTakenAwayAndOthersAreLeftAlone(t *testing.T) {
+	o := newOutput(t, file.Options{MaxBytes: 2})
+	f, err := o.fs.Create(o.path("notes.part"))
+	must(t, err)
+	must(t, f.Close())
+	o.write(records(0, "a", "b"))
+	o.commit(false)
+	o.commit(false)
+	must(t, o.fs.Remove(o.path(name(0, ".jsonl"))))
+	o.close()
+	o.mustOpen()
+	o.wantFiles(name(1, ".jsonl"), "notes.part")
+}
+
+func TestAClosedFileIsNeverOverwritten(t *testing.T) {
+	o := newOutput(t, file.Options{MaxBytes: 2})
+	o.write(records(0, "a"))
+	// The same position again, while its part is not named yet.
+	if err := o.sink.Write(t.Context(), records(0, "A")); !errors.Is(err, sink.ErrFailed) {
+		t.Fatalf("got %v, want ErrFailed", err)
+	}
+	o.close()
+	o.mustOpen()
+	o.write(records(0, "a"))
+	for range 3 {
+		o.commit(true)
+	}
+	// And when it is.
+	err := o.sink.Write(t.Context(), records(0, "A"))
+	if !errors.Is(err, sink.ErrFailed) || !strings.Contains(err.Error(), "move out/fills/"+name(0, ".jsonl")+" away") {
+		t.Fatalf("got %v, want ErrFailed that says what to do", err)
+	}
+	if got, _ := closed(o.fs, "out/fills"); string(got) != "a\n" {
+		t.Fatalf("the closed file holds %q", got)
+	}
+}
+
+func TestAPartThatIsTakenAwayWhileItIsWrittenIsNoticed(t *testing.T) {
+	o := newOutput(t, file.Options{})
+	o.write(records(0, "a"))
+	must(t, o.fs.Remove(o.path(name(0, ".part"))))
+	if _, err := o.sink.Flush(t.Context(), false); !errors.Is(err, sink.ErrFailed) {
+		t.Fatalf("got %v, want ErrFailed", err)
+	}
+}
+
+func TestNamesTellModesAndGenerationsApart(t *testing.T) {
+	o := newOutput(t, file.Options{MaxBytes: 2})
+	for _, f := range []checkpoint.FileID{
+		{Directory: "node_fills_by_block", Date: "20260430", Hour: 10, Generation: "00000001"},
+		{Directory: "node_fills_by_block", Date: "20260430", Hour: 9, Generation: "00000001"},
+		{Directory: "node_fills_streaming", Date: "20260430", Hour: 9, Generation: "00000001"},
+		{Directory: "node_fills_by_block", Date: "20260430", Hour: 9, Generation: "00000002"},
+		{Directory: "node_fills_by_block", Date: "20260429", Hour: 23, Generation: "00000001"},
+	} {
+		b := records(0, "a")
+		b.File = f
+		o.write(b)
+	}
+	for range 3 {
+		o.commit(true)
+	}
+	o.wantFiles(
+		"20260429-23-node_fills_by_block-00000001-000000000000000-000007.jsonl",
+		"20260430-09-node_fills_by_block-00000001-000000000000000-000007.jsonl",
+		"20260430-09-node_fills_by_block-00000002-000000000000000-000007.jsonl",
+		"20260430-09-node_fills_streaming-00000001-000000000000000-000007.jsonl",
+		"20260430-10-node_fills_by_block-00000001-000000000000000-000007.jsonl",
+	)
+}
+
+func TestASecondParserWaitsForTheDirectory(t *testing.T) {
+	dir := t.TempDir()
+	first, err := file.New(t.Context(), vfs.OS, dir, file.Options{}, func() { t.Error("the first one waits") })
+	must(t, err)
+	second, err := file.New(t.Context(), vfs.OS, dir, file.Options{}, func() { must(t, first.Close()) })
+	must(t, err)
+	must(t, second.Close())
+}
+
+func BenchmarkWrite(b *testing.B) {
+	dir := b.TempDir()
+	out, err := file.New(b.Context(), vfs.OS, dir, file.Options{MaxBytes: 1 << 30}, func() {})
+	if err != nil {
+		b.Fatal(err)
+	}
+	s, err := out.Open(b.Context(), "fills", nil)
+	if err != nil {
+		b.Fatal(err)
+	}
+	line := strings.Repeat("x", 499)
+	batch := records(0, slices.Repeat([]string{line}, 2000)...)
+	b.SetBytes(int64(len(batch.Data)))
+	b.ReportAllocs()
+	for i := 0; b.Loop(); i++ {
+		batch.Records[0].Offset = int64(i)
+		if err := s.Write(b.Context(), batch); err != nil {
+			b.Fatal(err)
+		}
+		if i%64 == 63 {
+			state, err := s.Flush(b.Context(), false)
+			if err != nil || bytes.Equal(state, nil) {
+				b.Fatal(err)
+			}
+			if err := s.Committed(b.Context()); err != nil {
+				b.Fatal(err)
+			}
+			names, _ := filepath.Glob(filepath.Join(dir, "fills", "*.jsonl"))
+			for _, name := range names {
+				_ = os.Remove(name)
+			}
+		}
+	}
+}

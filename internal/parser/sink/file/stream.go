@@ -1,0 +1,351 @@
+package file
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io/fs"
+	"path/filepath"
+	"slices"
+
+	"github.com/hlparser/hyperliquid-parser-operator/internal/parser/sink"
+	"github.com/hlparser/hyperliquid-parser-operator/internal/parser/vfs"
+)
+
+// savesBeforeNaming is how many checkpoints record a part as complete before it
+// is named: as many as there are generations on disk.
+const savesBeforeNaming = 2
+
+// stream is the output of one stream. It is a sink.Sink.
+type stream struct {
+	fs   vfs.FS
+	dir  string
+	opts Options
+
+	open     *part   // nil: the next record starts a new part
+	complete []*part // in order, not yet named; their files are synced and closed by Flush at the latest
+	names    bool    // names in dir changed since its last sync
+	dead     error   // what every call returns once the sink cannot go on
+}
+
+func (s *stream) path(name, suffix string) string {
+	return filepath.Join(s.dir, name+suffix)
+}
+
+// die keeps the first error after which the sink cannot go on.
+func (s *stream) die(kind error, format string, args ...any) error {
+	if s.dead == nil {
+		s.dead = fmt.Errorf("%w: "+format, append([]any{kind}, args...)...)
+	}
+	return s.dead
+}
+
+// Write implements sink.Sink. An error leaves the output as it was before.
+func (s *stream) Write(ctx context.Context, b sink.Batch) error {
+	if err := s.alive(ctx); err != nil {
+		return err
+	}
+	before, length := s.open, int64(0)
+	if before != nil {
+		if err := s.ready(before); err != nil {
+			return err
+		}
+		length = before.length
+	}
+	written, err := s.append(b)
+	if err != nil {
+		for _, p := range written {
+			if p == before {
+				p.length, p.ragged, p.dirty = length, true, true
+				continue
+			}
+			// What cannot be removed is not in the state, so the next Open does.
+			_ = s.close(p)
+			_ = s.fs.Remove(s.path(p.name, partSuffix))
+		}
+		return err
+	}
+	last := len(written) - 1
+	s.complete = append(s.complete, written[:last]...)
+	s.open = written[last]
+	return nil
+}
+
+// append writes b into the open part and, as parts fill up, into new ones. It
+// returns all of them in order, also after an error, and changes nothing else.
+func (s *stream) append(b sink.Batch) (written []*part, err error) {
+	p := s.open
+	if p != nil {
+		written = append(written, p)
+		if s.due(p) {
+			if err := s.finish(p); err != nil {
+				return written, err
+			}
+			p = nil
+		}
+	}
+	for from := 0; from < len(b.Data); {
+		i := recordAfter(b, from)
+		if p == nil {
+			if p, err = s.create(partName(b.Position(i)), written); err != nil {
+				return written, err
+			}
+			written = append(written, p)
+		}
+		to := s.fit(b, i, from, p.length)
+		if to == from {
+			if err := s.finish(p); err != nil {
+				return written, err
+			}
+			p = nil
+			continue
+		}
+		p.dirty = true
+		if _, err := p.file.Write(b.Data[from:to]); err != nil {
+			return written, fmt.Errorf("write %s: %w", s.path(p.name, partSuffix), err)
+		}
+		p.length += int64(to - from)
+		from = to
+	}
+	return written, nil
+}
+
+// recordAfter returns the first record that ends after index from of the data.
+func recordAfter(b sink.Batch, from int) int {
+	i, _ := slices.BinarySearchFunc(b.Records, from+1, func(r sink.Record, end int) int { return r.End - end })
+	return i
+}
+
+// fit returns where the last record ends that still fits in a part of the given
+// length, when record i starts at from. An empty part takes a record of any length.
+func (s *stream) fit(b sink.Batch, i, from int, length int64) int {
+	room := s.opts.MaxBytes - length
+	if s.opts.MaxBytes == 0 || int64(len(b.Data)-from) <= room {
+		return len(b.Data)
+	}
+	j := i
+	if room > 0 {
+		j = recordAfter(b, from+int(room))
+	}
+	switch {
+	case j > i:
+		return b.Records[j-1].End
+	case length == 0:
+		return b.Records[i].End
+	}
+	return from
+}
+
+// due tells whether a part with records must be closed now.
+func (s *stream) due(p *part) bool {
+	full := s.opts.MaxBytes > 0 && p.length >= s.opts.MaxBytes
+	old := s.opts.MaxAge > 0 && s.opts.Now().Sub(p.since) >= s.opts.MaxAge
+	return full || old
+}
+
+// create starts a part. Its name is free unless the same position was delivered
+// before, by a checkpoint that was set back or restored.
+func (s *stream) create(name string, written []*part) (*part, error) {
+	if !partPattern.MatchString(name) {
+		return nil, s.die(sink.ErrFailed, "%q cannot name a file of the output", name)
+	}
+	unnamed := func(p *part) bool { return p.name == name }
+	_, err := s.fs.Size(s.path(name, closedSuffix))
+	switch {
+	case err == nil || slices.ContainsFunc(s.complete, unnamed) || slices.ContainsFunc(written, unnamed):
+		return nil, s.die(sink.ErrFailed, "the records from this position on were delivered before; to deliver them again, move %s away",
+			s.path(name, closedSuffix))
+	case !errors.Is(err, fs.ErrNotExist):
+		return nil, fmt.Errorf("look for %s: %w", s.path(name, closedSuffix), err)
+	}
+	f, err := s.fs.Create(s.path(name, partSuffix))
+	if err != nil {
+		return nil, fmt.Errorf("create %s: %w", s.path(name, partSuffix), err)
+	}
+	s.names = true
+	return &part{name: name, since: s.opts.Now(), file: f, dirty: true}, nil
+}
+
+func (s *stream) alive(ctx context.Context) error {
+	if s.dead != nil {
+		return s.dead
+	}
+	return ctx.Err()
+}
+
+// ready opens the open part's file if need be, and cuts off what an earlier
+// error or an earlier process left behind its records.
+func (s *stream) ready(p *part) error {
+	name := s.path(p.name, partSuffix)
+	if p.file == nil {
+		f, err := s.fs.Append(name)
+		if err != nil {
+			return fmt.Errorf("open %s: %w", name, err)
+		}
+		p.file = f
+	}
+	if p.ragged {
+		if err := p.file.Truncate(p.length); err != nil {
+			return fmt.Errorf("cut %s back to %d bytes: %w", name, p.length, err)
+		}
+		p.ragged = false
+	}
+	return nil
+}
+
+// finish syncs and closes a part that takes no further record.
+func (s *stream) finish(p *part) error {
+	if err := s.sync(p); err != nil {
+		return err
+	}
+	if err := s.close(p); err != nil {
+		return s.die(sink.ErrReopen, "close %s: %w", s.path(p.name, partSuffix), err)
+	}
+	return nil
+}
+
+func (s *stream) sync(p *part) error {
+	if !p.dirty {
+		return nil
+	}
+	if err := s.inPlace(p); err != nil {
+		return err
+	}
+	if err := p.file.Sync(); err != nil {
+		return s.die(sink.ErrReopen, "sync %s: %w", s.path(p.name, partSuffix), err)
+	}
+	p.dirty = false
+	return nil
+}
+
+func (s *stream) close(p *part) error {
+	if p.file == nil {
+		return nil
+	}
+	f := p.file
+	p.file = nil
+	return f.Close()
+}
+
+// Flush implements sink.Sink.
+func (s *stream) Flush(ctx context.Context, final bool) (json.RawMessage, error) {
+	if err := s.alive(ctx); err != nil {
+		return nil, err
+	}
+	if err := s.settle(final); err != nil {
+		return nil, err
+	}
+	if err := s.syncNames(); err != nil {
+		return nil, err
+	}
+	var st state
+	if p := s.open; p != nil {
+		st.Open = &openPart{Name: p.name, Bytes: p.length, Since: p.since}
+	}
+	for _, p := range s.complete {
+		p.offered = true
+		st.Complete = append(st.Complete, completePart{Name: p.name, Bytes: p.length, Saves: p.saves + 1})
+	}
+	doc, err := json.Marshal(st)
+	if err != nil {
+		return nil, fmt.Errorf("encode the state of %s: %w", s.dir, err)
+	}
+	return doc, nil
+}
+
+// settle syncs the open part, and completes it if it is time.
+func (s *stream) settle(final bool) error {
+	p := s.open
+	if p == nil {
+		return nil
+	}
+	if p.dirty {
+		if err := s.ready(p); err != nil {
+			return err
+		}
+	}
+	if !final && !s.due(p) {
+		return s.sync(p)
+	}
+	if err := s.finish(p); err != nil {
+		return err
+	}
+	s.complete, s.open = append(s.complete, p), nil
+	return nil
+}
+
+// inPlace finds out that somebody took the part away: what is written to a file
+// without a name is lost, and no sync says so.
+func (s *stream) inPlace(p *part) error {
+	name := s.path(p.name, partSuffix)
+	size, err := s.fs.Size(name)
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
+		return s.die(sink.ErrFailed, "%s was removed while records were written to it; put it back (only .jsonl files may be taken)", name)
+	case err != nil:
+		return fmt.Errorf("look at %s: %w", name, err)
+	case size != p.length:
+		return s.die(sink.ErrFailed, "%s has %d bytes, and %d were written: something else writes to it; stop that and put the file right", name, size, p.length)
+	}
+	return nil
+}
+
+func (s *stream) syncNames() error {
+	if !s.names {
+		return nil
+	}
+	if err := s.fs.SyncDir(s.dir); err != nil {
+		return s.die(sink.ErrReopen, "sync directory %s: %w", s.dir, err)
+	}
+	s.names = false
+	return nil
+}
+
+// Committed implements sink.Sink. It names the parts whose time has come.
+func (s *stream) Committed(ctx context.Context) error {
+	if s.dead != nil {
+		return s.dead
+	}
+	for _, p := range s.complete {
+		if p.offered {
+			p.offered = false
+			p.saves++
+		}
+	}
+	return s.name(ctx)
+}
+
+func (s *stream) name(ctx context.Context) error {
+	for len(s.complete) > 0 && s.complete[0].saves >= savesBeforeNaming {
+		if err := ctx.Err(); err != nil {
+			return err
+		}
+		from, to := s.path(s.complete[0].name, partSuffix), s.path(s.complete[0].name, closedSuffix)
+		if _, err := s.fs.Size(to); err == nil {
+			return s.die(sink.ErrFailed, "%s is complete, and %s exists; move that away", from, to)
+		} else if !errors.Is(err, fs.ErrNotExist) {
+			return fmt.Errorf("look for %s: %w", to, err)
+		}
+		if err := s.fs.Rename(from, to); err != nil {
+			return fmt.Errorf("rename %s to %s: %w", from, to, err)
+		}
+		s.names = true
+		s.complete = s.complete[1:]
+	}
+	// At once, and not with the next Flush: a consumer who has seen the name and
+	// taken the file must not see it come back after a power loss.
+	return s.syncNames()
+}
+
+// Close implements sink.Sink.
+func (s *stream) Close() error {
+	s.dead = errors.Join(s.dead, fmt.Errorf("the sink of %s is closed", s.dir))
+	if s.open == nil {
+		return nil
+	}
+	if err := s.close(s.open); err != nil {
+		return fmt.Errorf("close %s: %w", s.path(s.open.name, partSuffix), err)
+	}
+	return nil
+}

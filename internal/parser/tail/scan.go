@@ -1,0 +1,267 @@
+package tail
+
+import (
+	"errors"
+	"io/fs"
+	"maps"
+	"os"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"syscall"
+	"time"
+
+	"github.com/hlparser/hyperliquid-parser-operator/internal/parser/buffer"
+	"github.com/hlparser/hyperliquid-parser-operator/internal/parser/checkpoint"
+)
+
+// directory is one of the stream's directories and the files in it.
+type directory struct {
+	Directory
+	root  string         // <data>/<name>/hourly
+	dates map[string]day // what was listed, by name
+	top   time.Time      // modification time of root when it was listed
+	// files in the order of their hours; a re-created file stands after the one it replaced. Only the reader changes the
+	// slice, under Tailer.mu.
+	files []*file
+	// head is the index of the newest file that was begun. Files before it grow only late.
+	head  int
+	begun bool // something was read from it, now or before a restart
+}
+
+// day is one date's folder as it was last listed.
+type day struct {
+	modified time.Time
+}
+
+// hourOf reads an hour file's name: unpadded, 0 to 23, no extension.
+func hourOf(name string) (int, bool) {
+	n, err := strconv.Atoi(name)
+	return n, err == nil && n >= 0 && n <= 23 && strconv.Itoa(n) == name
+}
+
+func isDate(name string) bool {
+	_, err := time.Parse("20060102", name)
+	return err == nil
+}
+
+// scan lists what is new in d. A folder is listed again when its modification time moved, or in a sweep, because that time
+// may be too coarse to tell two changes apart.
+func (t *Tailer) scan(d *directory, sweep bool) {
+	info, err := os.Stat(d.root)
+	if err != nil {
+		return // not there, or gone: the files notice by themselves
+	}
+	if sweep || !info.ModTime().Equal(d.top) {
+		entries, err := os.ReadDir(d.root)
+		if err != nil {
+			t.log.Warn("listing a directory", "directory", d.root, "error", err)
+			return
+		}
+		d.top = info.ModTime()
+		t.watch.add(d.root)
+		dates := make(map[string]day, len(entries))
+		for _, e := range entries {
+			if isDate(e.Name()) {
+				dates[e.Name()] = d.dates[e.Name()]
+			}
+		}
+		d.dates = dates
+	}
+	for _, date := range slices.Sorted(maps.Keys(d.dates)) { // the newest is watched last, and so kept
+		listed := d.dates[date]
+		path := filepath.Join(d.root, date)
+		info, err := os.Stat(path)
+		if err != nil || (!sweep && info.ModTime().Equal(listed.modified)) {
+			continue
+		}
+		entries, err := os.ReadDir(path)
+		if err != nil {
+			t.log.Warn("listing a directory", "directory", path, "error", err)
+			continue
+		}
+		d.dates[date] = day{modified: info.ModTime()}
+		t.watch.add(path)
+		for _, e := range entries {
+			if hour, ok := hourOf(e.Name()); ok && d.find(date, hour) == nil {
+				t.addFile(d, date, hour)
+			}
+		}
+	}
+}
+
+// find returns the newest incarnation of a file that is not gone.
+func (d *directory) find(date string, hour int) *file {
+	for i := len(d.files) - 1; i >= 0; i-- {
+		if f := d.files[i]; f.id.Date == date && f.id.Hour == hour && !f.gone {
+			return f
+		}
+	}
+	return nil
+}
+
+// addFile puts a file that is on disk into the table, to be read from its first byte.
+func (t *Tailer) addFile(d *directory, date string, hour int) *file {
+	rel := filepath.Join(d.Name, "hourly", date, strconv.Itoa(hour))
+	f := &file{
+		id:   checkpoint.FileID{Directory: d.Name, Date: date, Hour: hour, Generation: noGeneration},
+		mode: d.Mode, rel: rel, path: filepath.Join(t.opt.DataDir, rel),
+		once: -1,
+	}
+	info, err := os.Stat(f.path)
+	if err != nil || !info.Mode().IsRegular() {
+		return nil
+	}
+	f.inode, f.size, f.modified, f.grownAt = inodeOf(info), info.Size(), info.ModTime(), t.now()
+	f.seen.grew(f.size, f.grownAt)
+	if t.opt.Once {
+		f.once = f.size
+	}
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	i, _ := slices.BinarySearchFunc(d.files, f, func(a, b *file) int {
+		if c := compareHours(a.id, b.id); c != 0 {
+			return c
+		}
+		return -1 // after the incarnations before it
+	})
+	d.files = slices.Insert(d.files, i, f)
+	if i <= d.head && d.begun {
+		d.head++
+	}
+	return f
+}
+
+// compareHours orders files by time: hours are numbers, "10" follows "9".
+func compareHours(a, b checkpoint.FileID) int {
+	if a.Date != b.Date {
+		if a.Date < b.Date {
+			return -1
+		}
+		return 1
+	}
+	return a.Hour - b.Hour
+}
+
+// stat looks at a file's size and identity.
+func (t *Tailer) stat(d *directory, f *file) {
+	if f.gone {
+		if f.handle != nil {
+			if info, err := f.handle.Stat(); err == nil {
+				t.sized(f, info)
+			}
+		}
+		return
+	}
+	info, err := os.Stat(f.path)
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
+		t.vanished(f)
+	case err != nil:
+		t.block(f, err)
+	case inodeOf(info) != f.inode:
+		t.vanished(f)
+		t.addFile(d, f.id.Date, f.id.Hour)
+	default:
+		f.blocked = false
+		t.sized(f, info)
+	}
+}
+
+// sized takes note of a file's size. A file that shrank below what was read starts again where it can be known to be the same.
+func (t *Tailer) sized(f *file, info fs.FileInfo) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	f.modified = info.ModTime()
+	switch size := info.Size(); {
+	case size == f.size:
+		f.looks++
+	case size > f.size:
+		f.looks, f.grownAt = 0, t.now()
+		f.size = size
+		f.seen.grew(size, f.grownAt)
+	default:
+		f.looks, f.grownAt = 0, t.now()
+		f.size = size
+		t.shrank(f)
+	}
+}
+
+// vanished takes note that a file is no longer at its path. What a handle still reaches is read to its end.
+func (t *Tailer) vanished(f *file) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	f.gone = true
+	if unread := f.limit() - f.next; unread > 0 && f.handle == nil {
+		t.lost(f, unread)
+	}
+}
+
+// lost counts bytes that were on disk and can no longer be read. Tailer.mu is held.
+func (t *Tailer) lost(f *file, bytes int64) {
+	t.counts.PrunedUnread++
+	t.counts.SkippedBytes += bytes
+	f.size, f.scanned = f.next, f.next
+	f.seen.truncate(f.next)
+	t.log.Error("a file was removed before it was read: prune later, or find out why the parser is behind",
+		"file", f.rel, "offset", f.next, "unreadBytes", bytes)
+}
+
+// dropGone forgets files that are off the disk, read and acknowledged.
+func (t *Tailer) dropGone(d *directory) {
+	for i := 0; i < len(d.files); i++ {
+		f := d.files[i]
+		if !f.gone || f.limit() > f.scanned && f.handle != nil {
+			continue
+		}
+		t.mu.Lock()
+		if done := f.acked >= f.next; done {
+			f.closeHandle()
+			d.files = slices.Delete(d.files, i, i+1)
+			delete(t.origins, f.origin)
+			if d.head >= i && d.head > 0 {
+				d.head--
+			}
+			if t.current == f {
+				t.current = nil
+			}
+			i--
+		}
+		t.mu.Unlock()
+	}
+}
+
+// block takes note that a file cannot be read for now; it is tried again at every look.
+func (t *Tailer) block(f *file, err error) {
+	if !f.blocked {
+		t.log.Error("a file cannot be read; trying again", "file", f.rel, "error", err)
+	}
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	f.blocked = true
+	f.closeHandle()
+	if unread := f.limit() - f.next; f.gone && unread > 0 {
+		t.lost(f, unread)
+	}
+}
+
+// setOrigin makes the name under which a file's blocks travel, once its generation is known. Tailer.mu is held.
+func (t *Tailer) setOrigin(f *file, generation string) {
+	f.id.Generation = generation
+	f.origin = &buffer.Origin{ID: f.id, Label: f.id.String()}
+	t.origins[f.origin] = f
+}
+
+func inodeOf(info fs.FileInfo) uint64 {
+	if s, ok := info.Sys().(*syscall.Stat_t); ok {
+		return s.Ino
+	}
+	return 0
+}
+
+func links(info fs.FileInfo) uint64 {
+	if s, ok := info.Sys().(*syscall.Stat_t); ok {
+		return uint64(s.Nlink) //nolint:unconvert // its type differs between systems
+	}
+	return 1
+}

@@ -1,0 +1,244 @@
+package tail
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"time"
+
+	"github.com/hlparser/hyperliquid-parser-operator/internal/parser/checkpoint"
+	"github.com/hlparser/hyperliquid-parser-operator/internal/parser/config"
+)
+
+// Open decides where reading begins. With a checkpoint it is after what was acknowledged; resume is nil for a stream that was
+// never read before. The caller saves a checkpoint of Files before Run, so that a crash does not decide a second time.
+func (t *Tailer) Open(resume *checkpoint.State) error {
+	if err := t.checkDataDir(); err != nil {
+		return err
+	}
+	for _, d := range t.dirs {
+		t.scan(d, true)
+	}
+	t.sweepAt = t.now()
+	if resume != nil {
+		t.resume(resume)
+	} else if err := t.begin(); err != nil {
+		return err
+	}
+	for _, d := range t.dirs {
+		for _, f := range d.files {
+			if f.acked > 0 {
+				d.begun = true
+			}
+		}
+	}
+	return nil
+}
+
+// begin sets the positions of a stream that was never read. The directory that is being written begins as StartAt says; the
+// others are stale, and count as read.
+func (t *Tailer) begin() error {
+	var active *directory
+	for _, d := range t.dirs {
+		if len(d.files) > 0 && (active == nil || d.lastWrite().After(active.lastWrite())) {
+			active = d
+		}
+	}
+	for _, d := range t.dirs {
+		if d == active && t.opt.StartAt == config.Beginning {
+			continue
+		}
+		for i, f := range d.files {
+			if err := t.passOver(f); err != nil {
+				return fmt.Errorf("finding the end of %s: %w", f.rel, err)
+			}
+			d.head = i
+		}
+	}
+	return nil
+}
+
+// lastWrite is when the newest file was last written.
+func (d *directory) lastWrite() time.Time {
+	var last time.Time
+	for _, f := range d.files[max(len(d.files)-2, 0):] {
+		if f.modified.After(last) {
+			last = f.modified
+		}
+	}
+	return last
+}
+
+// passOver counts everything up to the file's last newline as read.
+func (t *Tailer) passOver(f *file) error {
+	h, err := os.Open(f.path)
+	if err != nil {
+		return err
+	}
+	defer func() { _ = h.Close() }()
+	end, err := afterLastNewline(h, f.size)
+	if err != nil {
+		return err
+	}
+	return t.take(f, h, end)
+}
+
+// take sets the position of a file that was not read by this process, and what it is recognised by.
+func (t *Tailer) take(f *file, h io.ReaderAt, offset int64) error {
+	head := make([]byte, min(offset, hashBytes))
+	if _, err := h.ReadAt(head, 0); err != nil && !errors.Is(err, io.EOF) {
+		return err
+	}
+	before := make([]byte, min(offset, hashBytes))
+	if _, err := h.ReadAt(before, offset-int64(len(before))); err != nil && !errors.Is(err, io.EOF) {
+		return err
+	}
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	f.next, f.scanned, f.acked, f.committed = offset, offset, offset, offset
+	f.head, f.beforeAck = head, before
+	if offset > 0 && f.origin == nil {
+		t.setOrigin(f, generationOf(head))
+	}
+	f.seen.acknowledge(offset)
+	return nil
+}
+
+// afterLastNewline returns the offset of the first byte that belongs to no whole line.
+func afterLastNewline(r io.ReaderAt, size int64) (int64, error) {
+	b := make([]byte, 64<<10)
+	for end := size; end > 0; {
+		begin := max(end-int64(len(b)), 0)
+		n, err := r.ReadAt(b[:end-begin], begin)
+		if err != nil && !errors.Is(err, io.EOF) {
+			return 0, err
+		}
+		if i := bytes.LastIndexByte(b[:n], '\n'); i >= 0 {
+			return begin + int64(i) + 1, nil
+		}
+		end = begin
+	}
+	return 0, nil
+}
+
+// resume sets the positions of a checkpoint. Files that it does not know are new and read from their first byte, but for a
+// directory that it does not know at all, where what was written before the checkpoint is stale.
+func (t *Tailer) resume(state *checkpoint.State) {
+	for _, d := range t.dirs {
+		known := false
+		for i := range state.Files {
+			e := &state.Files[i]
+			if e.Directory != d.Name {
+				continue
+			}
+			known = true
+			if f := t.recognise(d, e); f != nil {
+				t.resumeFile(d, f, e)
+				continue
+			}
+			t.missing(e)
+		}
+		for i, f := range d.files {
+			if !known && f.modified.Before(state.CommittedAt) {
+				if err := t.passOver(f); err != nil {
+					t.log.Warn("finding the end of a stale file", "file", f.rel, "error", err)
+				}
+			}
+			if f.acked > 0 {
+				d.head = i
+			}
+		}
+	}
+}
+
+// recognise finds the file of a checkpoint's entry: by its inode, then at its path, and in both cases by what it holds.
+func (t *Tailer) recognise(d *directory, e *checkpoint.File) *file {
+	for _, f := range d.files {
+		if f.inode == e.Inode && e.Inode != 0 && t.same(f, e) {
+			return f
+		}
+	}
+	for _, f := range d.files {
+		if f.id.Date == e.Date && f.id.Hour == e.Hour && t.same(f, e) {
+			return f
+		}
+	}
+	return nil
+}
+
+// same tells whether a file still begins as the entry says. A file without a whole line has nothing to be known by, and
+// nothing of it was read: its place is enough.
+func (t *Tailer) same(f *file, e *checkpoint.File) bool {
+	if f.origin != nil { // another entry's already
+		return false
+	}
+	if e.Offset == 0 {
+		return f.id.Date == e.Date && f.id.Hour == e.Hour
+	}
+	h, err := os.Open(f.path)
+	if err != nil {
+		return false
+	}
+	defer func() { _ = h.Close() }()
+	return verifies(h, e.Head)
+}
+
+// resumeFile goes on where the entry says, or at the highest marker below it that still verifies when the file lost its end.
+func (t *Tailer) resumeFile(d *directory, f *file, e *checkpoint.File) {
+	if e.Offset == 0 {
+		return
+	}
+	h, err := os.Open(f.path)
+	if err != nil {
+		t.block(f, err)
+		return
+	}
+	defer func() { _ = h.Close() }()
+	offset := e.Offset
+	if f.size < offset || !verifies(h, e.Marker) {
+		offset = 0
+		for _, m := range e.Markers {
+			if end := m.At + m.Length; end <= f.size && verifies(h, m) {
+				offset = max(offset, end)
+			}
+		}
+		t.counts.RepeatedBytes += max(min(e.Offset, f.size)-offset, 0)
+		t.log.Warn("a file no longer holds what was read from it; reading it again from where it is known to be the same",
+			"file", f.rel, "size", f.size, "read", e.Offset, "from", offset)
+	}
+	if err := t.take(f, h, offset); err != nil {
+		t.block(f, err)
+		return
+	}
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if f.origin != nil {
+		delete(t.origins, f.origin)
+	}
+	generation := e.Generation
+	if offset < e.Offset { // positions before and after must not be taken for each other
+		generation = generationOf(fmt.Appendf(nil, "%s %d %d", e.Generation, e.Offset, f.size))
+	}
+	t.setOrigin(f, generation)
+	for _, m := range e.Markers {
+		if m.At+m.Length <= offset {
+			f.markers = append(f.markers, m)
+		}
+	}
+}
+
+// missing says that a file of the checkpoint is no longer on disk, and counts what it held that was never read.
+func (t *Tailer) missing(e *checkpoint.File) {
+	unread := e.Size - e.Offset
+	if unread <= 0 {
+		return
+	}
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.counts.PrunedUnread++
+	t.counts.SkippedBytes += unread
+	t.log.Error("a file was removed before it was read: prune later, or find out why the parser is behind",
+		"file", e.FileID.String(), "offset", e.Offset, "unreadBytes", unread)
+}
