@@ -22,7 +22,6 @@ type stats struct {
 
 	lines, events, delivered, malformed int64
 	gaps, repeats, lastBlock            int64
-	largestLine                         int64
 	parsed, acked, committed            int64
 	readWait                            time.Duration
 	lastCommit                          time.Time
@@ -76,7 +75,7 @@ func (p *pipeline) report() report.Stream {
 		MalformedTotal: s.malformed, OversizeTotal: t.Oversize, LateTotal: t.Late,
 		PrunedUnreadTotal: t.PrunedUnread, SkippedBytesTotal: t.SkippedBytes, RepeatedBytesTotal: t.RepeatedBytes,
 		BlockGapsTotal: s.gaps, BlockRepeatsTotal: s.repeats, LastBlock: s.lastBlock,
-		UncommittedBytes: t.UncommittedBytes, LargestLineBytes: max(t.LargestLine, s.largestLine),
+		UncommittedBytes: t.UncommittedBytes, LargestLineBytes: t.LargestLine,
 		ReadBytesTotal: t.ReadBytes, ParsedBytesTotal: s.parsed, AckedBytesTotal: s.acked, CommittedBytesTotal: s.committed,
 		ReadWaitSecondsTotal: s.readWait.Seconds(),
 		File:                 t.File, Position: t.Position, CommittedPosition: t.Committed,

@@ -258,7 +258,12 @@ func (t *Tailer) get(ctx context.Context, size int) (*buffer.Block, error) {
 // handOut appends lines to the buffer. read is how far the file was read.
 func (t *Tailer) handOut(d *directory, f *file, block *buffer.Block, lines []byte, read int64) {
 	block.Data, block.Offset = lines, f.next
-	block.Lines = bytes.Count(lines, newline)
+	longest := 0
+	for rest := lines; len(rest) > 0; block.Lines++ {
+		n := bytes.IndexByte(rest, '\n') + 1
+		longest = max(longest, n)
+		rest = rest[n:]
+	}
 	now := t.now()
 
 	t.mu.Lock()
@@ -286,9 +291,7 @@ func (t *Tailer) handOut(d *directory, f *file, block *buffer.Block, lines []byt
 	if d.files[d.head] != f {
 		t.counts.Late += int64(block.Lines)
 	}
-	if block.Lines == 1 {
-		t.counts.LargestLine = max(t.counts.LargestLine, int64(len(lines)))
-	}
+	t.counts.LargestLine = max(t.counts.LargestLine, int64(longest))
 	t.mu.Unlock()
 
 	t.adapt(len(lines), block.Lines)
@@ -297,8 +300,6 @@ func (t *Tailer) handOut(d *directory, f *file, block *buffer.Block, lines []byt
 		t.torn(f, read)
 	}
 }
-
-var newline = []byte{'\n'}
 
 // adapt makes blocks large enough for several of a stream's lines, and small again when long lines have become rare.
 func (t *Tailer) adapt(bytes, lines int) {

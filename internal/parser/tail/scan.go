@@ -156,11 +156,11 @@ func (t *Tailer) stat(d *directory, f *file) {
 	info, err := os.Stat(f.path)
 	switch {
 	case errors.Is(err, fs.ErrNotExist):
-		t.vanished(f)
+		t.vanished(d, f)
 	case err != nil:
 		t.block(f, err)
 	case inodeOf(info) != f.inode:
-		t.vanished(f)
+		t.vanished(d, f)
 		t.addFile(d, f.id.Date, f.id.Hour)
 	default:
 		f.blocked = false
@@ -188,13 +188,15 @@ func (t *Tailer) sized(f *file, info fs.FileInfo) {
 }
 
 // vanished takes note that a file is no longer at its path. What a handle still reaches is read to its end.
-func (t *Tailer) vanished(f *file) {
+func (t *Tailer) vanished(d *directory, f *file) {
 	t.mu.Lock()
-	defer t.mu.Unlock()
 	f.gone = true
 	if unread := f.limit() - f.next; unread > 0 && f.handle == nil {
 		t.lost(f, unread)
 	}
+	t.mu.Unlock()
+	t.stat(d, f)
+	f.looks = 0
 }
 
 // lost counts bytes that were on disk and can no longer be read. Tailer.mu is held.
@@ -211,7 +213,8 @@ func (t *Tailer) lost(f *file, bytes int64) {
 func (t *Tailer) dropGone(d *directory) {
 	for i := 0; i < len(d.files); i++ {
 		f := d.files[i]
-		if !f.gone || f.limit() > f.scanned && f.handle != nil {
+		// Who has it open may write to it still: it is looked at once more.
+		if !f.gone || f.handle != nil && (f.limit() > f.scanned || f.looks == 0) {
 			continue
 		}
 		t.mu.Lock()

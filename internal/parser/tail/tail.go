@@ -90,7 +90,7 @@ type Counts struct {
 	PrunedUnread  int64 // files that vanished before they were read to their end
 	SkippedBytes  int64 // bytes known to have been there and never read, lines over MaxLineBytes not counted
 	RepeatedBytes int64 // bytes read again because a file shrank
-	LargestLine   int64 // of those longer than a block
+	LargestLine   int64 // with its newline
 }
 
 // Stats are a Tailer's figures at one moment.

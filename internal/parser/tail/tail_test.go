@@ -1,0 +1,727 @@
+package tail
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"go.uber.org/goleak"
+	"pgregory.net/rapid"
+
+	"github.com/hlparser/hyperliquid-parser-operator/internal/parser/buffer"
+	"github.com/hlparser/hyperliquid-parser-operator/internal/parser/checkpoint"
+	"github.com/hlparser/hyperliquid-parser-operator/internal/parser/config"
+)
+
+// failer is what *testing.T and *rapid.T share.
+type failer interface {
+	Helper()
+	Fatalf(format string, args ...any)
+}
+
+const (
+	lineDir  = "node_fills"
+	blockDir = "node_fills_by_block"
+)
+
+// disk plays the Hyperliquid node. Its clock is the tailer's too.
+type disk struct {
+	t     failer
+	data  string
+	clock *time.Time
+}
+
+func diskAt(t failer, data string) disk {
+	now := time.Now()
+	return disk{t, data, &now}
+}
+
+func (d disk) path(name string) string {
+	parts := strings.SplitN(name, "/", 2)
+	if len(parts) == 2 {
+		return filepath.Join(d.data, parts[0], "hourly", parts[1])
+	}
+	return filepath.Join(d.data, name)
+}
+
+// append writes to the end of a file named as "node_fills/20260430/8".
+func (d disk) append(name, text string) {
+	d.t.Helper()
+	path := d.path(name)
+	if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
+		d.t.Fatalf("%v", err)
+	}
+	f, err := os.OpenFile(path, os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o644)
+	if err != nil {
+		d.t.Fatalf("%v", err)
+	}
+	_, err = f.WriteString(text)
+	d.do(errors.Join(err, f.Close(), os.Chtimes(path, *d.clock, *d.clock)))
+}
+
+func (d disk) do(err error) {
+	d.t.Helper()
+	if err != nil {
+		d.t.Fatalf("%v", err)
+	}
+}
+
+// reader drives a Tailer step by step with a clock of its own, and acknowledges what it hands out.
+type reader struct {
+	t     failer
+	tail  *Tailer
+	buf   *buffer.Buffer
+	clock *time.Time
+	log   *bytes.Buffer
+	got   []string // all lines so far, without newline
+	at    []string // "<file>:<offset>" of each
+}
+
+// setup is a tailer to be, and the disk that it reads.
+type setup struct {
+	Options
+	disk disk
+}
+
+func options(d disk, change ...func(*Options)) setup {
+	opt := Options{
+		Now:     func() time.Time { return *d.clock },
+		DataDir: d.data, Directories: []Directory{{lineDir, config.Line}}, StartAt: config.Beginning, MaxLineBytes: 1 << 20,
+	}
+	for _, c := range change {
+		c(&opt)
+	}
+	return setup{opt, d}
+}
+
+func open(t failer, s setup, resume *checkpoint.State) *reader {
+	t.Helper()
+	r := &reader{t: t, buf: buffer.NewBudget(8<<20, 1).NewBuffer(), clock: s.disk.clock, log: &bytes.Buffer{}}
+	s.Log = slog.New(slog.NewTextHandler(r.log, nil))
+	r.tail = New(s.Options, r.buf)
+	if err := r.tail.Open(resume); err != nil {
+		t.Fatalf("opening: %v", err)
+	}
+	return r
+}
+
+// step lets time pass, looks and reads. It returns the lines that were handed out.
+func (r *reader) step(d time.Duration) []string {
+	r.t.Helper()
+	before := len(r.got)
+	*r.clock = r.clock.Add(d)
+	if err := r.tail.look(); err != nil {
+		r.t.Fatalf("looking: %v", err)
+	}
+	done := make(chan error, 1)
+	go func() { done <- r.tail.readAll(context.Background()) }()
+	for {
+		select {
+		case <-r.buf.NotEmpty():
+			r.take(true)
+		case err := <-done:
+			if err != nil {
+				r.t.Fatalf("reading: %v", err)
+			}
+			r.take(true)
+			return r.got[before:]
+		}
+	}
+}
+
+func (r *reader) take(acknowledge bool) {
+	r.t.Helper()
+	batch := r.buf.Swap()
+	for _, block := range batch.Blocks {
+		offset := block.Offset
+		lines := 0
+		for line := range bytes.Lines(block.Data) {
+			if line[len(line)-1] != '\n' {
+				r.t.Fatalf("a part of a line was handed out: %q", line)
+			}
+			r.got = append(r.got, string(line[:len(line)-1]))
+			r.at = append(r.at, fmt.Sprintf("%s:%d", block.Origin.Label, offset))
+			offset += int64(len(line))
+			lines++
+		}
+		if lines != block.Lines {
+			r.t.Fatalf("a block of %d lines says %d", lines, block.Lines)
+		}
+		if acknowledge {
+			r.tail.Ack(block)
+		}
+		r.buf.Release(block)
+	}
+	r.buf.Recycle(batch)
+}
+
+// checkpoint is what a restart would find.
+func (r *reader) checkpoint() *checkpoint.State {
+	files := r.tail.Files()
+	r.tail.Committed()
+	return &checkpoint.State{Files: files, CommittedAt: *r.clock}
+}
+
+func want(t failer, got []string, want ...string) {
+	t.Helper()
+	if !slices.Equal(got, want) {
+		t.Fatalf("got %q; want %q", got, want)
+	}
+}
+
+func newDisk(t *testing.T) disk { return diskAt(t, t.TempDir()) }
+
+func TestBeginningReadsEveryFileOldestHourFirst(t *testing.T) {
+	d := newDisk(t)
+	d.append("node_fills/20260430/10", "c\n")
+	d.append("node_fills/20260430/9", "b\n")
+	d.append("node_fills/20260429/23", "a\n")
+	d.append("node_fills/20260430/9.bak", "no\n")
+	d.append("node_fills/20260430/09", "no\n")
+	d.append("node_fills/latest/1", "no\n")
+	r := open(t, options(d), nil)
+	want(t, r.step(3*time.Second), "a", "b", "c")
+	if got := r.tail.Stats(); got.Late != 0 {
+		t.Errorf("%d lines of a backlog count as late", got.Late)
+	}
+}
+
+func TestEndBeginsAfterTheLastNewlineOfTheNewestFile(t *testing.T) {
+	d := newDisk(t)
+	d.append("node_fills/20260430/7", "old\n")
+	d.append("node_fills/20260430/8", "old\nto")
+	r := open(t, options(d, func(o *Options) { o.StartAt = config.End }), nil)
+	want(t, r.step(time.Second))
+	d.append("node_fills/20260430/8", "rn\nnew\n")
+	want(t, r.step(time.Second), "torn", "new")
+	d.append("node_fills/20260430/7", "late\n")
+	want(t, r.step(6*time.Second), "late")
+}
+
+func TestEndWithNoFileYetBeginsAtTheFirstByteThatAppears(t *testing.T) {
+	d := newDisk(t)
+	r := open(t, options(d, func(o *Options) { o.StartAt = config.End }), nil)
+	want(t, r.step(time.Second))
+	if r.tail.Stats().Found {
+		t.Error("a file was found where there is none")
+	}
+	d.append("node_fills/20260430/8", "first\n")
+	want(t, r.step(time.Second), "first")
+}
+
+func TestATornLineIsHeldUntilItsNewlineComesAlsoOverARestart(t *testing.T) {
+	d := newDisk(t)
+	d.append("node_fills/20260430/8", "whole\nto")
+	r := open(t, options(d), nil)
+	want(t, r.step(time.Second), "whole")
+	for range 3 {
+		want(t, r.step(time.Hour))
+	}
+	s := r.tail.Stats()
+	if s.UncommittedBytes != int64(len("whole\n")) || !s.OldestUnacked.IsZero() {
+		t.Errorf("a torn tail counts as waiting: %d bytes uncommitted, oldest %v", s.UncommittedBytes, s.OldestUnacked)
+	}
+	r = open(t, options(d), r.checkpoint())
+	want(t, r.step(time.Second))
+	d.append("node_fills/20260430/8", "rn\n")
+	want(t, r.step(time.Second), "torn")
+}
+
+func TestALineIsAgedFromWhenItWasSeenOnDiskAndNotFromItsTornBeginning(t *testing.T) {
+	d := newDisk(t)
+	d.append("node_fills/20260430/8", "to")
+	r := open(t, options(d), nil)
+	r.step(time.Second)
+	*r.clock = r.clock.Add(time.Hour)
+	d.append("node_fills/20260430/8", "rn\n")
+	if err := r.tail.look(); err != nil {
+		t.Fatal(err)
+	}
+	if age := r.clock.Sub(r.tail.Stats().OldestUnacked); age != 0 {
+		t.Errorf("the line is %v old when its newline has just come", age)
+	}
+	*r.clock = r.clock.Add(40 * time.Second)
+	if age := r.clock.Sub(r.tail.Stats().OldestUnacked); age != 40*time.Second {
+		t.Errorf("after 40 s without reading the line is %v old", age)
+	}
+	want(t, r.step(0), "torn")
+	if at := r.tail.Stats().OldestUnacked; !at.IsZero() {
+		t.Errorf("everything is acknowledged and a line waits since %v", at)
+	}
+}
+
+func TestTheOldHourIsDrainedToItsLastByteBeforeTheNewOneIsBegun(t *testing.T) {
+	d := newDisk(t)
+	d.append("node_fills/20260430/8", "a\n")
+	r := open(t, options(d), nil)
+	want(t, r.step(time.Second), "a")
+
+	d.append("node_fills/20260430/9", "x\n")
+	d.append("node_fills/20260430/8", "b\n")
+	want(t, r.step(100*time.Millisecond), "b")
+	d.append("node_fills/20260430/8", "c\n")
+	want(t, r.step(1500*time.Millisecond), "c")
+	want(t, r.step(200*time.Millisecond)) // 2 s of silence have not passed
+	want(t, r.step(200*time.Millisecond))
+	d.append("node_fills/20260430/8", "d\n")
+	want(t, r.step(100*time.Millisecond), "d")
+	want(t, r.step(3*time.Second), "x")
+
+	d.append("node_fills/20260430/8", "late\n")
+	d.append("node_fills/20260430/9", "y\n")
+	want(t, r.step(100*time.Millisecond), "late", "y")
+	if got := r.tail.Stats().Late; got != 1 {
+		t.Errorf("%d late lines; want 1", got)
+	}
+}
+
+func TestByBlockTheNewHourIsBegunAtOnceWhenItsFirstBlockFollows(t *testing.T) {
+	block := func(n int) string {
+		return fmt.Sprintf(`{"local_time":"t","block_time":"t","block_number":%d,"events":[]}`, n)
+	}
+	d := newDisk(t)
+	opt := options(d, func(o *Options) { o.Directories = []Directory{{blockDir, config.ByBlock}} })
+	d.append("node_fills_by_block/20260430/8", block(7)+"\n"+block(8)+"\n")
+	r := open(t, opt, nil)
+	want(t, r.step(time.Second), block(7), block(8))
+	d.append("node_fills_by_block/20260430/9", block(9)+"\n")
+	want(t, r.step(0), block(9))
+	d.append("node_fills_by_block/20260430/10", block(11)+"\n")
+	want(t, r.step(0)) // block 10 may still come to the old file
+	d.append("node_fills_by_block/20260430/9", block(10)+"\n")
+	want(t, r.step(0), block(10), block(11))
+}
+
+func TestARestartGoesOnAfterWhatWasAcknowledged(t *testing.T) {
+	d := newDisk(t)
+	d.append("node_fills/20260430/8", "a\nb\n")
+	r := open(t, options(d), nil)
+	want(t, r.step(time.Second), "a", "b")
+	saved := r.checkpoint()
+	d.append("node_fills/20260430/8", "c\n")
+	want(t, r.step(time.Second), "c") // delivered, but no checkpoint says so
+
+	d.append("node_fills/20260430/9", "d\n")
+	r = open(t, options(d), saved)
+	want(t, r.step(3*time.Second), "c", "d")
+	want(t, r.at, saved.Files[0].FileID.String()+":4", r.tail.dirs[0].files[1].id.String()+":0")
+}
+
+func TestWhatWasReadButNotAcknowledgedIsReadAgain(t *testing.T) {
+	d := newDisk(t)
+	d.append("node_fills/20260430/8", "a\n")
+	r := open(t, options(d), nil)
+	want(t, r.step(time.Second), "a")
+	d.append("node_fills/20260430/8", "b\n")
+	if err := r.tail.look(); err != nil {
+		t.Fatal(err)
+	}
+	if err := r.tail.readAll(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	r.take(false)
+	if s := r.tail.Stats(); s.UncommittedBytes != 4 {
+		t.Errorf("%d bytes uncommitted; want 4", s.UncommittedBytes)
+	}
+	saved := r.checkpoint()
+	want(t, open(t, options(d), saved).step(time.Second), "b")
+}
+
+func TestAFileIsRecognisedByWhatItHolds(t *testing.T) {
+	first := strings.Repeat("first line ", 20) + "\n"
+	for name, c := range map[string]struct {
+		change func(d disk)
+		want   []string
+	}{
+		"renamed to another hour":                {func(d disk) { d.do(os.Rename(d.path("node_fills/20260430/8"), d.path("node_fills/20260430/7"))) }, []string{"new"}},
+		"copied to a new inode at the same path": {func(d disk) { recreate(d, "node_fills/20260430/8", first+"second\nnew\n") }, []string{"new"}},
+		"re-created with other contents":         {func(d disk) { recreate(d, "node_fills/20260430/8", "other\nnew\n") }, []string{"other", "new"}},
+		"truncated and written anew":             {func(d disk) { d.do(os.WriteFile(d.path("node_fills/20260430/8"), []byte("other\n"), 0o644)) }, []string{"other"}},
+		"the same head, another rest":            {func(d disk) { recreate(d, "node_fills/20260430/8", first+"SECOND\nnew\n") }, []string{first[:len(first)-1], "SECOND", "new"}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			d := newDisk(t)
+			d.append("node_fills/20260430/8", first+"second\n")
+			r := open(t, options(d), nil)
+			want(t, r.step(time.Second), first[:len(first)-1], "second")
+			d.append("node_fills/20260430/8", "new\n")
+			saved := r.checkpoint()
+			c.change(d)
+			r = open(t, options(d), saved)
+			want(t, r.step(3*time.Second), c.want...)
+		})
+	}
+}
+
+// recreate replaces a file by a new inode at the same path.
+func recreate(d disk, name, text string) {
+	d.t.Helper()
+	path := d.path(name)
+	d.do(os.WriteFile(path+".new", []byte(text), 0o644))
+	d.do(os.Rename(path+".new", path))
+}
+
+func TestAReCreatedHourIsReadFromItsFirstByteUnderAnotherName(t *testing.T) {
+	d := newDisk(t)
+	d.append("node_fills/20260430/8", "a\n")
+	r := open(t, options(d), nil)
+	want(t, r.step(time.Second), "a")
+	d.append("node_fills/20260430/8", "b\n")
+	recreate(d, "node_fills/20260430/8", "x\ny\n")
+	want(t, r.step(time.Second), "b", "x", "y") // the handle still reaches the rest of the old one
+	if a, x := r.at[0], r.at[2]; strings.Split(a, ":")[0] == strings.Split(x, ":")[0] {
+		t.Errorf("two incarnations share the name %s", a)
+	}
+	want(t, r.step(time.Second))
+	if n := len(r.tail.Files()); n != 1 {
+		t.Errorf("the checkpoint names %d files; only one is on disk", n)
+	}
+}
+
+func TestAFileThatShrankIsTakenUpAtTheHighestMarkerThatVerifies(t *testing.T) {
+	d := newDisk(t)
+	line := strings.Repeat("x", 99) + "\n"
+	const lines = 200_000 // 20 MB: one marker
+	d.append("node_fills/20260430/8", strings.Repeat(line, lines))
+	r := open(t, options(d), nil)
+	for len(r.got) < lines {
+		r.step(time.Second)
+	}
+	marker := r.tail.dirs[0].files[0].lastMarker()
+	if marker < markerEvery {
+		t.Fatalf("no marker after %d bytes", len(line)*lines)
+	}
+	d.do(os.Truncate(d.path("node_fills/20260430/8"), marker+250))
+	got := r.step(time.Second)
+	if len(got) != 2 {
+		t.Errorf("%d lines were read again; want the 2 whole ones after the marker", len(got))
+	}
+	if at := r.at[len(r.at)-1]; strings.HasPrefix(at, strings.Split(r.at[0], ":")[0]) {
+		t.Errorf("positions before and after share the name %s", at)
+	}
+	if n := r.tail.Stats().RepeatedBytes; n != 250 {
+		t.Errorf("%d bytes counted as repeated; want 250", n)
+	}
+	d.append("node_fills/20260430/8", "end\n")
+	want(t, r.step(time.Second), strings.Repeat("x", 50)+"end")
+}
+
+func TestAFileThatVanishesIsReadToItsEndThroughItsHandle(t *testing.T) {
+	d := newDisk(t)
+	d.append("node_fills/20260430/8", "a\n")
+	r := open(t, options(d), nil)
+	want(t, r.step(time.Second), "a")
+	d.append("node_fills/20260430/8", "b\n")
+	d.do(os.Remove(d.path("node_fills/20260430/8")))
+	d.append("node_fills/20260430/9", "c\n")
+	want(t, r.step(time.Second), "b", "c")
+	if s := r.tail.Stats(); s.PrunedUnread != 0 || s.SkippedBytes != 0 {
+		t.Errorf("nothing was lost; counted %d files, %d bytes", s.PrunedUnread, s.SkippedBytes)
+	}
+}
+
+func TestUnreadDataThatWasPrunedIsCountedAndSaid(t *testing.T) {
+	d := newDisk(t)
+	d.append("node_fills/20260430/7", "read\n")
+	r := open(t, options(d), nil)
+	r.step(time.Second)
+	d.append("node_fills/20260430/7", "unread\n")
+	d.append("node_fills/20260430/8", "next\n")
+	*r.clock = r.clock.Add(time.Second)
+	if err := r.tail.look(); err != nil {
+		t.Fatal(err)
+	}
+	saved := r.checkpoint()
+	d.do(os.Remove(d.path("node_fills/20260430/7")))
+
+	r = open(t, options(d), saved)
+	want(t, r.step(time.Second), "next")
+	if s := r.tail.Stats(); s.PrunedUnread != 1 || s.SkippedBytes != 7 {
+		t.Errorf("counted %d files, %d bytes; want 1 file, 7 bytes", s.PrunedUnread, s.SkippedBytes)
+	}
+	if !strings.Contains(r.log.String(), "removed before it was read") {
+		t.Errorf("the log does not say it: %s", r.log)
+	}
+}
+
+func TestALineLongerThanABlockIsHandedOutWhole(t *testing.T) {
+	d := newDisk(t)
+	long := strings.Repeat("l", 3*buffer.BlockSize)
+	d.append("node_fills/20260430/8", "a\n"+long[:2*buffer.BlockSize])
+	r := open(t, options(d), nil)
+	want(t, r.step(time.Second), "a")
+	d.append("node_fills/20260430/8", long[2*buffer.BlockSize:]+"\nb\n")
+	want(t, r.step(time.Second), long, "b")
+	if got := r.tail.Stats().LargestLine; got != int64(len(long)+1) {
+		t.Errorf("the largest line is said to have %d bytes; want %d", got, len(long)+1)
+	}
+}
+
+func TestALineOverTheLimitIsSkippedOnceCountedAndSaid(t *testing.T) {
+	d := newDisk(t)
+	huge := strings.Repeat("h", 3<<20)
+	d.append("node_fills/20260430/8", "a\n"+huge[:2<<20])
+	r := open(t, options(d), nil)
+	want(t, r.step(time.Second), "a")
+	d.append("node_fills/20260430/8", huge[2<<20:]+"\nb\n")
+	want(t, r.step(time.Second), "b")
+	if got := r.tail.Stats().Oversize; got != 1 {
+		t.Errorf("%d lines counted as over the limit; want 1", got)
+	}
+	if n := strings.Count(r.log.String(), "longer than maxLineBytes"); n != 1 || !strings.Contains(r.log.String(), "offset=2") {
+		t.Errorf("said %d times: %s", n, r.log)
+	}
+	d.append("node_fills/20260430/8", huge+"\n")
+	want(t, r.step(time.Second))
+	d.append("node_fills/20260430/8", "c\n")
+	r = open(t, options(d), r.checkpoint())
+	want(t, r.step(time.Second), "c")
+	if got := r.tail.Stats().Oversize; got != 0 {
+		t.Errorf("a line that was skipped before the restart is counted again")
+	}
+}
+
+func auto(o *Options) {
+	o.Directories = []Directory{{lineDir, config.Line}, {"node_fills_streaming", config.Streaming}, {blockDir, config.ByBlock}}
+}
+
+func TestAutoReadsTheDirectoryThatIsWrittenAndNeverAStaleOne(t *testing.T) {
+	d := newDisk(t)
+	d.append("node_fills_by_block/20260429/8", "stale\nto")
+	old := d.clock.Add(-24 * time.Hour)
+	d.do(os.Chtimes(d.path("node_fills_by_block/20260429/8"), old, old))
+	d.append("node_fills/20260430/8", "a\n")
+	r := open(t, options(d, auto), nil)
+	want(t, r.step(time.Second), "a")
+	if s := r.tail.Stats(); s.Directory != lineDir || s.Mode != config.Line {
+		t.Errorf("reading %s in mode %s", s.Directory, s.Mode)
+	}
+	d.do(os.RemoveAll(d.path(lineDir))) // even when nothing else is left
+	want(t, r.step(10*time.Second))
+	r = open(t, options(d, auto), r.checkpoint())
+	want(t, r.step(10*time.Second))
+}
+
+func TestAutoFollowsAChangeOfModeWhileRunningAndWhileStopped(t *testing.T) {
+	d := newDisk(t)
+	d.append("node_fills/20260430/8", "a\n")
+	r := open(t, options(d, auto), nil)
+	want(t, r.step(time.Second), "a")
+	d.append("node_fills/20260430/8", "b\n")
+	*d.clock = d.clock.Add(time.Millisecond)
+	d.append("node_fills_by_block/20260430/8", "c\n")
+	want(t, r.step(6*time.Second), "b", "c")
+	if s := r.tail.Stats(); s.Mode != config.ByBlock {
+		t.Errorf("the mode is said to be %s", s.Mode)
+	}
+	saved := r.checkpoint()
+	saved.CommittedAt = d.clock.Add(-time.Minute)
+	d.append("node_fills_by_block/20260430/8", "d\n")
+	*d.clock = d.clock.Add(time.Millisecond)
+	d.append("node_fills_streaming/20260430/8", "e\n")
+	r = open(t, options(d, auto), saved)
+	want(t, r.step(6*time.Second), "d", "e")
+}
+
+func TestAnUnreadableFileIsSaidWaitedForAndReadLater(t *testing.T) {
+	if os.Geteuid() == 0 {
+		t.Skip("the superuser reads everything; run as an ordinary user to see this one")
+	}
+	d := newDisk(t)
+	d.append("node_fills/20260430/8", "a\n")
+	d.do(os.Chmod(d.path("node_fills/20260430/8"), 0))
+	r := open(t, options(d), nil)
+	want(t, r.step(time.Second))
+	if !strings.Contains(r.log.String(), "cannot be read") {
+		t.Errorf("the log does not say it: %s", r.log)
+	}
+	d.do(os.Chmod(d.path("node_fills/20260430/8"), 0o644))
+	want(t, r.step(time.Second), "a")
+}
+
+func TestTheReaderWaitsForRoomAndSeesWhatArrivesMeanwhile(t *testing.T) {
+	d := newDisk(t)
+	line := strings.Repeat("x", 1023) + "\n"
+	d.append("node_fills/20260430/8", strings.Repeat(line, 10_000)) // more than the buffer holds
+	r := open(t, options(d), nil)
+	ctx, cancel := context.WithTimeout(t.Context(), 3*pollInterval)
+	defer cancel()
+	done := make(chan error, 1)
+	go func() { done <- r.tail.readAll(ctx) }()
+	d.append("node_fills/20260430/8", line)
+	if err := <-done; !errors.Is(err, context.DeadlineExceeded) {
+		t.Fatalf("readAll returned %v; want it to wait for room until its context ends", err)
+	}
+	if s := r.buf.Stats(); s.Bytes > 8<<20 {
+		t.Errorf("%d bytes in a buffer of 8 MiB", s.Bytes)
+	}
+	if s := r.tail.Stats(); s.UncommittedBytes != 10_001*1024 {
+		t.Errorf("%d bytes uncommitted; want all that is on disk, %d", s.UncommittedBytes, 10_001*1024)
+	}
+	for len(r.got) < 10_001 {
+		r.step(time.Second)
+	}
+}
+
+func TestOnceReadsToTheSizesAtTheStartAndReportsATornTail(t *testing.T) {
+	defer goleak.VerifyNone(t)
+	d := newDisk(t)
+	d.append("node_fills/20260430/8", "a\nto")
+	d.append("node_fills/20260430/9", "b\n")
+	r := open(t, options(d, func(o *Options) { o.Once = true }), nil)
+	d.append("node_fills/20260430/9", "after the start\n")
+	d.append("node_fills/20260430/10", "after the start\n")
+	if err := r.tail.Run(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	r.take(true)
+	want(t, r.got, "a", "b")
+	if !strings.Contains(r.log.String(), "torn last line") {
+		t.Errorf("the torn tail is not reported: %s", r.log)
+	}
+}
+
+func TestRunFollowsTheNodeUntilItIsToldToStop(t *testing.T) {
+	defer goleak.VerifyNone(t)
+	d := newDisk(t)
+	opt := options(d)
+	opt.Now = nil
+	buf := buffer.NewBudget(8<<20, 1).NewBuffer()
+	opt.Log = slog.New(slog.DiscardHandler)
+	tailer := New(opt.Options, buf)
+	if err := tailer.Open(nil); err != nil {
+		t.Fatal(err)
+	}
+	ctx, stop := context.WithCancel(t.Context())
+	done := make(chan error, 1)
+	go func() { done <- tailer.Run(ctx) }()
+	lines := 0
+	for i := range 20 {
+		d.append("node_fills/20260430/8", fmt.Sprintf("%d\n", i))
+		select {
+		case <-buf.NotEmpty():
+			for _, block := range buf.Swap().Blocks {
+				lines += block.Lines
+				buf.Release(block)
+			}
+		case <-time.After(10 * time.Second):
+			t.Fatalf("line %d was not handed out within 10 s", i)
+		}
+	}
+	stop()
+	if err := <-done; !errors.Is(err, context.Canceled) {
+		t.Fatalf("Run returned %v", err)
+	}
+	if lines != 20 {
+		t.Fatalf("%d lines; want 20", lines)
+	}
+}
+
+func TestARemovedDataDirectoryEndsTheRun(t *testing.T) {
+	d := diskAt(t, filepath.Join(t.TempDir(), "data"))
+	d.append("node_fills/20260430/8", "a\n")
+	r := open(t, options(d), nil)
+	want(t, r.step(time.Second), "a")
+	d.do(os.RemoveAll(d.data))
+	d.do(os.Mkdir(d.data, 0o755))
+	if err := r.tail.look(); !errors.Is(err, ErrDirectoryGone) {
+		t.Fatalf("look returned %v; want ErrDirectoryGone", err)
+	}
+}
+
+// Whatever a node does to its files short of taking lines back, each line is handed out once after what was acknowledged,
+// and the lines of one file in their order.
+func TestModelOfANodeAndRestarts(t *testing.T) {
+	base := t.TempDir()
+	runs := 0
+	rapid.Check(t, func(rt *rapid.T) {
+		runs++
+		d := diskAt(rt, filepath.Join(base, fmt.Sprint(runs)))
+		hour, next := 0, 0
+		torn := map[int]bool{}
+		written := map[int][]string{} // whole lines by hour
+		var pending map[int]string = map[int]string{}
+		name := func(h int) string { return fmt.Sprintf("node_fills/202604%02d/%d", 1+h/24, h%24) }
+		write := func(h int, whole bool, size int) {
+			text := fmt.Sprintf("%d %d %s", h, next, strings.Repeat("x", size))
+			next++
+			if torn[h] { // complete the torn line first
+				d.append(name(h), "\n")
+				written[h] = append(written[h], pending[h])
+				torn[h] = false
+			}
+			if whole {
+				d.append(name(h), text+"\n")
+				written[h] = append(written[h], text)
+				return
+			}
+			d.append(name(h), text)
+			torn[h], pending[h] = true, text
+		}
+		write(0, true, 3)
+		r := open(rt, options(d), nil)
+		saved := r.checkpoint()
+		delivered := map[int][]string{} // up to the saved checkpoint
+		fresh := map[int][]string{}     // since
+		collect := func() {
+			for _, line := range r.got {
+				var h int
+				if _, err := fmt.Sscanf(line, "%d ", &h); err != nil {
+					rt.Fatalf("line %q: %v", line, err)
+				}
+				fresh[h] = append(fresh[h], line)
+			}
+			r.got, r.at = nil, nil
+		}
+		for range rapid.IntRange(1, 60).Draw(rt, "steps") {
+			switch rapid.SampledFrom([]string{"write", "write", "torn", "huge", "hour", "late", "step", "step", "save", "restart"}).Draw(rt, "step") {
+			case "write":
+				write(hour, true, rapid.IntRange(0, 2000).Draw(rt, "size"))
+			case "torn":
+				write(hour, false, rapid.IntRange(0, 2000).Draw(rt, "size"))
+			case "huge":
+				write(hour, rapid.Bool().Draw(rt, "whole"), buffer.BlockSize+rapid.IntRange(0, buffer.BlockSize).Draw(rt, "size"))
+			case "hour":
+				hour++
+				write(hour, rapid.Bool().Draw(rt, "whole"), 10)
+			case "late":
+				write(rapid.IntRange(0, hour).Draw(rt, "hour"), true, 20)
+			case "step":
+				r.step(rapid.SampledFrom([]time.Duration{0, 100 * time.Millisecond, 3 * time.Second, 6 * time.Second}).Draw(rt, "pause"))
+				collect()
+			case "save":
+				saved = r.checkpoint()
+				for h, lines := range fresh {
+					delivered[h] = append(delivered[h], lines...)
+				}
+				fresh = map[int][]string{}
+			case "restart":
+				r.tail.close()
+				fresh = map[int][]string{}
+				r = open(rt, options(d), saved)
+			}
+		}
+		for range 3 + 2*hour {
+			r.step(6 * time.Second)
+			collect()
+		}
+		r.tail.close()
+		for h := range hour + 1 {
+			got := append(slices.Clone(delivered[h]), fresh[h]...)
+			if !slices.Equal(got, written[h]) {
+				rt.Fatalf("hour %d: %d lines were handed out; %d were written", h, len(got), len(written[h]))
+			}
+		}
+		if s := r.tail.Stats(); s.PrunedUnread != 0 || s.RepeatedBytes != 0 || s.Oversize != 0 {
+			rt.Fatalf("nothing was lost, repeated or skipped; counted %+v", s.Counts)
+		}
+	})
+}
