@@ -71,10 +71,13 @@ func (g *Budget) Peak() int64 {
 
 // Close gives back what a buffer holds, when its reader and its processor have ended. The buffer must not be used again.
 func (g *Budget) Close(b *Buffer) {
-	for _, block := range b.live.Blocks {
+	b.mu.Lock()
+	left := b.live
+	b.live = &Snapshot{}
+	b.mu.Unlock()
+	for _, block := range left.Blocks {
 		g.put(b, block)
 	}
-	b.live = &Snapshot{}
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	delete(g.used, b)

@@ -46,9 +46,11 @@ type pipeline struct {
 	stats  stats
 	batch  batchLog
 
-	mu  sync.Mutex // guards what an attempt replaces while reports are made
-	buf *buffer.Buffer
-	now *attempt
+	mu      sync.Mutex // guards what an attempt replaces while reports are made
+	buf     *buffer.Buffer
+	now     *attempt
+	earlier tail.Counts // of the attempts before now
+	swaps   int64       // likewise
 }
 
 // codec turns spans into records, for one directory's mode.
@@ -121,12 +123,14 @@ func (p *pipeline) where() string {
 // reading returns the figures of the buffer and the reader.
 func (p *pipeline) reading() (b buffer.Stats, t tail.Stats) {
 	p.mu.Lock()
-	buf, now := p.buf, p.now
-	p.mu.Unlock()
-	if now != nil {
-		t = now.tail.Stats()
+	defer p.mu.Unlock()
+	if p.now != nil {
+		t = p.now.tail.Stats()
 	}
-	return buf.Stats(), t
+	t.Counts = t.Add(p.earlier)
+	b = p.buf.Stats()
+	b.Swaps += p.swaps
+	return b, t
 }
 
 // run makes attempts until one ends for good. It returns nil when the stream was stopped or, with Once, is done; errFailed
@@ -222,6 +226,10 @@ func (p *pipeline) open(ctx context.Context) (*attempt, error) {
 	}, buf)
 	p.mu.Lock()
 	old := p.buf
+	p.swaps += old.Stats().Swaps
+	if p.now != nil {
+		p.earlier = p.earlier.Add(p.now.tail.Stats().Counts)
+	}
 	p.buf, p.now = buf, a
 	p.mu.Unlock()
 	p.engine.budget.Close(old)

@@ -93,6 +93,15 @@ type Counts struct {
 	LargestLine   int64 // with its newline
 }
 
+// Add returns the sum of two counts, of which LargestLine is the larger.
+func (c Counts) Add(other Counts) Counts {
+	return Counts{
+		ReadBytes: c.ReadBytes + other.ReadBytes, Late: c.Late + other.Late, Oversize: c.Oversize + other.Oversize,
+		PrunedUnread: c.PrunedUnread + other.PrunedUnread, SkippedBytes: c.SkippedBytes + other.SkippedBytes,
+		RepeatedBytes: c.RepeatedBytes + other.RepeatedBytes, LargestLine: max(c.LargestLine, other.LargestLine),
+	}
+}
+
 // Stats are a Tailer's figures at one moment.
 type Stats struct {
 	Counts
@@ -207,7 +216,9 @@ func (t *Tailer) readAll(ctx context.Context) error {
 	for {
 		progress := false
 		// After a change of mode the directory written before is read to its end first.
+		t.mu.Lock()
 		slices.SortStableFunc(t.dirs, func(a, b *directory) int { return a.lastWrite().Compare(b.lastWrite()) })
+		t.mu.Unlock()
 		for _, d := range t.dirs {
 			for f := t.next(d); f != nil; f = t.next(d) {
 				progress = true

@@ -1,0 +1,662 @@
+package engine
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io/fs"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"go.uber.org/goleak"
+
+	"github.com/hlparser/hyperliquid-parser-operator/internal/parser/checkpoint"
+	"github.com/hlparser/hyperliquid-parser-operator/internal/parser/config"
+	"github.com/hlparser/hyperliquid-parser-operator/internal/parser/hyperliquid"
+	"github.com/hlparser/hyperliquid-parser-operator/internal/parser/report"
+	"github.com/hlparser/hyperliquid-parser-operator/internal/parser/sink"
+	"github.com/hlparser/hyperliquid-parser-operator/internal/parser/sink/file"
+	"github.com/hlparser/hyperliquid-parser-operator/internal/parser/vfs"
+)
+
+const patience = 20 * time.Second
+
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+
+// bench is a node's data directory, a state directory, and what runs between them.
+type bench struct {
+	t    *testing.T
+	dir  string
+	cfg  config.Config
+	logs *lockedBuffer
+}
+
+type lockedBuffer struct {
+	mu sync.Mutex
+	b  bytes.Buffer
+}
+
+func (l *lockedBuffer) Write(p []byte) (int, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.b.Write(p)
+}
+
+func (l *lockedBuffer) String() string {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.b.String()
+}
+
+func newBench(t *testing.T, streams ...config.StreamConfig) *bench {
+	dir := t.TempDir()
+	if len(streams) == 0 {
+		streams = []config.StreamConfig{{Name: config.Trades}}
+	}
+	return &bench{t: t, dir: dir, logs: &lockedBuffer{}, cfg: config.Config{
+		Target: "node-1", DataDir: filepath.Join(dir, "data"), StateDir: filepath.Join(dir, "state"),
+		Streams: streams, Format: config.Raw, Sink: config.Sink{File: &config.FileSink{Path: filepath.Join(dir, "out")}},
+		Engine:          config.Engine{StartAt: config.Beginning, Workers: 2},
+		ShutdownTimeout: config.Duration{Duration: 2 * time.Second},
+	}}
+}
+
+// node appends to an hour file: "node_trades/20260430/8".
+func (b *bench) node(name, text string) {
+	b.t.Helper()
+	directory, rest, _ := strings.Cut(name, "/")
+	path := filepath.Join(b.cfg.DataDir, directory, "hourly", rest)
+	f, err := open(path)
+	if err != nil {
+		b.t.Fatal(err)
+	}
+	if _, err := f.WriteString(text); err != nil {
+		b.t.Fatal(err)
+	}
+	if err := f.Close(); err != nil {
+		b.t.Fatal(err)
+	}
+}
+
+func open(path string) (*os.File, error) {
+	if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
+		return nil, err
+	}
+	return os.OpenFile(path, os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o644)
+}
+
+func trade(i int) string {
+	return fmt.Sprintf(`{"coin":"BTC","side":"B","time":"2026-04-30T20:46:43.304461819","px":"76450.0","sz":"0.5","n":%d}`, i)
+}
+
+func trades(from, to int) string {
+	var b strings.Builder
+	for i := from; i < to; i++ {
+		b.WriteString(trade(i) + "\n")
+	}
+	return b.String()
+}
+
+func (b *bench) engine(output sink.Output) *Engine {
+	b.t.Helper()
+	cfg := b.cfg.WithDefaults(2)
+	if err := cfg.Validate(); err != nil {
+		b.t.Fatal(err)
+	}
+	if output == nil {
+		f := cfg.Sink.File
+		var err error
+		output, err = file.New(b.t.Context(), vfs.OS, f.Path, file.Options{MaxBytes: int64(f.MaxSize), MaxAge: f.MaxAge.Duration}, func() {})
+		if err != nil {
+			b.t.Fatal(err)
+		}
+	}
+	e, err := New(Options{Config: cfg, Output: output, FS: vfs.OS, Log: slog.New(slog.NewTextHandler(b.logs, nil))})
+	if err != nil {
+		b.t.Fatal(err)
+	}
+	return e
+}
+
+// running is an engine at work; stop ends it and returns what Run returned.
+type running struct {
+	*Engine
+	t      *testing.T
+	cancel context.CancelFunc
+	done   chan error
+}
+
+func (b *bench) start(output sink.Output) *running {
+	b.t.Helper()
+	ctx, cancel := context.WithCancel(b.t.Context())
+	r := &running{Engine: b.engine(output), t: b.t, cancel: cancel, done: make(chan error, 1)}
+	go func() { r.done <- r.Run(ctx) }()
+	return r
+}
+
+func (r *running) stop() (err error, took time.Duration) {
+	r.t.Helper()
+	began := time.Now()
+	r.cancel()
+	select {
+	case err = <-r.done:
+	case <-time.After(patience):
+		r.t.Fatal("Run did not return")
+	}
+	return err, time.Since(began)
+}
+
+// until waits for a stream's report to satisfy a condition.
+func (r *running) until(what string, ok func(report.Stream) bool) report.Stream {
+	r.t.Helper()
+	for deadline := time.Now().Add(patience); ; {
+		s := r.Streams()[0]
+		if ok(s) {
+			return s
+		}
+		if time.Now().After(deadline) {
+			r.t.Fatalf("%s did not happen; the report: %+v", what, s)
+		}
+		time.Sleep(5 * time.Millisecond)
+	}
+}
+
+// once runs to the end of what is on disk.
+func (b *bench) once(output sink.Output) error {
+	b.t.Helper()
+	b.cfg.Once = true
+	defer func() { b.cfg.Once = false }()
+	ctx, cancel := context.WithTimeout(b.t.Context(), patience)
+	defer cancel()
+	return b.engine(output).Run(ctx)
+}
+
+// delivered is what the file sink holds, in the order of the files' names.
+func (b *bench) delivered(stream string) string {
+	b.t.Helper()
+	var all []byte
+	root := filepath.Join(b.dir, "out", stream)
+	entries, err := os.ReadDir(root)
+	if err != nil {
+		b.t.Fatal(err)
+	}
+	for _, e := range entries {
+		data, err := os.ReadFile(filepath.Join(root, e.Name()))
+		if err != nil {
+			b.t.Fatal(err)
+		}
+		all = append(all, data...)
+	}
+	return string(all)
+}
+
+func (b *bench) same(got, want string) {
+	b.t.Helper()
+	if got != want {
+		g, w := strings.Split(got, "\n"), strings.Split(want, "\n")
+		for i := range min(len(g), len(w)) {
+			if g[i] != w[i] {
+				b.t.Fatalf("record %d is %q; want %q", i, g[i], w[i])
+			}
+		}
+		b.t.Fatalf("%d records; want %d", len(g)-1, len(w)-1)
+	}
+}
+
+func TestOnceDeliversEveryLineInOrderCommitsAndEnds(t *testing.T) {
+	b := newBench(t)
+	b.node("node_trades/20260430/8", trades(0, 5000))
+	b.node("node_trades/20260430/9", trades(5000, 9000)+`{"coin":"torn`)
+	if err := b.once(nil); err != nil {
+		t.Fatal(err)
+	}
+	b.same(b.delivered("trades"), trades(0, 9000))
+	loaded, err := checkpoint.Show(vfs.OS, b.cfg.StateDir, "trades")
+	if err != nil || !loaded.Found {
+		t.Fatalf("no checkpoint: %v", err)
+	}
+	for i, want := range []int{len(trades(0, 5000)), len(trades(5000, 9000))} {
+		if got := loaded.State.Files[i].Offset; got != int64(want) {
+			t.Errorf("file %d is committed to %d; want %d", i, got, want)
+		}
+	}
+	// Another run has nothing to do and repeats nothing.
+	if err := b.once(nil); err != nil {
+		t.Fatal(err)
+	}
+	b.same(b.delivered("trades"), trades(0, 9000))
+}
+
+// blocks writes n by-block lines of some events each, and returns the events.
+func blocks(b *bench, name string, n, events int) string {
+	var all, lines strings.Builder
+	for i := range n {
+		fmt.Fprintf(&lines, `{"local_time":"l","block_time":"t","block_number":%d,"events":[`, 100+i)
+		for j := range events {
+			if j > 0 {
+				lines.WriteByte(',')
+			}
+			lines.WriteString(trade(i*events + j))
+			all.WriteString(trade(i*events+j) + "\n")
+		}
+		lines.WriteString("]}\n")
+	}
+	b.node(name, lines.String())
+	return all.String()
+}
+
+func TestParallelAndSequentialProcessingGiveTheSameBytes(t *testing.T) {
+	for _, mode := range []config.Mode{config.Line, config.ByBlock} {
+		var outputs []string
+		for _, c := range []struct{ workers, threshold int }{{1, 1 << 30}, {2, 1}, {5, 1}, {16, 1}} {
+			b := newBench(t, config.StreamConfig{Name: config.Trades, Mode: mode})
+			b.cfg.Format = config.Enveloped
+			b.cfg.Engine.Workers, b.cfg.Engine.ParallelThreshold = c.workers, c.threshold
+			want := 0
+			if mode == config.Line {
+				b.node("node_trades/20260430/8", trades(0, 20_000))
+				want = 20_000
+			} else {
+				blocks(b, "node_trades_by_block/20260430/8", 5, 1)
+				blocks(b, "node_trades_by_block/20260430/8", 3, 9000) // lines of about 1 MB, cut at events
+				want = 5 + 27_000
+			}
+			if err := b.once(nil); err != nil {
+				t.Fatal(err)
+			}
+			out := b.delivered("trades")
+			if got := strings.Count(out, "\n"); got != want {
+				t.Fatalf("%s, %d workers: %d records; want %d", mode, c.workers, got, want)
+			}
+			outputs = append(outputs, out)
+			if out != outputs[0] {
+				b.same(out, outputs[0])
+			}
+		}
+	}
+}
+
+func TestLinesThatArriveWhileABatchIsProcessedGoToTheNextOne(t *testing.T) {
+	b := newBench(t)
+	b.node("node_trades/20260430/8", trades(0, 10))
+	slow := &memory{gate: make(chan struct{})}
+	r := b.start(slow)
+	r.until("the first batch in flight", func(s report.Stream) bool { return s.InFlightLines == 10 })
+	b.node("node_trades/20260430/8", trades(10, 15))
+	s := r.until("the next lines in the live buffer", func(s report.Stream) bool { return s.BufferLines == 5 })
+	if s.InFlightLines != 10 || s.LastBatchLines != 10 {
+		t.Errorf("while the batch is processed the report says %+v", s)
+	}
+	close(slow.gate)
+	r.until("everything delivered", func(s report.Stream) bool { return s.DeliveredTotal == 15 })
+	if err, _ := r.stop(); err != nil {
+		t.Fatal(err)
+	}
+	b.same(slow.text(), trades(0, 15))
+}
+
+// memory is a sink that keeps what it gets, and can be made to misbehave.
+type memory struct {
+	gate   chan struct{} // Write waits for it; nil: not
+	deaf   bool          // while it waits it does not hear its context
+	fail   func(write int, b sink.Batch) error
+	mu     sync.Mutex
+	data   []byte
+	writes int
+}
+
+func (m *memory) Open(context.Context, string, json.RawMessage) (sink.Sink, error) { return m, nil }
+func (m *memory) Flush(context.Context, bool) (json.RawMessage, error)             { return nil, nil }
+func (m *memory) Committed(context.Context) error                                  { return nil }
+func (m *memory) Close() error                                                     { return nil }
+
+func (m *memory) Write(ctx context.Context, b sink.Batch) error {
+	if m.gate != nil {
+		if m.deaf {
+			<-m.gate
+		}
+		select {
+		case <-m.gate:
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+	}
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.writes++
+	if m.fail != nil {
+		if err := m.fail(m.writes, b); err != nil {
+			return err
+		}
+	}
+	m.data = append(m.data, b.Data...)
+	return nil
+}
+
+func (m *memory) text() string {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return string(m.data)
+}
+
+func TestAPanicLosesOnlyTheLineThatCausesIt(t *testing.T) {
+	b := newBench(t)
+	b.node("node_trades/20260430/8", trades(0, 2000))
+	out := &memory{}
+	b.cfg.Once = true
+	e := b.engine(out)
+	for _, p := range e.pipelines {
+		for i := range p.codecs[hyperliquid.Directory(config.Trades, config.Line)].workers {
+			workers := p.codecs[hyperliquid.Directory(config.Trades, config.Line)].workers
+			encode := workers[i]
+			workers[i] = func(o *hyperliquid.Output, s hyperliquid.Span, name string) {
+				encode(o, s, name)
+				if bytes.Contains(s.Data, []byte(`"n":1234}`)) {
+					panic("an encoder's bug")
+				}
+			}
+		}
+	}
+	if err := e.Run(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	b.same(out.text(), trades(0, 1234)+trades(1235, 2000))
+	letter, err := os.ReadFile(filepath.Join(b.cfg.StateDir, "deadletter", "trades.jsonl"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if !strings.Contains(string(letter), `"panic"`) || strings.Count(string(letter), "\n") != 1 || !strings.Contains(string(letter), `\"n\":1234`) {
+		t.Errorf("the dead letter holds %s", letter)
+	}
+	if s := e.Streams()[0]; s.MalformedTotal != 1 || s.DeliveredTotal != 1999 || s.LinesTotal != 2000 {
+		t.Errorf("the report says %d malformed, %d delivered, %d lines", s.MalformedTotal, s.DeliveredTotal, s.LinesTotal)
+	}
+}
+
+func TestMalformedLinesAreCountedLoggedAndBuriedAndNeverFatal(t *testing.T) {
+	b := newBench(t)
+	b.node("node_trades/20260430/8", trade(0)+"\n{\"coin\":\n\x00\x00\x00\n"+trade(1)+"\nnot json\n"+trade(2)+"\n")
+	if err := b.once(nil); err != nil {
+		t.Fatal(err)
+	}
+	b.same(b.delivered("trades"), trades(0, 3))
+	letter, err := os.ReadFile(filepath.Join(b.cfg.StateDir, "deadletter", "trades.jsonl"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if n := strings.Count(string(letter), "\n"); n != 3 {
+		t.Errorf("the dead letter has %d entries; want 3", n)
+	}
+	logs := b.logs.String()
+	if !strings.Contains(logs, "malformed") || !strings.Contains(logs, fmt.Sprintf("offset=%d", len(trade(0))+1)) {
+		t.Errorf("the log does not name the place: %s", logs)
+	}
+}
+
+func TestADeadSinkBoundsMemoryAndDoesNotHoldUpTheShutdown(t *testing.T) {
+	for name, deaf := range map[string]bool{"that hears its context": false, "that hears nothing": true} {
+		t.Run(name, func(t *testing.T) {
+			b := newBench(t)
+			b.cfg.Engine.BufferLimit = 4 << 20
+			b.node("node_trades/20260430/8", trades(0, 200_000)) // 21 MB
+			dead := &memory{gate: make(chan struct{}), deaf: deaf}
+			r := b.start(dead)
+			s := r.until("the reader waiting at the limit", func(s report.Stream) bool {
+				return s.Sink.OutstandingSeconds > 0.5 && s.BufferBytes+s.InFlightBytes > 2<<20
+			})
+			if held := s.BufferBytes + s.InFlightBytes; held > 4<<20 {
+				t.Errorf("%d bytes held; the limit is 4 MiB", held)
+			}
+			if s.LagSeconds == 0 || s.UncommittedBytes != int64(len(trades(0, 200_000))) {
+				t.Errorf("the report hides the backlog: %+v", s)
+			}
+			err, took := r.stop()
+			if err != nil || took > 3*time.Second {
+				t.Errorf("it stopped after %v with %v; want within the shutdown timeout of 2 s and no error", took, err)
+			}
+			close(dead.gate)
+			if out := dead.text(); !deaf && out != "" {
+				t.Errorf("a sink that acknowledged nothing got %d bytes", len(out))
+			}
+			if deaf {
+				return
+			}
+			// Nothing was acknowledged, so everything comes again.
+			alive := &memory{}
+			if err := b.once(alive); err != nil {
+				t.Fatal(err)
+			}
+			b.same(alive.text(), trades(0, 200_000))
+		})
+	}
+}
+
+func TestAnOutageIsWaitedOutAndReported(t *testing.T) {
+	b := newBench(t)
+	var mu sync.Mutex
+	down := true
+	flaky := &memory{fail: func(int, sink.Batch) error {
+		mu.Lock()
+		defer mu.Unlock()
+		if down {
+			return errors.New("connection refused")
+		}
+		return nil
+	}}
+	b.node("node_trades/20260430/8", trades(0, 100))
+	r := b.start(flaky)
+	s := r.until("retrying", func(s report.Stream) bool { return s.Sink.State == report.SinkRetrying && s.Sink.RetriesTotal >= 2 })
+	if s.Sink.LastError != "connection refused" || s.DeliveredTotal != 0 || s.Sink.LastAckAt != nil {
+		t.Errorf("the report says %+v", s.Sink)
+	}
+	mu.Lock()
+	down = false
+	mu.Unlock()
+	r.until("delivery", func(s report.Stream) bool { return s.DeliveredTotal == 100 && s.Sink.State == report.SinkHealthy })
+	if err, _ := r.stop(); err != nil {
+		t.Fatal(err)
+	}
+	b.same(flaky.text(), trades(0, 100))
+}
+
+func TestARefusedRecordGoesToTheDeadLetterAndTheOthersAreDelivered(t *testing.T) {
+	b := newBench(t)
+	b.node("node_trades/20260430/8", trades(0, 50))
+	picky := &memory{fail: func(_ int, batch sink.Batch) error {
+		for i := range batch.Records {
+			if r := string(batch.Record(i)); r == trade(7)+"\n" || r == trade(49)+"\n" || r == trade(0)+"\n" {
+				return &sink.Refusal{Index: i, Reason: "too large"}
+			}
+		}
+		return nil
+	}}
+	if err := b.once(picky); err != nil {
+		t.Fatal(err)
+	}
+	b.same(picky.text(), trades(1, 7)+trades(8, 49))
+	letter, _ := os.ReadFile(filepath.Join(b.cfg.StateDir, "deadletter", "trades.jsonl"))
+	if n := strings.Count(string(letter), "too large"); n != 3 {
+		t.Errorf("the dead letter holds %s", letter)
+	}
+}
+
+func TestASinkThatMayHaveLostRecordsIsReopenedFromTheCheckpoint(t *testing.T) {
+	b := newBench(t)
+	b.node("node_trades/20260430/8", trades(0, 100))
+	unsure := &memory{fail: func(write int, _ sink.Batch) error {
+		if write == 1 {
+			return fmt.Errorf("%w: the disk forgot", sink.ErrReopen)
+		}
+		return nil
+	}}
+	if err := b.once(unsure); err != nil {
+		t.Fatal(err)
+	}
+	b.same(unsure.text(), trades(0, 100))
+}
+
+func TestThePositionIsCommittedOnlyWithWhatWasAcknowledged(t *testing.T) {
+	b := newBench(t)
+	b.node("node_trades/20260430/8", trades(0, 10_000))
+	half := &memory{gate: make(chan struct{}, 2)}
+	half.gate <- struct{}{}
+	half.gate <- struct{}{}
+	b.cfg.Engine.Workers = 1
+	r := b.start(half)
+	r.until("two writes acknowledged", func(s report.Stream) bool { return s.AckedBytesTotal > 0 && s.Sink.OutstandingSeconds > 0.2 })
+	if err, _ := r.stop(); err != nil {
+		t.Fatal(err)
+	}
+	loaded, err := checkpoint.Show(vfs.OS, b.cfg.StateDir, "trades")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got := loaded.State.Files[0].Offset; got != int64(len(half.text())) || got == 0 {
+		t.Fatalf("committed to %d; %d bytes were acknowledged", got, len(half.text()))
+	}
+	rest := &memory{}
+	if err := b.once(rest); err != nil {
+		t.Fatal(err)
+	}
+	b.same(half.text()+rest.text(), trades(0, 10_000))
+}
+
+func TestALostCheckpointFailsItsStreamAloneAndSaysWhatToDo(t *testing.T) {
+	b := newBench(t, config.StreamConfig{Name: config.Trades}, config.StreamConfig{Name: config.Fills})
+	b.node("node_trades/20260430/8", trades(0, 10))
+	fill := `["0xabc",{"coin":"BTC","px":"1","sz":"1"}]` + "\n"
+	b.node("node_fills/20260430/8", fill)
+	if err := b.once(nil); err != nil {
+		t.Fatal(err)
+	}
+	err := filepath.WalkDir(b.cfg.StateDir, func(path string, d fs.DirEntry, err error) error {
+		if err == nil && !d.IsDir() && strings.Contains(path, "trades.") && strings.HasSuffix(path, ".json") {
+			return os.WriteFile(path, []byte("{garbage"), 0o644)
+		}
+		return err
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	b.node("node_trades/20260430/8", trades(10, 20))
+	b.node("node_fills/20260430/8", fill)
+	r := b.start(nil)
+	s := r.until("the stream failing", func(s report.Stream) bool { return s.State == report.Failed })
+	if s.Message == "" || !r.Ready() {
+		t.Errorf("ready %v, message %q", r.Ready(), s.Message)
+	}
+	for deadline := time.Now().Add(patience); r.Streams()[1].DeliveredTotal == 0; time.Sleep(5 * time.Millisecond) {
+		if time.Now().After(deadline) {
+			t.Fatal("one stream's failure stops the other")
+		}
+	}
+	if err, _ := r.stop(); err != nil {
+		t.Fatal(err)
+	}
+	b.same(b.delivered("trades"), trades(0, 10)) // no guess was made
+	b.same(b.delivered("fills"), fill+fill)
+	t.Log(s.Message)
+}
+
+func TestABatchIsLoggedWithItsSize(t *testing.T) {
+	b := newBench(t)
+	b.cfg.LogBatches = true
+	b.node("node_trades/20260430/8", trades(0, 1174))
+	if err := b.once(nil); err != nil {
+		t.Fatal(err)
+	}
+	if want := "Processing batch snapshot: 1174 lines (buffer cleared)"; !strings.Contains(b.logs.String(), want) {
+		t.Fatalf("%q is not in the log: %s", want, b.logs)
+	}
+}
+
+func TestAMissingDataDirectoryIsWaitedForAndSaid(t *testing.T) {
+	b := newBench(t)
+	out := &memory{}
+	r := b.start(out)
+	s := r.until("waiting", func(s report.Stream) bool { return r.Ready() && s.State == report.WaitingForData })
+	if !strings.Contains(s.Message, "node_trades") {
+		t.Errorf("the message is %q", s.Message)
+	}
+	b.node("node_trades/20260430/8", trades(0, 3))
+	r.until("delivery", func(s report.Stream) bool { return s.DeliveredTotal == 3 && s.State == report.Running })
+	if err, _ := r.stop(); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func TestGapsAndRepeatsOfBlocksAreCounted(t *testing.T) {
+	line := func(n int) string {
+		return fmt.Sprintf(`{"local_time":"l","block_time":"t","block_number":%d,"events":[]}`+"\n", n)
+	}
+	b := newBench(t, config.StreamConfig{Name: config.Trades, Mode: config.ByBlock})
+	b.node("node_trades_by_block/20260430/8", line(5)+line(6)+line(9)+line(9)+line(8)+line(10))
+	b.cfg.Once = true
+	e := b.engine(nil)
+	if err := e.Run(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if s := e.Streams()[0]; s.BlockGapsTotal != 2 || s.LastBlock != 10 || s.LinesTotal != 6 || s.DeliveredTotal != 0 {
+		t.Errorf("gaps %d, last block %d, lines %d", s.BlockGapsTotal, s.LastBlock, s.LinesTotal)
+	} else if s.CommittedBytesTotal != s.ReadBytesTotal || s.UncommittedBytes != 0 {
+		t.Errorf("a filter or a block that lets nothing through must still advance: %+v", s)
+	}
+}
+
+func TestRecordsOfRealNodeOutputAreTheEventsThatEncodingJSONFinds(t *testing.T) {
+	root := os.Getenv("HLPARSER_SAMPLE_DATA")
+	if root == "" {
+		t.Skip("HLPARSER_SAMPLE_DATA names no data directory of a real node")
+	}
+	seen := 0
+	for _, stream := range config.Streams() {
+		for _, mode := range []config.Mode{config.Line, config.Streaming, config.ByBlock} {
+			var want strings.Builder
+			files, err := filepath.Glob(filepath.Join(root, hyperliquid.Directory(stream, mode), "hourly", "*", "*"))
+			if err != nil {
+				t.Fatal(err)
+			}
+			slices.Sort(files)
+			for _, name := range files {
+				data, err := os.ReadFile(name)
+				if err != nil {
+					t.Fatal(err)
+				}
+				for line := range bytes.Lines(data) {
+					if mode == config.Line {
+						want.Write(line)
+						continue
+					}
+					var block struct{ Events []json.RawMessage }
+					if err := json.Unmarshal(line, &block); err != nil {
+						t.Fatal(err)
+					}
+					for _, event := range block.Events {
+						want.Write(append(event, '\n'))
+					}
+				}
+			}
+			if len(files) == 0 {
+				continue
+			}
+			seen++
+			b := newBench(t, config.StreamConfig{Name: stream, Mode: mode})
+			b.cfg.DataDir = root
+			if err := b.once(nil); err != nil {
+				t.Fatal(err)
+			}
+			b.same(b.delivered(stream.Kebab()), want.String())
+		}
+	}
+	if seen == 0 {
+		t.Fatalf("%s holds no stream", root)
+	}
+}
