@@ -1,0 +1,349 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"math/rand/v2"
+	"net/http"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/hlparser/hyperliquid-parser-operator/internal/parser/report"
+)
+
+// The tests run this same binary as the real hlparser, so that it can be killed.
+const asCommand = "HLPARSER_TEST_AS_COMMAND"
+
+func TestMain(m *testing.M) {
+	if os.Getenv(asCommand) != "" {
+		main()
+		os.Exit(0)
+	}
+	os.Exit(m.Run())
+}
+
+func hlparser(ctx context.Context, args ...string) *exec.Cmd {
+	cmd := exec.CommandContext(ctx, os.Args[0], args...)
+	cmd.Env = append(os.Environ(), asCommand+"=1")
+	return cmd
+}
+
+func exitCode(err error) int {
+	var exit *exec.ExitError
+	if errors.As(err, &exit) {
+		return exit.ExitCode()
+	}
+	if err != nil {
+		return -1
+	}
+	return 0
+}
+
+func TestABadSettingExitsWith2AndOneLineThatNamesTheField(t *testing.T) {
+	dir := t.TempDir()
+	write := func(name, text string) string {
+		path := filepath.Join(dir, name)
+		if err := os.WriteFile(path, []byte(text), 0o644); err != nil {
+			t.Fatal(err)
+		}
+		return path
+	}
+	good := []string{"--data-dir", dir, "--state-dir", dir, "--stream", "fills", "--sink", "stdout"}
+	for name, c := range map[string]struct {
+		args []string
+		want string
+	}{
+		"no setting at all":        {nil, "dataDir: is missing"},
+		"no state directory":       {[]string{"--data-dir", dir}, "stateDir: is missing"},
+		"no stream":                {[]string{"--data-dir", dir, "--state-dir", dir}, "streams: is empty: name at least one of OrderStatuses"},
+		"no sink":                  {[]string{"--data-dir", dir, "--state-dir", dir, "--stream", "fills"}, "sink: is missing: set one of stdout, file"},
+		"an unknown stream":        {append(good, "--stream", "orders"), `stream: "orders" is unknown: write one of order-statuses`},
+		"an unknown mode":          {append(good, "--stream", "trades:hourly"), `stream: "hourly" is unknown: write one of auto`},
+		"a stream twice":           {append(good, "--stream", "fills:line", "--stream", "fills"), "streams[1].name: Fills is named twice"},
+		"an unknown sink":          {append(good, "--sink", "s3://x"), `sink: "s3://x" is unknown: write stdout or file:DIR`},
+		"an unknown format":        {append(good, "--format", "xml"), `format: "Xml" is unknown: write Raw or Enveloped`},
+		"a size that is none":      {append(good, "--buffer-limit", "lots"), `"lots" is not a size`},
+		"a buffer too small":       {append(good, "--buffer-limit", "1Ki"), "engine.bufferLimit: 1.0 KiB is out of range"},
+		"an unknown start":         {append(good, "--start-at", "middle"), `engine.startAt: "Middle" is unknown: write End or Beginning`},
+		"a user that is none":      {append(good, "--user", "bob"), `filter.users[0]: "bob" is not an address`},
+		"a side that is none":      {append(good, "--side", "buy"), `filter.sides[0]: "buy" is not a side: write A (ask) or B (bid)`},
+		"a notional that is none":  {append(good, "--min-notional", "1e4"), `filter.minNotional: "1e4" is not a decimal`},
+		"a star in the middle":     {append(good, "--coin", "B*C"), `filter.coins[0]: "B*C": a star stands only`},
+		"an unknown flag":          {append(good, "--bogus"), "unknown flag: --bogus"},
+		"an argument":              {append(good, "now"), `"now" is not a setting of run`},
+		"max-size without a file":  {append(good, "--max-size", "1Mi"), "only the file sink has files to close"},
+		"a missing configuration":  {[]string{"--config", filepath.Join(dir, "none.yaml")}, "none.yaml: no such file"},
+		"an unknown field":         {[]string{"--config", write("typo.yaml", "dataDir: /x\nfilters: {coins: [BTC]}\n")}, `unknown field "filters"`},
+		"a field of another type":  {[]string{"--config", write("type.yaml", "dataDir: [1]\n")}, "dataDir"},
+		"two sinks":                {[]string{"--config", write("two.yaml", "dataDir: /x\nstateDir: /y\nstreams: [{name: Fills}]\nsink: {stdout: {}, file: {path: /z}}\n")}, "sink: has two: set only one of stdout, file"},
+		"an address that is taken": {append(good, "--listen", "256.0.0.1:1"), "listen: "},
+	} {
+		t.Run(name, func(t *testing.T) {
+			var stderr bytes.Buffer
+			cmd := hlparser(t.Context(), append([]string{"run"}, c.args...)...)
+			cmd.Stderr = &stderr
+			err := cmd.Run()
+			line := stderr.String()
+			if got := exitCode(err); got != 2 || strings.Count(line, "\n") != 1 || !strings.Contains(line, c.want) {
+				t.Fatalf("exit %d with %q; want exit 2 with one line that holds %q", got, line, c.want)
+			}
+		})
+	}
+}
+
+func TestCheckPrintsWhatWouldRun(t *testing.T) {
+	out, err := hlparser(t.Context(), "check", "--data-dir", "/d", "--state-dir", "/s", "--stream", "order-statuses:by-block",
+		"--sink", "file:/o", "--coin", "BTC", "--format", "raw", "--id", "node-7").Output()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, want := range []string{"target: node-7", "dataDir: /d", "name: OrderStatuses", "mode: ByBlock", "- BTC", "format: Raw", "startAt: End", "bufferLimit: 33554432"} {
+		if !strings.Contains(string(out), want) {
+			t.Errorf("%q is missing in:\n%s", want, out)
+		}
+	}
+}
+
+func status(i int) string {
+	return fmt.Sprintf(`{"time":"2026-04-30T20:46:43.304461819","user":"0xb1edfeccf03f35d2268f5dc4013508a6eb52c702","hash":null,"builder":null,`+
+		`"status":"open","order":{"coin":"BTC","side":"A","limitPx":"76466.0","sz":"0.0686","oid":%d,"timestamp":1777582003304}}`, i)
+}
+
+func appendTo(t *testing.T, path, text string) {
+	t.Helper()
+	if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	f, err := os.OpenFile(path, os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o644)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = f.Close() }()
+	if _, err := f.WriteString(text); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func TestSIGTERMStopsItWithStatus0AndTheReportTellsWhatItDid(t *testing.T) {
+	dir := t.TempDir()
+	appendTo(t, filepath.Join(dir, "data/node_order_statuses/hourly/20260430/8"), status(1)+"\n"+status(2)+"\n")
+	cmd := hlparser(t.Context(), "run", "--data-dir", filepath.Join(dir, "data"), "--state-dir", filepath.Join(dir, "state"),
+		"--stream", "order-statuses", "--start-at", "beginning", "--sink", "stdout", "--format", "raw", "--listen", "127.0.0.1:0", "--id", "node-1")
+	var stdout bytes.Buffer
+	cmd.Stdout = &stdout
+	logs, err := cmd.StderrPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	address := ""
+	var seen strings.Builder
+	for address == "" {
+		b := make([]byte, 4096)
+		n, err := logs.Read(b)
+		seen.Write(b[:n])
+		if err != nil {
+			t.Fatalf("the parser said %s", &seen)
+		}
+		if _, after, ok := strings.Cut(seen.String(), "address="); ok && strings.Contains(after, "\n") {
+			address = strings.Fields(after)[0]
+		}
+	}
+	go func() { _, _ = io.Copy(io.Discard, logs) }()
+
+	var r report.Report
+	for deadline := time.Now().Add(20 * time.Second); ; time.Sleep(20 * time.Millisecond) {
+		resp, err := http.Get("http://" + address + "/status")
+		if err != nil {
+			t.Fatal(err)
+		}
+		r = report.Report{}
+		err = json.NewDecoder(resp.Body).Decode(&r)
+		_ = resp.Body.Close()
+		if err != nil {
+			t.Fatal(err)
+		}
+		if len(r.Streams) == 1 && r.Streams[0].DeliveredTotal == 2 && r.Streams[0].UncommittedBytes == 0 {
+			break
+		}
+		if time.Now().After(deadline) {
+			t.Fatalf("the report says %+v", r)
+		}
+	}
+	if r.Target != "node-1" || r.Process.RSSBytes == 0 || r.Process.Goroutines == 0 || r.Streams[0].State != report.Running {
+		t.Errorf("the report says %+v", r)
+	}
+	for path, want := range map[string]string{"/healthz": "ok", "/readyz": "ok", "/metrics": `hlparser_delivered_total{stream="OrderStatuses"} 2`} {
+		resp, err := http.Get("http://" + address + path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		body, err := io.ReadAll(resp.Body)
+		_ = resp.Body.Close()
+		if err != nil || resp.StatusCode != http.StatusOK || !strings.Contains(string(body), want) {
+			t.Errorf("%s answers %d %.200s; want %q in it", path, resp.StatusCode, body, want)
+		}
+	}
+	if resp, err := http.Post("http://"+address+"/debug/fault/hang", "", nil); err != nil || resp.StatusCode < 400 {
+		t.Errorf("a release build takes faults: %v, %v", resp, err)
+	}
+	if err := cmd.Process.Signal(syscall.SIGTERM); err != nil {
+		t.Fatal(err)
+	}
+	if err := cmd.Wait(); err != nil {
+		t.Fatalf("after SIGTERM it ended with %v", err)
+	}
+	if want := status(1) + "\n" + status(2) + "\n"; stdout.String() != want {
+		t.Fatalf("delivered %q; want %q", stdout.String(), want)
+	}
+}
+
+func TestAClosedPipeEndsItWithStatus1(t *testing.T) {
+	dir := t.TempDir()
+	appendTo(t, filepath.Join(dir, "data/node_order_statuses/hourly/20260430/8"), strings.Repeat(status(1)+"\n", 1000))
+	read, write, err := os.Pipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	cmd := hlparser(t.Context(), "run", "--data-dir", filepath.Join(dir, "data"), "--state-dir", filepath.Join(dir, "state"),
+		"--stream", "order-statuses", "--start-at", "beginning", "--sink", "stdout")
+	cmd.Stdout = write
+	_ = read.Close()
+	if got := exitCode(cmd.Run()); got != 1 {
+		t.Fatalf("exit %d; want 1", got)
+	}
+	_ = write.Close()
+}
+
+// The real binary is killed at random moments while a node writes. In the end every event is in the file sink once, in order.
+func TestNothingIsLostOrDoubledThroughKill9(t *testing.T) {
+	kills := 15
+	if testing.Short() {
+		kills = 3
+	}
+	dir := t.TempDir()
+	data, out, state := filepath.Join(dir, "data"), filepath.Join(dir, "out"), filepath.Join(dir, "state")
+	args := []string{"run", "--data-dir", data, "--state-dir", state, "--stream", "order-statuses", "--start-at", "beginning",
+		"--sink", "file:" + out, "--max-size", "64Ki", "--format", "raw"}
+
+	ctx, stop := context.WithCancel(t.Context())
+	written := make(chan int)
+	go func() { // the node: whole lines and torn ones, over three hours
+		r := rand.New(rand.NewPCG(1, 2))
+		n := 0
+		defer func() { written <- n }()
+		for ctx.Err() == nil || n == 0 {
+			var text strings.Builder
+			for range 1 + r.IntN(200) {
+				text.WriteString(status(n) + "\n")
+				n++
+			}
+			path := filepath.Join(data, "node_order_statuses/hourly/20260430", fmt.Sprint(8+min(n/20_000, 2)))
+			half := r.IntN(text.Len())
+			appendTo(t, path, text.String()[:half])
+			time.Sleep(time.Duration(r.IntN(3)) * time.Millisecond)
+			appendTo(t, path, text.String()[half:])
+		}
+	}()
+
+	r := rand.New(rand.NewPCG(3, 4))
+	for i := range kills {
+		cmd := hlparser(t.Context(), args...)
+		var logs bytes.Buffer
+		cmd.Stderr = &logs
+		if err := cmd.Start(); err != nil {
+			t.Fatal(err)
+		}
+		ended := make(chan error, 1)
+		go func() { ended <- cmd.Wait() }()
+		select {
+		case err := <-ended:
+			t.Fatalf("run %d ended by itself: %v\n%s", i, err, &logs)
+		case <-time.After(time.Duration(50+r.IntN(1500)) * time.Millisecond):
+		}
+		if err := cmd.Process.Kill(); err != nil {
+			t.Fatal(err)
+		}
+		<-ended
+	}
+	stop()
+	n := <-written
+	if msg, err := hlparser(t.Context(), append(args, "--once")...).CombinedOutput(); err != nil {
+		t.Fatalf("the last run: %v\n%s", err, msg)
+	}
+	names, err := filepath.Glob(filepath.Join(out, "order-statuses", "*"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	slices.Sort(names)
+	next := 0
+	for _, name := range names {
+		if !strings.HasSuffix(name, ".jsonl") {
+			t.Errorf("%s was left behind", filepath.Base(name))
+		}
+		content, err := os.ReadFile(name)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for line := range bytes.Lines(content) {
+			if string(line) != status(next)+"\n" {
+				t.Fatalf("%s: got %.200q where event %d was due", filepath.Base(name), line, next)
+			}
+			next++
+		}
+	}
+	if next != n {
+		t.Fatalf("%d events were delivered; %d were written", next, n)
+	}
+	t.Logf("%d events through %d kills, in %d files", n, kills, len(names))
+}
+
+func TestAPositionCanBeSeenAndMovedByHand(t *testing.T) {
+	dir := t.TempDir()
+	state := filepath.Join(dir, "state")
+	appendTo(t, filepath.Join(dir, "data/node_order_statuses/hourly/20260430/8"), status(1)+"\n"+status(2)+"\n")
+	once := func() string {
+		out, err := hlparser(t.Context(), "run", "--once", "--data-dir", filepath.Join(dir, "data"), "--state-dir", state,
+			"--stream", "order-statuses", "--sink", "stdout", "--format", "raw").Output()
+		if err != nil {
+			t.Fatal(err)
+		}
+		return string(out)
+	}
+	if got := strings.Count(once(), "\n"); got != 2 {
+		t.Fatalf("%d records; want 2", got)
+	}
+	show, err := hlparser(t.Context(), "checkpoint", "show", "--state-dir", state).Output()
+	if err != nil {
+		t.Fatal(err)
+	}
+	var states map[string]struct {
+		Files []struct {
+			Directory, Date, Generation string
+			Hour, Offset                int
+		}
+	}
+	if err := json.Unmarshal(show, &states); err != nil {
+		t.Fatal(err)
+	}
+	f := states["order-statuses"].Files[0]
+	position := fmt.Sprintf("%s/%s/%d@%s:%d:0", f.Directory, f.Date, f.Hour, f.Generation, len(status(1))+1)
+	if out, err := hlparser(t.Context(), "checkpoint", "set", "--state-dir", state, "--stream", "order-statuses", "--position", position).CombinedOutput(); err != nil {
+		t.Fatalf("%v: %s", err, out)
+	}
+	if got := once(); got != status(2)+"\n" {
+		t.Fatalf("after moving back by one line got %q", got)
+	}
+}
