@@ -1,0 +1,136 @@
+package config
+
+import (
+	"errors"
+	"os"
+	"path/filepath"
+	"reflect"
+	"strings"
+	"testing"
+	"time"
+
+	"sigs.k8s.io/yaml"
+)
+
+func valid() Config {
+	return Config{
+		DataDir: "/data", StateDir: "/state", Streams: []StreamConfig{{Name: OrderStatuses}, {Name: Fills, Mode: ByBlock}},
+		Filter: Filter{Coins: []string{"BTC", "xyz:*", "PURR/USDC"}, Users: []string{"0x" + strings.Repeat("aB", 20)}, Sides: []string{"A"}, MinNotional: "10000.5"},
+		Sink:   Sink{File: &FileSink{Path: "/out"}},
+	}
+}
+
+func TestAFileSaysTheSameAsTheConfigurationItWasMadeFrom(t *testing.T) {
+	for name, c := range map[string]Config{"sparse": valid(), "complete": valid().WithDefaults(4)} {
+		data, err := yaml.Marshal(c)
+		if err != nil {
+			t.Fatal(err)
+		}
+		path := filepath.Join(t.TempDir(), "config.yaml")
+		if err := os.WriteFile(path, data, 0o600); err != nil {
+			t.Fatal(err)
+		}
+		back, err := Load(path)
+		if err != nil {
+			t.Fatalf("%s: %v\n%s", name, err, data)
+		}
+		if !reflect.DeepEqual(back, c) {
+			t.Errorf("%s: got %+v; want %+v\n%s", name, back, c, data)
+		}
+	}
+}
+
+func TestDefaultsFillOnlyWhatWasLeftOut(t *testing.T) {
+	c := valid().WithDefaults(4)
+	if c.Streams[0].Mode != Auto || c.Streams[1].Mode != ByBlock || c.Format != Enveloped || c.Engine.StartAt != End ||
+		c.Engine.Workers != 4 || c.Engine.BufferLimit != 32<<20 || c.Engine.ParallelThreshold != 1000 || c.Engine.MaxLineBytes != 64<<20 ||
+		c.Sink.File.MaxSize != 1<<30 || c.Sink.File.MaxAge.Duration != time.Hour || c.ShutdownTimeout.Duration != 20*time.Second {
+		t.Errorf("defaults: %+v", c)
+	}
+	if err := c.Validate(); err != nil {
+		t.Error(err)
+	}
+	if original := valid(); original.Sink.File.MaxSize != 0 || original.Streams[0].Mode != "" {
+		t.Error("the original was changed")
+	}
+	once := valid()
+	once.Once = true
+	if got := once.WithDefaults(1).Engine.StartAt; got != Beginning {
+		t.Errorf("a single run begins at %s; want Beginning", got)
+	}
+	once.Engine.StartAt = End
+	if got := once.WithDefaults(1).Engine.StartAt; got != End {
+		t.Errorf("a setting was overridden by %s", got)
+	}
+}
+
+func TestEverySettingThatCannotWorkIsNamed(t *testing.T) {
+	for field, change := range map[string]func(*Config){
+		"dataDir":                  func(c *Config) { c.DataDir = "" },
+		"stateDir":                 func(c *Config) { c.StateDir = "" },
+		"streams":                  func(c *Config) { c.Streams = nil },
+		"streams[1].name":          func(c *Config) { c.Streams[1].Name = "Orders" },
+		"streams[0].mode":          func(c *Config) { c.Streams[0].Mode = "Hourly" },
+		"filter.coins[0]":          func(c *Config) { c.Filter.Coins = []string{"*"} },
+		"filter.coins[1]":          func(c *Config) { c.Filter.Coins = []string{"BTC", ":*"} },
+		"filter.coins":             func(c *Config) { c.Filter.Coins = make([]string, MaxFilterValues+1) },
+		"filter.statuses[0]":       func(c *Config) { c.Filter.Statuses = []string{""} },
+		"filter.users[0]":          func(c *Config) { c.Filter.Users = []string{"0xabc"} },
+		"filter.sides[1]":          func(c *Config) { c.Filter.Sides = []string{"A", "a"} },
+		"filter.minNotional":       func(c *Config) { c.Filter.MinNotional = "-1" },
+		"format":                   func(c *Config) { c.Format = "Normalized" },
+		"sink":                     func(c *Config) { c.Sink.Stdout = &StdoutSink{} },
+		"sink.file.path":           func(c *Config) { c.Sink.File.Path = "" },
+		"sink.file.maxSize":        func(c *Config) { c.Sink.File.MaxSize = 1 },
+		"sink.file.maxAge":         func(c *Config) { c.Sink.File.MaxAge.Duration = time.Millisecond },
+		"engine.bufferLimit":       func(c *Config) { c.Engine.BufferLimit = 8 << 30 },
+		"engine.workers":           func(c *Config) { c.Engine.Workers = -1 },
+		"engine.maxLineBytes":      func(c *Config) { c.Engine.MaxLineBytes = 10 },
+		"engine.startAt":           func(c *Config) { c.Engine.StartAt = "Middle" },
+		"shutdownTimeout":          func(c *Config) { c.ShutdownTimeout.Duration = -1 },
+		"engine.parallelThreshold": func(c *Config) { c.Engine.ParallelThreshold = -1 },
+	} {
+		t.Run(field, func(t *testing.T) {
+			c := valid().WithDefaults(2)
+			change(&c)
+			var wrong *FieldError
+			if err := c.Validate(); !errors.As(err, &wrong) || wrong.Field != field {
+				t.Fatalf("got %v; want an error of %s", err, field)
+			}
+		})
+	}
+}
+
+func TestSizesAndDurationsAreReadAsPeopleWriteThem(t *testing.T) {
+	for text, want := range map[string]Bytes{`33554432`: 32 << 20, `"32Mi"`: 32 << 20, `"32MiB"`: 32 << 20, `"1G"`: 1e9, `"1Gi"`: 1 << 30, `"512"`: 512} {
+		var b Bytes
+		if err := b.UnmarshalJSON([]byte(text)); err != nil || b != want {
+			t.Errorf("%s is %d, %v; want %d", text, b, err, want)
+		}
+	}
+	for _, text := range []string{`"big"`, `"-1"`, `true`, `{}`, `""`} {
+		if err := new(Bytes).UnmarshalJSON([]byte(text)); err == nil {
+			t.Errorf("%s is taken for a size", text)
+		}
+	}
+	var d Duration
+	if err := d.UnmarshalJSON([]byte(`"90s"`)); err != nil || d.Duration != 90*time.Second {
+		t.Errorf("90s is %v, %v", d, err)
+	}
+	for _, text := range []string{`90`, `"90"`, `"soon"`} {
+		if err := new(Duration).UnmarshalJSON([]byte(text)); err == nil {
+			t.Errorf("%s is taken for a duration", text)
+		}
+	}
+}
+
+func TestEveryStreamAndModeCanBeWrittenAsAFlag(t *testing.T) {
+	for _, stream := range Streams() {
+		for _, mode := range Modes() {
+			got, err := ParseStreamFlag(stream.Kebab() + ":" + kebab(string(mode)))
+			if err != nil || got.Name != stream || got.Mode != mode {
+				t.Errorf("%s:%s is %+v, %v", stream.Kebab(), kebab(string(mode)), got, err)
+			}
+		}
+	}
+}

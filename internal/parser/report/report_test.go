@@ -1,0 +1,152 @@
+package report
+
+import (
+	"context"
+	"encoding/json"
+	"net"
+	"net/http"
+	"net/http/httptest"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus/testutil"
+	"go.uber.org/goleak"
+)
+
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+
+type fixed struct {
+	streams []Stream
+	ready   bool
+}
+
+func (f fixed) Streams() []Stream { return f.streams }
+func (f fixed) Ready() bool       { return f.ready }
+
+var at = time.Date(2026, 4, 30, 20, 46, 43, 0, time.UTC)
+
+func sample() fixed {
+	return fixed{ready: true, streams: []Stream{{
+		Name: "OrderStatuses", Mode: "Line", State: Running, BufferLines: 1174, LagSeconds: 1.5, DeliveredTotal: 7, LastCommitAt: &at,
+		Sink: Sink{State: SinkRetrying, LastError: "refused", OutstandingSeconds: 2},
+	}}}
+}
+
+// The operator of another version reads these names: a change here is a change of the contract.
+func TestTheReportKeepsItsNames(t *testing.T) {
+	recorder := httptest.NewRecorder()
+	Handler(Identity{Version: "v1", Target: "node-1", Pod: "p", StartedAt: at, MemoryLimitBytes: 5}, sample()).
+		ServeHTTP(recorder, httptest.NewRequest(http.MethodGet, "/status", nil))
+	var got map[string]any
+	if err := json.Unmarshal(recorder.Body.Bytes(), &got); err != nil {
+		t.Fatal(err)
+	}
+	keys := func(v any, want string) map[string]any {
+		t.Helper()
+		m, ok := v.(map[string]any)
+		if !ok {
+			t.Fatalf("%v is no object", v)
+		}
+		for key := range strings.FieldsSeq(want) {
+			if _, ok := m[key]; !ok {
+				t.Errorf("%s is missing in %v", key, m)
+			}
+		}
+		return m
+	}
+	keys(got, "version parser target pod startedAt now process streams")
+	keys(got["process"], "rssBytes heapBytes goroutines memoryLimitBytes cpuSecondsTotal cpuLimit")
+	stream := keys(got["streams"].([]any)[0], `name mode state bufferLines bufferBytes bufferLimitBytes inFlightLines lastBatchLines batchesTotal
+		linesTotal eventsTotal deliveredTotal malformedTotal oversizeTotal lateTotal prunedUnreadTotal uncommittedBytes lagSeconds largestLineBytes
+		readBytesTotal parsedBytesTotal ackedBytesTotal committedBytesTotal readWaitSecondsTotal skippedBytesTotal file position committedPosition
+		lastBlock blockGapsTotal blockRepeatsTotal lastLineAt lastCommitAt sink`)
+	keys(stream["sink"], "state since lastError retriesTotal lastAckAt outstandingSeconds busySecondsTotal")
+	if got["target"] != "node-1" || stream["bufferLines"] != 1174.0 || stream["lastLineAt"] != nil {
+		t.Errorf("the report says %v", got)
+	}
+	process := got["process"].(map[string]any)
+	if process["rssBytes"].(float64) <= 0 || process["memoryLimitBytes"] != 5.0 || process["cpuSecondsTotal"].(float64) <= 0 {
+		t.Errorf("the process is said to be %v", process)
+	}
+}
+
+func TestMetricsSayWhatTheReportSaysAndKeepPrometheusConventions(t *testing.T) {
+	c := newCollector(Identity{Version: "v1", Target: "node-1"}, sample())
+	want := `
+# HELP hlparser_buffer_lines Lines in the live buffer.
+# TYPE hlparser_buffer_lines gauge
+hlparser_buffer_lines{stream="OrderStatuses"} 1174
+# HELP hlparser_delivered_total Records acknowledged by the sink.
+# TYPE hlparser_delivered_total counter
+hlparser_delivered_total{stream="OrderStatuses"} 7
+# HELP hlparser_lag_seconds Age of the oldest unacknowledged line since it was first seen on disk.
+# TYPE hlparser_lag_seconds gauge
+hlparser_lag_seconds{stream="OrderStatuses"} 1.5
+# HELP hlparser_sink_retrying 1: the last request to the sink failed and is repeated.
+# TYPE hlparser_sink_retrying gauge
+hlparser_sink_retrying{stream="OrderStatuses"} 1
+# HELP hlparser_last_commit_timestamp_seconds When the position was last committed.
+# TYPE hlparser_last_commit_timestamp_seconds gauge
+hlparser_last_commit_timestamp_seconds{stream="OrderStatuses"} 1.777582003e+09
+`
+	if err := testutil.CollectAndCompare(c, strings.NewReader(want), "hlparser_buffer_lines", "hlparser_delivered_total",
+		"hlparser_lag_seconds", "hlparser_sink_retrying", "hlparser_last_commit_timestamp_seconds"); err != nil {
+		t.Error(err)
+	}
+	problems, err := testutil.CollectAndLint(c)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, p := range problems {
+		t.Errorf("%s: %s", p.Metric, p.Text)
+	}
+}
+
+func TestReadyOnlyWhenTailingHasBegunAndHealthyAlways(t *testing.T) {
+	for ready, want := range map[bool]int{true: http.StatusOK, false: http.StatusServiceUnavailable} {
+		handler := Handler(Identity{}, fixed{ready: ready})
+		for path, want := range map[string]int{"/readyz": want, "/healthz": http.StatusOK, "/metrics": http.StatusOK, "/nothing": http.StatusNotFound} {
+			recorder := httptest.NewRecorder()
+			handler.ServeHTTP(recorder, httptest.NewRequest(http.MethodGet, path, nil))
+			if recorder.Code != want {
+				t.Errorf("ready %v: %s answers %d; want %d", ready, path, recorder.Code, want)
+			}
+		}
+	}
+}
+
+func TestTheServerEndsWithItsContextAlsoWithARequestThatHangs(t *testing.T) {
+	listener, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	entered, release := make(chan struct{}), make(chan struct{})
+	handler := http.HandlerFunc(func(http.ResponseWriter, *http.Request) {
+		close(entered)
+		<-release
+	})
+	ctx, stop := context.WithCancel(t.Context())
+	done := make(chan error, 1)
+	go func() { done <- Serve(ctx, listener, handler) }()
+	asked := make(chan struct{})
+	go func() {
+		defer close(asked)
+		client := http.Client{Transport: &http.Transport{DisableKeepAlives: true}}
+		if resp, err := client.Get("http://" + listener.Addr().String()); err == nil {
+			_ = resp.Body.Close()
+		}
+	}()
+	<-entered
+	stop()
+	select {
+	case err := <-done:
+		if err != nil {
+			t.Error(err)
+		}
+	case <-time.After(10 * time.Second):
+		t.Fatal("the server did not end")
+	}
+	close(release)
+	<-asked
+}
