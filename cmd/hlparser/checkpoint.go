@@ -101,6 +101,6 @@ func checkpointSetCommand() *cobra.Command {
 	f := cmd.Flags()
 	f.StringVar(&stateDir, "state-dir", "", "the parser's state directory")
 	f.StringVar(&stream, "stream", "", "the stream, as order-statuses")
-	f.StringVar(&position, "position", "", "the next line to read, as checkpoint show prints files: <directory>/<date>/<hour>@<generation>:<offset>:0")
+	f.StringVar(&position, "position", "", "the next line to read: <directory>/<date>/<hour>@<generation>:<offset>:0")
 	return cmd
 }

@@ -39,8 +39,7 @@ func hlparser(ctx context.Context, args ...string) *exec.Cmd {
 }
 
 func exitCode(err error) int {
-	var exit *exec.ExitError
-	if errors.As(err, &exit) {
+	if exit, ok := errors.AsType[*exec.ExitError](err); ok {
 		return exit.ExitCode()
 	}
 	if err != nil {
@@ -276,7 +275,9 @@ func TestNothingIsLostOrDoubledThroughKill9(t *testing.T) {
 		if err := cmd.Process.Kill(); err != nil {
 			t.Fatal(err)
 		}
-		<-ended
+		if err := <-ended; err == nil {
+			t.Fatalf("run %d was killed and ended well", i)
+		}
 	}
 	stop()
 	n := <-written

@@ -142,7 +142,7 @@ func (b *bench) start(output sink.Output) *running {
 	return r
 }
 
-func (r *running) stop() (err error, took time.Duration) {
+func (r *running) stop() (took time.Duration, err error) {
 	r.t.Helper()
 	began := time.Now()
 	r.cancel()
@@ -151,7 +151,7 @@ func (r *running) stop() (err error, took time.Duration) {
 	case <-time.After(patience):
 		r.t.Fatal("Run did not return")
 	}
-	return err, time.Since(began)
+	return time.Since(began), err
 }
 
 // until waits for a stream's report to satisfy a condition.
@@ -235,9 +235,9 @@ func TestOnceDeliversEveryLineInOrderCommitsAndEnds(t *testing.T) {
 	b.same(b.delivered("trades"), trades(0, 9000))
 }
 
-// blocks writes n by-block lines of some events each, and returns the events.
-func blocks(b *bench, name string, n, events int) string {
-	var all, lines strings.Builder
+// blocks writes n by-block lines of some events each.
+func blocks(b *bench, n, events int) {
+	var lines strings.Builder
 	for i := range n {
 		fmt.Fprintf(&lines, `{"local_time":"l","block_time":"t","block_number":%d,"events":[`, 100+i)
 		for j := range events {
@@ -245,17 +245,15 @@ func blocks(b *bench, name string, n, events int) string {
 				lines.WriteByte(',')
 			}
 			lines.WriteString(trade(i*events + j))
-			all.WriteString(trade(i*events+j) + "\n")
 		}
 		lines.WriteString("]}\n")
 	}
-	b.node(name, lines.String())
-	return all.String()
+	b.node("node_trades_by_block/20260430/8", lines.String())
 }
 
 func TestParallelAndSequentialProcessingGiveTheSameBytes(t *testing.T) {
 	for _, mode := range []config.Mode{config.Line, config.ByBlock} {
-		var outputs []string
+		outputs := make([]string, 0, 4)
 		for _, c := range []struct{ workers, threshold int }{{1, 1 << 30}, {2, 1}, {5, 1}, {16, 1}} {
 			b := newBench(t, config.StreamConfig{Name: config.Trades, Mode: mode})
 			b.cfg.Format = config.Enveloped
@@ -265,8 +263,8 @@ func TestParallelAndSequentialProcessingGiveTheSameBytes(t *testing.T) {
 				b.node("node_trades/20260430/8", trades(0, 20_000))
 				want = 20_000
 			} else {
-				blocks(b, "node_trades_by_block/20260430/8", 5, 1)
-				blocks(b, "node_trades_by_block/20260430/8", 3, 9000) // lines of about 1 MB, cut at events
+				blocks(b, 5, 1)
+				blocks(b, 3, 9000) // lines of about 1 MB, cut at events
 				want = 5 + 27_000
 			}
 			if err := b.once(nil); err != nil {
@@ -297,7 +295,7 @@ func TestLinesThatArriveWhileABatchIsProcessedGoToTheNextOne(t *testing.T) {
 	}
 	close(slow.gate)
 	r.until("everything delivered", func(s report.Stream) bool { return s.DeliveredTotal == 15 })
-	if err, _ := r.stop(); err != nil {
+	if _, err := r.stop(); err != nil {
 		t.Fatal(err)
 	}
 	b.same(slow.text(), trades(0, 15))
@@ -418,7 +416,7 @@ func TestADeadSinkBoundsMemoryAndDoesNotHoldUpTheShutdown(t *testing.T) {
 			if s.LagSeconds == 0 || s.UncommittedBytes != int64(len(trades(0, 200_000))) {
 				t.Errorf("the report hides the backlog: %+v", s)
 			}
-			err, took := r.stop()
+			took, err := r.stop()
 			if err != nil || took > 3*time.Second {
 				t.Errorf("it stopped after %v with %v; want within the shutdown timeout of 2 s and no error", took, err)
 			}
@@ -461,7 +459,7 @@ func TestAnOutageIsWaitedOutAndReported(t *testing.T) {
 	down = false
 	mu.Unlock()
 	r.until("delivery", func(s report.Stream) bool { return s.DeliveredTotal == 100 && s.Sink.State == report.SinkHealthy })
-	if err, _ := r.stop(); err != nil {
+	if _, err := r.stop(); err != nil {
 		t.Fatal(err)
 	}
 	b.same(flaky.text(), trades(0, 100))
@@ -512,7 +510,7 @@ func TestThePositionIsCommittedOnlyWithWhatWasAcknowledged(t *testing.T) {
 	b.cfg.Engine.Workers = 1
 	r := b.start(half)
 	r.until("two writes acknowledged", func(s report.Stream) bool { return s.AckedBytesTotal > 0 && s.Sink.OutstandingSeconds > 0.2 })
-	if err, _ := r.stop(); err != nil {
+	if _, err := r.stop(); err != nil {
 		t.Fatal(err)
 	}
 	loaded, err := checkpoint.Show(vfs.OS, b.cfg.StateDir, "trades")
@@ -558,7 +556,7 @@ func TestALostCheckpointFailsItsStreamAloneAndSaysWhatToDo(t *testing.T) {
 			t.Fatal("one stream's failure stops the other")
 		}
 	}
-	if err, _ := r.stop(); err != nil {
+	if _, err := r.stop(); err != nil {
 		t.Fatal(err)
 	}
 	b.same(b.delivered("trades"), trades(0, 10)) // no guess was made
@@ -588,7 +586,7 @@ func TestAMissingDataDirectoryIsWaitedForAndSaid(t *testing.T) {
 	}
 	b.node("node_trades/20260430/8", trades(0, 3))
 	r.until("delivery", func(s report.Stream) bool { return s.DeliveredTotal == 3 && s.State == report.Running })
-	if err, _ := r.stop(); err != nil {
+	if _, err := r.stop(); err != nil {
 		t.Fatal(err)
 	}
 }

@@ -104,7 +104,7 @@ func (p *pipeline) directories() []tail.Directory {
 	if p.stream.Mode == config.Auto {
 		modes = []config.Mode{config.Line, config.Streaming, config.ByBlock}
 	}
-	var out []tail.Directory
+	out := make([]tail.Directory, 0, len(modes))
 	for _, m := range modes {
 		out = append(out, tail.Directory{Name: hyperliquid.Directory(p.stream.Name, m), Mode: m})
 	}
@@ -113,8 +113,9 @@ func (p *pipeline) directories() []tail.Directory {
 
 // where names the directories for a person.
 func (p *pipeline) where() string {
-	var names []string
-	for _, d := range p.directories() {
+	directories := p.directories()
+	names := make([]string, 0, len(directories))
+	for _, d := range directories {
 		names = append(names, p.engine.cfg.DataDir+"/"+d.Name)
 	}
 	return strings.Join(names, ", ")

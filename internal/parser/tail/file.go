@@ -126,7 +126,7 @@ func verifies(r io.ReaderAt, h checkpoint.Hash) bool {
 }
 
 // open opens a file for reading, and makes sure that it is the one that was looked at.
-func (t *Tailer) openFile(d *directory, f *file) error {
+func (t *Tailer) openFile(f *file) error {
 	if f.handle != nil {
 		return nil
 	}
@@ -150,7 +150,7 @@ func (t *Tailer) openFile(d *directory, f *file) error {
 
 // read hands out what f holds up to its limit.
 func (t *Tailer) read(ctx context.Context, d *directory, f *file) error {
-	if err := t.openFile(d, f); err != nil {
+	if err := t.openFile(f); err != nil {
 		if errors.Is(err, fs.ErrNotExist) {
 			t.stat(d, f)
 		} else {
@@ -302,8 +302,8 @@ func (t *Tailer) handOut(d *directory, f *file, block *buffer.Block, lines []byt
 }
 
 // adapt makes blocks large enough for several of a stream's lines, and small again when long lines have become rare.
-func (t *Tailer) adapt(bytes, lines int) {
-	if average := bytes / lines; 2*average > buffer.BlockSize {
+func (t *Tailer) adapt(size, lines int) {
+	if average := size / lines; 2*average > buffer.BlockSize {
 		t.want, t.calm = min(max(t.want, 2*average), maxWant), 0
 	} else if t.calm++; t.calm >= calmBlocks {
 		t.want = buffer.BlockSize

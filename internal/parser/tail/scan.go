@@ -92,8 +92,8 @@ func (t *Tailer) scan(d *directory, sweep bool) {
 
 // find returns the newest incarnation of a file that is not gone.
 func (d *directory) find(date string, hour int) *file {
-	for i := len(d.files) - 1; i >= 0; i-- {
-		if f := d.files[i]; f.id.Date == date && f.id.Hour == hour && !f.gone {
+	for _, f := range slices.Backward(d.files) {
+		if f.id.Date == date && f.id.Hour == hour && !f.gone {
 			return f
 		}
 	}
@@ -101,7 +101,7 @@ func (d *directory) find(date string, hour int) *file {
 }
 
 // addFile puts a file that is on disk into the table, to be read from its first byte.
-func (t *Tailer) addFile(d *directory, date string, hour int) *file {
+func (t *Tailer) addFile(d *directory, date string, hour int) {
 	rel := filepath.Join(d.Name, "hourly", date, strconv.Itoa(hour))
 	f := &file{
 		id:   checkpoint.FileID{Directory: d.Name, Date: date, Hour: hour, Generation: noGeneration},
@@ -110,7 +110,7 @@ func (t *Tailer) addFile(d *directory, date string, hour int) *file {
 	}
 	info, err := os.Stat(f.path)
 	if err != nil || !info.Mode().IsRegular() {
-		return nil
+		return
 	}
 	f.inode, f.size, f.modified, f.grownAt = inodeOf(info), info.Size(), info.ModTime(), t.now()
 	f.seen.grew(f.size, f.grownAt)
@@ -129,7 +129,6 @@ func (t *Tailer) addFile(d *directory, date string, hour int) *file {
 	if i <= d.head && d.begun {
 		d.head++
 	}
-	return f
 }
 
 // compareHours orders files by time: hours are numbers, "10" follows "9".

@@ -135,7 +135,7 @@ func (t *Tailer) resume(state *checkpoint.State) {
 			}
 			known = true
 			if f := t.recognise(d, e); f != nil {
-				t.resumeFile(d, f, e)
+				t.resumeFile(f, e)
 				continue
 			}
 			t.missing(e)
@@ -186,7 +186,7 @@ func (t *Tailer) same(f *file, e *checkpoint.File) bool {
 }
 
 // resumeFile goes on where the entry says, or at the highest marker below it that still verifies when the file lost its end.
-func (t *Tailer) resumeFile(d *directory, f *file, e *checkpoint.File) {
+func (t *Tailer) resumeFile(f *file, e *checkpoint.File) {
 	if e.Offset == 0 {
 		return
 	}
@@ -240,5 +240,5 @@ func (t *Tailer) missing(e *checkpoint.File) {
 	t.counts.PrunedUnread++
 	t.counts.SkippedBytes += unread
 	t.log.Error("a file was removed before it was read: prune later, or find out why the parser is behind",
-		"file", e.FileID.String(), "offset", e.Offset, "unreadBytes", unread)
+		"file", e.String(), "offset", e.Offset, "unreadBytes", unread)
 }

@@ -312,7 +312,7 @@ func TestARestartGoesOnAfterWhatWasAcknowledged(t *testing.T) {
 	d.append("node_fills/20260430/9", "d\n")
 	r = open(t, options(d), saved)
 	want(t, r.step(3*time.Second), "c", "d")
-	want(t, r.at, saved.Files[0].FileID.String()+":4", r.tail.dirs[0].files[1].id.String()+":0")
+	want(t, r.at, saved.Files[0].String()+":4", r.tail.dirs[0].files[1].id.String()+":0")
 }
 
 func TestWhatWasReadButNotAcknowledgedIsReadAgain(t *testing.T) {
@@ -342,10 +342,10 @@ func TestAFileIsRecognisedByWhatItHolds(t *testing.T) {
 		want   []string
 	}{
 		"renamed to another hour":                {func(d disk) { d.do(os.Rename(d.path("node_fills/20260430/8"), d.path("node_fills/20260430/7"))) }, []string{"new"}},
-		"copied to a new inode at the same path": {func(d disk) { recreate(d, "node_fills/20260430/8", first+"second\nnew\n") }, []string{"new"}},
-		"re-created with other contents":         {func(d disk) { recreate(d, "node_fills/20260430/8", "other\nnew\n") }, []string{"other", "new"}},
+		"copied to a new inode at the same path": {func(d disk) { recreate(d, first+"second\nnew\n") }, []string{"new"}},
+		"re-created with other contents":         {func(d disk) { recreate(d, "other\nnew\n") }, []string{"other", "new"}},
 		"truncated and written anew":             {func(d disk) { d.do(os.WriteFile(d.path("node_fills/20260430/8"), []byte("other\n"), 0o644)) }, []string{"other"}},
-		"the same head, another rest":            {func(d disk) { recreate(d, "node_fills/20260430/8", first+"SECOND\nnew\n") }, []string{first[:len(first)-1], "SECOND", "new"}},
+		"the same head, another rest":            {func(d disk) { recreate(d, first+"SECOND\nnew\n") }, []string{first[:len(first)-1], "SECOND", "new"}},
 	} {
 		t.Run(name, func(t *testing.T) {
 			d := newDisk(t)
@@ -362,9 +362,9 @@ func TestAFileIsRecognisedByWhatItHolds(t *testing.T) {
 }
 
 // recreate replaces a file by a new inode at the same path.
-func recreate(d disk, name, text string) {
+func recreate(d disk, text string) {
 	d.t.Helper()
-	path := d.path(name)
+	path := d.path("node_fills/20260430/8")
 	d.do(os.WriteFile(path+".new", []byte(text), 0o644))
 	d.do(os.Rename(path+".new", path))
 }
@@ -375,7 +375,7 @@ func TestAReCreatedHourIsReadFromItsFirstByteUnderAnotherName(t *testing.T) {
 	r := open(t, options(d), nil)
 	want(t, r.step(time.Second), "a")
 	d.append("node_fills/20260430/8", "b\n")
-	recreate(d, "node_fills/20260430/8", "x\ny\n")
+	recreate(d, "x\ny\n")
 	want(t, r.step(time.Second), "b", "x", "y") // the handle still reaches the rest of the old one
 	if a, x := r.at[0], r.at[2]; strings.Split(a, ":")[0] == strings.Split(x, ":")[0] {
 		t.Errorf("two incarnations share the name %s", a)
@@ -648,7 +648,7 @@ func TestModelOfANodeAndRestarts(t *testing.T) {
 		hour, next := 0, 0
 		torn := map[int]bool{}
 		written := map[int][]string{} // whole lines by hour
-		var pending map[int]string = map[int]string{}
+		pending := map[int]string{}
 		name := func(h int) string { return fmt.Sprintf("node_fills/202604%02d/%d", 1+h/24, h%24) }
 		write := func(h int, whole bool, size int) {
 			text := fmt.Sprintf("%d %d %s", h, next, strings.Repeat("x", size))

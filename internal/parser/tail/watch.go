@@ -1,6 +1,8 @@
 package tail
 
 import (
+	"slices"
+
 	"github.com/fsnotify/fsnotify"
 )
 
@@ -22,15 +24,7 @@ func (w *watcher) open() error {
 
 // add watches a folder; the one watched for longest gives way when there are too many.
 func (w *watcher) add(path string) {
-	if w.w == nil {
-		return
-	}
-	for _, p := range w.paths {
-		if p == path {
-			return
-		}
-	}
-	if w.w.Add(path) != nil {
+	if w.w == nil || slices.Contains(w.paths, path) || w.w.Add(path) != nil {
 		return
 	}
 	w.paths = append(w.paths, path)
