@@ -2,6 +2,7 @@ package hyperliquid
 
 import (
 	"bytes"
+	"encoding/json"
 	"fmt"
 	"math/rand/v2"
 	"strings"
@@ -130,8 +131,9 @@ func BenchmarkPeers(b *testing.B) {
 			var p fastjson.Parser
 			return func(line []byte) bool { _, err := p.ParseBytes(line); return err == nil }
 		}()},
+		{"encoding/json-valid", json.Valid},
 		{"fastjson-validate", func(line []byte) bool { return fastjson.ValidateBytes(line) == nil }},
-		{"own-value", func(line []byte) bool { return value(line, 0, 0) == len(line) }},
+		{"own-value", func(line []byte) bool { return scanValue(line, 0, 0) == len(line) }},
 		{"byte-search", func(line []byte) bool { bytes.Index(line, []byte(`"BTC"`)); return true }},
 		{"split", func([]byte) bool { return true }},
 	} {
@@ -155,7 +157,7 @@ func BenchmarkCut(b *testing.B) {
 	for _, c := range []struct {
 		name     string
 		perBlock int
-	}{{"lines", 1000}, {"one-line", len(events)}} {
+	}{{"lines", 1000}, {"one-long-line", len(events)}} {
 		b.Run(c.name, func(b *testing.B) {
 			data := frame(config.ByBlock, events, c.perBlock)
 			e, err := NewEncoder(config.OrderStatuses, config.ByBlock, config.Filter{}, config.Raw, "node-1")

@@ -12,12 +12,17 @@ type Span struct {
 	header header
 }
 
+// longLine is the length in bytes from which Cut looks into a line. Finding where its events end costs nearly what encoding
+// them does, and the workers that wait for it have other lines to do: it is worth it only where the records of one line would
+// take too much memory at once. On a busy mainnet node a block of order statuses has about 1 MiB.
+const longLine = 4 << 20
+
 // Cut appends to dst at most n spans that cover data, which is whole lines of which the first begins at offset in its file.
 // Encoding the spans in order, into one output or into one each, gives the same as encoding data at once.
 //
-// Spans end at line borders. Only an enveloped line that is longer than a fair share is cut too, between two of its events;
-// such a line is read once to find them, so it pays where encoding costs more than reading. If its envelope is malformed it
-// is a span of its own.
+// Spans end at the line borders nearest to equal shares. Only an enveloped line of 4 MiB or more that is much longer than a
+// share is cut too, between two of its events, after it was read to its end once; if its envelope is malformed it is a span
+// of its own.
 func (e *Encoder) Cut(dst []Span, data []byte, offset int64, n int) []Span {
 	for n > 1 && len(data) > 0 {
 		share := (len(data) + n - 1) / n
@@ -27,8 +32,8 @@ func (e *Encoder) Cut(dst []Span, data []byte, offset int64, n int) []Span {
 			to = share + i
 		}
 		// The border of the first share falls into the line data[from:to].
-		switch long := to-from > share+share/2; {
-		case from == 0 && long && e.enveloped:
+		switch long := e.enveloped && to-from >= e.longLine && to-from > share+share/2; {
+		case from == 0 && long:
 			spans := n
 			if to < len(data) {
 				spans = min(n-1, (to+share/2)/share)
@@ -36,7 +41,7 @@ func (e *Encoder) Cut(dst []Span, data []byte, offset int64, n int) []Span {
 			was := len(dst)
 			dst = e.cutLine(dst, data[:to], offset, spans)
 			n -= len(dst) - was
-		case from > 0 && (long && e.enveloped || share-from < to-share):
+		case from > 0 && (long || share-from < to-share):
 			to = from
 			fallthrough
 		default:
@@ -62,7 +67,7 @@ func (e *Encoder) cutLine(dst []Span, line []byte, offset int64, n int) []Span {
 
 // cutEvents is cutLine between events. It is not ok if the line has none, or if its envelope is malformed.
 func (e *Encoder) cutEvents(dst []Span, line []byte, offset int64, n int) (spans []Span, ok bool) {
-	w := Worker{Encoder: e}
+	w := Worker{encoder: e}
 	h, i, ok := commonHeader(line)
 	complete := false
 	if !ok {
@@ -71,12 +76,11 @@ func (e *Encoder) cutEvents(dst []Span, line []byte, offset int64, n int) (spans
 		}
 		complete = true
 	}
-	i = space(line, i)
+	i = skipSpace(line, i)
 	if i < len(line) && line[i] == ']' {
 		return nil, false
 	}
-	share := (len(line) - i) / n
-	last := len(dst) + n - 1
+	share := (len(line) - i + n - 1) / n // n spans of at least this reach the end
 	s := Span{Offset: offset, inside: true, header: h}
 	for index, from := 0, i; ; index++ {
 		end, _ := w.element(line, i)
@@ -84,11 +88,11 @@ func (e *Encoder) cutEvents(dst []Span, line []byte, offset int64, n int) (spans
 			return nil, false
 		}
 		s.Data = line[from:end]
-		next, more := separator(line, end)
+		next, more := scanSeparator(line, end, ']')
 		if !more {
 			return append(dst, s), complete || next >= 0 && closes(line, next)
 		}
-		if end-from >= share && len(dst) < last {
+		if end-from >= share {
 			dst = append(dst, s)
 			s.Index, from = index+1, next
 		}

@@ -37,6 +37,7 @@ func TestCutIntoAnyNumberOfSpansChangesNothing(t *testing.T) {
 		if err != nil {
 			r.Fatal(err)
 		}
+		e.longLine = 0
 		w := e.NewWorker()
 		var once Output
 		w.Encode(&once, Span{Data: data, Offset: 7}, testFile)
@@ -79,6 +80,19 @@ func TestCutSharesTheWorkOut(t *testing.T) {
 				t.Errorf("%s in %d: the largest of %d spans has %d bytes, more than %d", c.name, n, len(spans), largest, limit)
 			}
 		}
+	}
+}
+
+func TestCutLeavesOrdinaryLinesWhole(t *testing.T) {
+	data := frame(config.ByBlock, sampleEvents(4000), 2000)
+	e := setting{config.OrderStatuses, config.ByBlock, config.Filter{}, config.Raw}.encoder(t)
+	e.longLine = longLine
+	if spans := e.Cut(nil, data, 0, 16); len(spans) != 2 || !bytes.HasSuffix(spans[0].Data, []byte("\n")) {
+		t.Errorf("%d spans for 2 lines", len(spans))
+	}
+	long := frame(config.ByBlock, sampleEvents(10000), 10000)
+	if spans := e.Cut(nil, long, 0, 16); len(spans) < 15 {
+		t.Errorf("%d spans for a line of %d bytes", len(spans), len(long))
 	}
 }
 

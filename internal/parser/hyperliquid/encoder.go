@@ -21,6 +21,7 @@ type Encoder struct {
 	pair      bool
 	steps     []step
 	keys      []key
+	longLine  int // the constant, but for tests
 	// prefix of an Enveloped record, up to the file in its position.
 	prefix []byte
 }
@@ -47,6 +48,7 @@ func NewEncoder(stream config.Stream, mode config.Mode, f config.Filter, format 
 		enveloped: mode != config.Line,
 		format:    format,
 		filter:    ready,
+		longLine:  longLine,
 		pair:      l.pair,
 		steps:     l.steps,
 		keys:      used(l.keys, ready.used),
@@ -90,7 +92,7 @@ type Bad struct {
 	Offset int64  // of the line in its file
 	Index  int    // of the event in its line; 0 for a whole line
 	Reason string // one of Reasons
-	Bytes  []byte // the event, or the line without its newline; a part of the span's Data
+	Bytes  []byte // the event, or the line without its newline; a part of the span's Data, and good for as long as that is
 }
 
 // Output gathers what spans of one file give. Reset makes it ready for the next batch; its memory is used again.
@@ -122,16 +124,16 @@ func (o *Output) rewind(to Output) {
 
 // Worker encodes spans, one after another. It holds scratch, so each goroutine needs its own.
 type Worker struct {
-	*Encoder
-	event event
+	encoder *Encoder
+	event   event
 
 	file string // as it stands in a JSON string
-	// The parts of an Enveloped record between which the index stands twice, and what follows; the same for a whole line.
+	// What the Enveloped records of a line share: before the index, between its two places, and after it up to the event.
 	before, between, after []byte
 }
 
 // NewWorker returns a worker of this encoder.
-func (e *Encoder) NewWorker() *Worker { return &Worker{Encoder: e} }
+func (e *Encoder) NewWorker() *Worker { return &Worker{encoder: e} }
 
 // Encode appends the records of a span to out. file is the label that their positions begin with, such as
 // "node_fills_by_block/20260430/20@1a2b3c4d". All spans that go to one out belong to that file.
@@ -159,7 +161,7 @@ func (w *Worker) Encode(out *Output, s Span, file string) {
 			line, next = data[:n], n+1
 		}
 		out.Lines++
-		if w.enveloped {
+		if w.encoder.enveloped {
 			w.envelope(out, line, offset)
 		} else {
 			w.line(out, line, offset)
@@ -208,7 +210,7 @@ func (w *Worker) looksRight(event []byte) bool {
 		return false
 	}
 	first, last := event[0], event[len(event)-1]
-	if w.pair {
+	if w.encoder.pair {
 		return first == '[' && last == ']'
 	}
 	return first == '{' && last == '}'
@@ -223,7 +225,7 @@ func (w *Worker) reason(event []byte) string {
 		return ReasonNUL
 	case !w.looksRight(event):
 		return ReasonShape
-	case value(event, 0, 0) == len(event):
+	case scanValue(event, 0, 0) == len(event):
 		return ReasonShape
 	}
 	return ReasonJSON
@@ -270,7 +272,7 @@ func (w *Worker) envelope(out *Output, line []byte, offset int64) {
 // array or to the end of b. It returns the index after that, or -1 if it cannot be told where an event ends; then out holds
 // some of the events.
 func (w *Worker) events(out *Output, b []byte, i int, offset int64, index int) int {
-	i = space(b, i)
+	i = skipSpace(b, i)
 	if i < len(b) && b[i] == ']' {
 		return i + 1
 	}
@@ -287,7 +289,10 @@ func (w *Worker) events(out *Output, b []byte, i int, offset int64, index int) i
 		default:
 			out.Events++
 		}
-		next, more := separator(b, end)
+		if end == len(b) {
+			return end
+		}
+		next, more := scanSeparator(b, end, ']')
 		if !more {
 			return next
 		}
@@ -298,37 +303,22 @@ func (w *Worker) events(out *Output, b []byte, i int, offset int64, index int) i
 // element reads the event at b[i] of an array. It returns the index after it, -1 if that is uncertain.
 func (w *Worker) element(b []byte, i int) (end int, v verdict) {
 	if end, v = w.read(b, i, false); v == malformed {
-		end = skip(b, i)
+		end = skipBrackets(b, i)
 	}
 	return end, v
 }
 
-// separator reads what follows an event: the index of the next one and true, or, if there is none, the index after the
-// array's bracket or the length of b, or -1 for anything else.
-func separator(b []byte, i int) (next int, more bool) {
-	i = space(b, i)
-	switch {
-	case i == len(b):
-		return i, false
-	case b[i] == ',':
-		return space(b, i+1), true
-	case b[i] == ']':
-		return i + 1, false
-	}
-	return -1, false
-}
-
 // begin prepares the parts of Enveloped records that the events of a line share.
 func (w *Worker) begin(h header, offset int64) {
-	if w.format == config.Raw {
+	if w.encoder.format == config.Raw {
 		return
 	}
-	w.before = append(w.before[:0], w.prefix...)
+	w.before = append(w.before[:0], w.encoder.prefix...)
 	w.before = append(w.before, w.file...)
 	w.before = append(w.before, ':')
 	w.before = strconv.AppendInt(w.before, offset, 10)
 	w.before = append(w.before, ':')
-	if !w.enveloped {
+	if !w.encoder.enveloped {
 		w.between = append(w.between[:0], `","block":null,"index":null,"blockTime":null,"localTime":null,"event":`...)
 		return
 	}
@@ -336,23 +326,30 @@ func (w *Worker) begin(h header, offset int64) {
 	w.between = strconv.AppendInt(w.between, h.block, 10)
 	w.between = append(w.between, `,"index":`...)
 	w.after = append(w.after[:0], `,"blockTime":`...)
-	w.after = append(w.after, orNull(h.blockTime)...)
+	w.after = appendOrNull(w.after, h.blockTime)
 	w.after = append(w.after, `,"localTime":`...)
-	w.after = append(w.after, orNull(h.localTime)...)
+	w.after = appendOrNull(w.after, h.localTime)
 	w.after = append(w.after, `,"event":`...)
+}
+
+func appendOrNull(dst, quoted []byte) []byte {
+	if quoted == nil {
+		return append(dst, "null"...)
+	}
+	return append(dst, quoted...)
 }
 
 // append adds the record of an event; begin has been called for its line.
 func (w *Worker) append(out *Output, event []byte, offset int64, index int) {
 	d := out.Data
-	if w.format == config.Raw {
+	if w.encoder.format == config.Raw {
 		d = append(append(d, event...), '\n')
 	} else {
 		d = slices.Grow(d, len(w.before)+len(w.between)+len(w.after)+len(event)+48)
 		d = append(d, w.before...)
 		d = strconv.AppendInt(d, int64(index), 10)
 		d = append(d, w.between...)
-		if w.enveloped {
+		if w.encoder.enveloped {
 			d = strconv.AppendInt(d, int64(index), 10)
 			d = append(d, w.after...)
 		}

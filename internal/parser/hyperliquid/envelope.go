@@ -6,13 +6,6 @@ type header struct {
 	blockTime, localTime []byte // the strings with their quotes, or nil
 }
 
-func orNull(quoted []byte) []byte {
-	if quoted == nil {
-		return []byte("null")
-	}
-	return quoted
-}
-
 // commonHeader reads an envelope as nodes write it, up to its events. i is the index of the first event, or of the bracket
 // that ends them. What follows the events has not been read.
 func commonHeader(line []byte) (h header, i int, ok bool) {
@@ -28,17 +21,17 @@ func commonHeader(line []byte) (h header, i int, ok bool) {
 	if h.blockTime, i, ok = stringAfter(line, i, block); !ok {
 		return header{}, 0, false
 	}
-	if i = literal(line, i, number); i < 0 {
+	if i = scanLiteral(line, i, number); i < 0 {
 		return header{}, 0, false
 	}
-	to := digits(line, i)
+	to := scanDigits(line, i)
 	if to < 0 {
 		return header{}, 0, false
 	}
 	if h.block, ok = blockNumber(line[i:to]); !ok {
 		return header{}, 0, false
 	}
-	if i = literal(line, to, events); i < 0 {
+	if i = scanLiteral(line, to, events); i < 0 {
 		return header{}, 0, false
 	}
 	return h, i, true
@@ -46,11 +39,11 @@ func commonHeader(line []byte) (h header, i int, ok bool) {
 
 // stringAfter reads text and then a string without escapes, which it returns with its quotes.
 func stringAfter(b []byte, i int, text string) (quoted []byte, end int, ok bool) {
-	from := literal(b, i, text)
+	from := scanLiteral(b, i, text)
 	if from < 0 || from >= len(b) || b[from] != '"' {
 		return nil, 0, false
 	}
-	to := special(b, from+1)
+	to := indexSpecial(b, from+1)
 	if to >= len(b) || b[to] != '"' {
 		return nil, 0, false
 	}
@@ -75,20 +68,20 @@ func blockNumber(text []byte) (n int64, ok bool) {
 // ok if the line is one object with a block number and an array of events whose borders are certain, and valid JSON but for
 // single events. Times that are missing or no strings are left out. Of keys that occur twice the first counts.
 func (w *Worker) anyHeader(line []byte) (h header, events int, ok bool) {
-	i := space(line, 0)
+	i := skipSpace(line, 0)
 	if i >= len(line) || line[i] != '{' {
 		return header{}, 0, false
 	}
 	const hasNumber, hasEvents, hasBlockTime, hasLocalTime = 1, 2, 4, 8
 	seen := 0
 	for {
-		i = space(line, i+1)
-		end, val, escaped := name(line, i)
+		i = skipSpace(line, i+1)
+		end, val, escaped := scanKey(line, i)
 		if end < 0 || val >= len(line) {
 			return header{}, 0, false // the empty object too: it has no events
 		}
 		key := 0
-		switch string(text(line[i:end], escaped)) {
+		switch string(unquote(line[i:end], escaped)) {
 		case "block_number":
 			key = hasNumber
 		case "events":
@@ -109,7 +102,7 @@ func (w *Worker) anyHeader(line []byte) (h header, events int, ok bool) {
 			events = val + 1
 			i = w.skipEvents(line, events)
 		} else {
-			i = value(line, val, 1)
+			i = scanValue(line, val, 1)
 		}
 		if i < 0 {
 			return header{}, 0, false
@@ -129,11 +122,11 @@ func (w *Worker) anyHeader(line []byte) (h header, events int, ok bool) {
 				h.localTime = quoted
 			}
 		}
-		i = space(line, i)
+		i = skipSpace(line, i)
 		switch {
 		case i < len(line) && line[i] == ',':
 		case i < len(line) && line[i] == '}':
-			ok = seen&(hasNumber|hasEvents) == hasNumber|hasEvents && space(line, i+1) == len(line)
+			ok = seen&(hasNumber|hasEvents) == hasNumber|hasEvents && skipSpace(line, i+1) == len(line)
 			return h, events, ok
 		default:
 			return header{}, 0, false
@@ -143,7 +136,7 @@ func (w *Worker) anyHeader(line []byte) (h header, events int, ok bool) {
 
 // skipEvents returns the index after the array whose first event, or bracket, is at b[i], or -1 if that is uncertain.
 func (w *Worker) skipEvents(b []byte, i int) int {
-	i = space(b, i)
+	i = skipSpace(b, i)
 	if i < len(b) && b[i] == ']' {
 		return i + 1
 	}
@@ -152,24 +145,24 @@ func (w *Worker) skipEvents(b []byte, i int) int {
 		if end < 0 {
 			return -1
 		}
-		i, more = separator(b, end)
+		i, more = scanSeparator(b, end, ']')
 	}
 	return i
 }
 
-// closes says whether an envelope ends well after its events: with more keys, none of which counts since nodes write those
-// that do before the events, or at once.
+// closes says whether an envelope with a common header ends well after its events: at once, or with more keys, none of which
+// counts, since those that do stood in the header and the first wins.
 func closes(line []byte, i int) bool {
 	for {
-		i = space(line, i)
+		i = skipSpace(line, i)
 		if i >= len(line) {
 			return false
 		}
 		switch line[i] {
 		case '}':
-			return space(line, i+1) == len(line)
+			return skipSpace(line, i+1) == len(line)
 		case ',':
-			if i = member(line, space(line, i+1), 1); i < 0 {
+			if i = scanMember(line, skipSpace(line, i+1), 1); i < 0 {
 				return false
 			}
 		default:

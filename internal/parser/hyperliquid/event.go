@@ -20,13 +20,13 @@ type event struct {
 // take notes a field's value and says whether the event may still pass by it.
 func (w *Worker) take(which field, v []byte) bool {
 	switch which {
-	case price:
+	case priceField:
 		w.event.price = v
-	case size:
+	case sizeField:
 		w.event.size = v
 	default:
-		if !w.filter.allows(which, v) {
-			w.event.excluded = w.event.excluded || which == status
+		if !w.encoder.filter.allows(which, v) {
+			w.event.excluded = w.event.excluded || which == statusField
 			return false
 		}
 	}
@@ -36,13 +36,13 @@ func (w *Worker) take(which field, v []byte) bool {
 
 // decide tells whether the event, whose fields have all been taken, passes the filter.
 func (w *Worker) decide() verdict {
-	if w.filter.used == 0 {
+	if w.encoder.filter.used == 0 {
 		return passed
 	}
-	if w.event.excluded || w.event.met&w.filter.wanted != w.filter.wanted {
+	if w.event.excluded || w.event.met&w.encoder.filter.wanted != w.encoder.filter.wanted {
 		return filtered
 	}
-	if w.filter.wanted&size != 0 && !w.filter.notional(w.event.price, w.event.size) {
+	if w.encoder.filter.wanted&sizeField != 0 && !w.encoder.filter.notional(w.event.price, w.event.size) {
 		return filtered
 	}
 	return passed
@@ -51,7 +51,9 @@ func (w *Worker) decide() verdict {
 // read reads the event that begins at b[i] and returns the index after it. The event is valid JSON of the stream's shape, or
 // malformed, or, only if hasty, early and its end is not told.
 func (w *Worker) read(b []byte, i int, hasty bool) (end int, v verdict) {
-	if w.steps != nil {
+	w.event = event{}
+	if w.encoder.steps != nil {
+		// What follow has taken when it gives up, explore takes once more.
 		if end, v = w.follow(b, i, hasty); v != malformed {
 			return end, v
 		}
@@ -61,8 +63,7 @@ func (w *Worker) read(b []byte, i int, hasty bool) (end int, v verdict) {
 
 // follow reads an event that is laid out as nodes do it. Malformed means only that it is not.
 func (w *Worker) follow(b []byte, i int, hasty bool) (end int, v verdict) {
-	w.event = event{}
-	steps := w.steps
+	steps := w.encoder.steps
 	for k := 0; k < len(steps); k++ {
 		s := &steps[k]
 		if len(b)-i < len(s.text) || string(b[i:i+len(s.text)]) != s.text {
@@ -73,18 +74,18 @@ func (w *Worker) follow(b []byte, i int, hasty bool) (end int, v verdict) {
 		}
 		i += len(s.text)
 		switch s.value {
-		case rest:
-			to := special(b, i)
+		case stringRest:
+			to := indexSpecial(b, i)
 			if to >= len(b) || b[to] != '"' {
 				return -1, malformed
 			}
-			if s.field != 0 && !w.take(s.field, b[i:to]) && hasty && !s.any {
+			if s.field != 0 && !w.take(s.field, b[i:to]) && hasty && !s.several {
 				return -1, early
 			}
 			i = to + 1
-		case free:
+		case anyValue:
 			// The depth is at most this: two containers of the event's own.
-			if i = value(b, i, 2); i < 0 {
+			if i = scanValue(b, i, 2); i < 0 {
 				return -1, malformed
 			}
 		}
@@ -95,11 +96,10 @@ func (w *Worker) follow(b []byte, i int, hasty bool) (end int, v verdict) {
 
 // explore reads an event of any layout.
 func (w *Worker) explore(b []byte, i int) (end int, v verdict) {
-	w.event = event{}
-	if w.pair {
+	if w.encoder.pair {
 		end = w.exploreFill(b, i)
 	} else if i < len(b) && b[i] == '{' {
-		end = w.exploreObject(b, i, 0, w.keys)
+		end = w.exploreObject(b, i, 0, w.encoder.keys)
 	} else {
 		end = -1
 	}
@@ -114,59 +114,48 @@ func (w *Worker) exploreFill(b []byte, i int) int {
 	if i >= len(b) || b[i] != '[' {
 		return -1
 	}
-	from := space(b, i+1)
+	from := skipSpace(b, i+1)
 	if from >= len(b) || b[from] != '"' {
 		return -1
 	}
-	to, escaped := str(b, from+1)
+	to, escaped := scanString(b, from+1)
 	if to < 0 {
 		return -1
 	}
-	if w.filter.used&user != 0 {
-		w.take(user, text(b[from:to], escaped))
+	if w.encoder.filter.used&userField != 0 {
+		w.take(userField, unquote(b[from:to], escaped))
 	}
-	i = space(b, to)
-	if i >= len(b) || b[i] != ',' {
+	i, more := scanSeparator(b, to, ']')
+	if !more || i >= len(b) || b[i] != '{' {
 		return -1
 	}
-	i = space(b, i+1)
-	if i >= len(b) || b[i] != '{' {
+	if i = w.exploreObject(b, i, 1, w.encoder.keys); i < 0 {
 		return -1
 	}
-	if i = w.exploreObject(b, i, 1, w.keys); i < 0 {
+	if i, more = scanSeparator(b, i, ']'); more {
 		return -1
 	}
-	i = space(b, i)
-	if i >= len(b) || b[i] != ']' {
-		return -1
-	}
-	return i + 1
+	return i
 }
 
-// exploreObject is object, and takes the fields that keys lead to. Of keys that occur twice the first counts.
+// exploreObject is scanObject, and takes the fields that keys lead to. Of keys that occur twice the first counts. Keys lead
+// only a few levels down, so the limit of depth is scanObject's to hold.
 func (w *Worker) exploreObject(b []byte, i, depth int, keys []key) int {
 	if len(keys) == 0 {
-		return object(b, i, depth)
+		return scanObject(b, i, depth)
 	}
-	if depth >= maxDepth {
-		return -1
-	}
-	i = space(b, i+1)
+	i = skipSpace(b, i+1)
 	if i < len(b) && b[i] == '}' {
 		return i + 1
 	}
 	var seen uint32 // a bit for each of keys
-	for {
-		end, val, escaped := name(b, i)
+	for more := true; more; {
+		end, val, escaped := scanKey(b, i)
 		if end < 0 || val >= len(b) {
 			return -1
 		}
-		k := find(keys, text(b[i:end], escaped))
-		if k >= 0 && seen&(1<<k) != 0 {
-			k = -1
-		}
-		if k < 0 {
-			i = value(b, val, depth+1)
+		if k := find(keys, unquote(b[i:end], escaped)); k < 0 || seen&(1<<k) != 0 {
+			i = scanValue(b, val, depth+1)
 		} else {
 			seen |= 1 << k
 			i = w.exploreValue(b, val, depth+1, &keys[k])
@@ -174,28 +163,18 @@ func (w *Worker) exploreObject(b []byte, i, depth int, keys []key) int {
 		if i < 0 {
 			return -1
 		}
-		i = space(b, i)
-		if i >= len(b) {
-			return -1
-		}
-		switch b[i] {
-		case ',':
-			i = space(b, i+1)
-		case '}':
-			return i + 1
-		default:
-			return -1
-		}
+		i, more = scanSeparator(b, i, '}')
 	}
+	return i
 }
 
-// exploreValue is value, for what k leads to.
+// exploreValue is scanValue, for what k leads to.
 func (w *Worker) exploreValue(b []byte, i, depth int, k *key) int {
 	switch c := b[i]; {
 	case c == '"' && k.field != 0:
-		end, escaped := str(b, i+1)
+		end, escaped := scanString(b, i+1)
 		if end >= 0 {
-			w.take(k.field, text(b[i:end], escaped))
+			w.take(k.field, unquote(b[i:end], escaped))
 		}
 		return end
 	case c == '{' && k.keys != nil && !k.list:
@@ -203,40 +182,27 @@ func (w *Worker) exploreValue(b []byte, i, depth int, k *key) int {
 	case c == '[' && k.list:
 		return w.exploreList(b, i, depth, k.keys)
 	}
-	return value(b, i, depth)
+	return scanValue(b, i, depth)
 }
 
-// exploreList is array, and takes the fields that keys lead to from each object in it.
+// exploreList is scanArray, and takes the fields that keys lead to from each object in it.
 func (w *Worker) exploreList(b []byte, i, depth int, keys []key) int {
-	if depth >= maxDepth {
-		return -1
-	}
-	i = space(b, i+1)
+	i = skipSpace(b, i+1)
 	if i < len(b) && b[i] == ']' {
 		return i + 1
 	}
-	for {
+	for more := true; more; {
 		if i < len(b) && b[i] == '{' {
 			i = w.exploreObject(b, i, depth+1, keys)
 		} else {
-			i = value(b, i, depth+1)
+			i = scanValue(b, i, depth+1)
 		}
 		if i < 0 {
 			return -1
 		}
-		i = space(b, i)
-		if i >= len(b) {
-			return -1
-		}
-		switch b[i] {
-		case ',':
-			i = space(b, i+1)
-		case ']':
-			return i + 1
-		default:
-			return -1
-		}
+		i, more = scanSeparator(b, i, ']')
 	}
+	return i
 }
 
 // find returns the index of the key of that name, or -1.
@@ -249,8 +215,8 @@ func find(keys []key, name []byte) int {
 	return -1
 }
 
-// text is what a string given with its quotes says.
-func text(quoted []byte, escaped bool) []byte {
+// unquote is what a string given with its quotes says.
+func unquote(quoted []byte, escaped bool) []byte {
 	if escaped {
 		return unescape(quoted)
 	}

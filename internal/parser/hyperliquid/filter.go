@@ -2,6 +2,7 @@ package hyperliquid
 
 import (
 	"fmt"
+	"slices"
 	"strings"
 
 	"github.com/hlparser/hyperliquid-parser-operator/internal/parser/config"
@@ -19,7 +20,7 @@ type filter struct {
 	statuses set
 	excluded set
 	sides    set
-	minimum  decimal // notional; applied if price is wanted
+	minimum  decimal // notional; applied if sizeField is wanted
 }
 
 // address of a user, in lower case.
@@ -35,8 +36,8 @@ func newFilter(c config.Filter, has field) (filter, error) {
 	}
 	var exact []string
 	for _, v := range c.Coins {
-		if prefix, isPrefix := strings.CutSuffix(v, "*"); isPrefix {
-			f.prefixes = append(f.prefixes, prefix)
+		if builder, all := strings.CutSuffix(v, ":*"); all {
+			f.prefixes = append(f.prefixes, builder+":")
 		} else {
 			exact = append(exact, v)
 		}
@@ -49,31 +50,25 @@ func newFilter(c config.Filter, has field) (filter, error) {
 		}
 		f.users[lower([]byte(v))] = struct{}{}
 	}
-	if len(c.Coins) > 0 {
-		f.wanted |= coin
-	}
-	if len(c.Users) > 0 {
-		f.wanted |= user
-	}
-	if len(c.Statuses) > 0 {
-		f.wanted |= status
-	}
-	if len(c.Sides) > 0 {
-		f.wanted |= side
+	for _, l := range []struct {
+		values []string
+		field  field
+	}{{c.Coins, coinField}, {c.Users, userField}, {c.Statuses, statusField}, {c.Sides, sideField}} {
+		if len(l.values) > 0 {
+			f.wanted |= l.field
+		}
 	}
 	if c.MinNotional != "" {
 		var ok bool
 		if f.minimum, ok = parseDecimal([]byte(c.MinNotional)); !ok || f.minimum.negative {
 			return filter{}, fmt.Errorf("filter.minNotional: %q is not a decimal of 0 or more", c.MinNotional)
 		}
-		if has&size != 0 {
-			f.wanted |= price | size
-		}
+		f.wanted |= priceField | sizeField
 	}
 	f.wanted &= has
 	f.used = f.wanted
 	if len(c.ExcludeStatuses) > 0 {
-		f.used |= status & has
+		f.used |= statusField & has
 	}
 	return f, nil
 }
@@ -81,7 +76,7 @@ func newFilter(c config.Filter, has field) (filter, error) {
 // allows says whether an event whose field is v may pass as far as that field goes.
 func (f *filter) allows(which field, v []byte) bool {
 	switch which {
-	case coin:
+	case coinField:
 		if f.coins.has(v) {
 			return true
 		}
@@ -91,15 +86,15 @@ func (f *filter) allows(which field, v []byte) bool {
 			}
 		}
 		return false
-	case user:
+	case userField:
 		if len(v) != len(address{}) {
 			return false
 		}
 		_, ok := f.users[lower(v)]
 		return ok
-	case status:
-		return (f.wanted&status == 0 || f.statuses.has(v)) && !f.excluded.has(v)
-	case side:
+	case statusField:
+		return (f.wanted&statusField == 0 || f.statuses.has(v)) && !f.excluded.has(v)
+	case sideField:
 		return f.sides.has(v)
 	}
 	return true // price and size only mean something together
@@ -124,7 +119,7 @@ type set struct {
 
 func newSet(values []string) set {
 	if len(values) <= 8 {
-		return set{few: values}
+		return set{few: slices.Clone(values)}
 	}
 	many := make(map[string]struct{}, len(values))
 	for _, v := range values {
@@ -134,8 +129,8 @@ func newSet(values []string) set {
 }
 
 func (s *set) has(v []byte) bool {
-	for _, x := range s.few {
-		if string(v) == x {
+	for _, x := range s.few { //nolint:modernize // slices.Contains would need v as a string, and allocate it
+		if x == string(v) {
 			return true
 		}
 	}

@@ -22,13 +22,13 @@ func FuzzValid(f *testing.F) {
 	workers := map[config.Stream]*Worker{}
 	for _, stream := range config.Streams() {
 		w := setting{stream, config.Line, config.Filter{}, config.Raw}.encoder(f).NewWorker()
-		w.keys = layoutOf(stream).keys
+		w.encoder.keys = layoutOf(stream).keys
 		workers[stream] = w
 	}
 	f.Fuzz(func(t *testing.T, data []byte) {
 		from, to := trim(data)
 		body := data[from:to]
-		end := value(body, 0, 0)
+		end := scanValue(body, 0, 0)
 		if got, want := end == len(body), json.Valid(data); got != want {
 			t.Errorf("%q: valid %v, want %v", data, got, want)
 		}

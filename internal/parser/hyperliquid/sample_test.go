@@ -101,8 +101,9 @@ func compareReal(t *testing.T, stream config.Stream, mode config.Mode, data []by
 		}
 		from = r.End
 	}
-	for _, filter := range filters() {
-		setting{stream, mode, filter, config.Raw}.check(t, data, 1, 2, 5)
+	some := config.Filter{Coins: []string{"BTC", "@107", "xyz:*"}, ExcludeStatuses: []string{"badAloPxRejected"}, Sides: []string{"B"}, MinNotional: "1000"}
+	if i := bytes.LastIndexByte(data[:min(len(data), 1<<19)], '\n'); i >= 0 { // the reference is slow
+		setting{stream, mode, some, config.Raw}.check(t, data[:i+1], 2, 5)
 	}
 }
 

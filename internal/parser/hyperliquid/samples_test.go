@@ -39,6 +39,7 @@ func eventsOf(stream config.Stream) []string {
 			strings.Replace(order, `"order":{`, `"order":null,"order":{`, 1),
 			strings.Replace(order, `"user":`, `"User":`, 1),
 			strings.Replace(order, `"status":"badAloPxRejected"`, `"status":null`, 1),
+			strings.Replace(order, `"coin":"BTC"`, `"coin":"xyzABC"`, 1), strings.Replace(order, `"coin":"BTC"`, `"coin":"xyz"`, 1),
 			`{}`, `{"order":{}}`, `{"order":[{"coin":"BTC"}]}`,
 		}
 	case config.Fills:
@@ -81,6 +82,7 @@ func envelopesOf(events string) []string {
 		" " + strings.NewReplacer(":[", " : [ ", ",\"", " , \"").Replace(blockStart) + " " + events + " ] } ",
 		`{"events":[` + events + `],"block_number":7,"block_time":"b","local_time":"l"}`,
 		`{"block_number":0,"events":[` + events + `]}`,
+		`{"block_number":1,"block_number":2,"block_time":5,"block_time":"b","local_time":"l","local_time":"m","events":[` + events + `],"events":[]}`,
 		`{"version":{"events":[1]},"block_number":8,"block_time":null,"local_time":"\u0041","ev\u0065nts":[` + events + `],"x":[]}`,
 		blockStart + events + `],"events":[{"second":1}],"block_number":1,"block_time":2}`,
 		blockStart + events + `],"block_number":}`,

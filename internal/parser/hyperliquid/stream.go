@@ -50,23 +50,23 @@ func Directory(stream config.Stream, mode config.Mode) string {
 type field uint8
 
 const (
-	coin field = 1 << iota
-	user
-	status
-	side
-	price // limitPx, px
-	size  // the original size: origSz, sz
+	coinField field = 1 << iota
+	userField
+	statusField
+	sideField
+	priceField // limitPx, px
+	sizeField  // the original size: origSz, sz
 )
 
 // step is one stretch of an event as nodes write it: text that is always the same, then a value. An event that follows its
-// stream's steps is valid JSON whose fields lie where they are expected, found without looking at each byte in turn. One that
-// does not is no worse: it takes the general way.
+// stream's steps is valid JSON whose fields lie where they are expected, found by a few comparisons. One that
+// does not is no worse: it takes the general way, which is half as fast.
 type step struct {
 	text     string
 	value    kind
 	field    field // what the value is to a filter, or 0
 	optional bool  // left out by some nodes, or for some events
-	any      bool  // another value of the event can satisfy the filter too
+	several  bool  // the event has more than one such value; any of them can satisfy the filter
 	// leap, if not 0, makes this step a short cut: its text holds the most usual values of the steps that follow, as many as
 	// leap says, which are passed over when it is there.
 	leap int
@@ -75,9 +75,9 @@ type step struct {
 type kind uint8
 
 const (
-	none kind = iota
-	rest      // the rest of a string whose quote is in text; no escapes
-	free      // any value
+	nothing    kind = iota
+	stringRest      // the rest of a string whose quote is in text; no escapes
+	anyValue
 )
 
 // key is a key of an object that leads to a field of the filter.
@@ -95,46 +95,47 @@ type layout struct {
 	keys  []key  // of the object
 }
 
+//nolint:goconst // a layout reads best as what the node writes
 func layoutOf(stream config.Stream) layout {
 	switch stream {
 	case config.OrderStatuses:
 		return layout{
 			steps: []step{
-				{text: `{"time":"`, value: rest},
-				{text: `,"user":"`, value: rest, field: user},
-				{text: `,"hash":null,"builder":null,"status":"`, value: rest, field: status, leap: 3},
-				{text: `,"hash":`, value: free, optional: true},
-				{text: `,"builder":`, value: free, optional: true},
-				{text: `,"status":"`, value: rest, field: status},
-				{text: `,"order":{"coin":"`, value: rest, field: coin},
-				{text: `,"side":"`, value: rest, field: side},
-				{text: `,"limitPx":"`, value: rest, field: price},
-				{text: `,"sz":"`, value: rest},
-				{text: `,"oid":`, value: free},
-				{text: `,"timestamp":`, value: free},
+				{text: `{"time":"`, value: stringRest},
+				{text: `,"user":"`, value: stringRest, field: userField},
+				{text: `,"hash":null,"builder":null,"status":"`, value: stringRest, field: statusField, leap: 3},
+				{text: `,"hash":`, value: anyValue, optional: true},
+				{text: `,"builder":`, value: anyValue, optional: true},
+				{text: `,"status":"`, value: stringRest, field: statusField},
+				{text: `,"order":{"coin":"`, value: stringRest, field: coinField},
+				{text: `,"side":"`, value: stringRest, field: sideField},
+				{text: `,"limitPx":"`, value: stringRest, field: priceField},
+				{text: `,"sz":"`, value: stringRest},
+				{text: `,"oid":`, value: anyValue},
+				{text: `,"timestamp":`, value: anyValue},
 				{text: `,"triggerCondition":"N/A","isTrigger":false,"triggerPx":"0.0","children":[],"isPositionTpsl":false,` +
-					`"reduceOnly":false,"orderType":"Limit","origSz":"`, value: rest, field: size, leap: 8},
-				{text: `,"triggerCondition":"`, value: rest},
-				{text: `,"isTrigger":`, value: free},
-				{text: `,"triggerPx":"`, value: rest},
-				{text: `,"children":`, value: free},
-				{text: `,"isPositionTpsl":`, value: free},
-				{text: `,"reduceOnly":`, value: free},
-				{text: `,"orderType":"`, value: rest},
-				{text: `,"origSz":"`, value: rest, field: size},
-				{text: `,"tif":"Alo","cloid":"`, value: rest, leap: 2},
-				{text: `,"tif":`, value: free},
-				{text: `,"cloid":`, value: free},
+					`"reduceOnly":false,"orderType":"Limit","origSz":"`, value: stringRest, field: sizeField, leap: 8},
+				{text: `,"triggerCondition":"`, value: stringRest},
+				{text: `,"isTrigger":`, value: anyValue},
+				{text: `,"triggerPx":"`, value: stringRest},
+				{text: `,"children":`, value: anyValue},
+				{text: `,"isPositionTpsl":`, value: anyValue},
+				{text: `,"reduceOnly":`, value: anyValue},
+				{text: `,"orderType":"`, value: stringRest},
+				{text: `,"origSz":"`, value: stringRest, field: sizeField},
+				{text: `,"tif":"Alo","cloid":"`, value: stringRest, leap: 2},
+				{text: `,"tif":`, value: anyValue},
+				{text: `,"cloid":`, value: anyValue},
 				{text: `}}`},
 			},
 			keys: []key{
-				{name: "user", field: user},
-				{name: "status", field: status},
+				{name: "user", field: userField},
+				{name: "status", field: statusField},
 				{name: "order", keys: []key{
-					{name: "coin", field: coin},
-					{name: "side", field: side},
-					{name: "limitPx", field: price},
-					{name: "origSz", field: size},
+					{name: "coin", field: coinField},
+					{name: "side", field: sideField},
+					{name: "limitPx", field: priceField},
+					{name: "origSz", field: sizeField},
 				}},
 			},
 		}
@@ -142,83 +143,83 @@ func layoutOf(stream config.Stream) layout {
 		return layout{
 			pair: true,
 			steps: []step{
-				{text: `["`, value: rest, field: user},
-				{text: `,{"coin":"`, value: rest, field: coin},
-				{text: `,"px":"`, value: rest, field: price},
-				{text: `,"sz":"`, value: rest, field: size},
-				{text: `,"side":"`, value: rest, field: side},
-				{text: `,"time":`, value: free},
-				{text: `,"startPosition":"`, value: rest},
-				{text: `,"dir":"`, value: rest},
-				{text: `,"closedPnl":"`, value: rest},
-				{text: `,"hash":`, value: free},
-				{text: `,"oid":`, value: free},
-				{text: `,"crossed":`, value: free},
-				{text: `,"fee":"`, value: rest},
-				{text: `,"tid":`, value: free},
-				{text: `,"cloid":`, value: free, optional: true},
-				{text: `,"feeToken":"`, value: rest},
-				{text: `,"twapId":`, value: free},
-				{text: `,"builder":`, value: free, optional: true},
-				{text: `,"builderFee":`, value: free, optional: true},
-				{text: `,"deployerFee":`, value: free, optional: true},
-				{text: `,"priorityGas":`, value: free, optional: true},
-				{text: `,"liquidation":`, value: free, optional: true},
+				{text: `["`, value: stringRest, field: userField},
+				{text: `,{"coin":"`, value: stringRest, field: coinField},
+				{text: `,"px":"`, value: stringRest, field: priceField},
+				{text: `,"sz":"`, value: stringRest, field: sizeField},
+				{text: `,"side":"`, value: stringRest, field: sideField},
+				{text: `,"time":`, value: anyValue},
+				{text: `,"startPosition":"`, value: stringRest},
+				{text: `,"dir":"`, value: stringRest},
+				{text: `,"closedPnl":"`, value: stringRest},
+				{text: `,"hash":`, value: anyValue},
+				{text: `,"oid":`, value: anyValue},
+				{text: `,"crossed":`, value: anyValue},
+				{text: `,"fee":"`, value: stringRest},
+				{text: `,"tid":`, value: anyValue},
+				{text: `,"cloid":`, value: anyValue, optional: true},
+				{text: `,"feeToken":"`, value: stringRest},
+				{text: `,"twapId":`, value: anyValue},
+				{text: `,"builder":`, value: anyValue, optional: true},
+				{text: `,"builderFee":`, value: anyValue, optional: true},
+				{text: `,"deployerFee":`, value: anyValue, optional: true},
+				{text: `,"priorityGas":`, value: anyValue, optional: true},
+				{text: `,"liquidation":`, value: anyValue, optional: true},
 				{text: `}]`},
 			},
 			keys: []key{
-				{name: "coin", field: coin},
-				{name: "px", field: price},
-				{name: "sz", field: size},
-				{name: "side", field: side},
+				{name: "coin", field: coinField},
+				{name: "px", field: priceField},
+				{name: "sz", field: sizeField},
+				{name: "side", field: sideField},
 			},
 		}
 	case config.Trades:
 		return layout{
 			steps: []step{
-				{text: `{"coin":"`, value: rest, field: coin},
-				{text: `,"side":"`, value: rest, field: side},
-				{text: `,"time":"`, value: rest},
-				{text: `,"px":"`, value: rest, field: price},
-				{text: `,"sz":"`, value: rest, field: size},
-				{text: `,"hash":`, value: free},
-				{text: `,"trade_dir_override":`, value: free},
-				{text: `,"side_info":[{"user":"`, value: rest, field: user, any: true},
-				{text: `,"start_pos":`, value: free},
-				{text: `,"oid":`, value: free},
-				{text: `,"twap_id":`, value: free},
-				{text: `,"cloid":`, value: free},
-				{text: `},{"user":"`, value: rest, field: user, any: true},
-				{text: `,"start_pos":`, value: free},
-				{text: `,"oid":`, value: free},
-				{text: `,"twap_id":`, value: free},
-				{text: `,"cloid":`, value: free},
+				{text: `{"coin":"`, value: stringRest, field: coinField},
+				{text: `,"side":"`, value: stringRest, field: sideField},
+				{text: `,"time":"`, value: stringRest},
+				{text: `,"px":"`, value: stringRest, field: priceField},
+				{text: `,"sz":"`, value: stringRest, field: sizeField},
+				{text: `,"hash":`, value: anyValue},
+				{text: `,"trade_dir_override":`, value: anyValue},
+				{text: `,"side_info":[{"user":"`, value: stringRest, field: userField, several: true},
+				{text: `,"start_pos":`, value: anyValue},
+				{text: `,"oid":`, value: anyValue},
+				{text: `,"twap_id":`, value: anyValue},
+				{text: `,"cloid":`, value: anyValue},
+				{text: `},{"user":"`, value: stringRest, field: userField, several: true},
+				{text: `,"start_pos":`, value: anyValue},
+				{text: `,"oid":`, value: anyValue},
+				{text: `,"twap_id":`, value: anyValue},
+				{text: `,"cloid":`, value: anyValue},
 				{text: `}]}`},
 			},
 			keys: []key{
-				{name: "coin", field: coin},
-				{name: "side", field: side},
-				{name: "px", field: price},
-				{name: "sz", field: size},
-				{name: "side_info", list: true, keys: []key{{name: "user", field: user}}},
+				{name: "coin", field: coinField},
+				{name: "side", field: sideField},
+				{name: "px", field: priceField},
+				{name: "sz", field: sizeField},
+				{name: "side_info", list: true, keys: []key{{name: "user", field: userField}}},
 			},
 		}
 	case config.RawBookDiffs:
 		// No price and size: the size of a "remove" is not in the event, so a notional could not be told.
 		return layout{
 			steps: []step{
-				{text: `{"user":"`, value: rest, field: user},
-				{text: `,"oid":`, value: free},
-				{text: `,"coin":"`, value: rest, field: coin},
-				{text: `,"side":"`, value: rest, field: side},
-				{text: `,"px":"`, value: rest},
-				{text: `,"raw_book_diff":`, value: free},
+				{text: `{"user":"`, value: stringRest, field: userField},
+				{text: `,"oid":`, value: anyValue},
+				{text: `,"coin":"`, value: stringRest, field: coinField},
+				{text: `,"side":"`, value: stringRest, field: sideField},
+				{text: `,"px":"`, value: stringRest},
+				{text: `,"raw_book_diff":`, value: anyValue},
 				{text: `}`},
 			},
 			keys: []key{
-				{name: "user", field: user},
-				{name: "coin", field: coin},
-				{name: "side", field: side},
+				{name: "user", field: userField},
+				{name: "coin", field: coinField},
+				{name: "side", field: sideField},
 			},
 		}
 	}
