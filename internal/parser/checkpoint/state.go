@@ -86,7 +86,7 @@ func (s *State) SetOffset(file FileID, offset int64) error {
 func (s *State) validate() error {
 	for i := range s.Files {
 		f := &s.Files[i]
-		if err := f.FileID.validate(); err != nil {
+		if err := f.validate(); err != nil {
 			return err
 		}
 		if f.Offset < 0 {

@@ -182,16 +182,17 @@ func (s *Store) read() (contents, error) {
 		for _, d := range c.damaged {
 			all = append(all, fmt.Sprintf("%s: %v", d.name, d.err))
 		}
-		return c, fmt.Errorf("%w: no intact copy (%s); %s", ErrLost, strings.Join(all, "; "), s.remedy())
+		return c, fmt.Errorf("%w: no copy is intact; %s (%s)", ErrLost, s.remedy(), strings.Join(all, "; "))
 	}
 	if c.known {
-		return c, fmt.Errorf("%w: %s and %s are gone; %s", ErrLost, s.slot(0), s.slot(1), s.remedy())
+		return c, fmt.Errorf("%w: no copy is there; %s", ErrLost, s.remedy())
 	}
 	return c, nil
 }
 
 func (s *Store) remedy() string {
-	return fmt.Sprintf("put a copy of one of them back, or remove %s and what is left of them to have stream %s start as a new one", s.marker(), s.stream)
+	return fmt.Sprintf("put %s or %s back, or remove %s and what is left of them to have stream %s start as a new one",
+		s.slot(0), filepath.Base(s.slot(1)), s.marker(), s.stream)
 }
 
 // setAside renames a damaged slot to a name that is free.

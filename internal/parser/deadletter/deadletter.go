@@ -84,15 +84,18 @@ func Open(fsys vfs.FS, dir, stream string, recorded, maxBytes int64) (*Store, er
 	if err != nil {
 		return nil, fmt.Errorf("open the dead letter: %w", err)
 	}
-	s.length = min(max(size, 0), recorded)
-	s.ragged = size > recorded
-	if s.ragged {
-		if err := s.open(size); err != nil {
-			return nil, fmt.Errorf("open the dead letter: %w", err)
-		}
-		if err := s.cut(); err != nil {
-			return nil, errors.Join(err, s.Close())
-		}
+	if size <= 0 {
+		return s, nil
+	}
+	s.length, s.ragged = min(size, recorded), size > recorded
+	// Also if it is not cut: a process before this one may have done that and
+	// died before it could sync.
+	s.dirty = true
+	if err := s.open(size); err != nil {
+		return nil, fmt.Errorf("open the dead letter: %w", err)
+	}
+	if err := s.cut(); err != nil {
+		return nil, errors.Join(err, s.Close())
 	}
 	return s, nil
 }

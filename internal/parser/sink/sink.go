@@ -119,7 +119,8 @@ type Sink interface {
 
 	// Flush makes everything acknowledged durable and returns what the next
 	// checkpoint must hold for Open to go on from here; nil when this sink needs
-	// nothing. With nothing new it does no I/O and returns the same bytes.
+	// nothing. With nothing new since the last Flush it does no I/O and returns
+	// the same bytes.
 	// final says that no record will follow: the file sink ends its last part.
 	Flush(ctx context.Context, final bool) (state json.RawMessage, err error)
 

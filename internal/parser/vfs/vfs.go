@@ -29,7 +29,8 @@ type FS interface {
 	Append(name string) (File, error)
 	// ReadFile returns a file's bytes.
 	ReadFile(name string) ([]byte, error)
-	// Size returns a file's length in bytes. It is how to ask whether one exists.
+	// Size returns a file's length in bytes. It is how to ask whether a file or a
+	// directory exists; of a directory the number means nothing.
 	Size(name string) (int64, error)
 	// List returns the sorted names in a directory.
 	List(dir string) ([]string, error)
@@ -102,15 +103,17 @@ func Lock(ctx context.Context, fsys FS, name string, waiting func()) (io.Closer,
 func MakeDirs(fsys FS, dir string) error {
 	dir = filepath.Clean(dir)
 	parent := filepath.Dir(dir)
-	err := fsys.Mkdir(dir)
-	if errors.Is(err, fs.ErrNotExist) && parent != dir {
-		if err := MakeDirs(fsys, parent); err != nil {
-			return err
+	_, err := fsys.Size(dir)
+	existed := err == nil
+	if errors.Is(err, fs.ErrNotExist) {
+		if parent != dir {
+			if err := MakeDirs(fsys, parent); err != nil {
+				return err
+			}
 		}
 		err = fsys.Mkdir(dir)
 	}
-	existed := errors.Is(err, fs.ErrExist)
-	if err != nil && !existed {
+	if err != nil && !errors.Is(err, fs.ErrExist) {
 		return fmt.Errorf("make directory %s: %w", dir, err)
 	}
 	if err := fsys.SyncDir(parent); err != nil {

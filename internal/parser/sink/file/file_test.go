@@ -226,6 +226,9 @@ func TestAPartIsNamedAfterTheSecondCheckpointThatRecordsItAsComplete(t *testing.
 	o.wantFiles(name(0, ".part"), name(1, ".part"))
 	o.commit(false)
 	o.wantFiles(name(0, ".jsonl"), name(1, ".jsonl"))
+	// A consumer may have taken them: they must not come back as .part files.
+	o.fs = o.fs.(*crashfs.FS).PowerLoss()
+	o.wantFiles(name(0, ".jsonl"), name(1, ".jsonl"))
 }
 
 func TestADiskFullLeavesNoPartOfABatch(t *testing.T) {

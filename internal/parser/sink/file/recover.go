@@ -67,7 +67,9 @@ func (s *stream) mustBeEmpty(files []string) error {
 // can be what it says. It changes nothing on disk.
 func (s *stream) adopt(st state) error {
 	if st.Open != nil {
-		s.open = &part{name: st.Open.Name, length: st.Open.Bytes, since: st.Open.Since}
+		// It is dirty even if it has the right length: a process before this one
+		// may have cut it back to that and died before it could sync.
+		s.open = &part{name: st.Open.Name, length: st.Open.Bytes, since: st.Open.Since, dirty: true}
 		found, err := s.inspect(s.open)
 		if err != nil {
 			return err
@@ -110,7 +112,6 @@ func (s *stream) inspect(p *part) (found bool, err error) {
 			sink.ErrFailed, name, size, p.length)
 	}
 	p.ragged = size > p.length
-	p.dirty = p.ragged
 	return true, nil
 }
 

@@ -9,7 +9,9 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"regexp"
 	"slices"
+	"strconv"
 	"sync"
 	"testing"
 	"time"
@@ -147,22 +149,19 @@ func (s *stream) close() {
 	}
 }
 
-// record is what a consumer reads.
-type record struct {
-	Stream string `json:"stream"`
-	N      int    `json:"n"`
-	Pad    string `json:"pad,omitempty"`
+// text is record n; with its newline it is what a consumer reads.
+func (s *stream) text(n int) []byte {
+	head := fmt.Appendf(nil, `{"stream":%q,"n":%d,"pad":"`, s.name, n)
+	return append(append(head, bytes.Repeat([]byte("x"), s.pad)...), '"', '}', '\n')
 }
+
+var recordHead = regexp.MustCompile(`^\{"stream":"([^"]+)","n":(\d+),"pad":"`)
 
 // batch returns the next n records, without moving on.
 func (s *stream) batch(n int) sink.Batch {
 	b := sink.Batch{File: checkpoint.FileID{Directory: "node_fills", Date: "20260430", Hour: 8, Generation: "1a2b3c4d"}}
 	for i := s.next; i < s.next+n; i++ {
-		doc, err := json.Marshal(record{Stream: s.name, N: i, Pad: string(bytes.Repeat([]byte("x"), s.pad))})
-		if err != nil {
-			s.p.t.Fatal(err)
-		}
-		b.Data = append(append(b.Data, doc...), '\n')
+		b.Data = append(b.Data, s.text(i)...)
 		b.Records = append(b.Records, sink.Record{End: len(b.Data), Offset: int64(i) * 100})
 	}
 	return b
@@ -173,9 +172,7 @@ func (s *stream) batch(n int) sink.Batch {
 func (s *stream) write(ctx context.Context, n int) error {
 	b := s.batch(n)
 	err := s.sink.Write(ctx, b)
-	for i := range b.Data {
-		b.Data[i] = '!'
-	}
+	clear(b.Data)
 	clear(b.Records)
 	if err == nil {
 		s.next += n
@@ -248,17 +245,21 @@ func (s *stream) compare() {
 	}
 	want := 0
 	for line := range bytes.Lines(data) {
-		var r record
-		if err := json.Unmarshal(line, &r); err != nil || line[len(line)-1] != '\n' {
-			s.p.t.Fatalf("a consumer of %s was given %.80q, which is no whole record: %v", s.name, line, err)
+		head := recordHead.FindSubmatch(line)
+		if head == nil {
+			s.p.t.Fatalf("a consumer of %s was given %.80q, which is no record", s.name, line)
+		}
+		if string(head[1]) != s.name {
+			continue
+		}
+		n, err := strconv.Atoi(string(head[2]))
+		if err != nil || !bytes.Equal(line, s.text(n)) {
+			s.p.t.Fatalf("a consumer of %s was given %.80q…, which is no whole record", s.name, line)
 		}
 		switch {
-		case r.Stream != s.name:
-		case len(r.Pad) != s.pad:
-			s.p.t.Fatalf("record %d of %s has %d bytes of padding, want %d", r.N, s.name, len(r.Pad), s.pad)
-		case r.N < want && !s.p.target.ExactlyOnce:
-		case r.N != want:
-			s.p.t.Fatalf("a consumer of %s was given record %d, want %d", s.name, r.N, want)
+		case n < want && !s.p.target.ExactlyOnce:
+		case n != want:
+			s.p.t.Fatalf("a consumer of %s was given record %d, want %d", s.name, n, want)
 		default:
 			want++
 		}
@@ -480,17 +481,16 @@ func hugeRecord(_ *testing.T, p *process) {
 	s := p.stream("fills")
 	s.pad = 20_000_000
 	s.mustWrite(1)
-	s.mustWrite(2)
+	s.mustWrite(1)
 	s.finish()
 }
 
 func manyStreams(t *testing.T, p *process) {
 	var wg sync.WaitGroup
-	var streams []*stream
-	for i := range 4 {
-		s := p.stream(fmt.Sprintf("stream-%d", i))
-		s.pad = i * 3000
-		streams = append(streams, s)
+	streams := make([]*stream, 4)
+	for i := range streams {
+		streams[i] = p.stream(fmt.Sprintf("stream-%d", i))
+		streams[i].pad = i * 300
 	}
 	for _, s := range streams {
 		wg.Go(func() {

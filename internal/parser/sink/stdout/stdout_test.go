@@ -112,12 +112,14 @@ func TestAClosedPipeEndsTheProcess(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer w.Close()
+	defer func() { _ = w.Close() }()
 	s := open(t, stdout.New(w))
 	if err := s.Write(t.Context(), batch("one")); err != nil {
 		t.Fatal(err)
 	}
-	r.Close()
+	if err := r.Close(); err != nil {
+		t.Fatal(err)
+	}
 	if err := s.Write(t.Context(), batch("two")); !errors.Is(err, sink.ErrGone) || !errors.Is(err, syscall.EPIPE) {
 		t.Fatalf("got %v, want ErrGone for EPIPE", err)
 	}

@@ -252,9 +252,12 @@ func (f *FS) ReadFile(name string) ([]byte, error) {
 func (f *FS) Size(name string) (int64, error) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	n, err := f.existing(Size, name)
-	if err != nil {
-		return 0, err
+	if err := f.begin(Size, name); err != nil {
+		return 0, wrap(Size, name, err)
+	}
+	n := f.lookup(name)
+	if n == nil {
+		return 0, wrap(Size, name, fs.ErrNotExist)
 	}
 	return int64(len(n.data)), nil
 }
@@ -421,9 +424,10 @@ func (f *file) Sync() error {
 			f.node.durable = e.apply(f.node.durable)
 		}
 	}
-	// After a failed sync the edits are still what a read sees, and no later
-	// sync writes them.
-	f.node.edits = nil
+	// After a failed sync the bytes are still what a read sees, and no later sync
+	// writes them. (A file's length is not forgotten that way: it is in the
+	// journal, or the file system stops.)
+	f.node.edits = slices.DeleteFunc(f.node.edits, func(e edit) bool { return err == nil || !e.truncate })
 	return err
 }
 
