@@ -1,0 +1,434 @@
+package v1alpha1
+
+import (
+	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/api/resource"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/util/intstr"
+)
+
+// HyperliquidParserSpec is what is wanted of a fleet.
+type HyperliquidParserSpec struct {
+	// target says what gets one parser each.
+	// +required
+	Target Target `json:"target"`
+
+	// streams are the kinds of output to follow; each needs the flag of the Hyperliquid node that writes it.
+	// +required
+	// +listType=map
+	// +listMapKey=name
+	// +kubebuilder:validation:MinItems=1
+	// +kubebuilder:validation:MaxItems=7
+	Streams []Stream `json:"streams"`
+
+	// filter says which events are delivered. An empty list passes all; each stream applies the lists that it has fields for.
+	// +optional
+	Filter Filter `json:"filter,omitzero"`
+
+	// format is the shape of a record: Raw is the event's own bytes; Enveloped puts them into an object that says
+	// where they came from.
+	// +optional
+	// +kubebuilder:default=Enveloped
+	Format Format `json:"format,omitempty"`
+
+	// sink says where records go.
+	// +required
+	Sink Sink `json:"sink"`
+
+	// engine sizes the parser's pipeline.
+	// +optional
+	// +kubebuilder:default={}
+	Engine Engine `json:"engine,omitzero"`
+
+	// growth says how reports are judged and what is done about a bad verdict. Changing it replaces no pod.
+	// +optional
+	// +kubebuilder:default={}
+	Growth Growth `json:"growth,omitzero"`
+
+	// rollout bounds how many parsers the operator makes unavailable at once. Changing it replaces no pod.
+	// +optional
+	// +kubebuilder:default={}
+	Rollout Rollout `json:"rollout,omitzero"`
+
+	// paused stops rollouts and restarts; missing pods are still recreated.
+	// +optional
+	Paused bool `json:"paused,omitempty"`
+
+	// image of the parser. Default: the manager's --parser-image. It must match the manager's --allowed-images.
+	// +optional
+	// +kubebuilder:validation:MaxLength=512
+	Image string `json:"image,omitempty"`
+
+	// imagePullPolicy of the parser's container.
+	// +optional
+	// +kubebuilder:validation:Enum=Always;IfNotPresent;Never
+	ImagePullPolicy corev1.PullPolicy `json:"imagePullPolicy,omitempty"`
+
+	// imagePullSecrets name secrets in this namespace. The kubelet reads them; the operator does not.
+	// +optional
+	// +listType=map
+	// +listMapKey=name
+	// +kubebuilder:validation:MaxItems=16
+	ImagePullSecrets []corev1.LocalObjectReference `json:"imagePullSecrets,omitempty"`
+
+	// resources of the parser's container. Default: requests of 250m CPU and 256Mi memory and a limit of 512Mi memory,
+	// so that the parser does not starve the Hyperliquid node beside it.
+	// +optional
+	Resources corev1.ResourceRequirements `json:"resources,omitzero"`
+
+	// tolerations in addition to those that every parser has, which are a DaemonSet's.
+	// +optional
+	// +listType=atomic
+	// +kubebuilder:validation:MaxItems=32
+	Tolerations []corev1.Toleration `json:"tolerations,omitempty"`
+
+	// affinity of the pods. A required node affinity narrows the targets.
+	// +optional
+	Affinity *corev1.Affinity `json:"affinity,omitempty"`
+
+	// priorityClassName of the pods.
+	// +optional
+	// +kubebuilder:validation:MaxLength=253
+	PriorityClassName string `json:"priorityClassName,omitempty"`
+
+	// podLabels are added to the pods.
+	// +optional
+	// +kubebuilder:validation:MaxProperties=32
+	// +kubebuilder:validation:XValidation:rule="self.all(k, !k.startsWith('fleet.hlparser.dev/'))",message="labels with the prefix fleet.hlparser.dev/ are the operator's: write another prefix"
+	PodLabels map[string]LabelValue `json:"podLabels,omitempty"`
+
+	// podAnnotations are added to the pods.
+	// +optional
+	// +kubebuilder:validation:MaxProperties=32
+	// +kubebuilder:validation:XValidation:rule="self.all(k, !k.startsWith('fleet.hlparser.dev/'))",message="annotations with the prefix fleet.hlparser.dev/ are the operator's: write another prefix"
+	PodAnnotations map[string]AnnotationValue `json:"podAnnotations,omitempty"`
+
+	// terminationGracePeriodSeconds is the time that a parser has to finish its batch and commit.
+	// +optional
+	// +kubebuilder:default=30
+	// +kubebuilder:validation:Minimum=1
+	// +kubebuilder:validation:Maximum=3600
+	TerminationGracePeriodSeconds *int64 `json:"terminationGracePeriodSeconds,omitempty"`
+
+	// runAsUser is the user id of the parser. The default is that of the official Hyperliquid node image. Never root.
+	// +optional
+	// +kubebuilder:default=10000
+	// +kubebuilder:validation:Minimum=1
+	RunAsUser *int64 `json:"runAsUser,omitempty"`
+
+	// runAsGroup is the primary group id of the parser. The default is that of the official Hyperliquid node image.
+	// +optional
+	// +kubebuilder:default=10000
+	// +kubebuilder:validation:Minimum=1
+	RunAsGroup *int64 `json:"runAsGroup,omitempty"`
+
+	// supplementalGroups are further group ids, for example one that may read the data.
+	// +optional
+	// +listType=set
+	// +kubebuilder:validation:MaxItems=16
+	// +kubebuilder:validation:items:Minimum=1
+	SupplementalGroups []int64 `json:"supplementalGroups,omitempty"`
+
+	// seLinuxOptions of the pods, for nodes whose data carries a label that containers may not read.
+	// +optional
+	SELinuxOptions *corev1.SELinuxOptions `json:"seLinuxOptions,omitempty"`
+}
+
+// LabelValue is the value of a label.
+//
+// +kubebuilder:validation:MaxLength=63
+// +kubebuilder:validation:Pattern=`^(([A-Za-z0-9][-A-Za-z0-9_.]*)?[A-Za-z0-9])?$`
+type LabelValue string
+
+// AnnotationValue is the value of an annotation.
+//
+// +kubebuilder:validation:MaxLength=4096
+type AnnotationValue string
+
+// Target says what gets one parser each. Exactly one field is set; nodes is the only one so far.
+//
+// +kubebuilder:validation:ExactlyOneOf=nodes
+type Target struct {
+	// nodes puts one parser on each Kubernetes node that holds a Hyperliquid node's data.
+	// +optional
+	Nodes *NodeTarget `json:"nodes,omitempty"`
+}
+
+// NodeTarget selects nodes, and says where on them the data is and the parser's state goes.
+//
+// +kubebuilder:validation:XValidation:rule="self.dataPath != self.statePath",fieldPath=".statePath",message="the data is mounted read-only: write a directory other than dataPath"
+type NodeTarget struct {
+	// selector of nodes, by their labels. An empty selector is refused: it would put a parser on every node.
+	// +required
+	// +kubebuilder:validation:XValidation:rule="has(self.matchLabels) && size(self.matchLabels) > 0 || has(self.matchExpressions) && size(self.matchExpressions) > 0",message="an empty selector means every node: write the label of the nodes that hold data, such as matchLabels: {hyperliquid.xyz/role: node}"
+	// +kubebuilder:validation:XValidation:rule="(!has(self.matchLabels) || size(self.matchLabels) <= 32) && (!has(self.matchExpressions) || size(self.matchExpressions) <= 32)",message="write at most 32 matchLabels and 32 matchExpressions"
+	Selector metav1.LabelSelector `json:"selector"`
+
+	// dataPath is the Hyperliquid node's data directory on the host. It must exist; it is mounted read-only. It must be below
+	// one of the manager's --allowed-data-paths.
+	// +required
+	DataPath HostPath `json:"dataPath"`
+
+	// statePath is the directory on the host for checkpoints and dead letters; <namespace>/<name> below it is created and
+	// used, and must be writable by runAsUser: the kubelet makes it owned by root where it is missing. It must be the
+	// manager's --state-root or below it. Parsers find no checkpoint below another path, so a change is
+	// held back (Stalled, StatePathChanged) until the annotation fleet.hlparser.dev/accept-state-path names the new path.
+	// +optional
+	// +kubebuilder:default="/var/lib/hlparser"
+	StatePath HostPath `json:"statePath,omitempty"`
+}
+
+// HostPath is an absolute path on a node, without "." and ".." and not the root.
+//
+// +kubebuilder:validation:MaxLength=512
+// +kubebuilder:validation:XValidation:rule="self.matches('^(/[^/]+)+/?$') && !self.matches('/[.][.]?(/|$)')",message="write an absolute path below /, without '.', '..' or '//', such as /home/hluser/hl/data"
+type HostPath string
+
+// Stream is one kind of output to follow.
+type Stream struct {
+	// name of the stream.
+	// +required
+	Name StreamName `json:"name"`
+
+	// mode is how the stream's events are framed into lines. Auto follows the directory that is being written.
+	// +optional
+	// +kubebuilder:default=Auto
+	Mode StreamMode `json:"mode,omitempty"`
+}
+
+// StreamName names one kind of output of a Hyperliquid node.
+//
+// +kubebuilder:validation:Enum=OrderStatuses;Fills;Trades;RawBookDiffs;MiscEvents;OracleUpdates;SystemActions
+type StreamName string
+
+// StreamMode is how a stream's events are framed into lines.
+//
+// +kubebuilder:validation:Enum=Auto;Line;Streaming;ByBlock
+type StreamMode string
+
+// Format is the shape of a record.
+//
+// +kubebuilder:validation:Enum=Raw;Enveloped
+type Format string
+
+// Filter says which events are delivered.
+type Filter struct {
+	// coins to keep: exact names, or all of a builder as "xyz:*".
+	// +optional
+	// +listType=set
+	// +kubebuilder:validation:MaxItems=512
+	Coins []Coin `json:"coins,omitempty"`
+
+	// users to keep, by address; case is ignored.
+	// +optional
+	// +listType=set
+	// +kubebuilder:validation:MaxItems=512
+	Users []Address `json:"users,omitempty"`
+
+	// statuses of orders to keep. The set is open: a status that is not known is no error.
+	// +optional
+	// +listType=set
+	// +kubebuilder:validation:MaxItems=128
+	Statuses []OrderStatus `json:"statuses,omitempty"`
+
+	// excludeStatuses are statuses of orders to drop; badAloPxRejected alone is most of what a node writes.
+	// +optional
+	// +listType=set
+	// +kubebuilder:validation:MaxItems=128
+	ExcludeStatuses []OrderStatus `json:"excludeStatuses,omitempty"`
+
+	// sides to keep: A (ask), B (bid).
+	// +optional
+	// +listType=set
+	// +kubebuilder:validation:MaxItems=2
+	Sides []Side `json:"sides,omitempty"`
+
+	// minNotional keeps events of at least this price × original size, in quote units, as a decimal such as "10000" or "0.5".
+	// It does not apply to book diffs, whose removals have no size.
+	// +optional
+	// +kubebuilder:validation:MaxLength=61
+	// +kubebuilder:validation:XValidation:rule="self.matches('^[0-9]{1,30}([.][0-9]{1,30})?$')",message="write a decimal such as \"10000\" or \"0.5\""
+	MinNotional string `json:"minNotional,omitempty"`
+}
+
+// Coin is a coin's name.
+//
+// +kubebuilder:validation:MinLength=1
+// +kubebuilder:validation:MaxLength=64
+// +kubebuilder:validation:XValidation:rule="self.matches('^([^*]+|[^*]+:[*])$')",message="write a coin's exact name such as BTC, or all of a builder's as xyz:*"
+type Coin string
+
+// Address is an account's address.
+//
+// +kubebuilder:validation:MaxLength=42
+// +kubebuilder:validation:XValidation:rule="self.matches('^0[xX][0-9a-fA-F]{40}$')",message="write an address: 0x and 40 hexadecimal digits"
+type Address string
+
+// OrderStatus is a status of an order, as the Hyperliquid node writes it.
+//
+// +kubebuilder:validation:MinLength=1
+// +kubebuilder:validation:MaxLength=64
+type OrderStatus string
+
+// Side of an order, as the Hyperliquid node writes it: A (ask) or B (bid).
+//
+// +kubebuilder:validation:Enum=A;B
+type Side string
+
+// Sink says where records go: exactly one field is set.
+//
+// +kubebuilder:validation:ExactlyOneOf=stdout;file
+type Sink struct {
+	// stdout writes records to the container's standard output, one a line. The parser's own log goes to standard error.
+	// +optional
+	Stdout *StdoutSink `json:"stdout,omitempty"`
+
+	// file writes records into files on the node.
+	// +optional
+	File *FileSink `json:"file,omitempty"`
+}
+
+// StdoutSink has no settings.
+type StdoutSink struct{}
+
+// FileSink writes records into files on the node, a directory a stream.
+type FileSink struct {
+	// path is the directory on the host; <namespace>/<name> below it is created and used, and must be writable by
+	// runAsUser. It must be the manager's --output-root or below it.
+	// +required
+	Path HostPath `json:"path"`
+
+	// maxSize closes a file before it would grow beyond this, from 64Ki.
+	// +optional
+	// +kubebuilder:default="1Gi"
+	// +kubebuilder:validation:XValidation:rule="isQuantity(string(self)) && quantity(string(self)).compareTo(quantity('64Ki')) >= 0",message="write a size of at least 64Ki, such as 1Gi"
+	MaxSize *resource.Quantity `json:"maxSize,omitempty"`
+
+	// maxAge closes a file that gets this old, from 1s to 24h.
+	// +optional
+	// +kubebuilder:default="1h"
+	// +kubebuilder:validation:Type=string
+	// +kubebuilder:validation:MaxLength=32
+	// +kubebuilder:validation:XValidation:rule="self.matches('^([0-9]{1,5}([.][0-9]{1,3})?(ms|s|m|h)){1,3}$') && duration(self).getMilliseconds() >= 1000 && duration(self).getMilliseconds() <= 86400000",message="write a duration from 1s to 24h, such as 1h"
+	MaxAge *metav1.Duration `json:"maxAge,omitempty"`
+}
+
+// Engine sizes the parser's pipeline.
+type Engine struct {
+	// bufferLimit is what all buffers of one parser may hold together, from 4Mi to 4Gi; there the reader waits and nothing is
+	// dropped.
+	// +optional
+	// +kubebuilder:default="32Mi"
+	// +kubebuilder:validation:XValidation:rule="isQuantity(string(self)) && quantity(string(self)).compareTo(quantity('4Mi')) >= 0 && quantity(string(self)).compareTo(quantity('4Gi')) <= 0",message="write a size from 4Mi to 4Gi, such as 32Mi"
+	BufferLimit *resource.Quantity `json:"bufferLimit,omitempty"`
+
+	// parallelThreshold is the number of lines from which a batch is processed by all workers; smaller ones by one.
+	// +optional
+	// +kubebuilder:default=1000
+	// +kubebuilder:validation:Minimum=1
+	// +kubebuilder:validation:Maximum=1000000000
+	ParallelThreshold *int32 `json:"parallelThreshold,omitempty"`
+
+	// workers is the number of CPUs that one batch may use.
+	// +optional
+	// +kubebuilder:default=2
+	// +kubebuilder:validation:Minimum=1
+	// +kubebuilder:validation:Maximum=256
+	Workers *int32 `json:"workers,omitempty"`
+
+	// startAt is where a target that was never seen before begins: End, after the last whole line on disk, or Beginning, with
+	// the oldest file on disk. A checkpoint always wins.
+	// +optional
+	// +kubebuilder:default=End
+	StartAt StartAt `json:"startAt,omitempty"`
+
+	// maxLineBytes is the longest line that is read, from 1Ki to 1Gi; longer ones are skipped and counted.
+	// +optional
+	// +kubebuilder:default="64Mi"
+	// +kubebuilder:validation:XValidation:rule="isQuantity(string(self)) && quantity(string(self)).compareTo(quantity('1Ki')) >= 0 && quantity(string(self)).compareTo(quantity('1Gi')) <= 0",message="write a size from 1Ki to 1Gi, such as 64Mi"
+	MaxLineBytes *resource.Quantity `json:"maxLineBytes,omitempty"`
+}
+
+// StartAt is where a target that was never seen before begins.
+//
+// +kubebuilder:validation:Enum=End;Beginning
+type StartAt string
+
+// Growth says how reports are judged and what is done about a bad verdict.
+//
+// +kubebuilder:validation:XValidation:rule="!has(self.pollInterval) || !has(self.stuckAfter) || !self.pollInterval.matches('^([0-9]{1,5}([.][0-9]{1,3})?(ms|s|m|h)){1,3}$') || !self.stuckAfter.matches('^([0-9]{1,5}([.][0-9]{1,3})?(ms|s|m|h)){1,3}$') || duration(self.stuckAfter).getMilliseconds() >= 3 * duration(self.pollInterval).getMilliseconds()",fieldPath=".stuckAfter",message="fewer than three reports cannot tell a hang: write at least 3 × pollInterval"
+type Growth struct {
+	// pollInterval is the time between two reports of one parser, from 1s to 10m.
+	// +optional
+	// +kubebuilder:default="5s"
+	// +kubebuilder:validation:Type=string
+	// +kubebuilder:validation:MaxLength=32
+	// +kubebuilder:validation:XValidation:rule="self.matches('^([0-9]{1,5}([.][0-9]{1,3})?(ms|s|m|h)){1,3}$') && duration(self).getMilliseconds() >= 1000 && duration(self).getMilliseconds() <= 600000",message="write a duration from 1s to 10m, such as 5s"
+	PollInterval *metav1.Duration `json:"pollInterval,omitempty"`
+
+	// stuckAfter is how long whole lines wait, while no stage moves, before a parser is Stuck: from three poll intervals to 1h.
+	// +optional
+	// +kubebuilder:default="30s"
+	// +kubebuilder:validation:Type=string
+	// +kubebuilder:validation:MaxLength=32
+	// +kubebuilder:validation:XValidation:rule="self.matches('^([0-9]{1,5}([.][0-9]{1,3})?(ms|s|m|h)){1,3}$') && duration(self).getMilliseconds() >= 1000 && duration(self).getMilliseconds() <= 3600000",message="write a duration from 1s to 1h, such as 30s"
+	StuckAfter *metav1.Duration `json:"stuckAfter,omitempty"`
+
+	// action is what a verdict that a restart may cure leads to: Restart, or Alert, which only tells.
+	// +optional
+	// +kubebuilder:default=Restart
+	Action GrowthAction `json:"action,omitempty"`
+
+	// restart bounds restarts.
+	// +optional
+	// +kubebuilder:default={}
+	Restart Restart `json:"restart,omitzero"`
+}
+
+// GrowthAction is what a verdict that a restart may cure leads to.
+//
+// +kubebuilder:validation:Enum=Restart;Alert
+type GrowthAction string
+
+const (
+	// GrowthActionRestart restarts the parser, within the bounds of Restart.
+	GrowthActionRestart GrowthAction = "Restart"
+	// GrowthActionAlert only tells: conditions, events and metrics.
+	GrowthActionAlert GrowthAction = "Alert"
+)
+
+// Restart bounds the restarts that verdicts lead to.
+type Restart struct {
+	// cooldown is the least time between two restarts of one target, from 10s to 1h. It doubles with each further restart, up
+	// to 1h, until the target has been Healthy for 1h.
+	// +optional
+	// +kubebuilder:default="5m"
+	// +kubebuilder:validation:Type=string
+	// +kubebuilder:validation:MaxLength=32
+	// +kubebuilder:validation:XValidation:rule="self.matches('^([0-9]{1,5}([.][0-9]{1,3})?(ms|s|m|h)){1,3}$') && duration(self).getMilliseconds() >= 10000 && duration(self).getMilliseconds() <= 3600000",message="write a duration from 10s to 1h, such as 5m"
+	Cooldown *metav1.Duration `json:"cooldown,omitempty"`
+
+	// maxPerHour is how often one target is restarted within an hour; then the verdict only alerts.
+	// +optional
+	// +kubebuilder:default=3
+	// +kubebuilder:validation:Minimum=1
+	// +kubebuilder:validation:Maximum=20
+	MaxPerHour *int32 `json:"maxPerHour,omitempty"`
+
+	// maxConcurrent is how many targets, or which share of them, may be in a restart at once: a limit inside
+	// rollout.maxUnavailable. A percentage rounds up.
+	// +optional
+	// +kubebuilder:default="10%"
+	// +kubebuilder:validation:XValidation:rule="type(self) == int ? int(self) >= 1 : string(self).matches('^(100|[1-9][0-9]?)%$')",message="write a number of targets from 1, or a percentage from 1% to 100% such as \"10%\""
+	MaxConcurrent *intstr.IntOrString `json:"maxConcurrent,omitempty"`
+}
+
+// Rollout bounds how many parsers the operator makes unavailable at once.
+type Rollout struct {
+	// maxUnavailable is how many targets, or which share of them, may be without a ready parser by the operator's own doing:
+	// for a new revision or for a restart. A percentage rounds up. Nodes that are not ready do not count.
+	// +optional
+	// +kubebuilder:default="10%"
+	// +kubebuilder:validation:XValidation:rule="type(self) == int ? int(self) >= 1 : string(self).matches('^(100|[1-9][0-9]?)%$')",message="write a number of targets from 1, or a percentage from 1% to 100% such as \"10%\""
+	MaxUnavailable *intstr.IntOrString `json:"maxUnavailable,omitempty"`
+}
