@@ -1,0 +1,160 @@
+package gen
+
+import (
+	"cmp"
+	"math/rand/v2"
+	"strconv"
+	"time"
+)
+
+// Options of a Generator.
+type Options struct {
+	Source
+	Seed uint64
+	// EventsPerBlock is the mean number of events in a block that has any;
+	// 0 means that of a busy mainnet node. Only modes with blocks use it.
+	EventsPerBlock int
+	// FundingUsers is how many accounts one Funding event lists, some 160 bytes
+	// each; default 400. Only misc events have any.
+	FundingUsers int
+}
+
+// Generator makes the lines of one source. It is not safe for concurrent use.
+type Generator struct {
+	mode          Mode
+	event         func([]byte) []byte
+	perBlock      uint64 // units: events, or trades of two fills
+	unit          uint64 // events in a unit
+	emptyPerMille uint64
+	fundingUsers  int
+
+	*market
+	now   stamp // the moment an event or block belongs to
+	local stamp // the moment the node wrote it
+
+	nextID    uint64 // of orders; every event takes at least one
+	block     uint64
+	blockLeft uint64 // events still to come in a streaming block
+
+	// fills come in pairs: the second of a trade, already rendered, and the
+	// hash that both share.
+	secondLeg, fillHash []byte
+	live                []restingOrder
+}
+
+// New checks the options and makes a Generator.
+func New(o Options) (*Generator, error) {
+	if err := o.validate(); err != nil {
+		return nil, err
+	}
+	info, _ := o.Stream.info()
+	rng := rand.NewPCG(o.Seed, 0x9e3779b97f4a7c15)
+	g := &Generator{
+		mode:          o.Mode,
+		perBlock:      uint64(info.eventsPerBlock),
+		unit:          1,
+		emptyPerMille: info.emptyPerMille,
+		fundingUsers:  cmp.Or(o.FundingUsers, defaultFundingUsers),
+		market:        newMarket(rng),
+		nextID:        405_401_002_864,
+		block:         978_995_377,
+	}
+	if o.EventsPerBlock > 0 {
+		g.perBlock = uint64(o.EventsPerBlock)
+	}
+	if o.Stream == Fills {
+		// Both sides of a trade are in the same block.
+		g.unit, g.perBlock = 2, (g.perBlock+1)/2
+	}
+	switch o.Stream {
+	case OrderStatuses:
+		g.event = g.orderStatus
+	case Fills:
+		g.event = g.fill
+	case RawBookDiffs:
+		g.event = g.diff
+	case Trades:
+		g.event = g.trade
+	case MiscEvents:
+		g.event = g.misc
+	}
+	return g, nil
+}
+
+// AppendLine appends the next line with its newline to dst and says how many
+// events it holds. now is the node's clock and should not run backwards.
+func (g *Generator) AppendLine(dst []byte, now time.Time) (line []byte, events int) {
+	// A block reaches a node's disk about 150 ms after its time.
+	const delay = 150 * time.Millisecond
+	g.now.set(now.Add(-delay))
+	switch g.mode {
+	case Streaming:
+		g.local.set(now)
+		if g.blockLeft == 0 {
+			g.block++
+			for g.chance(g.emptyPerMille) {
+				g.block++ // idle blocks write no line in this mode
+			}
+			g.blockLeft = g.eventsInBlock()
+		}
+		g.blockLeft--
+		dst = g.appendEnvelope(dst)
+		dst = g.event(dst)
+		return append(dst, "]}\n"...), 1
+	case ByBlock:
+		g.local.set(now)
+		g.block++
+		dst = g.appendEnvelope(dst)
+		if !g.chance(g.emptyPerMille) {
+			events = int(g.eventsInBlock())
+		}
+		for i := range events {
+			if i > 0 {
+				dst = append(dst, ',')
+			}
+			dst = g.event(dst)
+		}
+		return append(dst, "]}\n"...), events
+	default:
+		dst = g.event(dst)
+		return append(dst, '\n'), 1
+	}
+}
+
+func (g *Generator) eventsInBlock() uint64 {
+	return g.unit * (1 + g.rng.Uint64()%(2*g.perBlock-1))
+}
+
+func (g *Generator) appendEnvelope(dst []byte) []byte {
+	dst = append(dst, `{"local_time":"`...)
+	dst = g.local.appendISO(dst)
+	dst = append(dst, `","block_time":"`...)
+	dst = g.now.appendISO(dst)
+	dst = append(dst, `","block_number":`...)
+	dst = strconv.AppendUint(dst, g.block, 10)
+	return append(dst, `,"events":[`...)
+}
+
+// newID gives the next order id. Ids rise with small gaps, as on the chain.
+func (g *Generator) newID() uint64 {
+	g.nextID += 1 + g.rng.Uint64()&3
+	return g.nextID
+}
+
+// appendHash appends a transaction's hash. The id inside makes it unique.
+func (g *Generator) appendHash(dst []byte, id uint64) []byte {
+	dst = append(dst, '"')
+	dst = appendHex(dst, g.rng, 3)
+	dst = appendHexWord(dst, id*0x9e3779b97f4a7c15) // odd, so one to one
+	return append(dst, '"')
+}
+
+// appendCloid appends a client's order id, or null in n of 1,000 cases.
+func (g *Generator) appendCloid(dst []byte, nullPerMille uint64) []byte {
+	if g.chance(nullPerMille) {
+		return append(dst, "null"...)
+	}
+	dst = append(dst, '"')
+	dst = appendHex(dst, g.rng, 2)
+	return append(dst, '"')
+}
