@@ -1,0 +1,257 @@
+package controller_test
+
+import (
+	"maps"
+	"strings"
+
+	. "github.com/onsi/ginkgo/v2"
+	. "github.com/onsi/gomega"
+	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/api/resource"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
+	"k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/apimachinery/pkg/util/intstr"
+	"k8s.io/utils/ptr"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+	"sigs.k8s.io/yaml"
+
+	"github.com/hlparser/hyperliquid-parser-operator/api/v1alpha1"
+	"github.com/hlparser/hyperliquid-parser-operator/internal/controller/podspec"
+)
+
+// good is an object that admission accepts.
+const good = `
+target: {nodes: {selector: {matchLabels: {role: node}}, dataPath: /home/hluser/hl/data}}
+streams: [{name: Fills}]
+sink: {stdout: {}}
+`
+
+var _ = Describe("admission", func() {
+	// create asks for an object with the good spec and the given changes, dry run.
+	create := func(ctx SpecContext, name, spec string) error {
+		base := map[string]any{}
+		Expect(yaml.Unmarshal([]byte(good), &base)).To(Succeed())
+		over := map[string]any{}
+		Expect(yaml.Unmarshal([]byte(spec), &over)).To(Succeed())
+		maps.Copy(base, over)
+		obj := &unstructured.Unstructured{Object: map[string]any{"spec": base}}
+		obj.SetGroupVersionKind(v1alpha1.GroupVersion.WithKind("HyperliquidParser"))
+		obj.SetNamespace("default")
+		obj.SetName(name)
+		return k8s.Create(ctx, obj, client.DryRunAll)
+	}
+	accepts := func(ctx SpecContext, spec string) { Expect(create(ctx, "good", spec)).To(Succeed()) }
+	nodes := func(fields string) string {
+		return "target: {nodes: {selector: {matchLabels: {role: node}}, dataPath: /data, " + fields + "}}"
+	}
+
+	DescribeTable("accepts", accepts,
+		Entry("the least", ""),
+		Entry("file with its defaults", "sink: {file: {path: /var/lib/hlparser-out}}"),
+		Entry("percentages up to all", `rollout: {maxUnavailable: "100%"}`),
+		Entry("a number of targets", "rollout: {maxUnavailable: 3}"),
+		Entry("durations as Go prints them", "growth: {pollInterval: 1m0s, stuckAfter: 1h0m0s}"),
+		Entry("all of a builder's coins", `filter: {coins: ["xyz:*", "@107", "PURR/USDC"]}`),
+	)
+
+	DescribeTable("refuses, and says what to write instead",
+		func(ctx SpecContext, spec, field, message string) {
+			err := create(ctx, "bad", spec)
+			Expect(err).To(MatchError(And(ContainSubstring(field), ContainSubstring(message))))
+			Expect(err.Error()).NotTo(ContainSubstring("no such key"))
+			Expect(err.Error()).NotTo(ContainSubstring("rule evaluation error"))
+		},
+		Entry("no target", "target: {}", "spec.target", "exactly one of the fields in [nodes] must be set"),
+		Entry("no stream", "streams: []", "spec.streams", "should have at least 1 items"),
+		Entry("a stream twice", "streams: [{name: Fills}, {name: Fills}]", "spec.streams[1]", "Duplicate value"),
+		Entry("an unknown stream", "streams: [{name: Fill}]", "spec.streams[0].name", `supported values: "OrderStatuses", "Fills"`),
+		Entry("an unknown mode", "streams: [{name: Fills, mode: line}]", "spec.streams[0].mode", `supported values: "Auto", "Line"`),
+		Entry("no sink", "sink: {}", "spec.sink", "exactly one of the fields in [stdout file] must be set"),
+		Entry("two sinks", "sink: {stdout: {}, file: {path: /out}}", "spec.sink", "exactly one of the fields in [stdout file] must be set"),
+		Entry("an empty selector", "target: {nodes: {selector: {}, dataPath: /data}}", "spec.target.nodes.selector", "write the label of the nodes that hold data"),
+		Entry("a relative dataPath", "target: {nodes: {selector: {matchLabels: {a: b}}, dataPath: data}}", "spec.target.nodes.dataPath", "write an absolute path below /"),
+		Entry("the root as dataPath", "target: {nodes: {selector: {matchLabels: {a: b}}, dataPath: /}}", "spec.target.nodes.dataPath", "write an absolute path below /"),
+		Entry("a dataPath that climbs", "target: {nodes: {selector: {matchLabels: {a: b}}, dataPath: /mnt/../etc}}", "spec.target.nodes.dataPath", "without '.', '..' or '//'"),
+		Entry("a statePath that climbs", nodes("statePath: /var/lib/.."), "spec.target.nodes.statePath", "write an absolute path below /"),
+		Entry("a statePath that is the data", nodes("statePath: /data"), "spec.target.nodes.statePath", "write a directory other than dataPath"),
+		Entry("a relative file.path", "sink: {file: {path: out}}", "spec.sink.file.path", "write an absolute path below /"),
+		Entry("a file too small", "sink: {file: {path: /out, maxSize: 1k}}", "spec.sink.file.maxSize", "write a size of at least 64Ki"),
+		Entry("a file too old", "sink: {file: {path: /out, maxAge: 48h}}", "spec.sink.file.maxAge", "write a duration from 1s to 24h"),
+		Entry("a percentage over all", `rollout: {maxUnavailable: "101%"}`, "spec.rollout.maxUnavailable", "write a number of targets from 1, or a percentage from 1% to 100%"),
+		Entry("a percentage that is none", `growth: {restart: {maxConcurrent: "ten"}}`, "spec.growth.restart.maxConcurrent", "write a number of targets from 1"),
+		Entry("none at once", "rollout: {maxUnavailable: 0}", "spec.rollout.maxUnavailable", "write a number of targets from 1"),
+		Entry("stuckAfter of two polls", "growth: {pollInterval: 5s, stuckAfter: 10s}", "spec.growth.stuckAfter", "write at least 3 × pollInterval"),
+		Entry("a duration without a unit", `growth: {stuckAfter: "30"}`, "spec.growth.stuckAfter", "write a duration from 1s to 1h"),
+		Entry("a poll too often", "growth: {pollInterval: 100ms}", "spec.growth.pollInterval", "write a duration from 1s to 10m"),
+		Entry("a cooldown too short", "growth: {restart: {cooldown: 1s}}", "spec.growth.restart.cooldown", "write a duration from 10s to 1h"),
+		Entry("an action that is none", "growth: {action: Reboot}", "spec.growth.action", `supported values: "Restart", "Alert"`),
+		Entry("a buffer too small", "engine: {bufferLimit: 1Mi}", "spec.engine.bufferLimit", "write a size from 4Mi to 4Gi"),
+		Entry("a line too long", "engine: {maxLineBytes: 2Gi}", "spec.engine.maxLineBytes", "write a size from 1Ki to 1Gi"),
+		Entry("no workers", "engine: {workers: 0}", "spec.engine.workers", "greater than or equal to 1"),
+		Entry("a star in the middle", `filter: {coins: ["B*C"]}`, "spec.filter.coins[0]", "write a coin's exact name such as BTC"),
+		Entry("an address that is none", `filter: {users: ["0x12"]}`, "spec.filter.users[0]", "write an address: 0x and 40 hexadecimal digits"),
+		Entry("a side that is none", `filter: {sides: [Bid]}`, "spec.filter.sides[0]", `supported values: "A", "B"`),
+		Entry("a notional that is no decimal", `filter: {minNotional: "1e4"}`, "spec.filter.minNotional", "write a decimal such as"),
+		Entry("a label of ours", "podLabels: {fleet.hlparser.dev/parser: x}", "spec.podLabels", "write another prefix"),
+		Entry("an annotation of ours", "podAnnotations: {fleet.hlparser.dev/target: x}", "spec.podAnnotations", "write another prefix"),
+		Entry("a label that is none", `podLabels: {team: "a b"}`, "spec.podLabels.team", "should match"),
+		Entry("root", "runAsUser: 0", "spec.runAsUser", "greater than or equal to 1"),
+		Entry("an unknown format", "format: Json", "spec.format", `supported values: "Raw", "Enveloped"`),
+	)
+
+	It("accepts the sample", func(ctx SpecContext) {
+		sample := &v1alpha1.HyperliquidParser{}
+		readYAML("../../config/samples/fleet_v1alpha1_hyperliquidparser.yaml", sample)
+		sample.Namespace = "default"
+		Expect(k8s.Create(ctx, sample, client.DryRunAll)).To(Succeed())
+	})
+
+	It("refuses a name that pods could not be named after", func(ctx SpecContext) {
+		Expect(create(ctx, strings.Repeat("a", 41), "")).To(MatchError(ContainSubstring("pods are named after it: write at most 40")))
+		Expect(create(ctx, "main.net", "")).To(MatchError(ContainSubstring("pods are named after it: write at most 40")))
+		Expect(create(ctx, strings.Repeat("a", 40), "")).To(Succeed())
+	})
+
+	It("fills in the defaults that the design names", func(ctx SpecContext) {
+		obj := &v1alpha1.HyperliquidParser{
+			ObjectMeta: metav1.ObjectMeta{Namespace: "default", Name: "defaults"},
+			Spec: v1alpha1.HyperliquidParserSpec{
+				Target: v1alpha1.Target{Nodes: &v1alpha1.NodeTarget{
+					Selector: metav1.LabelSelector{MatchLabels: map[string]string{"a": "b"}}, DataPath: "/data"}},
+				Streams: []v1alpha1.Stream{{Name: "Fills"}},
+				Sink:    v1alpha1.Sink{File: &v1alpha1.FileSink{Path: "/out"}},
+			},
+		}
+		Expect(k8s.Create(ctx, obj, client.DryRunAll)).To(Succeed())
+		got, err := runtime.DefaultUnstructuredConverter.ToUnstructured(&obj.Spec)
+		Expect(err).NotTo(HaveOccurred())
+		text, err := yaml.Marshal(got)
+		Expect(err).NotTo(HaveOccurred())
+		Expect(string(text)).To(MatchYAML(`
+target: {nodes: {selector: {matchLabels: {a: b}}, dataPath: /data, statePath: /var/lib/hlparser}}
+streams: [{name: Fills, mode: Auto}]
+format: Enveloped
+sink: {file: {path: /out, maxSize: 1Gi, maxAge: 1h0m0s}}
+engine: {bufferLimit: 32Mi, parallelThreshold: 1000, workers: 2, startAt: End, maxLineBytes: 64Mi}
+growth: {pollInterval: 5s, stuckAfter: 30s, action: Restart, restart: {cooldown: 5m0s, maxPerHour: 3, maxConcurrent: 10%}}
+rollout: {maxUnavailable: 10%}
+terminationGracePeriodSeconds: 30
+runAsUser: 10000
+runAsGroup: 10000
+`))
+	})
+})
+
+var _ = Describe("what the manager's flags forbid", func() {
+	DescribeTable("stalls the object and makes no pod",
+		func(ctx SpecContext, edit func(*v1alpha1.HyperliquidParser), reason, message string) {
+			f := newFarm(ctx, 1)
+			run(runOptions{})
+			obj := f.object()
+			edit(obj)
+			Expect(k8s.Create(ctx, obj)).To(Succeed())
+			eventuallyCondition(ctx, obj, v1alpha1.ConditionStalled, "True/"+reason, soon)
+			now := current(ctx, obj)
+			Expect(conditionMessage(now, v1alpha1.ConditionStalled)).To(ContainSubstring(message))
+			Expect(condition(now, v1alpha1.ConditionReady)).To(Equal("False/" + reason))
+			Expect(condition(now, v1alpha1.ConditionReconciling)).To(Equal("False/UpToDate"))
+			Consistently(ctx, func() map[string]string { return f.uids(ctx) }).WithTimeout(tick * 5).Should(BeEmpty())
+			Eventually(ctx, func() []string { return eventNotes(ctx, obj, reason) }).Should(HaveLen(1))
+		},
+		Entry("a dataPath elsewhere", func(o *v1alpha1.HyperliquidParser) { o.Spec.Target.Nodes.DataPath = "/etc/kubernetes" },
+			v1alpha1.ReasonPathNotAllowed, "spec.target.nodes.dataPath /etc/kubernetes is outside what the manager allows: write a path at or below /home/hluser"),
+		Entry("a dataPath that only begins alike", func(o *v1alpha1.HyperliquidParser) { o.Spec.Target.Nodes.DataPath = "/home/hluser2/hl" },
+			v1alpha1.ReasonPathNotAllowed, "/home/hluser2/hl is outside"),
+		Entry("a statePath elsewhere", func(o *v1alpha1.HyperliquidParser) { o.Spec.Target.Nodes.StatePath = "/var/lib/kubelet" },
+			v1alpha1.ReasonPathNotAllowed, "spec.target.nodes.statePath /var/lib/kubelet"),
+		Entry("an output elsewhere", func(o *v1alpha1.HyperliquidParser) {
+			o.Spec.Sink = v1alpha1.Sink{File: &v1alpha1.FileSink{Path: "/etc"}}
+		}, v1alpha1.ReasonPathNotAllowed, "spec.sink.file.path /etc is outside"),
+		Entry("an image elsewhere", func(o *v1alpha1.HyperliquidParser) { o.Spec.Image = "evil.example/miner:1" },
+			v1alpha1.ReasonImageNotAllowed, "spec.image evil.example/miner:1 is not of an allowed repository: write one of registry.example/hlparser"),
+		Entry("a selector with an operator that is none", func(o *v1alpha1.HyperliquidParser) {
+			o.Spec.Target.Nodes.Selector.MatchExpressions = []metav1.LabelSelectorRequirement{{Key: "a", Operator: "Is", Values: []string{"b"}}}
+		}, v1alpha1.ReasonSpecInvalid, "is not a valid label selector operator"),
+	)
+
+	It("keeps the pods of a fleet whose new spec is forbidden", func(ctx SpecContext) {
+		f := newFarm(ctx, 2)
+		run(runOptions{})
+		obj := f.object()
+		Expect(k8s.Create(ctx, obj)).To(Succeed())
+		allReady(ctx, obj)
+		before := f.uids(ctx)
+
+		By("breaking the selector")
+		good := obj.Spec.Target.Nodes.Selector
+		change(ctx, obj, func(o *v1alpha1.HyperliquidParser) {
+			o.Spec.Target.Nodes.Selector.MatchExpressions = []metav1.LabelSelectorRequirement{{Key: "a", Operator: "Is", Values: []string{"b"}}}
+		})
+		eventuallyCondition(ctx, obj, v1alpha1.ConditionStalled, "True/"+v1alpha1.ReasonSpecInvalid, soon)
+		Consistently(ctx, func() map[string]string { return f.uids(ctx) }).WithTimeout(tick * 10).Should(Equal(before))
+		change(ctx, obj, func(o *v1alpha1.HyperliquidParser) { o.Spec.Target.Nodes.Selector = good })
+		allReady(ctx, obj)
+
+		By("moving the state without saying so")
+		change(ctx, obj, func(o *v1alpha1.HyperliquidParser) { o.Spec.Target.Nodes.StatePath = "/var/lib/hlparser/new" })
+		eventuallyCondition(ctx, obj, v1alpha1.ConditionStalled, "True/"+v1alpha1.ReasonStatePathChanged, soon)
+		Expect(conditionMessage(current(ctx, obj), v1alpha1.ConditionStalled)).To(
+			ContainSubstring("annotate the object with fleet.hlparser.dev/accept-state-path=/var/lib/hlparser/new"))
+		Consistently(ctx, func() map[string]string { return f.uids(ctx) }).WithTimeout(tick * 10).Should(Equal(before))
+
+		By("saying so")
+		change(ctx, obj, func(o *v1alpha1.HyperliquidParser) {
+			metav1.SetMetaDataAnnotation(&o.ObjectMeta, v1alpha1.AnnotationAcceptStatePath, "/var/lib/hlparser/new")
+		})
+		Eventually(ctx, func() string { return current(ctx, obj).Status.StatePath }).Should(Equal("/var/lib/hlparser/new"))
+		Eventually(ctx, func() int32 { return current(ctx, obj).Status.Updated }).Should(Equal(int32(2)))
+		allReady(ctx, obj)
+		Expect(f.uids(ctx)).NotTo(HaveKeyWithValue(f.node(0), before[f.node(0)]))
+	})
+})
+
+var _ = Describe("names and quotas", func() {
+	It("reports a pod of somebody else, and adopts an orphan of ours", func(ctx SpecContext) {
+		f := newFarm(ctx, 2)
+		obj := f.object()
+		f.setIdle(0, true)
+		stranger := &corev1.Pod{
+			ObjectMeta: metav1.ObjectMeta{Namespace: f.namespace, Name: podspec.PodName(obj.Name, f.node(0))},
+			Spec:       corev1.PodSpec{Containers: []corev1.Container{{Name: "c", Image: "i"}}},
+		}
+		Expect(k8s.Create(ctx, stranger)).To(Succeed())
+		revision, err := podspec.NewRevision(obj, parserImage)
+		Expect(err).NotTo(HaveOccurred())
+		orphan := podspec.Pod(obj, revision, f.node(1))
+		Expect(k8s.Create(ctx, orphan)).To(Succeed())
+		run(runOptions{})
+		Expect(k8s.Create(ctx, obj)).To(Succeed())
+		eventuallyCondition(ctx, obj, v1alpha1.ConditionStalled, "True/"+v1alpha1.ReasonNameTaken, soon)
+		Expect(conditionMessage(current(ctx, obj), v1alpha1.ConditionStalled)).To(ContainSubstring(stranger.Name + " has the name"))
+		Eventually(ctx, func() bool { return metav1.IsControlledBy(f.pod(ctx, obj.Name, 1), current(ctx, obj)) }).Should(BeTrue())
+		Expect(f.pod(ctx, obj.Name, 0).UID).To(Equal(stranger.UID))
+		Expect(metav1.GetControllerOf(f.pod(ctx, obj.Name, 0))).To(BeNil())
+	})
+
+	It("says that the API server refuses its pods, and goes on when it no longer does", func(ctx SpecContext) {
+		f := newFarm(ctx, 3)
+		quota := &corev1.ResourceQuota{
+			ObjectMeta: metav1.ObjectMeta{Namespace: f.namespace, Name: "none"},
+			Spec:       corev1.ResourceQuotaSpec{Hard: corev1.ResourceList{corev1.ResourcePods: resource.MustParse("0")}},
+		}
+		Expect(k8s.Create(ctx, quota)).To(Succeed())
+		quota.Status.Hard = quota.Spec.Hard
+		quota.Status.Used = corev1.ResourceList{corev1.ResourcePods: resource.MustParse("0")}
+		Expect(k8s.Status().Update(ctx, quota)).To(Succeed())
+		run(runOptions{})
+		obj := f.object()
+		Expect(k8s.Create(ctx, obj)).To(Succeed())
+		eventuallyCondition(ctx, obj, v1alpha1.ConditionStalled, "True/"+v1alpha1.ReasonPodRejected, soon)
+		Expect(conditionMessage(current(ctx, obj), v1alpha1.ConditionStalled)).To(ContainSubstring("exceeded quota"))
+		Expect(k8s.Delete(ctx, quota)).To(Succeed())
+		change(ctx, obj, func(o *v1alpha1.HyperliquidParser) { o.Spec.Rollout.MaxUnavailable = ptr.To(intstr.FromString("50%")) })
+		Eventually(ctx, func() int32 { return current(ctx, obj).Status.Ready }).Should(Equal(int32(3)))
+		allReady(ctx, obj)
+	})
+})

@@ -1,0 +1,319 @@
+package controller
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"maps"
+	"slices"
+	"time"
+
+	"golang.org/x/sync/errgroup"
+	corev1 "k8s.io/api/core/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/types"
+	"k8s.io/utils/ptr"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+	"sigs.k8s.io/controller-runtime/pkg/controller/controllerutil"
+	logf "sigs.k8s.io/controller-runtime/pkg/log"
+
+	"github.com/hlparser/hyperliquid-parser-operator/api/v1alpha1"
+	"github.com/hlparser/hyperliquid-parser-operator/internal/controller/plan"
+	"github.com/hlparser/hyperliquid-parser-operator/internal/controller/podspec"
+)
+
+// parallelWrites bounds how many pods are created or deleted at once; the client's own rate limit bounds how many a second.
+const parallelWrites = 16
+
+// outcome is what carrying out a plan brought to light.
+type outcome struct {
+	// problem is what a person must cure; nil when nothing.
+	problem *problem
+	// again is when to look again though nothing happens; zero: never.
+	again time.Time
+}
+
+// apply carries out the plan. It goes on after an action that fails, since targets do not depend on each other, and returns what
+// went wrong together.
+func (r *Reconciler) apply(ctx context.Context, obj *v1alpha1.HyperliquidParser, s *seen, next plan.Result) (outcome, error) {
+	var create, remove []plan.Action
+	for _, a := range next.Actions {
+		if a.Kind == plan.Create {
+			create = append(create, a)
+		} else {
+			remove = append(remove, a)
+		}
+	}
+	// What must outlive us is written before the act. Without the record no pod is restarted.
+	if taken, err := r.record(ctx, obj, s, next); taken != nil || err != nil {
+		return outcome{problem: taken, again: r.Clock.Now().Add(retryRejected)}, err
+	}
+	removeErr := r.deleteAll(ctx, obj, remove)
+	done, createErr := r.createAll(ctx, obj, s, create)
+	pruneErr := r.pruneConfigs(ctx, s)
+	return done, errors.Join(removeErr, createErr, pruneErr)
+}
+
+// record writes the restarts of this plan into the ledger, and drops those that have served their time. Nothing may be restarted
+// unless it returns neither a problem nor an error.
+func (r *Reconciler) record(ctx context.Context, obj *v1alpha1.HyperliquidParser, s *seen, next plan.Result) (*problem, error) {
+	l := s.ledger
+	l.records = maps.Clone(l.records)
+	if l.records == nil {
+		l.records = plan.Ledger{}
+	}
+	// A ledger that somebody deleted takes the counts with it, but not the total.
+	l.total = max(l.total, obj.Status.Restarts)
+	changed := len(next.Forget) > 0
+	for _, name := range next.Forget {
+		delete(l.records, name)
+	}
+	for _, a := range next.Actions {
+		if a.Kind == plan.Restart {
+			l.records[a.Target] = a.Record
+			l.total++
+			changed = true
+		}
+	}
+	if !changed {
+		return nil, nil
+	}
+	if err := r.writeLedger(ctx, obj, l); err != nil {
+		if apierrors.IsAlreadyExists(err) {
+			return r.ledgerTaken(ctx, obj)
+		}
+		return nil, err
+	}
+	s.ledger = l
+	for _, a := range next.Actions {
+		if a.Kind == plan.Restart {
+			view := s.views[a.Target]
+			loggerFor(ctx, a).Info("restarting", "verdict", view.Judgement.Verdict, "reason", view.Judgement.Reason,
+				"message", view.Judgement.Message, "samples", view.Window.Samples)
+			r.Events.restarting(obj, a, view.Judgement)
+			r.Metrics.restarted(obj, view.Judgement)
+		}
+	}
+	return nil, nil
+}
+
+// ledgerTaken tells why the ledger could not be created: the cache has not yet seen the one that another leader made, or ours has
+// lost its labels and is not cached, or the name belongs to somebody else.
+func (r *Reconciler) ledgerTaken(ctx context.Context, obj *v1alpha1.HyperliquidParser) (*problem, error) {
+	m := &corev1.ConfigMap{}
+	key := client.ObjectKey{Namespace: obj.Namespace, Name: ledgerName(obj)}
+	if err := r.Live.Get(ctx, key, m); err != nil {
+		return nil, fmt.Errorf("looking at ConfigMap %s: %w", key, err)
+	}
+	if !metav1.IsControlledBy(m, obj) {
+		return &problem{v1alpha1.ReasonNameTaken, fmt.Sprintf(
+			"ConfigMap %s has the name of the record of restarts and is not ours: delete or rename it", m.Name)}, nil
+	}
+	if err := r.relabel(ctx, m, v1alpha1.ComponentRestarts, obj); err != nil {
+		return nil, err
+	}
+	return nil, errStale
+}
+
+// relabel gives a ConfigMap of ours back the labels without which the cache does not hold it.
+func (r *Reconciler) relabel(ctx context.Context, m *corev1.ConfigMap, component string, obj *v1alpha1.HyperliquidParser) error {
+	if m.Labels[v1alpha1.LabelParser] == obj.Name && m.Labels[v1alpha1.LabelComponent] == component {
+		return nil // the cache is about to see it
+	}
+	if m.Labels == nil {
+		m.Labels = map[string]string{}
+	}
+	m.Labels[v1alpha1.LabelParser], m.Labels[v1alpha1.LabelComponent] = obj.Name, component
+	if err := r.Client.Update(ctx, m); err != nil {
+		return fmt.Errorf("restoring the labels of ConfigMap %s/%s: %w", m.Namespace, m.Name, err)
+	}
+	return nil
+}
+
+func (r *Reconciler) deleteAll(ctx context.Context, obj *v1alpha1.HyperliquidParser, actions []plan.Action) error {
+	return errors.Join(inParallel(actions, func(a plan.Action) error {
+		pod := &corev1.Pod{ObjectMeta: metav1.ObjectMeta{Namespace: obj.Namespace, Name: a.Pod}}
+		options := []client.DeleteOption{client.Preconditions{UID: ptr.To(types.UID(a.UID))}}
+		if a.Grace > 0 {
+			options = append(options, client.GracePeriodSeconds(int64(a.Grace/time.Second)))
+		}
+		loggerFor(ctx, a).Info("deleting pod")
+		err := r.Client.Delete(ctx, pod, options...)
+		// Gone, or another pod has the name by now: either way that pod is no more.
+		if apierrors.IsNotFound(err) || apierrors.IsConflict(err) {
+			return nil
+		}
+		if err != nil {
+			return fmt.Errorf("deleting pod %s/%s of target %s: %w", obj.Namespace, a.Pod, a.Target, err)
+		}
+		if a.Why == plan.WhyFailed {
+			r.FailedBackoff.Next(backoffKey(obj, a.Target), r.Clock.Now())
+		}
+		return nil
+	})...)
+}
+
+// createAll makes the config and then the pods, a few at first and twice as many each time: where the API server refuses one, it
+// would refuse thousands.
+func (r *Reconciler) createAll(ctx context.Context, obj *v1alpha1.HyperliquidParser, s *seen, actions []plan.Action) (outcome, error) {
+	// The pods that exist need the config too, when their containers restart.
+	if s.problem == nil && s.known && (len(actions) > 0 || len(s.pods) > 0) {
+		if done, err := r.ensureConfig(ctx, obj, s); done.problem != nil || err != nil {
+			return done, err
+		}
+	}
+	var done outcome
+	var failed []error
+	for size := 1; len(actions) > 0 && len(failed) == 0; size *= 2 {
+		batch := actions[:min(size, len(actions))]
+		actions = actions[len(batch):]
+		for _, err := range inParallel(batch, func(a plan.Action) error { return r.create(ctx, obj, s, a) }) {
+			var held *heldBack
+			switch {
+			case errors.As(err, &held):
+				done.again = r.Clock.Now().Add(held.retry)
+				if done.problem == nil {
+					done.problem = held.problem
+				}
+			case err != nil:
+				failed = append(failed, err)
+			}
+		}
+		if done.problem != nil && done.problem.reason == v1alpha1.ReasonPodRejected {
+			break
+		}
+	}
+	return done, errors.Join(failed...)
+}
+
+// heldBack is why a pod is not created now, when that is no failure to be retried at once.
+type heldBack struct {
+	problem *problem // what a person must cure; nil when waiting is enough
+	retry   time.Duration
+}
+
+func (e *heldBack) Error() string { return "not created now" }
+
+func (r *Reconciler) create(ctx context.Context, obj *v1alpha1.HyperliquidParser, s *seen, a plan.Action) error {
+	pod := podspec.Pod(obj, s.revision, a.Target)
+	if err := controllerutil.SetControllerReference(obj, pod, r.Client.Scheme()); err != nil {
+		return fmt.Errorf("setting the owner of pod %s/%s: %w", pod.Namespace, pod.Name, err)
+	}
+	err := r.Client.Create(ctx, pod)
+	switch {
+	case err == nil:
+		loggerFor(ctx, a).Info("created pod", "revision", s.revision.Hash)
+		return nil
+	case apierrors.IsAlreadyExists(err):
+		return r.podTaken(ctx, obj, pod, a)
+	case apierrors.HasStatusCause(err, corev1.NamespaceTerminatingCause):
+		return nil // the object goes with its namespace
+	case apierrors.IsForbidden(err), apierrors.IsInvalid(err):
+		return &heldBack{&problem{v1alpha1.ReasonPodRejected, fmt.Sprintf("the API server refuses the pod of %s: %v", a.Target, err)}, retryRejected}
+	}
+	return fmt.Errorf("creating pod %s/%s of target %s: %w", pod.Namespace, pod.Name, a.Target, err)
+}
+
+// podTaken looks at the pod that has the name of one to be created. If it is ours it is waited for, given back its labels when
+// those are why the cache did not hold it. If it is nobody's and was made for this target, it is adopted. Otherwise it is reported.
+func (r *Reconciler) podTaken(ctx context.Context, obj *v1alpha1.HyperliquidParser, wanted *corev1.Pod, a plan.Action) error {
+	there := &corev1.Pod{}
+	if err := r.Live.Get(ctx, client.ObjectKeyFromObject(wanted), there); err != nil {
+		if apierrors.IsNotFound(err) {
+			return &heldBack{nil, retryTaken}
+		}
+		return fmt.Errorf("looking at pod %s/%s: %w", wanted.Namespace, wanted.Name, err)
+	}
+	owner := metav1.GetControllerOf(there)
+	switch {
+	case there.DeletionTimestamp != nil:
+		return &heldBack{nil, retryTaken}
+	case owner != nil && owner.UID != obj.UID, there.Annotations[v1alpha1.AnnotationTarget] != a.Target:
+		return &heldBack{&problem{v1alpha1.ReasonNameTaken, fmt.Sprintf(
+			"pod %s has the name of the parser of %s and is not ours: delete or rename it", there.Name, a.Target)}, retryRejected}
+	}
+	before := there.DeepCopy()
+	if there.Labels == nil {
+		there.Labels = map[string]string{}
+	}
+	there.Labels[v1alpha1.LabelParser] = obj.Name
+	if owner == nil {
+		if err := controllerutil.SetControllerReference(obj, there, r.Client.Scheme()); err != nil {
+			return fmt.Errorf("setting the owner of pod %s/%s: %w", there.Namespace, there.Name, err)
+		}
+	}
+	if err := r.Client.Patch(ctx, there, client.MergeFromWithOptions(before, client.MergeFromWithOptimisticLock{})); err != nil {
+		return fmt.Errorf("adopting pod %s/%s: %w", there.Namespace, there.Name, err)
+	}
+	loggerFor(ctx, a).Info("adopted pod")
+	return nil
+}
+
+// ensureConfig makes the revision's ConfigMap where it is missing.
+func (r *Reconciler) ensureConfig(ctx context.Context, obj *v1alpha1.HyperliquidParser, s *seen) (outcome, error) {
+	if slices.ContainsFunc(s.configs, func(m corev1.ConfigMap) bool { return m.Name == s.revision.ConfigMap }) {
+		return outcome{}, nil
+	}
+	m := podspec.ConfigMap(obj, s.revision)
+	if err := controllerutil.SetControllerReference(obj, m, r.Client.Scheme()); err != nil {
+		return outcome{}, fmt.Errorf("setting the owner of ConfigMap %s/%s: %w", m.Namespace, m.Name, err)
+	}
+	err := r.Client.Create(ctx, m)
+	if err == nil || apierrors.HasStatusCause(err, corev1.NamespaceTerminatingCause) {
+		return outcome{}, nil
+	}
+	if !apierrors.IsAlreadyExists(err) {
+		return outcome{}, fmt.Errorf("creating ConfigMap %s/%s: %w", m.Namespace, m.Name, err)
+	}
+	there := &corev1.ConfigMap{}
+	if err := r.Live.Get(ctx, client.ObjectKeyFromObject(m), there); err != nil {
+		return outcome{}, fmt.Errorf("looking at ConfigMap %s/%s: %w", m.Namespace, m.Name, err)
+	}
+	if !metav1.IsControlledBy(there, obj) || !maps.Equal(there.Data, m.Data) {
+		return outcome{
+			problem: &problem{v1alpha1.ReasonNameTaken, fmt.Sprintf(
+				"ConfigMap %s has the name of the parsers' config and is not ours: delete or rename it", m.Name)},
+			again: r.Clock.Now().Add(retryRejected),
+		}, nil
+	}
+	return outcome{}, r.relabel(ctx, there, v1alpha1.ComponentConfig, obj)
+}
+
+// pruneConfigs deletes configs that no pod refers to any more.
+func (r *Reconciler) pruneConfigs(ctx context.Context, s *seen) error {
+	if s.problem != nil || !s.known {
+		return nil
+	}
+	used := map[string]bool{s.revision.ConfigMap: true}
+	for i := range s.pods {
+		used[podspec.ConfigOf(&s.pods[i])] = true
+	}
+	var errs []error
+	for i := range s.configs {
+		m := &s.configs[i]
+		if used[m.Name] || m.DeletionTimestamp != nil {
+			continue
+		}
+		logf.FromContext(ctx).Info("deleting a config that no pod refers to", "configMap", m.Name)
+		if err := r.Client.Delete(ctx, m, client.Preconditions{UID: &m.UID}); client.IgnoreNotFound(err) != nil {
+			errs = append(errs, fmt.Errorf("deleting ConfigMap %s/%s: %w", m.Namespace, m.Name, err))
+		}
+	}
+	return errors.Join(errs...)
+}
+
+// inParallel calls do for each action, some at a time, and returns what each came to.
+func inParallel(actions []plan.Action, do func(plan.Action) error) []error {
+	errs := make([]error, len(actions))
+	var group errgroup.Group
+	group.SetLimit(parallelWrites)
+	for i, a := range actions {
+		group.Go(func() error {
+			errs[i] = do(a)
+			return nil
+		})
+	}
+	_ = group.Wait() // what went wrong is in errs
+	return errs
+}

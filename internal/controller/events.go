@@ -1,0 +1,198 @@
+package controller
+
+import (
+	"fmt"
+	"maps"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+
+	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/api/meta"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/apimachinery/pkg/types"
+	"k8s.io/client-go/tools/events"
+	"k8s.io/utils/clock"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+
+	"github.com/hlparser/hyperliquid-parser-operator/api/v1alpha1"
+	"github.com/hlparser/hyperliquid-parser-operator/internal/controller/growth"
+	"github.com/hlparser/hyperliquid-parser-operator/internal/controller/plan"
+	"github.com/hlparser/hyperliquid-parser-operator/internal/controller/podspec"
+)
+
+const (
+	// eventsPerMinute bounds the events of one object. What is over is told together when the minute ends.
+	eventsPerMinute = 6
+	// severalTargets that get the same verdict at the same time are one event.
+	severalTargets = 3
+
+	reasonRestarting = "Restarting"
+	reasonRecovered  = "Recovered"
+	reasonSuppressed = "MoreEvents"
+)
+
+// Events tells people what changed, without flooding them: each change of verdict once, at most some a minute and object, the rest
+// together. It remembers what it told; a new leader tells of faults that last once more. It is safe for concurrent use.
+type Events struct {
+	recorder events.EventRecorder
+	clock    clock.PassiveClock
+
+	mu      sync.Mutex
+	objects map[types.NamespacedName]*told
+}
+
+// told is what was told of one object.
+type told struct {
+	verdicts map[string]growth.Verdict // bad ones, by target
+	minute   time.Time                 // when the current minute began
+	count    int                       // events in it
+	held     map[string]int            // events over the bound, by reason
+	object   *v1alpha1.HyperliquidParser
+}
+
+// NewEvents returns an Events that tells through recorder.
+func NewEvents(recorder events.EventRecorder, now clock.PassiveClock) *Events {
+	return &Events{recorder: recorder, clock: now, objects: map[types.NamespacedName]*told{}}
+}
+
+// Forget drops what is remembered of an object that is gone.
+func (e *Events) Forget(object types.NamespacedName) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	delete(e.objects, object)
+}
+
+// due is when events that were held back must be told; zero when there are none.
+func (e *Events) due(object types.NamespacedName) time.Time {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	if t := e.objects[object]; t != nil && len(t.held) > 0 {
+		return t.minute.Add(time.Minute)
+	}
+	return time.Time{}
+}
+
+// restarting tells of a restart that was recorded and is about to be done.
+func (e *Events) restarting(obj *v1alpha1.HyperliquidParser, a plan.Action, j growth.Judgement) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	e.emit(obj, a.Pod, a.UID, corev1.EventTypeWarning, reasonRestarting, "Restart", fmt.Sprintf("%s: restarting parser %s (%d within the hour), which is %s: %s",
+		a.Target, a.Pod, len(a.Record.Times), j.Verdict, j.Message))
+}
+
+// conditions tells of a fleet that cannot go on, or has nothing to do.
+func (e *Events) conditions(obj *v1alpha1.HyperliquidParser, before, after v1alpha1.HyperliquidParserStatus) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	changed := func(kind string) *metav1.Condition {
+		was, is := meta.FindStatusCondition(before.Conditions, kind), meta.FindStatusCondition(after.Conditions, kind)
+		if is == nil || was != nil && was.Status == is.Status && was.Reason == is.Reason {
+			return nil
+		}
+		return is
+	}
+	if c := changed(v1alpha1.ConditionStalled); c != nil && c.Status == metav1.ConditionTrue {
+		e.emit(obj, "", "", corev1.EventTypeWarning, c.Reason, "Reconcile", c.Message)
+	}
+	if c := changed(v1alpha1.ConditionReady); c != nil && c.Reason == v1alpha1.ReasonNoTargets {
+		e.emit(obj, "", "", corev1.EventTypeWarning, c.Reason, "Reconcile", c.Message)
+	}
+}
+
+// judgements tells which verdicts became bad, which changed, and which targets have recovered.
+func (e *Events) judgements(obj *v1alpha1.HyperliquidParser, s *seen) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	t := e.of(obj)
+	changes := map[growth.Verdict][]string{} // targets by their new verdict
+	for _, target := range slices.Sorted(maps.Keys(s.views)) {
+		verdict := s.views[target].Judgement.Verdict
+		was := t.verdicts[target]
+		switch {
+		case verdict.Bad() && verdict != was:
+			t.verdicts[target] = verdict
+			changes[verdict] = append(changes[verdict], target)
+		case verdict == growth.Healthy && was != "":
+			delete(t.verdicts, target)
+			changes[verdict] = append(changes[verdict], target)
+		}
+	}
+	maps.DeleteFunc(t.verdicts, func(target string, _ growth.Verdict) bool {
+		return s.known && !s.wants(target)
+	})
+	pods := byName(s.pods)
+	for _, verdict := range growth.Verdicts() {
+		targets := changes[verdict]
+		kind, reason := corev1.EventTypeWarning, string(verdict)
+		if verdict == growth.Healthy {
+			kind, reason = corev1.EventTypeNormal, reasonRecovered
+		}
+		if len(targets) > severalTargets {
+			worst := targets[0]
+			e.emit(obj, "", "", kind, reason, "Judge", fmt.Sprintf("%d targets are %s: %s; %s: %s",
+				len(targets), verdict, first(targets), worst, s.views[worst].Judgement.Message))
+			continue
+		}
+		for _, target := range targets {
+			name, uid := podspec.PodName(obj.Name, target), types.UID("")
+			if pod := pods[name]; pod != nil {
+				uid = pod.UID
+			}
+			e.emit(obj, name, string(uid), kind, reason, "Judge", fmt.Sprintf("%s is %s: %s", target, verdict, s.views[target].Judgement.Message))
+		}
+	}
+	e.flush(t)
+}
+
+func (e *Events) of(obj *v1alpha1.HyperliquidParser) *told {
+	key := client.ObjectKeyFromObject(obj)
+	t := e.objects[key]
+	if t == nil {
+		t = &told{verdicts: map[string]growth.Verdict{}, held: map[string]int{}}
+		e.objects[key] = t
+	}
+	t.object = obj
+	return t
+}
+
+// emit sends an event, or holds it back when the minute is full. The pod goes along as the related object: the recorder takes events
+// that agree in everything but their text for one.
+func (e *Events) emit(obj *v1alpha1.HyperliquidParser, pod, uid, kind, reason, action, text string) {
+	t := e.of(obj)
+	e.flush(t)
+	if t.count == eventsPerMinute {
+		t.held[reason]++
+		return
+	}
+	t.count++
+	var related runtime.Object
+	if pod != "" {
+		related = &corev1.Pod{
+			TypeMeta:   metav1.TypeMeta{APIVersion: "v1", Kind: "Pod"},
+			ObjectMeta: metav1.ObjectMeta{Namespace: obj.Namespace, Name: pod, UID: types.UID(uid)},
+		}
+	}
+	e.recorder.Eventf(obj, related, kind, reason, action, "%s", text)
+}
+
+// flush tells what was held back once its minute is over.
+func (e *Events) flush(t *told) {
+	now := e.clock.Now()
+	if now.Before(t.minute.Add(time.Minute)) {
+		return
+	}
+	held := t.held
+	t.minute, t.count, t.held = now, 0, map[string]int{}
+	if len(held) == 0 {
+		return
+	}
+	parts := make([]string, 0, len(held))
+	for _, reason := range slices.Sorted(maps.Keys(held)) {
+		parts = append(parts, fmt.Sprintf("%d × %s", held[reason], reason))
+	}
+	t.count++
+	e.recorder.Eventf(t.object, nil, corev1.EventTypeNormal, reasonSuppressed, "Judge", "%s", "events not told one by one in the last minute: "+strings.Join(parts, ", "))
+}

@@ -1,0 +1,128 @@
+package controller
+
+import (
+	"fmt"
+	"sync"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"k8s.io/apimachinery/pkg/types"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+
+	"github.com/hlparser/hyperliquid-parser-operator/api/v1alpha1"
+	"github.com/hlparser/hyperliquid-parser-operator/internal/controller/growth"
+)
+
+// Labels that name the object.
+const (
+	labelNamespace = "namespace"
+	labelName      = "name"
+)
+
+// Metrics are the operator's figures of its fleets. Per-target figures that move with every report are the parsers' own metrics.
+type Metrics struct {
+	targets  *prometheus.GaugeVec
+	bad      *prometheus.GaugeVec
+	verdicts *prometheus.GaugeVec
+	restarts *prometheus.CounterVec
+	polls    *prometheus.HistogramVec
+
+	mu sync.Mutex
+	// shown are the label values that bad has for each object, to take away those that are over.
+	shown map[types.NamespacedName]map[string]prometheus.Labels
+}
+
+// NewMetrics registers the metrics. It fails when they are registered already.
+func NewMetrics(registry prometheus.Registerer) (*Metrics, error) {
+	object := []string{labelNamespace, labelName}
+	m := &Metrics{
+		targets: prometheus.NewGaugeVec(prometheus.GaugeOpts{
+			Name: "hlparser_fleet_targets",
+			Help: "Targets by what they have: desired (all), current (a pod), ready (a ready pod), updated (a pod of the wanted revision).",
+		}, append(object, "state")),
+		verdicts: prometheus.NewGaugeVec(prometheus.GaugeOpts{
+			Name: "hlparser_fleet_verdicts",
+			Help: "Targets by verdict.",
+		}, append(object, "verdict")),
+		bad: prometheus.NewGaugeVec(prometheus.GaugeOpts{
+			Name: "hlparser_fleet_target_bad",
+			Help: "1 for each target with a bad verdict.",
+		}, append(object, "target", "verdict", "reason")),
+		restarts: prometheus.NewCounterVec(prometheus.CounterOpts{
+			Name: "hlparser_fleet_restarts_total",
+			Help: "Restarts of parsers by this process, by the verdict that led to them.",
+		}, append(object, "verdict")),
+		polls: prometheus.NewHistogramVec(prometheus.HistogramOpts{
+			Name:    "hlparser_fleet_poll_duration_seconds",
+			Help:    "Time that polls of parsers took, by whether they brought a report.",
+			Buckets: []float64{.001, .0025, .005, .01, .025, .05, .1, .25, .5, 1, 2},
+		}, []string{"result"}),
+		shown: map[types.NamespacedName]map[string]prometheus.Labels{},
+	}
+	for _, c := range []prometheus.Collector{m.targets, m.verdicts, m.bad, m.restarts, m.polls} {
+		if err := registry.Register(c); err != nil {
+			return nil, fmt.Errorf("registering the fleet's metrics: %w", err)
+		}
+	}
+	return m, nil
+}
+
+// Polled takes in how long a poll took and whether it brought a report.
+func (m *Metrics) Polled(took time.Duration, ok bool) {
+	result := "report"
+	if !ok {
+		result = "failure"
+	}
+	m.polls.WithLabelValues(result).Observe(took.Seconds())
+}
+
+func (m *Metrics) restarted(obj *v1alpha1.HyperliquidParser, j growth.Judgement) {
+	m.restarts.WithLabelValues(obj.Namespace, obj.Name, string(j.Verdict)).Inc()
+}
+
+func (m *Metrics) set(obj *v1alpha1.HyperliquidParser, s *seen, status v1alpha1.HyperliquidParserStatus) {
+	for state, n := range map[string]int32{
+		"desired": status.Desired, "current": status.Current, "ready": status.Ready, "updated": status.Updated,
+	} {
+		m.targets.WithLabelValues(obj.Namespace, obj.Name, state).Set(float64(n))
+	}
+	counts := map[growth.Verdict]int{}
+	shown := map[string]prometheus.Labels{}
+	for name, view := range s.views {
+		j := view.Judgement
+		counts[j.Verdict]++
+		if j.Verdict.Bad() {
+			shown[name] = prometheus.Labels{
+				labelNamespace: obj.Namespace, labelName: obj.Name, "target": name, "verdict": string(j.Verdict), "reason": j.Reason,
+			}
+		}
+	}
+	for _, v := range growth.Verdicts() {
+		m.verdicts.WithLabelValues(obj.Namespace, obj.Name, string(v)).Set(float64(counts[v]))
+	}
+	m.show(client.ObjectKeyFromObject(obj), shown)
+}
+
+// show replaces the bad targets of an object.
+func (m *Metrics) show(object types.NamespacedName, shown map[string]prometheus.Labels) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	for _, labels := range m.shown[object] {
+		m.bad.Delete(labels)
+	}
+	for _, labels := range shown {
+		m.bad.With(labels).Set(1)
+	}
+	m.shown[object] = shown
+}
+
+func (m *Metrics) forget(object types.NamespacedName) {
+	labels := prometheus.Labels{labelNamespace: object.Namespace, labelName: object.Name}
+	m.targets.DeletePartialMatch(labels)
+	m.verdicts.DeletePartialMatch(labels)
+	m.restarts.DeletePartialMatch(labels)
+	m.bad.DeletePartialMatch(labels)
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	delete(m.shown, object)
+}

@@ -1,0 +1,330 @@
+package plan_test
+
+import (
+	"fmt"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"k8s.io/apimachinery/pkg/util/intstr"
+
+	"github.com/hlparser/hyperliquid-parser-operator/internal/controller/growth"
+	"github.com/hlparser/hyperliquid-parser-operator/internal/controller/plan"
+)
+
+var now = time.Date(2026, 5, 1, 12, 0, 0, 0, time.UTC)
+
+func ago(d time.Duration) time.Time { return now.Add(-d) }
+
+// limits are the defaults of the schema, with room for one.
+func limits() plan.Limits {
+	return plan.Limits{
+		MaxUnavailable: intstr.FromString("10%"), MaxConcurrent: intstr.FromString("10%"),
+		Cooldown: 5 * time.Minute, MaxPerHour: 3,
+	}
+}
+
+// fleet is n targets a, b, c, … on able nodes, each with a ready pod of revision new, a day old.
+func fleet(n int) plan.Input {
+	in := plan.Input{
+		Now: now, Revision: "new", Limits: limits(),
+		Judgements: map[string]growth.Judgement{}, Ledger: plan.Ledger{}, RetryAt: map[string]time.Time{},
+	}
+	for i := range n {
+		name := name(i)
+		in.Targets = append(in.Targets, plan.Target{Name: name, Pod: "pod-" + name, Able: true, NodeReady: true})
+		in.Pods = append(in.Pods, plan.Pod{
+			Name: "pod-" + name, UID: "uid-" + name, Target: name, Revision: "new", Created: ago(24 * time.Hour), Ready: true,
+		})
+		in.Judgements[name] = growth.Judgement{Verdict: growth.Healthy, Since: ago(23 * time.Hour)}
+	}
+	return in
+}
+
+func name(i int) string { return string(rune('a' + i)) }
+
+// edit changes the i-th pod.
+func edit(in plan.Input, i int, change func(*plan.Pod)) plan.Input {
+	change(&in.Pods[i])
+	return in
+}
+
+func without(in plan.Input, pods ...int) plan.Input {
+	in.Pods = slices.DeleteFunc(in.Pods, func(p plan.Pod) bool {
+		return slices.ContainsFunc(pods, func(i int) bool { return p.Target == name(i) })
+	})
+	return in
+}
+
+func judge(in plan.Input, i int, v growth.Verdict) plan.Input {
+	in.Judgements[name(i)] = growth.Judgement{Verdict: v, Since: ago(time.Minute)}
+	return in
+}
+
+func outdated(in plan.Input) plan.Input {
+	in.Revision = "newer"
+	return in
+}
+
+// tell writes actions as a person would: "Restart b: Verdict (5s)".
+func tell(actions []plan.Action) []string {
+	out := make([]string, 0, len(actions))
+	for _, a := range actions {
+		text := fmt.Sprintf("%s %s: %s", a.Kind, a.Target, a.Why)
+		if a.Grace > 0 {
+			text += fmt.Sprintf(" (%s)", a.Grace)
+		}
+		out = append(out, text)
+	}
+	return out
+}
+
+func TestNext(t *testing.T) {
+	tests := map[string]struct {
+		in      plan.Input
+		actions []string
+		next    time.Duration // from now; 0: never
+		waiting map[string]string
+		forget  []string
+	}{
+		"a fleet as it should be is left alone":             {in: fleet(3)},
+		"no targets and no pods are nothing to do":          {in: fleet(0)},
+		"every target without a pod gets one":               {in: without(fleet(3), 0, 2), actions: []string{"Create a: Missing", "Create c: Missing"}},
+		"a first install is not held back by budgets":       {in: without(fleet(4), 0, 1, 2, 3), actions: []string{"Create a: Missing", "Create b: Missing", "Create c: Missing", "Create d: Missing"}},
+		"a target whose node takes no pod waits for it":     {in: unable(without(fleet(3), 0, 2), 0), actions: []string{"Create c: Missing"}},
+		"a pod on a node that takes no new one is kept":     {in: unable(fleet(3), 0)},
+		"a pod on a lost node is kept":                      {in: lost(edit(fleet(3), 0, unready), 0)},
+		"a pod that nobody asks for goes":                   {in: unasked(fleet(3)), actions: []string{"Delete c: Unselected"}},
+		"a pod that nobody asks for and goes is let go":     {in: edit(unasked(fleet(3)), 2, terminating)},
+		"while the spec cannot be carried out none is made": {in: hold(without(unasked(fleet(3)), 0)), actions: []string{"Delete c: Unselected"}},
+		"paused, a missing pod still comes back":            {in: paused(without(fleet(3), 0)), actions: []string{"Create a: Missing"}},
+
+		"a failed pod is replaced at once":       {in: edit(fleet(3), 1, failed), actions: []string{"Delete b: Failed"}},
+		"a failed pod is left alone in backoff":  {in: retry(edit(fleet(3), 1, failed), 1, 40*time.Second), next: 40 * time.Second},
+		"a failed pod on a lost node goes too":   {in: lost(edit(fleet(3), 1, failed), 1), actions: []string{"Delete b: Failed"}},
+		"a failed pod that goes is let go":       {in: edit(edit(fleet(3), 1, failed), 1, terminating)},
+		"a pod that waits to run is not deleted": {in: edit(judge(fleet(3), 1, growth.NotRunning), 1, unready)},
+
+		"the first Stuck parser is restarted, with a short grace":   {in: judge(fleet(3), 1, growth.Stuck), actions: []string{"Restart b: Verdict (5s)"}},
+		"a Growing parser keeps its grace: it works still":          {in: judge(fleet(3), 1, growth.Growing), actions: []string{"Restart b: Verdict"}},
+		"an Unreachable parser is not restarted":                    {in: judge(fleet(3), 1, growth.Unreachable)},
+		"a parser that does not run is not restarted":               {in: judge(fleet(3), 1, growth.NotRunning)},
+		"a parser with a dead sink is not restarted":                {in: judge(fleet(3), 1, growth.SinkDown)},
+		"an Unknown parser is not restarted":                        {in: judge(fleet(3), 1, growth.Unknown)},
+		"a verdict that fades restarts nothing":                     {in: fading(judge(fleet(3), 1, growth.Stuck), 1)},
+		"a Stuck parser on a node that takes no new pod is kept":    {in: unable(judge(fleet(3), 1, growth.Stuck), 1)},
+		"Growing goes before Stuck, which goes on when it is ready": {in: judge(judge(fleet(3), 0, growth.Stuck), 2, growth.Growing), actions: []string{"Restart c: Verdict"}, waiting: map[string]string{"a": "waiting for other parsers to become ready"}},
+		"of two alike the one that has been so for longer goes first": {
+			in:      since(judge(judge(fleet(3), 0, growth.Stuck), 2, growth.Stuck), 2, time.Hour),
+			actions: []string{"Restart c: Verdict (5s)"}, waiting: map[string]string{"a": "waiting for other parsers to become ready"},
+		},
+		"of 20 two are restarted at once": {
+			in:      judge(judge(judge(fleet(20), 0, growth.Stuck), 1, growth.Stuck), 2, growth.Stuck),
+			actions: []string{"Restart a: Verdict (5s)", "Restart b: Verdict (5s)"}, waiting: map[string]string{"c": "waiting for other parsers to become ready"},
+		},
+		"restarts keep their own limit inside the other": {
+			in:      concurrent(unavailable(judge(judge(fleet(3), 0, growth.Stuck), 1, growth.Stuck), 3), 1),
+			actions: []string{"Restart a: Verdict (5s)"}, waiting: map[string]string{"b": "waiting for other parsers to become ready"},
+		},
+		"one that was restarted and is not ready since takes the restarts' own limit, however long ago": {
+			in:      concurrent(unavailable(edit(restarted(judge(judge(fleet(4), 0, growth.NotRunning), 1, growth.Stuck), 0, 0, 2*time.Hour), 0, unready), 3), 1),
+			waiting: map[string]string{"b": "waiting for other parsers to become ready"},
+		},
+		"a pod on its way out takes the budget":                  {in: edit(judge(fleet(3), 1, growth.Stuck), 0, terminating), waiting: map[string]string{"b": "waiting for other parsers to become ready"}},
+		"a missing pod takes the budget":                         {in: without(judge(fleet(3), 1, growth.Stuck), 0), actions: []string{"Create a: Missing"}, waiting: map[string]string{"b": "waiting for other parsers to become ready"}},
+		"a new pod that is not ready yet takes the budget":       {in: edit(judge(fleet(3), 1, growth.Stuck), 0, young), waiting: map[string]string{"b": "waiting for other parsers to become ready"}, next: 9 * time.Minute},
+		"a pod that has not been ready for long takes none":      {in: edit(judge(fleet(3), 1, growth.Stuck), 0, unready), actions: []string{"Restart b: Verdict (5s)"}},
+		"a pod that goes on a lost node takes none":              {in: lost(edit(judge(fleet(3), 1, growth.Stuck), 0, terminating), 0), actions: []string{"Restart b: Verdict (5s)"}},
+		"a missing pod on a cordoned node takes none":            {in: unable(without(judge(fleet(3), 1, growth.Stuck), 0), 0), actions: []string{"Restart b: Verdict (5s)"}},
+		"when only alerts are wanted nothing is restarted":       {in: alertOnly(judge(fleet(3), 1, growth.Stuck)), waiting: map[string]string{"b": "growth.action is Alert: restart it by hand"}},
+		"paused, nothing is restarted":                           {in: paused(judge(fleet(3), 1, growth.Stuck)), waiting: map[string]string{"b": "paused: no restart"}},
+		"while the spec cannot be carried out none is restarted": {in: hold(judge(fleet(3), 1, growth.Stuck)), waiting: map[string]string{"b": "no restart while Stalled"}},
+
+		"a second restart waits for the cooldown": {
+			in:      restarted(judge(fleet(3), 1, growth.Stuck), 1, 0, 4*time.Minute),
+			waiting: map[string]string{"b": "restarted once, next not before 12:01:00 UTC"}, next: time.Minute,
+		},
+		"a second restart comes after the cooldown": {in: restarted(judge(fleet(3), 1, growth.Stuck), 1, 0, 5*time.Minute), actions: []string{"Restart b: Verdict (5s)"}},
+		"the cooldown doubles": {
+			in:      restarted(judge(fleet(3), 1, growth.Stuck), 1, 1, 15*time.Minute, 5*time.Minute),
+			waiting: map[string]string{"b": "restarted 2 times, next not before 12:05:00 UTC"}, next: 5 * time.Minute,
+		},
+		"the cooldown stops doubling at an hour": {
+			in:      restarted(judge(fleet(3), 1, growth.Stuck), 1, 9, 59*time.Minute),
+			waiting: map[string]string{"b": "restarted once, next not before 12:01:00 UTC"}, next: time.Minute,
+		},
+		"three in an hour are enough": {
+			in:      restarted(judge(fleet(3), 1, growth.Stuck), 1, 1, 50*time.Minute, 40*time.Minute, 20*time.Minute),
+			waiting: map[string]string{"b": "restarted 3 times within the hour, no more before 12:10:00 UTC"}, next: 10 * time.Minute,
+		},
+		"one that is over an hour ago does not count": {
+			in:      restarted(judge(fleet(3), 1, growth.Stuck), 1, 1, 61*time.Minute, 40*time.Minute, 20*time.Minute),
+			actions: []string{"Restart b: Verdict (5s)"},
+		},
+		"one's cooldown is not another's": {in: restarted(judge(fleet(3), 1, growth.Stuck), 0, 0, time.Minute), actions: []string{"Restart b: Verdict (5s)"}, next: 59 * time.Minute},
+
+		"a recorded restart whose pod lives is completed, not counted": {
+			in: unfinished(judge(fleet(3), 1, growth.Unknown), time.Minute), actions: []string{"Delete b: Unfinished"},
+		},
+		"a recorded restart of a Stuck pod is completed with the short grace": {
+			in: unfinished(judge(fleet(3), 1, growth.Stuck), time.Minute), actions: []string{"Delete b: Unfinished (5s)"},
+		},
+		"a recorded restart takes the budget until its new pod is ready": {
+			in:      judge(unfinished(fleet(3), time.Minute), 0, growth.Stuck),
+			actions: []string{"Delete b: Unfinished"}, waiting: map[string]string{"a": "waiting for other parsers to become ready"}, next: 59 * time.Minute,
+		},
+		"a restart that was recorded long ago is not completed": {in: unfinished(fleet(3), 11*time.Minute), next: 49 * time.Minute},
+		"a recorded restart is not completed while paused":      {in: paused(unfinished(fleet(3), time.Minute)), next: 59 * time.Minute},
+
+		"a record is forgotten after an hour of health": {in: restarted(fleet(3), 1, 0, 2*time.Hour), forget: []string{"b"}},
+		"a record is kept until the target has been Healthy for an hour": {
+			in: since(restarted(fleet(3), 1, 0, 2*time.Hour), 1, 50*time.Minute), next: 10 * time.Minute,
+		},
+		"a record of a target that is bad is kept":               {in: restarted(judge(fleet(3), 1, growth.SinkDown), 1, 0, 2*time.Hour)},
+		"a record of a target that is gone is forgotten":         {in: gone(restarted(fleet(3), 2, 0, 2*time.Hour)), forget: []string{"c"}},
+		"a record of a target that is gone is kept for its hour": {in: gone(restarted(fleet(3), 2, 0, 20*time.Minute)), next: 40 * time.Minute},
+
+		"a new revision replaces one of three":                     {in: outdated(fleet(3)), actions: []string{"Delete a: Outdated"}},
+		"a new revision replaces two of twenty":                    {in: outdated(fleet(20)), actions: []string{"Delete a: Outdated", "Delete b: Outdated"}},
+		"a new revision begins with bad ones":                      {in: judge(outdated(fleet(3)), 2, growth.SinkDown), actions: []string{"Delete c: Outdated"}},
+		"a Stuck one goes by the new revision, and is not counted": {in: judge(outdated(fleet(3)), 2, growth.Stuck), actions: []string{"Delete c: Outdated (5s)"}},
+		"those that are not ready go at once":                      {in: edit(edit(outdated(fleet(4)), 2, unready), 3, unready), actions: []string{"Delete c: Outdated", "Delete d: Outdated"}},
+		"the next waits for the one before":                        {in: edit(outdated(fleet(3)), 0, func(p *plan.Pod) { p.Revision, p.Ready = "newer", false })},
+		"the next waits for the one before to be made":             {in: without(outdated(fleet(3)), 0), actions: []string{"Create a: Missing"}},
+		"a lost node does not block":                               {in: lost(without(outdated(fleet(3)), 0), 0), actions: []string{"Delete b: Outdated"}},
+		"a lost node's pod is replaced for free":                   {in: lost(edit(outdated(fleet(3)), 0, unready), 0), actions: []string{"Delete a: Outdated", "Delete b: Outdated"}},
+		"a cordoned node's pod is not replaced":                    {in: unable(outdated(fleet(3)), 0), actions: []string{"Delete b: Outdated"}},
+		"paused, nothing is replaced":                              {in: paused(outdated(fleet(3)))},
+		"while the spec cannot be carried out none is replaced":    {in: hold(outdated(fleet(3)))},
+		"a restart takes what the rollout would have taken":        {in: edit(judge(outdated(fleet(3)), 1, growth.Stuck), 1, func(p *plan.Pod) { p.Revision = "newer" }), actions: []string{"Restart b: Verdict (5s)"}},
+	}
+	for name, test := range tests {
+		t.Run(name, func(t *testing.T) {
+			got := plan.Next(test.in)
+			if !slices.Equal(tell(got.Actions), test.actions) {
+				t.Errorf("actions\n got %s\nwant %s", strings.Join(tell(got.Actions), ", "), strings.Join(test.actions, ", "))
+			}
+			var next time.Duration
+			if !got.NextTime.IsZero() {
+				next = got.NextTime.Sub(now)
+			}
+			if next != test.next {
+				t.Errorf("next in %s, want %s", next, test.next)
+			}
+			if fmt.Sprint(got.Waiting) != fmt.Sprint(test.waiting) {
+				t.Errorf("waiting\n got %v\nwant %v", got.Waiting, test.waiting)
+			}
+			if !slices.Equal(got.Forget, test.forget) {
+				t.Errorf("forget %v, want %v", got.Forget, test.forget)
+			}
+		})
+	}
+}
+
+func TestARestartIsRecordedWithItsPodAndItsDoubling(t *testing.T) {
+	in := restarted(judge(fleet(3), 1, growth.Stuck), 1, 0, 2*time.Hour, 20*time.Minute)
+	in.Now = in.Now.Add(300 * time.Millisecond)
+	got := plan.Next(in).Actions[0].Record
+	want := plan.Record{UID: "uid-b", Times: []time.Time{ago(20 * time.Minute), now}, Doublings: 1}
+	if fmt.Sprint(got) != fmt.Sprint(want) {
+		t.Errorf("got %v, want %v", got, want)
+	}
+	text, err := got.Encode()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if text != `{"uid":"uid-b","times":["2026-05-01T11:40:00Z","2026-05-01T12:00:00Z"],"doublings":1}` {
+		t.Errorf("encoded as %s", text)
+	}
+	back, err := plan.DecodeRecord(text)
+	if err != nil || fmt.Sprint(back) != fmt.Sprint(want) {
+		t.Errorf("decoded as %v, %v", back, err)
+	}
+}
+
+func TestARecordThatWasSpoiltIsAnError(t *testing.T) {
+	for _, text := range []string{"", "{", `{"uid":"x"}`, `{"uid":"x","times":["yesterday"]}`, `[]`} {
+		if r, err := plan.DecodeRecord(text); err == nil {
+			t.Errorf("%q: got %v", text, r)
+		}
+	}
+}
+
+func TestBudget(t *testing.T) {
+	for _, test := range []struct {
+		value intstr.IntOrString
+		n     int
+		want  int
+	}{
+		{intstr.FromString("10%"), 0, 1},
+		{intstr.FromString("10%"), 1, 1},
+		{intstr.FromString("10%"), 10, 1},
+		{intstr.FromString("10%"), 11, 2},
+		{intstr.FromString("100%"), 7, 7},
+		{intstr.FromString("1%"), 5000, 50},
+		{intstr.FromInt32(3), 2, 3},
+		{intstr.FromInt32(0), 5, 1},
+		{intstr.FromString("ten"), 5, 1},
+	} {
+		if got := plan.Budget(test.value, test.n); got != test.want {
+			t.Errorf("%s of %d: got %d, want %d", test.value.String(), test.n, got, test.want)
+		}
+	}
+}
+
+func unready(p *plan.Pod)     { p.Ready = false }
+func terminating(p *plan.Pod) { p.Terminating = true }
+func failed(p *plan.Pod)      { p.Ready, p.Failed = false, true }
+func young(p *plan.Pod)       { p.Ready, p.Created = false, ago(time.Minute) }
+
+func unable(in plan.Input, i int) plan.Input { in.Targets[i].Able = false; return in }
+func lost(in plan.Input, i int) plan.Input {
+	in.Targets[i].Able, in.Targets[i].NodeReady = false, false
+	return in
+}
+func unasked(in plan.Input) plan.Input   { in.Targets = in.Targets[:len(in.Targets)-1]; return in }
+func gone(in plan.Input) plan.Input      { in = unasked(in); in.Pods = in.Pods[:len(in.Pods)-1]; return in }
+func hold(in plan.Input) plan.Input      { in.Limits.Hold = true; return in }
+func paused(in plan.Input) plan.Input    { in.Limits.Paused = true; return in }
+func alertOnly(in plan.Input) plan.Input { in.Limits.AlertOnly = true; return in }
+func retry(in plan.Input, i int, in2 time.Duration) plan.Input {
+	in.RetryAt[name(i)] = now.Add(in2)
+	return in
+}
+func unavailable(in plan.Input, n int32) plan.Input {
+	in.Limits.MaxUnavailable = intstr.FromInt32(n)
+	return in
+}
+func concurrent(in plan.Input, n int32) plan.Input {
+	in.Limits.MaxConcurrent = intstr.FromInt32(n)
+	return in
+}
+func fading(in plan.Input, i int) plan.Input {
+	j := in.Judgements[name(i)]
+	j.Fading = true
+	in.Judgements[name(i)] = j
+	return in
+}
+func since(in plan.Input, i int, d time.Duration) plan.Input {
+	j := in.Judgements[name(i)]
+	j.Since = ago(d)
+	in.Judgements[name(i)] = j
+	return in
+}
+
+// restarted records restarts of earlier pods of the i-th target.
+func restarted(in plan.Input, i, doublings int, before ...time.Duration) plan.Input {
+	r := plan.Record{UID: "uid-old", Doublings: doublings}
+	for _, d := range before {
+		r.Times = append(r.Times, ago(d))
+	}
+	in.Ledger[name(i)] = r
+	return in
+}
+
+// unfinished records a restart of the pod of b, which lives.
+func unfinished(in plan.Input, before time.Duration) plan.Input {
+	in.Ledger["b"] = plan.Record{UID: "uid-b", Times: []time.Time{ago(before)}}
+	return in
+}

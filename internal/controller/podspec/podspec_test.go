@@ -1,0 +1,200 @@
+package podspec_test
+
+import (
+	"errors"
+	"flag"
+	"os"
+	"regexp"
+	"testing"
+	"time"
+
+	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/api/resource"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/util/intstr"
+	"k8s.io/utils/ptr"
+	"sigs.k8s.io/yaml"
+
+	"github.com/hlparser/hyperliquid-parser-operator/api/v1alpha1"
+	"github.com/hlparser/hyperliquid-parser-operator/internal/controller/podspec"
+	"github.com/hlparser/hyperliquid-parser-operator/internal/parser/config"
+)
+
+var update = flag.Bool("update", false, "write the golden files anew")
+
+// object is one with every kind of field set.
+func object() *v1alpha1.HyperliquidParser {
+	return &v1alpha1.HyperliquidParser{
+		ObjectMeta: metav1.ObjectMeta{Name: "mainnet", Namespace: "hyperliquid", UID: "u"},
+		Spec: v1alpha1.HyperliquidParserSpec{
+			Target: v1alpha1.Target{Nodes: &v1alpha1.NodeTarget{
+				Selector: metav1.LabelSelector{MatchLabels: map[string]string{"hyperliquid.xyz/role": "node"}},
+				DataPath: "/home/hluser/hl/data", StatePath: "/var/lib/hlparser",
+			}},
+			Streams: []v1alpha1.Stream{{Name: "OrderStatuses", Mode: "ByBlock"}, {Name: "Fills", Mode: "Auto"}},
+			Filter: v1alpha1.Filter{
+				Coins: []v1alpha1.Coin{"BTC", "xyz:*"}, ExcludeStatuses: []v1alpha1.OrderStatus{"badAloPxRejected"},
+				Sides: []v1alpha1.Side{"A"}, MinNotional: "10000",
+			},
+			Format: "Raw",
+			Sink: v1alpha1.Sink{File: &v1alpha1.FileSink{
+				Path: "/var/lib/hlparser-out/", MaxSize: ptr.To(resource.MustParse("1Gi")), MaxAge: &metav1.Duration{Duration: time.Hour}}},
+			Engine: v1alpha1.Engine{
+				BufferLimit: ptr.To(resource.MustParse("32Mi")), ParallelThreshold: ptr.To[int32](1000), Workers: ptr.To[int32](2),
+				StartAt: "End", MaxLineBytes: ptr.To(resource.MustParse("64Mi")),
+			},
+			PodLabels:          map[string]v1alpha1.LabelValue{"team": "md", "app.kubernetes.io/name": "mine"},
+			PodAnnotations:     map[string]v1alpha1.AnnotationValue{"note": "x"},
+			Tolerations:        []corev1.Toleration{{Key: "dedicated", Operator: corev1.TolerationOpExists}},
+			ImagePullSecrets:   []corev1.LocalObjectReference{{Name: "pull"}},
+			PriorityClassName:  "high",
+			SupplementalGroups: []int64{20000},
+		},
+	}
+}
+
+func revision(t *testing.T, obj *v1alpha1.HyperliquidParser) podspec.Revision {
+	t.Helper()
+	r, err := podspec.NewRevision(obj, "registry.example/hlparser:v1")
+	if err != nil {
+		t.Fatal(err)
+	}
+	return r
+}
+
+// golden compares a value, as YAML, with a file.
+func golden(t *testing.T, name string, value any) {
+	t.Helper()
+	got, err := yaml.Marshal(value)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if *update {
+		if err := os.WriteFile("testdata/"+name, got, 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+	want, err := os.ReadFile("testdata/" + name)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if string(got) != string(want) {
+		t.Errorf("%s differs:\n%s", name, got)
+	}
+}
+
+func TestPodAndConfigAreAsReviewed(t *testing.T) {
+	obj := object()
+	r := revision(t, obj)
+	golden(t, "pod.yaml", podspec.Pod(obj, r, "node-1.example.com"))
+	golden(t, "configmap.yaml", podspec.ConfigMap(obj, r))
+}
+
+func TestTheConfigIsWhatTheParserReads(t *testing.T) {
+	var c config.Config
+	if err := yaml.UnmarshalStrict([]byte(revision(t, object()).Config), &c); err != nil {
+		t.Fatal(err)
+	}
+	if err := c.WithDefaults(1).Validate(); err != nil {
+		t.Error(err)
+	}
+	if c.Engine.BufferLimit != 32<<20 || c.Sink.File.MaxAge.Duration != time.Hour || c.Streams[0].Mode != config.ByBlock {
+		t.Errorf("read as %+v", c)
+	}
+}
+
+func TestASettingThatTheParserWouldRefuseIsRefusedHere(t *testing.T) {
+	obj := object()
+	obj.Spec.Filter.Users = []v1alpha1.Address{"nobody"}
+	var field *config.FieldError
+	if _, err := podspec.NewRevision(obj, "i"); !errors.As(err, &field) || field.Field != "filter.users[0]" {
+		t.Errorf("got %v", err)
+	}
+}
+
+func TestWhatMakesARevision(t *testing.T) {
+	tests := map[string]struct {
+		edit func(*v1alpha1.HyperliquidParserSpec)
+		new  bool
+	}{
+		"growth":                      {func(s *v1alpha1.HyperliquidParserSpec) { s.Growth.Action = "Alert" }, false},
+		"rollout":                     {func(s *v1alpha1.HyperliquidParserSpec) { s.Rollout.MaxUnavailable = ptr.To(intstr.FromInt32(7)) }, false},
+		"paused":                      {func(s *v1alpha1.HyperliquidParserSpec) { s.Paused = true }, false},
+		"the selector":                {func(s *v1alpha1.HyperliquidParserSpec) { s.Target.Nodes.Selector.MatchLabels["a"] = "b" }, false},
+		"the default image spelt out": {func(s *v1alpha1.HyperliquidParserSpec) { s.Image = "registry.example/hlparser:v1" }, false},
+		"the image":                   {func(s *v1alpha1.HyperliquidParserSpec) { s.Image = "registry.example/hlparser:v2" }, true},
+		"a stream":                    {func(s *v1alpha1.HyperliquidParserSpec) { s.Streams = s.Streams[:1] }, true},
+		"a mode":                      {func(s *v1alpha1.HyperliquidParserSpec) { s.Streams[0].Mode = "Line" }, true},
+		"the filter":                  {func(s *v1alpha1.HyperliquidParserSpec) { s.Filter.Coins = nil }, true},
+		"the format":                  {func(s *v1alpha1.HyperliquidParserSpec) { s.Format = "Enveloped" }, true},
+		"the engine":                  {func(s *v1alpha1.HyperliquidParserSpec) { s.Engine.Workers = ptr.To[int32](4) }, true},
+		"dataPath":                    {func(s *v1alpha1.HyperliquidParserSpec) { s.Target.Nodes.DataPath = "/data" }, true},
+		"statePath":                   {func(s *v1alpha1.HyperliquidParserSpec) { s.Target.Nodes.StatePath = "/var/lib/hlparser/2" }, true},
+		"the sink":                    {func(s *v1alpha1.HyperliquidParserSpec) { s.Sink = v1alpha1.Sink{Stdout: &v1alpha1.StdoutSink{}} }, true},
+		"file.path":                   {func(s *v1alpha1.HyperliquidParserSpec) { s.Sink.File.Path = "/var/lib/hlparser-out/2" }, true},
+		"file.maxAge":                 {func(s *v1alpha1.HyperliquidParserSpec) { s.Sink.File.MaxAge.Duration = time.Minute }, true},
+		"resources": {func(s *v1alpha1.HyperliquidParserSpec) {
+			s.Resources.Limits = corev1.ResourceList{"cpu": resource.MustParse("1")}
+		}, true},
+		"a toleration": {func(s *v1alpha1.HyperliquidParserSpec) { s.Tolerations = nil }, true},
+		"a pod label":  {func(s *v1alpha1.HyperliquidParserSpec) { s.PodLabels["a"] = "b" }, true},
+		"the user":     {func(s *v1alpha1.HyperliquidParserSpec) { s.RunAsUser = ptr.To[int64](1000) }, true},
+		"the grace":    {func(s *v1alpha1.HyperliquidParserSpec) { s.TerminationGracePeriodSeconds = ptr.To[int64](60) }, true},
+	}
+	before := revision(t, object())
+	for name, test := range tests {
+		t.Run(name, func(t *testing.T) {
+			obj := object()
+			test.edit(&obj.Spec)
+			if got := revision(t, obj).Hash != before.Hash; got != test.new {
+				t.Errorf("a new revision: %v, want %v", got, test.new)
+			}
+		})
+	}
+}
+
+func TestNames(t *testing.T) {
+	a := podspec.PodName("mainnet", "node-1")
+	if !regexp.MustCompile(`^mainnet-[0-9a-v]{10}$`).MatchString(a) {
+		t.Errorf("pod name %q", a)
+	}
+	if podspec.PodName("mainnet", "node-1") != a || podspec.PodName("mainnet", "node-2") == a {
+		t.Error("a pod's name must follow from its node, and from that alone")
+	}
+}
+
+func TestARequiredAffinityOfTheObjectStaysInEachAlternative(t *testing.T) {
+	obj := object()
+	term := func(zone string) corev1.NodeSelectorTerm {
+		return corev1.NodeSelectorTerm{MatchExpressions: []corev1.NodeSelectorRequirement{{
+			Key: "zone", Operator: corev1.NodeSelectorOpIn, Values: []string{zone}}}}
+	}
+	obj.Spec.Affinity = &corev1.Affinity{NodeAffinity: &corev1.NodeAffinity{
+		RequiredDuringSchedulingIgnoredDuringExecution: &corev1.NodeSelector{NodeSelectorTerms: []corev1.NodeSelectorTerm{term("a"), term("b")}}}}
+	before := obj.DeepCopy()
+	terms := podspec.Pod(obj, revision(t, obj), "n").Spec.Affinity.NodeAffinity.RequiredDuringSchedulingIgnoredDuringExecution.NodeSelectorTerms
+	if len(terms) != 2 {
+		t.Fatalf("got %d terms", len(terms))
+	}
+	for _, term := range terms {
+		if len(term.MatchExpressions) != 1 || len(term.MatchFields) != 1 || term.MatchFields[0].Values[0] != "n" {
+			t.Errorf("got %+v", term)
+		}
+	}
+	if len(before.Spec.Affinity.NodeAffinity.RequiredDuringSchedulingIgnoredDuringExecution.NodeSelectorTerms[0].MatchFields) != 0 ||
+		len(obj.Spec.Affinity.NodeAffinity.RequiredDuringSchedulingIgnoredDuringExecution.NodeSelectorTerms[0].MatchFields) != 0 {
+		t.Error("the object itself was changed")
+	}
+}
+
+func TestTheOperatorsLabelsWin(t *testing.T) {
+	obj := object()
+	obj.Spec.PodLabels[v1alpha1.LabelParser] = "other" // admission refuses it
+	pod := podspec.Pod(obj, revision(t, obj), "n")
+	if pod.Labels[v1alpha1.LabelParser] != "mainnet" || pod.Labels["app.kubernetes.io/name"] != "hlparser" || pod.Labels["team"] != "md" {
+		t.Errorf("got %v", pod.Labels)
+	}
+	if pod.Spec.NodeName != "" {
+		t.Error("the scheduler binds pods")
+	}
+}

@@ -1,0 +1,427 @@
+package poller_test
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"net"
+	"net/http"
+	"net/http/httptest"
+	"os"
+	"runtime"
+	"strconv"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"go.uber.org/goleak"
+	"k8s.io/apimachinery/pkg/types"
+	"k8s.io/utils/clock"
+
+	"github.com/hlparser/hyperliquid-parser-operator/internal/controller/growth"
+	"github.com/hlparser/hyperliquid-parser-operator/internal/controller/poller"
+	"github.com/hlparser/hyperliquid-parser-operator/internal/parser/report"
+)
+
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+
+const interval = 50 * time.Millisecond
+
+var (
+	object   = types.NamespacedName{Namespace: "ns", Name: "mainnet"}
+	settings = growth.Settings{PollInterval: interval, StuckAfter: 3 * interval, BufferLimit: 32 << 20}
+	address  atomic.Int32
+)
+
+// parsers serve reports, each at an address of its own, all at one port.
+type parsers struct {
+	t    *testing.T
+	port int
+}
+
+func newParsers(t *testing.T) *parsers {
+	t.Helper()
+	listener, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = listener.Close() }()
+	return &parsers{t: t, port: listener.Addr().(*net.TCPAddr).Port}
+}
+
+// serve answers at a new address and returns the address.
+func (p *parsers) serve(handler http.HandlerFunc) string {
+	p.t.Helper()
+	n := address.Add(1)
+	ip := fmt.Sprintf("127.65.%d.%d", os.Getpid()%250, n)
+	listener, err := net.Listen("tcp", net.JoinHostPort(ip, strconv.Itoa(p.port)))
+	if err != nil {
+		p.t.Fatal(err)
+	}
+	server := httptest.NewUnstartedServer(handler)
+	_ = server.Listener.Close()
+	server.Listener = listener
+	server.Start()
+	p.t.Cleanup(server.Close)
+	return ip
+}
+
+// good is a report of a pod's parser that works, a little further each time.
+func good(pod string) http.HandlerFunc {
+	var moved atomic.Int64
+	return func(w http.ResponseWriter, _ *http.Request) {
+		now, n := time.Now(), moved.Add(1000)
+		_ = json.NewEncoder(w).Encode(report.Report{Parser: "hlparser", Pod: pod, Now: now, Streams: []report.Stream{{
+			Name: "Fills", State: report.Running, BufferLimitBytes: 32 << 20,
+			ReadBytesTotal: n, ParsedBytesTotal: n, AckedBytesTotal: n, Sink: report.Sink{State: report.SinkHealthy},
+		}}})
+	}
+}
+
+func endpoint(name, ip string) poller.Endpoint {
+	return poller.Endpoint{Target: name, PodName: "pod-" + name, IP: ip, Pod: growth.PodState{UID: "uid-" + name, Container: "c", Running: true}}
+}
+
+// start runs a poller until the test ends.
+func (p *parsers) start(options poller.Options) *poller.Poller {
+	p.t.Helper()
+	options.Client, options.Clock = poller.NewClient(p.port), clock.RealClock{}
+	if options.Workers == 0 {
+		options.Workers = 4
+	}
+	polls := poller.New(options)
+	ctx, cancel := context.WithCancel(p.t.Context())
+	done := make(chan error, 1)
+	go func() { done <- polls.Start(ctx) }()
+	p.t.Cleanup(func() {
+		cancel()
+		select {
+		case err := <-done:
+			if err != nil {
+				p.t.Errorf("the poller ended with %v", err)
+			}
+		case <-time.After(5 * time.Second):
+			p.t.Error("the poller does not end")
+		}
+	})
+	return polls
+}
+
+// eventually asks again until the condition holds.
+func eventually(t *testing.T, what string, condition func() bool) {
+	t.Helper()
+	for end := time.Now().Add(10 * time.Second); time.Now().Before(end); time.Sleep(interval / 5) {
+		if condition() {
+			return
+		}
+	}
+	t.Fatalf("never: %s", what)
+}
+
+func TestVerdictsFollowFromWhatParsersAnswer(t *testing.T) {
+	p := newParsers(t)
+	polls := p.start(poller.Options{})
+	answer := func(body string) http.HandlerFunc {
+		return func(w http.ResponseWriter, _ *http.Request) { _, _ = w.Write([]byte(body)) }
+	}
+	endpoints := map[string]struct {
+		handler http.HandlerFunc
+		verdict growth.Verdict
+		message string
+	}{
+		"works":           {good("pod-works"), growth.Healthy, "buffers are bounded"},
+		"hangs":           {func(_ http.ResponseWriter, r *http.Request) { <-r.Context().Done() }, growth.Unreachable, "no answer within 50ms"},
+		"drips":           {drip, growth.Unreachable, "no answer within 50ms"},
+		"huge":            {answer(`{"parser":"` + strings.Repeat("x", 1<<20)), growth.Unreachable, "the report is longer than 256 KiB"},
+		"endless":         {endless, growth.Unreachable, "the report is longer than 256 KiB"},
+		"garbage":         {answer(`<html>`), growth.Unreachable, "the answer is not a report: invalid character"},
+		"wrong types":     {answer(`{"parser":1}`), growth.Unreachable, "the answer is not a report"},
+		"another program": {answer(`{}`), growth.Unreachable, "the answer is not a parser's report"},
+		"another pod":     {good("pod-of-somebody"), growth.Unreachable, `the report is of pod "pod-of-somebody"`},
+		"no streams":      {answer(`{"parser":"hlparser","pod":"pod-no streams"}`), growth.Unreachable, "the report has 0 streams"},
+		"refuses":         {func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(http.StatusServiceUnavailable) }, growth.Unreachable, "is 503"},
+		"sends us away": {func(w http.ResponseWriter, r *http.Request) {
+			http.Redirect(w, r, "http://127.0.0.1:1/", http.StatusFound)
+		}, growth.Unreachable, "is 302"},
+		"closes":           {func(http.ResponseWriter, *http.Request) { panic(http.ErrAbortHandler) }, growth.Unreachable, "EOF"},
+		"has long headers": {func(w http.ResponseWriter, _ *http.Request) { w.Header().Set("X", strings.Repeat("x", 1<<20)) }, growth.Unreachable, "asking for the report"},
+	}
+	list := make([]poller.Endpoint, 0, len(endpoints)+1)
+	for name, e := range endpoints {
+		list = append(list, endpoint(name, p.serve(e.handler)))
+	}
+	list = append(list, endpoint("nobody", "127.65.255.254"))
+	views := func() map[string]poller.View { return polls.Track(object, settings, list) }
+	for name, e := range endpoints {
+		eventually(t, name+" is "+string(e.verdict), func() bool { return views()[name].Judgement.Verdict == e.verdict })
+		if got := views()[name].Judgement.Message; !strings.Contains(got, e.message) {
+			t.Errorf("%s: got %q, want %q in it", name, got, e.message)
+		}
+	}
+	eventually(t, "nobody is Unreachable", func() bool { return views()["nobody"].Judgement.Verdict == growth.Unreachable })
+	if got := views()["nobody"].Judgement.Message; !strings.Contains(got, "connection refused") || strings.Contains(got, "127.") {
+		t.Errorf("nobody: got %q", got)
+	}
+}
+
+// endless sends as fast as it can, for ever.
+func endless(w http.ResponseWriter, r *http.Request) {
+	for chunk := make([]byte, 32<<10); r.Context().Err() == nil; {
+		if _, err := w.Write(chunk); err != nil {
+			return
+		}
+	}
+}
+
+// drip sends a byte now and then, for ever.
+func drip(w http.ResponseWriter, r *http.Request) {
+	for r.Context().Err() == nil {
+		_, _ = w.Write([]byte(" "))
+		_ = http.NewResponseController(w).Flush()
+		select {
+		case <-r.Context().Done():
+		case <-time.After(interval / 10):
+		}
+	}
+}
+
+func TestAnObjectIsWokenWhenAJudgementChangesAndNotByFigures(t *testing.T) {
+	p := newParsers(t)
+	polls := p.start(poller.Options{})
+	var broken atomic.Bool
+	works := good("pod-a")
+	ip := p.serve(func(w http.ResponseWriter, r *http.Request) {
+		if broken.Load() {
+			w.WriteHeader(http.StatusInternalServerError)
+			return
+		}
+		works(w, r)
+	})
+	polls.Track(object, settings, []poller.Endpoint{endpoint("a", ip)})
+	woken := func(within time.Duration) bool {
+		select {
+		case e := <-polls.Changes():
+			return e.Object == object
+		case <-time.After(within):
+			return false
+		}
+	}
+	if !woken(5 * time.Second) {
+		t.Fatal("not woken when it was first judged")
+	}
+	if woken(10 * interval) {
+		t.Error("woken by figures")
+	}
+	broken.Store(true)
+	if !woken(5 * time.Second) {
+		t.Error("not woken when it broke")
+	}
+}
+
+func TestAPodThatIsNotRunningIsNotAskedAndIsJudgedByTime(t *testing.T) {
+	p := newParsers(t)
+	polls := p.start(poller.Options{})
+	var asked atomic.Int32
+	ip := p.serve(func(http.ResponseWriter, *http.Request) { asked.Add(1) })
+	e := endpoint("a", ip)
+	// It becomes NotRunning while nothing but time passes.
+	e.Pod = growth.PodState{UID: "u", Starting: true, Reason: "ContainerCreating", Since: time.Now().Add(-30*time.Second + 4*interval)}
+	if got := polls.Track(object, settings, []poller.Endpoint{e})["a"].Judgement; got.Verdict != growth.Unknown {
+		t.Fatalf("at first: %+v", got)
+	}
+	select {
+	case <-polls.Changes():
+	case <-time.After(5 * time.Second):
+		t.Fatal("not woken when it took too long")
+	}
+	if got := polls.Track(object, settings, []poller.Endpoint{e})["a"].Judgement; got.Verdict != growth.NotRunning {
+		t.Errorf("then: %+v", got)
+	}
+	if asked.Load() != 0 {
+		t.Errorf("asked %d times", asked.Load())
+	}
+}
+
+func TestAParserThatDoesNotAnswerIsAskedLessAndLess(t *testing.T) {
+	p := newParsers(t)
+	polls := p.start(poller.Options{})
+	var refused, answered atomic.Int32
+	silent := p.serve(func(w http.ResponseWriter, _ *http.Request) { refused.Add(1); w.WriteHeader(http.StatusNotFound) })
+	works := good("pod-b")
+	fine := p.serve(func(w http.ResponseWriter, r *http.Request) { answered.Add(1); works(w, r) })
+	polls.Track(object, settings, []poller.Endpoint{endpoint("a", silent), endpoint("b", fine)})
+	eventually(t, "forty polls of the one that works", func() bool { return answered.Load() >= 40 })
+	if n := refused.Load(); n < 4 || n > 20 {
+		t.Errorf("the one that does not was asked %d times", n)
+	}
+}
+
+func TestAPodThatComesBackIsAskedAtOnceAndItsOldAnswersAreNotItsOwn(t *testing.T) {
+	p := newParsers(t)
+	polls := p.start(poller.Options{})
+	hold := make(chan struct{})
+	works := good("pod-a")
+	var asked atomic.Int32
+	ip := p.serve(func(w http.ResponseWriter, r *http.Request) {
+		if asked.Add(1) == 1 {
+			<-hold
+		}
+		works(w, r)
+	})
+	slow := settings
+	slow.PollInterval = time.Second
+	polls.Track(object, slow, []poller.Endpoint{endpoint("a", ip)})
+	eventually(t, "the first poll", func() bool { return asked.Load() == 1 })
+	next := endpoint("a", ip)
+	next.Pod.UID = "uid-2"
+	polls.Track(object, slow, []poller.Endpoint{next})
+	close(hold)
+	eventually(t, "the second poll", func() bool { return asked.Load() >= 2 })
+	eventually(t, "a report of the new pod", func() bool {
+		return polls.Track(object, slow, []poller.Endpoint{next})["a"].Window.Reports > 0
+	})
+	if got := polls.Track(object, slow, []poller.Endpoint{next})["a"].Window.Reports; got != 1 {
+		t.Errorf("%d reports: the answer of the old pod was taken for the new one's", got)
+	}
+}
+
+func TestPollsAreBoundedInNumberAndReuseTheirConnections(t *testing.T) {
+	p := newParsers(t)
+	var most, now atomic.Int32
+	polls := p.start(poller.Options{Workers: 3})
+	list := make([]poller.Endpoint, 0, 20)
+	var mu sync.Mutex
+	remotes := map[string]bool{}
+	var total atomic.Int32
+	for i := range 20 {
+		name := fmt.Sprint(i)
+		works := good("pod-" + name)
+		list = append(list, endpoint(name, p.serve(func(w http.ResponseWriter, r *http.Request) {
+			n := now.Add(1)
+			for m := most.Load(); n > m && !most.CompareAndSwap(m, n); m = most.Load() {
+			}
+			time.Sleep(time.Millisecond)
+			mu.Lock()
+			remotes[r.RemoteAddr] = true
+			mu.Unlock()
+			works(w, r)
+			now.Add(-1)
+			total.Add(1)
+		})))
+	}
+	polls.Track(object, settings, list)
+	eventually(t, "200 polls", func() bool { return total.Load() >= 200 })
+	if m := most.Load(); m > 3 {
+		t.Errorf("%d polls at once", m)
+	}
+	mu.Lock()
+	defer mu.Unlock()
+	if len(remotes) > 30 {
+		t.Errorf("%d connections for %d polls of 20 parsers", len(remotes), total.Load())
+	}
+}
+
+func TestWhatIsForgottenIsNotAskedAnyMore(t *testing.T) {
+	p := newParsers(t)
+	polls := p.start(poller.Options{})
+	var asked [2]atomic.Int32
+	list := make([]poller.Endpoint, 0, 2)
+	for i := range 2 {
+		works := good(fmt.Sprintf("pod-%d", i))
+		list = append(list, endpoint(fmt.Sprint(i), p.serve(func(w http.ResponseWriter, r *http.Request) { asked[i].Add(1); works(w, r) })))
+	}
+	polls.Track(object, settings, list)
+	eventually(t, "both are asked", func() bool { return asked[0].Load() > 0 && asked[1].Load() > 0 })
+	polls.Track(object, settings, list[:1])
+	time.Sleep(2 * interval) // what was under way may still arrive
+	gone, kept := asked[1].Load(), asked[0].Load()
+	eventually(t, "the other is asked on", func() bool { return asked[0].Load() > kept+5 })
+	if asked[1].Load() != gone {
+		t.Error("a target that is gone is still asked")
+	}
+	polls.Forget(object)
+	time.Sleep(2 * interval)
+	kept = asked[0].Load()
+	time.Sleep(5 * interval)
+	if asked[0].Load() != kept {
+		t.Error("an object that is gone is still polled")
+	}
+}
+
+func TestWhatIsForgottenInTheMiddleOfAPollIsNotAskedAgain(t *testing.T) {
+	p := newParsers(t)
+	polls := p.start(poller.Options{})
+	slow := settings
+	slow.PollInterval = time.Second
+	var asked atomic.Int32
+	hold := make(chan struct{})
+	works := good("pod-a")
+	ip := p.serve(func(w http.ResponseWriter, r *http.Request) {
+		asked.Add(1)
+		<-hold
+		works(w, r)
+	})
+	polls.Track(object, slow, []poller.Endpoint{endpoint("a", ip)})
+	eventually(t, "the first poll", func() bool { return asked.Load() == 1 })
+	polls.Forget(object)
+	close(hold)
+	time.Sleep(2200 * time.Millisecond) // two intervals in which nothing may come
+	if n := asked.Load(); n != 1 {
+		t.Errorf("asked %d times", n)
+	}
+}
+
+func TestAPollerThatEndsLeavesNoConnection(t *testing.T) {
+	p := newParsers(t)
+	var asked atomic.Int32
+	works := good("pod-a")
+	ip := p.serve(func(w http.ResponseWriter, r *http.Request) { asked.Add(1); works(w, r) })
+	ctx, cancel := context.WithCancel(t.Context())
+	done := make(chan error, 1)
+	polls := poller.New(poller.Options{Client: poller.NewClient(p.port), Clock: clock.RealClock{}, Workers: 1})
+	go func() { done <- polls.Start(ctx) }()
+	polls.Track(object, settings, []poller.Endpoint{endpoint("a", ip)})
+	eventually(t, "some polls", func() bool { return asked.Load() > 3 })
+	cancel()
+	if err := <-done; err != nil {
+		t.Error(err)
+	}
+	// The server is still there: what holds a connection now is the poller's.
+	eventually(t, "no connection of a client", func() bool {
+		stacks := make([]byte, 1<<20)
+		return !strings.Contains(string(stacks[:runtime.Stack(stacks, true)]), "net/http.(*persistConn).readLoop")
+	})
+}
+
+func TestPollsAreStaggeredOverTheInterval(t *testing.T) {
+	p := newParsers(t)
+	polls := p.start(poller.Options{Workers: 100})
+	slow := settings
+	slow.PollInterval = time.Second
+	var mu sync.Mutex
+	var first []time.Time
+	list := make([]poller.Endpoint, 0, 60)
+	for i := range 60 {
+		name := fmt.Sprint(i)
+		works := good("pod-" + name)
+		var once sync.Once
+		list = append(list, endpoint(name, p.serve(func(w http.ResponseWriter, r *http.Request) {
+			once.Do(func() { mu.Lock(); first = append(first, time.Now()); mu.Unlock() })
+			works(w, r)
+		})))
+	}
+	begin := time.Now()
+	polls.Track(object, slow, list)
+	eventually(t, "all are asked", func() bool { mu.Lock(); defer mu.Unlock(); return len(first) == 60 })
+	var quarters [4]int
+	for _, at := range first {
+		quarters[min(int(at.Sub(begin)/(time.Second/4)), 3)]++
+	}
+	for i, n := range quarters {
+		if n < 4 {
+			t.Errorf("quarter %d of the interval has %d of 60 polls", i, n)
+		}
+	}
+}

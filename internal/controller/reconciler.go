@@ -1,0 +1,381 @@
+// Package controller is the operator: it keeps one parser pod on each target of a HyperliquidParser and restarts the parsers that a
+// restart may cure.
+//
+// A reconcile is get, observe, decide, apply, one status write. What is decided is decided by pure packages (target, podspec,
+// growth, plan); this package gathers what they look at and carries out what they say. It must never decide by itself, never ask a
+// parser (the poller does, in the background), never write a spec, and never write anything for a fleet at rest.
+package controller
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"path"
+	"slices"
+	"time"
+
+	"github.com/go-logr/logr"
+	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/api/equality"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/types"
+	"k8s.io/apimachinery/pkg/util/intstr"
+	"k8s.io/client-go/util/flowcontrol"
+	"k8s.io/utils/clock"
+	"k8s.io/utils/ptr"
+	ctrl "sigs.k8s.io/controller-runtime"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+	logf "sigs.k8s.io/controller-runtime/pkg/log"
+
+	"github.com/hlparser/hyperliquid-parser-operator/api/v1alpha1"
+	"github.com/hlparser/hyperliquid-parser-operator/internal/controller/growth"
+	"github.com/hlparser/hyperliquid-parser-operator/internal/controller/plan"
+	"github.com/hlparser/hyperliquid-parser-operator/internal/controller/podspec"
+	"github.com/hlparser/hyperliquid-parser-operator/internal/controller/poller"
+	"github.com/hlparser/hyperliquid-parser-operator/internal/controller/target"
+)
+
+// Reconciler carries out HyperliquidParser objects. Its fields are set once, before SetupWithManager.
+type Reconciler struct {
+	// Client reads from the cache, and sees its own writes there: a plan made without them would delete twice.
+	Client client.Client
+	// Live reads from the API server what the cache does not hold.
+	Live client.Reader
+	// Poller keeps the verdicts.
+	Poller *poller.Poller
+	// Clock tells the time for everything that is decided by time.
+	Clock clock.PassiveClock
+	// Bounds of what objects may ask for.
+	Bounds Bounds
+	// ParserImage stands for spec.image where that is empty.
+	ParserImage string
+	// Events tells people.
+	Events *Events
+	// Metrics of the fleets.
+	Metrics *Metrics
+	// FailedBackoff is how long, by target, a pod that failed for good is left alone before it is replaced.
+	FailedBackoff *flowcontrol.Backoff
+}
+
+// +kubebuilder:rbac:groups=fleet.hlparser.dev,resources=hyperliquidparsers,verbs=get;list;watch
+// +kubebuilder:rbac:groups=fleet.hlparser.dev,resources=hyperliquidparsers/status,verbs=update
+// OpenShift refuses an owner reference that blocks deletion from one who may not set finalizers on the owner.
+// +kubebuilder:rbac:groups=fleet.hlparser.dev,resources=hyperliquidparsers/finalizers,verbs=update
+// +kubebuilder:rbac:groups="",resources=nodes,verbs=get;list;watch
+// +kubebuilder:rbac:groups="",resources=pods,verbs=get;list;watch;create;delete;patch
+// +kubebuilder:rbac:groups="",resources=configmaps,verbs=get;list;watch;create;update;delete
+// +kubebuilder:rbac:groups=events.k8s.io,resources=events,verbs=create;patch
+
+// Reconcile brings one object's fleet nearer to its spec and says how it stands. It returns an error only for what trying again may
+// cure; what a person must cure is in the Stalled condition.
+func (r *Reconciler) Reconcile(ctx context.Context, request ctrl.Request) (ctrl.Result, error) {
+	obj := &v1alpha1.HyperliquidParser{}
+	if err := r.Client.Get(ctx, request.NamespacedName, obj); err != nil {
+		if apierrors.IsNotFound(err) {
+			r.forget(request.NamespacedName)
+			return ctrl.Result{}, nil
+		}
+		return ctrl.Result{}, fmt.Errorf("getting HyperliquidParser %s: %w", request, err)
+	}
+	if obj.DeletionTimestamp != nil {
+		// Owner references take the pods away; making new ones would race with that.
+		r.forget(request.NamespacedName)
+		return ctrl.Result{}, nil
+	}
+
+	seen, err := r.observe(ctx, obj)
+	if err != nil {
+		return ctrl.Result{}, err
+	}
+	next := r.decide(obj, seen)
+	done, applyErr := r.apply(ctx, obj, seen, next)
+	if done.problem != nil {
+		seen.problem = done.problem
+	}
+	status := r.status(obj, seen, next)
+	wake, statusErr := r.report(ctx, obj, seen, status)
+	if err := errors.Join(applyErr, statusErr); err != nil {
+		if apierrors.IsConflict(err) || errors.Is(err, errStale) {
+			// Somebody wrote at the same time; that is news for the next look, not a failure.
+			return ctrl.Result{RequeueAfter: retryConflict}, nil
+		}
+		return ctrl.Result{}, err
+	}
+	return ctrl.Result{RequeueAfter: r.until(next.NextTime, wake, done.again)}, nil
+}
+
+// errStale means that the cache has not yet seen what another leader, or somebody else, wrote.
+var errStale = errors.New("the cache is behind")
+
+const (
+	// retryConflict is how soon a write that met another one is tried again.
+	retryConflict = 100 * time.Millisecond
+	// retryRejected is how soon pods that the API server refused are tried again: a quota or a policy changes without our hearing.
+	retryRejected = 30 * time.Second
+	// retryTaken is how soon a name that is in use is looked at again.
+	retryTaken = 2 * time.Second
+)
+
+// until is how long it is to the earliest of the times that are set; 0 when none is.
+func (r *Reconciler) until(times ...time.Time) time.Duration {
+	var earliest time.Time
+	for _, t := range times {
+		if !t.IsZero() && (earliest.IsZero() || t.Before(earliest)) {
+			earliest = t
+		}
+	}
+	if earliest.IsZero() {
+		return 0
+	}
+	// A moment later than asked, so that rounding does not wake us just before.
+	return max(earliest.Sub(r.Clock.Now()), 0) + 10*time.Millisecond
+}
+
+// forget drops what is remembered of an object that is gone.
+func (r *Reconciler) forget(name types.NamespacedName) {
+	r.Poller.Forget(name)
+	r.Events.Forget(name)
+	r.Metrics.forget(name)
+}
+
+// seen is what a reconcile looks at.
+type seen struct {
+	now      time.Time
+	revision podspec.Revision
+	// problem is why the spec cannot be carried out; nil when it can.
+	problem *problem
+	// targets are unknown (known is false) when the selector cannot be read; then no pod is touched.
+	targets []target.Target
+	known   bool
+	paused  bool
+	pods    []corev1.Pod // that the object controls
+	configs []corev1.ConfigMap
+	ledger  ledger
+	views   map[string]poller.View // by target
+}
+
+// wants reports whether name is a target.
+func (s *seen) wants(name string) bool {
+	return slices.ContainsFunc(s.targets, func(t target.Target) bool { return t.Name == name })
+}
+
+func (r *Reconciler) observe(ctx context.Context, obj *v1alpha1.HyperliquidParser) (*seen, error) {
+	s := &seen{now: r.Clock.Now(), paused: obj.Spec.Paused}
+	if err := r.observeSpec(ctx, obj, s); err != nil {
+		return nil, err
+	}
+	if err := r.observeOwned(ctx, obj, s); err != nil {
+		return nil, err
+	}
+	s.views = r.Poller.Track(client.ObjectKeyFromObject(obj), growthSettings(obj), endpoints(obj, s))
+	return s, nil
+}
+
+// observeSpec reads what the spec asks for, and which nodes that means.
+func (r *Reconciler) observeSpec(ctx context.Context, obj *v1alpha1.HyperliquidParser, s *seen) error {
+	if obj.Spec.Target.Nodes == nil {
+		s.problem = &problem{v1alpha1.ReasonSpecInvalid, "spec.target is empty: set nodes"}
+		return nil
+	}
+	selection, err := target.NewNodes(obj.Spec.Target.Nodes.Selector, obj.Spec.Affinity, target.Tolerations(obj.Spec.Tolerations))
+	if err != nil {
+		s.problem = &problem{v1alpha1.ReasonSpecInvalid, err.Error()}
+		return nil
+	}
+	var nodes corev1.NodeList
+	// Not copied: nodes are many, and only read here.
+	if err := r.Client.List(ctx, &nodes, client.UnsafeDisableDeepCopy); err != nil {
+		return fmt.Errorf("listing nodes: %w", err)
+	}
+	s.targets, s.known = selection.Targets(nodes.Items), true
+
+	s.problem = r.Bounds.check(obj)
+	if s.problem == nil {
+		s.problem = statePathProblem(obj)
+	}
+	if s.revision, err = podspec.NewRevision(obj, r.ParserImage); err != nil {
+		s.problem = &problem{v1alpha1.ReasonSpecInvalid, err.Error()}
+	}
+	return nil
+}
+
+// statePathProblem holds back a change of statePath that nobody has acknowledged. Admission cannot: CEL rules of a CRD see no
+// annotations.
+func statePathProblem(obj *v1alpha1.HyperliquidParser) *problem {
+	asked, used := path.Clean(podspec.StatePath(obj)), obj.Status.StatePath
+	if used == "" || used == asked || path.Clean(obj.Annotations[v1alpha1.AnnotationAcceptStatePath]) == asked {
+		return nil
+	}
+	return &problem{v1alpha1.ReasonStatePathChanged, fmt.Sprintf(
+		"spec.target.nodes.statePath was %s: below %s parsers find no checkpoint and start anew; set it back, or annotate the object with %s=%s",
+		used, asked, v1alpha1.AnnotationAcceptStatePath, asked)}
+}
+
+// observeOwned reads the objects that this one controls.
+func (r *Reconciler) observeOwned(ctx context.Context, obj *v1alpha1.HyperliquidParser, s *seen) error {
+	ours := client.MatchingLabels{v1alpha1.LabelParser: obj.Name}
+	var pods corev1.PodList
+	if err := r.Client.List(ctx, &pods, client.InNamespace(obj.Namespace), ours); err != nil {
+		return fmt.Errorf("listing pods of HyperliquidParser %s/%s: %w", obj.Namespace, obj.Name, err)
+	}
+	for i := range pods.Items {
+		if metav1.IsControlledBy(&pods.Items[i], obj) {
+			s.pods = append(s.pods, pods.Items[i])
+		}
+	}
+	var maps corev1.ConfigMapList
+	if err := r.Client.List(ctx, &maps, client.InNamespace(obj.Namespace), ours); err != nil {
+		return fmt.Errorf("listing ConfigMaps of HyperliquidParser %s/%s: %w", obj.Namespace, obj.Name, err)
+	}
+	for i := range maps.Items {
+		m := &maps.Items[i]
+		switch {
+		case !metav1.IsControlledBy(m, obj):
+		case m.Name == ledgerName(obj):
+			s.ledger = readLedger(m, logf.FromContext(ctx))
+		case m.Labels[v1alpha1.LabelComponent] == v1alpha1.ComponentConfig:
+			s.configs = append(s.configs, *m)
+		}
+	}
+	return nil
+}
+
+// endpoints pairs targets with the pods that are theirs.
+func endpoints(obj *v1alpha1.HyperliquidParser, s *seen) []poller.Endpoint {
+	pods := byName(s.pods)
+	out := make([]poller.Endpoint, 0, len(s.targets))
+	for _, t := range s.targets {
+		if pod := pods[podspec.PodName(obj.Name, t.Name)]; pod != nil {
+			out = append(out, poller.Endpoint{Target: t.Name, PodName: pod.Name, IP: pod.Status.PodIP, Pod: growth.StateOf(pod)})
+		}
+	}
+	return out
+}
+
+func byName(pods []corev1.Pod) map[string]*corev1.Pod {
+	out := make(map[string]*corev1.Pod, len(pods))
+	for i := range pods {
+		out[pods[i].Name] = &pods[i]
+	}
+	return out
+}
+
+// Defaults of the schema, for objects that were made without it.
+const (
+	defaultPollInterval = 5 * time.Second
+	defaultStuckAfter   = 30 * time.Second
+	defaultBufferLimit  = 32 << 20
+	defaultCooldown     = 5 * time.Minute
+	defaultMaxPerHour   = 3
+	defaultShare        = "10%"
+)
+
+func growthSettings(obj *v1alpha1.HyperliquidParser) growth.Settings {
+	g := obj.Spec.Growth
+	s := growth.Settings{
+		PollInterval: ptr.Deref(g.PollInterval, metav1.Duration{Duration: defaultPollInterval}).Duration,
+		StuckAfter:   ptr.Deref(g.StuckAfter, metav1.Duration{Duration: defaultStuckAfter}).Duration,
+		BufferLimit:  defaultBufferLimit,
+	}
+	if limit := obj.Spec.Engine.BufferLimit; limit != nil {
+		s.BufferLimit = limit.Value()
+	}
+	return s
+}
+
+// decide makes the plan. It has no input but what was seen.
+func (r *Reconciler) decide(obj *v1alpha1.HyperliquidParser, s *seen) plan.Result {
+	if !s.known {
+		return plan.Result{}
+	}
+	in := plan.Input{
+		Now:        s.now,
+		Revision:   s.revision.Hash,
+		Judgements: make(map[string]growth.Judgement, len(s.views)),
+		Ledger:     s.ledger.records,
+		RetryAt:    map[string]time.Time{},
+		Limits:     limits(obj, s),
+	}
+	for _, t := range s.targets {
+		in.Targets = append(in.Targets, plan.Target{
+			Name: t.Name, Pod: podspec.PodName(obj.Name, t.Name), Able: t.Waits == "", NodeReady: t.Waits != target.NotReady,
+		})
+	}
+	for i := range s.pods {
+		in.Pods = append(in.Pods, planPod(&s.pods[i]))
+	}
+	for name, view := range s.views {
+		in.Judgements[name] = view.Judgement
+	}
+	for _, p := range in.Pods {
+		key := backoffKey(obj, p.Target)
+		if p.Failed && r.FailedBackoff.IsInBackOffSinceUpdate(key, s.now) {
+			in.RetryAt[p.Target] = s.now.Add(r.FailedBackoff.Get(key))
+		}
+	}
+	return plan.Next(in)
+}
+
+func backoffKey(obj *v1alpha1.HyperliquidParser, name string) string {
+	return string(obj.UID) + "/" + name
+}
+
+func limits(obj *v1alpha1.HyperliquidParser, s *seen) plan.Limits {
+	restart := obj.Spec.Growth.Restart
+	share := intstr.FromString(defaultShare)
+	return plan.Limits{
+		MaxUnavailable: ptr.Deref(obj.Spec.Rollout.MaxUnavailable, share),
+		MaxConcurrent:  ptr.Deref(restart.MaxConcurrent, share),
+		Cooldown:       ptr.Deref(restart.Cooldown, metav1.Duration{Duration: defaultCooldown}).Duration,
+		MaxPerHour:     int(ptr.Deref(restart.MaxPerHour, defaultMaxPerHour)),
+		AlertOnly:      obj.Spec.Growth.Action == v1alpha1.GrowthActionAlert,
+		Paused:         obj.Spec.Paused,
+		Hold:           s.problem != nil,
+	}
+}
+
+func planPod(pod *corev1.Pod) plan.Pod {
+	return plan.Pod{
+		Name:        pod.Name,
+		UID:         string(pod.UID),
+		Target:      pod.Annotations[v1alpha1.AnnotationTarget],
+		Revision:    pod.Labels[v1alpha1.LabelRevision],
+		Created:     pod.CreationTimestamp.Time,
+		Ready:       podReady(pod),
+		Terminating: pod.DeletionTimestamp != nil,
+		Failed:      pod.Status.Phase == corev1.PodFailed || pod.Status.Phase == corev1.PodSucceeded,
+	}
+}
+
+func podReady(pod *corev1.Pod) bool {
+	for _, c := range pod.Status.Conditions {
+		if c.Type == corev1.PodReady {
+			return c.Status == corev1.ConditionTrue
+		}
+	}
+	return false
+}
+
+// report writes the status, if it differs, and then tells the events and metrics. wake is when an event that was held back is due.
+func (r *Reconciler) report(ctx context.Context, obj *v1alpha1.HyperliquidParser, s *seen, status v1alpha1.HyperliquidParserStatus) (wake time.Time, err error) {
+	before := obj.Status
+	if !equality.Semantic.DeepEqual(before, status) {
+		changed := obj.DeepCopy()
+		changed.Status = status
+		if err := r.Client.Status().Update(ctx, changed); err != nil {
+			if apierrors.IsNotFound(err) {
+				return time.Time{}, nil // deleted meanwhile
+			}
+			return time.Time{}, fmt.Errorf("writing the status of HyperliquidParser %s/%s: %w", obj.Namespace, obj.Name, err)
+		}
+	}
+	r.Metrics.set(obj, s, status)
+	r.Events.conditions(obj, before, status)
+	r.Events.judgements(obj, s)
+	return r.Events.due(client.ObjectKeyFromObject(obj)), nil
+}
+
+func loggerFor(ctx context.Context, a plan.Action) logr.Logger {
+	return logf.FromContext(ctx).WithValues("target", a.Target, "pod", a.Pod, "why", a.Why)
+}

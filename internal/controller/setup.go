@@ -1,0 +1,215 @@
+package controller
+
+import (
+	"context"
+	"fmt"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/labels"
+	"k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/apimachinery/pkg/selection"
+	"k8s.io/apimachinery/pkg/types"
+	"k8s.io/client-go/util/flowcontrol"
+	"k8s.io/client-go/util/workqueue"
+	"k8s.io/utils/clock"
+	"k8s.io/utils/ptr"
+	ctrl "sigs.k8s.io/controller-runtime"
+	"sigs.k8s.io/controller-runtime/pkg/builder"
+	"sigs.k8s.io/controller-runtime/pkg/cache"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+	"sigs.k8s.io/controller-runtime/pkg/controller"
+	"sigs.k8s.io/controller-runtime/pkg/event"
+	"sigs.k8s.io/controller-runtime/pkg/handler"
+	logf "sigs.k8s.io/controller-runtime/pkg/log"
+	"sigs.k8s.io/controller-runtime/pkg/predicate"
+	"sigs.k8s.io/controller-runtime/pkg/reconcile"
+	"sigs.k8s.io/controller-runtime/pkg/source"
+
+	"github.com/hlparser/hyperliquid-parser-operator/api/v1alpha1"
+	"github.com/hlparser/hyperliquid-parser-operator/internal/controller/poller"
+	"github.com/hlparser/hyperliquid-parser-operator/internal/controller/target"
+)
+
+const (
+	// gather is how long changes of verdicts are gathered before they are looked at: when a broker dies, a whole fleet's verdicts
+	// change within one poll interval.
+	gather = 250 * time.Millisecond
+	// firstFailedBackoff and longestFailedBackoff are a DaemonSet's: a node that rejects pods is asked again soon, then seldom.
+	firstFailedBackoff   = time.Second
+	longestFailedBackoff = 15 * time.Minute
+	// longestReconcile bounds one reconcile, which waits for its own writes to show in the cache. Thousands of pods take some ten
+	// seconds at the client's rate limit.
+	longestReconcile = 5 * time.Minute
+)
+
+// Options say how the operator runs.
+type Options struct {
+	Bounds      Bounds
+	ParserImage string
+	// ReportPort is where parsers serve their reports; podspec.ReportPort.
+	ReportPort int
+	// PollWorkers is how many parsers are asked at once.
+	PollWorkers int
+	// Clock tells the time.
+	Clock clock.Clock
+	// Registry takes the operator's metrics.
+	Registry prometheus.Registerer
+	// Controller are controller-runtime's own settings.
+	Controller controller.Options
+}
+
+// Add makes the manager run the operator.
+func Add(mgr ctrl.Manager, options Options) error {
+	metrics, err := NewMetrics(options.Registry)
+	if err != nil {
+		return err
+	}
+	polls := poller.New(poller.Options{
+		Client:  poller.NewClient(options.ReportPort),
+		Clock:   options.Clock,
+		Workers: options.PollWorkers,
+		Polled:  metrics.Polled,
+	})
+	if err := mgr.Add(polls); err != nil {
+		return fmt.Errorf("adding the poller to the manager: %w", err)
+	}
+	backoff := flowcontrol.NewBackOff(firstFailedBackoff, longestFailedBackoff)
+	backoff.Clock = options.Clock
+	reconciler := &Reconciler{
+		Client:        mgr.GetClient(),
+		Live:          mgr.GetAPIReader(),
+		Poller:        polls,
+		Clock:         options.Clock,
+		Bounds:        options.Bounds,
+		ParserImage:   options.ParserImage,
+		Events:        NewEvents(mgr.GetEventRecorder("hyperliquid-parser-operator"), options.Clock),
+		Metrics:       metrics,
+		FailedBackoff: backoff,
+	}
+	return reconciler.SetupWithManager(mgr, options.Controller)
+}
+
+// ManagerOptions returns the settings without which a manager must not run the operator: what is cached, and that the operator sees
+// its own writes there. The caller adds its own.
+func ManagerOptions(scheme *runtime.Scheme) (ctrl.Options, error) {
+	cached, err := cacheOptions()
+	if err != nil {
+		return ctrl.Options{}, err
+	}
+	return ctrl.Options{
+		Scheme: scheme,
+		Cache:  cached,
+		// A plan that does not see the last one's writes would delete twice.
+		Client: client.Options{Cache: &client.CacheOptions{EnableReadYourWritesConsistency: ptr.To(true)}},
+	}, nil
+}
+
+// cacheOptions keep the cache to what the operator looks at: of pods and ConfigMaps those that carry our label; of nodes and pods
+// only the fields that matter.
+func cacheOptions() (cache.Options, error) {
+	ours, err := labels.NewRequirement(v1alpha1.LabelParser, selection.Exists, nil)
+	if err != nil {
+		return cache.Options{}, fmt.Errorf("selecting by label %s: %w", v1alpha1.LabelParser, err)
+	}
+	selector := labels.NewSelector().Add(*ours)
+	return cache.Options{
+		DefaultTransform: cache.TransformStripManagedFields(),
+		ByObject: map[client.Object]cache.ByObject{
+			&corev1.Pod{}:       {Label: selector, Transform: slimPod},
+			&corev1.ConfigMap{}: {Label: selector},
+			&corev1.Node{}:      {Transform: slimNode},
+		},
+	}, nil
+}
+
+// slimNode keeps what targets are chosen by.
+func slimNode(obj any) (any, error) {
+	node, ok := obj.(*corev1.Node)
+	if !ok {
+		return obj, nil
+	}
+	slim := &corev1.Node{Spec: corev1.NodeSpec{Taints: node.Spec.Taints, Unschedulable: node.Spec.Unschedulable}}
+	slim.Name, slim.UID, slim.ResourceVersion, slim.Labels = node.Name, node.UID, node.ResourceVersion, node.Labels
+	for _, c := range node.Status.Conditions {
+		if c.Type == corev1.NodeReady {
+			slim.Status.Conditions = []corev1.NodeCondition{{Type: c.Type, Status: c.Status}}
+		}
+	}
+	return slim, nil
+}
+
+// slimPod drops what was rendered by us, and is not looked at again, except for the volumes, which say which config is in use.
+func slimPod(obj any) (any, error) {
+	pod, ok := obj.(*corev1.Pod)
+	if !ok {
+		return obj, nil
+	}
+	pod.ManagedFields = nil
+	pod.Spec = corev1.PodSpec{NodeName: pod.Spec.NodeName, Volumes: pod.Spec.Volumes}
+	return pod, nil
+}
+
+// SetupWithManager makes the manager run the reconciler: for objects whose spec or annotations change, for their pods and
+// ConfigMaps, for nodes where that can change a target, and for changes of verdicts.
+func (r *Reconciler) SetupWithManager(mgr ctrl.Manager, options controller.Options) error {
+	if options.ReconciliationTimeout == 0 {
+		options.ReconciliationTimeout = longestReconcile
+	}
+	err := ctrl.NewControllerManagedBy(mgr).
+		Named("hyperliquidparser").
+		WithOptions(options).
+		For(&v1alpha1.HyperliquidParser{}, builder.WithPredicates(
+			predicate.Or(predicate.GenerationChangedPredicate{}, predicate.AnnotationChangedPredicate{}))).
+		Owns(&corev1.Pod{}).
+		Owns(&corev1.ConfigMap{}).
+		Watches(&corev1.Node{}, handler.EnqueueRequestsFromMapFunc(r.objectsOfNode), builder.WithPredicates(nodeChanged())).
+		WatchesRawSource(source.Channel(r.Poller.Changes(), wakeObject())).
+		Complete(r)
+	if err != nil {
+		return fmt.Errorf("setting up the HyperliquidParser controller: %w", err)
+	}
+	return nil
+}
+
+func nodeChanged() predicate.Funcs {
+	return predicate.Funcs{UpdateFunc: func(e event.UpdateEvent) bool {
+		before, ok := e.ObjectOld.(*corev1.Node)
+		after, ok2 := e.ObjectNew.(*corev1.Node)
+		return ok && ok2 && target.Changed(before, after)
+	}}
+}
+
+// objectsOfNode returns the objects for which the node is, or was, a target. An update is asked about with both states of the node.
+func (r *Reconciler) objectsOfNode(ctx context.Context, obj client.Object) []reconcile.Request {
+	node, ok := obj.(*corev1.Node)
+	if !ok {
+		return nil
+	}
+	var list v1alpha1.HyperliquidParserList
+	if err := r.Client.List(ctx, &list, client.UnsafeDisableDeepCopy); err != nil {
+		logf.FromContext(ctx).Error(err, "listing HyperliquidParsers for a node", "node", node.Name)
+		return nil
+	}
+	var out []reconcile.Request
+	for i := range list.Items {
+		item := &list.Items[i]
+		if item.Spec.Target.Nodes == nil {
+			continue
+		}
+		nodes, err := target.NewNodes(item.Spec.Target.Nodes.Selector, item.Spec.Affinity, nil)
+		if err == nil && nodes.Selects(node) {
+			out = append(out, reconcile.Request{NamespacedName: client.ObjectKeyFromObject(item)})
+		}
+	}
+	return out
+}
+
+func wakeObject() handler.TypedEventHandler[types.NamespacedName, reconcile.Request] {
+	return handler.TypedFuncs[types.NamespacedName, reconcile.Request]{
+		GenericFunc: func(_ context.Context, e event.TypedGenericEvent[types.NamespacedName], q workqueue.TypedRateLimitingInterface[reconcile.Request]) {
+			q.AddAfter(reconcile.Request{NamespacedName: e.Object}, gather)
+		},
+	}
+}

@@ -1,0 +1,296 @@
+package controller
+
+import (
+	"cmp"
+	"fmt"
+	"path"
+	"slices"
+	"strings"
+	"time"
+
+	"k8s.io/apimachinery/pkg/api/meta"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+
+	"github.com/hlparser/hyperliquid-parser-operator/api/v1alpha1"
+	"github.com/hlparser/hyperliquid-parser-operator/internal/controller/growth"
+	"github.com/hlparser/hyperliquid-parser-operator/internal/controller/plan"
+	"github.com/hlparser/hyperliquid-parser-operator/internal/controller/podspec"
+	"github.com/hlparser/hyperliquid-parser-operator/internal/controller/poller"
+)
+
+// status is what the object's status should be. It follows from what was seen and decided, and from the status before: figures stay
+// until a verdict changes, so that equal inputs in spirit give a status that is equal to the letter.
+func (r *Reconciler) status(obj *v1alpha1.HyperliquidParser, s *seen, next plan.Result) v1alpha1.HyperliquidParserStatus {
+	out := *obj.Status.DeepCopy()
+	out.ObservedGeneration = obj.Generation
+	c := census{}
+	if s.known {
+		c = count(obj, s)
+		out.Desired, out.Current, out.Ready, out.Updated = int32(c.desired), int32(c.current), int32(c.ready), int32(c.updated)
+	}
+	if s.problem == nil && s.known {
+		out.StatePath = path.Clean(podspec.StatePath(obj))
+		out.UpdateRevision = obj.Name + "-" + s.revision.Hash
+		if c.updated == c.desired {
+			out.CurrentRevision = out.UpdateRevision
+		}
+	}
+	out.Restarts = max(out.Restarts, s.ledger.total)
+	bad := badTargets(obj, s, next)
+	lag := lagOf(s.views)
+	if lag != "" && (out.Lag == "" || verdictsDiffer(obj.Status, bad)) {
+		out.Lag = lag
+	}
+	out.Bad = int32(len(bad))
+	out.Targets = bad[:min(len(bad), v1alpha1.MaxStatusTargets)]
+	conditions(&out, s, c, bad)
+	return out
+}
+
+// census counts targets.
+type census struct {
+	desired, current, ready, updated int
+	// Of those whose node can run a parser now:
+	missing    int // without a pod, or with one on its way out
+	outdated   int // with a pod of an older revision
+	starting   int // with a new pod that is not ready yet
+	notReady   int // with a pod of the wanted revision that has not been ready for long
+	waiting    []string
+	waitingFor string // why the first of them waits
+}
+
+func count(obj *v1alpha1.HyperliquidParser, s *seen) census {
+	c := census{desired: len(s.targets)}
+	pods := byName(s.pods)
+	for _, t := range s.targets {
+		able := t.Waits == ""
+		if !able {
+			c.waiting = append(c.waiting, t.Name)
+			c.waitingFor = cmp.Or(c.waitingFor, t.Waits)
+		}
+		pod := pods[podspec.PodName(obj.Name, t.Name)]
+		if pod == nil || pod.DeletionTimestamp != nil {
+			if able {
+				c.missing++
+			}
+			continue
+		}
+		p := planPod(pod)
+		c.current++
+		if p.Ready {
+			c.ready++
+		}
+		updated := p.Revision == s.revision.Hash
+		if updated {
+			c.updated++
+		}
+		switch {
+		case !able:
+		case !updated:
+			c.outdated++
+		case !p.Ready && s.now.Before(p.Created.Add(plan.Settle)):
+			c.starting++
+		case !p.Ready:
+			c.notReady++
+		}
+	}
+	return c
+}
+
+// badTargets are all targets with a bad verdict, worst first. A target that is Unknown because this leader is new, or because its
+// container has just restarted, keeps the verdict that the status has of the same pod until there is a new one.
+func badTargets(obj *v1alpha1.HyperliquidParser, s *seen, next plan.Result) []v1alpha1.TargetStatus {
+	before := make(map[string]v1alpha1.TargetStatus, len(obj.Status.Targets))
+	for _, t := range obj.Status.Targets {
+		before[t.Target] = t
+	}
+	pods := byName(s.pods)
+	var out []v1alpha1.TargetStatus
+	for _, t := range s.targets {
+		view, ok := s.views[t.Name]
+		if !ok {
+			continue
+		}
+		name := podspec.PodName(obj.Name, t.Name)
+		judgement := view.Judgement
+		restarts := int32(len(s.ledger.records[t.Name].Times))
+		switch {
+		case judgement.Verdict.Bad():
+			out = append(out, v1alpha1.TargetStatus{
+				Target:   t.Name,
+				Pod:      name,
+				Verdict:  string(judgement.Verdict),
+				Reason:   judgement.Reason,
+				Message:  message(judgement.Message, next.Waiting[t.Name]),
+				Since:    metav1.NewTime(judgement.Since.Truncate(time.Second)),
+				Restarts: restarts,
+			})
+		case judgement.Verdict == growth.Unknown:
+			if old, ok := before[t.Name]; ok && !pods[name].CreationTimestamp.After(old.Since.Time) {
+				old.Restarts = restarts
+				out = append(out, old)
+			}
+		}
+	}
+	slices.SortStableFunc(out, func(a, b v1alpha1.TargetStatus) int {
+		return cmp.Or(cmp.Compare(rank(a.Verdict), rank(b.Verdict)), a.Since.Compare(b.Since.Time), cmp.Compare(a.Target, b.Target))
+	})
+	return out
+}
+
+func rank(verdict string) int {
+	if i := slices.Index(growth.Verdicts(), growth.Verdict(verdict)); i >= 0 {
+		return i
+	}
+	return len(growth.Verdicts())
+}
+
+// maxMessage bounds a target's message, so that twenty of them and all else stay under 8 KB.
+const maxMessage = 160
+
+// message joins the figures with why nothing is done, of which the second is never cut.
+func message(figures, waiting string) string {
+	if waiting != "" {
+		waiting = "; " + waiting
+	}
+	if room := maxMessage - len(waiting); len(figures) > room {
+		figures = strings.ToValidUTF8(figures[:max(room-len("…"), 0)], "") + "…"
+	}
+	return figures + waiting
+}
+
+// lagOf is the worst target's lag, to the second; "" while no report has come.
+func lagOf(views map[string]poller.View) string {
+	var lag time.Duration
+	reported := false
+	for _, v := range views {
+		reported = reported || v.Window.Reports > 0
+		lag = max(lag, v.Window.Lag())
+	}
+	if !reported {
+		return ""
+	}
+	return lag.Round(time.Second).String()
+}
+
+// verdictsDiffer reports whether another set of targets is bad than the status has, or another verdict is on one.
+func verdictsDiffer(before v1alpha1.HyperliquidParserStatus, bad []v1alpha1.TargetStatus) bool {
+	if int(before.Bad) != len(bad) {
+		return true
+	}
+	return !slices.EqualFunc(before.Targets, bad[:min(len(bad), v1alpha1.MaxStatusTargets)], func(a, b v1alpha1.TargetStatus) bool {
+		return a.Target == b.Target && a.Verdict == b.Verdict
+	})
+}
+
+func conditions(status *v1alpha1.HyperliquidParserStatus, s *seen, c census, bad []v1alpha1.TargetStatus) {
+	set := func(kind string, value metav1.ConditionStatus, reason, text string) {
+		meta.SetStatusCondition(&status.Conditions, metav1.Condition{
+			Type: kind, Status: value, Reason: reason, Message: text,
+			ObservedGeneration: status.ObservedGeneration,
+			LastTransitionTime: metav1.NewTime(s.now.Truncate(time.Second)),
+		})
+	}
+	stalled, reconciling := s.problem, progress(s, c)
+	if stalled != nil {
+		set(v1alpha1.ConditionStalled, metav1.ConditionTrue, stalled.reason, stalled.message)
+		reconciling = ""
+	} else {
+		set(v1alpha1.ConditionStalled, metav1.ConditionFalse, v1alpha1.ReasonNotStalled, "")
+	}
+	ready, reason, text := readiness(s, c, reconciling, status.UpdateRevision)
+	set(v1alpha1.ConditionReady, ready, reason, text)
+	if reconciling != "" {
+		set(v1alpha1.ConditionReconciling, metav1.ConditionTrue, reconciling, text)
+	} else {
+		set(v1alpha1.ConditionReconciling, metav1.ConditionFalse, v1alpha1.ReasonUpToDate, "")
+	}
+
+	judged := s.known && len(s.targets) == 0 || anyJudged(s.views)
+	verdicts := func(kind, good, text string, counts ...growth.Verdict) {
+		worst := slices.DeleteFunc(slices.Clone(bad), func(t v1alpha1.TargetStatus) bool {
+			return !slices.Contains(counts, growth.Verdict(t.Verdict))
+		})
+		before := meta.FindStatusCondition(status.Conditions, kind)
+		switch {
+		case len(worst) > 0:
+			set(kind, metav1.ConditionFalse, worst[0].Verdict, worstMessage(worst))
+		case judged:
+			set(kind, metav1.ConditionTrue, good, text)
+		case before != nil && before.Status == metav1.ConditionTrue:
+			set(kind, before.Status, before.Reason, before.Message) // a new leader has no other opinion yet
+		default:
+			set(kind, metav1.ConditionUnknown, v1alpha1.ReasonNotYetJudged, "waiting for reports")
+		}
+	}
+	verdicts(v1alpha1.ConditionBuffersStable, v1alpha1.ReasonAllStable, "no buffer grows and no parser hangs",
+		growth.Growing, growth.Stuck)
+	verdicts(v1alpha1.ConditionDelivering, v1alpha1.ReasonAllDelivering, "every parser that runs delivers",
+		growth.Stuck, growth.NotRunning, growth.SinkDown, growth.Unreachable)
+}
+
+func anyJudged(views map[string]poller.View) bool {
+	for _, v := range views {
+		if v.Judgement.Verdict != growth.Unknown {
+			return true
+		}
+	}
+	return false
+}
+
+// progress is the reason for which the fleet is being changed; "" when it is not.
+func progress(s *seen, c census) string {
+	switch {
+	case c.missing > 0:
+		return v1alpha1.ReasonCreatingPods
+	case c.outdated > 0 && !s.paused:
+		return v1alpha1.ReasonReplacingPods
+	case c.starting > 0:
+		return v1alpha1.ReasonWaitingForPods
+	}
+	return ""
+}
+
+func readiness(s *seen, c census, reconciling, revision string) (metav1.ConditionStatus, string, string) {
+	text := fmt.Sprintf("%d of %d targets have a ready parser, %d are of revision %s", c.ready, c.desired, c.updated, revision)
+	if n := len(c.waiting); n > 0 {
+		text += fmt.Sprintf("; %s cannot take a new one now: %s (%s)", plural(n, "node"), first(c.waiting), c.waitingFor)
+	}
+	switch {
+	case s.problem != nil:
+		return metav1.ConditionFalse, s.problem.reason, s.problem.message
+	case c.desired == 0:
+		return metav1.ConditionTrue, v1alpha1.ReasonNoTargets, "no node matches spec.target.nodes.selector: label the nodes that hold data"
+	case reconciling != "":
+		return metav1.ConditionFalse, reconciling, text
+	case c.outdated > 0:
+		return metav1.ConditionFalse, v1alpha1.ReasonPaused, text + "; spec.paused holds the others back"
+	case c.notReady > 0:
+		return metav1.ConditionFalse, v1alpha1.ReasonPodsNotReady, text
+	}
+	return metav1.ConditionTrue, v1alpha1.ReasonAllReady, text
+}
+
+func worstMessage(worst []v1alpha1.TargetStatus) string {
+	text := worst[0].Target + ": " + worst[0].Message
+	if n := len(worst) - 1; n > 0 {
+		text += fmt.Sprintf(" (and %s more)", plural(n, "target"))
+	}
+	return text
+}
+
+// first names the first three.
+func first(names []string) string {
+	const show = 3
+	if len(names) <= show {
+		return strings.Join(names, ", ")
+	}
+	return fmt.Sprintf("%s and %d more", strings.Join(names[:show], ", "), len(names)-show)
+}
+
+func plural(n int, noun string) string {
+	if n == 1 {
+		return "1 " + noun
+	}
+	return fmt.Sprintf("%d %ss", n, noun)
+}

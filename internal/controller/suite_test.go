@@ -1,0 +1,258 @@
+package controller_test
+
+import (
+	"bytes"
+	"context"
+	"fmt"
+	"net"
+	"os"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	. "github.com/onsi/ginkgo/v2"
+	. "github.com/onsi/gomega"
+	"github.com/prometheus/client_golang/prometheus"
+	corev1 "k8s.io/api/core/v1"
+	rbacv1 "k8s.io/api/rbac/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/apimachinery/pkg/runtime/serializer"
+	clientgoscheme "k8s.io/client-go/kubernetes/scheme"
+	"k8s.io/client-go/rest"
+	"k8s.io/klog/v2"
+	"k8s.io/utils/clock"
+	"k8s.io/utils/ptr"
+	ctrl "sigs.k8s.io/controller-runtime"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+	"sigs.k8s.io/controller-runtime/pkg/controller"
+	"sigs.k8s.io/controller-runtime/pkg/envtest"
+	"sigs.k8s.io/controller-runtime/pkg/log/zap"
+	metricsserver "sigs.k8s.io/controller-runtime/pkg/metrics/server"
+	"sigs.k8s.io/yaml"
+
+	"github.com/hlparser/hyperliquid-parser-operator/api/v1alpha1"
+	fleet "github.com/hlparser/hyperliquid-parser-operator/internal/controller"
+)
+
+const (
+	operatorNamespace = "hlparser-system"
+	operatorUser      = "system:serviceaccount:" + operatorNamespace + ":controller-manager"
+	parserImage       = "registry.example/hlparser:v1"
+
+	// soon bounds what needs no report: some API calls on a busy machine.
+	soon = 15 * time.Second
+	// judged bounds what needs a verdict: six or more reports, one a second.
+	judged = 30 * time.Second
+	// while is how long something must go on not happening.
+	while = 3 * time.Second
+	tick  = 100 * time.Millisecond
+)
+
+// Shared by all specs: one control plane, an administrator's client, and what the operator logs.
+var (
+	k8s          client.Client
+	adminREST    *rest.Config
+	operator     *rest.Config
+	scheme       = runtime.NewScheme()
+	clientCodecs = serializer.NewCodecFactory(scheme)
+	logs         = &logBuffer{}
+	reportPort   int
+)
+
+func TestController(t *testing.T) {
+	if os.Getenv("KUBEBUILDER_ASSETS") == "" {
+		t.Fatal("KUBEBUILDER_ASSETS is not set: run make test, which finds or builds kube-apiserver and etcd")
+	}
+	RegisterFailHandler(Fail)
+	RunSpecs(t, "controller")
+}
+
+var _ = BeforeSuite(func(ctx SpecContext) {
+	log := zap.New(zap.UseDevMode(true), zap.WriteTo(logs))
+	ctrl.SetLogger(log)
+	klog.SetLogger(log)
+	SetDefaultEventuallyTimeout(soon)
+	SetDefaultEventuallyPollingInterval(tick)
+	SetDefaultConsistentlyDuration(while)
+	SetDefaultConsistentlyPollingInterval(tick)
+	EnforceDefaultTimeoutsWhenUsingContexts()
+
+	Expect(clientgoscheme.AddToScheme(scheme)).To(Succeed())
+	Expect(v1alpha1.AddToScheme(scheme)).To(Succeed())
+
+	env := &envtest.Environment{CRDDirectoryPaths: []string{"../../config/crd/bases"}, ErrorIfCRDPathMissing: true}
+	config, err := env.Start()
+	Expect(err).NotTo(HaveOccurred())
+	DeferCleanup(env.Stop)
+	adminREST = rest.CopyConfig(config)
+	adminREST.QPS = -1
+	k8s, err = client.New(adminREST, client.Options{Scheme: scheme})
+	Expect(err).NotTo(HaveOccurred())
+
+	// The operator runs as its service account, with the generated role and nothing else.
+	user, err := env.AddUser(envtest.User{Name: operatorUser, Groups: []string{
+		"system:serviceaccounts", "system:serviceaccounts:" + operatorNamespace, "system:authenticated",
+	}}, config)
+	Expect(err).NotTo(HaveOccurred())
+	operator = user.Config()
+	operator.QPS, operator.Burst = 200, 400
+	Expect(k8s.Create(ctx, &corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: operatorNamespace}})).To(Succeed())
+	grantGeneratedRoles(ctx)
+
+	// One port on many loopback addresses stands for port 9464 on many pods' addresses; another process may have 9464.
+	listener, err := net.Listen("tcp", "127.0.0.1:0")
+	Expect(err).NotTo(HaveOccurred())
+	reportPort = listener.Addr().(*net.TCPAddr).Port
+	Expect(listener.Close()).To(Succeed())
+})
+
+func grantGeneratedRoles(ctx context.Context) {
+	GinkgoHelper()
+	subject := []rbacv1.Subject{{Kind: "ServiceAccount", Name: "controller-manager", Namespace: operatorNamespace}}
+	var role rbacv1.ClusterRole
+	readYAML("../../config/rbac/role.yaml", &role)
+	Expect(k8s.Create(ctx, &role)).To(Succeed())
+	Expect(k8s.Create(ctx, &rbacv1.ClusterRoleBinding{
+		ObjectMeta: metav1.ObjectMeta{Name: role.Name},
+		Subjects:   subject,
+		RoleRef:    rbacv1.RoleRef{APIGroup: rbacv1.GroupName, Kind: "ClusterRole", Name: role.Name},
+	})).To(Succeed())
+	var lease rbacv1.Role
+	readYAML("../../config/rbac/leader_election_role.yaml", &lease)
+	lease.Namespace = operatorNamespace
+	Expect(k8s.Create(ctx, &lease)).To(Succeed())
+	Expect(k8s.Create(ctx, &rbacv1.RoleBinding{
+		ObjectMeta: metav1.ObjectMeta{Name: lease.Name, Namespace: operatorNamespace},
+		Subjects:   subject,
+		RoleRef:    rbacv1.RoleRef{APIGroup: rbacv1.GroupName, Kind: "Role", Name: lease.Name},
+	})).To(Succeed())
+}
+
+func readYAML(path string, into any) {
+	GinkgoHelper()
+	data, err := os.ReadFile(path)
+	Expect(err).NotTo(HaveOccurred())
+	Expect(yaml.UnmarshalStrict(data, into)).To(Succeed())
+}
+
+// logBuffer keeps what the managers of a spec log.
+type logBuffer struct {
+	mu  sync.Mutex
+	buf bytes.Buffer
+}
+
+func (b *logBuffer) Write(p []byte) (int, error) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.buf.Write(p)
+}
+
+func (b *logBuffer) take() string {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	defer b.buf.Reset()
+	return b.buf.String()
+}
+
+var _ = BeforeEach(func() { logs.take() })
+
+var _ = JustAfterEach(func() {
+	text := logs.take()
+	if CurrentSpecReport().Failed() {
+		AddReportEntry("log", text, ReportEntryVisibilityFailureOrVerbose)
+	}
+	// What RBAC refuses reads "… is forbidden: User …"; a quota's refusal, which a spec provokes, names no user.
+	Expect(text).NotTo(ContainSubstring("forbidden: User"), "the generated role must be enough")
+	Expect(text).NotTo(ContainSubstring("panic"))
+})
+
+// movedClock is the real clock, moved forward by hand where minutes matter.
+type movedClock struct {
+	clock.RealClock
+	by atomic.Int64
+}
+
+func (c *movedClock) Now() time.Time                  { return time.Now().Add(time.Duration(c.by.Load())) }
+func (c *movedClock) Since(t time.Time) time.Duration { return c.Now().Sub(t) }
+func (c *movedClock) move(d time.Duration)            { c.by.Add(int64(d)) }
+
+// runOptions say how a manager of a spec differs from the usual.
+type runOptions struct {
+	clock *movedClock
+	wrap  func(client.Client) client.Client // around the manager's client
+	rest  func(*rest.Config)
+	lead  bool // take part in leader election
+}
+
+// running is a manager.
+type running struct {
+	stop    func()
+	elected <-chan struct{}
+}
+
+// run starts an operator, which ends with the spec at the latest.
+func run(o runOptions) running {
+	GinkgoHelper()
+	config := rest.CopyConfig(operator)
+	if o.rest != nil {
+		o.rest(config)
+	}
+	if o.clock == nil {
+		o.clock = &movedClock{}
+	}
+	options, err := fleet.ManagerOptions(scheme)
+	Expect(err).NotTo(HaveOccurred())
+	options.Metrics = metricsserver.Options{BindAddress: "0"}
+	options.GracefulShutdownTimeout = ptr.To(5 * time.Second)
+	if o.lead {
+		options.LeaderElection, options.LeaderElectionID, options.LeaderElectionNamespace = true, "test", operatorNamespace
+		options.LeaseDuration, options.RenewDeadline, options.RetryPeriod = ptr.To(4*time.Second), ptr.To(3*time.Second), ptr.To(500*time.Millisecond)
+		options.LeaderElectionReleaseOnCancel = true
+	}
+	if o.wrap != nil {
+		options.NewClient = func(config *rest.Config, options client.Options) (client.Client, error) {
+			c, err := client.New(config, options)
+			if err != nil {
+				return nil, err
+			}
+			return o.wrap(c), nil
+		}
+	}
+	mgr, err := ctrl.NewManager(config, options)
+	Expect(err).NotTo(HaveOccurred())
+	Expect(fleet.Add(mgr, fleet.Options{
+		Bounds: fleet.Bounds{
+			DataPaths: []string{"/home/hluser"}, StateRoot: "/var/lib/hlparser", OutputRoot: "/var/lib/hlparser-out",
+			Images: []string{fleet.Repository(parserImage)},
+		},
+		ParserImage: parserImage,
+		ReportPort:  reportPort,
+		PollWorkers: 8,
+		Clock:       o.clock,
+		Registry:    prometheus.NewRegistry(),
+		Controller:  controller.Options{SkipNameValidation: ptr.To(true)},
+	})).To(Succeed())
+	ctx, cancel := context.WithCancel(context.Background())
+	done := make(chan error, 1)
+	go func() {
+		defer GinkgoRecover()
+		done <- mgr.Start(ctx)
+	}()
+	var once sync.Once
+	stop := func() {
+		once.Do(func() {
+			cancel()
+			var err error
+			Eventually(done).WithTimeout(soon).Should(Receive(&err))
+			// A leader that is stopped says so; that is no failure.
+			if err != nil && !strings.Contains(err.Error(), "leader election lost") {
+				Fail(fmt.Sprintf("the manager ended with: %v", err))
+			}
+		})
+	}
+	DeferCleanup(stop)
+	return running{stop: stop, elected: mgr.Elected()}
+}

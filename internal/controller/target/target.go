@@ -1,0 +1,135 @@
+// Package target says which nodes must have a parser, and which of them can take a new pod now.
+//
+// It is pure: it looks at nodes it is given. It must never list anything, and never decide what happens to a pod; that is the
+// plan's. Eligibility is component-helpers', not a copy of the scheduler's rules.
+package target
+
+import (
+	"cmp"
+	"fmt"
+	"slices"
+
+	"github.com/go-logr/logr"
+	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/labels"
+	schedulinghelpers "k8s.io/component-helpers/scheduling/corev1"
+	"k8s.io/component-helpers/scheduling/corev1/nodeaffinity"
+)
+
+// Reasons for which a target's node takes no new pod now.
+const (
+	// NotReady: the node is lost, or has never been ready.
+	NotReady = "NodeNotReady"
+	// Cordoned: somebody wants no new pods there.
+	Cordoned = "NodeCordoned"
+	// Tainted: the node has a taint that parsers do not tolerate.
+	Tainted = "NodeTainted"
+)
+
+// Target is one node that must have a parser.
+type Target struct {
+	// Name of the node.
+	Name string
+	// Waits is why a new pod must wait: NotReady, Cordoned or Tainted; "" when the node can take one now. A pod that exists is
+	// kept in all three cases.
+	Waits string
+}
+
+// Nodes selects nodes.
+type Nodes struct {
+	selector    labels.Selector
+	affinity    nodeaffinity.RequiredNodeAffinity
+	tolerations []corev1.Toleration
+}
+
+// NewNodes returns a selection of the nodes that match the selector and the required node affinity of pods, whose tolerations
+// say which taints do not matter. It fails on a selector with an operator that does not exist.
+func NewNodes(selector metav1.LabelSelector, affinity *corev1.Affinity, tolerations []corev1.Toleration) (Nodes, error) {
+	s, err := metav1.LabelSelectorAsSelector(&selector)
+	if err != nil {
+		return Nodes{}, fmt.Errorf("reading target.nodes.selector: %w", err)
+	}
+	n := Nodes{selector: s, affinity: nodeaffinity.NewRequiredNodeAffinity(nil, affinity), tolerations: tolerations}
+	// The affinity is parsed when it is first used; an error in it must not look like a node that does not match.
+	if _, err := n.affinity.Match(&corev1.Node{}); err != nil {
+		return Nodes{}, fmt.Errorf("reading affinity.nodeAffinity: %w", err)
+	}
+	return n, nil
+}
+
+// Selects reports whether the node must have a parser.
+func (n Nodes) Selects(node *corev1.Node) bool {
+	if !n.selector.Matches(labels.Set(node.Labels)) {
+		return false
+	}
+	match, err := n.affinity.Match(node)
+	return err == nil && match
+}
+
+// Targets returns the targets among the nodes, by name.
+func (n Nodes) Targets(nodes []corev1.Node) []Target {
+	var out []Target
+	for i := range nodes {
+		if n.Selects(&nodes[i]) {
+			out = append(out, Target{Name: nodes[i].Name, Waits: n.waits(&nodes[i])})
+		}
+	}
+	slices.SortFunc(out, func(a, b Target) int { return cmp.Compare(a.Name, b.Name) })
+	return out
+}
+
+func (n Nodes) waits(node *corev1.Node) string {
+	if !Ready(node) {
+		return NotReady
+	}
+	if node.Spec.Unschedulable {
+		return Cordoned
+	}
+	_, untolerated := schedulinghelpers.FindMatchingUntoleratedTaint(logr.Discard(), node.Spec.Taints, n.tolerations, repels, true)
+	if untolerated {
+		return Tainted
+	}
+	return ""
+}
+
+// repels leaves out taints that only make a node less liked.
+func repels(t *corev1.Taint) bool {
+	return t.Effect == corev1.TaintEffectNoSchedule || t.Effect == corev1.TaintEffectNoExecute
+}
+
+// Ready reports whether the node says that it is ready. One that says nothing is not.
+func Ready(node *corev1.Node) bool {
+	for _, c := range node.Status.Conditions {
+		if c.Type == corev1.NodeReady {
+			return c.Status == corev1.ConditionTrue
+		}
+	}
+	return false
+}
+
+// Changed reports whether an update of a node can change any target. Heartbeats, images and capacity cannot.
+func Changed(before, after *corev1.Node) bool {
+	return !labels.Equals(before.Labels, after.Labels) ||
+		before.Spec.Unschedulable != after.Spec.Unschedulable ||
+		Ready(before) != Ready(after) ||
+		!slices.EqualFunc(before.Spec.Taints, after.Spec.Taints, func(a, b corev1.Taint) bool {
+			return a.MatchTaint(&b) && a.Value == b.Value
+		})
+}
+
+// Tolerations returns those of a parser pod: a DaemonSet's, for the same reason, which is that a parser belongs to its node and
+// gains nothing by being evicted from it; and those that the object adds.
+func Tolerations(added []corev1.Toleration) []corev1.Toleration {
+	daemon := func(key string, effect corev1.TaintEffect) corev1.Toleration {
+		return corev1.Toleration{Key: key, Operator: corev1.TolerationOpExists, Effect: effect}
+	}
+	return append([]corev1.Toleration{
+		daemon(corev1.TaintNodeNotReady, corev1.TaintEffectNoExecute),
+		daemon(corev1.TaintNodeUnreachable, corev1.TaintEffectNoExecute),
+		daemon(corev1.TaintNodeDiskPressure, corev1.TaintEffectNoSchedule),
+		daemon(corev1.TaintNodeMemoryPressure, corev1.TaintEffectNoSchedule),
+		daemon(corev1.TaintNodePIDPressure, corev1.TaintEffectNoSchedule),
+		daemon(corev1.TaintNodeUnschedulable, corev1.TaintEffectNoSchedule),
+	}, added...)
+}

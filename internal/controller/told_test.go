@@ -1,0 +1,236 @@
+package controller
+
+import (
+	"encoding/json"
+	"fmt"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/client-go/tools/events"
+	testingclock "k8s.io/utils/clock/testing"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+
+	"github.com/hlparser/hyperliquid-parser-operator/api/v1alpha1"
+	"github.com/hlparser/hyperliquid-parser-operator/internal/controller/growth"
+	"github.com/hlparser/hyperliquid-parser-operator/internal/controller/plan"
+	"github.com/hlparser/hyperliquid-parser-operator/internal/controller/podspec"
+	"github.com/hlparser/hyperliquid-parser-operator/internal/controller/poller"
+	"github.com/hlparser/hyperliquid-parser-operator/internal/controller/target"
+)
+
+var noon = time.Date(2026, 5, 1, 12, 0, 0, 0, time.UTC)
+
+// scene is a fleet that was seen: n targets with a pod a day old, all Healthy.
+func scene(n int) (*v1alpha1.HyperliquidParser, *seen) {
+	obj := &v1alpha1.HyperliquidParser{
+		ObjectMeta: metav1.ObjectMeta{Namespace: "ns", Name: "mainnet"},
+		Spec:       v1alpha1.HyperliquidParserSpec{Target: v1alpha1.Target{Nodes: &v1alpha1.NodeTarget{}}},
+	}
+	s := &seen{now: noon, known: true, views: map[string]poller.View{}, revision: podspec.Revision{Hash: "new"}}
+	for i := range n {
+		name := nodeName(i)
+		s.targets = append(s.targets, target.Target{Name: name})
+		pod := corev1.Pod{ObjectMeta: metav1.ObjectMeta{
+			Name: podspec.PodName("mainnet", name), CreationTimestamp: metav1.NewTime(noon.Add(-24 * time.Hour)),
+			Labels: map[string]string{v1alpha1.LabelRevision: "new"},
+		}}
+		pod.Status.Conditions = []corev1.PodCondition{{Type: corev1.PodReady, Status: corev1.ConditionTrue}}
+		s.pods = append(s.pods, pod)
+		s.judge(i, growth.Healthy)
+	}
+	return obj, s
+}
+
+func nodeName(i int) string { return fmt.Sprintf("node-%04d", i) }
+
+func (s *seen) judge(i int, v growth.Verdict) {
+	s.views[s.targets[i].Name] = poller.View{
+		Judgement: growth.Judgement{Verdict: v, Reason: "Fills", Message: "figures", Since: noon},
+		Window:    growth.Window{Reports: 10},
+	}
+}
+
+// teller is an Events whose events are kept.
+func teller() (*Events, *testingclock.FakePassiveClock, func() []string) {
+	recorder := events.NewFakeRecorder(1000)
+	clock := testingclock.NewFakePassiveClock(noon)
+	return NewEvents(recorder, clock), clock, func() []string {
+		var out []string
+		for len(recorder.Events) > 0 {
+			out = append(out, <-recorder.Events)
+		}
+		return out
+	}
+}
+
+func TestAFaultIsToldOnceAndItsEndOnce(t *testing.T) {
+	e, _, told := teller()
+	obj, s := scene(3)
+	s.judge(1, growth.Stuck)
+	for range 3 {
+		e.judgements(obj, s)
+	}
+	s.judge(1, growth.Unknown) // its pod was replaced
+	e.judgements(obj, s)
+	s.judge(1, growth.Healthy)
+	e.judgements(obj, s)
+	e.judgements(obj, s)
+	want := []string{"Warning Stuck node-0001 is Stuck: figures", "Normal Recovered node-0001 is Healthy: figures"}
+	if got := told(); !slices.Equal(got, want) {
+		t.Errorf("told %q, want %q", got, want)
+	}
+}
+
+func TestAHealthyFleetIsNotToldOf(t *testing.T) {
+	e, _, told := teller()
+	obj, s := scene(3)
+	s.judge(0, growth.Unknown)
+	e.judgements(obj, s)
+	s.judge(0, growth.Healthy)
+	e.judgements(obj, s)
+	if got := told(); len(got) > 0 {
+		t.Errorf("told %q", got)
+	}
+}
+
+func TestAFleetWithOneDeadSinkIsOneEvent(t *testing.T) {
+	e, _, told := teller()
+	obj, s := scene(2000)
+	for i := range s.targets {
+		s.judge(i, growth.SinkDown)
+	}
+	e.judgements(obj, s)
+	want := []string{"Warning SinkDown 2000 targets are SinkDown: node-0000, node-0001, node-0002 and 1997 more; node-0000: figures"}
+	if got := told(); !slices.Equal(got, want) {
+		t.Errorf("told %q", got)
+	}
+}
+
+func TestEventsOverTheBoundAreToldTogetherWhenTheMinuteEnds(t *testing.T) {
+	e, clock, told := teller()
+	obj, s := scene(20)
+	for i := range 10 {
+		s.judge(i, growth.SinkDown)
+		e.judgements(obj, s)
+	}
+	s.judge(0, growth.Stuck)
+	e.judgements(obj, s)
+	if got := told(); len(got) != eventsPerMinute {
+		t.Errorf("told %d events within a minute", len(got))
+	}
+	due := e.due(client.ObjectKeyFromObject(obj))
+	if want := noon.Add(time.Minute); !due.Equal(want) {
+		t.Errorf("the rest is due at %s, want %s", due, want)
+	}
+	clock.SetTime(due)
+	e.judgements(obj, s)
+	want := []string{"Normal MoreEvents events not told one by one in the last minute: 4 × SinkDown, 1 × Stuck"}
+	if got := told(); !slices.Equal(got, want) {
+		t.Errorf("told %q, want %q", got, want)
+	}
+	if due := e.due(client.ObjectKeyFromObject(obj)); !due.IsZero() {
+		t.Errorf("something is due at %s still", due)
+	}
+}
+
+func TestANewLeaderKeepsABadVerdictOfTheSamePodUntilItHasItsOwn(t *testing.T) {
+	obj, s := scene(2)
+	r := &Reconciler{}
+	s.judge(0, growth.SinkDown)
+	obj.Status = r.status(obj, s, plan.Result{})
+	before := obj.Status
+
+	s.now = noon.Add(time.Hour)
+	s.judge(0, growth.Unknown)
+	s.judge(1, growth.Unknown)
+	if got := r.status(obj, s, plan.Result{}); fmt.Sprint(got) != fmt.Sprint(before) {
+		t.Errorf("while nothing is known\n got %+v\nwant %+v", got, before)
+	}
+	s.judge(1, growth.Healthy)
+	if got := r.status(obj, s, plan.Result{}); fmt.Sprint(got) != fmt.Sprint(before) {
+		t.Errorf("when another target is known\n got %+v\nwant %+v", got, before)
+	}
+	s.pods[0].CreationTimestamp = metav1.NewTime(noon.Add(time.Minute))
+	if got := r.status(obj, s, plan.Result{}); got.Bad != 0 {
+		t.Errorf("a new pod has the verdict of the old one: %+v", got.Targets)
+	}
+}
+
+func TestTheStatusOfALargeFleetStaysSmall(t *testing.T) {
+	obj, s := scene(5000)
+	for i := range s.targets {
+		s.judge(i, growth.SinkDown)
+		view := s.views[s.targets[i].Name]
+		view.Judgement.Message = strings.Repeat("x", 300)
+		s.views[s.targets[i].Name] = view
+	}
+	status := (&Reconciler{}).status(obj, s, plan.Result{Waiting: map[string]string{"node-0000": "paused: no restart"}})
+	text, err := json.Marshal(status)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if len(text) > 8000 {
+		t.Errorf("the status has %d bytes", len(text))
+	}
+	if got := status.Targets[0].Message; !strings.HasSuffix(got, "x…; paused: no restart") {
+		t.Errorf("the message reads %q", got)
+	}
+	if len(status.Targets) != v1alpha1.MaxStatusTargets || status.Bad != 5000 {
+		t.Errorf("%d targets shown, %d bad", len(status.Targets), status.Bad)
+	}
+}
+
+func TestFiguresThatMoveDoNotMoveTheStatus(t *testing.T) {
+	obj, s := scene(3)
+	r := &Reconciler{}
+	s.judge(1, growth.Unreachable)
+	obj.Status = r.status(obj, s, plan.Result{})
+	for i := range 10 {
+		s.now = s.now.Add(time.Minute)
+		for name, view := range s.views {
+			view.Window.Samples = []growth.Sample{{Streams: []growth.StreamSample{{Lag: time.Duration(i) * time.Second}}}}
+			s.views[name] = view
+		}
+		if got := r.status(obj, s, plan.Result{}); fmt.Sprint(got) != fmt.Sprint(obj.Status) {
+			t.Fatalf("after %d minutes\n got %+v\nwant %+v", i+1, got, obj.Status)
+		}
+	}
+}
+
+func TestRepository(t *testing.T) {
+	for image, want := range map[string]string{
+		"demo":                                  "demo",
+		"demo:v1":                               "demo",
+		"registry.example:5000/a/b":             "registry.example:5000/a/b",
+		"registry.example:5000/a/b:v1":          "registry.example:5000/a/b",
+		"registry.example/a@sha256:0123":        "registry.example/a",
+		"registry.example/a:v1@sha256:01234567": "registry.example/a",
+	} {
+		if got := Repository(image); got != want {
+			t.Errorf("%s: got %s, want %s", image, got, want)
+		}
+	}
+}
+
+func TestBelow(t *testing.T) {
+	for name, test := range map[string]struct {
+		root string
+		want bool
+	}{
+		"/data":        {"/data", true},
+		"/data/":       {"/data", true},
+		"/data/hl":     {"/data/", true},
+		"/database":    {"/data", false},
+		"/data/../etc": {"/data", false},
+		"/dat":         {"/data", false},
+		"/anything":    {"/", true},
+	} {
+		if got := below(name, test.root); got != test.want {
+			t.Errorf("%s below %s: got %v", name, test.root, got)
+		}
+	}
+}
