@@ -60,10 +60,10 @@ test: vet ## Run all tests; the first time, kube-apiserver is built for them whe
 
 .PHONY: demo
 demo: ## Run a fleet on this machine, without Docker or root; KEEP=1 leaves it running.
-	$(GO_BUILD) -o bin/manager ./cmd/manager
-	$(GO_BUILD) -tags faultinject -o bin/hlparser ./cmd/hlparser
+	$(GO_BUILD) -o bin/demo/ ./cmd/manager ./hack/demo
+	$(GO_BUILD) -tags faultinject -o bin/demo/ ./cmd/hlparser
 	assets=$$($(CONTROLPLANE) --with kube-controller-manager); \
-	KUBEBUILDER_ASSETS="$$assets" go run ./hack/demo $(if $(KEEP),--keep)
+	KUBEBUILDER_ASSETS="$$assets" bin/demo/demo $(if $(KEEP),--keep)
 
 ##@ Build
 

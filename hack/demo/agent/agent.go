@@ -1,0 +1,210 @@
+// Package agent stands in for scheduler and kubelets in the demo and in tests
+// of a whole fleet. It is not part of the operator.
+//
+// It registers Node objects and, for each pod that wants one of them, binds the
+// pod, runs its container's command as an ordinary process, probes it, writes
+// the pod's status, restarts it with backoff, and honours deletion with its
+// grace period. What a real node does with namespaces and cgroups, which need
+// root, it replaces so:
+//
+//   - mounts: a volume is a directory below the node's own; the container's
+//     paths to it are rewritten in the command, the environment and the files of
+//     mounted ConfigMaps (paths.go). Read-only mounts and subPaths are kept to
+//     by nobody.
+//   - network: a pod has an address of its own in 127.0.0.0/8.
+//   - resources: limits are not enforced, users not changed, images not pulled:
+//     the command's base name says which local program to run.
+//
+// It supports pods of one container and no init container, which is what the
+// operator makes. A pod that needs more stays in ContainerCreating and says why.
+package agent
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	"maps"
+	"os"
+	"path/filepath"
+	"slices"
+	"sync"
+	"time"
+
+	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/api/resource"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/types"
+	"k8s.io/client-go/informers"
+	"k8s.io/client-go/kubernetes"
+	"k8s.io/client-go/tools/cache"
+
+	"github.com/hlparser/hyperliquid-parser-operator/hack/demo/child"
+)
+
+// Options of an Agent.
+type Options struct {
+	// Client must be allowed to create nodes, bind pods and write their status.
+	Client kubernetes.Interface
+	// Nodes to stand in for.
+	Nodes []string
+	// Labels that each Node object gets.
+	Labels map[string]string
+	// Dir holds everything of the nodes: their disks, the pods' files and logs.
+	Dir string
+	// Programs maps the base name of a container's command to a local program.
+	Programs map[string]string
+	Children *child.Group
+	Log      *slog.Logger
+}
+
+// Agent runs the nodes.
+type Agent struct {
+	opts      Options
+	addresses *addresses
+
+	mu      sync.Mutex
+	workers map[types.UID]*worker
+	running sync.WaitGroup
+}
+
+// New makes an Agent. Register its nodes, then Run it.
+func New(o Options) *Agent {
+	return &Agent{opts: o, addresses: newAddresses(), workers: map[types.UID]*worker{}}
+}
+
+// HostPath is where a path of a node's disk really is.
+func (a *Agent) HostPath(node, path string) string {
+	return filepath.Join(a.opts.Dir, node, "disk", filepath.FromSlash(path))
+}
+
+// LogDir is where the logs of a node's containers are.
+func (a *Agent) LogDir(node string) string {
+	return filepath.Join(a.opts.Dir, node, "logs")
+}
+
+// Register creates the Node objects, ready from the start.
+func (a *Agent) Register(ctx context.Context) error {
+	for i, node := range a.opts.Nodes {
+		if err := a.register(ctx, node, i); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// Run serves the nodes' pods until ctx ends. Then it kills what still runs,
+// without telling the API.
+func (a *Agent) Run(ctx context.Context) error {
+	factory := informers.NewSharedInformerFactory(a.opts.Client, 0)
+	_, err := factory.Core().V1().Pods().Informer().AddEventHandler(cache.ResourceEventHandlerFuncs{
+		AddFunc:    func(obj any) { a.seen(ctx, obj.(*corev1.Pod)) },
+		UpdateFunc: func(_, obj any) { a.seen(ctx, obj.(*corev1.Pod)) },
+		DeleteFunc: func(obj any) {
+			if tombstone, ok := obj.(cache.DeletedFinalStateUnknown); ok {
+				obj = tombstone.Obj
+			}
+			a.gone(obj.(*corev1.Pod))
+		},
+	})
+	if err != nil {
+		return fmt.Errorf("watch pods: %w", err)
+	}
+	factory.StartWithContext(ctx)
+	<-ctx.Done()
+	factory.Shutdown()
+	a.running.Wait()
+	return nil
+}
+
+func (a *Agent) register(ctx context.Context, name string, index int) error {
+	for _, dir := range []string{a.HostPath(name, "/"), a.LogDir(name)} {
+		if err := os.MkdirAll(dir, 0o755); err != nil {
+			return fmt.Errorf("make the directories of node %s: %w", name, err)
+		}
+	}
+	labels := map[string]string{corev1.LabelHostname: name, corev1.LabelOSStable: "linux"}
+	maps.Copy(labels, a.opts.Labels)
+	nodes := a.opts.Client.CoreV1().Nodes()
+	node := &corev1.Node{ObjectMeta: metav1.ObjectMeta{Name: name, Labels: labels}}
+	node, err := nodes.Create(ctx, node, metav1.CreateOptions{})
+	if err != nil {
+		return fmt.Errorf("register node %s: %w", name, err)
+	}
+	now := metav1.Now()
+	node.Status = corev1.NodeStatus{
+		Conditions: []corev1.NodeCondition{{
+			Type: corev1.NodeReady, Status: corev1.ConditionTrue, Reason: "AgentReady",
+			Message: "the demo's agent runs", LastHeartbeatTime: now, LastTransitionTime: now,
+		}},
+		Addresses: []corev1.NodeAddress{
+			{Type: corev1.NodeInternalIP, Address: a.addresses.node(index)},
+			{Type: corev1.NodeHostName, Address: name},
+		},
+		Capacity:    capacity(),
+		Allocatable: capacity(),
+		NodeInfo:    corev1.NodeSystemInfo{OperatingSystem: "linux", KubeletVersion: "v0.0.0-demo-agent"},
+	}
+	if _, err := nodes.UpdateStatus(ctx, node, metav1.UpdateOptions{}); err != nil {
+		return fmt.Errorf("report node %s as ready: %w", name, err)
+	}
+	return nil
+}
+
+func capacity() corev1.ResourceList {
+	return corev1.ResourceList{
+		corev1.ResourceCPU:    resource.MustParse("16"),
+		corev1.ResourceMemory: resource.MustParse("64Gi"),
+		corev1.ResourcePods:   resource.MustParse("110"),
+	}
+}
+
+// seen hands a pod's newest state to its worker, or starts one.
+func (a *Agent) seen(ctx context.Context, pod *corev1.Pod) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if w, ok := a.workers[pod.UID]; ok {
+		w.update(pod)
+		return
+	}
+	node := nodeOf(pod)
+	index := slices.Index(a.opts.Nodes, node)
+	if index < 0 {
+		return
+	}
+	w := newWorker(a, pod, node, index)
+	a.workers[pod.UID] = w
+	a.running.Go(func() { w.run(ctx) })
+}
+
+func (a *Agent) gone(pod *corev1.Pod) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if w, ok := a.workers[pod.UID]; ok {
+		close(w.gone)
+		delete(a.workers, pod.UID)
+	}
+}
+
+// nodeOf is the node that the pod is bound to, or the one that it asks for:
+// required node affinity by name, as DaemonSets and this operator pin pods.
+func nodeOf(pod *corev1.Pod) string {
+	if pod.Spec.NodeName != "" {
+		return pod.Spec.NodeName
+	}
+	if pod.Spec.Affinity == nil || pod.Spec.Affinity.NodeAffinity == nil ||
+		pod.Spec.Affinity.NodeAffinity.RequiredDuringSchedulingIgnoredDuringExecution == nil {
+		return ""
+	}
+	required := pod.Spec.Affinity.NodeAffinity.RequiredDuringSchedulingIgnoredDuringExecution
+	for _, term := range required.NodeSelectorTerms {
+		for _, field := range term.MatchFields {
+			if field.Key == metav1.ObjectNameField && field.Operator == corev1.NodeSelectorOpIn && len(field.Values) == 1 {
+				return field.Values[0]
+			}
+		}
+	}
+	return ""
+}
+
+// apiLimit bounds one request, so that a worker cannot hang on it.
+const apiLimit = 10 * time.Second

@@ -1,0 +1,237 @@
+package agent
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"path"
+	"path/filepath"
+	"regexp"
+	"strconv"
+	"strings"
+
+	corev1 "k8s.io/api/core/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+)
+
+// command prepares what a pod's container runs: it makes the volumes and turns
+// the container's view of the world into this machine's.
+func (w *worker) command(ctx context.Context, pod *corev1.Pod) (*exec.Cmd, error) {
+	if len(pod.Spec.Containers) != 1 || len(pod.Spec.InitContainers) > 0 {
+		return nil, errors.New("the demo's agent runs pods of exactly one container")
+	}
+	c := &pod.Spec.Containers[0]
+	if len(c.Command) == 0 {
+		return nil, errors.New("the demo's agent pulls no image: the container must name its command")
+	}
+	program, ok := w.agent.opts.Programs[path.Base(c.Command[0])]
+	if !ok {
+		return nil, fmt.Errorf("the demo's agent has no program %q", path.Base(c.Command[0]))
+	}
+	mounted, err := w.volumes(ctx, pod)
+	if err != nil {
+		return nil, err
+	}
+	values, err := environment(pod, c, w.ip)
+	if err != nil {
+		return nil, err
+	}
+	cmd := exec.Command(program)
+	for _, arg := range append(c.Command[1:len(c.Command):len(c.Command)], c.Args...) {
+		cmd.Args = append(cmd.Args, mounted.rewrite(expand(arg, values)))
+	}
+	cmd.Env = []string{}
+	for _, e := range c.Env {
+		cmd.Env = append(cmd.Env, e.Name+"="+mounted.rewrite(values[e.Name]))
+	}
+	cmd.Dir = w.dir
+	return cmd, nil
+}
+
+// volumes makes the pod's volumes and says where the container's mounts are.
+func (w *worker) volumes(ctx context.Context, pod *corev1.Pod) (mounts, error) {
+	dirs := map[string]string{}
+	var list []mount
+	for _, v := range pod.Spec.Volumes {
+		dir := filepath.Join(w.dir, "volumes", v.Name)
+		switch {
+		case v.HostPath != nil:
+			dir = w.agent.HostPath(w.node, v.HostPath.Path)
+			if err := checkHostPath(v.HostPath, dir); err != nil {
+				return nil, err
+			}
+		case v.EmptyDir != nil, v.ConfigMap != nil:
+			if err := os.MkdirAll(dir, 0o755); err != nil {
+				return nil, fmt.Errorf("make volume %s: %w", v.Name, err)
+			}
+		default:
+			return nil, fmt.Errorf("volume %s: the demo's agent knows hostPath, configMap and emptyDir", v.Name)
+		}
+		dirs[v.Name] = dir
+	}
+	for _, m := range pod.Spec.Containers[0].VolumeMounts {
+		dir, ok := dirs[m.Name]
+		if !ok {
+			return nil, fmt.Errorf("no volume %s for the mount at %s", m.Name, m.MountPath)
+		}
+		list = append(list, mount{inContainer: m.MountPath, onDisk: filepath.Join(dir, filepath.FromSlash(m.SubPath))})
+	}
+	mounted := newMounts(list)
+	// Only now, since the files name mount points of the other volumes.
+	for _, v := range pod.Spec.Volumes {
+		if v.ConfigMap == nil {
+			continue
+		}
+		if err := w.writeConfigMap(ctx, pod.Namespace, v.ConfigMap, dirs[v.Name], mounted); err != nil {
+			return nil, fmt.Errorf("volume %s: %w", v.Name, err)
+		}
+	}
+	return mounted, nil
+}
+
+func checkHostPath(source *corev1.HostPathVolumeSource, dir string) error {
+	kind := corev1.HostPathUnset
+	if source.Type != nil {
+		kind = *source.Type
+	}
+	switch kind {
+	case corev1.HostPathDirectory:
+		if info, err := os.Stat(dir); err != nil || !info.IsDir() {
+			return fmt.Errorf("hostPath type check failed: %s is not a directory", source.Path)
+		}
+		return nil
+	case corev1.HostPathUnset, corev1.HostPathDirectoryOrCreate:
+		if err := os.MkdirAll(dir, 0o755); err != nil {
+			return fmt.Errorf("make host path %s: %w", source.Path, err)
+		}
+		return nil
+	default:
+		return fmt.Errorf("hostPath %s: the demo's agent knows no type %s", source.Path, kind)
+	}
+}
+
+func (w *worker) writeConfigMap(
+	ctx context.Context, namespace string, source *corev1.ConfigMapVolumeSource, dir string, mounted mounts,
+) error {
+	ctx, cancel := context.WithTimeout(ctx, apiLimit)
+	defer cancel()
+	cm, err := w.agent.opts.Client.CoreV1().ConfigMaps(namespace).Get(ctx, source.Name, metav1.GetOptions{})
+	if apierrors.IsNotFound(err) && source.Optional != nil && *source.Optional {
+		return nil
+	}
+	if err != nil {
+		return fmt.Errorf("configmap %s: %w", source.Name, err)
+	}
+	items := source.Items
+	if len(items) == 0 {
+		for key := range cm.Data {
+			items = append(items, corev1.KeyToPath{Key: key, Path: key})
+		}
+	}
+	for _, item := range items {
+		text, ok := cm.Data[item.Key]
+		if !ok {
+			return fmt.Errorf("configmap %s has no key %s", source.Name, item.Key)
+		}
+		file := filepath.Join(dir, filepath.FromSlash(item.Path))
+		if err := os.MkdirAll(filepath.Dir(file), 0o755); err != nil {
+			return fmt.Errorf("make the directory of key %s: %w", item.Key, err)
+		}
+		if err := os.WriteFile(file, []byte(mounted.rewrite(text)), 0o644); err != nil {
+			return fmt.Errorf("write key %s: %w", item.Key, err)
+		}
+	}
+	return nil
+}
+
+// environment resolves the container's variables, with the downward API.
+func environment(pod *corev1.Pod, c *corev1.Container, ip string) (map[string]string, error) {
+	if len(c.EnvFrom) > 0 {
+		return nil, errors.New("the demo's agent knows no envFrom")
+	}
+	values := map[string]string{}
+	for _, e := range c.Env {
+		switch {
+		case e.ValueFrom == nil:
+			values[e.Name] = expand(e.Value, values)
+		case e.ValueFrom.FieldRef != nil:
+			value, err := field(pod, e.ValueFrom.FieldRef.FieldPath, ip)
+			if err != nil {
+				return nil, fmt.Errorf("variable %s: %w", e.Name, err)
+			}
+			values[e.Name] = value
+		case e.ValueFrom.ResourceFieldRef != nil:
+			value, err := resourceField(c, e.ValueFrom.ResourceFieldRef)
+			if err != nil {
+				return nil, fmt.Errorf("variable %s: %w", e.Name, err)
+			}
+			values[e.Name] = value
+		default:
+			return nil, fmt.Errorf("variable %s: the demo's agent knows value, fieldRef and resourceFieldRef", e.Name)
+		}
+	}
+	return values, nil
+}
+
+var metadataKey = regexp.MustCompile(`^metadata\.(labels|annotations)\['(.+)'\]$`)
+
+func field(pod *corev1.Pod, fieldPath, ip string) (string, error) {
+	switch fieldPath {
+	case "metadata.name":
+		return pod.Name, nil
+	case "metadata.namespace":
+		return pod.Namespace, nil
+	case "metadata.uid":
+		return string(pod.UID), nil
+	case "spec.nodeName":
+		return pod.Spec.NodeName, nil
+	case "spec.serviceAccountName":
+		return pod.Spec.ServiceAccountName, nil
+	case "status.podIP", "status.podIPs", "status.hostIP":
+		return ip, nil
+	}
+	switch m := metadataKey.FindStringSubmatch(fieldPath); {
+	case m == nil:
+		return "", fmt.Errorf("the demo's agent knows no field %s", fieldPath)
+	case m[1] == "labels":
+		return pod.Labels[m[2]], nil
+	default:
+		return pod.Annotations[m[2]], nil
+	}
+}
+
+func resourceField(c *corev1.Container, ref *corev1.ResourceFieldSelector) (string, error) {
+	kind, name, _ := strings.Cut(ref.Resource, ".")
+	list := c.Resources.Limits
+	if kind == "requests" {
+		list = c.Resources.Requests
+	}
+	quantity, ok := list[corev1.ResourceName(name)]
+	if !ok {
+		return "", fmt.Errorf("the container has no %s", ref.Resource)
+	}
+	divisor := ref.Divisor.MilliValue()
+	if divisor == 0 {
+		divisor = 1000
+	}
+	// Rounded up, as the kubelet does.
+	return strconv.FormatInt((quantity.MilliValue()+divisor-1)/divisor, 10), nil
+}
+
+var reference = regexp.MustCompile(`\$\$|\$\([A-Za-z_][A-Za-z0-9_.-]*\)`)
+
+// expand replaces $(NAME) by a variable, $$ by $, and leaves unknown names.
+func expand(text string, values map[string]string) string {
+	return reference.ReplaceAllStringFunc(text, func(found string) string {
+		if found == "$$" {
+			return "$"
+		}
+		if value, ok := values[found[2:len(found)-1]]; ok {
+			return value
+		}
+		return found
+	})
+}

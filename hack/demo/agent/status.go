@@ -1,0 +1,121 @@
+package agent
+
+import (
+	"context"
+	"encoding/json"
+	"time"
+
+	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/api/equality"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/types"
+)
+
+// post writes the pod's status if it differs from what was written last.
+func (w *worker) post(ctx context.Context) {
+	w.repost = nil
+	status := w.podStatus()
+	if w.posted != nil && equality.Semantic.DeepEqual(*w.posted, status) {
+		return
+	}
+	// The UID keeps it from a later pod of the same name.
+	patch, err := json.Marshal(map[string]any{
+		"metadata": map[string]any{"uid": w.pod.UID},
+		"status":   status,
+	})
+	if err != nil {
+		w.agent.opts.Log.Error("encoding a pod's status", "pod", w.pod.Name, "error", err)
+		return
+	}
+	ctx, cancel := context.WithTimeout(ctx, apiLimit)
+	defer cancel()
+	_, err = w.agent.opts.Client.CoreV1().Pods(w.pod.Namespace).
+		Patch(ctx, w.pod.Name, types.MergePatchType, patch, metav1.PatchOptions{}, "status")
+	if err == nil {
+		w.posted = &status
+		return
+	}
+	if apierrors.IsNotFound(err) || apierrors.IsConflict(err) {
+		return // the pod is gone; the watch will say so
+	}
+	w.agent.opts.Log.Warn("writing a pod's status", "pod", w.pod.Name, "error", err)
+	w.repost = time.After(retryAfter)
+}
+
+func (w *worker) podStatus() corev1.PodStatus {
+	s := w.status // a copy: what is posted must not change later
+	status := corev1.PodStatus{Phase: w.phase(), HostIP: w.agent.addresses.node(w.nodeIndex)}
+	status.HostIPs = []corev1.HostIP{{IP: status.HostIP}}
+	if w.ip != "" {
+		status.PodIP, status.PodIPs = w.ip, []corev1.PodIP{{IP: w.ip}}
+	}
+	created := w.pod.CreationTimestamp
+	status.StartTime = &created
+
+	container := corev1.ContainerStatus{
+		RestartCount: s.restarts, ContainerID: s.containerID(), Ready: s.ready, Started: &s.started,
+	}
+	if len(w.pod.Spec.Containers) > 0 {
+		c := &w.pod.Spec.Containers[0]
+		container.Name, container.Image, container.ImageID = c.Name, c.Image, "process"
+	}
+	if s.last != nil {
+		container.LastTerminationState.Terminated = s.last
+	}
+	switch {
+	case !s.startedAt.IsZero():
+		container.State.Running = &corev1.ContainerStateRunning{StartedAt: metav1.NewTime(s.startedAt).Rfc3339Copy()}
+	case w.finished && s.last != nil:
+		container.State.Terminated = s.last
+		container.LastTerminationState = corev1.ContainerState{}
+	default:
+		container.State.Waiting = s.waiting
+	}
+	status.ContainerStatuses = []corev1.ContainerStatus{container}
+	status.Conditions = w.conditions(status.Phase)
+	return status
+}
+
+func (w *worker) phase() corev1.PodPhase {
+	switch s := &w.status; {
+	case w.finished && s.last != nil && s.last.ExitCode == 0:
+		return corev1.PodSucceeded
+	case w.finished && s.last != nil:
+		return corev1.PodFailed
+	case s.startedAt.IsZero() && s.last == nil:
+		return corev1.PodPending
+	default:
+		return corev1.PodRunning
+	}
+}
+
+// conditions carries transition times over from what was posted before.
+func (w *worker) conditions(phase corev1.PodPhase) []corev1.PodCondition {
+	ready := corev1.ConditionFalse
+	reason := "ContainersNotReady"
+	if w.status.ready {
+		ready, reason = corev1.ConditionTrue, ""
+	}
+	if phase == corev1.PodSucceeded {
+		reason = "PodCompleted"
+	}
+	list := []corev1.PodCondition{
+		{Type: corev1.PodScheduled, Status: corev1.ConditionTrue},
+		{Type: corev1.PodInitialized, Status: corev1.ConditionTrue},
+		{Type: corev1.ContainersReady, Status: ready, Reason: reason},
+		{Type: corev1.PodReady, Status: ready, Reason: reason},
+	}
+	for i := range list {
+		list[i].LastTransitionTime = metav1.Now().Rfc3339Copy()
+		if w.posted == nil {
+			continue
+		}
+		for _, old := range w.posted.Conditions {
+			if old.Type == list[i].Type && old.Status == list[i].Status {
+				list[i].LastTransitionTime = old.LastTransitionTime
+			}
+		}
+	}
+	return list
+}

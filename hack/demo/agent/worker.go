@@ -1,0 +1,342 @@
+package agent
+
+import (
+	"context"
+	"fmt"
+	"os"
+	"path/filepath"
+	"syscall"
+	"time"
+
+	corev1 "k8s.io/api/core/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+
+	"github.com/hlparser/hyperliquid-parser-operator/hack/demo/child"
+)
+
+// worker runs one pod from its binding to its last delete. Everything but
+// latest and gone belongs to its own goroutine.
+type worker struct {
+	agent     *Agent
+	node      string
+	nodeIndex int
+	dir       string // of the pod on this machine
+	latest    chan *corev1.Pod
+	gone      chan struct{} // closed when the API no longer has the pod
+
+	pod    *corev1.Pod
+	ip     string
+	status containerStatus
+	posted *corev1.PodStatus
+	repost <-chan time.Time // after a failed write
+
+	process     *child.Child
+	stopProbes  context.CancelFunc
+	probes      chan probed
+	start       *time.Timer // when to start the container next
+	backoff     time.Duration
+	terminating bool
+	finished    bool // it will not be started again
+}
+
+// Restart backoff, shorter than a kubelet's 10 s to 5 min: a demo has no time.
+const (
+	firstBackoff = time.Second
+	maxBackoff   = 30 * time.Second
+	// calmAfter this long without an end the backoff begins anew.
+	calmAfter = 2 * time.Minute
+	// retryAfter is for what may become possible: a directory, a ConfigMap.
+	retryAfter = time.Second
+)
+
+func newWorker(a *Agent, pod *corev1.Pod, node string, index int) *worker {
+	return &worker{
+		agent: a, node: node, nodeIndex: index, pod: pod,
+		dir:    filepath.Join(a.opts.Dir, node, "pods", string(pod.UID)),
+		latest: make(chan *corev1.Pod, 1),
+		gone:   make(chan struct{}),
+		probes: make(chan probed),
+		start:  time.NewTimer(0),
+		status: containerStatus{waiting: &corev1.ContainerStateWaiting{Reason: "ContainerCreating"}},
+	}
+}
+
+// update keeps only the newest state; the agent's lock makes it the one sender.
+func (w *worker) update(pod *corev1.Pod) {
+	select {
+	case <-w.latest:
+	default:
+	}
+	w.latest <- pod
+}
+
+func (w *worker) run(ctx context.Context) {
+	defer w.clean()
+	if w.pod.Spec.NodeName == "" && !w.bind(ctx) {
+		return
+	}
+	for {
+		var exited <-chan struct{}
+		if w.process != nil {
+			exited = w.process.Done()
+		}
+		select {
+		case <-ctx.Done():
+			return
+		case <-w.gone:
+			return
+		case pod := <-w.latest:
+			w.pod = pod
+			if pod.DeletionTimestamp != nil && !w.terminating {
+				w.terminate()
+			}
+		case <-w.start.C:
+			if !w.terminating {
+				w.startContainer(ctx)
+			}
+		case p := <-w.probes:
+			w.probed(ctx, p)
+		case <-exited:
+			w.exited()
+		case <-w.repost:
+		}
+		if w.terminating && w.process == nil {
+			w.post(ctx)
+			w.deleteForGood(ctx)
+			return
+		}
+		w.post(ctx)
+	}
+}
+
+// clean leaves nothing running, whatever ended the worker.
+func (w *worker) clean() {
+	w.start.Stop()
+	if w.stopProbes != nil {
+		w.stopProbes()
+	}
+	if w.process != nil {
+		w.process.Stop(0)
+		<-w.process.Done()
+	}
+	// The volumes on the node's disk stay, as on a node.
+	if err := os.RemoveAll(w.dir); err != nil {
+		w.agent.opts.Log.Warn("removing a pod's directory", "pod", w.pod.Name, "error", err)
+	}
+}
+
+// bind is the scheduler's part. False: the pod is gone or someone else's.
+func (w *worker) bind(ctx context.Context) bool {
+	binding := &corev1.Binding{
+		ObjectMeta: metav1.ObjectMeta{Namespace: w.pod.Namespace, Name: w.pod.Name, UID: w.pod.UID},
+		Target:     corev1.ObjectReference{Kind: "Node", Name: w.node},
+	}
+	for {
+		attempt, cancel := context.WithTimeout(ctx, apiLimit)
+		err := w.agent.opts.Client.CoreV1().Pods(w.pod.Namespace).Bind(attempt, binding, metav1.CreateOptions{})
+		cancel()
+		switch {
+		case err == nil:
+			w.pod = w.pod.DeepCopy()
+			w.pod.Spec.NodeName = w.node
+			return true
+		case apierrors.IsNotFound(err), apierrors.IsConflict(err):
+			return false
+		}
+		w.agent.opts.Log.Warn("binding a pod", "pod", w.pod.Name, "node", w.node, "error", err)
+		select {
+		case <-w.gone:
+			return false
+		case <-ctx.Done():
+			return false
+		case <-time.After(retryAfter):
+		}
+	}
+}
+
+func (w *worker) startContainer(ctx context.Context) {
+	if err := w.tryStart(ctx); err != nil {
+		if w.status.waiting.Message != err.Error() {
+			w.agent.opts.Log.Warn("starting a container", "pod", w.pod.Name, "node", w.node, "error", err)
+		}
+		w.status.waiting = &corev1.ContainerStateWaiting{Reason: "ContainerCreating", Message: err.Error()}
+		w.start.Reset(retryAfter)
+	}
+}
+
+func (w *worker) tryStart(ctx context.Context) error {
+	if err := os.MkdirAll(w.dir, 0o755); err != nil {
+		return fmt.Errorf("make the pod's directory: %w", err)
+	}
+	if w.ip == "" {
+		var ports []int32
+		for _, c := range w.pod.Spec.Containers {
+			for _, p := range c.Ports {
+				ports = append(ports, p.ContainerPort)
+			}
+		}
+		ip, err := w.agent.addresses.pod(w.nodeIndex, ports)
+		if err != nil {
+			return err
+		}
+		w.ip = ip
+	}
+	cmd, err := w.command(ctx, w.pod)
+	if err != nil {
+		return err
+	}
+	log := filepath.Join(w.agent.LogDir(w.node), fmt.Sprintf("%s_%s_%d.log", w.pod.Name, w.pod.UID[:8], w.status.restarts))
+	process, err := w.agent.opts.Children.Start(w.pod.Name, cmd, log)
+	if err != nil {
+		return err
+	}
+	w.process = process
+	w.status.running(process.PID())
+	w.startProbes(ctx)
+	return nil
+}
+
+func (w *worker) startProbes(ctx context.Context) {
+	c := &w.pod.Spec.Containers[0]
+	ctx, w.stopProbes = context.WithCancel(ctx)
+	if c.StartupProbe != nil {
+		go probe(ctx, startup, c.StartupProbe, c, w.ip, w.probes)
+		return // the others begin when it has passed
+	}
+	w.startLaterProbes(ctx, c)
+}
+
+func (w *worker) startLaterProbes(ctx context.Context, c *corev1.Container) {
+	w.status.started = true
+	if c.LivenessProbe != nil {
+		go probe(ctx, liveness, c.LivenessProbe, c, w.ip, w.probes)
+	}
+	if c.ReadinessProbe == nil {
+		w.status.ready = true
+		return
+	}
+	go probe(ctx, readiness, c.ReadinessProbe, c, w.ip, w.probes)
+}
+
+func (w *worker) probed(ctx context.Context, p probed) {
+	if w.process == nil {
+		return
+	}
+	switch {
+	case p.kind == readiness:
+		w.status.ready = p.passing
+	case p.kind == startup && p.passing:
+		w.stopProbes()
+		ctx, w.stopProbes = context.WithCancel(ctx)
+		w.startLaterProbes(ctx, &w.pod.Spec.Containers[0])
+	case !p.passing && !w.terminating:
+		w.agent.opts.Log.Warn("a probe failed: restarting the container", "pod", w.pod.Name, "message", p.message)
+		w.process.Stop(w.grace())
+	}
+}
+
+func (w *worker) grace() time.Duration {
+	if s := w.pod.Spec.TerminationGracePeriodSeconds; s != nil {
+		return time.Duration(*s) * time.Second
+	}
+	return corev1.DefaultTerminationGracePeriodSeconds * time.Second
+}
+
+// terminate begins the pod's end: the deletion says how long it may take.
+func (w *worker) terminate() {
+	w.terminating, w.finished = true, true
+	w.status.ready = false
+	if w.process == nil {
+		return
+	}
+	grace := w.grace()
+	if s := w.pod.DeletionGracePeriodSeconds; s != nil {
+		grace = time.Duration(*s) * time.Second
+	}
+	w.process.Stop(grace)
+}
+
+// exited notes the container's end and decides about its next start.
+func (w *worker) exited() {
+	w.stopProbes()
+	code, signal := w.process.Exit()
+	w.process = nil
+	ran := w.status.terminated(code, signal)
+	policy := w.pod.Spec.RestartPolicy
+	if policy == corev1.RestartPolicyNever || policy == corev1.RestartPolicyOnFailure && code == 0 {
+		w.finished = true
+	}
+	if w.finished {
+		return
+	}
+	w.backoff = min(max(2*w.backoff, firstBackoff), maxBackoff)
+	if ran > calmAfter {
+		w.backoff = firstBackoff
+	}
+	w.status.restarts++
+	w.status.waiting = &corev1.ContainerStateWaiting{
+		Reason:  "CrashLoopBackOff",
+		Message: fmt.Sprintf("back-off %s restarting the container", w.backoff),
+	}
+	w.start.Reset(w.backoff)
+}
+
+// deleteForGood tells the API that nothing of the pod runs any more.
+func (w *worker) deleteForGood(ctx context.Context) {
+	now := int64(0)
+	for {
+		attempt, cancel := context.WithTimeout(ctx, apiLimit)
+		err := w.agent.opts.Client.CoreV1().Pods(w.pod.Namespace).Delete(attempt, w.pod.Name, metav1.DeleteOptions{
+			GracePeriodSeconds: &now,
+			Preconditions:      &metav1.Preconditions{UID: &w.pod.UID},
+		})
+		cancel()
+		if err == nil || apierrors.IsNotFound(err) || apierrors.IsConflict(err) {
+			return
+		}
+		w.agent.opts.Log.Warn("finishing a pod's deletion", "pod", w.pod.Name, "error", err)
+		if !sleep(ctx, retryAfter) {
+			return
+		}
+	}
+}
+
+// containerStatus is what the pod's status tells of its container.
+type containerStatus struct {
+	restarts  int32
+	pid       int
+	startedAt time.Time // zero: does not run
+	waiting   *corev1.ContainerStateWaiting
+	last      *corev1.ContainerStateTerminated
+	started   bool // past its startup probe
+	ready     bool
+}
+
+func (s *containerStatus) running(pid int) {
+	s.pid, s.startedAt, s.waiting = pid, time.Now(), nil
+	s.started, s.ready = false, false
+}
+
+// terminated returns how long the container ran.
+func (s *containerStatus) terminated(code int, signal syscall.Signal) time.Duration {
+	reason := "Completed"
+	if code != 0 {
+		reason = "Error"
+	}
+	s.last = &corev1.ContainerStateTerminated{
+		ExitCode: int32(code), Signal: int32(signal), Reason: reason,
+		StartedAt: metav1.NewTime(s.startedAt), FinishedAt: metav1.Now(),
+		ContainerID: s.containerID(),
+	}
+	ran := time.Since(s.startedAt)
+	s.startedAt, s.started, s.ready = time.Time{}, false, false
+	return ran
+}
+
+func (s *containerStatus) containerID() string {
+	if s.pid == 0 {
+		return ""
+	}
+	return fmt.Sprintf("process://%d", s.pid)
+}

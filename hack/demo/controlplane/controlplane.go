@@ -1,0 +1,251 @@
+// Package controlplane runs etcd, kube-apiserver and, if asked, the
+// kube-controller-manager on free loopback ports, with RBAC on and anonymous
+// access off. envtest does the first two; this package also runs the third,
+// which needs the same keys, and leaves nothing behind when it is killed.
+package controlplane
+
+import (
+	"context"
+	"crypto/rand"
+	"encoding/hex"
+	"fmt"
+	"net"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"time"
+
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/client-go/kubernetes"
+	"k8s.io/client-go/rest"
+	"k8s.io/client-go/tools/clientcmd"
+	clientcmdapi "k8s.io/client-go/tools/clientcmd/api"
+	"k8s.io/client-go/util/keyutil"
+
+	"github.com/hlparser/hyperliquid-parser-operator/hack/demo/child"
+)
+
+// Options of Start.
+type Options struct {
+	// Assets is the directory with the programs, as KUBEBUILDER_ASSETS names it.
+	Assets string
+	// Dir holds keys, data and logs. It must exist and be private to this user.
+	Dir string
+	// ControllerManager also runs kube-controller-manager, for garbage
+	// collection, namespaces and service accounts.
+	ControllerManager bool
+	Children          *child.Group
+}
+
+// ControlPlane is a running one. Its programs end with the group of children.
+type ControlPlane struct {
+	opts  Options
+	url   string
+	token string // of the administrator
+}
+
+// startLimit is generous: the machine may be compiling at the same time.
+const startLimit = 90 * time.Second
+
+// Start returns when the API answers as ready.
+func Start(ctx context.Context, o Options) (*ControlPlane, error) {
+	apiPort, err := freePort()
+	if err != nil {
+		return nil, err
+	}
+	etcdPort, err := freePort()
+	if err != nil {
+		return nil, err
+	}
+	cp := &ControlPlane{opts: o, url: "https://127.0.0.1:" + apiPort}
+	if err := cp.writeKeys(); err != nil {
+		return nil, err
+	}
+
+	etcdURL := "http://127.0.0.1:" + etcdPort
+	if _, err := cp.run("etcd",
+		"--data-dir="+cp.path("etcd"),
+		"--listen-client-urls="+etcdURL, "--advertise-client-urls="+etcdURL,
+		"--listen-peer-urls=http://127.0.0.1:0",
+		"--unsafe-no-fsync", "--log-level=warn"); err != nil {
+		return nil, err
+	}
+	apiserver, err := cp.run("kube-apiserver",
+		"--etcd-servers="+etcdURL,
+		"--bind-address=127.0.0.1", "--secure-port="+apiPort,
+		// Nothing routes to a loopback address, so none is published.
+		"--advertise-address=127.0.0.1", "--endpoint-reconciler-type=none",
+		"--cert-dir="+cp.path("serving"),
+		"--authorization-mode=RBAC", "--anonymous-auth=false",
+		"--token-auth-file="+cp.path("tokens.csv"),
+		"--service-account-issuer=https://kubernetes.default.svc",
+		"--service-account-key-file="+cp.path("service-account.key"),
+		"--service-account-signing-key-file="+cp.path("service-account.key"),
+		"--service-cluster-ip-range=10.96.0.0/24",
+		"--allow-privileged",
+		// It taints new nodes until the node lifecycle controller, which does
+		// not run here, finds them ready.
+		"--disable-admission-plugins=TaintNodesByCondition")
+	if err != nil {
+		return nil, err
+	}
+	client, err := cp.waitReady(ctx, apiserver)
+	if err != nil {
+		return nil, err
+	}
+	if !o.ControllerManager {
+		return cp, nil
+	}
+	return cp, cp.startControllerManager(ctx, client)
+}
+
+func (cp *ControlPlane) waitReady(ctx context.Context, apiserver *child.Child) (kubernetes.Interface, error) {
+	var client kubernetes.Interface
+	err := apiserver.WaitUntil(ctx, func(ctx context.Context) error {
+		// The serving certificate is made by kube-apiserver at its start.
+		config, err := cp.AdminConfig()
+		if err != nil {
+			return err
+		}
+		client, err = kubernetes.NewForConfig(config)
+		if err != nil {
+			return err
+		}
+		attempt, cancel := context.WithTimeout(ctx, 2*time.Second)
+		defer cancel()
+		return client.CoreV1().RESTClient().Get().AbsPath("/readyz").Do(attempt).Error()
+	}, startLimit)
+	return client, err
+}
+
+func (cp *ControlPlane) startControllerManager(ctx context.Context, client kubernetes.Interface) error {
+	token, err := cp.tokenOf("system:kube-controller-manager")
+	if err != nil {
+		return err
+	}
+	kubeconfig := cp.path("controller-manager.kubeconfig")
+	if err := cp.WriteKubeconfig(kubeconfig, token, ""); err != nil {
+		return err
+	}
+	manager, err := cp.run("kube-controller-manager",
+		"--kubeconfig="+kubeconfig,
+		"--leader-elect=false", "--secure-port=0",
+		"--use-service-account-credentials",
+		"--service-account-private-key-file="+cp.path("service-account.key"),
+		"--root-ca-file="+cp.path("serving", "apiserver.crt"),
+		// No controller that judges nodes: the demo's send no heartbeats.
+		"--controllers=garbage-collector-controller,namespace-controller,serviceaccount-controller,"+
+			"root-ca-certificate-publisher-controller,clusterrole-aggregation-controller")
+	if err != nil {
+		return err
+	}
+	return manager.WaitUntil(ctx, func(ctx context.Context) error {
+		_, err := client.CoreV1().ServiceAccounts("default").Get(ctx, "default", metav1.GetOptions{})
+		return err
+	}, startLimit)
+}
+
+// run starts one of the programs with a log of its own.
+func (cp *ControlPlane) run(program string, args ...string) (*child.Child, error) {
+	return cp.opts.Children.Start(program, exec.Command(filepath.Join(cp.opts.Assets, program), args...),
+		cp.path(program+".log"))
+}
+
+func (cp *ControlPlane) path(parts ...string) string {
+	return filepath.Join(append([]string{cp.opts.Dir}, parts...)...)
+}
+
+// users that the control plane itself must know: everyone else is a service account.
+func users() []struct{ name, groups string } {
+	return []struct{ name, groups string }{
+		{"demo-admin", "system:masters"},
+		{"system:kube-controller-manager", ""},
+	}
+}
+
+func (cp *ControlPlane) writeKeys() error {
+	key, err := keyutil.MakeEllipticPrivateKeyPEM()
+	if err != nil {
+		return fmt.Errorf("make the service accounts' key: %w", err)
+	}
+	if err := os.WriteFile(cp.path("service-account.key"), key, 0o600); err != nil {
+		return fmt.Errorf("write the service accounts' key: %w", err)
+	}
+	var csv strings.Builder
+	for _, u := range users() {
+		secret := make([]byte, 32)
+		_, _ = rand.Read(secret) // it never fails
+		fmt.Fprintf(&csv, "%s,%s,%s,\"%s\"\n", hex.EncodeToString(secret), u.name, u.name, u.groups)
+	}
+	if err := os.WriteFile(cp.path("tokens.csv"), []byte(csv.String()), 0o600); err != nil {
+		return fmt.Errorf("write the users' tokens: %w", err)
+	}
+	cp.token, err = cp.tokenOf("demo-admin")
+	return err
+}
+
+func (cp *ControlPlane) tokenOf(user string) (string, error) {
+	csv, err := os.ReadFile(cp.path("tokens.csv"))
+	if err != nil {
+		return "", fmt.Errorf("read the users' tokens: %w", err)
+	}
+	for line := range strings.Lines(string(csv)) {
+		if fields := strings.Split(line, ","); len(fields) > 1 && fields[1] == user {
+			return fields[0], nil
+		}
+	}
+	return "", fmt.Errorf("no token for user %s", user)
+}
+
+// AdminConfig gives all rights. The operator must never get it.
+func (cp *ControlPlane) AdminConfig() (*rest.Config, error) {
+	ca, err := os.ReadFile(cp.path("serving", "apiserver.crt"))
+	if err != nil {
+		return nil, fmt.Errorf("read the API server's certificate: %w", err)
+	}
+	return &rest.Config{
+		Host:            cp.url,
+		BearerToken:     cp.token,
+		TLSClientConfig: rest.TLSClientConfig{CAData: ca},
+		// What waits for a whole fleet must not wait for its own client.
+		QPS: 200, Burst: 400,
+	}, nil
+}
+
+// WriteAdminKubeconfig writes a kubeconfig for a person to play with.
+func (cp *ControlPlane) WriteAdminKubeconfig(path, namespace string) error {
+	return cp.WriteKubeconfig(path, cp.token, namespace)
+}
+
+// WriteKubeconfig writes a kubeconfig for the bearer of a token.
+func (cp *ControlPlane) WriteKubeconfig(path, token, namespace string) error {
+	ca, err := os.ReadFile(cp.path("serving", "apiserver.crt"))
+	if err != nil {
+		return fmt.Errorf("read the API server's certificate: %w", err)
+	}
+	const name = "hlparser-demo"
+	config := clientcmdapi.NewConfig()
+	config.Clusters[name] = &clientcmdapi.Cluster{Server: cp.url, CertificateAuthorityData: ca}
+	config.AuthInfos[name] = &clientcmdapi.AuthInfo{Token: token}
+	config.Contexts[name] = &clientcmdapi.Context{Cluster: name, AuthInfo: name, Namespace: namespace}
+	config.CurrentContext = name
+	if err := clientcmd.WriteToFile(*config, path); err != nil {
+		return fmt.Errorf("write a kubeconfig: %w", err)
+	}
+	return nil
+}
+
+// freePort asks the kernel for one that nobody listens on.
+func freePort() (string, error) {
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		return "", fmt.Errorf("find a free port: %w", err)
+	}
+	port := l.Addr().(*net.TCPAddr).Port
+	if err := l.Close(); err != nil {
+		return "", fmt.Errorf("find a free port: %w", err)
+	}
+	return strconv.Itoa(port), nil
+}

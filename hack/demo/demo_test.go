@@ -1,0 +1,163 @@
+//go:build unix
+
+package main
+
+import (
+	"context"
+	"log/slog"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	eventsv1 "k8s.io/api/events/v1"
+
+	"github.com/hlparser/hyperliquid-parser-operator/hack/demo/child"
+)
+
+// TestHungParserIsRestartedAndNoEventIsLost is the demo in short: two nodes, a
+// few seconds of traffic, real processes throughout.
+func TestHungParserIsRestartedAndNoEventIsLost(t *testing.T) {
+	assets := os.Getenv("KUBEBUILDER_ASSETS")
+	if assets == "" {
+		t.Skip("KUBEBUILDER_ASSETS names no directory with etcd and kube-apiserver: run `make test`")
+	}
+	tree, err := sourceTree(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	dir := t.TempDir()
+	s := &scene{
+		options: options{
+			dir: dir, tree: tree, assets: assets,
+			manager: build(t, tree, dir, "./cmd/manager"),
+			parser:  build(t, tree, dir, "./cmd/hlparser", "-tags=faultinject"),
+			nodes:   2, statusRate: 1000, trafficFor: 15 * time.Second, hangAt: 4 * time.Second, hourEvery: 3 * time.Second,
+		},
+		screen:   &screen{out: t.Output(), begin: time.Now()},
+		log:      slog.New(slog.NewTextHandler(t.Output(), nil)),
+		children: &child.Group{},
+	}
+	defer s.close()
+
+	out, err := s.play(t.Context())
+	if err != nil {
+		t.Error(err)
+		for _, log := range []string{s.operatorLog(), filepath.Join(dir, "nodes", "*", "logs", "*.log")} {
+			tell(t, log)
+		}
+	}
+	if out == nil {
+		return
+	}
+	if out.result.Events < 10_000 {
+		t.Errorf("only %d events were compared", out.result.Events)
+	}
+	t.Log(out)
+}
+
+// build compiles a program of this module.
+func build(t *testing.T, tree, dir, pkg string, flags ...string) string {
+	t.Helper()
+	program := filepath.Join(dir, filepath.Base(pkg))
+	cmd := exec.CommandContext(t.Context(), "go", append(append([]string{"build", "-o", program}, flags...), pkg)...)
+	cmd.Dir = tree
+	if out, err := cmd.CombinedOutput(); err != nil {
+		t.Fatalf("build %s: %v\n%s", pkg, err, out)
+	}
+	return program
+}
+
+// tell shows the ends of logs, which go with the test's directory.
+func tell(t *testing.T, pattern string) {
+	t.Helper()
+	paths, err := filepath.Glob(pattern)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, path := range paths {
+		text, err := os.ReadFile(path)
+		if err != nil {
+			t.Error(err)
+			continue
+		}
+		const enough = 4000
+		t.Logf("%s:\n%s", filepath.Base(path), text[max(len(text)-enough, 0):])
+	}
+}
+
+func TestScreenCutsLinesToTheTerminalsWidth(t *testing.T) {
+	s := &screen{width: 10}
+	for line, want := range map[string]string{
+		"short":                    "short",
+		"123456789":                "123456789",
+		"12345678901":              "123456789\x1b[0m",
+		"\x1b[31m123\x1b[0m456789": "\x1b[31m123\x1b[0m456789",
+		"▁▂▃▄▅▆▇█▁▂▃":              "▁▂▃▄▅▆▇█▁\x1b[0m",
+	} {
+		if got := s.cut(line); got != want {
+			t.Errorf("cut(%q) = %q, want %q", line, got, want)
+		}
+	}
+}
+
+func TestTableIsErasedByItsHeightAndLinesStayAboveIt(t *testing.T) {
+	var out strings.Builder
+	s := &screen{out: &out, width: 80, begin: time.Now()}
+	s.draw([]string{"a", "b"})
+	s.say("news")
+	s.draw([]string{"c"})
+	s.leave()
+	s.say("end")
+	const up2 = "\x1b[2A\x1b[J"
+	if want := "a\nb\n" + up2 + "0:00  news\na\nb\n" + up2 + "c\n0:00  end\n"; out.String() != want {
+		t.Errorf("got  %q\nwant %q", out.String(), want)
+	}
+}
+
+func TestLongLinesGoOnBelowTheirText(t *testing.T) {
+	s := &screen{width: 20}
+	if got, want := s.wrap("0:00  one two three four five"), "0:00  one two three\n      four five"; got != want {
+		t.Errorf("got %q, want %q", got, want)
+	}
+}
+
+func TestCurveHasAFloor(t *testing.T) {
+	for want, values := range map[string][]int64{
+		"":     nil,
+		"▁▁":   {0, 100_000},
+		"▁▅█":  {0, 2 << 20, 4 << 20},
+		"█▅▁▁": {10 << 20, 5 << 20, 100_000, -1},
+	} {
+		if got := curve(values); got != want {
+			t.Errorf("curve(%v) = %s, want %s", values, got, want)
+		}
+	}
+}
+
+func TestDescribeReadsLikeKubectl(t *testing.T) {
+	l := look{}
+	l.object.Name = fleetName
+	text := describe(&l, []eventsv1.Event{{Type: "Warning", Reason: "Restarting", Note: "node-1: hung"}})
+	for _, want := range []string{"NAME ", "Conditions:", "Events:", "Warning  Restarting", "node-1: hung"} {
+		if !strings.Contains(text, want) {
+			t.Errorf("no %q in\n%s", want, text)
+		}
+	}
+}
+
+func TestInterruptedPlayEndsAndLeavesNothing(t *testing.T) {
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	s := &scene{
+		options:  options{dir: t.TempDir(), assets: "nowhere"},
+		screen:   &screen{out: t.Output()},
+		children: &child.Group{},
+	}
+	if _, err := s.play(ctx); err == nil {
+		t.Error("a cancelled play went well")
+	}
+	s.close()
+}

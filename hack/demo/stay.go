@@ -1,0 +1,35 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"path/filepath"
+)
+
+// trickle is the part of the demo's traffic that goes on while somebody plays:
+// enough to see, too little to fill a disk over lunch.
+const trickle = 0.02
+
+// stay keeps the fleet up and under a little traffic until ctx ends.
+func (s *scene) stay(ctx context.Context) error {
+	kubeconfig := filepath.Join(s.dir, "admin.kubeconfig")
+	if err := s.cp.WriteAdminKubeconfig(kubeconfig, fleetNamespace); err != nil {
+		return err
+	}
+	node := s.names[0]
+	ip := s.last.podOf(node).Status.PodIP
+	s.screen.print(fmt.Sprintf(`The fleet stays up, under a little traffic, until Ctrl-C. In another terminal:
+
+  export KUBECONFIG=%s
+  kubectl get hlp -o wide
+  kubectl get pods -o wide -w
+  kubectl describe hlp %s
+  curl -s %s
+  curl -X POST %s      # the parser of %s hangs
+  kubectl delete hlp %s
+
+Logs: %s and %s/*/logs
+`, kubeconfig, fleetName, reportURL(ip, "/status"), reportURL(ip, hangPath), node, fleetName,
+		s.operatorLog(), filepath.Join(s.dir, "nodes")))
+	return s.traffic.run(ctx, trickle)
+}

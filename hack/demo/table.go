@@ -1,0 +1,153 @@
+package main
+
+import (
+	"fmt"
+	"path"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/dustin/go-humanize"
+	corev1 "k8s.io/api/core/v1"
+	eventsv1 "k8s.io/api/events/v1"
+)
+
+// fleetTable shows one look at the fleet.
+func (s *screen) fleetTable(l *look, phase string, linesPerSecond float64) []string {
+	status := &l.object.Status
+	head := fmt.Sprintf("%s/%s  %s  %s lines/s  ready %d/%d  bad %d  restarts %d",
+		fleetNamespace, fleetName, phase, humanize.Comma(int64(linesPerSecond)),
+		status.Ready, status.Desired, status.Bad, status.Restarts)
+	rows := []string{}
+	if s.width > 0 {
+		rows = append(rows, "", s.paint(bold, head), "")
+	} else {
+		rows = append(rows, head)
+	}
+	rows = append(rows, s.paint(dim, fmt.Sprintf("  "+row,
+		"NODE", "VERDICT    ", "HOUR", "RECORDS/S", "BUFFER", "BATCHES", "BATCH", "RSS", "RESTARTS", "BACKLOG", "")))
+	for _, n := range l.nodes {
+		rows = append(rows, "  "+s.nodeRow(&n))
+	}
+	return rows
+}
+
+// row is the table's layout. Verdicts come padded, since their colours have a
+// width that does not show; the backlog's curve comes last, where a narrow
+// terminal may cut it.
+const row = "%-7s %s %4s %9s %7s %7s %6s %7s %8s %8s  %s"
+
+func (s *screen) nodeRow(n *nodeLook) string {
+	verdict := s.paint(verdictColor(n.verdict), fmt.Sprintf("%-11s", n.verdict))
+	if n.report == nil {
+		return fmt.Sprintf("%-7s %s %s", n.name, verdict, s.paint(yellow, podState(n.pod)))
+	}
+	sum := total(n.report)
+	return fmt.Sprintf(row,
+		n.name, verdict, hour(sum.File), humanize.Comma(n.delivered),
+		humanize.Comma(sum.BufferLines), humanize.Comma(sum.BatchesTotal), humanize.Comma(sum.LastBatchLines),
+		humanize.IBytes(uint64(max(n.report.Process.RSSBytes, 0))), strconv.Itoa(n.replaced),
+		humanize.IBytes(uint64(max(sum.UncommittedBytes, 0))), s.paint(cyan, curve(n.backlogs)))
+}
+
+// hour is the name of the file that is being read.
+func hour(file string) string {
+	if file == "" {
+		return "-"
+	}
+	return path.Base(file)
+}
+
+func podState(pod *corev1.Pod) string {
+	switch {
+	case pod == nil:
+		return "no pod"
+	case pod.DeletionTimestamp != nil:
+		return pod.Name + " is ending"
+	case len(pod.Status.ContainerStatuses) > 0 && pod.Status.ContainerStatuses[0].State.Waiting != nil:
+		waiting := pod.Status.ContainerStatuses[0].State.Waiting
+		return strings.TrimSpace(pod.Name + " " + waiting.Reason + " " + waiting.Message)
+	default:
+		return pod.Name + " is starting"
+	}
+}
+
+func verdictColor(verdict string) string {
+	switch verdict {
+	case healthy:
+		return green
+	case unknown:
+		return dim
+	default:
+		return red
+	}
+}
+
+// curve draws values as bars. Its scale has a floor, so that what is always on
+// its way, a second's lines until the next commit, does not look like a mountain.
+func curve(values []int64) string {
+	const floor = 4 << 20
+	bars := []rune("▁▂▃▄▅▆▇█")
+	top := int64(floor)
+	for _, v := range values {
+		top = max(top, v)
+	}
+	var out strings.Builder
+	for _, v := range values {
+		out.WriteRune(bars[min(int(max(v, 0)*int64(len(bars))/top), len(bars)-1)])
+	}
+	return out.String()
+}
+
+// eventLine tells an event as it comes in.
+func (s *screen) eventLine(e *eventsv1.Event) string {
+	color := dim
+	if e.Type == corev1.EventTypeWarning {
+		color = yellow
+	}
+	return s.paint(color, fmt.Sprintf("event %s %s: %s", e.Reason, subject(e), e.Note))
+}
+
+// describe is what kubectl would show of the object in the end.
+func describe(l *look, events []eventsv1.Event) string {
+	status := &l.object.Status
+	var b strings.Builder
+	p := func(format string, args ...any) { fmt.Fprintf(&b, format+"\n", args...) }
+	p("")
+	p("$ kubectl -n %s get hlp", fleetNamespace)
+	p("%-9s %-9s %-7s %-9s %-5s %-5s %-10s %-20s %s",
+		"NAME", "DESIRED", "READY", "UPDATED", "BAD", "LAG", "RESTARTS", "REVISION", "AGE")
+	p("%-9s %-9d %-7d %-9d %-5d %-5s %-10d %-20s %s",
+		l.object.Name, status.Desired, status.Ready, status.Updated, status.Bad, status.Lag,
+		status.Restarts, status.UpdateRevision, age(l.object.CreationTimestamp.Time))
+	p("")
+	p("Conditions:")
+	p("  %-15s %-7s %-16s %s", "Type", "Status", "Reason", "Message")
+	for _, c := range status.Conditions {
+		p("  %-15s %-7s %-16s %s", c.Type, c.Status, c.Reason, c.Message)
+	}
+	p("")
+	if len(events) == 0 {
+		p("Events: <none>")
+		return b.String()
+	}
+	p("Events:")
+	p("  %-8s %-18s %-6s %-30s %s", "Type", "Reason", "Age", "Object", "Message")
+	for _, e := range events {
+		p("  %-8s %-18s %-6s %-30s %s", e.Type, e.Reason, age(eventTime(&e)), subject(&e), e.Note)
+	}
+	return b.String()
+}
+
+func subject(e *eventsv1.Event) string {
+	return strings.ToLower(e.Regarding.Kind) + "/" + e.Regarding.Name
+}
+
+func eventTime(e *eventsv1.Event) time.Time {
+	if !e.EventTime.IsZero() {
+		return e.EventTime.Time
+	}
+	return e.CreationTimestamp.Time
+}
+
+func age(t time.Time) string { return time.Since(t).Truncate(time.Second).String() }

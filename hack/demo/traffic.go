@@ -1,0 +1,104 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"golang.org/x/sync/errgroup"
+
+	"github.com/hlparser/hyperliquid-parser-operator/hack/hlgen/gen"
+)
+
+// sources are what each node writes, and how many lines a second of it.
+func sources(statusRate float64) []paced {
+	return []paced{
+		{Source: gen.Source{Stream: gen.OrderStatuses, Mode: gen.Line}, rate: statusRate},
+		// Blocks come 14 times a second, full or empty.
+		{Source: gen.Source{Stream: gen.Fills, Mode: gen.ByBlock}, rate: 14, eventsPerBlock: 20},
+	}
+}
+
+type paced struct {
+	gen.Source
+	rate           float64
+	eventsPerBlock int
+}
+
+// traffic is what all nodes write.
+type traffic struct {
+	writers []*writer
+}
+
+// writer is one node's one source.
+type writer struct {
+	paced
+	node  string
+	clock gen.Clock
+	out   *gen.Writer
+}
+
+// late is how long an old hour's file grows after the new one exists.
+const late = 700 * time.Millisecond
+
+// newTraffic prepares a writer for every source of every node. Each node's
+// clock starts in another hour, chosen so that the fleet sees midnight, where
+// the day's directory changes, and 9 to 10, where hours do not sort as text.
+func newTraffic(
+	nodes []string, hostPath func(node, path string) string, statusRate float64, hourEvery time.Duration,
+) (*traffic, error) {
+	today := time.Now().UTC().Truncate(24 * time.Hour)
+	hours := []time.Duration{22, 8, 14, 18}
+	t := &traffic{}
+	for i, node := range nodes {
+		clock := gen.Clock{Start: today.Add(hours[i%len(hours)]*time.Hour + 20*time.Minute), HourEvery: hourEvery}
+		for j, src := range sources(statusRate) {
+			seed := uint64(i*100 + j)
+			g, err := gen.New(gen.Options{Source: src.Source, Seed: seed, EventsPerBlock: src.eventsPerBlock})
+			if err != nil {
+				return nil, fmt.Errorf("generator of %s: %w", node, err)
+			}
+			t.writers = append(t.writers, &writer{
+				paced: src, node: node, clock: clock,
+				out: gen.NewWriter(hostPath(node, dataPath), src.Source, g, gen.WriterOptions{LateFor: clock.During(late)}),
+			})
+		}
+	}
+	return t, nil
+}
+
+// linesPerSecond of all nodes together.
+func (t *traffic) linesPerSecond() float64 {
+	var sum float64
+	for _, w := range t.writers {
+		sum += w.rate
+	}
+	return sum
+}
+
+// run writes until ctx ends and leaves whole lines. factor slows the rates down.
+func (t *traffic) run(ctx context.Context, factor float64) error {
+	var group errgroup.Group
+	for _, w := range t.writers {
+		group.Go(func() error {
+			begin := time.Now()
+			err := errors.Join(gen.Pace(ctx, w.out, w.clock, w.rate*factor, 0), w.out.Close())
+			w.clock.Start = w.clock.At(time.Since(begin)) // for the next run
+			if err != nil {
+				return fmt.Errorf("writing %s of %s: %w", w.Source, w.node, err)
+			}
+			return nil
+		})
+	}
+	return group.Wait()
+}
+
+// events written so far; only after run has returned.
+func (t *traffic) events() int64 {
+	var sum int64
+	for _, w := range t.writers {
+		sum += w.out.Stats().Events
+	}
+	return sum
+}
