@@ -50,8 +50,12 @@ type told struct {
 	minute   time.Time                 // when the current minute began
 	count    int                       // events in it
 	held     map[string]int            // events over the bound, by reason
+	restarts []restartNote             // to be told after the verdicts that led to them
 	object   *v1alpha1.HyperliquidParser
 }
+
+// restartNote is a restart that was recorded.
+type restartNote struct{ pod, uid, text string }
 
 // NewEvents returns an Events that tells through recorder.
 func NewEvents(recorder events.EventRecorder, now clock.PassiveClock) *Events {
@@ -75,12 +79,13 @@ func (e *Events) due(object types.NamespacedName) time.Time {
 	return time.Time{}
 }
 
-// restarting tells of a restart that was recorded and is about to be done.
+// restarting takes note of a restart that was recorded and is about to be done; judgements tells of it.
 func (e *Events) restarting(obj *v1alpha1.HyperliquidParser, a plan.Action, j growth.Judgement) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
-	e.emit(obj, a.Pod, a.UID, corev1.EventTypeWarning, reasonRestarting, "Restart", fmt.Sprintf("%s: restarting parser %s (%d within the hour), which is %s: %s",
-		a.Target, a.Pod, len(a.Record.Times), j.Verdict, j.Message))
+	t := e.of(obj)
+	t.restarts = append(t.restarts, restartNote{a.Pod, a.UID, fmt.Sprintf("%s: restarting parser %s (%d within the hour), which is %s: %s",
+		a.Target, a.Pod, len(a.Record.Times), j.Verdict, j.Message)})
 }
 
 // conditions tells of a fleet that cannot go on, or has nothing to do.
@@ -102,7 +107,7 @@ func (e *Events) conditions(obj *v1alpha1.HyperliquidParser, before, after v1alp
 	}
 }
 
-// judgements tells which verdicts became bad, which changed, and which targets have recovered.
+// judgements tells which verdicts became bad, which changed, and which targets have recovered; then which were restarted.
 func (e *Events) judgements(obj *v1alpha1.HyperliquidParser, s *seen) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
@@ -144,6 +149,10 @@ func (e *Events) judgements(obj *v1alpha1.HyperliquidParser, s *seen) {
 			e.emit(obj, name, string(uid), kind, reason, "Judge", fmt.Sprintf("%s is %s: %s", target, verdict, s.views[target].Judgement.Message))
 		}
 	}
+	for _, note := range t.restarts {
+		e.emit(obj, note.pod, note.uid, corev1.EventTypeWarning, reasonRestarting, "Restart", note.text)
+	}
+	t.restarts = nil
 	e.flush(t)
 }
 

@@ -85,6 +85,22 @@ func TestAFaultIsToldOnceAndItsEndOnce(t *testing.T) {
 	}
 }
 
+func TestARestartIsToldAfterTheVerdictThatLedToIt(t *testing.T) {
+	e, _, told := teller()
+	obj, s := scene(3)
+	s.judge(1, growth.Stuck)
+	e.restarting(obj, plan.Action{Target: nodeName(1), Pod: "pod", UID: "uid", Record: plan.Record{Times: []time.Time{noon}}}, s.views[nodeName(1)].Judgement)
+	e.judgements(obj, s)
+	e.judgements(obj, s)
+	want := []string{
+		"Warning Stuck node-0001 is Stuck: figures",
+		"Warning Restarting node-0001: restarting parser pod (1 within the hour), which is Stuck: figures",
+	}
+	if got := told(); !slices.Equal(got, want) {
+		t.Errorf("told %q, want %q", got, want)
+	}
+}
+
 func TestAHealthyFleetIsNotToldOf(t *testing.T) {
 	e, _, told := teller()
 	obj, s := scene(3)

@@ -6,7 +6,9 @@ import (
 	"encoding/base32"
 	"encoding/json"
 	"fmt"
+	"time"
 
+	"k8s.io/utils/ptr"
 	"sigs.k8s.io/yaml"
 
 	"github.com/hlparser/hyperliquid-parser-operator/api/v1alpha1"
@@ -75,6 +77,8 @@ func render(spec *v1alpha1.HyperliquidParserSpec) config.Config {
 			MinNotional:     spec.Filter.MinNotional,
 		},
 		Engine: config.Engine{StartAt: config.StartAt(spec.Engine.StartAt)},
+		// Well before the kubelet kills it the parser gives a sink up that does not answer, and commits what it did acknowledge.
+		ShutdownTimeout: config.Duration{Duration: time.Duration(ptr.Deref(spec.TerminationGracePeriodSeconds, defaultGrace)) * time.Second * 2 / 3},
 	}
 	for _, s := range spec.Streams {
 		c.Streams = append(c.Streams, config.StreamConfig{Name: config.Stream(s.Name), Mode: config.Mode(s.Mode)})
