@@ -1,7 +1,6 @@
 package main
 
 import (
-	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -10,18 +9,15 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
-	"slices"
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
 	eventsv1 "k8s.io/api/events/v1"
-	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/client-go/kubernetes"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"github.com/hlparser/hyperliquid-parser-operator/hack/demo/agent"
 	"github.com/hlparser/hyperliquid-parser-operator/hack/demo/child"
-	"github.com/hlparser/hyperliquid-parser-operator/hack/demo/compare"
 	"github.com/hlparser/hyperliquid-parser-operator/hack/demo/controlplane"
 )
 
@@ -50,18 +46,6 @@ const (
 	lookEvery     = time.Second
 	closeGrace    = 5 * time.Second
 )
-
-// outcome is what the demo is judged by.
-type outcome struct {
-	nodes    int
-	restarts int32
-	result   compare.Result
-}
-
-func (o *outcome) String() string {
-	return fmt.Sprintf("demo: nodes=%d events=%d restarts=%d lost=%d duplicated=%d",
-		o.nodes, o.result.Events, o.restarts, o.result.Lost, o.result.Duplicated)
-}
 
 // scene is a running demo.
 type scene struct {
@@ -341,115 +325,6 @@ func (s *scene) until(ctx context.Context, limit time.Duration, phase string, do
 		case <-ticker.C:
 		}
 	}
-}
-
-// compare waits until everything is delivered, and holds it against what was written.
-func (s *scene) compare(ctx context.Context) (compare.Result, error) {
-	var result compare.Result
-	begin := time.Now()
-	wanted := s.traffic.events()
-	// Parsers at rest may not have seen the last lines yet, so records are counted too.
-	err := s.until(ctx, deliveryLimit, "waiting for the last records", func(l *look) bool {
-		if !l.atRest() || !l.allReady() {
-			return false
-		}
-		delivered, err := s.delivered()
-		return err == nil && delivered >= wanted
-	})
-	if err != nil {
-		// The comparison tells what is missing better than this does.
-		s.screen.say("not everything arrived: %v", err)
-	} else {
-		s.screen.say("everything is delivered and committed (%s)", seconds(begin))
-	}
-	s.screen.leave()
-	begin = time.Now()
-	for _, w := range s.traffic.writers {
-		if ctx.Err() != nil {
-			return result, ctx.Err()
-		}
-		one, err := compare.Stream(s.agent.HostPath(w.node, dataPath), w.Source, s.outDir(w))
-		if err != nil {
-			return result, fmt.Errorf("compare %s of %s: %w", w.Source, w.node, err)
-		}
-		result.Add(one)
-	}
-	if result.Events != wanted {
-		return result, fmt.Errorf("the nodes' files hold %d events, %d were written", result.Events, wanted)
-	}
-	s.screen.say("compared %d events with what was delivered, byte for byte (%s)", result.Events, seconds(begin))
-	return result, nil
-}
-
-func (s *scene) outDir(w *writer) string {
-	return filepath.Join(s.agent.HostPath(w.node, outputPath), string(w.Stream))
-}
-
-func (s *scene) delivered() (int64, error) {
-	var sum int64
-	for _, w := range s.traffic.writers {
-		n, err := compare.Count(s.outDir(w))
-		if err != nil {
-			return 0, err
-		}
-		sum += n
-	}
-	return sum, nil
-}
-
-// judge says what is not as it must be.
-func (s *scene) judge(out *outcome, hung *corev1.Pod) error {
-	var wrong []error
-	if !out.result.Exact() {
-		wrong = append(wrong, fmt.Errorf("lost %d, duplicated %d, never written %d, out of order %d events, such as %q",
-			out.result.Lost, out.result.Duplicated, out.result.Foreign, out.result.Disordered, out.result.Examples))
-	}
-	if out.restarts != 1 {
-		wrong = append(wrong, fmt.Errorf("the operator restarted %d parsers, not just the one that hung", out.restarts))
-	}
-	if !s.last.allReady() {
-		wrong = append(wrong, errors.New("not every parser is ready in the end"))
-	}
-	for _, n := range s.last.nodes {
-		containerRestarts := int32(0)
-		if n.pod != nil && len(n.pod.Status.ContainerStatuses) > 0 {
-			containerRestarts = n.pod.Status.ContainerStatuses[0].RestartCount
-		}
-		if containerRestarts > 0 {
-			wrong = append(wrong, fmt.Errorf("the parser of %s ended by itself %d times", n.name, containerRestarts))
-		}
-		if want := btoi(hung != nil && hung.Spec.NodeName == n.name); n.replaced != want {
-			wrong = append(wrong, fmt.Errorf("the pod of %s was replaced %d times, want %d", n.name, n.replaced, want))
-		}
-	}
-	if !slices.ContainsFunc(s.events, func(e eventsv1.Event) bool { return hung != nil && mentions(&e, hung) }) {
-		wrong = append(wrong, errors.New("no event tells of the restart"))
-	}
-	// A right that the generated role lacks shows nowhere else.
-	text, err := os.ReadFile(s.operatorLog())
-	if err != nil {
-		wrong = append(wrong, fmt.Errorf("read the operator's log: %w", err))
-	}
-	for line := range bytes.Lines(text) {
-		if bytes.Contains(bytes.ToLower(line), []byte("forbidden")) {
-			wrong = append(wrong, fmt.Errorf("the operator was refused something: %s", bytes.TrimSpace(line)))
-			break
-		}
-	}
-	return errors.Join(wrong...)
-}
-
-// mentions is true for an event about a pod, or related to it.
-func mentions(e *eventsv1.Event, pod *corev1.Pod) bool {
-	about := func(uid types.UID) bool { return uid == pod.UID }
-	return about(e.Regarding.UID) || e.Related != nil && about(e.Related.UID)
-}
-
-func btoi(b bool) int {
-	if b {
-		return 1
-	}
-	return 0
 }
 
 func (s *scene) mkdir(name string) (string, error) {
