@@ -195,12 +195,25 @@ func TestRightAnswers(t *testing.T) {
 				t.Errorf("took %s", took)
 			}
 		},
+		"a hang is Stuck within 40 s though its reader goes on filling the buffer": func(t *testing.T) {
+			w := watch()
+			read := int64(7_000_000)
+			took := w.until(t, growth.Stuck, func(r *report.Report) {
+				still(r)
+				read += 130 * lineBytes
+				lines(r, (read-7_000_000)/lineBytes)
+				r.Streams[0].ReadBytesTotal = read
+			})
+			if took > 40*time.Second {
+				t.Errorf("took %s", took)
+			}
+		},
 		"a hang is Stuck within 40 s": func(t *testing.T) {
 			w := watch()
 			if took := w.until(t, growth.Stuck, still); took > 40*time.Second {
 				t.Errorf("took %s", took)
 			}
-			want := "OrderStatuses: 3.0 MiB of whole lines wait, 12s behind, and nothing was read, parsed or acknowledged for 30s; the sink is idle"
+			want := "OrderStatuses: 3.0 MiB of whole lines wait, 12s behind, and nothing was parsed or acknowledged for 30s; the sink is idle"
 			if got := w.Judgement(); got.Reason != "OrderStatuses" || got.Message != want {
 				t.Errorf("got %+v", got)
 			}

@@ -129,7 +129,7 @@ func SilentSink(in Input) (Verdict, string, string, bool) {
 		worst.Name, round(worst.SinkSilent), bytes(worst.Uncommitted)), worst.SinkError), true
 }
 
-// StuckStream matches a stream with whole lines waiting in which no stage has moved for long, with nothing to wait for.
+// StuckStream matches a stream with whole lines waiting in which no stage that has some has moved for long, with nothing to wait for.
 func StuckStream(in Input) (Verdict, string, string, bool) {
 	last, _ := in.Window.Last()
 	var worst *StreamSample
@@ -144,7 +144,7 @@ func StuckStream(in Input) (Verdict, string, string, bool) {
 	if worst == nil {
 		return "", "", "", false
 	}
-	return Stuck, worst.Name, fmt.Sprintf("%s: %s of whole lines wait, %s behind, and nothing was read, parsed or acknowledged for %s; the sink is idle",
+	return Stuck, worst.Name, fmt.Sprintf("%s: %s of whole lines wait, %s behind, and nothing was parsed or acknowledged for %s; the sink is idle",
 		worst.Name, bytes(worst.Uncommitted), round(worst.Lag), round(last.At.Sub(worst.StillSince))), true
 }
 

@@ -47,8 +47,8 @@ type StreamSample struct {
 	SinkSince   time.Duration // in SinkState
 	Outstanding time.Duration // age of the request being waited for
 
-	// StillSince is the first of the reports in a row, StillReports of them, in which whole lines waited and no stage had moved
-	// since the one before; zero when something moved.
+	// StillSince is the first of the reports in a row, StillReports of them, in which whole lines waited and no stage that had
+	// some had moved since the one before; zero when one moved.
 	StillSince   time.Time
 	StillReports int
 }
@@ -144,7 +144,10 @@ func (s *StreamSample) still(previous Sample, at time.Time) {
 	}
 	s.StillSince, s.StillReports = at, 1
 	for _, p := range previous.Streams {
-		if p.Name == s.Name && p.StillReports > 0 && p.Read == s.Read && p.Parsed == s.Parsed && p.Acked == s.Acked {
+		// Reading is no excuse for a stage behind it that had lines and did nothing: beside a slow stream's hung processor the
+		// reader goes on for minutes until the buffer is full.
+		reading := p.Read != s.Read && p.HeldLines == 0
+		if p.Name == s.Name && p.StillReports > 0 && !reading && p.Parsed == s.Parsed && p.Acked == s.Acked {
 			s.StillSince, s.StillReports = p.StillSince, p.StillReports+1
 		}
 	}

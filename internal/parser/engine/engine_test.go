@@ -306,15 +306,25 @@ type memory struct {
 	gate   chan struct{} // Write waits for it; nil: not
 	deaf   bool          // while it waits it does not hear its context
 	fail   func(write int, b sink.Batch) error
+	flush  func(call int) error
 	mu     sync.Mutex
 	data   []byte
 	writes int
+
+	flushes int
 }
 
 func (m *memory) Open(context.Context, string, json.RawMessage) (sink.Sink, error) { return m, nil }
-func (m *memory) Flush(context.Context, bool) (json.RawMessage, error)             { return nil, nil }
 func (m *memory) Committed(context.Context) error                                  { return nil }
 func (m *memory) Close() error                                                     { return nil }
+
+func (m *memory) Flush(context.Context, bool) (json.RawMessage, error) {
+	m.flushes++
+	if m.flush != nil {
+		return nil, m.flush(m.flushes)
+	}
+	return nil, nil
+}
 
 func (m *memory) Write(ctx context.Context, b sink.Batch) error {
 	if m.gate != nil {
@@ -463,6 +473,28 @@ func TestAnOutageIsWaitedOutAndReported(t *testing.T) {
 		t.Fatal(err)
 	}
 	b.same(flaky.text(), trades(0, 100))
+}
+
+func TestASinkThatCannotMakeItsRecordsDurableIsRetriedAndThenHealthyAgain(t *testing.T) {
+	b := newBench(t)
+	b.node("node_trades/20260430/8", trades(0, 10))
+	full := &memory{}
+	full.flush = func(call int) error {
+		if call > 1 && call < 4 {
+			return errors.New("no space left on device")
+		}
+		return nil
+	}
+	r := b.start(full)
+	s := r.until("retrying", func(s report.Stream) bool { return s.Sink.State == report.SinkRetrying })
+	if s.Sink.LastError != "no space left on device" {
+		t.Errorf("the report says %+v", s.Sink)
+	}
+	r.until("committing", func(s report.Stream) bool { return s.Sink.State == report.SinkHealthy && s.UncommittedBytes == 0 })
+	if _, err := r.stop(); err != nil {
+		t.Fatal(err)
+	}
+	b.same(full.text(), trades(0, 10))
 }
 
 func TestARefusedRecordGoesToTheDeadLetterAndTheOthersAreDelivered(t *testing.T) {

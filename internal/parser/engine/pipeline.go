@@ -182,7 +182,10 @@ func (p *pipeline) attempt(ctx context.Context) (err error) {
 	if err := a.commit(ctx, false); err != nil {
 		return err
 	}
-	p.stats.set(func(s *stats) { s.state, s.message = report.Running, "" })
+	p.stats.set(func(s *stats) {
+		s.state, s.message = report.Running, ""
+		s.sink(report.SinkHealthy, nil, p.engine.now())
+	})
 	p.stats.begun.Store(true)
 
 	readCtx, stopReading := context.WithCancel(ctx)
@@ -367,6 +370,8 @@ func (a *attempt) commit(ctx context.Context, final bool) error {
 	a.stats.set(func(s *stats) { state.LastBlock = s.lastBlock })
 
 	if err := a.retry(ctx, "flushing the sink", func() (err error) {
+		done := a.asking()
+		defer done()
 		state.Sink, err = a.sink.Flush(ctx, final)
 		return err
 	}); err != nil {
@@ -411,6 +416,7 @@ func (a *attempt) retry(ctx context.Context, doing string, call func() error) er
 	for backoff := firstBackoff; ; backoff = min(2*backoff, lastBackoff) {
 		err := call()
 		if err == nil {
+			a.recovered(backoff)
 			return nil
 		}
 		if !isOutage(err) || ctx.Err() != nil {
@@ -420,6 +426,25 @@ func (a *attempt) retry(ctx context.Context, doing string, call func() error) er
 		if !sleep(ctx, backoff) {
 			return fmt.Errorf("%s: %w", doing, err)
 		}
+	}
+}
+
+// asking marks a request to the sink as outstanding until done is called: a sync that hangs is the sink's doing too.
+func (a *attempt) asking() (done func()) {
+	began := a.engine.now()
+	a.stats.set(func(s *stats) { s.requestSince = began })
+	return func() {
+		a.stats.set(func(s *stats) {
+			s.requestSince = time.Time{}
+			s.busy += a.engine.now().Sub(began)
+		})
+	}
+}
+
+// recovered takes note that a call went well after others like it had not: backoff is what the next pause would have been.
+func (a *attempt) recovered(backoff time.Duration) {
+	if backoff > firstBackoff {
+		a.stats.set(func(s *stats) { s.sink(report.SinkHealthy, nil, a.engine.now()) })
 	}
 }
 

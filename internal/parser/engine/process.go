@@ -6,7 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"sync"
-	"time"
 
 	"github.com/hlparser/hyperliquid-parser-operator/internal/parser/buffer"
 	"github.com/hlparser/hyperliquid-parser-operator/internal/parser/checkpoint"
@@ -209,20 +208,15 @@ func (a *attempt) deliver(ctx context.Context, s *slot) error {
 // acknowledged, so that a crash during the outage repeats nothing.
 func (a *attempt) write(ctx context.Context, block *buffer.Block, b sink.Batch) error {
 	for backoff := firstBackoff; ; backoff = min(2*backoff, lastBackoff) {
-		began := a.engine.now()
-		a.stats.set(func(s *stats) { s.requestSince = began })
+		done := a.asking()
 		err := a.sink.Write(ctx, b)
-		now := a.engine.now()
-		a.stats.set(func(s *stats) {
-			s.requestSince = time.Time{}
-			s.busy += now.Sub(began)
-			if err == nil {
-				s.lastAck = now
-				s.delivered += int64(len(b.Records))
-				s.sink(report.SinkHealthy, nil, now)
-			}
-		})
+		done()
 		if err == nil {
+			a.stats.set(func(s *stats) {
+				s.lastAck = a.engine.now()
+				s.delivered += int64(len(b.Records))
+				s.sink(report.SinkHealthy, nil, s.lastAck)
+			})
 			return nil
 		}
 		if refusal := (*sink.Refusal)(nil); errors.As(err, &refusal) {
@@ -281,6 +275,7 @@ func (a *attempt) buryEntry(ctx context.Context, block *buffer.Block, entry dead
 	for backoff := firstBackoff; ; backoff = min(2*backoff, lastBackoff) {
 		err := a.dead.Append(entry)
 		if err == nil {
+			a.recovered(backoff)
 			return nil
 		}
 		if errors.Is(err, deadletter.ErrUnsynced) {
