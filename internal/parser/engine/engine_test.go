@@ -637,6 +637,10 @@ func TestAMissingDataDirectoryIsWaitedForAndSaid(t *testing.T) {
 	if !strings.Contains(s.Message, "node_trades") {
 		t.Errorf("the message is %q", s.Message)
 	}
+	// A crash now must not make the stream a new one, which with startAt End would pass over what appears meanwhile.
+	if loaded, err := checkpoint.Show(vfs.OS, b.cfg.StateDir, "trades"); err != nil || !loaded.Found {
+		t.Errorf("no checkpoint before the first file: %v", err)
+	}
 	b.node("node_trades/20260430/8", trades(0, 3))
 	r.until("delivery", func(s report.Stream) bool { return s.DeliveredTotal == 3 && s.State == report.Running })
 	if _, err := r.stop(); err != nil {

@@ -75,6 +75,7 @@ type attempt struct {
 	midBlock   bool      // a part of a block was delivered: this is no moment to commit
 	logged     int       // malformed lines and events that were logged
 	saved      checkpoint.State
+	version    uint64 // of the tailer's files in saved; 0: none of this attempt
 }
 
 func newPipeline(e *Engine, s config.StreamConfig) (*pipeline, error) {
@@ -364,11 +365,7 @@ func (a *attempt) commitIfDue(ctx context.Context) error {
 // where a repetition is harmless; where it is not the error asks for a new attempt.
 func (a *attempt) commit(ctx context.Context, final bool) error {
 	a.commitAt = a.engine.now().Add(commitEvery)
-	state := checkpoint.State{CommittedAt: a.engine.now().UTC(), Files: a.tail.Files()}
-	t := a.tail.Stats()
-	state.Directory, state.Mode = t.Directory, string(t.Mode)
-	a.stats.set(func(s *stats) { state.LastBlock = s.lastBlock })
-
+	state, version := checkpoint.State{CommittedAt: a.engine.now().UTC()}, a.tail.Version()
 	if err := a.retry(ctx, "flushing the sink", func() (err error) {
 		done := a.asking()
 		defer done()
@@ -381,13 +378,17 @@ func (a *attempt) commit(ctx context.Context, final bool) error {
 	if state.DeadLetterBytes, err = a.dead.Sync(); err != nil {
 		return err
 	}
-	if sameState(&state, &a.saved) && !final {
-		return nil
+	if version == a.version && string(state.Sink) == string(a.saved.Sink) && state.DeadLetterBytes == a.saved.DeadLetterBytes {
+		return nil // a checkpoint would say nothing new
 	}
+	state.Files = a.tail.Files()
+	t := a.tail.Stats()
+	state.Directory, state.Mode = t.Directory, string(t.Mode)
+	a.stats.set(func(s *stats) { state.LastBlock = s.lastBlock })
 	if err := a.retry(ctx, "saving the checkpoint", func() error { return a.store.Save(state) }); err != nil {
 		return err
 	}
-	a.saved = state
+	a.saved, a.version = state, version
 	a.tail.Committed()
 	a.stats.set(func(s *stats) {
 		s.committed += a.ackedBytes
@@ -395,20 +396,6 @@ func (a *attempt) commit(ctx context.Context, final bool) error {
 	})
 	a.ackedBytes = 0
 	return a.retry(ctx, "completing the sink's commit", func() error { return a.sink.Committed(ctx) })
-}
-
-// sameState tells whether a checkpoint would say nothing new.
-func sameState(a, b *checkpoint.State) bool {
-	if len(a.Files) != len(b.Files) || string(a.Sink) != string(b.Sink) || a.DeadLetterBytes != b.DeadLetterBytes ||
-		a.Directory != b.Directory {
-		return false
-	}
-	for i := range a.Files {
-		if a.Files[i].FileID != b.Files[i].FileID || a.Files[i].Offset != b.Files[i].Offset || a.Files[i].Inode != b.Files[i].Inode {
-			return false
-		}
-	}
-	return true
 }
 
 // retry repeats a call while it meets an outage, with backoff.

@@ -34,6 +34,10 @@ type day struct {
 	modified time.Time
 }
 
+// freshDates is how many of the newest folders are looked at every time; older ones, of which there may be hundreds, change
+// only when a node makes pruned hours again, and wait for a sweep.
+const freshDates = 2
+
 // hourOf reads an hour file's name: unpadded, 0 to 23, no extension.
 func hourOf(name string) (int, bool) {
 	n, err := strconv.Atoi(name)
@@ -68,7 +72,11 @@ func (t *Tailer) scan(d *directory, sweep bool) {
 		}
 		d.dates = dates
 	}
-	for _, date := range slices.Sorted(maps.Keys(d.dates)) { // the newest is watched last, and so kept
+	dates := slices.Sorted(maps.Keys(d.dates)) // the newest is watched last, and so kept
+	if !sweep {
+		dates = dates[max(len(dates)-freshDates, 0):]
+	}
+	for _, date := range dates {
 		listed := d.dates[date]
 		path := filepath.Join(d.root, date)
 		info, err := os.Stat(path)
@@ -126,6 +134,7 @@ func (t *Tailer) addFile(d *directory, date string, hour int) {
 		return -1 // after the incarnations before it
 	})
 	d.files = slices.Insert(d.files, i, f)
+	t.version++
 	if i <= d.head && d.begun {
 		d.head++
 	}
@@ -220,6 +229,7 @@ func (t *Tailer) dropGone(d *directory) {
 		if done := f.acked >= f.next; done {
 			f.closeHandle()
 			d.files = slices.Delete(d.files, i, i+1)
+			t.version++
 			delete(t.origins, f.origin)
 			if d.head >= i && d.head > 0 {
 				d.head--
@@ -252,6 +262,7 @@ func (t *Tailer) setOrigin(f *file, generation string) {
 	f.id.Generation = generation
 	f.origin = &buffer.Origin{ID: f.id, Label: f.id.String()}
 	t.origins[f.origin] = f
+	t.version++
 }
 
 func inodeOf(info fs.FileInfo) uint64 {

@@ -80,6 +80,7 @@ type Tailer struct {
 	counts  Counts
 	current *file // being read
 	origins map[*buffer.Origin]*file
+	version uint64 // of what Files returns
 }
 
 // Counts are totals since the start of the process.
@@ -119,7 +120,7 @@ type Stats struct {
 
 // New returns a tailer that hands its blocks to buf.
 func New(opt Options, buf *buffer.Buffer) *Tailer {
-	t := &Tailer{opt: opt, buf: buf, log: opt.Log, now: opt.Now, want: buffer.BlockSize, origins: map[*buffer.Origin]*file{}}
+	t := &Tailer{opt: opt, buf: buf, log: opt.Log, now: opt.Now, want: buffer.BlockSize, origins: map[*buffer.Origin]*file{}, version: 1}
 	if t.now == nil {
 		t.now = time.Now
 	}
@@ -309,9 +310,18 @@ func (t *Tailer) Ack(block *buffer.Block) {
 		return
 	}
 	f.acked = block.End()
+	t.version++
 	f.marker = checkpoint.Hash{}
 	f.beforeAck = append(f.beforeAck[:0], block.Data[max(len(block.Data)-hashBytes, 0):]...)
 	f.seen.acknowledge(f.acked)
+}
+
+// Version changes whenever Files would say something new, so that a stream at rest need not ask it: there may be an entry for
+// each of ten thousand files.
+func (t *Tailer) Version() uint64 {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return t.version
 }
 
 // Files returns what a checkpoint must hold to go on after what was acknowledged: an entry for every file on disk.
