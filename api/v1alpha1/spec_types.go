@@ -8,6 +8,8 @@ import (
 )
 
 // HyperliquidParserSpec is what is wanted of a fleet.
+//
+// +kubebuilder:validation:XValidation:rule="!has(self.engine) || !has(self.engine.deduplicateBlocks) || !self.engine.deduplicateBlocks || self.streams.all(s, !has(s.mode) || s.mode != 'Line')",fieldPath=".engine.deduplicateBlocks",message="lines of mode Line do not name their block: leave deduplicateBlocks out, or set the streams' mode to Auto, Streaming or ByBlock"
 type HyperliquidParserSpec struct {
 	// target says what gets one parser each.
 	// +required
@@ -347,6 +349,11 @@ type Engine struct {
 	// +kubebuilder:default="64Mi"
 	// +kubebuilder:validation:XValidation:rule="isQuantity(string(self)) && quantity(string(self)).compareTo(quantity('1Ki')) >= 0 && quantity(string(self)).compareTo(quantity('1Gi')) <= 0",message="write a size from 1Ki to 1Gi, such as 64Mi"
 	MaxLineBytes *resource.Quantity `json:"maxLineBytes,omitempty"`
+
+	// deduplicateBlocks leaves out blocks that a Hyperliquid node writes again after it restarted. It needs lines that name their
+	// block, so mode Line is refused; in mode Auto it has no effect while the node writes in line mode.
+	// +optional
+	DeduplicateBlocks bool `json:"deduplicateBlocks,omitempty"`
 }
 
 // StartAt is where a target that was never seen before begins.

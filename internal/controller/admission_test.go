@@ -52,6 +52,7 @@ var _ = Describe("admission", func() {
 		Entry("percentages up to all", `rollout: {maxUnavailable: "100%"}`),
 		Entry("a number of targets", "rollout: {maxUnavailable: 3}"),
 		Entry("durations as Go prints them", "growth: {pollInterval: 1m0s, stuckAfter: 1h0m0s}"),
+		Entry("blocks that lines name", "{streams: [{name: Fills}, {name: Trades, mode: ByBlock}], engine: {deduplicateBlocks: true}}"),
 		Entry("all of a builder's coins", `filter: {coins: ["xyz:*", "@107", "PURR/USDC"]}`),
 	)
 
@@ -97,6 +98,7 @@ var _ = Describe("admission", func() {
 		Entry("an annotation of ours", "podAnnotations: {fleet.hlparser.dev/target: x}", "spec.podAnnotations", "write another prefix"),
 		Entry("a label that is none", `podLabels: {team: "a b"}`, "spec.podLabels.team", "should match"),
 		Entry("root", "runAsUser: 0", "spec.runAsUser", "greater than or equal to 1"),
+		Entry("blocks that lines do not name", "{streams: [{name: Fills, mode: Line}], engine: {deduplicateBlocks: true}}", "spec.engine.deduplicateBlocks", "to Auto, Streaming or ByBlock"),
 		Entry("an unknown format", "format: Json", "spec.format", `supported values: "Raw", "Enveloped"`),
 	)
 

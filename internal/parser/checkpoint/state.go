@@ -22,12 +22,38 @@ type State struct {
 	Files []File `json:"files"`
 	// LastBlock is the newest block delivered, 0 when none was or in line mode.
 	LastBlock int64 `json:"lastBlock"`
+	// Blocks are those that were processed, where repeated ones are left out.
+	Blocks *Blocks `json:"blocks,omitempty"`
 	// DeadLetterBytes is the length of the dead letter that belongs to this state.
 	DeadLetterBytes int64 `json:"deadLetterBytes"`
 	// Sink is what the sink asked to keep; it alone can read it.
 	Sink json.RawMessage `json:"sink,omitempty"`
 	// CommittedAt is when the caller made this state.
 	CommittedAt time.Time `json:"committedAt"`
+}
+
+// Blocks are the blocks of a stream whose events were processed.
+type Blocks struct {
+	// Complete blocks were processed to their end. Ascending, not touching.
+	Complete []Interval `json:"complete,omitempty"`
+	// Open blocks may have more events. Ascending.
+	Open []OpenBlock `json:"open,omitempty"`
+	// Current is the block of the newest line, and Shown is how many of its
+	// events the node has written since it came to that block last.
+	Current int64 `json:"current"`
+	Shown   int64 `json:"shown"`
+}
+
+// OpenBlock is a block of which Events events were processed.
+type OpenBlock struct {
+	Block  int64 `json:"block"`
+	Events int64 `json:"events"`
+}
+
+// Interval is the blocks from First to Last, both included.
+type Interval struct {
+	First int64 `json:"first"`
+	Last  int64 `json:"last"`
 }
 
 // File is how far one file was delivered, and how to know it again.

@@ -163,6 +163,7 @@ type Engine struct {
 	Workers           int     `json:"workers,omitempty"`           // default: the number of CPUs this process may use
 	StartAt           StartAt `json:"startAt,omitempty"`           // default End, or Beginning with once
 	MaxLineBytes      Bytes   `json:"maxLineBytes,omitempty"`      // longer lines are skipped and counted; default 64Mi
+	DeduplicateBlocks bool    `json:"deduplicateBlocks,omitempty"` // blocks that a node writes again after a restart are left out; not in line mode
 }
 
 // Bytes is a size, written as a number or with a unit: 33554432, "32Mi", "1G".
@@ -307,6 +308,10 @@ func (c Config) validateStreams() error {
 		}
 		if !slices.Contains(Modes(), s.Mode) {
 			return &FieldError{field + ".mode", fmt.Sprintf("%q is unknown: write one of %s", s.Mode, list(Modes()))}
+		}
+		if c.Engine.DeduplicateBlocks && s.Mode == Line {
+			return &FieldError{"engine.deduplicateBlocks", fmt.Sprintf(
+				"%s has mode Line, whose lines do not name their block: leave it out, or set %s.mode to Streaming or ByBlock", s.Name, field)}
 		}
 		if seen[s.Name] {
 			return &FieldError{field + ".name", fmt.Sprintf("%s is named twice: a stream is read once", s.Name)}

@@ -87,6 +87,7 @@ func TestEverySettingThatCannotWorkIsNamed(t *testing.T) {
 		"engine.workers":           func(c *Config) { c.Engine.Workers = -1 },
 		"engine.maxLineBytes":      func(c *Config) { c.Engine.MaxLineBytes = 10 },
 		"engine.startAt":           func(c *Config) { c.Engine.StartAt = "Middle" },
+		"engine.deduplicateBlocks": func(c *Config) { c.Engine.DeduplicateBlocks, c.Streams[0].Mode = true, Line },
 		"shutdownTimeout":          func(c *Config) { c.ShutdownTimeout.Duration = -1 },
 		"engine.parallelThreshold": func(c *Config) { c.Engine.ParallelThreshold = -1 },
 	} {

@@ -55,7 +55,8 @@ type pipeline struct {
 
 // codec turns spans into records, for one directory's mode.
 type codec struct {
-	mode    config.Mode
+	whole   bool // each line holds a whole block: by-block mode
+	encoder *hyperliquid.Encoder
 	cut     func(dst []hyperliquid.Span, data []byte, offset int64, n int) []hyperliquid.Span
 	workers []encodeFunc // by slot
 }
@@ -74,6 +75,8 @@ type attempt struct {
 	ackedBytes int64     // since the last commit
 	midBlock   bool      // a part of a block was delivered: this is no moment to commit
 	logged     int       // malformed lines and events that were logged
+	ahead      processed // blocks of lines, up to what was cut into spans; only with deduplicateBlocks
+	blocks     processed // the same up to what was acknowledged
 	saved      checkpoint.State
 	version    uint64 // of the tailer's files in saved; 0: none of this attempt
 }
@@ -90,7 +93,7 @@ func newPipeline(e *Engine, s config.StreamConfig) (*pipeline, error) {
 		if err != nil {
 			return nil, fmt.Errorf("stream %s: %w", s.Name, err)
 		}
-		c := codec{mode: d.Mode, cut: encoder.Cut}
+		c := codec{whole: d.Mode == config.ByBlock, encoder: encoder, cut: encoder.Cut}
 		for range p.slots {
 			c.workers = append(c.workers, encoder.NewWorker().Encode)
 		}
@@ -217,7 +220,8 @@ func (p *pipeline) open(ctx context.Context) (*attempt, error) {
 		p.log.Error("a damaged checkpoint was set aside; going on from the one before", "file", line)
 	}
 	state := loaded.State
-	a := &attempt{pipeline: p, store: store, saved: state}
+	a := &attempt{pipeline: p, store: store, saved: state, blocks: resumeProcessed(state.Blocks)}
+	a.ahead = a.blocks
 	if a.dead, err = deadletter.Open(p.engine.fs, cfg.StateDir, p.kebab, state.DeadLetterBytes, deadletter.DefaultMaxBytes); err != nil {
 		return nil, err
 	}
@@ -384,6 +388,7 @@ func (a *attempt) commit(ctx context.Context, final bool) error {
 	state.Files = a.tail.Files()
 	t := a.tail.Stats()
 	state.Directory, state.Mode = t.Directory, string(t.Mode)
+	state.Blocks = a.blocks.checkpoint()
 	a.stats.set(func(s *stats) { state.LastBlock = s.lastBlock })
 	if err := a.retry(ctx, "saving the checkpoint", func() error { return a.store.Save(state) }); err != nil {
 		return err

@@ -9,7 +9,6 @@ import (
 
 	"github.com/hlparser/hyperliquid-parser-operator/internal/parser/buffer"
 	"github.com/hlparser/hyperliquid-parser-operator/internal/parser/checkpoint"
-	"github.com/hlparser/hyperliquid-parser-operator/internal/parser/config"
 	"github.com/hlparser/hyperliquid-parser-operator/internal/parser/deadletter"
 	"github.com/hlparser/hyperliquid-parser-operator/internal/parser/hyperliquid"
 	"github.com/hlparser/hyperliquid-parser-operator/internal/parser/report"
@@ -39,6 +38,9 @@ type task struct {
 	block *buffer.Block
 	span  hyperliquid.Span
 	last  bool
+	// With deduplicateBlocks, of the last task of a block: what is known after it, and what was left out of it.
+	blocks  processed
+	repeats repeats
 }
 
 // process encodes and delivers a batch, wave by wave, and releases each block as soon as all of it was acknowledged. Between
@@ -69,7 +71,7 @@ func (a *attempt) process(ctx, work context.Context, batch *buffer.Snapshot) err
 				a.midBlock = true
 				continue
 			}
-			a.midBlock = false
+			a.midBlock, a.blocks = false, s.span.blocks
 			a.tail.Ack(s.span.block)
 			tasks.release(s.span.block)
 			if err := a.commitIfDue(work); err != nil {
@@ -88,6 +90,7 @@ type taskQueue struct {
 	batch   *buffer.Snapshot
 	wide    int
 	block   int // the next to cut
+	repeats repeats
 	spans   []hyperliquid.Span
 	at      int // the next of spans
 	done    int // blocks released
@@ -104,12 +107,21 @@ func (q *taskQueue) next(t *task) bool {
 		if left := len(q.batch.Blocks) - q.block + 1; left < q.wide { // too few blocks to keep all workers busy
 			parts = max(parts, (q.wide+left-1)/left)
 		}
-		q.spans, q.at = q.attempt.codecs[b.Origin.ID.Directory].cut(q.spans[:0], b.Data, b.Offset, max(parts, 1)), 0
+		c := q.attempt.codecs[b.Origin.ID.Directory]
+		q.at, q.repeats = 0, repeats{}
+		if q.attempt.engine.cfg.Engine.DeduplicateBlocks {
+			q.spans, q.repeats = q.attempt.ahead.withoutRepeats(q.spans[:0], &c, b.Data, b.Offset, max(parts, 1))
+		} else {
+			q.spans = c.cut(q.spans[:0], b.Data, b.Offset, max(parts, 1))
+		}
 		if len(q.spans) == 0 { // no line in it: it only moves the position
 			q.spans = append(q.spans, hyperliquid.Span{Offset: b.Offset})
 		}
 	}
 	*t = task{block: q.batch.Blocks[q.block-1], span: q.spans[q.at], last: q.at == len(q.spans)-1}
+	if t.last {
+		t.blocks, t.repeats = q.attempt.ahead, q.repeats
+	}
 	q.at++
 	return true
 }
@@ -191,14 +203,18 @@ func (a *attempt) deliver(ctx context.Context, s *slot) error {
 		}
 	}
 	a.ackedBytes += int64(len(s.span.span.Data))
-	everyBlock := a.codecs[origin.ID.Directory].mode == config.ByBlock
+	everyBlock := a.codecs[origin.ID.Directory].whole
+	deduplicated := a.engine.cfg.Engine.DeduplicateBlocks
 	a.stats.set(func(st *stats) {
+		st.lines += s.span.repeats.lines
+		st.repeats += s.span.repeats.lines
+		st.late += s.span.repeats.late
 		st.acked += int64(len(s.span.span.Data))
 		st.lines += out.Lines
 		st.events += out.Events
 		st.malformed += int64(len(out.Bad))
 		for _, n := range out.Blocks {
-			st.block(n, everyBlock)
+			st.block(n, everyBlock, !deduplicated)
 		}
 	})
 	return nil
@@ -288,17 +304,14 @@ func (a *attempt) buryEntry(ctx context.Context, block *buffer.Block, entry dead
 	}
 }
 
-// block counts gaps and repeats. Only in by-block mode does every block have a line, so that a jump is a gap; the caller holds mu.
-func (s *stats) block(number int64, everyBlock bool) {
+// block counts gaps and, unless deduplication has, repeats. Only in by-block mode does every block have a line, so that a jump is a
+// gap. The caller holds mu.
+func (s *stats) block(number int64, everyBlock, countRepeats bool) {
 	switch {
-	case s.lastBlock == 0 || number == s.lastBlock+1:
-	case number > s.lastBlock:
-		if everyBlock {
-			s.gaps += number - s.lastBlock - 1
-		}
-	case everyBlock:
-		s.repeats++
-	case number < s.lastBlock:
+	case s.lastBlock == 0:
+	case number > s.lastBlock && everyBlock:
+		s.gaps += number - s.lastBlock - 1
+	case countRepeats && (number < s.lastBlock || number == s.lastBlock && everyBlock):
 		s.repeats++
 	}
 	s.lastBlock = max(s.lastBlock, number)

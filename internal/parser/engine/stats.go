@@ -21,7 +21,7 @@ type stats struct {
 	message string
 
 	lines, events, delivered, malformed int64
-	gaps, repeats, lastBlock            int64
+	gaps, repeats, late, lastBlock      int64
 	parsed, acked, committed            int64
 	readWait                            time.Duration
 	lastCommit                          time.Time
@@ -74,7 +74,7 @@ func (p *pipeline) report() report.Stream {
 		BatchesTotal: b.Swaps, LinesTotal: s.lines, EventsTotal: s.events, DeliveredTotal: s.delivered,
 		MalformedTotal: s.malformed, OversizeTotal: t.Oversize, LateTotal: t.Late,
 		PrunedUnreadTotal: t.PrunedUnread, SkippedBytesTotal: t.SkippedBytes, RepeatedBytesTotal: t.RepeatedBytes,
-		BlockGapsTotal: s.gaps, BlockRepeatsTotal: s.repeats, LastBlock: s.lastBlock,
+		BlockGapsTotal: s.gaps, BlockRepeatsTotal: s.repeats, BlockLateTotal: s.late, LastBlock: s.lastBlock,
 		UncommittedBytes: t.UncommittedBytes, LargestLineBytes: t.LargestLine,
 		ReadBytesTotal: t.ReadBytes, ParsedBytesTotal: s.parsed, AckedBytesTotal: s.acked, CommittedBytesTotal: s.committed,
 		ReadWaitSecondsTotal: s.readWait.Seconds(),

@@ -81,7 +81,8 @@ type Stream struct {
 	SkippedBytesTotal  int64 `json:"skippedBytesTotal"`  // bytes known to have been there and never read
 	RepeatedBytesTotal int64 `json:"repeatedBytesTotal"` // bytes read again because a file shrank below what was delivered
 	BlockGapsTotal     int64 `json:"blockGapsTotal"`     // block numbers missing between two lines (by-block mode)
-	BlockRepeatsTotal  int64 `json:"blockRepeatsTotal"`  // lines whose block number was not above the highest seen
+	BlockRepeatsTotal  int64 `json:"blockRepeatsTotal"`  // lines whose block was seen before; with deduplicateBlocks they were left out
+	BlockLateTotal     int64 `json:"blockLateTotal"`     // with deduplicateBlocks: blocks older than the highest, missing until then, and delivered
 	LastBlock          int64 `json:"lastBlock"`          // highest block number delivered or filtered out; 0 in line mode
 
 	// UncommittedBytes are whole lines on disk or in hand that are not yet committed, over all files; a torn tail is not counted.
