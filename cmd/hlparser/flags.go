@@ -22,6 +22,8 @@ type settings struct {
 	startAt string
 	maxSize config.Bytes
 	maxAge  time.Duration
+	rotate  string
+	pack    string
 	flags   config.Config
 }
 
@@ -41,6 +43,8 @@ func (s *settings) register(cmd *cobra.Command) {
 	f.StringVar(&s.sink, "sink", "", "where records go: stdout or file:DIR")
 	f.Var(&s.maxSize, "max-size", "close a file of the file sink before it passes this size")
 	f.DurationVar(&s.maxAge, "max-age", 0, "close a file of the file sink when it is this old")
+	f.StringVar(&s.rotate, "rotate", "", "what closes a file of the file sink: size (and age), or hour (and size): one for each of the node's files")
+	f.StringVar(&s.pack, "compress", "", "compress the files of the file sink: zstd")
 	f.StringVar(&s.format, "format", "", "shape of records: raw or enveloped")
 	f.StringVar(&s.startAt, "start-at", "", "where a stream begins that was never read: end or beginning")
 	f.BoolVar(&c.Once, "once", false, "read what is there now, deliver it and exit")
@@ -130,8 +134,14 @@ func (s *settings) apply(cmd *cobra.Command, c *config.Config) error {
 		if set("max-age") {
 			file.MaxAge.Duration = s.maxAge
 		}
-	} else if set("max-size") || set("max-age") {
-		return usageError{errors.New("max-size, max-age: only the file sink has files to close; add --sink file:DIR")}
+		if set("rotate") {
+			file.Rotate = config.Rotation(title(s.rotate))
+		}
+		if set("compress") {
+			file.Compress = config.Compression(s.pack)
+		}
+	} else if set("max-size") || set("max-age") || set("rotate") || set("compress") {
+		return usageError{errors.New("max-size, max-age, rotate, compress: only the file sink has files to close; add --sink file:DIR")}
 	}
 	return nil
 }

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"bufio"
 	"bytes"
 	"context"
 	"encoding/json"
@@ -206,6 +207,71 @@ func TestSIGTERMStopsItWithStatus0AndTheReportTellsWhatItDid(t *testing.T) {
 	}
 	if want := status(1) + "\n" + status(2) + "\n"; stdout.String() != want {
 		t.Fatalf("delivered %q; want %q", stdout.String(), want)
+	}
+}
+
+func TestAnOutputThatCannotBeMadeEndsItWithStatus1AndSaysWhy(t *testing.T) {
+	dir := t.TempDir()
+	appendTo(t, filepath.Join(dir, "out"), "a file where the directory should be")
+	msg, err := hlparser(t.Context(), "run", "--data-dir", dir, "--state-dir", filepath.Join(dir, "state"),
+		"--stream", "fills", "--sink", "file:"+filepath.Join(dir, "out")).CombinedOutput()
+	if exitCode(err) != 1 || !strings.Contains(string(msg), "open the output directory") {
+		t.Fatalf("exit %d with %s", exitCode(err), msg)
+	}
+}
+
+func TestASecondParserWaitsForTheFirstToGoAndAnswersMeanwhile(t *testing.T) {
+	dir := t.TempDir()
+	start := func() (cmd *exec.Cmd, address string) {
+		cmd = hlparser(t.Context(), "run", "--data-dir", filepath.Join(dir, "data"), "--state-dir", filepath.Join(dir, "state"),
+			"--stream", "order-statuses", "--start-at", "beginning", "--sink", "file:"+filepath.Join(dir, "out"), "--listen", "127.0.0.1:0")
+		logs, err := cmd.StderrPipe()
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := cmd.Start(); err != nil {
+			t.Fatal(err)
+		}
+		lines := bufio.NewScanner(logs)
+		for lines.Scan() {
+			if _, after, ok := strings.Cut(lines.Text(), "address="); ok {
+				go func() { _, _ = io.Copy(io.Discard, logs) }()
+				return cmd, after
+			}
+		}
+		t.Fatal("the parser did not say where it reports")
+		return nil, ""
+	}
+	ready := func(address string, want int) {
+		t.Helper()
+		for deadline := time.Now().Add(20 * time.Second); ; time.Sleep(20 * time.Millisecond) {
+			resp, err := http.Get("http://" + address + "/readyz")
+			if err != nil {
+				t.Fatal(err)
+			}
+			_ = resp.Body.Close()
+			if resp.StatusCode == want {
+				return
+			}
+			if time.Now().After(deadline) {
+				t.Fatalf("/readyz answers %d; want %d", resp.StatusCode, want)
+			}
+		}
+	}
+	first, address := start()
+	ready(address, http.StatusOK)
+	second, waiting := start()
+	ready(waiting, http.StatusServiceUnavailable)
+	if err := first.Process.Kill(); err != nil {
+		t.Fatal(err)
+	}
+	_ = first.Wait()
+	ready(waiting, http.StatusOK)
+	if err := second.Process.Signal(syscall.SIGTERM); err != nil {
+		t.Fatal(err)
+	}
+	if err := second.Wait(); err != nil {
+		t.Fatal(err)
 	}
 }
 

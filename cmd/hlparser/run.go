@@ -86,16 +86,10 @@ func run(ctx context.Context, c config.Config, log *slog.Logger) error {
 		}
 		defer func() { _ = listener.Close() }()
 	}
-	output, err := openOutput(ctx, c, log)
-	if err != nil {
-		if ctx.Err() != nil {
-			return nil
-		}
-		return err
-	}
+	output := sink.Deferred(func(ctx context.Context) (sink.Output, error) { return openOutput(ctx, c, log) })
 	e, err := engine.New(engine.Options{Config: c, Output: output, FS: vfs.OS, Log: log})
 	if err != nil {
-		return errors.Join(err, output.Close())
+		return err
 	}
 
 	serving, stopServing := context.WithCancel(context.WithoutCancel(ctx))
@@ -117,7 +111,14 @@ func openOutput(ctx context.Context, c config.Config, log *slog.Logger) (sink.Ou
 		return stdout.New(os.Stdout), nil
 	}
 	f := c.Sink.File
-	return file.New(ctx, vfs.OS, f.Path, file.Options{MaxBytes: int64(f.MaxSize), MaxAge: f.MaxAge.Duration}, func() {
+	output, err := file.New(ctx, vfs.OS, f.Path, file.Options{
+		MaxBytes: int64(f.MaxSize), MaxAge: f.MaxAge.Duration,
+		Hourly: f.Rotate == config.RotateByHour, Zstd: f.Compress == config.Zstd,
+	}, func() {
 		log.Info("another parser writes to the output directory; waiting for it to go", "directory", f.Path)
 	})
+	if err != nil && ctx.Err() == nil {
+		return nil, fmt.Errorf("%w: %w", sink.ErrFailed, err)
+	}
+	return output, err
 }

@@ -83,6 +83,9 @@ func (e *Engine) Run(ctx context.Context) error {
 
 	lock, err := checkpoint.Lock(stop, e.fs, e.cfg.StateDir, func() {
 		e.log.Info("another parser uses the state directory; waiting for it to go", "stateDir", e.cfg.StateDir)
+		for _, p := range e.pipelines {
+			p.stats.set(func(s *stats) { s.message = "another parser uses the state directory; waiting for it to go" })
+		}
 	})
 	if err != nil {
 		if ctx.Err() != nil {

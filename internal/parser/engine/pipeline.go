@@ -225,6 +225,7 @@ func (p *pipeline) open(ctx context.Context) (*attempt, error) {
 	if a.dead, err = deadletter.Open(p.engine.fs, cfg.StateDir, p.kebab, state.DeadLetterBytes, deadletter.DefaultMaxBytes); err != nil {
 		return nil, err
 	}
+	p.stats.set(func(s *stats) { s.message = "opening the output; another parser that still uses it is waited for" })
 	if a.sink, err = p.engine.output.Open(ctx, p.kebab, state.Sink); err != nil {
 		return nil, errors.Join(err, a.dead.Close())
 	}
