@@ -189,7 +189,7 @@ func TestTheMemoryOfBlocksIsBounded(t *testing.T) {
 	if n := len(p.complete); n != maxIntervals {
 		t.Errorf("%d intervals", n)
 	}
-	for i := int64(0); i < 100; i++ {
+	for i := range int64(100) {
 		p.seen(30_000-i, 1, false) // ever lower
 	}
 	if n := len(p.open); n > maxOpen {
