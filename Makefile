@@ -6,6 +6,9 @@ KUBECTL ?= kubectl
 # More for go test, e.g. TESTFLAGS='-run TestPlan -v'; what to test, e.g. PKG=./internal/parser/...
 TESTFLAGS ?=
 PKG ?= ./...
+# How long make soak kills the parser, and how many random sequences its models try after that.
+SOAK ?= 10m
+SOAK_CHECKS ?= 2000
 
 # Tools come at the versions that hack/tools/go.mod pins; go keeps what it built.
 TOOL = go tool -modfile=hack/tools/go.mod
@@ -58,12 +61,25 @@ test: vet ## Run all tests; the first time, kube-apiserver is built for them whe
 	assets=$$($(CONTROLPLANE)); \
 	KUBEBUILDER_ASSETS="$$assets" go test -race -timeout 20m $(TESTFLAGS) $(PKG)
 
+.PHONY: soak
+soak: ## Kill the parser at random for as long as SOAK says, then try SOAK_CHECKS random sequences on its models.
+	HLPARSER_SOAK=$(SOAK) go test -timeout 0 -count 1 -run '^TestSoak$$' -v ./cmd/hlparser
+	go test -timeout 0 -count 1 -run '^TestModel' -v ./internal/parser/tail ./internal/parser/engine -rapid.checks=$(SOAK_CHECKS)
+
 .PHONY: demo
 demo: ## Run a fleet on this machine, without Docker or root; KEEP=1 leaves it running.
 	$(GO_BUILD) -o bin/demo/ ./cmd/manager ./hack/demo
 	$(GO_BUILD) -tags faultinject -o bin/demo/ ./cmd/hlparser
 	assets=$$($(CONTROLPLANE) --with kube-controller-manager); \
 	KUBEBUILDER_ASSETS="$$assets" bin/demo/demo $(if $(KEEP),--keep)
+
+.PHONY: bench
+bench: ## Measure hlparser beside its peers, some minutes, into docs/benchmarks.md.
+	go run ./hack/bench --write docs/benchmarks.md
+
+.PHONY: bench-backlog
+bench-backlog: ## Drain a backlog of 44 million lines (30 GB of disk), into docs/benchmarks.md.
+	go run ./hack/bench --backlog --write docs/benchmarks.md
 
 ##@ Build
 

@@ -10,6 +10,7 @@ import (
 // HyperliquidParserSpec is what is wanted of a fleet.
 //
 // +kubebuilder:validation:XValidation:rule="!has(self.engine) || !has(self.engine.deduplicateBlocks) || !self.engine.deduplicateBlocks || self.streams.all(s, !has(s.mode) || s.mode != 'Line')",fieldPath=".engine.deduplicateBlocks",message="lines of mode Line do not name their block: leave deduplicateBlocks out, or set the streams' mode to Auto, Streaming or ByBlock"
+// +kubebuilder:validation:XValidation:rule="!has(self.format) || self.format != 'Normalized' || self.streams.all(s, s.name in ['OrderStatuses', 'Fills', 'Trades', 'RawBookDiffs'])",fieldPath=".format",message="Normalized has no shape for MiscEvents, OracleUpdates and SystemActions: write Enveloped, or leave these streams out"
 type HyperliquidParserSpec struct {
 	// target says what gets one parser each.
 	// +required
@@ -28,7 +29,8 @@ type HyperliquidParserSpec struct {
 	Filter Filter `json:"filter,omitzero"`
 
 	// format is the shape of a record: Raw is the event's own bytes; Enveloped puts them into an object that says
-	// where they came from.
+	// where they came from; Normalized gives each stream one shape with a JSON Schema. OrderStatuses, Fills, Trades and
+	// RawBookDiffs have one.
 	// +optional
 	// +kubebuilder:default=Enveloped
 	Format Format `json:"format,omitempty"`
@@ -210,7 +212,7 @@ type StreamMode string
 
 // Format is the shape of a record.
 //
-// +kubebuilder:validation:Enum=Raw;Enveloped
+// +kubebuilder:validation:Enum=Raw;Enveloped;Normalized
 type Format string
 
 // Filter says which events are delivered.
@@ -300,20 +302,39 @@ type FileSink struct {
 	// +required
 	Path HostPath `json:"path"`
 
-	// maxSize closes a file before it would grow beyond this, from 64Ki.
+	// maxSize closes a file before it would grow beyond this, as it is on disk, from 64Ki.
 	// +optional
 	// +kubebuilder:default="1Gi"
 	// +kubebuilder:validation:XValidation:rule="isQuantity(string(self)) && quantity(string(self)).compareTo(quantity('64Ki')) >= 0",message="write a size of at least 64Ki, such as 1Gi"
 	MaxSize *resource.Quantity `json:"maxSize,omitempty"`
 
-	// maxAge closes a file that gets this old, from 1s to 24h.
+	// maxAge closes a file that gets this old, from 1s to 24h. With rotate Hour it is not used.
 	// +optional
 	// +kubebuilder:default="1h"
 	// +kubebuilder:validation:Type=string
 	// +kubebuilder:validation:MaxLength=32
 	// +kubebuilder:validation:XValidation:rule="self.matches('^([0-9]{1,5}([.][0-9]{1,3})?(ms|s|m|h)){1,3}$') && duration(self).getMilliseconds() >= 1000 && duration(self).getMilliseconds() <= 86400000",message="write a duration from 1s to 24h, such as 1h"
 	MaxAge *metav1.Duration `json:"maxAge,omitempty"`
+
+	// rotate Size, which is the default, closes a file by maxSize and maxAge. Hour closes it by maxSize and where the records of another
+	// of the Hyperliquid node's hour files begin, so that each file belongs to exactly one of those and the same input gives the same names.
+	// +optional
+	Rotate Rotation `json:"rotate,omitempty"`
+
+	// compress packs the files, which are then named .jsonl.zst; left out, they are not packed.
+	// +optional
+	Compress Compression `json:"compress,omitempty"`
 }
+
+// Rotation is what closes a file of the file sink.
+//
+// +kubebuilder:validation:Enum=Size;Hour
+type Rotation string
+
+// Compression is how the file sink's files are packed.
+//
+// +kubebuilder:validation:Enum=zstd
+type Compression string
 
 // Engine sizes the parser's pipeline.
 type Engine struct {

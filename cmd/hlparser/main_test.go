@@ -19,6 +19,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/klauspost/compress/zstd"
+
 	"github.com/hlparser/hyperliquid-parser-operator/internal/parser/report"
 )
 
@@ -71,7 +73,8 @@ func TestABadSettingExitsWith2AndOneLineThatNamesTheField(t *testing.T) {
 		"an unknown mode":          {append(good, "--stream", "trades:hourly"), `stream: "hourly" is unknown: write one of auto`},
 		"a stream twice":           {append(good, "--stream", "fills:line", "--stream", "fills"), "streams[1].name: Fills is named twice"},
 		"an unknown sink":          {append(good, "--sink", "s3://x"), `sink: "s3://x" is unknown: write stdout or file:DIR`},
-		"an unknown format":        {append(good, "--format", "xml"), `format: "Xml" is unknown: write Raw or Enveloped`},
+		"an unknown format":        {append(good, "--format", "xml"), `format: "Xml" is unknown: write one of Raw, Enveloped, Normalized`},
+		"a shape there is not":     {append(good, "--stream", "misc-events", "--format", "normalized"), "format: Normalized has no shape for MiscEvents: write Enveloped"},
 		"a size that is none":      {append(good, "--buffer-limit", "lots"), `"lots" is not a size`},
 		"a buffer too small":       {append(good, "--buffer-limit", "1Ki"), "engine.bufferLimit: 1.0 KiB is out of range"},
 		"an unknown start":         {append(good, "--start-at", "middle"), `engine.startAt: "Middle" is unknown: write End or Beginning`},
@@ -82,6 +85,10 @@ func TestABadSettingExitsWith2AndOneLineThatNamesTheField(t *testing.T) {
 		"an unknown flag":          {append(good, "--bogus"), "unknown flag: --bogus"},
 		"an argument":              {append(good, "now"), `"now" is not a setting of run`},
 		"max-size without a file":  {append(good, "--max-size", "1Mi"), "only the file sink has files to close"},
+		"rotate without a file":    {append(good, "--rotate", "hour"), "only the file sink has files to close"},
+		"compress without a file":  {append(good, "--compress", "zstd"), "only the file sink has files to close"},
+		"an unknown rotation":      {append(good, "--sink", "file:"+dir, "--rotate", "daily"), `sink.file.rotate: "Daily" is unknown: write Size or Hour`},
+		"an unknown compression":   {append(good, "--sink", "file:"+dir, "--compress", "gzip"), `sink.file.compress: "gzip" is unknown: write zstd`},
 		"a missing configuration":  {[]string{"--config", filepath.Join(dir, "none.yaml")}, "none.yaml: no such file"},
 		"an unknown field":         {[]string{"--config", write("typo.yaml", "dataDir: /x\nfilters: {coins: [BTC]}\n")}, `unknown field "filters"`},
 		"a field of another type":  {[]string{"--config", write("type.yaml", "dataDir: [1]\n")}, "dataDir"},
@@ -217,6 +224,43 @@ func TestAnOutputThatCannotBeMadeEndsItWithStatus1AndSaysWhy(t *testing.T) {
 		"--stream", "fills", "--sink", "file:"+filepath.Join(dir, "out")).CombinedOutput()
 	if exitCode(err) != 1 || !strings.Contains(string(msg), "open the output directory") {
 		t.Fatalf("exit %d with %s", exitCode(err), msg)
+	}
+}
+
+func TestCompressedArchivesByHour(t *testing.T) {
+	dir := t.TempDir()
+	for hour := range 3 {
+		for i := range 100 {
+			appendTo(t, filepath.Join(dir, "data/node_order_statuses/hourly/20260430", fmt.Sprint(hour)), status(100*hour+i)+"\n")
+		}
+	}
+	out := filepath.Join(dir, "out")
+	if msg, err := hlparser(t.Context(), "run", "--once", "--data-dir", filepath.Join(dir, "data"), "--state-dir", filepath.Join(dir, "state"),
+		"--stream", "order-statuses", "--format", "raw", "--sink", "file:"+out, "--rotate", "hour", "--compress", "zstd").CombinedOutput(); err != nil {
+		t.Fatalf("%v: %s", err, msg)
+	}
+	files, err := filepath.Glob(filepath.Join(out, "order-statuses", "*"))
+	if err != nil || len(files) != 3 {
+		t.Fatalf("the files are %q, %v", files, err)
+	}
+	for hour, name := range files {
+		f, err := os.Open(name)
+		if err != nil {
+			t.Fatal(err)
+		}
+		r, err := zstd.NewReader(f)
+		if err != nil {
+			t.Fatal(err)
+		}
+		text, err := io.ReadAll(r)
+		r.Close()
+		_ = f.Close()
+		if lines := strings.Split(string(text), "\n"); err != nil || len(lines) != 101 || lines[0] != status(100*hour) || lines[99] != status(100*hour+99) {
+			t.Errorf("%s holds %d lines, %v", name, len(lines)-1, err)
+		}
+		if !strings.HasSuffix(name, ".jsonl.zst") || !strings.HasPrefix(filepath.Base(name), fmt.Sprintf("20260430-%02d-", hour)) {
+			t.Errorf("an archive is named %s", name)
+		}
 	}
 }
 

@@ -53,6 +53,7 @@ var _ = Describe("admission", func() {
 		Entry("a number of targets", "rollout: {maxUnavailable: 3}"),
 		Entry("durations as Go prints them", "growth: {pollInterval: 1m0s, stuckAfter: 1h0m0s}"),
 		Entry("blocks that lines name", "{streams: [{name: Fills}, {name: Trades, mode: ByBlock}], engine: {deduplicateBlocks: true}}"),
+		Entry("one shape a stream", "{streams: [{name: OrderStatuses}, {name: Fills}, {name: Trades}, {name: RawBookDiffs}], format: Normalized}"),
 		Entry("all of a builder's coins", `filter: {coins: ["xyz:*", "@107", "PURR/USDC"]}`),
 	)
 
@@ -78,6 +79,8 @@ var _ = Describe("admission", func() {
 		Entry("a statePath that is the data", nodes("statePath: /data"), "spec.target.nodes.statePath", "write a directory other than dataPath"),
 		Entry("a relative file.path", "sink: {file: {path: out}}", "spec.sink.file.path", "write an absolute path below /"),
 		Entry("a file too small", "sink: {file: {path: /out, maxSize: 1k}}", "spec.sink.file.maxSize", "write a size of at least 64Ki"),
+		Entry("an unknown rotation", "sink: {file: {path: /out, rotate: Daily}}", "spec.sink.file.rotate", `supported values: "Size", "Hour"`),
+		Entry("an unknown compression", "sink: {file: {path: /out, compress: gzip}}", "spec.sink.file.compress", `supported values: "zstd"`),
 		Entry("a file too old", "sink: {file: {path: /out, maxAge: 48h}}", "spec.sink.file.maxAge", "write a duration from 1s to 24h"),
 		Entry("a percentage over all", `rollout: {maxUnavailable: "101%"}`, "spec.rollout.maxUnavailable", "write a number of targets from 1, or a percentage from 1% to 100%"),
 		Entry("a percentage that is none", `growth: {restart: {maxConcurrent: "ten"}}`, "spec.growth.restart.maxConcurrent", "write a number of targets from 1"),
@@ -99,7 +102,8 @@ var _ = Describe("admission", func() {
 		Entry("a label that is none", `podLabels: {team: "a b"}`, "spec.podLabels.team", "should match"),
 		Entry("root", "runAsUser: 0", "spec.runAsUser", "greater than or equal to 1"),
 		Entry("blocks that lines do not name", "{streams: [{name: Fills, mode: Line}], engine: {deduplicateBlocks: true}}", "spec.engine.deduplicateBlocks", "to Auto, Streaming or ByBlock"),
-		Entry("an unknown format", "format: Json", "spec.format", `supported values: "Raw", "Enveloped"`),
+		Entry("an unknown format", "format: Json", "spec.format", `supported values: "Raw", "Enveloped", "Normalized"`),
+		Entry("a shape there is not", "{streams: [{name: Fills}, {name: MiscEvents}], format: Normalized}", "spec.format", "write Enveloped, or leave these streams out"),
 	)
 
 	It("accepts the sample", func(ctx SpecContext) {

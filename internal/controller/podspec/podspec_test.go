@@ -38,7 +38,8 @@ func object() *v1alpha1.HyperliquidParser {
 			},
 			Format: "Raw",
 			Sink: v1alpha1.Sink{File: &v1alpha1.FileSink{
-				Path: "/var/lib/hlparser-out/", MaxSize: ptr.To(resource.MustParse("1Gi")), MaxAge: &metav1.Duration{Duration: time.Hour}}},
+				Path: "/var/lib/hlparser-out/", MaxSize: ptr.To(resource.MustParse("1Gi")), MaxAge: &metav1.Duration{Duration: time.Hour},
+				Rotate: "Hour", Compress: "zstd"}},
 			Engine: v1alpha1.Engine{
 				BufferLimit: ptr.To(resource.MustParse("32Mi")), ParallelThreshold: ptr.To[int32](1000), Workers: ptr.To[int32](2),
 				StartAt: "End", MaxLineBytes: ptr.To(resource.MustParse("64Mi")),
@@ -132,6 +133,8 @@ func TestWhatMakesARevision(t *testing.T) {
 		"statePath":                   {func(s *v1alpha1.HyperliquidParserSpec) { s.Target.Nodes.StatePath = "/var/lib/hlparser/2" }, true},
 		"the sink":                    {func(s *v1alpha1.HyperliquidParserSpec) { s.Sink = v1alpha1.Sink{Stdout: &v1alpha1.StdoutSink{}} }, true},
 		"file.path":                   {func(s *v1alpha1.HyperliquidParserSpec) { s.Sink.File.Path = "/var/lib/hlparser-out/2" }, true},
+		"file.rotate":                 {func(s *v1alpha1.HyperliquidParserSpec) { s.Sink.File.Rotate = "Size" }, true},
+		"file.compress":               {func(s *v1alpha1.HyperliquidParserSpec) { s.Sink.File.Compress = "" }, true},
 		"file.maxAge":                 {func(s *v1alpha1.HyperliquidParserSpec) { s.Sink.File.MaxAge.Duration = time.Minute }, true},
 		"resources": {func(s *v1alpha1.HyperliquidParserSpec) {
 			s.Resources.Limits = corev1.ResourceList{"cpu": resource.MustParse("1")}

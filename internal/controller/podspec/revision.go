@@ -59,6 +59,7 @@ func shaping(spec *v1alpha1.HyperliquidParserSpec) v1alpha1.HyperliquidParserSpe
 	out.Engine = v1alpha1.Engine{}
 	if out.Sink.File != nil {
 		out.Sink.File.MaxSize, out.Sink.File.MaxAge = nil, nil
+		out.Sink.File.Rotate, out.Sink.File.Compress = "", ""
 	}
 	return out
 }
@@ -87,7 +88,7 @@ func render(spec *v1alpha1.HyperliquidParserSpec) config.Config {
 		c.Sink.Stdout = &config.StdoutSink{}
 	}
 	if file := spec.Sink.File; file != nil {
-		c.Sink.File = &config.FileSink{Path: outDir}
+		c.Sink.File = &config.FileSink{Path: outDir, Rotate: config.Rotation(file.Rotate), Compress: config.Compression(file.Compress)}
 		if file.MaxSize != nil {
 			c.Sink.File.MaxSize = config.Bytes(file.MaxSize.Value())
 		}

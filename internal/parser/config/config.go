@@ -64,7 +64,17 @@ const (
 	Raw Format = "Raw"
 	// Enveloped records hold the event verbatim in an object that says where it came from.
 	Enveloped Format = "Enveloped"
+	// Normalized records have one shape a stream, in words that do not need the node's: docs/schemas. Not every stream has one.
+	Normalized Format = "Normalized"
 )
+
+// Formats lists every format.
+func Formats() []Format { return []Format{Raw, Enveloped, Normalized} }
+
+// HasNormalized says whether the stream's events have a Normalized shape. The others hold too many kinds of events for one.
+func (s Stream) HasNormalized() bool {
+	return s == OrderStatuses || s == Fills || s == Trades || s == RawBookDiffs
+}
 
 // StartAt is where a target that was never seen before begins.
 type StartAt string
@@ -74,6 +84,22 @@ const (
 	End StartAt = "End"
 	// Beginning begins at the first byte of the oldest file on disk.
 	Beginning StartAt = "Beginning"
+)
+
+// Compression is how the file sink's files are packed; empty: not at all.
+type Compression string
+
+// Zstd files are read by any zstd tool.
+const Zstd Compression = "zstd"
+
+// Rotation is what else than size closes a file of the file sink.
+type Rotation string
+
+const (
+	// RotateBySize closes a file by its size and its age.
+	RotateBySize Rotation = "Size"
+	// RotateByHour closes a file by its size, and when the records of another of the node's hour files begin. Its age says nothing.
+	RotateByHour Rotation = "Hour"
 )
 
 // Bounds of the settings, and the defaults that stand for a field left out.
@@ -152,8 +178,11 @@ type StdoutSink struct{}
 // FileSink writes records into files below Path, a directory a stream.
 type FileSink struct {
 	Path    string   `json:"path"`
-	MaxSize Bytes    `json:"maxSize,omitempty"` // a part is closed before it would pass this; default 1Gi
-	MaxAge  Duration `json:"maxAge,omitzero"`   // a part is closed when it gets this old; default 1h
+	MaxSize Bytes    `json:"maxSize,omitempty"` // a part is closed before it would pass this, as it is on disk; default 1Gi
+	MaxAge  Duration `json:"maxAge,omitzero"`   // a part is closed when it gets this old, unless it rotates by hour; default 1h
+
+	Rotate   Rotation    `json:"rotate,omitempty"`   // default Size
+	Compress Compression `json:"compress,omitempty"` // default: not
 }
 
 // Engine sizes the pipeline.
@@ -265,6 +294,7 @@ func (c Config) WithDefaults(cpus int) Config {
 		file := *f
 		setDefault(&file.MaxSize, DefaultMaxSize)
 		setDefault(&file.MaxAge.Duration, DefaultMaxAge)
+		setDefault(&file.Rotate, RotateBySize)
 		c.Sink.File = &file
 	}
 	return c
@@ -284,8 +314,8 @@ func (c Config) Validate() error {
 	if err := c.Filter.validate(); err != nil {
 		return err
 	}
-	if c.Format != Raw && c.Format != Enveloped {
-		return &FieldError{"format", fmt.Sprintf("%q is unknown: write Raw or Enveloped", c.Format)}
+	if err := c.validateFormat(); err != nil {
+		return err
 	}
 	if err := c.Sink.validate(); err != nil {
 		return err
@@ -317,6 +347,21 @@ func (c Config) validateStreams() error {
 			return &FieldError{field + ".name", fmt.Sprintf("%s is named twice: a stream is read once", s.Name)}
 		}
 		seen[s.Name] = true
+	}
+	return nil
+}
+
+func (c Config) validateFormat() error {
+	if !slices.Contains(Formats(), c.Format) {
+		return &FieldError{"format", fmt.Sprintf("%q is unknown: write one of %s", c.Format, list(Formats()))}
+	}
+	if c.Format != Normalized {
+		return nil
+	}
+	for _, s := range c.Streams {
+		if !s.Name.HasNormalized() {
+			return &FieldError{"format", fmt.Sprintf("Normalized has no shape for %s: write Enveloped, or leave that stream out", s.Name)}
+		}
 	}
 	return nil
 }
@@ -380,6 +425,10 @@ func (s Sink) validate() error {
 		return &FieldError{"sink.file.maxSize", fmt.Sprintf("%s is too small: at least %s", f.MaxSize, MinMaxSize)}
 	case f.MaxAge.Duration < MinMaxAge:
 		return &FieldError{"sink.file.maxAge", fmt.Sprintf("%s is too short: at least %s", f.MaxAge, MinMaxAge)}
+	case f.Rotate != RotateBySize && f.Rotate != RotateByHour:
+		return &FieldError{"sink.file.rotate", fmt.Sprintf("%q is unknown: write Size or Hour", f.Rotate)}
+	case f.Compress != "" && f.Compress != Zstd:
+		return &FieldError{"sink.file.compress", fmt.Sprintf("%q is unknown: write zstd, or leave it out", f.Compress)}
 	}
 	return nil
 }

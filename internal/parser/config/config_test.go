@@ -2,6 +2,7 @@ package config
 
 import (
 	"errors"
+	"fmt"
 	"os"
 	"path/filepath"
 	"reflect"
@@ -78,10 +79,12 @@ func TestEverySettingThatCannotWorkIsNamed(t *testing.T) {
 		"filter.users[0]":          func(c *Config) { c.Filter.Users = []string{"0xabc"} },
 		"filter.sides[1]":          func(c *Config) { c.Filter.Sides = []string{"A", "a"} },
 		"filter.minNotional":       func(c *Config) { c.Filter.MinNotional = "-1" },
-		"format":                   func(c *Config) { c.Format = "Normalized" },
+		"format":                   func(c *Config) { c.Format = "Json" },
 		"sink":                     func(c *Config) { c.Sink.Stdout = &StdoutSink{} },
 		"sink.file.path":           func(c *Config) { c.Sink.File.Path = "" },
 		"sink.file.maxSize":        func(c *Config) { c.Sink.File.MaxSize = 1 },
+		"sink.file.rotate":         func(c *Config) { c.Sink.File.Rotate = "Daily" },
+		"sink.file.compress":       func(c *Config) { c.Sink.File.Compress = "gzip" },
 		"sink.file.maxAge":         func(c *Config) { c.Sink.File.MaxAge.Duration = time.Millisecond },
 		"engine.bufferLimit":       func(c *Config) { c.Engine.BufferLimit = 8 << 30 },
 		"engine.workers":           func(c *Config) { c.Engine.Workers = -1 },
@@ -99,6 +102,28 @@ func TestEverySettingThatCannotWorkIsNamed(t *testing.T) {
 				t.Fatalf("got %v; want an error of %s", err, field)
 			}
 		})
+	}
+}
+
+func TestNormalizedIsRefusedForStreamsThatHaveNoShape(t *testing.T) {
+	for _, stream := range Streams() {
+		c := valid().WithDefaults(2)
+		c.Format = Normalized
+		c.Streams = []StreamConfig{{Name: Fills, Mode: Auto}}
+		if stream != Fills {
+			c.Streams = append(c.Streams, StreamConfig{Name: stream, Mode: Auto})
+		}
+		want := ""
+		if stream == MiscEvents || stream == OracleUpdates || stream == SystemActions {
+			want = fmt.Sprintf("format: Normalized has no shape for %s: write Enveloped, or leave that stream out", stream)
+		}
+		got := ""
+		if err := c.Validate(); err != nil {
+			got = err.Error()
+		}
+		if got != want {
+			t.Errorf("%s: got %q, want %q", stream, got, want)
+		}
 	}
 }
 

@@ -77,6 +77,7 @@ func BenchmarkEncode(b *testing.B) {
 			{"notional/raw", config.Filter{MinNotional: "1000000"}, config.Raw},
 			{"all/raw", config.Filter{}, config.Raw},
 			{"all/enveloped", config.Filter{}, config.Enveloped},
+			{"all/normalized", config.Filter{}, config.Normalized},
 		} {
 			b.Run(framing.name+"/"+c.name, func(b *testing.B) {
 				e, err := NewEncoder(config.OrderStatuses, framing.mode, c.filter, c.format, "node-1")
@@ -95,9 +96,10 @@ func BenchmarkEncode(b *testing.B) {
 	for _, c := range []struct {
 		name   string
 		filter config.Filter
-	}{{"one-coin", oneCoin}, {"all", config.Filter{}}} {
-		b.Run("line-of-unknown-layout/"+c.name+"/raw", func(b *testing.B) {
-			e, err := NewEncoder(config.OrderStatuses, config.Line, c.filter, config.Raw, "node-1")
+		format config.Format
+	}{{"one-coin/raw", oneCoin, config.Raw}, {"all/raw", config.Filter{}, config.Raw}, {"all/normalized", config.Filter{}, config.Normalized}} {
+		b.Run("line-of-unknown-layout/"+c.name, func(b *testing.B) {
+			e, err := NewEncoder(config.OrderStatuses, config.Line, c.filter, c.format, "node-1")
 			if err != nil {
 				b.Fatal(err)
 			}
@@ -146,6 +148,40 @@ func BenchmarkPeers(b *testing.B) {
 						b.Fatalf("refused: %s", rest[:n])
 					}
 					rest = rest[n+1:]
+				}
+			}
+		})
+	}
+}
+
+// BenchmarkNormalized is the Normalized output of all events of a stream, beside a bare parse of the same lines.
+func BenchmarkNormalized(b *testing.B) {
+	for stream, events := range map[config.Stream][]string{
+		config.OrderStatuses: sampleEvents(20000),
+		config.Fills:         {fill, liquidation},
+		config.Trades:        {trade},
+		config.RawBookDiffs:  {newDiff, updateDiff, removeDiff},
+	} {
+		var many []string
+		for len(many) < 20000 {
+			many = append(many, events...)
+		}
+		data := frame(config.Line, many, 1)
+		b.Run(stream.Kebab(), func(b *testing.B) {
+			e, err := NewEncoder(stream, config.Line, config.Filter{}, config.Normalized, "node-1")
+			if err != nil {
+				b.Fatal(err)
+			}
+			benchmarkSpan(b, e, data)
+		})
+		b.Run(stream.Kebab()+"/fastjson-parse", func(b *testing.B) {
+			var p fastjson.Parser
+			b.SetBytes(int64(len(data)))
+			for b.Loop() {
+				for line := range bytes.Lines(data) {
+					if _, err := p.ParseBytes(line); err != nil {
+						b.Fatal(err)
+					}
 				}
 			}
 		})

@@ -26,7 +26,7 @@ const longLine = 4 << 20
 func (e *Encoder) Cut(dst []Span, data []byte, offset int64, n int) []Span {
 	for n > 1 && len(data) > 0 {
 		share := (len(data) + n - 1) / n
-		from := bytes.LastIndexByte(data[:share], '\n') + 1
+		from := lastNewline(data[:share]) + 1
 		to := len(data)
 		if i := bytes.IndexByte(data[share-1:], '\n'); i >= 0 {
 			to = share + i
@@ -55,6 +55,20 @@ func (e *Encoder) Cut(dst []Span, data []byte, offset int64, n int) []Span {
 		dst = append(dst, Span{Data: data, Offset: offset})
 	}
 	return dst
+}
+
+// lastNewline is bytes.LastIndexByte, which looks at one byte at a time, for lines of hundreds of KiB: it searches window by window
+// from the end with IndexByte, which does not.
+func lastNewline(b []byte) int {
+	const window = 1 << 10
+	for end := len(b); end > 0; {
+		begin := max(end-window, 0)
+		if bytes.IndexByte(b[begin:end], '\n') >= 0 {
+			return begin + bytes.LastIndexByte(b[begin:end], '\n')
+		}
+		end = begin
+	}
+	return -1
 }
 
 // cutLine appends at most n spans that cover one enveloped line, its newline included.

@@ -13,11 +13,12 @@ import (
 
 func TestCutIntoAnyNumberOfSpansChangesNothing(t *testing.T) {
 	rapid.Check(t, func(r *rapid.T) {
+		stream := rapid.SampledFrom(config.Streams()).Draw(r, "stream")
 		s := setting{
-			stream: rapid.SampledFrom(config.Streams()).Draw(r, "stream"),
+			stream: stream,
 			mode:   rapid.SampledFrom(modes).Draw(r, "mode"),
 			filter: rapid.SampledFrom(filters()).Draw(r, "filter"),
-			format: rapid.SampledFrom(formats).Draw(r, "format"),
+			format: rapid.SampledFrom(formatsOf(stream)).Draw(r, "format"),
 		}
 		event := rapid.OneOf(rapid.SampledFrom(eventsOf(s.stream)), rapid.SampledFrom(eventsOf(s.stream)), rapid.SampledFrom(malformedOf(s.stream)))
 		line := event

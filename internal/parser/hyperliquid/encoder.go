@@ -24,6 +24,7 @@ type Encoder struct {
 	longLine  int // the constant, but for tests
 	// prefix of an Enveloped record, up to the file in its position.
 	prefix []byte
+	record []member // of a Normalized record
 }
 
 // NewEncoder prepares the encoding of a stream in a mode, which is not config.Auto. target stands in Enveloped records. Of
@@ -32,10 +33,17 @@ func NewEncoder(stream config.Stream, mode config.Mode, f config.Filter, format 
 	if Directory(stream, mode) == "" {
 		return nil, fmt.Errorf("no node writes stream %q in mode %q", stream, mode)
 	}
-	if format != config.Raw && format != config.Enveloped {
+	l := layoutOf(stream)
+	switch format {
+	case config.Raw, config.Enveloped:
+		l.record = nil
+	case config.Normalized:
+		if l.record == nil {
+			return nil, fmt.Errorf("stream %q has no Normalized records", stream)
+		}
+	default:
 		return nil, fmt.Errorf("unknown format %q", format)
 	}
-	l := layoutOf(stream)
 	ready, err := newFilter(f, l.fields())
 	if err != nil {
 		return nil, err
@@ -51,22 +59,32 @@ func NewEncoder(stream config.Stream, mode config.Mode, f config.Filter, format 
 		longLine:  longLine,
 		pair:      l.pair,
 		steps:     l.steps,
-		keys:      used(l.keys, ready.used),
+		keys:      used(l.keys, ready.used, l.record != nil),
+		record:    l.record,
 		prefix:    fmt.Appendf(nil, `{"target":%s,"stream":"%s","pos":"`, quoted, stream),
 	}
 	for i := range e.steps {
 		e.steps[i].field &= ready.used
+		if l.record == nil {
+			e.steps[i].part = 0
+		}
+	}
+	if l.record != nil {
+		locate(e.steps)
 	}
 	return e, nil
 }
 
-// used returns the keys that lead to a field the filter looks at.
-func used(keys []key, fields field) []key {
+// used returns the keys that lead to a field the filter looks at or, if parts count, to a part of the record.
+func used(keys []key, fields field, parts bool) []key {
 	var out []key
 	for _, k := range keys {
 		k.field &= fields
-		k.keys = used(k.keys, fields)
-		if k.field != 0 || k.keys != nil {
+		if !parts {
+			k.part = 0
+		}
+		k.keys = used(k.keys, fields, parts)
+		if k.field != 0 || k.part != 0 || k.keys != nil {
 			out = append(out, k)
 		}
 	}
@@ -80,11 +98,12 @@ const (
 	ReasonShape    = "shape"    // not the kind of value that the stream's events are
 	ReasonJSON     = "json"     // not JSON
 	ReasonEnvelope = "envelope" // the block's envelope is broken: it cannot be told where its events lie
+	ReasonField    = "field"    // lacks what its Normalized record must have, or has something of another type there
 )
 
 // Reasons lists every reason.
 func Reasons() []string {
-	return []string{ReasonEmpty, ReasonNUL, ReasonShape, ReasonJSON, ReasonEnvelope}
+	return []string{ReasonEmpty, ReasonNUL, ReasonShape, ReasonJSON, ReasonEnvelope, ReasonField}
 }
 
 // Bad is a malformed line, or a malformed event of a line whose other events are not affected.
@@ -128,8 +147,15 @@ type Worker struct {
 	event   event
 
 	file string // as it stands in a JSON string
-	// What the Enveloped records of a line share: before the index, between its two places, and after it up to the event.
+	// What the Enveloped records of a line share: before the index, between its two places, and after it up to the event; or
+	// its Normalized records: before the index, between its two places, and the block's time.
 	before, between, after []byte
+
+	// Of the event that is being read, if records are Normalized: where its parts lie in what is read, the index in the list
+	// that is being read, and whether that list had more than a trade's two sides.
+	places  [parts]place
+	item    int
+	surplus bool
 }
 
 // NewWorker returns a worker of this encoder.
@@ -198,9 +224,10 @@ func (w *Worker) line(out *Output, line []byte, offset int64) {
 	case verdict == filtered:
 		out.Events++
 	default:
-		out.Events++
 		w.begin(header{}, offset)
-		w.append(out, body, offset, 0)
+		if !w.append(out, body, 0, end, offset, 0) {
+			out.malformed(ReasonField, line, offset, 0)
+		}
 	}
 }
 
@@ -284,8 +311,9 @@ func (w *Worker) events(out *Output, b []byte, i int, offset int64, index int) i
 		case verdict == malformed:
 			out.malformed(w.reason(b[i:end]), b[i:end], offset, index)
 		case verdict == passed:
-			out.Events++
-			w.append(out, b[i:end], offset, index)
+			if !w.append(out, b, i, end, offset, index) {
+				out.malformed(ReasonField, b[i:end], offset, index)
+			}
 		default:
 			out.Events++
 		}
@@ -308,9 +336,13 @@ func (w *Worker) element(b []byte, i int) (end int, v verdict) {
 	return end, v
 }
 
-// begin prepares the parts of Enveloped records that the events of a line share.
+// begin prepares the parts of Enveloped and Normalized records that the events of a line share.
 func (w *Worker) begin(h header, offset int64) {
-	if w.encoder.format == config.Raw {
+	switch w.encoder.format {
+	case config.Raw:
+		return
+	case config.Normalized:
+		w.beginNormalized(h, offset)
 		return
 	}
 	w.before = append(w.before[:0], w.encoder.prefix...)
@@ -339,12 +371,20 @@ func appendOrNull(dst, quoted []byte) []byte {
 	return append(dst, quoted...)
 }
 
-// append adds the record of an event; begin has been called for its line.
-func (w *Worker) append(out *Output, event []byte, offset int64, index int) {
+// append adds the record of the event b[from:to], which has just been read; begin has been called for its line. It adds nothing
+// and says so if the event lacks what a Normalized record must have.
+func (w *Worker) append(out *Output, b []byte, from, to int, offset int64, index int) bool {
 	d := out.Data
-	if w.encoder.format == config.Raw {
+	switch event := b[from:to]; w.encoder.format {
+	case config.Raw:
 		d = append(append(d, event...), '\n')
-	} else {
+	case config.Normalized:
+		var ok bool
+		if d, ok = w.appendNormalized(d, b, to-from, index); !ok {
+			out.Data = d[:len(out.Data)] // d may have grown
+			return false
+		}
+	default:
 		d = slices.Grow(d, len(w.before)+len(w.between)+len(w.after)+len(event)+48)
 		d = append(d, w.before...)
 		d = strconv.AppendInt(d, int64(index), 10)
@@ -358,5 +398,7 @@ func (w *Worker) append(out *Output, event []byte, offset int64, index int) {
 	}
 	out.Data = d
 	out.Records = append(out.Records, sink.Record{End: len(d), Offset: offset, Index: int32(index)})
+	out.Events++
 	out.Delivered++
+	return true
 }

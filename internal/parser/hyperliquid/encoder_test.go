@@ -15,7 +15,7 @@ import (
 func TestEveryStreamModeFormatAndFilter(t *testing.T) {
 	for _, stream := range config.Streams() {
 		for _, mode := range modes {
-			for _, format := range formats {
+			for _, format := range formatsOf(stream) {
 				for i, filter := range filters() {
 					if layoutOf(stream).keys == nil && filter.MinNotional != "0" {
 						continue // no filter applies: one is enough
@@ -208,7 +208,7 @@ func TestNoAllocation(t *testing.T) {
 		data[mode] = frame(mode, events, 50)
 	}
 	for _, mode := range modes {
-		for _, format := range formats {
+		for _, format := range formatsOf(config.OrderStatuses) {
 			for _, filter := range append(filters(), config.Filter{Coins: []string{"none"}}) {
 				w := setting{config.OrderStatuses, mode, filter, format}.encoder(t).NewWorker()
 				var out Output
@@ -225,6 +225,10 @@ func TestNoAllocation(t *testing.T) {
 	}
 	// The general way, and the other streams.
 	for _, stream := range config.Streams() {
+		format := config.Enveloped
+		if stream.HasNormalized() {
+			format = config.Normalized
+		}
 		for _, filter := range []config.Filter{{}, {Coins: []string{"BTC"}, MinNotional: "1"}} {
 			var plain []string
 			for _, e := range eventsOf(stream) {
@@ -232,7 +236,7 @@ func TestNoAllocation(t *testing.T) {
 					plain = append(plain, e)
 				}
 			}
-			w := setting{stream, config.Line, filter, config.Enveloped}.encoder(t).NewWorker()
+			w := setting{stream, config.Line, filter, format}.encoder(t).NewWorker()
 			var out Output
 			input := lines(plain...)
 			run := func() {
@@ -252,6 +256,7 @@ func TestSettingsThatCannotWorkAreRefused(t *testing.T) {
 		"an unknown stream":      {"Blocks", config.Line, config.Filter{}, config.Raw},
 		"a mode not yet decided": {config.Fills, config.Auto, config.Filter{}, config.Raw},
 		"an unknown format":      {config.Fills, config.Line, config.Filter{}, "XML"},
+		"a shape there is not":   {config.MiscEvents, config.Line, config.Filter{}, config.Normalized},
 		"a user of no address":   {config.Fills, config.Line, config.Filter{Users: []string{"0x1"}}, config.Raw},
 		"a minimum of no amount": {config.Fills, config.Line, config.Filter{MinNotional: "1e3"}, config.Raw},
 		"a minimum below 0":      {config.Fills, config.Line, config.Filter{MinNotional: "-1"}, config.Raw},

@@ -52,6 +52,7 @@ func (w *Worker) decide() verdict {
 // malformed, or, only if hasty, early and its end is not told.
 func (w *Worker) read(b []byte, i int, hasty bool) (end int, v verdict) {
 	w.event = event{}
+	w.forget()
 	if w.encoder.steps != nil {
 		// What follow has taken when it gives up, explore takes once more.
 		if end, v = w.follow(b, i, hasty); v != malformed {
@@ -72,6 +73,9 @@ func (w *Worker) follow(b []byte, i int, hasty bool) (end int, v verdict) {
 			}
 			return -1, malformed
 		}
+		if s.inside != nil {
+			w.putInside(s, i)
+		}
 		i += len(s.text)
 		switch s.value {
 		case stringRest:
@@ -82,11 +86,18 @@ func (w *Worker) follow(b []byte, i int, hasty bool) (end int, v verdict) {
 			if s.field != 0 && !w.take(s.field, b[i:to]) && hasty && !s.several {
 				return -1, early
 			}
+			if s.part != 0 {
+				w.places[s.part] = place{i - 1, to + 1} // with the quotes, of which the text ends with the first
+			}
 			i = to + 1
 		case anyValue:
 			// The depth is at most this: two containers of the event's own.
+			from := i
 			if i = scanValue(b, i, 2); i < 0 {
 				return -1, malformed
+			}
+			if s.part != 0 {
+				w.places[s.part] = place{from, i}
 			}
 		}
 		k += s.leap
@@ -125,6 +136,7 @@ func (w *Worker) exploreFill(b []byte, i int) int {
 	if w.encoder.filter.used&userField != 0 {
 		w.take(userField, unquote(b[from:to], escaped))
 	}
+	w.places[ownerPart] = place{from, to}
 	i, more := scanSeparator(b, to, ']')
 	if !more || i >= len(b) || b[i] != '{' {
 		return -1
@@ -169,20 +181,24 @@ func (w *Worker) exploreObject(b []byte, i, depth int, keys []key) int {
 }
 
 // exploreValue is scanValue, for what k leads to.
-func (w *Worker) exploreValue(b []byte, i, depth int, k *key) int {
+func (w *Worker) exploreValue(b []byte, i, depth int, k *key) (end int) {
 	switch c := b[i]; {
 	case c == '"' && k.field != 0:
-		end, escaped := scanString(b, i+1)
-		if end >= 0 {
+		var escaped bool
+		if end, escaped = scanString(b, i+1); end >= 0 {
 			w.take(k.field, unquote(b[i:end], escaped))
 		}
-		return end
 	case c == '{' && k.keys != nil && !k.list:
 		return w.exploreObject(b, i, depth, k.keys)
 	case c == '[' && k.list:
 		return w.exploreList(b, i, depth, k.keys)
+	default:
+		end = scanValue(b, i, depth)
 	}
-	return scanValue(b, i, depth)
+	if k.part != 0 {
+		w.put(k.part, place{i, end})
+	}
+	return end
 }
 
 // exploreList is scanArray, and takes the fields that keys lead to from each object in it.
@@ -191,7 +207,8 @@ func (w *Worker) exploreList(b []byte, i, depth int, keys []key) int {
 	if i < len(b) && b[i] == ']' {
 		return i + 1
 	}
-	for more := true; more; {
+	w.item = 0
+	for more := true; more; w.item++ {
 		if i < len(b) && b[i] == '{' {
 			i = w.exploreObject(b, i, depth+1, keys)
 		} else {
@@ -202,6 +219,8 @@ func (w *Worker) exploreList(b []byte, i, depth int, keys []key) int {
 		}
 		i, more = scanSeparator(b, i, ']')
 	}
+	w.surplus = w.item > 2
+	w.item = 0
 	return i
 }
 

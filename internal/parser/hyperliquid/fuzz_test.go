@@ -74,6 +74,39 @@ func FuzzEncode(f *testing.F) {
 	})
 }
 
+// FuzzNormalized compares with the reference. The fuzzer writes one event, or what one member of it says; the event is tried alone
+// and in a block.
+func FuzzNormalized(f *testing.F) {
+	streams, some := normalizedStreams(), filters()
+	for i, stream := range streams {
+		for k, e := range eventsOf(stream) {
+			f.Add(e, "", uint8(k), uint8(i), uint8(k))
+			f.Add(e, oddValues[k%len(oddValues)], uint8(k), uint8(i), uint8(0))
+		}
+		for k, e := range oddEventsOf(stream) {
+			if k%40 == 0 {
+				f.Add(e, "", uint8(k), uint8(i), uint8(k))
+			}
+		}
+	}
+	f.Fuzz(func(t *testing.T, event, value string, member, stream, filter uint8) {
+		if members := memberText.FindAllStringSubmatchIndex(event, -1); value != "" && len(members) > 0 {
+			at := members[int(member)%len(members)]
+			event = event[:at[4]] + value + event[at[5]:]
+		}
+		if strings.Count(event, "[") > 1000 {
+			return
+		}
+		s := setting{streams[int(stream)%len(streams)], config.Line, config.Filter{}, config.Normalized}
+		if filter%4 == 1 {
+			s.filter = some[int(filter/4)%len(some)]
+		}
+		s.check(t, lines(event))
+		s.mode = config.ByBlock
+		s.check(t, lines(block(eventsOf(s.stream)[0], event)), 2)
+	})
+}
+
 // FuzzSplitEnvelope gives the fuzzer events to put into envelopes, so that it need not find out how to write one.
 func FuzzSplitEnvelope(f *testing.F) {
 	layouts := len(envelopesOf(""))

@@ -56,7 +56,7 @@ func (s setting) reference(data []byte, offset int64) want {
 		if s.mode == config.Line {
 			body := bytes.Trim(line, " \t\r")
 			if json.Valid(body) && s.shape(body) {
-				w.event(s, offset, 0, refHeader{}, body)
+				w.event(s, offset, 0, refHeader{}, body, line)
 			} else {
 				reason := s.reason(body)
 				w.Bad = append(w.Bad, Bad{Offset: offset, Reason: reason, Bytes: line})
@@ -68,7 +68,7 @@ func (s setting) reference(data []byte, offset int64) want {
 			}
 			for i, e := range events {
 				if json.Valid(e) && s.shape(e) {
-					w.event(s, offset, i, h, e)
+					w.event(s, offset, i, h, e, e)
 				} else {
 					w.Bad = append(w.Bad, Bad{Offset: offset, Index: i, Reason: s.reason(e), Bytes: e})
 				}
@@ -93,14 +93,27 @@ func (s setting) emptyFilter() bool {
 	return len(f.Coins)+len(f.Users)+len(f.Statuses)+len(f.ExcludeStatuses)+len(f.Sides)+len(f.MinNotional) == 0
 }
 
-func (w *want) event(s setting, offset int64, index int, h refHeader, event []byte) {
-	w.Events++
+// event takes a sound event; whole is what is handed back if it has no record.
+func (w *want) event(s setting, offset int64, index int, h refHeader, event, whole []byte) {
 	if !s.passes(event) {
+		w.Events++
 		return
 	}
-	if s.format == config.Raw {
+	switch s.format {
+	case config.Raw:
 		w.Data = append(append(w.Data, event...), '\n')
-	} else {
+	case config.Normalized:
+		record, ok := s.normalized(event, h)
+		if !ok {
+			w.Bad = append(w.Bad, Bad{Offset: offset, Index: index, Reason: ReasonField, Bytes: whole})
+			return
+		}
+		block, place := "null", "null"
+		if s.mode != config.Line {
+			block, place = strconv.FormatInt(h.block, 10), strconv.Itoa(index)
+		}
+		w.Data = fmt.Appendf(w.Data, `{%s,"block":%s,"index":%s,"pos":"%s:%d:%d"}`+"\n", record, block, place, testFile, offset, index)
+	default:
 		target, _ := json.Marshal(testTarget)
 		block, place, blockTime, localTime := "null", "null", "null", "null"
 		if s.mode != config.Line {
@@ -110,6 +123,7 @@ func (w *want) event(s setting, offset int64, index int, h refHeader, event []by
 		w.Data = fmt.Appendf(w.Data, `{"target":%s,"stream":"%s","pos":"%s:%d:%d","block":%s,"index":%s,"blockTime":%s,"localTime":%s,"event":%s}`+"\n",
 			target, s.stream, testFile, offset, index, block, place, blockTime, localTime, event)
 	}
+	w.Events++
 	w.Records = append(w.Records, sink.Record{End: len(w.Data), Offset: offset, Index: int32(index)})
 	w.Delivered++
 }

@@ -101,6 +101,19 @@ func compareReal(t *testing.T, stream config.Stream, mode config.Mode, data []by
 		}
 		from = r.End
 	}
+	if stream.HasNormalized() {
+		s := setting{stream, mode, config.Filter{}, config.Normalized}
+		out = encode(t, s, data)
+		if int(out.Delivered) != len(enveloped) || len(out.Bad) > 0 {
+			t.Errorf("%d normalized records of %d events; %d malformed", out.Delivered, len(enveloped), len(out.Bad))
+		}
+		for line := range bytes.Lines(out.Data) {
+			if err := schemaOf(t, stream).validate(line); err != nil {
+				t.Fatalf("%v: %s", err, line)
+			}
+		}
+		s.check(t, data)
+	}
 	some := config.Filter{Coins: []string{"BTC", "@107", "xyz:*"}, ExcludeStatuses: []string{"badAloPxRejected"}, Sides: []string{"B"}, MinNotional: "1000"}
 	if i := bytes.LastIndexByte(data[:min(len(data), 1<<19)], '\n'); i >= 0 { // the reference is slow
 		setting{stream, mode, some, config.Raw}.check(t, data[:i+1], 2, 5)

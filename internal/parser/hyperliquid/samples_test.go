@@ -1,6 +1,7 @@
 package hyperliquid
 
 import (
+	"slices"
 	"strings"
 
 	"github.com/hlparser/hyperliquid-parser-operator/internal/parser/config"
@@ -120,6 +121,9 @@ func filters() []config.Filter {
 	}
 }
 
-var formats = []config.Format{config.Raw, config.Enveloped}
+// formatsOf are the formats that the stream has records of.
+func formatsOf(stream config.Stream) []config.Format {
+	return slices.DeleteFunc(config.Formats(), func(f config.Format) bool { return f == config.Normalized && !stream.HasNormalized() })
+}
 
 var modes = []config.Mode{config.Line, config.Streaming, config.ByBlock}

@@ -3,7 +3,7 @@
 // out, with the position of each.
 //
 // It must never open a file, keep anything between two calls but scratch, build a tree of a line, turn an amount into a float,
-// change a byte of an event, or fail because of what a line holds: malformed input is counted and handed back, and the next
+// change a byte of what it copies, or fail because of what a line holds: malformed input is counted and handed back, and the next
 // line goes on. Unknown keys, statuses and coins are none of its business and pass.
 package hyperliquid
 
@@ -65,11 +65,20 @@ type step struct {
 	text     string
 	value    kind
 	field    field // what the value is to a filter, or 0
+	part     part  // what the value is to a Normalized record, or 0
 	optional bool  // left out by some nodes, or for some events
 	several  bool  // the event has more than one such value; any of them can satisfy the filter
 	// leap, if not 0, makes this step a short cut: its text holds the most usual values of the steps that follow, as many as
 	// leap says, which are passed over when it is there.
 	leap int
+	// inside is where the parts of the steps that are passed over stand in the text of a short cut; locate finds them.
+	inside []fixed
+}
+
+// fixed is a part that stands in a step's text, between two indexes of that.
+type fixed struct {
+	part     part
+	from, to int
 }
 
 type kind uint8
@@ -80,10 +89,11 @@ const (
 	anyValue
 )
 
-// key is a key of an object that leads to a field of the filter.
+// key is a key of an object that leads to a field of the filter, or to a part of a Normalized record.
 type key struct {
 	name  string
 	field field
+	part  part
 	keys  []key // of the object that is the value, or
 	list  bool  // of each object of the array that is the value
 }
@@ -93,6 +103,8 @@ type layout struct {
 	pair  bool   // the event is [user, object], else an object
 	steps []step // nil: the stream has no fields for a filter, nor a fixed order worth knowing
 	keys  []key  // of the object
+	// record is what a Normalized record has, up to the block; nil: the stream has no such shape.
+	record []member
 }
 
 //nolint:goconst // a layout reads best as what the node writes
@@ -101,126 +113,157 @@ func layoutOf(stream config.Stream) layout {
 	case config.OrderStatuses:
 		return layout{
 			steps: []step{
-				{text: `{"time":"`, value: stringRest},
-				{text: `,"user":"`, value: stringRest, field: userField},
-				{text: `,"hash":null,"builder":null,"status":"`, value: stringRest, field: statusField, leap: 3},
+				{text: `{"time":"`, value: stringRest, part: timePart},
+				{text: `,"user":"`, value: stringRest, field: userField, part: ownerPart},
+				{text: `,"hash":null,"builder":null,"status":"`, value: stringRest, field: statusField, part: statusPart, leap: 3},
 				{text: `,"hash":`, value: anyValue, optional: true},
 				{text: `,"builder":`, value: anyValue, optional: true},
-				{text: `,"status":"`, value: stringRest, field: statusField},
-				{text: `,"order":{"coin":"`, value: stringRest, field: coinField},
-				{text: `,"side":"`, value: stringRest, field: sideField},
-				{text: `,"limitPx":"`, value: stringRest, field: priceField},
-				{text: `,"sz":"`, value: stringRest},
-				{text: `,"oid":`, value: anyValue},
+				{text: `,"status":"`, value: stringRest, field: statusField, part: statusPart},
+				{text: `,"order":{"coin":"`, value: stringRest, field: coinField, part: coinPart},
+				{text: `,"side":"`, value: stringRest, field: sideField, part: sidePart},
+				{text: `,"limitPx":"`, value: stringRest, field: priceField, part: pricePart},
+				{text: `,"sz":"`, value: stringRest, part: remainingPart},
+				{text: `,"oid":`, value: anyValue, part: idPart},
 				{text: `,"timestamp":`, value: anyValue},
 				{text: `,"triggerCondition":"N/A","isTrigger":false,"triggerPx":"0.0","children":[],"isPositionTpsl":false,` +
-					`"reduceOnly":false,"orderType":"Limit","origSz":"`, value: stringRest, field: sizeField, leap: 8},
+					`"reduceOnly":false,"orderType":"Limit","origSz":"`, value: stringRest, field: sizeField, part: sizePart, leap: 8},
 				{text: `,"triggerCondition":"`, value: stringRest},
 				{text: `,"isTrigger":`, value: anyValue},
 				{text: `,"triggerPx":"`, value: stringRest},
 				{text: `,"children":`, value: anyValue},
 				{text: `,"isPositionTpsl":`, value: anyValue},
-				{text: `,"reduceOnly":`, value: anyValue},
-				{text: `,"orderType":"`, value: stringRest},
-				{text: `,"origSz":"`, value: stringRest, field: sizeField},
-				{text: `,"tif":"Alo","cloid":"`, value: stringRest, leap: 2},
-				{text: `,"tif":`, value: anyValue},
-				{text: `,"cloid":`, value: anyValue},
+				{text: `,"reduceOnly":`, value: anyValue, part: reduceOnlyPart},
+				{text: `,"orderType":"`, value: stringRest, part: typePart},
+				{text: `,"origSz":"`, value: stringRest, field: sizeField, part: sizePart},
+				{text: `,"tif":"Alo","cloid":"`, value: stringRest, part: cloidPart, leap: 2},
+				{text: `,"tif":`, value: anyValue, part: tifPart},
+				{text: `,"cloid":`, value: anyValue, part: cloidPart},
 				{text: `}}`},
 			},
 			keys: []key{
-				{name: "user", field: userField},
-				{name: "status", field: statusField},
+				{name: "time", part: timePart},
+				{name: "user", field: userField, part: ownerPart},
+				{name: "status", field: statusField, part: statusPart},
 				{name: "order", keys: []key{
-					{name: "coin", field: coinField},
-					{name: "side", field: sideField},
-					{name: "limitPx", field: priceField},
-					{name: "origSz", field: sizeField},
+					{name: "coin", field: coinField, part: coinPart},
+					{name: "side", field: sideField, part: sidePart},
+					{name: "limitPx", field: priceField, part: pricePart},
+					{name: "origSz", field: sizeField, part: sizePart},
+					{name: "sz", part: remainingPart},
+					{name: "oid", part: idPart},
+					{name: "reduceOnly", part: reduceOnlyPart},
+					{name: "orderType", part: typePart},
+					{name: "tif", part: tifPart},
+					{name: "cloid", part: cloidPart},
 				}},
 			},
+			record: orderRecord,
 		}
 	case config.Fills:
 		return layout{
 			pair: true,
 			steps: []step{
-				{text: `["`, value: stringRest, field: userField},
-				{text: `,{"coin":"`, value: stringRest, field: coinField},
-				{text: `,"px":"`, value: stringRest, field: priceField},
-				{text: `,"sz":"`, value: stringRest, field: sizeField},
-				{text: `,"side":"`, value: stringRest, field: sideField},
-				{text: `,"time":`, value: anyValue},
+				{text: `["`, value: stringRest, field: userField, part: ownerPart},
+				{text: `,{"coin":"`, value: stringRest, field: coinField, part: coinPart},
+				{text: `,"px":"`, value: stringRest, field: priceField, part: pricePart},
+				{text: `,"sz":"`, value: stringRest, field: sizeField, part: sizePart},
+				{text: `,"side":"`, value: stringRest, field: sideField, part: sidePart},
+				{text: `,"time":`, value: anyValue, part: timePart},
 				{text: `,"startPosition":"`, value: stringRest},
-				{text: `,"dir":"`, value: stringRest},
-				{text: `,"closedPnl":"`, value: stringRest},
-				{text: `,"hash":`, value: anyValue},
-				{text: `,"oid":`, value: anyValue},
-				{text: `,"crossed":`, value: anyValue},
-				{text: `,"fee":"`, value: stringRest},
-				{text: `,"tid":`, value: anyValue},
-				{text: `,"cloid":`, value: anyValue, optional: true},
-				{text: `,"feeToken":"`, value: stringRest},
+				{text: `,"dir":"`, value: stringRest, part: directionPart},
+				{text: `,"closedPnl":"`, value: stringRest, part: closedPnlPart},
+				{text: `,"hash":`, value: anyValue, part: hashPart},
+				{text: `,"oid":`, value: anyValue, part: orderIDPart},
+				{text: `,"crossed":`, value: anyValue, part: crossedPart},
+				{text: `,"fee":"`, value: stringRest, part: feePart},
+				{text: `,"tid":`, value: anyValue, part: idPart},
+				{text: `,"cloid":`, value: anyValue, part: cloidPart, optional: true},
+				{text: `,"feeToken":"`, value: stringRest, part: feeTokenPart},
 				{text: `,"twapId":`, value: anyValue},
 				{text: `,"builder":`, value: anyValue, optional: true},
 				{text: `,"builderFee":`, value: anyValue, optional: true},
 				{text: `,"deployerFee":`, value: anyValue, optional: true},
 				{text: `,"priorityGas":`, value: anyValue, optional: true},
-				{text: `,"liquidation":`, value: anyValue, optional: true},
+				{text: `,"liquidation":`, value: anyValue, part: liquidationPart, optional: true},
 				{text: `}]`},
 			},
 			keys: []key{
-				{name: "coin", field: coinField},
-				{name: "px", field: priceField},
-				{name: "sz", field: sizeField},
-				{name: "side", field: sideField},
+				{name: "coin", field: coinField, part: coinPart},
+				{name: "px", field: priceField, part: pricePart},
+				{name: "sz", field: sizeField, part: sizePart},
+				{name: "side", field: sideField, part: sidePart},
+				{name: "time", part: timePart},
+				{name: "dir", part: directionPart},
+				{name: "closedPnl", part: closedPnlPart},
+				{name: "hash", part: hashPart},
+				{name: "oid", part: orderIDPart},
+				{name: "crossed", part: crossedPart},
+				{name: "fee", part: feePart},
+				{name: "tid", part: idPart},
+				{name: "cloid", part: cloidPart},
+				{name: "feeToken", part: feeTokenPart},
+				{name: "liquidation", part: liquidationPart},
 			},
+			record: fillRecord,
 		}
 	case config.Trades:
 		return layout{
 			steps: []step{
-				{text: `{"coin":"`, value: stringRest, field: coinField},
-				{text: `,"side":"`, value: stringRest, field: sideField},
-				{text: `,"time":"`, value: stringRest},
-				{text: `,"px":"`, value: stringRest, field: priceField},
-				{text: `,"sz":"`, value: stringRest, field: sizeField},
-				{text: `,"hash":`, value: anyValue},
+				{text: `{"coin":"`, value: stringRest, field: coinField, part: coinPart},
+				{text: `,"side":"`, value: stringRest, field: sideField, part: sidePart},
+				{text: `,"time":"`, value: stringRest, part: timePart},
+				{text: `,"px":"`, value: stringRest, field: priceField, part: pricePart},
+				{text: `,"sz":"`, value: stringRest, field: sizeField, part: sizePart},
+				{text: `,"hash":`, value: anyValue, part: hashPart},
 				{text: `,"trade_dir_override":`, value: anyValue},
-				{text: `,"side_info":[{"user":"`, value: stringRest, field: userField, several: true},
+				{text: `,"side_info":[{"user":"`, value: stringRest, field: userField, part: buyerPart, several: true},
 				{text: `,"start_pos":`, value: anyValue},
-				{text: `,"oid":`, value: anyValue},
+				{text: `,"oid":`, value: anyValue, part: buyerOrderIDPart},
 				{text: `,"twap_id":`, value: anyValue},
-				{text: `,"cloid":`, value: anyValue},
-				{text: `},{"user":"`, value: stringRest, field: userField, several: true},
+				{text: `,"cloid":`, value: anyValue, part: buyerCloidPart},
+				{text: `},{"user":"`, value: stringRest, field: userField, part: sellerPart, several: true},
 				{text: `,"start_pos":`, value: anyValue},
-				{text: `,"oid":`, value: anyValue},
+				{text: `,"oid":`, value: anyValue, part: sellerOrderIDPart},
 				{text: `,"twap_id":`, value: anyValue},
-				{text: `,"cloid":`, value: anyValue},
+				{text: `,"cloid":`, value: anyValue, part: sellerCloidPart},
 				{text: `}]}`},
 			},
 			keys: []key{
-				{name: "coin", field: coinField},
-				{name: "side", field: sideField},
-				{name: "px", field: priceField},
-				{name: "sz", field: sizeField},
-				{name: "side_info", list: true, keys: []key{{name: "user", field: userField}}},
+				{name: "coin", field: coinField, part: coinPart},
+				{name: "side", field: sideField, part: sidePart},
+				{name: "px", field: priceField, part: pricePart},
+				{name: "sz", field: sizeField, part: sizePart},
+				{name: "time", part: timePart},
+				{name: "hash", part: hashPart},
+				{name: "side_info", list: true, keys: []key{
+					{name: "user", field: userField, part: buyerPart},
+					{name: "oid", part: buyerOrderIDPart},
+					{name: "cloid", part: buyerCloidPart},
+				}},
 			},
+			record: tradeRecord,
 		}
 	case config.RawBookDiffs:
 		// No price and size: the size of a "remove" is not in the event, so a notional could not be told.
 		return layout{
 			steps: []step{
-				{text: `{"user":"`, value: stringRest, field: userField},
-				{text: `,"oid":`, value: anyValue},
-				{text: `,"coin":"`, value: stringRest, field: coinField},
-				{text: `,"side":"`, value: stringRest, field: sideField},
-				{text: `,"px":"`, value: stringRest},
-				{text: `,"raw_book_diff":`, value: anyValue},
+				{text: `{"user":"`, value: stringRest, field: userField, part: ownerPart},
+				{text: `,"oid":`, value: anyValue, part: idPart},
+				{text: `,"coin":"`, value: stringRest, field: coinField, part: coinPart},
+				{text: `,"side":"`, value: stringRest, field: sideField, part: sidePart},
+				{text: `,"px":"`, value: stringRest, part: pricePart},
+				{text: `,"raw_book_diff":`, value: anyValue, part: diffPart},
 				{text: `}`},
 			},
 			keys: []key{
-				{name: "user", field: userField},
-				{name: "coin", field: coinField},
-				{name: "side", field: sideField},
+				{name: "user", field: userField, part: ownerPart},
+				{name: "coin", field: coinField, part: coinPart},
+				{name: "side", field: sideField, part: sidePart},
+				{name: "oid", part: idPart},
+				{name: "px", part: pricePart},
+				{name: "raw_book_diff", part: diffPart},
 			},
+			record: diffRecord,
 		}
 	}
 	return layout{}

@@ -47,7 +47,9 @@ type file struct {
 	looks    int       // looks since then that found the same size
 	once     int64     // bytes to read with Options.Once; -1: to the size
 	gone     bool      // no longer at its path
+	resumed  bool      // a checkpoint knew it
 	blocked  bool      // cannot be read for now
+	said     bool      // so it was logged, and nothing was read since
 
 	next      int64 // first byte of the first line that was not handed out
 	scanned   int64 // bytes from next to here were looked at and hold no newline
@@ -178,6 +180,7 @@ func (t *Tailer) read(ctx context.Context, d *directory, f *file) error {
 func (t *Tailer) readBlock(ctx context.Context, d *directory, f *file) error {
 	want := int64(t.want)
 	if f.skipping || f.scanned-f.next >= buffer.BlockSize {
+		skipped := f.skipping
 		end, found, err := t.findNewline(f)
 		if err != nil {
 			t.block(f, err)
@@ -193,6 +196,9 @@ func (t *Tailer) readBlock(ctx context.Context, d *directory, f *file) error {
 		}
 		if !found {
 			t.torn(f, end)
+			if end < f.limit() && skipped == f.skipping { // the file shrank between the look and the read
+				t.stat(d, f)
+			}
 			return nil
 		}
 		if f.skipping {
@@ -271,8 +277,9 @@ func (t *Tailer) handOut(d *directory, f *file, block *buffer.Block, lines []byt
 		f.head = append(f.head, lines[:min(len(lines), hashBytes-len(f.head))]...)
 	}
 	if f.origin == nil {
-		t.setOrigin(f, generationOf(lines))
+		t.setOrigin(f, f.generation(lines))
 	}
+	f.said = false
 	block.Origin = f.origin
 	f.next += int64(len(lines))
 	f.scanned = f.next
@@ -356,7 +363,7 @@ func (t *Tailer) skipTo(f *file, end int64) error {
 		first := make([]byte, hashBytes)
 		if n, _ := f.handle.ReadAt(first, 0); n == hashBytes {
 			f.head = first
-			t.setOrigin(f, generationOf(first))
+			t.setOrigin(f, f.generation(first))
 		}
 	}
 	f.next, f.scanned = end, end
@@ -366,6 +373,29 @@ func (t *Tailer) skipTo(f *file, end int64) error {
 		t.buf.Append(&buffer.Block{Origin: origin, Offset: end})
 	}
 	return nil
+}
+
+// nameAgain gives a file a generation that does not come from its first line, because another file of its hour had or may have had
+// that: a node that makes a pruned hour again may begin it with the same line, and positions in the two must not be taken for each
+// other. The number of the checkpoint of the start tells apart what was forgotten before it. Tailer.mu is held.
+func (t *Tailer) nameAgain(f *file) {
+	g := fmt.Sprintf("%s/%d, inode %d, after checkpoint %d", f.id.Date, f.id.Hour, f.inode, t.resumed)
+	for id := f.id; ; {
+		g = generationOf([]byte(g))
+		if id.Generation = g; !t.named[id] {
+			f.id.Generation = g
+			t.named[id] = true
+			return
+		}
+	}
+}
+
+// generation is what a file whose first lines are given is named by.
+func (f *file) generation(lines []byte) string {
+	if f.id.Generation != noGeneration {
+		return f.id.Generation
+	}
+	return generationOf(lines)
 }
 
 // generationOf tells one file from another that stood at the same path: by the start of its first line, which holds times,

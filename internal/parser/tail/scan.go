@@ -59,9 +59,10 @@ func (t *Tailer) scan(d *directory, sweep bool) {
 	if sweep || !info.ModTime().Equal(d.top) {
 		entries, err := os.ReadDir(d.root)
 		if err != nil {
-			t.log.Warn("listing a directory", "directory", d.root, "error", err)
+			t.cannotList(d.root, err)
 			return
 		}
+		delete(t.unlisted, d.root)
 		d.top = info.ModTime()
 		t.watch.add(d.root)
 		dates := make(map[string]day, len(entries))
@@ -85,9 +86,10 @@ func (t *Tailer) scan(d *directory, sweep bool) {
 		}
 		entries, err := os.ReadDir(path)
 		if err != nil {
-			t.log.Warn("listing a directory", "directory", path, "error", err)
+			t.cannotList(path, err)
 			continue
 		}
+		delete(t.unlisted, path)
 		d.dates[date] = day{modified: info.ModTime()}
 		t.watch.add(path)
 		for _, e := range entries {
@@ -98,14 +100,34 @@ func (t *Tailer) scan(d *directory, sweep bool) {
 	}
 }
 
+// cannotList says once that a folder cannot be listed. It is tried again at every look.
+func (t *Tailer) cannotList(path string, err error) {
+	if _, said := t.unlisted[path]; !said {
+		t.log.Error("a folder cannot be listed; trying again", "directory", path, "error", err)
+	}
+	t.unlisted[path] = struct{}{}
+}
+
 // find returns the newest incarnation of a file that is not gone.
 func (d *directory) find(date string, hour int) *file {
-	for _, f := range slices.Backward(d.files) {
-		if f.id.Date == date && f.id.Hour == hour && !f.gone {
+	id := checkpoint.FileID{Date: date, Hour: hour}
+	for i := d.after(id) - 1; i >= 0 && compareHours(d.files[i].id, id) == 0; i-- {
+		if f := d.files[i]; !f.gone {
 			return f
 		}
 	}
 	return nil
+}
+
+// after returns the index after all incarnations of an hour's file, where its next one belongs.
+func (d *directory) after(id checkpoint.FileID) int {
+	i, _ := slices.BinarySearchFunc(d.files, id, func(f *file, id checkpoint.FileID) int {
+		if c := compareHours(f.id, id); c != 0 {
+			return c
+		}
+		return -1
+	})
+	return i
 }
 
 // addFile puts a file that is on disk into the table, to be read from its first byte.
@@ -127,15 +149,13 @@ func (t *Tailer) addFile(d *directory, date string, hour int) {
 	}
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	i, _ := slices.BinarySearchFunc(d.files, f, func(a, b *file) int {
-		if c := compareHours(a.id, b.id); c != 0 {
-			return c
-		}
-		return -1 // after the incarnations before it
-	})
+	i := d.after(f.id)
 	d.files = slices.Insert(d.files, i, f)
 	t.version++
-	if i <= d.head && d.begun {
+	if sameHour := i > 0 && compareHours(d.files[i-1].id, f.id) == 0; sameHour || i <= d.head && d.begun {
+		t.nameAgain(f)
+	}
+	if i <= d.head && d.begun && len(d.files) > 1 {
 		d.head++
 	}
 }
@@ -167,7 +187,7 @@ func (t *Tailer) stat(d *directory, f *file) {
 		t.vanished(d, f)
 	case err != nil:
 		t.block(f, err)
-	case inodeOf(info) != f.inode:
+	case t.replaced(f, info):
 		t.vanished(d, f)
 		t.addFile(d, f.id.Date, f.id.Hour)
 	default:
@@ -176,14 +196,54 @@ func (t *Tailer) stat(d *directory, f *file) {
 	}
 }
 
+// replaced tells whether what stands at a file's path is another file now. An inode may be that of a new file when nobody holds
+// the old one open, and a file may come to another inode by a copy: what it holds decides.
+func (t *Tailer) replaced(f *file, info fs.FileInfo) bool {
+	if inodeOf(info) == f.inode {
+		// What shrank is looked into by shrank.
+		changed := !info.ModTime().Equal(f.modified) && info.Size() >= f.next
+		return f.handle == nil && f.next > 0 && changed && !t.holdsWhatWasRead(f)
+	}
+	size := f.size
+	if f.handle != nil {
+		if held, err := f.handle.Stat(); err == nil {
+			size = held.Size()
+		}
+	}
+	// A copy that ends sooner, or of which lines were not read that it may lack, is read as another file.
+	if size > f.scanned || size > info.Size() || f.acked != f.next || len(f.beforeAck) == 0 || !t.holdsWhatWasRead(f) {
+		return true
+	}
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	f.closeHandle()
+	return false
+}
+
+// holdsWhatWasRead tells whether the file at f's path begins as f did, and is the same before the position.
+func (t *Tailer) holdsWhatWasRead(f *file) bool {
+	h, err := os.Open(f.path)
+	if err != nil {
+		return true // whoever reads it finds out
+	}
+	defer func() { _ = h.Close() }()
+	t.mu.Lock()
+	head, before := hash(0, f.head), hash(f.acked-int64(len(f.beforeAck)), f.beforeAck)
+	t.mu.Unlock()
+	return verifies(h, head) && verifies(h, before)
+}
+
 // sized takes note of a file's size. A file that shrank below what was read starts again where it can be known to be the same.
 func (t *Tailer) sized(f *file, info fs.FileInfo) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	f.modified = info.ModTime()
+	f.inode, f.modified = inodeOf(info), info.ModTime()
 	switch size := info.Size(); {
 	case size == f.size:
 		f.looks++
+		if now := t.now(); now.Before(f.grownAt) { // the clock was set back
+			f.grownAt = now
+		}
 	case size > f.size:
 		f.looks, f.grownAt = 0, t.now()
 		f.size = size
@@ -245,12 +305,12 @@ func (t *Tailer) dropGone(d *directory) {
 
 // block takes note that a file cannot be read for now; it is tried again at every look.
 func (t *Tailer) block(f *file, err error) {
-	if !f.blocked {
+	if !f.said {
 		t.log.Error("a file cannot be read; trying again", "file", f.rel, "error", err)
 	}
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	f.blocked = true
+	f.blocked, f.said = true, true
 	f.closeHandle()
 	if unread := f.limit() - f.next; f.gone && unread > 0 {
 		t.lost(f, unread)
@@ -260,6 +320,7 @@ func (t *Tailer) block(f *file, err error) {
 // setOrigin makes the name under which a file's blocks travel, once its generation is known. Tailer.mu is held.
 func (t *Tailer) setOrigin(f *file, generation string) {
 	f.id.Generation = generation
+	t.named[f.id] = true
 	f.origin = &buffer.Origin{ID: f.id, Label: f.id.String()}
 	t.origins[f.origin] = f
 	t.version++

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"slices"
 	"time"
 
 	"github.com/hlparser/hyperliquid-parser-operator/internal/parser/checkpoint"
@@ -108,7 +109,7 @@ func (t *Tailer) take(f *file, h io.ReaderAt, offset int64) error {
 
 // afterLastNewline returns the offset of the first byte that belongs to no whole line.
 func afterLastNewline(r io.ReaderAt, size int64) (int64, error) {
-	b := make([]byte, 64<<10)
+	b := make([]byte, min(size, 64<<10))
 	for end := size; end > 0; {
 		begin := max(end-int64(len(b)), 0)
 		n, err := r.ReadAt(b[:end-begin], begin)
@@ -124,25 +125,35 @@ func afterLastNewline(r io.ReaderAt, size int64) (int64, error) {
 }
 
 // resume sets the positions of a checkpoint. Files that it does not know are new and read from their first byte, but for a
-// directory that it does not know at all, where what was written before the checkpoint is stale.
+// directory that it does not know at all beside others, where what was written before the checkpoint is stale. One directory alone
+// is never stale, whatever the clocks say: all its files may have been pruned.
 func (t *Tailer) resume(state *checkpoint.State) {
+	t.resumed = state.Sequence
 	for _, d := range t.dirs {
-		known := false
+		var entries []*checkpoint.File
 		for i := range state.Files {
-			e := &state.Files[i]
-			if e.Directory != d.Name {
-				continue
+			if e := &state.Files[i]; e.Directory == d.Name {
+				entries = append(entries, e)
 			}
-			known = true
-			if f := t.recognise(d, e); f != nil {
-				t.resumeFile(f, e)
-				continue
-			}
+		}
+		known := len(entries) > 0
+		// A file that was replaced has an entry for each of the two until the first is forgotten: the surest sign goes first.
+		for _, sure := range []recognition{t.byInode, t.byPosition, t.byHead} {
+			entries = slices.DeleteFunc(entries, func(e *checkpoint.File) bool {
+				f := recognise(d, e, sure)
+				if f != nil {
+					t.resumeFile(f, e)
+				}
+				return f != nil
+			})
+		}
+		for _, e := range entries {
+			t.named[e.FileID] = true
 			t.missing(e)
 		}
+		t.strangers(d, state)
 		for i, f := range d.files {
-			// The grace is for clocks that do not tick alike: what is not surely old is read.
-			if !known && f.modified.Before(state.CommittedAt.Add(-grace)) {
+			if !known && len(t.dirs) > 1 && f.modified.Before(state.CommittedAt) {
 				if err := t.passOver(f); err != nil {
 					t.log.Warn("finding the end of a stale file", "file", f.rel, "error", err)
 				}
@@ -154,25 +165,60 @@ func (t *Tailer) resume(state *checkpoint.State) {
 	}
 }
 
-// recognise finds the file of a checkpoint's entry: by its inode, then at its path, and in both cases by what it holds.
-func (t *Tailer) recognise(d *directory, e *checkpoint.File) *file {
-	for _, f := range d.files {
-		if f.inode == e.Inode && e.Inode != 0 && t.same(f, e) {
-			return f
+// strangers names the files that the checkpoint does not know although it knows their hour or a later one.
+func (t *Tailer) strangers(d *directory, state *checkpoint.State) {
+	newest := checkpoint.FileID{}
+	for i := range state.Files {
+		if id := state.Files[i].FileID; id.Directory == d.Name && compareHours(id, newest) > 0 {
+			newest = id
 		}
 	}
+	t.mu.Lock()
+	defer t.mu.Unlock()
 	for _, f := range d.files {
-		if f.id.Date == e.Date && f.id.Hour == e.Hour && t.same(f, e) {
+		if !f.resumed && compareHours(f.id, newest) <= 0 {
+			t.nameAgain(f)
+		}
+	}
+}
+
+// recognition is a way to tell that a file is the one of an entry.
+type recognition func(f *file, e *checkpoint.File) bool
+
+func recognise(d *directory, e *checkpoint.File, same recognition) *file {
+	for _, f := range d.files {
+		if same(f, e) {
 			return f
 		}
 	}
 	return nil
 }
 
+func (t *Tailer) byInode(f *file, e *checkpoint.File) bool {
+	return f.inode == e.Inode && e.Inode != 0 && t.same(f, e)
+}
+
+func (t *Tailer) byHead(f *file, e *checkpoint.File) bool {
+	return f.id.Date == e.Date && f.id.Hour == e.Hour && t.same(f, e)
+}
+
+// byPosition is byHead for a file that also holds what was before the position.
+func (t *Tailer) byPosition(f *file, e *checkpoint.File) bool {
+	if f.size < e.Offset || e.Offset == 0 || !t.byHead(f, e) {
+		return false
+	}
+	h, err := os.Open(f.path)
+	if err != nil {
+		return false
+	}
+	defer func() { _ = h.Close() }()
+	return verifies(h, e.Marker)
+}
+
 // same tells whether a file still begins as the entry says. A file without a whole line has nothing to be known by, and
 // nothing of it was read: its place is enough.
 func (t *Tailer) same(f *file, e *checkpoint.File) bool {
-	if f.origin != nil { // another entry's already
+	if f.resumed { // another entry's already
 		return false
 	}
 	if e.Offset == 0 {
@@ -188,7 +234,11 @@ func (t *Tailer) same(f *file, e *checkpoint.File) bool {
 
 // resumeFile goes on where the entry says, or at the highest marker below it that still verifies when the file lost its end.
 func (t *Tailer) resumeFile(f *file, e *checkpoint.File) {
+	f.resumed = true
 	if e.Offset == 0 {
+		if f.inode == e.Inode {
+			f.id.Generation = e.Generation
+		}
 		return
 	}
 	h, err := os.Open(f.path)

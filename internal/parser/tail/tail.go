@@ -70,7 +70,9 @@ type Tailer struct {
 	dirs    []*directory
 	dataDir *os.File // held to notice its removal; nil while it does not exist
 	watch   watcher
-	scratch []byte // for looking for the end of a line longer than a block
+	// unlisted are the folders that could not be listed when they were looked at last.
+	unlisted map[string]struct{}
+	scratch  []byte // for looking for the end of a line longer than a block
 	// want is the block size that this stream's lines ask for, at least buffer.BlockSize.
 	want    int
 	calm    int // blocks since a line was longer than a block
@@ -80,7 +82,9 @@ type Tailer struct {
 	counts  Counts
 	current *file // being read
 	origins map[*buffer.Origin]*file
-	version uint64 // of what Files returns
+	resumed uint64                     // the number of the checkpoint with which this process began; 0: none
+	named   map[checkpoint.FileID]bool // the names that files had, those of pruned ones too
+	version uint64                     // of what Files returns
 }
 
 // Counts are totals since the start of the process.
@@ -120,7 +124,10 @@ type Stats struct {
 
 // New returns a tailer that hands its blocks to buf.
 func New(opt Options, buf *buffer.Buffer) *Tailer {
-	t := &Tailer{opt: opt, buf: buf, log: opt.Log, now: opt.Now, want: buffer.BlockSize, origins: map[*buffer.Origin]*file{}, version: 1}
+	t := &Tailer{
+		opt: opt, buf: buf, log: opt.Log, now: opt.Now, want: buffer.BlockSize, unlisted: map[string]struct{}{},
+		origins: map[*buffer.Origin]*file{}, named: map[checkpoint.FileID]bool{}, version: 1,
+	}
 	if t.now == nil {
 		t.now = time.Now
 	}
@@ -138,6 +145,7 @@ func (t *Tailer) Run(ctx context.Context) error {
 		if err := t.watch.open(); err != nil {
 			t.log.Info("no notifications of file changes; polling alone", "error", err)
 		}
+		t.sweepAt = time.Time{} // the folders that Open found are not watched yet
 	}
 	timer := time.NewTimer(pollInterval)
 	defer timer.Stop()
@@ -243,6 +251,7 @@ func (t *Tailer) next(d *directory) *file {
 			if !t.drained(d, d.files[d.head], f) {
 				return nil
 			}
+			t.leave(d.files[d.head])
 			d.head = i
 		}
 		if f.limit() > f.scanned && !f.blocked {
@@ -250,6 +259,15 @@ func (t *Tailer) next(d *directory) *file {
 		}
 	}
 	return nil
+}
+
+// leave closes a file that was drained, of an hour before the one that is begun. What it gets yet is late.
+func (t *Tailer) leave(f *file) {
+	if !f.gone {
+		t.mu.Lock()
+		f.closeHandle()
+		t.mu.Unlock()
+	}
 }
 
 // drained tells whether everything was read from f and nothing more is expected, so that the newer file may be begun.
@@ -275,6 +293,9 @@ func (t *Tailer) drained(d *directory, f, newer *file) bool {
 
 // finishOnce says what a run with Once leaves behind.
 func (t *Tailer) finishOnce() error {
+	for path := range t.unlisted {
+		return fmt.Errorf("%s could not be listed", path)
+	}
 	for _, d := range t.dirs {
 		for _, f := range d.files {
 			if f.blocked {

@@ -18,6 +18,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/klauspost/compress/zstd"
 	"pgregory.net/rapid"
 
 	"github.com/hlparser/hyperliquid-parser-operator/internal/parser/checkpoint"
@@ -34,6 +35,8 @@ type world struct {
 	total    int // records in the source
 	maxBytes int64
 	maxAge   time.Duration
+	zstd     bool
+	hourly   bool
 	seed     uint64 // of batch sizes and commits
 	takes    bool   // the consumer removes what it has read
 
@@ -106,7 +109,7 @@ func (w *world) live(fsys *crashfs.FS) (err error) {
 	}
 	closers = append(closers, e.letters)
 	out, err := file.New(ctx, fsys, "out",
-		file.Options{MaxBytes: w.maxBytes, MaxAge: w.maxAge, Now: func() time.Time { return w.clock }}, waiting)
+		file.Options{MaxBytes: w.maxBytes, MaxAge: w.maxAge, Zstd: w.zstd, Hourly: w.hourly, Now: func() time.Time { return w.clock }}, waiting)
 	if err != nil {
 		return err
 	}
@@ -222,7 +225,7 @@ func (w *world) consume(fsys *crashfs.FS) error {
 		return ignoreFault(err)
 	}
 	for _, name := range names {
-		if filepath.Ext(name) != ".jsonl" {
+		if !strings.HasSuffix(name, ".jsonl") && !strings.HasSuffix(name, ".jsonl.zst") {
 			continue
 		}
 		path := filepath.Join("out/fills", name)
@@ -260,8 +263,12 @@ func (w *world) check(fsys *crashfs.FS) error {
 	var got, want strings.Builder
 	for _, name := range slices.Sorted(maps.Keys(w.given)) {
 		content := w.given[name]
-		got.WriteString(content)
-		if w.maxBytes > 0 && int64(len(content)) > w.maxBytes && strings.Count(content, "\n") > 1 {
+		text, err := unpack(name, content)
+		if err != nil {
+			return err
+		}
+		got.WriteString(text)
+		if w.maxBytes > 0 && int64(len(content)) > w.maxBytes && strings.Count(text, "\n") > 1 {
 			return fmt.Errorf("%s has %d bytes in more than one record, the limit is %d", name, len(content), w.maxBytes)
 		}
 	}
@@ -273,6 +280,11 @@ func (w *world) check(fsys *crashfs.FS) error {
 			continue
 		}
 		want.WriteString(text)
+	}
+	if w.hourly && (w.maxBytes == 0 || !w.zstd) {
+		if err := w.checkArchives(); err != nil {
+			return err
+		}
 	}
 	if got.String() != want.String() {
 		return fmt.Errorf("consumers were given %q\nwant %q", got.String(), want.String())
@@ -287,6 +299,57 @@ func (w *world) check(fsys *crashfs.FS) error {
 		}
 	}
 	return checkLetters(fsys, letters)
+}
+
+// unpacker reads all frames of a file, and checks their checksums.
+var unpacker, _ = zstd.NewReader(nil, zstd.WithDecoderConcurrency(1))
+
+// unpack returns a closed file's records.
+func unpack(name, content string) (string, error) {
+	if filepath.Ext(name) != ".zst" {
+		return content, nil
+	}
+	text, err := unpacker.DecodeAll([]byte(content), nil)
+	if err != nil {
+		return "", fmt.Errorf("unpack %s: %w", name, err)
+	}
+	return string(text), nil
+}
+
+// archives is what rotation by hour must give: names and records that follow
+// from the source and maxBytes alone.
+func (w *world) archives() map[string]string {
+	want := map[string]string{}
+	suffix := map[bool]string{false: ".jsonl", true: ".jsonl.zst"}[w.zstd]
+	var name string
+	var of checkpoint.FileID
+	for i := range w.total {
+		text, at, bad := w.line(i)
+		if bad {
+			continue
+		}
+		if name == "" || at.File != of || w.maxBytes > 0 && int64(len(want[name])+len(text)) > w.maxBytes {
+			of = at.File
+			name = fmt.Sprintf("%s-%02d-%s-%s-%015d-%06d%s", of.Date, of.Hour, of.Directory, of.Generation, at.Offset, at.Index, suffix)
+		}
+		want[name] += text
+	}
+	return want
+}
+
+func (w *world) checkArchives() error {
+	got := map[string]string{}
+	for name, content := range w.given {
+		text, err := unpack(name, content)
+		if err != nil {
+			return err
+		}
+		got[name] = text
+	}
+	if want := w.archives(); !maps.Equal(got, want) {
+		return fmt.Errorf("the archives are %q\nwant %q", got, want)
+	}
+	return nil
 }
 
 func checkLetters(fsys *crashfs.FS, want []string) error {
@@ -374,16 +437,26 @@ func TestACrashAtEveryStep(t *testing.T) {
 		records  int
 		maxBytes int64
 		maxAge   time.Duration
+		zstd     bool
+		hourly   bool
 	}{
 		"parts end by size and by age": {records: 40, maxBytes: 100, maxAge: 7 * time.Second},
 		"parts end by age":             {records: 40, maxAge: 4 * time.Second},
 		"each record is a part":        {records: 20, maxBytes: 1},
 		"one part to the end":          {records: 40},
+		"one part for each hour":       {records: 40, maxAge: 4 * time.Second, hourly: true},
+		"parts end by hour and size":   {records: 40, maxBytes: 100, hourly: true},
+
+		"compressed parts end by size and by age": {records: 40, maxBytes: 150, maxAge: 7 * time.Second, zstd: true},
+		"each record is a compressed part":        {records: 10, maxBytes: 1, zstd: true},
+		"one compressed part to the end":          {records: 40, zstd: true},
+		"one compressed part for each hour":       {records: 40, maxAge: 4 * time.Second, zstd: true, hourly: true},
 	} {
 		t.Run(title, func(t *testing.T) {
 			crashAtEveryStep(t, func() *world {
 				w := newWorld()
 				w.total, w.maxBytes, w.maxAge = limits.records, limits.maxBytes, limits.maxAge
+				w.zstd, w.hourly = limits.zstd, limits.hourly
 				return w
 			})
 		})
@@ -442,6 +515,17 @@ func crashAtEveryStep(t *testing.T, newWorld func() *world) {
 // TestAPowerLossAfterAKill looks for trust in what a killed process did and did
 // not sync: the next one finds it, works on, and then the power is lost.
 func TestAPowerLossAfterAKill(t *testing.T) {
+	t.Run("plain", func(t *testing.T) { powerLossAfterAKill(t, newWorld) })
+	t.Run("compressed", func(t *testing.T) {
+		powerLossAfterAKill(t, func() *world {
+			w := newWorld()
+			w.zstd = true
+			return w
+		})
+	})
+}
+
+func powerLossAfterAKill(t *testing.T, newWorld func() *world) {
 	clean := crashfs.New()
 	if err := newWorld().live(clean); err != nil {
 		t.Fatal(err)
@@ -490,15 +574,21 @@ func anyRun(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		w := newWorld()
 		w.total = rapid.IntRange(1, 80).Draw(t, "records")
-		w.maxBytes = rapid.Int64Range(1, 400).Draw(t, "maxBytes")
+		w.maxBytes = rapid.OneOf(rapid.Just(int64(0)), rapid.Int64Range(1, 400)).Draw(t, "maxBytes")
 		w.maxAge = time.Duration(rapid.IntRange(1, 30).Draw(t, "maxAge")) * time.Second
 		w.seed = rapid.Uint64().Draw(t, "seed")
+		w.zstd = rapid.Bool().Draw(t, "zstd")
+		w.hourly = rapid.Bool().Draw(t, "hourly")
+		changes := !w.hourly && rapid.Bool().Draw(t, "compression is turned on and off")
 		w.takes = rapid.Bool().Draw(t, "takes")
 		fsys := crashfs.New()
 		for range rapid.IntRange(0, 6).Draw(t, "crashes") {
 			faults(t, fsys)
 			fsys.CrashAt(rapid.IntRange(0, 150).Draw(t, "step"))
 			w.untilItEnds(t, fsys)
+			if changes {
+				w.zstd = !w.zstd
+			}
 			c := rapid.SampledFrom(crashes(rapid.Int().Draw(t, "loss"))).Draw(t, "crash")
 			fsys = c.next(fsys)
 			if rapid.IntRange(0, 4).Draw(t, "damage") == 0 {

@@ -22,14 +22,21 @@ import (
 )
 
 func TestConformance(t *testing.T) {
-	for _, maxBytes := range []int64{0, 1, 1000} {
-		t.Run(fmt.Sprintf("parts of %d bytes", maxBytes), func(t *testing.T) {
+	for title, opts := range map[string]file.Options{
+		"one part":                  {},
+		"each record is a part":     {MaxBytes: 1},
+		"parts of 1000 bytes":       {MaxBytes: 1000},
+		"parts by hour":             {Hourly: true},
+		"each a compressed part":    {MaxBytes: 1, Zstd: true},
+		"compressed parts and hour": {MaxBytes: 300, Zstd: true, Hourly: true}, // frames that all batches of the outages are longer than
+	} {
+		t.Run(title, func(t *testing.T) {
 			sinktest.Run(t, func(t *testing.T) sinktest.Target {
 				fsys := crashfs.New()
 				return sinktest.Target{
 					ExactlyOnce: true,
 					Open: func() (sink.Output, error) {
-						return file.New(t.Context(), fsys, "out", file.Options{MaxBytes: maxBytes}, func() { t.Error("locked") })
+						return file.New(t.Context(), fsys, "out", opts, func() { t.Error("locked") })
 					},
 					Crash: func() { fsys = fsys.Kill(false) },
 					Outage: func(on bool) {
@@ -55,14 +62,18 @@ func closed(fsys vfs.FS, dir string) ([]byte, error) {
 	}
 	var data []byte
 	for _, name := range names {
-		if filepath.Ext(name) != ".jsonl" {
+		if !strings.HasSuffix(name, ".jsonl") && !strings.HasSuffix(name, ".jsonl.zst") {
 			continue
 		}
 		content, err := fsys.ReadFile(filepath.Join(dir, name))
 		if err != nil {
 			return nil, err
 		}
-		data = append(data, content...)
+		text, err := unpack(name, string(content))
+		if err != nil {
+			return nil, err
+		}
+		data = append(data, text...)
 	}
 	return data, nil
 }

@@ -11,14 +11,17 @@ import (
 )
 
 const (
-	partSuffix   = ".part"
-	closedSuffix = ".jsonl"
+	partSuffix       = ".part"
+	closedSuffix     = ".jsonl"
+	zstdPartSuffix   = ".zst.part"
+	zstdClosedSuffix = ".jsonl.zst"
 )
 
 // part is one file of the output.
 type part struct {
 	name   string // without suffix
-	length int64  // bytes of acknowledged records
+	zstd   bool   // holds zstd frames, each of whole records
+	length int64  // bytes of acknowledged records, as they are in the file
 	since  time.Time
 
 	file   vfs.File // nil when not open for writing
@@ -36,20 +39,44 @@ type part struct {
 // the generation, because a file may be created anew. Names sort by the hour
 // first, then by the node's file, then by the place in it.
 func partName(p checkpoint.Position) string {
-	f := p.File
-	return fmt.Sprintf("%s-%02d-%s-%s-%015d-%06d", f.Date, f.Hour, f.Directory, f.Generation, p.Offset, p.Index)
+	return fmt.Sprintf("%s%015d-%06d", filePrefix(p.File), p.Offset, p.Index)
+}
+
+// filePrefix is how the names of all parts begin whose first record is of f.
+func filePrefix(f checkpoint.FileID) string {
+	return fmt.Sprintf("%s-%02d-%s-%s-", f.Date, f.Hour, f.Directory, f.Generation)
+}
+
+// begunIn tells whether the part's first record is of f.
+func (p *part) begunIn(f checkpoint.FileID) bool { return strings.HasPrefix(p.name, filePrefix(f)) }
+
+// openName is the part's file while it may grow.
+func (p *part) openName() string {
+	if p.zstd {
+		return p.name + zstdPartSuffix
+	}
+	return p.name + partSuffix
+}
+
+// closedName is the part's file once it is closed.
+func (p *part) closedName() string {
+	if p.zstd {
+		return p.name + zstdClosedSuffix
+	}
+	return p.name + closedSuffix
 }
 
 var partPattern = regexp.MustCompile(`^\d{8}-\d{2}-[^-/]+-[0-9a-f]{8}-\d{15,}-\d{6,}$`)
 
-// cutName splits a file's name if this package gave it.
-func cutName(file string) (name, suffix string, ours bool) {
-	for _, suffix := range []string{partSuffix, closedSuffix} {
+// isOurs tells whether this package gave a file its name, and closed whether it
+// belongs to consumers.
+func isOurs(file string) (ours, closed bool) {
+	for _, suffix := range []string{partSuffix, zstdPartSuffix, closedSuffix, zstdClosedSuffix} {
 		if name, ok := strings.CutSuffix(file, suffix); ok && partPattern.MatchString(name) {
-			return name, suffix, true
+			return true, suffix == closedSuffix || suffix == zstdClosedSuffix
 		}
 	}
-	return "", "", false
+	return false, false
 }
 
 // state is what the checkpoint keeps of a stream's output.
@@ -60,12 +87,14 @@ type state struct {
 
 type openPart struct {
 	Name  string    `json:"name"`
+	Zstd  bool      `json:"zstd,omitempty"`
 	Bytes int64     `json:"bytes"`
 	Since time.Time `json:"since"`
 }
 
 type completePart struct {
 	Name  string `json:"name"`
+	Zstd  bool   `json:"zstd,omitempty"`
 	Bytes int64  `json:"bytes"`
 	// Saves counts the checkpoints that record the part as complete, this one
 	// included.

@@ -16,7 +16,7 @@ import (
 // sink.ErrFailed, before it changes anything, if the output is not what the
 // checkpoint's state continues.
 func (o *Output) Open(ctx context.Context, name string, saved json.RawMessage) (sink.Sink, error) {
-	s := &stream{fs: o.fs, dir: filepath.Join(o.dir, name), opts: o.opts}
+	s := &stream{fs: o.fs, dir: filepath.Join(o.dir, name), opts: o.opts, frames: frames{encoder: o.encoder}}
 	if err := s.recover(ctx, saved); err != nil {
 		return nil, fmt.Errorf("open the output of stream %s: %w", name, err)
 	}
@@ -55,8 +55,8 @@ func (s *stream) recover(ctx context.Context, saved json.RawMessage) error {
 // the first record is written, so output means that the checkpoint is gone.
 func (s *stream) mustBeEmpty(files []string) error {
 	for _, file := range files {
-		if _, _, ours := cutName(file); ours {
-			return fmt.Errorf("%w: %s holds %s, of which the checkpoint knows nothing; put the state directory back that belongs to it, or move the .part and .jsonl files away to start anew",
+		if ours, _ := isOurs(file); ours {
+			return fmt.Errorf("%w: %s holds %s, of which the checkpoint knows nothing; put the state directory back that belongs to it, or move the .part, .jsonl and .jsonl.zst files away to start anew",
 				sink.ErrFailed, s.dir, file)
 		}
 	}
@@ -69,25 +69,25 @@ func (s *stream) adopt(st state) error {
 	if st.Open != nil {
 		// It is dirty even if it has the right length: a process before this one
 		// may have cut it back to that and died before it could sync.
-		s.open = &part{name: st.Open.Name, length: st.Open.Bytes, since: st.Open.Since, dirty: true}
+		s.open = &part{name: st.Open.Name, zstd: st.Open.Zstd, length: st.Open.Bytes, since: st.Open.Since, dirty: true}
 		found, err := s.inspect(s.open)
 		if err != nil {
 			return err
 		}
 		if !found {
 			return fmt.Errorf("%w: %s is missing, and the checkpoint says that it holds %d bytes; put it back, or put the state directory back that belongs to this output",
-				sink.ErrFailed, s.path(s.open.name, partSuffix), s.open.length)
+				sink.ErrFailed, s.openPath(s.open), s.open.length)
 		}
 	}
 	for _, c := range st.Complete {
-		p := &part{name: c.Name, length: c.Bytes, saves: c.Saves}
+		p := &part{name: c.Name, zstd: c.Zstd, length: c.Bytes, saves: c.Saves}
 		found, err := s.inspect(p)
 		if err != nil {
 			return err
 		}
 		if found && p.ragged {
 			return fmt.Errorf("%w: %s was complete with %d bytes and is longer now: something else writes to it; stop that and cut it back",
-				sink.ErrFailed, s.path(p.name, partSuffix), p.length)
+				sink.ErrFailed, s.openPath(p), p.length)
 		}
 		// Else it was named by a process that got further than this checkpoint,
 		// and perhaps taken away since.
@@ -100,7 +100,7 @@ func (s *stream) adopt(st state) error {
 
 // inspect tells whether the part's file is there, and marks it if it is too long.
 func (s *stream) inspect(p *part) (found bool, err error) {
-	name := s.path(p.name, partSuffix)
+	name := s.openPath(p)
 	size, err := s.fs.Size(name)
 	switch {
 	case errors.Is(err, fs.ErrNotExist):
@@ -119,14 +119,13 @@ func (s *stream) inspect(p *part) (found bool, err error) {
 func (s *stream) removeUnknown(files []string) error {
 	known := map[string]bool{}
 	for _, p := range s.complete {
-		known[p.name] = true
+		known[p.openName()] = true
 	}
 	if s.open != nil {
-		known[s.open.name] = true
+		known[s.open.openName()] = true
 	}
 	for _, file := range files {
-		name, suffix, ours := cutName(file)
-		if !ours || suffix != partSuffix || known[name] {
+		if ours, closed := isOurs(file); !ours || closed || known[file] {
 			continue
 		}
 		if err := s.fs.Remove(filepath.Join(s.dir, file)); err != nil {

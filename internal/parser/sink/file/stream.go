@@ -23,15 +23,16 @@ type stream struct {
 	dir  string
 	opts Options
 
+	frames // with opts.Zstd: what is acknowledged and not yet in a file
+
 	open     *part   // nil: the next record starts a new part
 	complete []*part // in order, not yet named; their files are synced and closed by Flush at the latest
 	names    bool    // names in dir changed since its last sync
 	dead     error   // what every call returns once the sink cannot go on
 }
 
-func (s *stream) path(name, suffix string) string {
-	return filepath.Join(s.dir, name+suffix)
-}
+func (s *stream) openPath(p *part) string   { return filepath.Join(s.dir, p.openName()) }
+func (s *stream) closedPath(p *part) string { return filepath.Join(s.dir, p.closedName()) }
 
 // die keeps the first error after which the sink cannot go on.
 func (s *stream) die(kind error, format string, args ...any) error {
@@ -46,6 +47,14 @@ func (s *stream) Write(ctx context.Context, b sink.Batch) error {
 	if err := s.alive(ctx); err != nil {
 		return err
 	}
+	if s.opts.Zstd {
+		return s.gather(b)
+	}
+	return s.deliver(b)
+}
+
+// deliver writes b into files. An error leaves the output as it was before.
+func (s *stream) deliver(b sink.Batch) error {
 	before, length := s.open, int64(0)
 	if before != nil {
 		if err := s.ready(before); err != nil {
@@ -62,7 +71,7 @@ func (s *stream) Write(ctx context.Context, b sink.Batch) error {
 			}
 			// What cannot be removed is not in the state, so the next Open does.
 			_ = s.close(p)
-			_ = s.fs.Remove(s.path(p.name, partSuffix))
+			_ = s.fs.Remove(s.openPath(p))
 		}
 		return err
 	}
@@ -78,7 +87,7 @@ func (s *stream) append(b sink.Batch) (written []*part, err error) {
 	p := s.open
 	if p != nil {
 		written = append(written, p)
-		if s.due(p) {
+		if s.due(p) || s.opts.Hourly && !p.begunIn(b.File) {
 			if err := s.finish(p); err != nil {
 				return written, err
 			}
@@ -93,7 +102,7 @@ func (s *stream) append(b sink.Batch) (written []*part, err error) {
 			}
 			written = append(written, p)
 		}
-		to := s.fit(b, i, from, p.length)
+		data, to := s.next(b, i, from, p.length)
 		if to == from {
 			if err := s.finish(p); err != nil {
 				return written, err
@@ -102,10 +111,10 @@ func (s *stream) append(b sink.Batch) (written []*part, err error) {
 			continue
 		}
 		p.dirty = true
-		if _, err := p.file.Write(b.Data[from:to]); err != nil {
-			return written, fmt.Errorf("write %s: %w", s.path(p.name, partSuffix), err)
+		if _, err := p.file.Write(data); err != nil {
+			return written, fmt.Errorf("write %s: %w", s.openPath(p), err)
 		}
-		p.length += int64(to - from)
+		p.length += int64(len(data))
 		from = to
 	}
 	return written, nil
@@ -117,22 +126,40 @@ func recordAfter(b sink.Batch, from int) int {
 	return i
 }
 
-// fit returns where the last record ends that still fits in a part of the given
-// length, when record i starts at from. An empty part takes a record of any length.
-func (s *stream) fit(b sink.Batch, i, from int, length int64) int {
-	room := s.opts.MaxBytes - length
-	if s.opts.MaxBytes == 0 || int64(len(b.Data)-from) <= room {
+// next returns the bytes that go into a part of the given length next, and
+// where the last of their records ends, when record i starts at from. It returns
+// from if not even that record fits. An empty part takes a record of any length.
+func (s *stream) next(b sink.Batch, i, from int, length int64) (data []byte, to int) {
+	if s.opts.Zstd {
+		to = max(fit(b, i, from, s.opts.frameBytes()), b.Records[i].End)
+		data = s.encode(b.Data[from:to])
+		if s.opts.MaxBytes > 0 && length > 0 && length+int64(len(data)) > s.opts.MaxBytes {
+			return nil, from
+		}
+		return data, to
+	}
+	to = len(b.Data)
+	if s.opts.MaxBytes > 0 {
+		to = fit(b, i, from, s.opts.MaxBytes-length)
+		if length == 0 {
+			to = max(to, b.Records[i].End)
+		}
+	}
+	return b.Data[from:to], to
+}
+
+// fit returns where the last record ends that has at most room bytes before its
+// end, when record i starts at from; from if there is none.
+func fit(b sink.Batch, i, from int, room int64) int {
+	if int64(len(b.Data)-from) <= room {
 		return len(b.Data)
 	}
 	j := i
 	if room > 0 {
 		j = recordAfter(b, from+int(room))
 	}
-	switch {
-	case j > i:
+	if j > i {
 		return b.Records[j-1].End
-	case length == 0:
-		return b.Records[i].End
 	}
 	return from
 }
@@ -140,8 +167,8 @@ func (s *stream) fit(b sink.Batch, i, from int, length int64) int {
 // due tells whether a part with records must be closed now.
 func (s *stream) due(p *part) bool {
 	full := s.opts.MaxBytes > 0 && p.length >= s.opts.MaxBytes
-	old := s.opts.MaxAge > 0 && s.opts.Now().Sub(p.since) >= s.opts.MaxAge
-	return full || old
+	old := s.opts.MaxAge > 0 && !s.opts.Hourly && s.opts.Now().Sub(p.since) >= s.opts.MaxAge
+	return full || old || p.zstd != s.opts.Zstd // the setting was changed
 }
 
 // create starts a part. Its name is free unless the same position was delivered
@@ -150,21 +177,25 @@ func (s *stream) create(name string, written []*part) (*part, error) {
 	if !partPattern.MatchString(name) {
 		return nil, s.die(sink.ErrFailed, "%q cannot name a file of the output", name)
 	}
+	p := &part{name: name, zstd: s.opts.Zstd, since: s.opts.Now(), dirty: true}
 	unnamed := func(p *part) bool { return p.name == name }
-	_, err := s.fs.Size(s.path(name, closedSuffix))
-	switch {
-	case err == nil || slices.ContainsFunc(s.complete, unnamed) || slices.ContainsFunc(written, unnamed):
-		return nil, s.die(sink.ErrFailed, "the records from this position on were delivered before; to deliver them again, move %s away",
-			s.path(name, closedSuffix))
-	case !errors.Is(err, fs.ErrNotExist):
-		return nil, fmt.Errorf("look for %s: %w", s.path(name, closedSuffix), err)
+	taken := slices.ContainsFunc(s.complete, unnamed) || slices.ContainsFunc(written, unnamed)
+	for _, closed := range []part{{name: name}, {name: name, zstd: true}} {
+		_, err := s.fs.Size(s.closedPath(&closed))
+		switch {
+		case err == nil || taken && closed.zstd == p.zstd:
+			return nil, s.die(sink.ErrFailed, "the records from this position on were delivered before; to deliver them again, move %s away",
+				s.closedPath(&closed))
+		case !errors.Is(err, fs.ErrNotExist):
+			return nil, fmt.Errorf("look for %s: %w", s.closedPath(&closed), err)
+		}
 	}
-	f, err := s.fs.Create(s.path(name, partSuffix))
+	f, err := s.fs.Create(s.openPath(p))
 	if err != nil {
-		return nil, fmt.Errorf("create %s: %w", s.path(name, partSuffix), err)
+		return nil, fmt.Errorf("create %s: %w", s.openPath(p), err)
 	}
-	s.names = true
-	return &part{name: name, since: s.opts.Now(), file: f, dirty: true}, nil
+	p.file, s.names = f, true
+	return p, nil
 }
 
 func (s *stream) alive(ctx context.Context) error {
@@ -177,7 +208,7 @@ func (s *stream) alive(ctx context.Context) error {
 // ready opens the open part's file if need be, and cuts off what an earlier
 // error or an earlier process left behind its records.
 func (s *stream) ready(p *part) error {
-	name := s.path(p.name, partSuffix)
+	name := s.openPath(p)
 	if p.file == nil {
 		f, err := s.fs.Append(name)
 		if err != nil {
@@ -200,7 +231,7 @@ func (s *stream) finish(p *part) error {
 		return err
 	}
 	if err := s.close(p); err != nil {
-		return s.die(sink.ErrReopen, "close %s: %w", s.path(p.name, partSuffix), err)
+		return s.die(sink.ErrReopen, "close %s: %w", s.openPath(p), err)
 	}
 	return nil
 }
@@ -213,7 +244,7 @@ func (s *stream) sync(p *part) error {
 		return err
 	}
 	if err := p.file.Sync(); err != nil {
-		return s.die(sink.ErrReopen, "sync %s: %w", s.path(p.name, partSuffix), err)
+		return s.die(sink.ErrReopen, "sync %s: %w", s.openPath(p), err)
 	}
 	p.dirty = false
 	return nil
@@ -241,11 +272,11 @@ func (s *stream) Flush(ctx context.Context, final bool) (json.RawMessage, error)
 	}
 	var st state
 	if p := s.open; p != nil {
-		st.Open = &openPart{Name: p.name, Bytes: p.length, Since: p.since}
+		st.Open = &openPart{Name: p.name, Zstd: p.zstd, Bytes: p.length, Since: p.since}
 	}
 	for _, p := range s.complete {
 		p.offered = true
-		st.Complete = append(st.Complete, completePart{Name: p.name, Bytes: p.length, Saves: p.saves + 1})
+		st.Complete = append(st.Complete, completePart{Name: p.name, Zstd: p.zstd, Bytes: p.length, Saves: p.saves + 1})
 	}
 	doc, err := json.Marshal(st)
 	if err != nil {
@@ -254,8 +285,11 @@ func (s *stream) Flush(ctx context.Context, final bool) (json.RawMessage, error)
 	return doc, nil
 }
 
-// settle syncs the open part, and completes it if it is time.
+// settle ends the frame, syncs the open part, and completes it if it is time.
 func (s *stream) settle(final bool) error {
+	if err := s.endFrame(); err != nil {
+		return err
+	}
 	p := s.open
 	if p == nil {
 		return nil
@@ -278,7 +312,7 @@ func (s *stream) settle(final bool) error {
 // inPlace finds out that somebody took the part away: what is written to a file
 // without a name is lost, and no sync says so.
 func (s *stream) inPlace(p *part) error {
-	name := s.path(p.name, partSuffix)
+	name := s.openPath(p)
 	size, err := s.fs.Size(name)
 	switch {
 	case errors.Is(err, fs.ErrNotExist):
@@ -321,7 +355,7 @@ func (s *stream) name(ctx context.Context) error {
 		if err := ctx.Err(); err != nil {
 			return err
 		}
-		from, to := s.path(s.complete[0].name, partSuffix), s.path(s.complete[0].name, closedSuffix)
+		from, to := s.openPath(s.complete[0]), s.closedPath(s.complete[0])
 		if _, err := s.fs.Size(to); err == nil {
 			return s.die(sink.ErrFailed, "%s is complete, and %s exists; move that away", from, to)
 		} else if !errors.Is(err, fs.ErrNotExist) {
@@ -345,7 +379,7 @@ func (s *stream) Close() error {
 		return nil
 	}
 	if err := s.close(s.open); err != nil {
-		return fmt.Errorf("close %s: %w", s.path(s.open.name, partSuffix), err)
+		return fmt.Errorf("close %s: %w", s.openPath(s.open), err)
 	}
 	return nil
 }

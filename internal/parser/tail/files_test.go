@@ -1,0 +1,554 @@
+package tail
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/hlparser/hyperliquid-parser-operator/internal/parser/buffer"
+	"github.com/hlparser/hyperliquid-parser-operator/internal/parser/config"
+)
+
+// look looks without reading.
+func (r *reader) look(d time.Duration) {
+	r.t.Helper()
+	*r.clock = r.clock.Add(d)
+	if err := r.tail.look(); err != nil {
+		r.t.Fatalf("looking: %v", err)
+	}
+}
+
+func (d disk) remove(name string) {
+	d.t.Helper()
+	d.do(os.Remove(d.path(name)))
+}
+
+// rewrite gives a file other contents, and keeps its inode: to a look between which and the last the file was removed and made
+// again, an inode that was used again looks the same.
+func (d disk) rewrite(name, text string) {
+	d.t.Helper()
+	d.do(errors.Join(os.WriteFile(d.path(name), []byte(text), 0o644), os.Chtimes(d.path(name), *d.clock, *d.clock)))
+}
+
+// label is the file of the last line, under the name by which positions speak of it.
+func (r *reader) label() string {
+	file, _, _ := strings.Cut(r.at[len(r.at)-1], ":")
+	return file
+}
+
+func TestAnInodeUsedAgainForTheSameHourIsAnotherFile(t *testing.T) {
+	for name, text := range map[string]string{
+		"longer":                  "other 1\nother 2\nother 3\n",
+		"of the same length":      "x\ny\n",
+		"shorter":                 "x\n",
+		"longer, with that start": "a\nB\nother\n",
+	} {
+		t.Run(name, func(t *testing.T) {
+			d := newDisk(t)
+			d.append("node_fills/20260430/7", "a\nb\n")
+			d.append("node_fills/20260430/8", "c\n")
+			d.append("node_fills/20260430/9", "d\n")
+			r := open(t, options(d), nil)
+			want(t, r.step(6*time.Second), "a", "b", "c", "d")
+			if r.tail.dirs[0].files[0].handle != nil {
+				t.Fatal("the earlier hour is still open, so that its inode cannot be used again")
+			}
+			before, _, _ := strings.Cut(r.at[0], ":")
+			r.look(time.Second)
+			*d.clock = d.clock.Add(time.Second)
+			d.rewrite("node_fills/20260430/7", text)
+			want(t, r.step(6*time.Second), strings.Split(strings.TrimSuffix(text, "\n"), "\n")...)
+			if r.label() == before {
+				t.Errorf("two files share the name %s", before)
+			}
+			d.append("node_fills/20260430/7", "late\n")
+			want(t, r.step(6*time.Second), "late")
+			want(t, open(t, options(d), r.checkpoint()).step(6*time.Second))
+		})
+	}
+}
+
+func TestAnInodeUsedAgainForANewerHourIsANewFile(t *testing.T) {
+	d := newDisk(t)
+	d.append("node_fills/20260430/7", "a\nb\n")
+	d.append("node_fills/20260430/8", "c\n")
+	r := open(t, options(d), nil)
+	want(t, r.step(6*time.Second), "a", "b", "c")
+	saved := r.checkpoint()
+	// The same inode at another path, with other contents, to the running reader and to the one that starts.
+	d.do(os.Rename(d.path("node_fills/20260430/7"), d.path("node_fills/20260430/9")))
+	d.rewrite("node_fills/20260430/9", "x\ny\nz\n")
+	want(t, r.step(6*time.Second), "x", "y", "z")
+	want(t, open(t, options(d), saved).step(6*time.Second), "x", "y", "z")
+}
+
+func TestAFileReplacedByOneThatBeginsAlikeIsReadAsAnother(t *testing.T) {
+	head := strings.Repeat("first line ", 200)
+	d := newDisk(t)
+	d.append("node_fills/20260430/8", head+"\nsecond\nthird\n")
+	r := open(t, options(d), nil)
+	want(t, r.step(time.Second), head, "second", "third")
+	before := r.label()
+	recreate(d, head+"\nSECOND\nthird\nfourth\n")
+	want(t, r.step(time.Second), head, "SECOND", "third", "fourth")
+	if r.label() == before {
+		t.Errorf("two files share the name %s", before)
+	}
+	recreate(d, head+"\nagain\nthird\nfourth\n")
+	want(t, r.step(time.Second), head, "again", "third", "fourth")
+	if r.label() == before {
+		t.Errorf("two files share the name %s", before)
+	}
+	saved := r.checkpoint()
+	want(t, open(t, options(d), saved).step(time.Second))
+	recreate(d, head+"\nAGAIN\nthird\nfourth\nfifth\n") // while it is stopped
+	want(t, open(t, options(d), saved).step(time.Second), head, "AGAIN", "third", "fourth", "fifth")
+}
+
+func TestAPrunedHourThatIsMadeAgainIsReadUnderAnotherName(t *testing.T) {
+	d := newDisk(t)
+	d.append("node_fills/20260430/7", "a\n")
+	d.append("node_fills/20260430/8", "b\n")
+	r := open(t, options(d), nil)
+	want(t, r.step(6*time.Second), "a", "b")
+	names := append(make([]string, 0, 4), strings.Split(r.at[0], ":")[0])
+	for range 3 {
+		d.remove("node_fills/20260430/7")
+		want(t, r.step(6*time.Second))
+		if n := len(r.tail.Files()); n != 1 {
+			t.Fatalf("the checkpoint names %d files; one is on disk", n)
+		}
+		d.append("node_fills/20260430/7", "a\n") // a node that replays its blocks writes the same lines
+		want(t, r.step(6*time.Second), "a")
+		if slices.Contains(names, r.label()) {
+			t.Errorf("two files share the name %s", r.label())
+		}
+		names = append(names, r.label())
+		d.append("node_fills/20260430/7", "late\n")
+		want(t, r.step(6*time.Second), "late")
+		d.append("node_fills/20260430/8", "b\n")
+		want(t, r.step(time.Second), "b")
+	}
+	if s := r.tail.Stats(); s.PrunedUnread != 0 || s.Late != 6 {
+		t.Errorf("%d files pruned unread, %d lines late; want 0 and 6", s.PrunedUnread, s.Late)
+	}
+	want(t, open(t, options(d), r.checkpoint()).step(6*time.Second))
+}
+
+func TestTheNextHourIsReadWhenAllOthersWerePruned(t *testing.T) {
+	d := newDisk(t)
+	d.append("node_fills/20260430/8", "a\n")
+	r := open(t, options(d), nil)
+	want(t, r.step(6*time.Second), "a")
+	d.remove("node_fills/20260430/8")
+	want(t, r.step(6*time.Second))
+	want(t, r.step(6*time.Second))
+	d.append("node_fills/20260430/9", "b\n")
+	want(t, r.step(6*time.Second), "b")
+	d.append("node_fills/20260430/10", "c\n")
+	want(t, r.step(6*time.Second), "c")
+	d.append("node_fills/20260430/7", "late\n")
+	want(t, r.step(6*time.Second), "late")
+	if n := r.tail.Stats().Late; n != 1 {
+		t.Errorf("%d lines late; want 1", n)
+	}
+	// Also when none was left at the last checkpoint, whatever the clocks say.
+	for _, hour := range []int{7, 9, 10} {
+		d.remove(fmt.Sprintf("node_fills/20260430/%d", hour))
+	}
+	r.step(6 * time.Second)
+	want(t, r.step(6*time.Second))
+	saved := r.checkpoint()
+	saved.CommittedAt = saved.CommittedAt.Add(time.Hour)
+	d.append("node_fills/20260430/11", "d\n")
+	want(t, open(t, options(d), saved).step(6*time.Second), "d")
+}
+
+func TestAFilePrunedWhileItIsReadIsReadToItsEnd(t *testing.T) {
+	d := newDisk(t)
+	line := strings.Repeat("x", 1023)
+	d.append("node_fills/20260430/8", strings.Repeat(line+"\n", 3000))
+	r := open(t, options(d), nil)
+	f := r.tail.dirs[0].files[0]
+	d.do(r.tail.openFile(f))
+	d.do(r.tail.readBlock(t.Context(), r.tail.dirs[0], f))
+	r.take(true)
+	writer, err := os.OpenFile(d.path("node_fills/20260430/8"), os.O_APPEND|os.O_WRONLY, 0)
+	d.do(err)
+	d.remove("node_fills/20260430/8")
+	r.step(time.Second)
+	if len(r.got) != 3000 {
+		t.Fatalf("%d lines; want 3000", len(r.got))
+	}
+	_, err = writer.WriteString("after\nto") // who has it open writes on for a while
+	d.do(errors.Join(err, writer.Close()))
+	want(t, r.step(time.Second), "after")
+	r.step(time.Second)
+	if n := len(r.tail.Files()); n != 0 {
+		t.Errorf("the checkpoint names %d files; none is on disk", n)
+	}
+	if s := r.tail.Stats(); s.PrunedUnread != 0 || s.SkippedBytes != 0 {
+		t.Errorf("no line was lost; counted %d files, %d bytes", s.PrunedUnread, s.SkippedBytes)
+	}
+}
+
+func TestALongTornLineThatIsCutOffWhileItIsReadDoesNotHangTheReader(t *testing.T) {
+	for name, size := range map[string]int{"longer than a block": 2 * buffer.BlockSize, "over the limit": 2 << 20} {
+		t.Run(name, func(t *testing.T) {
+			d := newDisk(t)
+			d.append("node_fills/20260430/8", "a\n"+strings.Repeat("l", size))
+			r := open(t, options(d), nil)
+			want(t, r.step(time.Second), "a")
+			d.append("node_fills/20260430/8", strings.Repeat("l", buffer.BlockSize))
+			r.look(time.Second)
+			d.do(os.Truncate(d.path("node_fills/20260430/8"), int64(2+size)))
+			done := make(chan error, 1)
+			go func() { done <- r.tail.readAll(t.Context()) }()
+			select {
+			case err := <-done:
+				d.do(err)
+			case <-time.After(20 * time.Second):
+				t.Fatal("the reader does not come back")
+			}
+			d.append("node_fills/20260430/8", "\nb\n")
+			got := r.step(time.Second)
+			if size > 1<<20 {
+				want(t, got, "b")
+			} else {
+				want(t, got, strings.Repeat("l", size), "b")
+			}
+		})
+	}
+}
+
+func TestTheDataDirectoryMayBeASymbolicLink(t *testing.T) {
+	d := newDisk(t)
+	for _, disk := range []string{"one", "two", "copy"} {
+		d.do(os.Mkdir(d.path(disk), 0o755))
+	}
+	point := func(to string) {
+		d.do(errors.Join(os.Symlink(to, d.path("new")), os.Rename(d.path("new"), d.path("data"))))
+	}
+	point("one")
+	node := disk{t, d.path("data"), d.clock}
+	node.append("node_fills/20260430/7", "old\n")
+	node.append("node_fills/20260430/8", "a\nb\n")
+	opt := options(d, func(o *Options) { o.DataDir = node.data })
+	r := open(t, opt, nil)
+	want(t, r.step(6*time.Second), "old", "a", "b")
+
+	// To another volume that holds a copy: what was read is known by what it holds.
+	d.do(os.CopyFS(d.path("copy"), os.DirFS(d.path("one"))))
+	point("copy")
+	node.append("node_fills/20260430/8", "c\n")
+	want(t, r.step(6*time.Second), "c")
+	node.append("node_fills/20260430/7", "late\n")
+	want(t, r.step(6*time.Second), "late")
+	want(t, open(t, opt, r.checkpoint()).step(6*time.Second))
+
+	// To one that holds something else.
+	point("two")
+	node.append("node_fills/20260430/8", "x\ny\nz\n")
+	node.append("node_fills/20260430/9", "n\n")
+	want(t, r.step(6*time.Second), "x", "y", "z", "n")
+	want(t, open(t, opt, r.checkpoint()).step(6*time.Second))
+}
+
+func TestClockJumpsNeitherStopNorLose(t *testing.T) {
+	for _, jump := range []time.Duration{time.Hour, -time.Hour} {
+		t.Run(jump.String(), func(t *testing.T) {
+			d := newDisk(t)
+			*d.clock = d.clock.Round(0) // the wall's time, which can jump
+			d.append("node_fills/20260430/7", "old\n")
+			d.append("node_fills/20260430/8", "a\n")
+			r := open(t, options(d), nil)
+			want(t, r.step(6*time.Second), "old", "a")
+
+			*d.clock = d.clock.Add(jump)
+			d.append("node_fills/20260430/8", "b\n")
+			want(t, r.step(200*time.Millisecond), "b")
+			d.append("node_fills/20260430/9", "c\n")
+			got := make([]string, 0, 8)
+			for range 30 { // the grace, and some
+				got = append(got, r.step(200*time.Millisecond)...)
+			}
+			want(t, got, "c")
+
+			d.append("node_fills/20260430/9", "c2\n")
+			want(t, r.step(200*time.Millisecond), "c2")
+			d.append("node_fills/20260430/10", "d\n")
+			want(t, r.step(200*time.Millisecond))
+			*d.clock = d.clock.Add(jump) // within the grace
+			got = got[:0]
+			for range 30 {
+				got = append(got, r.step(200*time.Millisecond)...)
+			}
+			want(t, got, "d")
+			d.append("node_fills/20260430/7", "late\n")
+			want(t, r.step(6*time.Second), "late")
+			if age := r.tail.Stats().OldestUnacked; !age.IsZero() {
+				t.Errorf("everything is acknowledged and a line waits since %v", age)
+			}
+			want(t, open(t, options(d), r.checkpoint()).step(6*time.Second))
+		})
+	}
+}
+
+// The clock of the node's file system may differ from the parser's.
+func TestModificationTimesFromAnotherClockDoNotStopTheNextHour(t *testing.T) {
+	for _, skew := range []time.Duration{time.Hour, -time.Hour} {
+		t.Run(skew.String(), func(t *testing.T) {
+			d := newDisk(t)
+			d.append("node_fills/20260430/8", "a\n")
+			r := open(t, options(d), nil)
+			*r.clock = r.clock.Add(time.Second)
+			node := *d.clock
+			node = node.Add(skew)
+			other := disk{t, d.data, &node}
+			other.append("node_fills/20260430/8", "b\n")
+			other.append("node_fills/20260430/9", "c\n")
+			got := make([]string, 0, 8)
+			for range 30 {
+				got = append(got, r.step(200*time.Millisecond)...)
+			}
+			want(t, got, "a", "b", "c")
+		})
+	}
+}
+
+func TestWithoutNotificationsPollingFindsEverything(t *testing.T) {
+	d := newDisk(t)
+	d.append("node_fills/20260430/8", "a\n")
+	r := open(t, options(d), nil)
+	// As when the system's limit is reached: at the opening, at adding a folder, or later.
+	if err := r.tail.watch.open(); err != nil {
+		t.Skipf("this system has no notifications: %v", err)
+	}
+	r.tail.watch.close()
+	want(t, r.step(time.Second), "a")
+	d.append("node_fills/20260430/8", "b\n")
+	d.append("node_fills/20260501/0", "c\n")
+	want(t, r.step(3*time.Second), "b", "c")
+	if n := len(r.tail.watch.paths); n != 0 {
+		t.Errorf("%d folders are said to be watched by a watcher that is closed", n)
+	}
+	r.tail.watch.drain() // a closed watcher's channels must not hold the reader
+}
+
+func TestAFileThatCannotBeReadYetIsReadLater(t *testing.T) {
+	d := newDisk(t)
+	d.append("node_fills/20260430/7", "a\n")
+	d.do(os.Symlink("elsewhere", d.path("node_fills/20260430/8"))) // dangling
+	r := open(t, options(d), nil)
+	want(t, r.step(6*time.Second), "a")
+	d.append("node_fills/20260430/9", "c\n")
+	want(t, r.step(6*time.Second), "c")
+	d.append("node_fills/20260430/elsewhere", "b\n")
+	want(t, r.step(6*time.Second), "b")
+	d.append("node_fills/20260430/elsewhere", "b2\n")
+	want(t, r.step(6*time.Second), "b2")
+	want(t, open(t, options(d), r.checkpoint()).step(6*time.Second))
+}
+
+// What an ordinary user sees of files and folders that are not his.
+func TestWithoutPermissionAFileIsWaitedForAndNothingIsLost(t *testing.T) {
+	const nobody = 65534
+	d := newDisk(t)
+	if os.Geteuid() == 0 {
+		for dir := d.data; dir != filepath.Dir(dir) && dir != filepath.Clean(os.TempDir()); dir = filepath.Dir(dir) {
+			d.do(os.Chmod(dir, 0o755))
+		}
+		if err := syscall.Seteuid(nobody); err != nil {
+			t.Skipf("this user can neither be refused anything nor become another: %v", err)
+		}
+		_, err := os.ReadDir(d.data)
+		d.do(syscall.Seteuid(0))
+		if err != nil {
+			t.Skipf("nobody else may enter the temporary directory: %v", err)
+		}
+	}
+	as := func(step func()) {
+		if os.Geteuid() == 0 {
+			d.do(syscall.Seteuid(nobody))
+			defer func() { d.do(syscall.Seteuid(0)) }()
+		}
+		step()
+	}
+	d.append("node_fills/20260429/23", "a\n")
+	d.append("node_fills/20260430/7", "b\n")
+	d.append("node_fills/20260430/8", "c\n")
+	d.append("node_fills/20260501/0", "d\n")
+	file, dir := d.path("node_fills/20260430/8"), d.path("node_fills/20260501")
+	d.do(errors.Join(os.Chmod(file, 0), os.Chmod(dir, 0)))
+	defer func() { _ = os.Chmod(dir, 0o755) }() // for the clean-up
+	var r *reader
+	as(func() {
+		r = open(t, options(d), nil)
+		want(t, r.step(3*time.Second), "a", "b")
+	})
+	for range 3 {
+		as(func() { want(t, r.step(6*time.Second)) })
+		as(func() { want(t, r.step(200*time.Millisecond)) })
+	}
+	if n := strings.Count(r.log.String(), "cannot be listed"); n != 1 {
+		t.Errorf("said %d times; want once: %s", n, r.log)
+	}
+	d.do(os.Chmod(file, 0o644))
+	as(func() {
+		once := open(t, options(d, func(o *Options) { o.Once = true }), nil)
+		if err := once.tail.Run(t.Context()); err == nil || !strings.Contains(err.Error(), "20260501 could not be listed") {
+			t.Errorf("a run with Once that could not see a folder ended with %v", err)
+		}
+		once.take(true)
+		want(t, once.got, "a", "b", "c")
+	})
+	d.do(os.Chmod(file, 0))
+	if n := strings.Count(r.log.String(), "cannot be read"); n != 1 {
+		t.Errorf("said %d times; want once: %s", n, r.log)
+	}
+	d.do(os.Chmod(dir, 0o755))
+	as(func() { want(t, r.step(6*time.Second)) }) // its turn is after the hour that cannot be read
+	d.do(os.Chmod(file, 0o644))
+	as(func() { want(t, r.step(6*time.Second), "c", "d") })
+	if s := r.tail.Stats(); s.PrunedUnread != 0 || s.SkippedBytes != 0 {
+		t.Errorf("nothing was lost; counted %d files, %d bytes", s.PrunedUnread, s.SkippedBytes)
+	}
+}
+
+func TestTenThousandOldFilesCostNothingBetweenSweeps(t *testing.T) {
+	days := 10_000 / 24
+	if testing.Short() {
+		days = 40
+	}
+	d := newDisk(t)
+	day := time.Date(2025, 1, 1, 0, 0, 0, 0, time.UTC)
+	name := func(i int) string {
+		return fmt.Sprintf("node_fills/%s/%d", day.AddDate(0, 0, i/24).Format("20060102"), i%24)
+	}
+	for i := range 24 * days {
+		path := d.path(name(i))
+		if i%24 == 0 {
+			d.do(os.MkdirAll(filepath.Dir(path), 0o755))
+		}
+		d.do(os.WriteFile(path, []byte("x\n"), 0o644))
+	}
+	r := open(t, options(d, func(o *Options) { o.StartAt = config.End }), nil)
+	newest := name(24*days - 1)
+	want(t, r.step(6*time.Second))
+	handles := func() (n int) {
+		for _, f := range r.tail.dirs[0].files {
+			if f.handle != nil {
+				n++
+			}
+		}
+		return n
+	}
+	d.append(name(3), "late\n")
+	for range 4 { // between two sweeps an old file is not even looked at
+		d.append(newest, "new\n")
+		want(t, r.step(time.Second), "new")
+	}
+	want(t, r.step(2*time.Second), "late")
+	if n := handles(); n > 2 {
+		t.Errorf("%d files are open", n)
+	}
+	// A system call that names a file allocates, so that allocations count them.
+	calls := testing.AllocsPerRun(20, func() {
+		d.do(r.tail.look())
+		d.do(r.tail.readAll(t.Context()))
+	})
+	if calls > 100 {
+		t.Errorf("a look between sweeps allocates %.0f times with %d files", calls, 24*days)
+	}
+}
+
+func TestABacklogOfManyHoursKeepsOnlyTheNewestOpen(t *testing.T) {
+	d := newDisk(t)
+	for i := range 48 {
+		d.append(fmt.Sprintf("node_fills/202604%02d/%d", 1+i/24, i%24), fmt.Sprintf("%d\n", i))
+	}
+	r := open(t, options(d), nil)
+	r.step(6 * time.Second)
+	if len(r.got) != 48 {
+		t.Fatalf("%d lines; want 48", len(r.got))
+	}
+	for _, f := range r.tail.dirs[0].files {
+		if newest := f.id.Date == "20260402" && f.id.Hour == 23; (f.handle != nil) != newest {
+			t.Errorf("%s: open is %v", f.rel, f.handle != nil)
+		}
+	}
+}
+
+func TestAFileOfMoreThan4GiBAndAHoleInIt(t *testing.T) {
+	const size = 5 << 30
+	d := newDisk(t)
+	d.append("node_fills/20260430/8", "a\n")
+	r := open(t, options(d), nil)
+	want(t, r.step(time.Second), "a")
+
+	// A host that crashed may leave zeros where the end of a file was not yet written: a line that is too long.
+	d.do(os.Truncate(d.path("node_fills/20260430/8"), 20<<20))
+	want(t, r.step(time.Second))
+	d.append("node_fills/20260430/8", "rest of a line\nb\n")
+	want(t, r.step(time.Second), "b")
+	if s := r.tail.Stats(); s.Oversize != 1 || r.buf.Stats().Bytes > 1<<20 {
+		t.Errorf("%d lines over the limit, %d bytes in the buffer; want 1 and next to none", s.Oversize, r.buf.Stats().Bytes)
+	}
+
+	if err := os.Truncate(d.path("node_fills/20260430/9"), 0); err == nil {
+		t.Fatal("there is a file already")
+	}
+	d.append("node_fills/20260430/9", "")
+	if err := os.Truncate(d.path("node_fills/20260430/9"), size); err != nil {
+		t.Skipf("no file of %d bytes here: %v", int64(size), err)
+	}
+	d.append("node_fills/20260430/9", "\nc\n")
+	r = open(t, options(d, func(o *Options) { o.StartAt = config.End }), nil)
+	want(t, r.step(6*time.Second))
+	d.append("node_fills/20260430/9", "d\nto")
+	want(t, r.step(6*time.Second), "d")
+	if want := fmt.Sprintf("%s:%d", r.label(), int64(size)+3); r.at[0] != want {
+		t.Errorf("the line is at %s; want %s", r.at[0], want)
+	}
+	saved := r.checkpoint()
+	d.append("node_fills/20260430/9", "rn\n")
+	r = open(t, options(d), saved)
+	want(t, r.step(6*time.Second), "torn")
+	if s := r.tail.Stats(); s.RepeatedBytes != 0 || s.ReadBytes != 5 {
+		t.Errorf("%d bytes repeated, %d read; want 0 and 5", s.RepeatedBytes, s.ReadBytes)
+	}
+}
+
+func TestAutoFollowsTheNodeBackAndForthBetweenModes(t *testing.T) {
+	d := newDisk(t)
+	d.append("node_fills_by_block/20260430/7", "stale\n")
+	old := d.clock.Add(-24 * time.Hour)
+	d.do(os.Chtimes(d.path("node_fills_by_block/20260430/7"), old, old))
+	d.append("node_fills/20260430/8", "start\n")
+	r := open(t, options(d, auto), nil)
+	want(t, r.step(time.Second), "start")
+	dirs := []string{"node_fills_by_block", "node_fills_streaming", "node_fills"}
+	for i := range 12 {
+		dir := dirs[i%len(dirs)]
+		*d.clock = d.clock.Add(time.Minute)
+		// The same hour as before, and a next one.
+		d.append(fmt.Sprintf("%s/20260430/%d", dir, 8+i/6), fmt.Sprintf("%d\n", i))
+		want(t, r.step(6*time.Second), fmt.Sprint(i))
+		if s := r.tail.Stats(); s.Directory != dir {
+			t.Errorf("reading %s while the node writes %s", s.Directory, dir)
+		}
+		if i%4 == 3 { // also while it is stopped
+			saved := r.checkpoint()
+			*d.clock = d.clock.Add(time.Minute)
+			d.append(fmt.Sprintf("%s/20260430/%d", dir, 8+i/6), "more\n")
+			r = open(t, options(d, auto), saved)
+			want(t, r.step(6*time.Second), "more")
+		}
+	}
+}
