@@ -1,0 +1,161 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strconv"
+	"strings"
+
+	"github.com/hlparser/hyperliquid-parser-operator/hack/hlgen/gen"
+)
+
+// entrant is one row of the contest.
+type entrant struct {
+	name   string
+	data   dataset
+	runs   int // slow ones are run less often
+	run    func(ctx context.Context) (usage, error)
+	best   usage // the fastest run's, but peak is the largest of all runs
+	absent string
+}
+
+func (e *entrant) mbs() float64 { return float64(e.data.Bytes) / 1e6 / e.best.wall.Seconds() }
+
+// endToEnd lets everybody read the same files, in turns, so that a bad minute of the machine is a bad minute for all.
+func (b *bench) endToEnd(ctx context.Context) (string, error) {
+	var sets []dataset
+	for _, mode := range []gen.Mode{gen.Line, gen.ByBlock, gen.Streaming} {
+		say("generating %d order statuses, %s", b.events, mode)
+		set, err := generate(ctx, filepath.Join(b.dir, "data"), gen.Source{Stream: gen.OrderStatuses, Mode: mode}, b.events, busy(mode))
+		if err != nil {
+			return "", err
+		}
+		sets = append(sets, set)
+	}
+	defer func() { _ = os.RemoveAll(filepath.Join(b.dir, "data")) }() // the whole directory goes in the end anyway
+	settle()
+
+	line := sets[0]
+	one := []string{"--coin", "BTC", "--format", "raw"}
+	bare := &entrant{name: "bare loop", data: line, runs: b.runs, run: b.runBare(line)}
+	lines := &entrant{name: "hlparser, one coin, Raw, line", data: line, runs: b.runs, run: b.runOnce(line, one...)}
+	blocks := &entrant{name: "hlparser, one coin, Raw, by-block", data: sets[1], runs: b.runs, run: b.runOnce(sets[1], one...)}
+	streaming := &entrant{name: "hlparser, one coin, Raw, streaming", data: sets[2], runs: b.runs, run: b.runOnce(sets[2], one...)}
+	rsyslog := &entrant{name: "rsyslog, imfile, substring, omfile", data: line, runs: min(b.runs, 2), run: b.runRsyslog(line)}
+	collector := &entrant{name: "OpenTelemetry Collector, filelog, json_parser, filter, file", data: line, runs: 1}
+	collector.run, collector.absent = b.runCollector(ctx, line)
+	if _, err := exec.LookPath("rsyslogd"); err != nil {
+		rsyslog.absent = "rsyslogd is not installed"
+	}
+	entrants := []*entrant{
+		{name: "wc -l", data: line, runs: b.runs, run: func(ctx context.Context) (usage, error) {
+			return timed(exec.CommandContext(ctx, "wc", "-l", line.file()))
+		}},
+		bare, lines, streaming, blocks,
+		{name: "hlparser, everything, Raw, line", data: line, runs: b.runs, run: b.runOnce(line, "--format", "raw")},
+		{name: "hlparser, everything, Enveloped, line", data: line, runs: b.runs, run: b.runOnce(line, "--format", "enveloped")},
+		rsyslog, collector,
+	}
+	if err := contest(ctx, entrants, b.runs); err != nil {
+		return "", err
+	}
+
+	t := table{{"end to end", "MB/s", "events/s", "CPU s", peakColumn, "of the bare loop"}}
+	var missing strings.Builder
+	for _, e := range entrants {
+		if e.absent != "" {
+			fmt.Fprintf(&missing, "\nNot measured: %s: %s.\n", e.name, e.absent)
+			continue
+		}
+		t.row(e.name, fmt.Sprintf("%.0f", e.mbs()), fmt.Sprintf("%.2f M", float64(e.data.Events)/1e6/e.best.wall.Seconds()),
+			seconds(e.best.cpu), e.best.peakText(), fmt.Sprintf("%.3f", e.mbs()/bare.mbs()))
+	}
+	goals := table{{"goal", wantedColumn, "measured", reachedColumn}}
+	goal := func(name string, wanted float64, e, than *entrant) {
+		if e.absent == "" && than.absent == "" {
+			ratio := e.mbs() / than.mbs()
+			goals.row(name, "≥ "+strconv.FormatFloat(wanted, 'f', -1, 64), fmt.Sprintf("%.2f", ratio), reached(ratio >= wanted))
+		}
+	}
+	goal("line mode / bare loop", 0.65, lines, bare)
+	goal("line mode / rsyslog", 15, lines, rsyslog)
+	goal("line mode / collector", 40, lines, collector)
+	goal("by-block / line mode", 0.7, blocks, lines)
+	goal("streaming / line mode", 0.7, streaming, lines)
+	return fmt.Sprintf("### End to end\n\n"+
+		"%d order statuses on disk (%.0f MB in line mode), page cache warm, to a file, start of the process and\n"+
+		"final sync included; one coin is BTC, 23 %% of the events. Best of %d runs, taken in turns; rsyslog best of %d, the\n"+
+		"collector one run, both until the last record is in the file, without a sync.\n\n%s\n%s%s",
+		b.events, float64(line.Bytes)/1e6, b.runs, rsyslog.runs, t.String(), goals.String(), missing.String()), nil
+}
+
+func contest(ctx context.Context, entrants []*entrant, rounds int) error {
+	for round := range rounds {
+		say("round %d of %d", round+1, rounds)
+		for _, e := range entrants {
+			if e.absent != "" || round >= e.runs {
+				continue
+			}
+			u, err := e.run(ctx)
+			if err != nil {
+				return fmt.Errorf("%s: %w", e.name, err)
+			}
+			before := e.best
+			if before.wall == 0 || u.wall < before.wall {
+				e.best = u
+			}
+			if before.peak > u.peak {
+				e.best.peak, e.best.unsure = before.peak, before.unsure
+			} else {
+				e.best.peak, e.best.unsure = u.peak, u.unsure
+			}
+		}
+	}
+	return nil
+}
+
+// output is where a run's records go; it is empty before each.
+func (b *bench) output() (string, error) {
+	out := filepath.Join(b.dir, "out")
+	if err := os.RemoveAll(out); err != nil {
+		return "", fmt.Errorf("removing the last run's output: %w", err)
+	}
+	if err := os.Mkdir(out, 0o755); err != nil {
+		return "", fmt.Errorf("making the output directory: %w", err)
+	}
+	return out, nil
+}
+
+// runOnce is hlparser from its start to its end.
+func (b *bench) runOnce(data dataset, flags ...string) func(context.Context) (usage, error) {
+	return func(ctx context.Context) (usage, error) {
+		out, err := b.output()
+		if err != nil {
+			return usage{}, err
+		}
+		args := append(b.arguments(out, flags...), data.flags()...)
+		return timed(exec.CommandContext(ctx, b.hlparser, append(args, "--once", "--sink", "file:"+filepath.Join(out, "records"))...))
+	}
+}
+
+// arguments of hlparser that every run has.
+func (b *bench) arguments(out string, more ...string) []string {
+	return append([]string{"run", "--id", "bench", "--state-dir", filepath.Join(out, "state")}, more...)
+}
+
+func (b *bench) runBare(data dataset) func(context.Context) (usage, error) {
+	return func(ctx context.Context) (usage, error) {
+		out, err := b.output()
+		if err != nil {
+			return usage{}, err
+		}
+		self, err := os.Executable()
+		if err != nil {
+			return usage{}, fmt.Errorf("finding this program: %w", err)
+		}
+		return timed(exec.CommandContext(ctx, self, bareCommand, data.file(), filepath.Join(out, "records")))
+	}
+}

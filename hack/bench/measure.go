@@ -1,0 +1,142 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"strconv"
+	"strings"
+	"syscall"
+	"time"
+)
+
+// usage is what one run of a program took.
+type usage struct {
+	wall time.Duration
+	cpu  time.Duration // user and system
+	peak int64         // resident bytes at most (VmHWM)
+	// unsure: this program itself had as much resident when it started the other, and the kernel hands that on.
+	unsure bool
+}
+
+func (u usage) peakText() string {
+	if u.unsure {
+		return "≤ " + mebibytes(u.peak)
+	}
+	return mebibytes(u.peak)
+}
+
+// timed runs a program to its end.
+func timed(cmd *exec.Cmd) (usage, error) {
+	began := time.Now()
+	p, err := start(cmd)
+	if err != nil {
+		return usage{}, err
+	}
+	return p.wait(began)
+}
+
+// process is a program that was started. Someone must call wait or stop.
+type process struct {
+	cmd    *exec.Cmd
+	stderr bytes.Buffer
+}
+
+// start starts a program with what it says on standard error kept for the error message. The end of cmd's context asks it to
+// end, as stop does.
+func start(cmd *exec.Cmd) (*process, error) {
+	p := &process{cmd: cmd}
+	cmd.Stderr = &p.stderr
+	if cmd.Cancel != nil {
+		cmd.Cancel = func() error { return cmd.Process.Signal(syscall.SIGTERM) }
+	}
+	cmd.WaitDelay = 30 * time.Second
+	if err := cmd.Start(); err != nil {
+		return nil, fmt.Errorf("starting %s: %w", cmd.Path, err)
+	}
+	return p, nil
+}
+
+// wait waits for the end of a program that began then.
+func (p *process) wait(began time.Time) (usage, error) {
+	err := p.cmd.Wait()
+	u := usage{wall: time.Since(began)}
+	if err != nil {
+		said := p.stderr.String()
+		return u, fmt.Errorf("%s: %w: %s", p.cmd.Path, err, said[max(len(said)-2000, 0):])
+	}
+	u.cpu = p.cmd.ProcessState.UserTime() + p.cmd.ProcessState.SystemTime()
+	if r, ok := p.cmd.ProcessState.SysUsage().(*syscall.Rusage); ok {
+		u.peak = r.Maxrss << 10
+	}
+	own, err := peakOf(os.Getpid())
+	if err != nil {
+		return u, err
+	}
+	u.unsure = u.peak <= own
+	return u, nil
+}
+
+// stop ends a program that would go on for ever, and says what it took from began to ended.
+func (p *process) stop(began, ended time.Time) (usage, error) {
+	err := p.cmd.Process.Signal(syscall.SIGTERM)
+	u, waitErr := p.wait(began)
+	u.wall = ended.Sub(began)
+	return u, errors.Join(err, waitErr)
+}
+
+// peakOf is the most that a running process had resident.
+func peakOf(pid int) (int64, error) {
+	status, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", pid))
+	if err != nil {
+		return 0, fmt.Errorf("reading the memory of process %d: %w", pid, err)
+	}
+	for line := range strings.Lines(string(status)) {
+		if rest, found := strings.CutPrefix(line, "VmHWM:"); found {
+			kib, err := strconv.ParseInt(strings.Fields(rest)[0], 10, 64)
+			if err != nil {
+				return 0, fmt.Errorf("reading the memory of process %d: %w", pid, err)
+			}
+			return kib << 10, nil
+		}
+	}
+	return 0, fmt.Errorf("the system does not tell the memory of process %d", pid)
+}
+
+// cpuOf is the processor time that a running process has had, to 10 ms.
+func cpuOf(pid int) (time.Duration, error) {
+	stat, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
+	if err != nil {
+		return 0, fmt.Errorf("reading the time of process %d: %w", pid, err)
+	}
+	// The name, in parentheses, may hold spaces; utime and stime are the 12th and 13th field after it.
+	fields := strings.Fields(string(stat[bytes.LastIndexByte(stat, ')')+1:]))
+	user, err := strconv.ParseInt(fields[11], 10, 64)
+	if err != nil {
+		return 0, fmt.Errorf("reading the time of process %d: %w", pid, err)
+	}
+	system, err := strconv.ParseInt(fields[12], 10, 64)
+	if err != nil {
+		return 0, fmt.Errorf("reading the time of process %d: %w", pid, err)
+	}
+	return time.Duration(user+system) * 10 * time.Millisecond, nil
+}
+
+// pause waits, unless the context ends or the program does.
+func (p *process) pause(ctx context.Context, d time.Duration) error {
+	for until := time.Now().Add(d); time.Now().Before(until); {
+		select {
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-time.After(min(50*time.Millisecond, time.Until(until))):
+		}
+		if _, err := peakOf(p.cmd.Process.Pid); err != nil {
+			_, waitErr := p.wait(until)
+			return errors.Join(errors.New("it ended before it was told to"), err, waitErr)
+		}
+	}
+	return nil
+}
