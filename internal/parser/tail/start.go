@@ -153,7 +153,8 @@ func (t *Tailer) resume(state *checkpoint.State) {
 		}
 		t.strangers(d, state)
 		for i, f := range d.files {
-			if !known && len(t.dirs) > 1 && f.modified.Before(state.CommittedAt) {
+			// The grace is for clocks that do not tick alike: what is not surely old is read.
+			if !known && len(t.dirs) > 1 && f.modified.Before(state.CommittedAt.Add(-grace)) {
 				if err := t.passOver(f); err != nil {
 					t.log.Warn("finding the end of a stale file", "file", f.rel, "error", err)
 				}
