@@ -1,7 +1,7 @@
 // Command bench measures hlparser beside its peers, on this machine and in one run, since only ratios travel:
 //
 //	go run ./hack/bench                  # the quick set, some minutes
-//	go run ./hack/bench --write          # likewise, into docs/benchmarks.md
+//	go run ./hack/bench --write FILE     # likewise, into FILE, such as docs/benchmarks.md
 //	go run ./hack/bench --backlog        # a backlog of 44 million lines and nothing else
 //
 // It makes its data, and removes it. It runs from the module's root, on Linux: memory and processor time come from /proc.

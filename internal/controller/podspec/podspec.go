@@ -8,6 +8,7 @@ import (
 	"cmp"
 	"maps"
 	"path"
+	"strconv"
 
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/api/resource"
@@ -18,10 +19,11 @@ import (
 	"github.com/hlparser/hyperliquid-parser-operator/api/v1alpha1"
 	"github.com/hlparser/hyperliquid-parser-operator/internal/controller/growth"
 	"github.com/hlparser/hyperliquid-parser-operator/internal/controller/target"
+	"github.com/hlparser/hyperliquid-parser-operator/internal/parser/report"
 )
 
 // ReportPort is where a parser serves its report, its metrics and its probes, on the pod's address.
-const ReportPort = 9464
+const ReportPort = report.Port
 
 // Paths inside the container.
 const (
@@ -182,7 +184,7 @@ func container(spec *v1alpha1.HyperliquidParserSpec, r Revision, node string) co
 		Image:           r.Image,
 		ImagePullPolicy: spec.ImagePullPolicy,
 		// The brackets are what an IPv6 address needs and an IPv4 address allows.
-		Command: []string{"/hlparser", "run", "--config", configDir + "/" + configFile, "--listen", "[$(POD_IP)]:9464"},
+		Command: []string{"/hlparser", "run", "--config", configDir + "/" + configFile, "--listen", "[$(POD_IP)]:" + strconv.Itoa(ReportPort)},
 		Env: []corev1.EnvVar{
 			{Name: "POD_IP", ValueFrom: field("status.podIP")},
 			{Name: "HLPARSER_POD", ValueFrom: field("metadata.name")},

@@ -236,7 +236,7 @@ func (t *Tailer) readBlock(ctx context.Context, d *directory, f *file) error {
 	return nil
 }
 
-// get waits for a block, and marks the time so that the report can tell waiting for room from waiting for the disk.
+// get waits for a block. While it waits it goes on looking at the disk.
 func (t *Tailer) get(ctx context.Context, size int) (*buffer.Block, error) {
 	if block := t.buf.TryGet(size); block != nil {
 		return block, nil
