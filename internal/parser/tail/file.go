@@ -51,19 +51,19 @@ type file struct {
 	blocked  bool      // cannot be read for now
 	said     bool      // so it was logged, and nothing was read since
 
-	next      int64 // first byte of the first line that was not handed out
-	scanned   int64 // bytes from next to here were looked at and hold no newline
-	skipping  bool  // the line at next is over the limit: everything up to its newline is dropped
-	lineAt    time.Time
-	lastBlock int64 // number of the block in the last line handed out, by-block mode only
-	head      []byte
+	next      int64  // first byte of the first line that was not handed out
+	scanned   int64  // bytes from next to here were looked at and hold no newline
+	skipping  bool   // the line at next is over the limit: everything up to its newline is dropped
+	lastBlock int64  // number of the block in the last line handed out, by-block mode only
+	head      []byte // at most hashBytes, until headSum covers as many
+	headSum   checkpoint.Hash
 	markers   []checkpoint.Hash
 
-	acked     int64  // everything before it was acknowledged
-	beforeAck []byte // at most hashBytes bytes before acked
-	marker    checkpoint.Hash
-	offered   int64 // acked at the last call of Files
-	committed int64 // a checkpoint on disk says that everything before it was acknowledged
+	acked     int64           // everything before it was acknowledged
+	beforeAck []byte          // at most hashBytes bytes before acked, until they are asked for
+	marker    checkpoint.Hash // of them
+	offered   int64           // acked at the last call of Files
+	committed int64           // a checkpoint on disk says that everything before it was acknowledged
 	seen      seenLog
 }
 
@@ -90,22 +90,61 @@ func (f *file) closeHandle() {
 	}
 }
 
+// atRest tells that there is nothing to read, acknowledge or commit in a file, and nothing to close. Tailer.mu is held, or
+// the caller is the reader.
+func (f *file) atRest() bool {
+	return f.handle == nil && !f.gone && !f.blocked && f.scanned == f.size && f.committed == f.next && len(f.seen.entries) == 0
+}
+
+// shed gives up the memory that a file at rest does not need: there may be ten thousand. Tailer.mu is held.
+func (f *file) shed() {
+	f.headHash()
+	f.ackMarker()
+	f.beforeAck, f.seen.entries = nil, nil
+}
+
 // entry is the file's place in a checkpoint. Tailer.mu is held.
 func (f *file) entry() checkpoint.File {
 	f.offered = f.acked
-	if n := len(f.beforeAck); n > 0 {
-		f.marker = hash(f.acked-int64(n), f.beforeAck)
-	}
-	e := checkpoint.File{FileID: f.id, Inode: f.inode, Offset: f.acked, Marker: f.marker, Size: f.size}
-	if n := min(int64(len(f.head)), f.acked); n > 0 {
-		e.Head = hash(0, f.head[:n])
-	}
+	e := checkpoint.File{FileID: f.id, Inode: f.inode, Offset: f.acked, Head: f.headHash(), Marker: f.ackMarker(), Size: f.size}
 	for _, m := range f.markers {
 		if m.At+m.Length <= f.acked {
 			e.Markers = append(e.Markers, m)
 		}
 	}
 	return e
+}
+
+// headHash covers the beginning of what was acknowledged. Tailer.mu is held.
+func (f *file) headHash() checkpoint.Hash {
+	if n := min(int64(len(f.head)), f.acked); n > f.headSum.Length {
+		f.headSum = hash(0, f.head[:n])
+	}
+	if f.headSum.Length == hashBytes {
+		f.head = nil
+	}
+	return f.headSum
+}
+
+// beginning covers the first bytes that were handed out, as far as a file of that size can hold them. Tailer.mu is held.
+func (f *file) beginning(size int64) checkpoint.Hash {
+	switch {
+	case f.head != nil:
+		return hash(0, f.head[:min(int64(len(f.head)), size)])
+	case f.headSum.Length <= size:
+		return f.headSum
+	default:
+		return checkpoint.Hash{} // it is too short to be told
+	}
+}
+
+// ackMarker covers what was acknowledged last. Tailer.mu is held.
+func (f *file) ackMarker() checkpoint.Hash {
+	if n := len(f.beforeAck); n > 0 {
+		f.marker = hash(f.acked-int64(n), f.beforeAck)
+		f.beforeAck = f.beforeAck[:0]
+	}
+	return f.marker
 }
 
 func hash(at int64, b []byte) checkpoint.Hash {
@@ -283,7 +322,7 @@ func (t *Tailer) handOut(d *directory, f *file, block *buffer.Block, lines []byt
 	block.Origin = f.origin
 	f.next += int64(len(lines))
 	f.scanned = f.next
-	f.lineAt = now
+	t.lastLine = now
 	if f.mode == config.ByBlock {
 		begin := bytes.LastIndexByte(lines[:len(lines)-1], '\n') + 1
 		if n, ok := blockNumber(lines[begin:]); ok {
@@ -421,11 +460,11 @@ func (t *Tailer) shrank(f *file) {
 		return // the next look finds out what happened
 	}
 	defer func() { _ = h.Close() }()
-	resume := int64(0)
-	if head := f.head[:min(int64(len(f.head)), f.size)]; verifies(h, hash(0, head)) {
+	resume, marker := int64(0), checkpoint.Hash{}
+	if verifies(h, f.beginning(f.size)) {
 		for _, m := range f.markers {
 			if end := m.At + m.Length; end <= f.size && verifies(h, m) {
-				resume = end
+				resume, marker = end, m
 			}
 		}
 		t.counts.RepeatedBytes += f.size - resume
@@ -433,16 +472,16 @@ func (t *Tailer) shrank(f *file) {
 	t.log.Warn("a file shrank below what was read; reading it again from where it is known to be the same",
 		"file", f.rel, "size", f.size, "read", f.next, "from", resume)
 	// A new name: positions before and after must not be taken for each other.
-	salted := fmt.Appendf(nil, "%s %d %d ", f.id.Generation, f.next, f.size)
+	salted := fmt.Appendf(nil, "%s %d %d %s", f.id.Generation, f.next, f.size, f.beginning(f.next).Sum)
 	delete(t.origins, f.origin)
-	t.setOrigin(f, generationOf(append(salted, f.head...)))
+	t.setOrigin(f, generationOf(salted))
 	f.next, f.scanned, f.skipping = resume, resume, false
-	f.acked, f.committed, f.offered, f.beforeAck, f.marker = resume, resume, resume, nil, checkpoint.Hash{}
+	f.acked, f.committed, f.offered, f.beforeAck, f.marker = resume, resume, resume, nil, marker
 	for len(f.markers) > 0 && f.lastMarker() > resume {
 		f.markers = f.markers[:len(f.markers)-1]
 	}
 	if resume == 0 {
-		f.head = nil
+		f.head, f.headSum = nil, checkpoint.Hash{}
 	}
 	f.seen = seenLog{}
 	f.seen.grew(f.size, f.grownAt)

@@ -449,12 +449,29 @@ func TestTenThousandOldFilesCostNothingBetweenSweeps(t *testing.T) {
 		}
 		return n
 	}
-	d.append(name(3), "late\n")
-	for range 4 { // between two sweeps an old file is not even looked at
+	middle, yesterday := 24*(days/2), 24*(days-2)
+	d.append(name(middle), "late\n")
+	for range 4 { // before its turn an old file is not even looked at
 		d.append(newest, "new\n")
 		want(t, r.step(time.Second), "new")
 	}
-	want(t, r.step(2*time.Second), "late")
+	d.append(name(yesterday), "of yesterday\n")
+	want(t, r.step(5*time.Second), "of yesterday")
+	want(t, r.step(30*time.Second), "late")
+
+	// Within a minute and a look, wherever it comes.
+	all := make([]string, 0, days)
+	for i := 0; i < days-2; i += 7 {
+		all = append(all, fmt.Sprintf("late %d", i))
+		d.append(name(24*i+i%24), all[len(all)-1]+"\n")
+	}
+	var got []string
+	for range 61 {
+		got = append(got, r.step(time.Second)...)
+	}
+	slices.Sort(all)
+	slices.Sort(got)
+	want(t, got, all...)
 	if n := handles(); n > 2 {
 		t.Errorf("%d files are open", n)
 	}
@@ -464,7 +481,65 @@ func TestTenThousandOldFilesCostNothingBetweenSweeps(t *testing.T) {
 		d.do(r.tail.readAll(t.Context()))
 	})
 	if calls > 100 {
-		t.Errorf("a look between sweeps allocates %.0f times with %d files", calls, 24*days)
+		t.Errorf("a look at one moment allocates %.0f times with %d files", calls, 24*days)
+	}
+	calls = testing.AllocsPerRun(20, func() {
+		*d.clock = d.clock.Add(pollInterval)
+		d.do(r.tail.look())
+		d.do(r.tail.readAll(t.Context()))
+	})
+	if calls > 1000 {
+		t.Errorf("a look allocates %.0f times with %d files", calls, 24*days)
+	}
+}
+
+func TestWhatIsMadeAgainInOldFoldersIsFound(t *testing.T) {
+	d := newDisk(t)
+	name := func(day, hour int) string { return fmt.Sprintf("node_fills/202604%02d/%d", day, hour) }
+	for day := 1; day <= 30; day++ {
+		d.append(name(day, 7), "x\n")
+	}
+	r := open(t, options(d, func(o *Options) { o.StartAt = config.End }), nil)
+	want(t, r.step(time.Second))
+	minute := func() (got []string) {
+		for range 62 {
+			got = append(got, r.step(time.Second)...)
+		}
+		return got
+	}
+	want(t, minute())
+
+	// An hour in an old folder.
+	d.append(name(3, 8), "made\n")
+	want(t, minute(), "made")
+	// Also when the folder's time does not tell it from what was made just before.
+	d.append(name(4, 7), "late\n")
+	d.append(name(4, 8), "made\n")
+	got := make([]string, 0, 2)
+	for len(got) < 2 {
+		got = append(got, r.step(time.Second)...)
+	}
+	want(t, got, "late", "made")
+	folder := filepath.Dir(d.path(name(4, 8)))
+	shown, err := os.Stat(folder)
+	d.do(err)
+	d.append(name(4, 9), "in the same moment\n")
+	d.do(os.Chtimes(folder, shown.ModTime(), shown.ModTime()))
+	want(t, minute(), "in the same moment")
+
+	// An old folder itself, and one that is removed with all that was in it.
+	d.append("node_fills/20260309/7", "a whole day\n")
+	want(t, r.step(200*time.Millisecond), "a whole day")
+	d.do(os.RemoveAll(filepath.Dir(d.path(name(3, 8)))))
+	want(t, r.step(200*time.Millisecond))
+	want(t, r.step(5*time.Second))
+	for _, f := range r.tail.Files() {
+		if f.Date == "20260403" {
+			t.Errorf("the checkpoint names %s, which is gone", f)
+		}
+	}
+	if s := r.tail.Stats(); s.PrunedUnread != 0 {
+		t.Errorf("%d files are said to be pruned unread", s.PrunedUnread)
 	}
 }
 

@@ -20,23 +20,42 @@ type directory struct {
 	Directory
 	root  string         // <data>/<name>/hourly
 	dates map[string]day // what was listed, by name
+	order []string       // the names in dates, oldest first; never changed, only replaced
 	top   time.Time      // modification time of root when it was listed
+	round round
 	// files in the order of their hours; a re-created file stands after the one it replaced. Only the reader changes the
 	// slice, under Tailer.mu.
 	files []*file
 	// head is the index of the newest file that was begun. Files before it grow only late.
-	head  int
+	head int
+	// rest is how many files from the first on are at rest, so that a look costs nothing for them: at most head.
+	rest  int
 	begun bool // something was read from it, now or before a restart
 }
 
 // day is one date's folder as it was last listed.
 type day struct {
+	listed   bool
 	modified time.Time
+	// settled says that two listings a while apart saw the same modification time. One alone may have come between two
+	// changes that the file system's clock does not tell apart.
+	settled bool
 }
 
-// freshDates is how many of the newest folders are looked at every time; older ones, of which there may be hundreds, change
-// only when a node makes pruned hours again, and wait for a sweep.
-const freshDates = 2
+// round is one walk over the old folders.
+type round struct {
+	dates []string // all of them, oldest first
+	done  int      // how many had their turn
+	began time.Time
+}
+
+const (
+	// freshDates is how many of the newest folders are looked at every time. Older ones, of which there may be hundreds, get
+	// something new only late, or when a node makes pruned hours again.
+	freshDates = 2
+	// roundTime is how long it takes to look once at all old folders and the files in them, a few at a time.
+	roundTime = time.Minute
+)
 
 // hourOf reads an hour file's name: unpadded, 0 to 23, no extension.
 func hourOf(name string) (int, bool) {
@@ -49,58 +68,130 @@ func isDate(name string) bool {
 	return err == nil
 }
 
-// scan lists what is new in d. A folder is listed again when its modification time moved, or in a sweep, because that time
-// may be too coarse to tell two changes apart.
+// scan lists what is new in d, but for the old folders, which wait for their turn. A folder is listed when its modification
+// time moved, and the fresh ones in every sweep.
 func (t *Tailer) scan(d *directory, sweep bool) {
 	info, err := os.Stat(d.root)
 	if err != nil {
 		return // not there, or gone: the files notice by themselves
 	}
-	if sweep || !info.ModTime().Equal(d.top) {
-		entries, err := os.ReadDir(d.root)
-		if err != nil {
-			t.cannotList(d.root, err)
-			return
-		}
-		delete(t.unlisted, d.root)
-		d.top = info.ModTime()
-		t.watch.add(d.root)
-		dates := make(map[string]day, len(entries))
-		for _, e := range entries {
-			if isDate(e.Name()) {
-				dates[e.Name()] = d.dates[e.Name()]
-			}
-		}
-		d.dates = dates
+	again := sweep || !info.ModTime().Equal(d.top)
+	if again && !t.listRoot(d, info.ModTime()) {
+		return
 	}
-	dates := slices.Sorted(maps.Keys(d.dates)) // the newest is watched last, and so kept
-	if !sweep {
-		dates = dates[max(len(dates)-freshDates, 0):]
-	}
-	for _, date := range dates {
-		listed := d.dates[date]
-		path := filepath.Join(d.root, date)
-		info, err := os.Stat(path)
-		if err != nil || (!sweep && info.ModTime().Equal(listed.modified)) {
-			continue
-		}
-		entries, err := os.ReadDir(path)
-		if err != nil {
-			t.cannotList(path, err)
-			continue
-		}
-		delete(t.unlisted, path)
-		d.dates[date] = day{modified: info.ModTime()}
-		t.watch.add(path)
-		for _, e := range entries {
-			if hour, ok := hourOf(e.Name()); ok && d.find(date, hour) == nil {
-				t.addFile(d, date, hour)
+	old := len(d.order) - freshDates
+	for i, date := range d.order {
+		switch {
+		case i >= old:
+			if t.scanDate(d, date, sweep) {
+				t.watch.add(filepath.Join(d.root, date)) // the newest is watched last, and so kept
 			}
+		case !again:
+		case !d.dates[date].listed:
+			t.scanDate(d, date, true)
 		}
 	}
 }
 
-// cannotList says once that a folder cannot be listed. It is tried again at every look.
+// listRoot finds out which dates there are. It tells whether it could.
+func (t *Tailer) listRoot(d *directory, modified time.Time) bool {
+	entries, err := os.ReadDir(d.root)
+	if err != nil {
+		t.cannotList(d.root, err)
+		return false
+	}
+	delete(t.unlisted, d.root)
+	t.watch.add(d.root)
+	before := d.order
+	d.top = modified
+	dates := make(map[string]day, len(entries))
+	for _, e := range entries {
+		if isDate(e.Name()) {
+			dates[e.Name()] = d.dates[e.Name()]
+		}
+	}
+	d.dates, d.order = dates, slices.Sorted(maps.Keys(dates))
+	for _, date := range before {
+		if _, still := dates[date]; !still {
+			t.statDate(d, date) // it gets no turn any more
+		}
+	}
+	return true
+}
+
+// scanDate puts the files of one date into the table that are not there yet, if the folder changed or is to be listed anyhow.
+// It tells whether it was.
+func (t *Tailer) scanDate(d *directory, date string, anyhow bool) bool {
+	listed := d.dates[date]
+	path := filepath.Join(d.root, date)
+	info, err := os.Stat(path)
+	if err != nil {
+		return false
+	}
+	same := listed.listed && info.ModTime().Equal(listed.modified)
+	if same && !anyhow {
+		return false
+	}
+	entries, err := os.ReadDir(path)
+	if err != nil {
+		t.cannotList(path, err)
+		return false
+	}
+	delete(t.unlisted, path)
+	d.dates[date] = day{listed: true, modified: info.ModTime(), settled: same}
+	for _, e := range entries {
+		if hour, ok := hourOf(e.Name()); ok && d.find(date, hour) == nil {
+			t.addFile(d, date, hour)
+		}
+	}
+	return true
+}
+
+// scanOld looks at as many old folders, and the files in them, as it takes to have looked at all of them once a round.
+func (t *Tailer) scanOld(d *directory, now time.Time) {
+	r := &d.round
+	if r.done == len(r.dates) || now.Before(r.began) {
+		*r = round{dates: d.order[:max(len(d.order)-freshDates, 0)], began: now}
+	}
+	due := len(r.dates)
+	if passed := now.Sub(r.began); passed < roundTime {
+		due = int(int64(due) * int64(passed) / int64(roundTime))
+	}
+	for ; r.done < due; r.done++ {
+		date := r.dates[r.done]
+		t.scanDate(d, date, !d.dates[date].settled)
+		t.statDate(d, date)
+	}
+}
+
+// statDate looks at all files of one date.
+func (t *Tailer) statDate(d *directory, date string) {
+	for i := d.before(date); i < len(d.files) && d.files[i].id.Date == date; i++ {
+		t.stat(d, d.files[i])
+		t.wakeUp(d, i)
+	}
+}
+
+// wakeUp notes that a file that was just looked at may have come out of its rest.
+func (t *Tailer) wakeUp(d *directory, i int) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if i < d.rest && !d.files[i].atRest() {
+		d.rest = i
+	}
+}
+
+// settle notes which files have come to rest.
+func (t *Tailer) settle(d *directory) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	for d.rest < min(d.head, len(d.files)-liveFiles) && d.files[d.rest].atRest() {
+		d.files[d.rest].shed()
+		d.rest++
+	}
+}
+
+// cannotList says once that a folder cannot be listed. It is tried again at every look, an old one in every sweep.
 func (t *Tailer) cannotList(path string, err error) {
 	if _, said := t.unlisted[path]; !said {
 		t.log.Error("a folder cannot be listed; trying again", "directory", path, "error", err)
@@ -130,6 +221,11 @@ func (d *directory) after(id checkpoint.FileID) int {
 	return i
 }
 
+// before returns the index of the first file of a date, or where it would be.
+func (d *directory) before(date string) int {
+	return d.after(checkpoint.FileID{Date: date, Hour: -1})
+}
+
 // addFile puts a file that is on disk into the table, to be read from its first byte.
 func (t *Tailer) addFile(d *directory, date string, hour int) {
 	rel := filepath.Join(d.Name, "hourly", date, strconv.Itoa(hour))
@@ -151,6 +247,7 @@ func (t *Tailer) addFile(d *directory, date string, hour int) {
 	defer t.mu.Unlock()
 	i := d.after(f.id)
 	d.files = slices.Insert(d.files, i, f)
+	d.rest = min(d.rest, i)
 	t.version++
 	if sameHour := i > 0 && compareHours(d.files[i-1].id, f.id) == 0; sameHour || i <= d.head && d.begun {
 		t.nameAgain(f)
@@ -210,8 +307,11 @@ func (t *Tailer) replaced(f *file, info fs.FileInfo) bool {
 			size = held.Size()
 		}
 	}
+	t.mu.Lock()
+	known := f.acked == f.next && f.ackMarker().Length > 0
+	t.mu.Unlock()
 	// A copy that ends sooner, or of which lines were not read that it may lack, is read as another file.
-	if size > f.scanned || size > info.Size() || f.acked != f.next || len(f.beforeAck) == 0 || !t.holdsWhatWasRead(f) {
+	if size > f.scanned || size > info.Size() || !known || !t.holdsWhatWasRead(f) {
 		return true
 	}
 	t.mu.Lock()
@@ -228,7 +328,7 @@ func (t *Tailer) holdsWhatWasRead(f *file) bool {
 	}
 	defer func() { _ = h.Close() }()
 	t.mu.Lock()
-	head, before := hash(0, f.head), hash(f.acked-int64(len(f.beforeAck)), f.beforeAck)
+	head, before := f.beginning(f.next), f.ackMarker()
 	t.mu.Unlock()
 	return verifies(h, head) && verifies(h, before)
 }
@@ -279,7 +379,7 @@ func (t *Tailer) lost(f *file, bytes int64) {
 
 // dropGone forgets files that are off the disk, read and acknowledged.
 func (t *Tailer) dropGone(d *directory) {
-	for i := 0; i < len(d.files); i++ {
+	for i := d.rest; i < len(d.files); i++ {
 		f := d.files[i]
 		// Who has it open may write to it still: it is looked at once more.
 		if !f.gone || f.handle != nil && (f.limit() > f.scanned || f.looks == 0) {

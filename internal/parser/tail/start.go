@@ -99,7 +99,10 @@ func (t *Tailer) take(f *file, h io.ReaderAt, offset int64) error {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	f.next, f.scanned, f.acked, f.committed = offset, offset, offset, offset
-	f.head, f.beforeAck = head, before
+	if f.head = head; offset > 0 {
+		f.marker = hash(offset-int64(len(before)), before)
+	}
+	f.headHash() // which gives up head, of which there may be ten thousand
 	if offset > 0 && f.origin == nil {
 		t.setOrigin(f, generationOf(head))
 	}

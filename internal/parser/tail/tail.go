@@ -32,8 +32,11 @@ const (
 	// grace is how long a file must not have grown before the next hour's is begun. Around a switch a node still writes to
 	// the old file after the new one exists.
 	grace = 2 * time.Second
-	// sweepInterval is how often files of earlier hours are looked at for late appends.
+	// sweepInterval is how often the files of earlier hours in the newest two folders are looked at for late appends. Those
+	// in older folders have their turn once in roundTime.
 	sweepInterval = 5 * time.Second
+	// liveFiles is how many of the newest files are looked at every time: a node writes to them.
+	liveFiles = 2
 )
 
 // ErrDirectoryGone says that the data directory was removed under the process. If it was made again at the same path, a
@@ -78,13 +81,14 @@ type Tailer struct {
 	calm    int // blocks since a line was longer than a block
 	sweepAt time.Time
 
-	mu      sync.Mutex // guards the files and what follows
-	counts  Counts
-	current *file // being read
-	origins map[*buffer.Origin]*file
-	resumed uint64                     // the number of the checkpoint with which this process began; 0: none
-	named   map[checkpoint.FileID]bool // the names that files had, those of pruned ones too
-	version uint64                     // of what Files returns
+	mu       sync.Mutex // guards the files and what follows
+	counts   Counts
+	lastLine time.Time
+	current  *file // being read
+	origins  map[*buffer.Origin]*file
+	resumed  uint64                     // the number of the checkpoint with which this process began; 0: none
+	named    map[checkpoint.FileID]bool // the names that files had, those of pruned ones too
+	version  uint64                     // of what Files returns
 }
 
 // Counts are totals since the start of the process.
@@ -191,13 +195,20 @@ func (t *Tailer) look() error {
 	}
 	for _, d := range t.dirs {
 		t.scan(d, sweep)
-		for i, f := range d.files {
-			// The newest two are where a node writes; the others grow only late. A hint names the directory, not the file.
-			if sweep || f.handle != nil || i >= len(d.files)-2 || f.size > f.scanned {
+		t.scanOld(d, now)
+		fresh := len(d.files)
+		if sweep && len(d.order) > 0 {
+			fresh = d.before(d.order[max(len(d.order)-freshDates, 0)])
+		}
+		for i := min(d.rest, fresh); i < len(d.files); i++ {
+			// A hint names the directory, not the file.
+			if f := d.files[i]; i >= fresh || f.handle != nil || i >= len(d.files)-liveFiles || f.size > f.scanned {
 				t.stat(d, f)
+				t.wakeUp(d, i)
 			}
 		}
 		t.dropGone(d)
+		t.settle(d)
 	}
 	return nil
 }
@@ -245,7 +256,7 @@ func (t *Tailer) readAll(ctx context.Context) error {
 // next returns the oldest file of d that has something to read and whose turn it is, or nil. Files up to the head may be
 // read at any time; the file after it is begun when the head is drained.
 func (t *Tailer) next(d *directory) *file {
-	for i := 0; i < len(d.files); i++ {
+	for i := d.rest; i < len(d.files); i++ {
 		f := d.files[i]
 		if i > d.head {
 			if !t.drained(d, d.files[d.head], f) {
@@ -373,17 +384,14 @@ func (t *Tailer) Committed() {
 func (t *Tailer) Stats() Stats {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	s := Stats{Counts: t.counts}
+	s := Stats{Counts: t.counts, LastLine: t.lastLine}
 	for _, d := range t.dirs {
-		for _, f := range d.files {
-			s.Found = true
+		s.Found = s.Found || len(d.files) > 0
+		for _, f := range d.files[d.rest:] {
 			s.Unread += max(f.limit()-f.scanned, 0)
 			s.UncommittedBytes += f.wholeEnd() - f.committed
 			if at := f.seen.oldest(f.acked); !at.IsZero() && (s.OldestUnacked.IsZero() || at.Before(s.OldestUnacked)) {
 				s.OldestUnacked = at
-			}
-			if f.lineAt.After(s.LastLine) {
-				s.LastLine = f.lineAt
 			}
 		}
 	}

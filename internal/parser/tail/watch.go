@@ -22,9 +22,10 @@ func (w *watcher) open() error {
 	return err
 }
 
-// add watches a folder; the one watched for longest gives way when there are too many.
+// add watches a folder, also when it was watched before and may have been made anew. The one watched for longest gives way when
+// there are too many.
 func (w *watcher) add(path string) {
-	if w.w == nil || slices.Contains(w.paths, path) || w.w.Add(path) != nil {
+	if w.w == nil || w.w.Add(path) != nil || slices.Contains(w.paths, path) {
 		return
 	}
 	w.paths = append(w.paths, path)
