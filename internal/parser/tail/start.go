@@ -1,7 +1,6 @@
 package tail
 
 import (
-	"bytes"
 	"errors"
 	"fmt"
 	"io"
@@ -119,7 +118,7 @@ func afterLastNewline(r io.ReaderAt, size int64) (int64, error) {
 		if err != nil && !errors.Is(err, io.EOF) {
 			return 0, err
 		}
-		if i := bytes.LastIndexByte(b[:n], '\n'); i >= 0 {
+		if i := lastNewline(b[:n]); i >= 0 {
 			return begin + int64(i) + 1, nil
 		}
 		end = begin

@@ -177,7 +177,7 @@ func want(t failer, got []string, want ...string) {
 	}
 }
 
-func newDisk(t *testing.T) disk { return diskAt(t, t.TempDir()) }
+func newDisk(t testing.TB) disk { return diskAt(t, t.TempDir()) }
 
 func TestBeginningReadsEveryFileOldestHourFirst(t *testing.T) {
 	d := newDisk(t)

@@ -1,0 +1,74 @@
+package tail
+
+import (
+	"bytes"
+	"fmt"
+	"os"
+	"testing"
+
+	"pgregory.net/rapid"
+
+	"github.com/hlparser/hyperliquid-parser-operator/internal/parser/buffer"
+	"github.com/hlparser/hyperliquid-parser-operator/internal/parser/config"
+)
+
+func TestTheLastNewlineIsWhereTheStandardLibraryFindsIt(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		b := bytes.Repeat([]byte("x"), rapid.IntRange(0, 20_000).Draw(t, "length"))
+		for _, at := range rapid.SliceOfN(rapid.IntRange(0, 20_000), 0, 3).Draw(t, "newlines") {
+			if at < len(b) {
+				b[at] = '\n'
+			}
+		}
+		if got, want := lastNewline(b), bytes.LastIndexByte(b, '\n'); got != want {
+			t.Fatalf("found at %d; it is at %d", got, want)
+		}
+	})
+}
+
+// BenchmarkRead is the reader alone, from the page cache: what is left of a bare read of the same size.
+func BenchmarkRead(b *testing.B) {
+	for _, c := range []struct {
+		mode config.Mode
+		line int
+	}{{config.Line, 480}, {config.ByBlock, 365_000}} {
+		b.Run(fmt.Sprintf("%s/%d", c.mode, c.line), func(b *testing.B) {
+			line := append(bytes.Repeat([]byte("x"), c.line-1), '\n')
+			data := bytes.Repeat(line, 64<<20/c.line)
+			d := newDisk(b)
+			d.append("node_fills/20260430/8", string(data))
+			opt := options(d, func(o *Options) { o.Directories[0].Mode = c.mode })
+			b.SetBytes(int64(len(data)))
+			for b.Loop() {
+				r := open(b, opt, nil)
+				f := r.tail.dirs[0].files[0]
+				d.do(r.tail.openFile(f))
+				for f.limit() > f.scanned {
+					d.do(r.tail.readBlock(b.Context(), r.tail.dirs[0], f))
+					batch := r.buf.Swap()
+					for _, block := range batch.Blocks {
+						r.buf.Release(block)
+					}
+					r.buf.Recycle(batch)
+				}
+				r.tail.close()
+			}
+		})
+	}
+	b.Run("bare", func(b *testing.B) {
+		d := newDisk(b)
+		d.append("node_fills/20260430/8", string(make([]byte, 64<<20)))
+		memory := make([]byte, buffer.BlockSize)
+		b.SetBytes(64 << 20)
+		for b.Loop() {
+			h, err := os.Open(d.path("node_fills/20260430/8"))
+			d.do(err)
+			for at := int64(0); at < 64<<20; at += buffer.BlockSize {
+				if _, err := h.ReadAt(memory, at); err != nil {
+					b.Fatal(err)
+				}
+			}
+			d.do(h.Close())
+		}
+	})
+}
