@@ -55,7 +55,7 @@ func (r *Reconciler) apply(ctx context.Context, obj *v1alpha1.HyperliquidParser,
 	return done, errors.Join(removeErr, createErr, pruneErr)
 }
 
-// record writes the restarts of this plan into the ledger, and drops those that have served their time. Nothing may be restarted
+// record writes the restarts and trials of this plan into the ledger, and drops records that have served their time. Nothing may be restarted
 // unless it returns neither a problem nor an error.
 func (r *Reconciler) record(ctx context.Context, obj *v1alpha1.HyperliquidParser, s *seen, next plan.Result) (*problem, error) {
 	l := s.ledger
@@ -65,7 +65,10 @@ func (r *Reconciler) record(ctx context.Context, obj *v1alpha1.HyperliquidParser
 	}
 	// A ledger that somebody deleted takes the counts with it, but not the total.
 	l.total = max(l.total, obj.Status.Restarts)
-	changed := len(next.Forget) > 0
+	changed := len(next.Forget) > 0 || next.Trials != nil
+	if next.Trials != nil {
+		l.trials = *next.Trials
+	}
 	for _, name := range next.Forget {
 		delete(l.records, name)
 	}

@@ -16,13 +16,19 @@ import (
 	"github.com/hlparser/hyperliquid-parser-operator/internal/controller/plan"
 )
 
-// totalKey holds the number of restarts since the object was created. No node's name begins with an underscore.
-const totalKey = "_total"
+// Keys that hold no target's record: no node's name begins with an underscore.
+const (
+	// totalKey holds the number of restarts since the object was created.
+	totalKey = "_total"
+	// trialsKey holds what restarts were good for.
+	trialsKey = "_trials"
+)
 
 // ledger is the ConfigMap <name>-restarts: what must be known of restarts whoever leads. The zero value is that of an object without
 // one.
 type ledger struct {
 	records plan.Ledger
+	trials  plan.Trials
 	total   int32
 	// resourceVersion of what was read: a leader that has not seen another's write must not write over it. "" when there is none.
 	resourceVersion string
@@ -39,6 +45,14 @@ func readLedger(m *corev1.ConfigMap, log logr.Logger) ledger {
 			if n, err := strconv.ParseInt(text, 10, 32); err == nil {
 				l.total = int32(n)
 			}
+			continue
+		}
+		if name == trialsKey {
+			trials, err := plan.DecodeTrials(text)
+			if err != nil {
+				log.Error(err, "ignoring the trials of restarts", "configMap", m.Name)
+			}
+			l.trials = trials
 			continue
 		}
 		record, err := plan.DecodeRecord(text)
@@ -61,6 +75,13 @@ func (r *Reconciler) writeLedger(ctx context.Context, obj *v1alpha1.HyperliquidP
 			Labels:          map[string]string{v1alpha1.LabelParser: obj.Name, v1alpha1.LabelComponent: v1alpha1.ComponentRestarts},
 		},
 		Data: map[string]string{totalKey: strconv.Itoa(int(l.total))},
+	}
+	if len(l.trials.Causes) > 0 {
+		text, err := l.trials.Encode()
+		if err != nil {
+			return fmt.Errorf("encoding the trials of restarts: %w", err)
+		}
+		m.Data[trialsKey] = text
 	}
 	for name, record := range l.records {
 		text, err := record.Encode()

@@ -12,6 +12,7 @@ import (
 	"fmt"
 	"path"
 	"slices"
+	"strconv"
 	"time"
 
 	"github.com/go-logr/logr"
@@ -291,9 +292,11 @@ func (r *Reconciler) decide(obj *v1alpha1.HyperliquidParser, s *seen) plan.Resul
 	}
 	in := plan.Input{
 		Now:        s.now,
-		Revision:   s.revision.Hash,
+		Update:     s.revision.Hash,
 		Judgements: make(map[string]growth.Judgement, len(s.views)),
 		Ledger:     s.ledger.records,
+		Trials:     s.ledger.trials,
+		Spec:       strconv.FormatInt(obj.Generation, 10),
 		RetryAt:    map[string]time.Time{},
 		Limits:     limits(obj, s),
 	}

@@ -59,8 +59,9 @@ func verdicts(ctx context.Context, obj *v1alpha1.HyperliquidParser) map[string]s
 
 var _ = Describe("restarts", func() {
 	It("restart those that are Stuck, one at a time within the budget, with the record first and a short grace", func(ctx SpecContext) {
-		f := newFarm(ctx, 4)
-		run(runOptions{})
+		f := newFarm(ctx, 7) // two of them are not yet the whole fleet's fault
+		c := &movedClock{}
+		run(runOptions{clock: c})
 		obj := f.object()
 		Expect(k8s.Create(ctx, obj)).To(Succeed())
 		allReady(ctx, obj)
@@ -95,9 +96,13 @@ var _ = Describe("restarts", func() {
 		Expect(condition(current(ctx, obj), v1alpha1.ConditionDelivering)).To(Equal("False/Stuck"))
 		Expect(conditionMessage(current(ctx, obj), v1alpha1.ConditionDelivering)).To(ContainSubstring("4.8 MiB of whole lines wait"))
 
-		By("going on with the other when the first is ready again")
+		By("holding it back when the first is ready again, until that has been Healthy for two minutes")
 		f.setIdle(one, false)
 		f.setIdle(other, false)
+		Eventually(ctx, func() []string { return eventNotes(ctx, obj, "Recovered") }).WithTimeout(judged).Should(HaveLen(1))
+		Consistently(ctx, func() int32 { return current(ctx, obj).Status.Restarts }).Should(Equal(int32(1)))
+		c.move(plan.Proof)
+		change(ctx, obj, func(o *v1alpha1.HyperliquidParser) { metav1.SetMetaDataAnnotation(&o.ObjectMeta, "look", "1") })
 		Eventually(ctx, func() int32 { return current(ctx, obj).Status.Restarts }).WithTimeout(judged).Should(Equal(int32(2)))
 		eventuallyCondition(ctx, obj, v1alpha1.ConditionDelivering, "True/AllDelivering", judged)
 		allReady(ctx, obj)

@@ -3,6 +3,7 @@ package plan_test
 import (
 	"fmt"
 	"math/rand"
+	"reflect"
 	"slices"
 	"testing"
 	"time"
@@ -36,12 +37,19 @@ func (w *world) carryOut(t *rapid.T) {
 	})
 	slices.Reverse(shuffled.Targets)
 	result := plan.Next(w.Input)
-	if again := plan.Next(shuffled); fmt.Sprint(again) != fmt.Sprint(result) {
+	if again := plan.Next(shuffled); !reflect.DeepEqual(again, result) {
 		t.Fatalf("the order of inputs matters:\n%v\n%v", result, again)
 	}
 	if !result.NextTime.IsZero() && !result.NextTime.After(w.Now) {
 		t.Fatalf("asks to be woken at %s, and it is %s", result.NextTime, w.Now)
 	}
+	if result.Trials != nil {
+		w.Trials = *result.Trials
+	}
+	if result.Rollout != nil {
+		w.Rollout = *result.Rollout
+	}
+	w.FleetWide = result.FleetWide
 	touched := map[string]bool{}
 	for _, a := range result.Actions {
 		if touched[a.Pod] {
@@ -52,6 +60,9 @@ func (w *world) carryOut(t *rapid.T) {
 			w.dies = false
 			return
 		}
+	}
+	if result.Complete {
+		w.Current, w.Rollout = w.Update, plan.Rollout{}
 	}
 	for _, name := range result.Forget {
 		delete(w.Ledger, name)
@@ -70,7 +81,7 @@ func (w *world) do(t *rapid.T, a plan.Action) bool {
 			t.Fatalf("a second pod %s", a.Pod)
 		}
 		w.uids++
-		w.Pods = append(w.Pods, plan.Pod{Name: a.Pod, UID: fmt.Sprint(w.uids), Target: a.Target, Revision: w.Revision, Created: w.Now})
+		w.Pods = append(w.Pods, plan.Pod{Name: a.Pod, UID: fmt.Sprint(w.uids), Target: a.Target, Revision: a.Revision, Created: w.Now})
 		return true
 	}
 	if i < 0 || w.Pods[i].UID != a.UID || w.Pods[i].Terminating {
@@ -161,7 +172,8 @@ func TestWhateverHappensInvariantsHold(t *testing.T) {
 				n.Able = n.NodeReady && rapid.Bool().Draw(t, "able")
 			},
 			"the spec changes": func(t *rapid.T) {
-				w.Revision = rapid.SampledFrom([]string{"new", "newer", "newest"}).Draw(t, "revision")
+				w.Rollout = plan.Rollout{}
+				w.Update = rapid.SampledFrom([]string{"new", "newer", "newest"}).Draw(t, "revision")
 			},
 			"it is paused":       func(t *rapid.T) { w.Limits.Paused = rapid.Bool().Draw(t, "paused") },
 			"it is about to end": func(*rapid.T) { w.dies = true },
@@ -175,11 +187,14 @@ func TestAFleetAlwaysComesToRest(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		n := rapid.IntRange(1, 12).Draw(t, "targets")
 		w := &world{Input: fleet(n), taken: map[string][]time.Time{}, down: map[string]string{}}
-		w.Revision = rapid.SampledFrom([]string{"new", "newer"}).Draw(t, "revision")
+		w.Update = rapid.SampledFrom([]string{"new", "newer"}).Draw(t, "revision")
+		ill := rapid.IntRange(0, n-1).Draw(t, "ill")
 		for i := range w.Pods {
 			w.Pods[i].Ready = rapid.Bool().Draw(t, "ready")
 			w.Pods[i].Failed = !w.Pods[i].Ready && rapid.Bool().Draw(t, "failed")
-			w.Judgements[w.Pods[i].Target] = growth.Judgement{Verdict: rapid.SampledFrom([]growth.Verdict{growth.Healthy, growth.Stuck, growth.Growing}).Draw(t, "v"), Since: w.Now}
+			if i == ill { // were there more it might be the whole fleet's fault
+				w.Judgements[w.Pods[i].Target] = growth.Judgement{Verdict: rapid.SampledFrom([]growth.Verdict{growth.Healthy, growth.Stuck, growth.Growing}).Draw(t, "v"), Since: w.Now}
+			}
 		}
 		for range 4*n + 4 {
 			w.carryOut(t)
@@ -197,7 +212,7 @@ func TestAFleetAlwaysComesToRest(t *testing.T) {
 			t.Fatalf("still to do: %v", tell(left))
 		}
 		for _, p := range w.Pods {
-			if p.Revision != w.Revision || w.Judgements[p.Target].Verdict != growth.Healthy {
+			if p.Revision != w.Update || w.Judgements[p.Target].Verdict != growth.Healthy {
 				t.Fatalf("left as it was: %+v, %+v", p, w.Judgements[p.Target])
 			}
 		}

@@ -26,14 +26,17 @@
 //
 // Steps, in this order:
 //
-//  1. A pod that no target asks for is deleted.
-//  2. A pod that has failed for good (evicted, rejected by its node) is deleted once its target's backoff is over.
-//  3. An able target without a pod gets one.
-//  4. A restart that is in the ledger and whose pod still lives is completed; it was counted when it was recorded.
-//  5. Bad targets are restarted: Growing before Stuck, the longest first; each recorded before its pod is deleted. Not while
-//     paused, on hold, or when only alerts are wanted; not in the target's cooldown (the first is free, each further restart
-//     doubles it, up to an hour); not more than maxPerHour times an hour. A pod of an older revision is left to step 6.
-//  6. Pods of an older revision are deleted, unless paused or on hold: all those that are not ready, which costs nothing, and those
+//  1. Is the fault the fleet's? (fleetwide.go) Then no parser is restarted.
+//  2. Did restarts help? (trial.go)
+//  3. How far is the way from the Current revision to Update? (rollout.go, canary.go) That says at which revision each target's pod comes back.
+//  4. A pod that no target asks for is deleted: where targets move, also the one on the node that its target has left.
+//  5. A pod that has failed for good (evicted, rejected by its node) is deleted once its target's backoff is over.
+//  6. An able target without a pod gets one, at the revision that is its own now; after a move not before its old pod is gone, or lost with its node.
+//  7. A restart that is in the ledger and whose pod still lives is completed; it was counted when it was recorded.
+//  8. Bad targets are restarted: Growing before Stuck, the longest first; each recorded before its pod is deleted. Not while
+//     paused, on hold, fleet-wide, or when only alerts are wanted; not in the target's cooldown (the first is free, each further restart
+//     doubles it, up to an hour); not more than maxPerHour times an hour. A pod that is about to be replaced is left to step 9.
+//  9. Pods of an older revision are deleted, unless paused or on hold: all those that are not ready, which costs nothing, and those
 //     on nodes that are not Ready; then ready ones as far as the budget goes, bad ones first, then by name. A pod whose node takes
 //     no new one is left alone: nothing would come after it.
 //
@@ -41,9 +44,6 @@
 package plan
 
 import (
-	"cmp"
-	"fmt"
-	"slices"
 	"time"
 
 	"k8s.io/apimachinery/pkg/util/intstr"
@@ -61,12 +61,16 @@ const (
 	maxCooldown = time.Hour
 	// stuckGrace replaces the pod's own grace period when it is Stuck: it would do nothing with more.
 	stuckGrace = 5 * time.Second
+	// Proof is how long a parser must be Healthy, or CatchingUp, to say that its restart helped.
+	Proof = 2 * time.Minute
+	// soakTicks is into how many parts a soak is cut: a leader that ends loses one of them at most.
+	soakTicks = 10
 )
 
 // Target is what must have one parser.
 type Target struct {
 	Name string
-	// Pod is the name that the target's pod has, or will have.
+	// Pod is the name that the target's pod has, or will have. It says which node that is on: a target that moves has another.
 	Pod string
 	// Able is true when the node is Ready and may take a new pod now.
 	Able bool
@@ -78,14 +82,30 @@ type Target struct {
 type Pod struct {
 	Name string
 	UID  string
-	// Target is what it was made for; only for pods that no target asks for any more.
-	Target      string
-	Revision    string
+	// Target is what it was made for; only for pods that no target asks for any more, and those of targets that moved.
+	Target string
+	// NodeLost is true when the pod's node is not Ready, or is gone: there it may be Terminating for ever.
+	NodeLost bool
+	Revision string
+	// RestartedAt is Input.RestartedAt of when it was made.
+	RestartedAt string
 	Created     time.Time
 	Ready       bool
+	// ReadyChanged is when Ready last changed; zero: never.
+	ReadyChanged time.Time
+	// Restarts of its container.
+	Restarts    int
 	Terminating bool
 	// Failed pods will not run again.
 	Failed bool
+}
+
+// unreadySince is since when a pod that is not ready is not.
+func (p *Pod) unreadySince() time.Time {
+	if p.ReadyChanged.After(p.Created) {
+		return p.ReadyChanged
+	}
+	return p.Created
 }
 
 // Limits are an object's bounds on what may be done.
@@ -94,6 +114,10 @@ type Limits struct {
 	MaxConcurrent  intstr.IntOrString
 	Cooldown       time.Duration
 	MaxPerHour     int
+	// FleetWide is the share of targets, of those affected, that makes a fault the fleet's; the zero value is DefaultFleetWide.
+	FleetWide intstr.IntOrString
+	// Canary is how a new revision is tried out; nil: not at all.
+	Canary *Canary
 	// AlertOnly turns restarts into alerts.
 	AlertOnly bool
 	// Paused stops restarts and rollouts.
@@ -102,15 +126,38 @@ type Limits struct {
 	Hold bool
 }
 
+// Elsewhere counts the targets of other objects with the same sink.
+type Elsewhere struct {
+	Desired int
+	// Affected is the sum of their Result.Affected.
+	Affected int
+}
+
 // Input is all that the plan is made from.
 type Input struct {
-	Now      time.Time
-	Revision string // that pods should have
-	Targets  []Target
-	Pods     []Pod
+	Now time.Time
+	// Current is the revision that the whole fleet had last; "" before there was one. Update is what it should have.
+	Current string
+	Update  string
+	// RestartedAt is when somebody asked for new pods, in whatever form; "" when nobody did.
+	RestartedAt string
+	// Spec tells specs apart: what was learnt of restarts under another is forgotten.
+	Spec    string
+	Targets []Target
+	Pods    []Pod
 	// Judgements by target, of those that have a pod.
 	Judgements map[string]growth.Judgement
-	Ledger     Ledger
+	// Lag by target, for messages.
+	Lag    map[string]time.Duration
+	Ledger Ledger
+	Trials Trials
+	// Rollout is what was last written for Update.
+	Rollout Rollout
+	// Promote is true while somebody wants Update to be rolled out whatever its canaries say.
+	Promote   bool
+	Elsewhere Elsewhere
+	// FleetWide is what the last plan said.
+	FleetWide bool
 	// RetryAt is when a failed pod of a target may be replaced; absent: now.
 	RetryAt map[string]time.Time
 	Limits  Limits
@@ -134,12 +181,17 @@ const (
 	WhyUnselected   = "Unselected" // no target asks for the pod
 	WhyFailed       = "Failed"     // the pod will not run again
 	WhyOutdated     = "Outdated"   // the pod is of an older revision
+	WhySentBack     = "SentBack"   // the pod is of a revision whose canary failed
+	WhyAsked        = "Asked"      // somebody asked for new pods
 	WhyVerdict      = "Verdict"    // a restart may cure what is wrong
 	WhyUnfinished   = "Unfinished" // the restart was recorded, and its pod still lives
 	waitsForBudget  = "waiting for other parsers to become ready"
 	waitsForAlert   = "growth.action is Alert: restart it by hand"
 	waitsForPause   = "paused: no restart"
 	waitsForChanges = "no restart while Stalled"
+	waitsForFleet   = "no restart: the fault is fleet-wide"
+	waitsForVerdict = "waiting for the verdicts on other parsers"
+	waitsForSpec    = "restarts do not help: none until the spec changes"
 )
 
 // Action is one thing to do.
@@ -148,6 +200,8 @@ type Action struct {
 	Why    string
 	Target string
 	Pod    string
+	// Revision of the pod to create.
+	Revision string
 	// UID of the pod to delete: another pod of that name is not meant.
 	UID string
 	// Grace replaces the pod's own grace period; 0 keeps it.
@@ -156,29 +210,41 @@ type Action struct {
 	Record Record
 }
 
-// Result is what to do now, and when to look again.
+// Result is what to do now, and when to look again. What it has to remember is written before anything is done.
 type Result struct {
 	Actions []Action
 	// NextTime is when the plan must be made anew though nothing happens; zero: never.
 	NextTime time.Time
 	// Forget lists targets whose record has served its time.
 	Forget []string
+	// Trials is what to write beside the ledger; nil: it has not changed.
+	Trials *Trials
+	// Rollout is what to write for Update; nil: it has not changed.
+	Rollout *Rollout
+	// Complete is true when Update has become the current revision.
+	Complete bool
 	// Waiting says, by target, why a restart that is due is not done.
 	Waiting map[string]string
-}
-
-// Budget resolves a number or percentage of n: rounded up, and at least 1. A value that admission would refuse counts as 1.
-func Budget(value intstr.IntOrString, n int) int {
-	scaled, err := intstr.GetScaledValueFromIntOrPercent(&value, n, true)
-	if err != nil {
-		return 1
-	}
-	return max(scaled, 1)
+	// Ineffective are the targets, sorted, that would be restarted if restarts helped.
+	Ineffective []string
+	// Affected counts the targets that are bad or were restarted lately. FleetWide is true when they are so many that what is wrong is not one
+	// parser's; Outage says so in a sentence, with the figures.
+	Affected  int
+	FleetWide bool
+	Outage    string
+	// Phase of the rollout, and a sentence about it.
+	Phase   Phase
+	Message string
 }
 
 // Next makes the plan. Equal inputs give equal results, whatever their order.
 func Next(in Input) Result {
 	s := newStep(in)
+	s.judgeOutage()
+	s.judgeTrials()
+	s.judgeRollout()
+	s.budget()
+	s.takeMissing()
 	s.deleteUnselected()
 	s.deleteFailed()
 	s.create()
@@ -186,314 +252,5 @@ func Next(in Input) Result {
 	s.restart()
 	s.rollOut()
 	s.forget()
-	return s.result
+	return s.finish()
 }
-
-// slot is a target with its pod.
-type slot struct {
-	Target
-	pod       *Pod // nil when missing
-	judgement growth.Judgement
-	record    Record
-	gone      bool // this step deletes the pod
-}
-
-func (t *slot) ready() bool { return t.pod != nil && t.pod.Ready && !t.pod.Terminating && !t.gone }
-
-// down is true for a target whose pod is missing or on its way out.
-func (t *slot) down() bool { return t.pod == nil || t.pod.Terminating }
-
-// step is one making of the plan.
-type step struct {
-	Input
-	slots      []*slot
-	unselected []Pod
-	restarts   int // that the budgets still allow
-	rollouts   int // ready pods that a rollout may still take
-	result     Result
-}
-
-func newStep(in Input) *step {
-	s := &step{Input: in, result: Result{Waiting: map[string]string{}}}
-	byPod := make(map[string]*slot, len(in.Targets))
-	for _, t := range in.Targets {
-		sl := &slot{Target: t, judgement: in.Judgements[t.Name], record: in.Ledger[t.Name]}
-		s.slots = append(s.slots, sl)
-		byPod[t.Pod] = sl
-	}
-	slices.SortFunc(s.slots, func(a, b *slot) int { return cmp.Compare(a.Name, b.Name) })
-	for _, p := range in.Pods {
-		if sl := byPod[p.Name]; sl != nil {
-			sl.pod = &p
-		} else {
-			s.unselected = append(s.unselected, p)
-		}
-	}
-	slices.SortFunc(s.unselected, func(a, b Pod) int { return cmp.Compare(a.Name, b.Name) })
-	s.budget()
-	return s
-}
-
-func (s *step) budget() {
-	var down, unready, ours, inFlight int
-	for _, t := range s.slots {
-		if !t.Able {
-			continue
-		}
-		unfinished := s.unfinished(t) // what was begun will be down
-		restarted := unfinished || len(t.record.Times) > 0 && !t.ready()
-		if restarted {
-			inFlight++
-		}
-		switch {
-		case t.down(), unfinished:
-			down++
-		case !t.pod.Ready:
-			unready++
-			young := s.Now.Before(t.pod.Created.Add(Settle))
-			if young {
-				s.at(t.pod.Created.Add(Settle))
-			}
-			if young || restarted {
-				ours++
-			}
-		}
-	}
-	limit := Budget(s.Limits.MaxUnavailable, len(s.slots))
-	s.rollouts = limit - down - unready
-	s.restarts = min(limit-down-ours, Budget(s.Limits.MaxConcurrent, len(s.slots))-inFlight)
-}
-
-// recent is true for a target that was restarted less than Settle ago.
-func (s *step) recent(t *slot) bool {
-	return len(t.record.Times) > 0 && s.Now.Before(t.record.last().Add(Settle))
-}
-
-// unfinished is true for a target whose restart is recorded and whose pod was not deleted.
-func (s *step) unfinished(t *slot) bool {
-	return s.recent(t) && t.pod != nil && !t.pod.Terminating && t.pod.UID == t.record.UID
-}
-
-func (s *step) deleteUnselected() {
-	for _, p := range s.unselected {
-		if !p.Terminating {
-			s.act(Action{Kind: Delete, Why: WhyUnselected, Target: p.Target, Pod: p.Name, UID: p.UID})
-		}
-	}
-}
-
-func (s *step) deleteFailed() {
-	for _, t := range s.slots {
-		if t.pod == nil || !t.pod.Failed || t.pod.Terminating {
-			continue
-		}
-		if at := s.RetryAt[t.Name]; s.Now.Before(at) {
-			s.at(at)
-			continue
-		}
-		s.delete(t, WhyFailed, 0)
-	}
-}
-
-func (s *step) create() {
-	if s.Limits.Hold {
-		return
-	}
-	for _, t := range s.slots {
-		if t.pod == nil && t.Able {
-			s.act(Action{Kind: Create, Why: WhyMissing, Target: t.Name, Pod: t.Pod})
-		}
-	}
-}
-
-// mayRestart says why no target may be restarted at all; "" when they may.
-func (s *step) mayRestart() string {
-	switch {
-	case s.Limits.AlertOnly:
-		return waitsForAlert
-	case s.Limits.Paused:
-		return waitsForPause
-	case s.Limits.Hold:
-		return waitsForChanges
-	}
-	return ""
-}
-
-func (s *step) completeRestarts() {
-	if s.mayRestart() != "" {
-		return
-	}
-	for _, t := range s.slots {
-		if s.unfinished(t) && !t.gone {
-			s.delete(t, WhyUnfinished, grace(t.judgement))
-		}
-	}
-}
-
-func (s *step) restart() {
-	var due []*slot
-	for _, t := range s.slots {
-		j := t.judgement
-		if t.pod == nil || t.pod.Terminating || t.pod.Failed || t.gone || !t.Able || !j.Verdict.Restartable() || j.Fading {
-			continue
-		}
-		if why := s.mayRestart(); why != "" {
-			s.result.Waiting[t.Name] = why
-			continue
-		}
-		if t.pod.Revision == s.Revision {
-			due = append(due, t)
-		}
-	}
-	slices.SortStableFunc(due, func(a, b *slot) int {
-		return cmp.Or(
-			cmp.Compare(urgency(a.judgement.Verdict), urgency(b.judgement.Verdict)),
-			a.judgement.Since.Compare(b.judgement.Since),
-		)
-	})
-	for _, t := range due {
-		s.restartOne(t)
-	}
-}
-
-// urgency of a restart: memory without a bound endangers the node beside the parser; a hang only waits.
-func urgency(v growth.Verdict) int {
-	if v == growth.Growing {
-		return 0
-	}
-	return 1
-}
-
-func (s *step) restartOne(t *slot) {
-	record := t.record.since(s.Now.Add(-LedgerMemory))
-	if n := len(record.Times); n > 0 {
-		if at := record.last().Add(cooldown(s.Limits.Cooldown, record.Doublings)); s.Now.Before(at) {
-			s.wait(t, fmt.Sprintf("restarted %s, next not before %s", times(n), clock(at)), at)
-			return
-		}
-		if i := n - s.Limits.MaxPerHour; i >= 0 {
-			if at := record.Times[i].Add(LedgerMemory); s.Now.Before(at) {
-				s.wait(t, fmt.Sprintf("restarted %s within the hour, no more before %s", times(n), clock(at)), at)
-				return
-			}
-		}
-	}
-	if s.restarts <= 0 {
-		s.result.Waiting[t.Name] = waitsForBudget
-		return
-	}
-	s.restarts--
-	s.rollouts--
-	t.gone = true
-	s.act(Action{
-		Kind: Restart, Why: WhyVerdict, Target: t.Name, Pod: t.pod.Name, UID: t.pod.UID,
-		Grace: grace(t.judgement), Record: record.restarted(t.pod.UID, s.Now),
-	})
-}
-
-// grace for a pod that is judged so; 0 keeps its own.
-func grace(j growth.Judgement) time.Duration {
-	if j.Verdict == growth.Stuck && !j.Fading {
-		return stuckGrace
-	}
-	return 0
-}
-
-func (s *step) rollOut() {
-	if s.Limits.Paused || s.Limits.Hold {
-		return
-	}
-	var costly []*slot
-	for _, t := range s.slots {
-		if t.pod == nil || t.pod.Terminating || t.gone || t.pod.Revision == s.Revision {
-			continue
-		}
-		switch {
-		case !t.NodeReady, t.Able && !t.pod.Ready:
-			s.delete(t, WhyOutdated, grace(t.judgement))
-		case t.Able:
-			costly = append(costly, t)
-		}
-	}
-	slices.SortStableFunc(costly, func(a, b *slot) int {
-		return -cmp.Compare(badness(a.judgement), badness(b.judgement))
-	})
-	for _, t := range costly {
-		if s.rollouts <= 0 {
-			return
-		}
-		s.rollouts--
-		s.delete(t, WhyOutdated, grace(t.judgement))
-	}
-}
-
-func badness(j growth.Judgement) int {
-	if j.Verdict.Bad() {
-		return 1
-	}
-	return 0
-}
-
-// forget drops records that have no say any more: an hour old, and their target gone or Healthy for an hour.
-func (s *step) forget() {
-	bySlot := make(map[string]*slot, len(s.slots))
-	for _, t := range s.slots {
-		bySlot[t.Name] = t
-	}
-	for name, record := range s.Ledger {
-		at := record.last().Add(LedgerMemory)
-		if t := bySlot[name]; t != nil {
-			if t.judgement.Verdict != growth.Healthy {
-				continue
-			}
-			if healthy := t.judgement.Since.Add(LedgerMemory); healthy.After(at) {
-				at = healthy
-			}
-		}
-		if s.Now.Before(at) {
-			s.at(at)
-		} else {
-			s.result.Forget = append(s.result.Forget, name)
-		}
-	}
-	slices.Sort(s.result.Forget)
-}
-
-func (s *step) delete(t *slot, why string, grace time.Duration) {
-	t.gone = true
-	s.act(Action{Kind: Delete, Why: why, Target: t.Name, Pod: t.pod.Name, UID: t.pod.UID, Grace: grace})
-}
-
-func (s *step) act(a Action) { s.result.Actions = append(s.result.Actions, a) }
-
-func (s *step) wait(t *slot, why string, until time.Time) {
-	s.result.Waiting[t.Name] = why
-	s.at(until)
-}
-
-// at asks for a new plan at t, if that is earlier than what was asked for so far.
-func (s *step) at(t time.Time) {
-	if s.result.NextTime.IsZero() || t.Before(s.result.NextTime) {
-		s.result.NextTime = t
-	}
-}
-
-// cooldown after the given number of doublings.
-func cooldown(base time.Duration, doublings int) time.Duration {
-	for range doublings {
-		base *= 2
-		if base >= maxCooldown {
-			return maxCooldown
-		}
-	}
-	return base
-}
-
-func times(n int) string {
-	if n == 1 {
-		return "once"
-	}
-	return fmt.Sprintf("%d times", n)
-}
-
-func clock(t time.Time) string { return t.UTC().Format("15:04:05") + " UTC" }

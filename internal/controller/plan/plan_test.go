@@ -28,7 +28,7 @@ func limits() plan.Limits {
 // fleet is n targets a, b, c, … on able nodes, each with a ready pod of revision new, a day old.
 func fleet(n int) plan.Input {
 	in := plan.Input{
-		Now: now, Revision: "new", Limits: limits(),
+		Now: now, Current: "new", Update: "new", Limits: limits(),
 		Judgements: map[string]growth.Judgement{}, Ledger: plan.Ledger{}, RetryAt: map[string]time.Time{},
 	}
 	for i := range n {
@@ -63,7 +63,7 @@ func judge(in plan.Input, i int, v growth.Verdict) plan.Input {
 }
 
 func outdated(in plan.Input) plan.Input {
-	in.Revision = "newer"
+	in.Update = "newer"
 	return in
 }
 
@@ -114,21 +114,21 @@ func TestNext(t *testing.T) {
 		"an Unknown parser is not restarted":                        {in: judge(fleet(3), 1, growth.Unknown)},
 		"a verdict that fades restarts nothing":                     {in: fading(judge(fleet(3), 1, growth.Stuck), 1)},
 		"a Stuck parser on a node that takes no new pod is kept":    {in: unable(judge(fleet(3), 1, growth.Stuck), 1)},
-		"Growing goes before Stuck, which goes on when it is ready": {in: judge(judge(fleet(3), 0, growth.Stuck), 2, growth.Growing), actions: []string{"Restart c: Verdict"}, waiting: map[string]string{"a": "waiting for other parsers to become ready"}},
+		"Growing goes before Stuck, which goes on when it is ready": {in: judge(judge(fleet(7), 0, growth.Stuck), 2, growth.Growing), actions: []string{"Restart c: Verdict"}, waiting: map[string]string{"a": "waiting for other parsers to become ready"}},
 		"of two alike the one that has been so for longer goes first": {
-			in:      since(judge(judge(fleet(3), 0, growth.Stuck), 2, growth.Stuck), 2, time.Hour),
-			actions: []string{"Restart c: Verdict (5s)"}, waiting: map[string]string{"a": "waiting for other parsers to become ready"},
+			in:      since(judge(judge(fleet(7), 0, growth.Stuck), 2, growth.Stuck), 2, time.Hour),
+			actions: []string{"Restart c: Verdict (5s)"}, waiting: map[string]string{"a": "waiting to see whether the restart of c helps"},
 		},
 		"of 20 two are restarted at once": {
-			in:      judge(judge(judge(fleet(20), 0, growth.Stuck), 1, growth.Stuck), 2, growth.Stuck),
-			actions: []string{"Restart a: Verdict (5s)", "Restart b: Verdict (5s)"}, waiting: map[string]string{"c": "waiting for other parsers to become ready"},
+			in:      known(judge(judge(judge(fleet(20), 0, growth.Stuck), 1, growth.Stuck), 2, growth.Stuck)),
+			actions: []string{"Restart a: Verdict (5s)", "Restart b: Verdict (5s)"}, waiting: map[string]string{"c": "waiting for other parsers to become ready"}, next: 50 * time.Minute,
 		},
 		"restarts keep their own limit inside the other": {
-			in:      concurrent(unavailable(judge(judge(fleet(3), 0, growth.Stuck), 1, growth.Stuck), 3), 1),
-			actions: []string{"Restart a: Verdict (5s)"}, waiting: map[string]string{"b": "waiting for other parsers to become ready"},
+			in:      concurrent(unavailable(judge(judge(fleet(7), 0, growth.Growing), 1, growth.Stuck), 3), 1),
+			actions: []string{"Restart a: Verdict"}, waiting: map[string]string{"b": "waiting for other parsers to become ready"},
 		},
 		"one that was restarted and is not ready since takes the restarts' own limit, however long ago": {
-			in:      concurrent(unavailable(edit(restarted(judge(judge(fleet(4), 0, growth.NotRunning), 1, growth.Stuck), 0, 0, 2*time.Hour), 0, unready), 3), 1),
+			in:      concurrent(unavailable(edit(restarted(judge(judge(fleet(7), 0, growth.NotRunning), 1, growth.Stuck), 0, 0, 2*time.Hour), 0, unready), 3), 1),
 			waiting: map[string]string{"b": "waiting for other parsers to become ready"},
 		},
 		"a pod on its way out takes the budget":                  {in: edit(judge(fleet(3), 1, growth.Stuck), 0, terminating), waiting: map[string]string{"b": "waiting for other parsers to become ready"}},
@@ -171,7 +171,7 @@ func TestNext(t *testing.T) {
 			in: unfinished(judge(fleet(3), 1, growth.Stuck), time.Minute), actions: []string{"Delete b: Unfinished (5s)"},
 		},
 		"a recorded restart takes the budget until its new pod is ready": {
-			in:      judge(unfinished(fleet(3), time.Minute), 0, growth.Stuck),
+			in:      judge(unfinished(fleet(7), time.Minute), 0, growth.Stuck),
 			actions: []string{"Delete b: Unfinished"}, waiting: map[string]string{"a": "waiting for other parsers to become ready"}, next: 59 * time.Minute,
 		},
 		"a restart that was recorded long ago is not completed": {in: unfinished(fleet(3), 11*time.Minute), next: 49 * time.Minute},
@@ -298,6 +298,12 @@ func unavailable(in plan.Input, n int32) plan.Input {
 }
 func concurrent(in plan.Input, n int32) plan.Input {
 	in.Limits.MaxConcurrent = intstr.FromInt32(n)
+	return in
+}
+
+// known says that restarts of those that are Stuck help.
+func known(in plan.Input) plan.Input {
+	in.Trials = plan.Trials{Causes: map[string]plan.Trial{"Stuck": {Helped: ago(10 * time.Minute)}}}
 	return in
 }
 func fading(in plan.Input, i int) plan.Input {

@@ -1,0 +1,280 @@
+package plan
+
+import (
+	"cmp"
+	"fmt"
+	"slices"
+	"strings"
+	"time"
+
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/util/intstr"
+
+	"github.com/hlparser/hyperliquid-parser-operator/internal/controller/growth"
+)
+
+// Canary says how a new revision is tried out.
+type Canary struct {
+	// Count of targets, or share of them; more than there are is all of them.
+	Count intstr.IntOrString
+	// Soak is how long they must be well.
+	Soak time.Duration
+}
+
+// never is the time that is not set.
+var never time.Time
+
+// soak judges the canaries: it fails them, counts the time that they are well, or ends the canary.
+func (s *step) soak() {
+	canaries := s.canaries()
+	if len(s.slots) == 0 {
+		s.pass()
+		return
+	}
+	if s.held() {
+		s.pause(true, "paused")
+		return
+	}
+	if others := s.census(func(t *slot) bool { return !s.roll.has(t.Name) }); s.reaches(others.affected, others.desired, s.enter) {
+		s.pause(true, "the fault is fleet-wide")
+		return
+	}
+	state := wellFor
+	why := ""
+	for _, t := range canaries {
+		got, text := s.look(t)
+		if got == worse {
+			s.fail(text)
+			return
+		}
+		if got > state {
+			state, why = got, text
+		}
+	}
+	switch {
+	case len(canaries) < s.wantedCanaries() && s.canTakeMore():
+		s.pause(true, "taking canaries")
+	case len(canaries) == 0:
+		s.pause(true, "no node of a canary is Ready")
+	case state == wellFor:
+		s.count(canaries)
+	default:
+		s.pause(state == waits, why)
+	}
+}
+
+// canaries are the targets that were taken and whose nodes can run a parser.
+func (s *step) canaries() []*slot {
+	var out []*slot
+	for _, t := range s.slots {
+		if s.roll.has(t.Name) && t.NodeReady && (t.Able || t.live()) {
+			out = append(out, t)
+		}
+	}
+	return out
+}
+
+func (s *step) wantedCanaries() int {
+	return min(Budget(s.Limits.Canary.Count, len(s.slots)), len(s.slots))
+}
+
+func (s *step) canTakeMore() bool {
+	return slices.ContainsFunc(s.slots, func(t *slot) bool { return t.Able && !s.roll.has(t.Name) })
+}
+
+// look is what is seen of a canary.
+type look int
+
+const (
+	wellFor look = iota // its time counts
+	waits               // it does not count, and what counted before stands
+	blind               // nobody has seen how it was since the last time that was written down
+	worse               // than before
+)
+
+// look compares a canary with what it was before.
+func (s *step) look(t *slot) (look, string) {
+	before, j := s.roll.Before[t.Name], t.judgement
+	name := t.Name
+	if !t.live() || t.pod.Revision != s.Update || s.asked(t) {
+		return waits, name + " is being replaced"
+	}
+	if allowed := before.allowedRestarts(s.Now.Sub(t.pod.Created)); t.pod.Restarts > allowed {
+		return worse, s.sentence(t, fmt.Sprintf("its container restarted %s", times(t.pod.Restarts)))
+	}
+	if !t.pod.Ready {
+		if s.reached(t.pod.unreadySince().Add(Settle)) && !before.Unready {
+			return worse, s.sentence(t, fmt.Sprintf("not ready for %s", Settle))
+		}
+		return waits, name + " is not ready"
+	}
+	v := j.Verdict
+	switch {
+	case v == growth.Unknown || v == "":
+		return blind, name + " is not judged yet"
+	case external(v):
+		return waits, fmt.Sprintf("%s is %s", name, v)
+	case severity(v) <= severity(before.Verdict):
+		return wellFor, ""
+	case j.Fading:
+		return waits, fmt.Sprintf("%s was %s until lately", name, v)
+	case s.common(v):
+		return waits, fmt.Sprintf("%s is %s, as others are that were not taken", name, v)
+	case slow(v) && !s.reached(j.Since.Add(Settle)):
+		return waits, fmt.Sprintf("%s is %s", name, v)
+	}
+	return worse, s.sentence(t, fmt.Sprintf("%s, %s", v, j.Message))
+}
+
+// slow is true for what may come to an end by itself: a report that is not had, a container that is restarted.
+func slow(v growth.Verdict) bool { return v == growth.NotRunning || v == growth.Unreachable }
+
+// common is true for a verdict that is as frequent among targets that were not taken as makes a fault the fleet's: then it is not the revision's.
+func (s *step) common(v growth.Verdict) bool {
+	var others, same int
+	for _, t := range s.slots {
+		if s.roll.has(t.Name) {
+			continue
+		}
+		others++
+		if t.judgement.Verdict == v {
+			same++
+		}
+	}
+	return same > 0 && same >= s.share(others)
+}
+
+// allowedRestarts of a container in so long a time, going by what there were before: rounded up, and none when there were none.
+func (b Before) allowedRestarts(age time.Duration) int {
+	if b.Restarts == 0 || b.Age.Duration <= 0 {
+		return b.Restarts
+	}
+	return int((time.Duration(b.Restarts)*max(age, 0) + b.Age.Duration - 1) / b.Age.Duration)
+}
+
+// sentence says how a canary is, and how it was.
+func (s *step) sentence(t *slot, now string) string {
+	b := s.roll.Before[t.Name]
+	was := []string{string(cmp.Or(b.Verdict, growth.Healthy)), "lag " + b.Lag.Round(time.Second).String()}
+	if b.Restarts > 0 {
+		was = append(was, fmt.Sprintf("%s restarted in %s", times(b.Restarts), b.Age.Round(time.Minute)))
+	}
+	if b.Unready {
+		was = append(was, "not ready")
+	}
+	return fmt.Sprintf("%s on revision %s: %s; before, on %s: %s", t.Name, s.Update, now, s.Current, strings.Join(was, ", "))
+}
+
+// fail sends the canaries back.
+func (s *step) fail(why string) {
+	s.phase, s.result.Message = PhaseFailed, why
+	s.roll = Rollout{Started: s.roll.Started, Failed: why, FailedAt: s.second}
+}
+
+// pass ends the canary: the rest follows.
+func (s *step) pass() {
+	s.promote()
+	s.phase = PhaseRolling
+}
+
+// pause ends the time that counts. Without credit, what was not written down yet is lost.
+func (s *step) pause(credit bool, why string) {
+	r := &s.roll
+	if credit && !r.Since.IsZero() {
+		r.Soaked.Duration += max(s.second.Sub(r.Since), 0)
+	}
+	r.Since = never
+	s.result.Message = "the soak waits: " + why
+}
+
+// count lets time count, writes it down now and then, and ends the canary when it is enough.
+func (s *step) count(canaries []*slot) {
+	r, soak := &s.roll, s.Limits.Canary.Soak
+	if r.Since.IsZero() {
+		r.Since = s.second
+	}
+	left := soak - r.Soaked.Duration
+	if !s.Now.Before(r.Since.Add(left)) {
+		if i := slices.IndexFunc(canaries, s.catchingUp); i >= 0 {
+			s.result.Message = fmt.Sprintf("the soak waits: %s catches up still", canaries[i].Name)
+			return
+		}
+		s.pass()
+		return
+	}
+	s.result.Message = fmt.Sprintf("soaks until %s", clock(r.Since.Add(left)))
+	if tick := max(soak/soakTicks, time.Minute); s.reached(r.Since.Add(tick)) {
+		r.Soaked.Duration += s.second.Sub(r.Since)
+		r.Since = s.second
+		s.at(r.Since.Add(tick))
+	}
+	s.at(r.Since.Add(soak - r.Soaked.Duration))
+}
+
+// catchingUp is true for a canary that is behind and was not.
+func (s *step) catchingUp(t *slot) bool {
+	return t.judgement.Verdict != growth.Healthy && severity(t.judgement.Verdict) == 0 && severity(s.roll.Before[t.Name].Verdict) == 0
+}
+
+// takeCanaries takes targets until there are enough: first those whose pods are of a revision that was given up, then those that are well, by name.
+func (s *step) takeCanaries() {
+	room := s.wantedCanaries() - len(s.canaries())
+	var next []*slot
+	unknown := false
+	for _, t := range s.slots {
+		if !t.live() || !t.Able || s.roll.has(t.Name) {
+			continue
+		}
+		unknown = unknown || t.unknown()
+		if !t.unknown() || s.givenUp(t) {
+			next = append(next, t)
+		}
+	}
+	slices.SortStableFunc(next, func(a, b *slot) int { return cmp.Compare(s.rank(a), s.rank(b)) })
+	for _, t := range next {
+		if room <= 0 || unknown && s.rank(t) == lastRank {
+			return
+		}
+		before := s.before(t)
+		if !s.replaceOne(t) {
+			continue
+		}
+		room--
+		s.roll.Soaked.Duration, s.roll.Since = 0, never
+		if before != (Before{}) {
+			if s.roll.Before == nil {
+				s.roll.Before = map[string]Before{}
+			}
+			s.roll.Before[t.Name] = before
+		}
+	}
+}
+
+const lastRank = 2
+
+func (s *step) rank(t *slot) int {
+	switch {
+	case s.givenUp(t):
+		return 0
+	case t.good() && t.ready():
+		return 1
+	}
+	return lastRank
+}
+
+// givenUp is true for a pod of a revision that was on its way and is not any more.
+func (s *step) givenUp(t *slot) bool {
+	return t.pod.Revision != s.Current && t.pod.Revision != s.Update
+}
+
+// before is what a canary is compared with; the zero value for one that is well.
+func (s *step) before(t *slot) Before {
+	b := Before{Lag: metav1.Duration{Duration: s.Lag[t.Name].Truncate(time.Second)}, Restarts: t.pod.Restarts, Unready: !t.pod.Ready}
+	if v := t.judgement.Verdict; v != growth.Healthy {
+		b.Verdict = v
+	}
+	if b.Restarts > 0 {
+		b.Age.Duration = s.Now.Sub(t.pod.Created).Truncate(time.Second)
+	}
+	return b
+}

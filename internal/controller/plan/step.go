@@ -1,0 +1,202 @@
+package plan
+
+import (
+	"cmp"
+	"fmt"
+	"slices"
+	"time"
+
+	"github.com/hlparser/hyperliquid-parser-operator/internal/controller/growth"
+)
+
+// slot is a target with its pod.
+type slot struct {
+	Target
+	pod       *Pod // nil when missing
+	judgement growth.Judgement
+	record    Record
+	elsewhere bool // a pod that was made for it on another node lives
+	gone      bool // this step deletes the pod
+}
+
+// live is true for a target with a pod that is not on its way out.
+func (t *slot) live() bool { return t.pod != nil && !t.pod.Terminating && !t.gone }
+
+func (t *slot) ready() bool { return t.live() && t.pod.Ready }
+
+// down is true for a target whose pod is missing or on its way out.
+func (t *slot) down() bool { return t.pod == nil || t.pod.Terminating }
+
+// unknown is true for a target whose parser runs and was not judged yet.
+func (t *slot) unknown() bool {
+	return t.Able && t.ready() && (t.judgement.Verdict == growth.Unknown || t.judgement.Verdict == "")
+}
+
+// good is true for a target that is judged to be well.
+func (t *slot) good() bool {
+	v := t.judgement.Verdict
+	return t.live() && v != growth.Unknown && v != "" && !v.Bad()
+}
+
+// proven is when a target that is good will have been so for long enough to say that its pod is well.
+func (t *slot) proven() time.Time {
+	since := t.judgement.Since
+	if t.pod.Created.After(since) {
+		since = t.pod.Created
+	}
+	return since.Add(Proof)
+}
+
+// step is one making of the plan.
+type step struct {
+	Input
+	second     time.Time // now, as it is written down
+	slots      []*slot   // by name
+	unselected []Pod
+	phase      Phase
+	roll       Rollout // becomes Result.Rollout
+	trials     Trials  // becomes Result.Trials
+	outage     outage
+	restarts   int // that the budgets still allow
+	rollouts   int // ready pods that a rollout may still take
+	result     Result
+}
+
+func newStep(in Input) *step {
+	s := &step{
+		Input: in, second: in.Now.UTC().Truncate(time.Second),
+		roll: in.Rollout.clone(), trials: in.Trials.clone(),
+		result: Result{Waiting: map[string]string{}},
+	}
+	byPod := make(map[string]*slot, len(in.Targets))
+	byName := make(map[string]*slot, len(in.Targets))
+	for _, t := range in.Targets {
+		sl := &slot{Target: t, judgement: in.Judgements[t.Name], record: in.Ledger[t.Name]}
+		s.slots = append(s.slots, sl)
+		byPod[t.Pod], byName[t.Name] = sl, sl
+	}
+	slices.SortFunc(s.slots, func(a, b *slot) int { return cmp.Compare(a.Name, b.Name) })
+	for _, p := range in.Pods {
+		if sl := byPod[p.Name]; sl != nil {
+			sl.pod = &p
+			continue
+		}
+		s.unselected = append(s.unselected, p)
+		if sl := byName[p.Target]; sl != nil && !p.NodeLost {
+			sl.elsewhere = true
+		}
+	}
+	slices.SortFunc(s.unselected, func(a, b Pod) int { return cmp.Compare(a.Name, b.Name) })
+	return s
+}
+
+// target returns the slot of that name; nil when there is none.
+func (s *step) target(name string) *slot {
+	i, ok := slices.BinarySearchFunc(s.slots, name, func(t *slot, name string) int { return cmp.Compare(t.Name, name) })
+	if !ok {
+		return nil
+	}
+	return s.slots[i]
+}
+
+func (s *step) deleteUnselected() {
+	for _, p := range s.unselected {
+		if !p.Terminating {
+			s.act(Action{Kind: Delete, Why: WhyUnselected, Target: p.Target, Pod: p.Name, UID: p.UID})
+		}
+	}
+}
+
+func (s *step) deleteFailed() {
+	for _, t := range s.slots {
+		if !t.live() || !t.pod.Failed {
+			continue
+		}
+		if at := s.RetryAt[t.Name]; s.Now.Before(at) {
+			s.at(at)
+			continue
+		}
+		s.delete(t, WhyFailed, 0)
+	}
+}
+
+func (s *step) create() {
+	if s.Limits.Hold {
+		return
+	}
+	for _, t := range s.slots {
+		if t.pod == nil && t.Able && !t.elsewhere {
+			s.act(Action{Kind: Create, Why: WhyMissing, Target: t.Name, Pod: t.Pod, Revision: s.wanted(t)})
+		}
+	}
+}
+
+// forget drops records that have no say any more: an hour old, and their target gone or Healthy for an hour.
+func (s *step) forget() {
+	for name, record := range s.Ledger {
+		at := record.last().Add(LedgerMemory)
+		if t := s.target(name); t != nil {
+			if t.judgement.Verdict != growth.Healthy {
+				continue
+			}
+			if healthy := t.judgement.Since.Add(LedgerMemory); healthy.After(at) {
+				at = healthy
+			}
+		}
+		if s.Now.Before(at) {
+			s.at(at)
+		} else {
+			s.result.Forget = append(s.result.Forget, name)
+		}
+	}
+	slices.Sort(s.result.Forget)
+}
+
+func (s *step) finish() Result {
+	slices.Sort(s.result.Ineffective)
+	s.result.Phase = s.phase
+	if !s.trials.equal(s.Trials) {
+		s.result.Trials = &s.trials
+	}
+	if !s.roll.equal(s.Rollout) {
+		s.result.Rollout = &s.roll
+	}
+	return s.result
+}
+
+func (s *step) delete(t *slot, why string, grace time.Duration) {
+	t.gone = true
+	s.act(Action{Kind: Delete, Why: why, Target: t.Name, Pod: t.pod.Name, UID: t.pod.UID, Grace: grace})
+}
+
+func (s *step) act(a Action) { s.result.Actions = append(s.result.Actions, a) }
+
+func (s *step) wait(t *slot, why string, until time.Time) {
+	s.result.Waiting[t.Name] = why
+	s.at(until)
+}
+
+// at asks for a new plan at t, if that is earlier than what was asked for so far.
+func (s *step) at(t time.Time) {
+	if s.result.NextTime.IsZero() || t.Before(s.result.NextTime) {
+		s.result.NextTime = t
+	}
+}
+
+// reached reports whether t has come, and asks for a new plan then if it has not.
+func (s *step) reached(t time.Time) bool {
+	if s.Now.Before(t) {
+		s.at(t)
+		return false
+	}
+	return true
+}
+
+func times(n int) string {
+	if n == 1 {
+		return "once"
+	}
+	return fmt.Sprintf("%d times", n)
+}
+
+func clock(t time.Time) string { return t.UTC().Format("15:04:05") + " UTC" }
