@@ -22,29 +22,50 @@ const (
 	maxHeader = 16 << 10
 	// maxStreams bounds what a report may claim: there are seven kinds of stream.
 	maxStreams = 64
+	// maxName bounds the names of streams and states, and maxText messages, at twice what a parser says. They are kept for as long as
+	// a window of reports reaches, so a parser that lies would fill the operator's memory with them.
+	maxName = 64
+	maxText = 1 << 10
 	// timeout bounds one poll. A parser answers from memory; two seconds is a machine in trouble.
 	timeout = 2 * time.Second
 	// keepAlive is how long a connection waits for the next poll; the longest poll interval is ten minutes, most are seconds.
 	keepAlive = 90 * time.Second
+	// ioBuffer is the size of a connection's two buffers. There are as many connections as parsers, and a request has a few hundred
+	// bytes; a report is read past the buffer.
+	ioBuffer = 1 << 10
 )
 
 // Client fetches reports. It trusts nothing that it gets: addresses are reused by other pods, and a pod may answer anything.
 type Client struct {
 	http *http.Client
-	port int
+	port string
+	// host of the pod in the URL of its report.
+	host func(namespace string, e Endpoint) string
+	// limit bounds one poll.
+	limit time.Duration
 }
 
-// NewClient returns a client that asks pods at the given port.
+// NewClient returns a client that asks pods at their addresses, at the given port.
 func NewClient(port int) *Client {
-	return &Client{port: port, http: &http.Client{
+	dialer := &net.Dialer{Timeout: timeout, KeepAlive: -1}
+	address := func(_ string, e Endpoint) string { return e.IP }
+	return newClient(port, timeout, address, dialer.DialContext)
+}
+
+func newClient(
+	port int, limit time.Duration, host func(string, Endpoint) string, dial func(ctx context.Context, network, address string) (net.Conn, error),
+) *Client {
+	return &Client{port: strconv.Itoa(port), host: host, limit: limit, http: &http.Client{
 		// A pod must not send the operator elsewhere.
 		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
 		Transport: &http.Transport{
 			// No proxy: a proxy of the environment does not reach pods.
-			DialContext:            (&net.Dialer{Timeout: timeout, KeepAlive: -1}).DialContext,
+			DialContext:            dial,
 			MaxIdleConnsPerHost:    1,
 			IdleConnTimeout:        keepAlive,
 			MaxResponseHeaderBytes: maxHeader,
+			ReadBufferSize:         ioBuffer,
+			WriteBufferSize:        ioBuffer,
 			DisableCompression:     true, // so that a small body stays small
 		},
 	}}
@@ -53,13 +74,13 @@ func NewClient(port int) *Client {
 // Close ends the connections that wait for a next poll.
 func (c *Client) Close() { c.http.CloseIdleConnections() }
 
-// Fetch returns the report of the parser in the named pod. It takes at most the shorter of the interval and two seconds. Its
-// errors are one line for a person, and do not name the address.
-func (c *Client) Fetch(ctx context.Context, ip, pod string, interval time.Duration) (*report.Report, error) {
-	limit := min(timeout, interval)
+// Fetch returns the report of the parser in a target's pod. It takes at most the shorter of the interval and the client's limit: two
+// seconds, five through the API server. Its errors are one line for a person, and do not name the address.
+func (c *Client) Fetch(ctx context.Context, namespace string, e Endpoint, interval time.Duration) (*report.Report, error) {
+	limit := min(c.limit, interval)
 	ctx, cancel := context.WithTimeout(ctx, limit)
 	defer cancel()
-	address := "http://" + net.JoinHostPort(ip, strconv.Itoa(c.port)) + "/status"
+	address := "http://" + net.JoinHostPort(c.host(namespace, e), c.port) + "/status"
 	request, err := http.NewRequestWithContext(ctx, http.MethodGet, address, http.NoBody)
 	if err != nil {
 		return nil, fmt.Errorf("asking for the report: %w", err)
@@ -72,17 +93,33 @@ func (c *Client) Fetch(ctx context.Context, ip, pod string, interval time.Durati
 	if response.StatusCode != http.StatusOK {
 		return nil, fmt.Errorf("the answer to GET /status is %d", response.StatusCode)
 	}
-	body, err := io.ReadAll(io.LimitReader(response.Body, maxBody+1))
+	if encoding := response.Header.Get("Content-Encoding"); encoding != "" {
+		return nil, fmt.Errorf("the report is compressed (%.20q), which nobody asked for", encoding)
+	}
+	body, err := read(response)
 	if err != nil {
 		return nil, plain(err, limit)
 	}
 	if len(body) > maxBody {
 		return nil, fmt.Errorf("the report is longer than %d KiB", maxBody>>10)
 	}
-	return decode(body, pod)
+	return decode(body, e)
 }
 
-func decode(body []byte, pod string) (*report.Report, error) {
+// read returns a body, or one byte more of it than it may have. What a pod says of its length is not believed before it is there.
+func read(response *http.Response) ([]byte, error) {
+	bounded := io.LimitReader(response.Body, maxBody+1)
+	const believed = 32 << 10
+	if n := response.ContentLength; n >= 0 && n <= believed {
+		body := make([]byte, n)
+		_, err := io.ReadFull(bounded, body)
+		return body, err
+	}
+	return io.ReadAll(bounded)
+}
+
+// decode reads a report, and refuses one that is not of the target's parser or holds what no parser says.
+func decode(body []byte, e Endpoint) (*report.Report, error) {
 	var r report.Report
 	if err := json.Unmarshal(body, &r); err != nil {
 		return nil, fmt.Errorf("the answer is not a report: %w", err)
@@ -90,10 +127,17 @@ func decode(body []byte, pod string) (*report.Report, error) {
 	switch {
 	case r.Parser != "hlparser":
 		return nil, errors.New("the answer is not a parser's report")
-	case r.Pod != pod:
+	case r.Pod != e.PodName:
 		return nil, fmt.Errorf("the report is of pod %.63q", r.Pod)
+	case r.Target != e.Target:
+		return nil, fmt.Errorf("the report is of target %.63q", r.Target)
 	case len(r.Streams) == 0 || len(r.Streams) > maxStreams:
 		return nil, fmt.Errorf("the report has %d streams", len(r.Streams)) // no stream could ever be bad
+	}
+	for _, s := range r.Streams {
+		if max(len(s.Name), len(s.State), len(s.Sink.State)) > maxName || max(len(s.Message), len(s.Sink.LastError)) > maxText {
+			return nil, fmt.Errorf("the report says more of stream %.63q than a parser does", s.Name)
+		}
 	}
 	return &r, nil
 }

@@ -2,10 +2,12 @@
 // for the network.
 //
 // Each target is asked once a poll interval, staggered over it, by a bounded number of workers, each poll bounded in time and in
-// bytes; a parser that does not answer is asked less and less often. An object is woken only when a judgement on one of its
-// targets changes: figures that wobble wake nobody.
+// bytes. Parsers whose last answer did not come have workers of their own: however many hang, the others are asked on time. Three
+// missed polls are as many as it takes to say Unreachable; from then on such a parser is asked every other time only, which is how
+// long it may take to see that it is back. An object is woken only when a judgement on one of its targets changes: figures that wobble
+// wake nobody.
 //
-// It must never read or write the Kubernetes API, never act on a verdict, and never hold a lock while it waits for a parser.
+// It must never read or write objects of the Kubernetes API, never act on a verdict, and never hold a lock while it waits for a parser.
 package poller
 
 import (
@@ -25,9 +27,9 @@ import (
 const (
 	// patience is how many polls without an answer come before backoff: as many as it takes to say Unreachable.
 	patience = 3
-	// longestBackoff is how many intervals lie between two polls of a parser that does not answer. Six, half a minute at the
-	// default, so that one that is back is soon seen.
-	longestBackoff = 6
+	// backoff is how many intervals lie between two polls of a parser that does not answer. More would save little, since such polls
+	// keep nobody waiting, and it would take longer to see that a parser is back.
+	backoff = 2
 	// wakes is how many changes may wait for the controller before workers wait too.
 	wakes = 1024
 )
@@ -38,7 +40,8 @@ type Options struct {
 	Client *Client
 	// Clock tells when reports arrive. Waiting goes by it too.
 	Clock clock.Clock
-	// Workers is how many polls run at once; at least 1.
+	// Workers is how many parsers are asked at once, and as many again of those that did not answer the last time; at least 1. A parser
+	// that hangs takes a worker for two seconds: a hundred workers ask 500 of them every ten seconds.
 	Workers int
 	// Polled, when set, is told how long each poll took and whether it brought a report. It must not block.
 	Polled func(took time.Duration, ok bool)
@@ -63,11 +66,24 @@ type View struct {
 type Poller struct {
 	options Options
 	changes chan event.TypedGenericEvent[types.NamespacedName]
-	kick    chan struct{} // the queue's head changed
 
-	mu      sync.Mutex
+	mu      sync.Mutex // guards what follows, and the lanes' queues
 	objects map[types.NamespacedName]map[string]*entry
-	queue   queue
+	prompt  lane // targets that answered the last time, or were not asked yet
+	silent  lane // targets that did not answer
+}
+
+// lane is a queue of targets with workers of its own.
+type lane struct {
+	queue queue
+	kick  chan struct{} // the queue's head changed
+}
+
+func (l *lane) wake() {
+	select {
+	case l.kick <- struct{}{}:
+	default: // already kicked
+	}
 }
 
 // entry is one target.
@@ -77,8 +93,9 @@ type entry struct {
 	settings growth.Settings
 	tracker  growth.Tracker
 	due      time.Time
-	place    int  // in the queue; -1 while it is being polled, or forgotten
-	gone     bool // forgotten
+	lane     *lane // that it is queued in, or was taken from
+	place    int   // in the lane's queue; -1 while it is being polled, or forgotten
+	gone     bool  // forgotten
 }
 
 // New returns a poller that does nothing until it is started.
@@ -86,8 +103,9 @@ func New(options Options) *Poller {
 	return &Poller{
 		options: options,
 		changes: make(chan event.TypedGenericEvent[types.NamespacedName], wakes),
-		kick:    make(chan struct{}, 1),
 		objects: map[types.NamespacedName]map[string]*entry{},
+		prompt:  lane{kick: make(chan struct{}, 1)},
+		silent:  lane{kick: make(chan struct{}, 1)},
 	}
 }
 
@@ -111,7 +129,7 @@ func (p *Poller) Track(object types.NamespacedName, settings growth.Settings, en
 		if e == nil {
 			e = &entry{object: object, place: -1, due: now.Add(stagger(object, endpoint.Target, settings.PollInterval))}
 			e.endpoint, e.settings = endpoint, settings
-			heap.Push(&p.queue, e)
+			p.push(e, &p.prompt)
 		}
 		p.update(e, endpoint, settings, now)
 		after[endpoint.Target] = e
@@ -123,21 +141,32 @@ func (p *Poller) Track(object types.NamespacedName, settings growth.Settings, en
 		}
 	}
 	p.objects[object] = after
-	p.wakeDispatcher()
 	return views
 }
 
-// update takes in the state of a pod. A pod or container that is new is asked after a full interval's stagger at the latest,
-// whatever the backoff of the old one.
+// update takes in the state of a pod. A pod or container that is new is asked after a full interval's stagger at the latest, whatever
+// the old one answered.
 func (p *Poller) update(e *entry, endpoint Endpoint, settings growth.Settings, now time.Time) {
 	fresh := e.endpoint.IP != endpoint.IP || e.endpoint.Pod.UID != endpoint.Pod.UID ||
 		e.endpoint.Pod.Container != endpoint.Pod.Container || e.settings.PollInterval != settings.PollInterval
 	e.endpoint, e.settings = endpoint, settings
 	e.tracker.SeePod(endpoint.Pod, now, settings)
 	soon := now.Add(stagger(e.object, endpoint.Target, settings.PollInterval))
-	if fresh && e.place >= 0 && soon.Before(e.due) {
-		e.due = soon
-		heap.Fix(&p.queue, e.place)
+	if fresh && e.place >= 0 {
+		heap.Remove(&e.lane.queue, e.place)
+		if soon.Before(e.due) {
+			e.due = soon
+		}
+		p.push(e, &p.prompt)
+	}
+}
+
+// push puts an entry into a lane's queue.
+func (p *Poller) push(e *entry, l *lane) {
+	e.lane = l
+	heap.Push(&l.queue, e)
+	if e.place == 0 {
+		l.wake()
 	}
 }
 
@@ -149,18 +178,28 @@ func (p *Poller) Forget(object types.NamespacedName) {
 		p.drop(e)
 	}
 	delete(p.objects, object)
-	p.wakeDispatcher()
 }
 
 func (p *Poller) drop(e *entry) {
 	e.gone = true
 	if e.place >= 0 {
-		heap.Remove(&p.queue, e.place)
+		heap.Remove(&e.lane.queue, e.place)
 	}
 }
 
 // Start polls until the context ends, and returns when all that it started has ended.
 func (p *Poller) Start(ctx context.Context) error {
+	var lanes sync.WaitGroup
+	for _, l := range []*lane{&p.prompt, &p.silent} {
+		lanes.Go(func() { p.serve(ctx, l) })
+	}
+	lanes.Wait()
+	p.options.Client.Close()
+	return nil
+}
+
+// serve asks the targets of a lane as they fall due.
+func (p *Poller) serve(ctx context.Context, l *lane) {
 	work := make(chan *entry)
 	var workers sync.WaitGroup
 	for range max(p.options.Workers, 1) {
@@ -170,17 +209,15 @@ func (p *Poller) Start(ctx context.Context) error {
 			}
 		})
 	}
-	p.dispatch(ctx, work)
+	p.dispatch(ctx, l, work)
 	close(work)
 	workers.Wait()
-	p.options.Client.Close()
-	return nil
 }
 
 // dispatch hands out entries as they fall due.
-func (p *Poller) dispatch(ctx context.Context, work chan<- *entry) {
+func (p *Poller) dispatch(ctx context.Context, l *lane, work chan<- *entry) {
 	for {
-		e, wait := p.next()
+		e, wait := p.next(l)
 		if e != nil {
 			select {
 			case work <- e:
@@ -192,7 +229,7 @@ func (p *Poller) dispatch(ctx context.Context, work chan<- *entry) {
 		timer := p.options.Clock.NewTimer(wait)
 		select {
 		case <-timer.C():
-		case <-p.kick:
+		case <-l.kick:
 		case <-ctx.Done():
 			timer.Stop()
 			return
@@ -202,24 +239,17 @@ func (p *Poller) dispatch(ctx context.Context, work chan<- *entry) {
 }
 
 // next takes the entry that is due, or says how long to wait for one.
-func (p *Poller) next() (*entry, time.Duration) {
-	const idle = time.Hour // Track ends the wait
+func (p *Poller) next(l *lane) (*entry, time.Duration) {
+	const idle = time.Hour // a push ends the wait
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	if len(p.queue) == 0 {
+	if len(l.queue) == 0 {
 		return nil, idle
 	}
-	if wait := p.queue[0].due.Sub(p.options.Clock.Now()); wait > 0 {
+	if wait := l.queue[0].due.Sub(p.options.Clock.Now()); wait > 0 {
 		return nil, wait
 	}
-	return heap.Pop(&p.queue).(*entry), 0
-}
-
-func (p *Poller) wakeDispatcher() {
-	select {
-	case p.kick <- struct{}{}:
-	default: // already kicked
-	}
+	return heap.Pop(&l.queue).(*entry), 0
 }
 
 // poll asks one parser, judges, and puts the entry back into the queue.
@@ -231,7 +261,7 @@ func (p *Poller) poll(ctx context.Context, e *entry) {
 	var answer *growth.Poll
 	if asked.Pod.Running && asked.IP != "" && !asked.Pod.Terminating {
 		start := p.options.Clock.Now()
-		r, err := p.options.Client.Fetch(ctx, asked.IP, asked.PodName, interval)
+		r, err := p.options.Client.Fetch(ctx, e.object.Namespace, asked, interval)
 		if ctx.Err() != nil {
 			return // an answer cut short by our own end says nothing
 		}
@@ -259,7 +289,7 @@ func (p *Poller) finish(e *entry, asked Endpoint, answer *growth.Poll) bool {
 		return false
 	}
 	now := p.options.Clock.Now()
-	var changed bool
+	changed, next := false, &p.prompt
 	switch {
 	case asked.Pod.UID != e.endpoint.Pod.UID || asked.Pod.Container != e.endpoint.Pod.Container:
 		// The answer is of a pod or container that has been replaced meanwhile.
@@ -267,16 +297,17 @@ func (p *Poller) finish(e *entry, asked Endpoint, answer *growth.Poll) bool {
 		changed = e.tracker.SeePod(e.endpoint.Pod, now, e.settings) // time alone may change the judgement
 	default:
 		changed = e.tracker.SeePoll(*answer, now, e.settings)
+		if answer.Report == nil {
+			next = &p.silent
+		}
 	}
-	e.due = e.due.Add(e.settings.PollInterval << min(max(e.tracker.Window().Missed-patience, 0), 3))
-	if longest := e.settings.PollInterval * longestBackoff; e.due.After(now.Add(longest)) {
-		e.due = now.Add(longest)
+	wait := e.settings.PollInterval
+	if e.tracker.Window().Missed >= patience {
+		wait *= backoff
 	}
-	if e.due.Before(now) {
-		e.due = now.Add(e.settings.PollInterval) // the sweep is late: go on from here, do not catch up
-	}
-	heap.Push(&p.queue, e)
-	p.wakeDispatcher()
+	// When the sweep is late, polls that were missed are not caught up with, and the stagger stays as it was.
+	e.due = e.due.Add(wait * max(now.Sub(e.due)/wait, 1))
+	p.push(e, next)
 	return changed
 }
 

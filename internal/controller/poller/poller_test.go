@@ -1,6 +1,8 @@
 package poller_test
 
 import (
+	"bytes"
+	"compress/gzip"
 	"context"
 	"encoding/json"
 	"fmt"
@@ -19,6 +21,7 @@ import (
 	"go.uber.org/goleak"
 	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/utils/clock"
+	testclock "k8s.io/utils/clock/testing"
 
 	"github.com/hlparser/hyperliquid-parser-operator/internal/controller/growth"
 	"github.com/hlparser/hyperliquid-parser-operator/internal/controller/poller"
@@ -73,7 +76,7 @@ func good(pod string) http.HandlerFunc {
 	var moved atomic.Int64
 	return func(w http.ResponseWriter, _ *http.Request) {
 		now, n := time.Now(), moved.Add(1000)
-		_ = json.NewEncoder(w).Encode(report.Report{Parser: "hlparser", Pod: pod, Now: now, Streams: []report.Stream{{
+		_ = json.NewEncoder(w).Encode(report.Report{Parser: "hlparser", Target: strings.TrimPrefix(pod, "pod-"), Pod: pod, Now: now, Streams: []report.Stream{{
 			Name: "Fills", State: report.Running, BufferLimitBytes: 32 << 20,
 			ReadBytesTotal: n, ParsedBytesTotal: n, AckedBytesTotal: n, Sink: report.Sink{State: report.SinkHealthy},
 		}}})
@@ -87,7 +90,10 @@ func endpoint(name, ip string) poller.Endpoint {
 // start runs a poller until the test ends.
 func (p *parsers) start(options poller.Options) *poller.Poller {
 	p.t.Helper()
-	options.Client, options.Clock = poller.NewClient(p.port), clock.RealClock{}
+	options.Client = poller.NewClient(p.port)
+	if options.Clock == nil {
+		options.Clock = clock.RealClock{}
+	}
 	if options.Workers == 0 {
 		options.Workers = 4
 	}
@@ -112,7 +118,7 @@ func (p *parsers) start(options poller.Options) *poller.Poller {
 // eventually asks again until the condition holds.
 func eventually(t *testing.T, what string, condition func() bool) {
 	t.Helper()
-	for end := time.Now().Add(10 * time.Second); time.Now().Before(end); time.Sleep(interval / 5) {
+	for end := time.Now().Add(20 * time.Second); time.Now().Before(end); time.Sleep(interval / 5) {
 		if condition() {
 			return
 		}
@@ -122,7 +128,10 @@ func eventually(t *testing.T, what string, condition func() bool) {
 
 func TestVerdictsFollowFromWhatParsersAnswer(t *testing.T) {
 	p := newParsers(t)
-	polls := p.start(poller.Options{})
+	packed()
+	polls := p.start(poller.Options{Workers: 16})
+	slow := settings
+	slow.PollInterval = 500 * time.Millisecond // none but those that hang may take that long, also on a busy machine
 	answer := func(body string) http.HandlerFunc {
 		return func(w http.ResponseWriter, _ *http.Request) { _, _ = w.Write([]byte(body)) }
 	}
@@ -132,16 +141,31 @@ func TestVerdictsFollowFromWhatParsersAnswer(t *testing.T) {
 		message string
 	}{
 		"works":           {good("pod-works"), growth.Healthy, "buffers are bounded"},
-		"hangs":           {func(_ http.ResponseWriter, r *http.Request) { <-r.Context().Done() }, growth.Unreachable, "no answer within 50ms"},
-		"drips":           {drip, growth.Unreachable, "no answer within 50ms"},
+		"hangs":           {func(_ http.ResponseWriter, r *http.Request) { <-r.Context().Done() }, growth.Unreachable, "no answer within 500ms"},
+		"drips":           {drip, growth.Unreachable, "no answer within 500ms"},
 		"huge":            {answer(`{"parser":"` + strings.Repeat("x", 1<<20)), growth.Unreachable, "the report is longer than 256 KiB"},
 		"endless":         {endless, growth.Unreachable, "the report is longer than 256 KiB"},
 		"garbage":         {answer(`<html>`), growth.Unreachable, "the answer is not a report: invalid character"},
 		"wrong types":     {answer(`{"parser":1}`), growth.Unreachable, "the answer is not a report"},
 		"another program": {answer(`{}`), growth.Unreachable, "the answer is not a parser's report"},
 		"another pod":     {good("pod-of-somebody"), growth.Unreachable, `the report is of pod "pod-of-somebody"`},
-		"no streams":      {answer(`{"parser":"hlparser","pod":"pod-no streams"}`), growth.Unreachable, "the report has 0 streams"},
-		"refuses":         {func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(http.StatusServiceUnavailable) }, growth.Unreachable, "is 503"},
+		"no streams":      {answer(`{"parser":"hlparser","target":"no streams","pod":"pod-no streams"}`), growth.Unreachable, "the report has 0 streams"},
+		"another target": {answer(`{"parser":"hlparser","pod":"pod-another target","target":"x","streams":[{}]}`), growth.Unreachable,
+			`the report is of target "x"`},
+		"a swollen name": {answer(lie("a swollen name", strings.Repeat("x", 1000), "")), growth.Unreachable, "more of stream"},
+		"a swollen word": {answer(lie("a swollen word", "Fills", strings.Repeat("x", 100_000))), growth.Unreachable, "more of stream"},
+		"deep":           {answer(`{"streams":` + strings.Repeat("[", 100_000)), growth.Unreachable, "the answer is not a report"},
+		"a gzip bomb":    {bomb, growth.Unreachable, `the report is compressed ("gzip")`},
+		"a hidden bomb":  {hiddenBomb, growth.Unreachable, "the answer is not a report: invalid character"},
+		"breaks off": {func(w http.ResponseWriter, _ *http.Request) {
+			w.Header().Set("Content-Length", "1000")
+			_, _ = w.Write([]byte(`{"parser":`))
+		}, growth.Unreachable, "reading the report: unexpected EOF"},
+		"promises much": {func(w http.ResponseWriter, _ *http.Request) {
+			w.Header().Set("Content-Length", "1000000000000")
+			_, _ = w.Write([]byte(`{"parser":`))
+		}, growth.Unreachable, "reading the report: unexpected EOF"},
+		"refuses": {func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(http.StatusServiceUnavailable) }, growth.Unreachable, "is 503"},
 		"sends us away": {func(w http.ResponseWriter, r *http.Request) {
 			http.Redirect(w, r, "http://127.0.0.1:1/", http.StatusFound)
 		}, growth.Unreachable, "is 302"},
@@ -153,7 +177,7 @@ func TestVerdictsFollowFromWhatParsersAnswer(t *testing.T) {
 		list = append(list, endpoint(name, p.serve(e.handler)))
 	}
 	list = append(list, endpoint("nobody", "127.65.255.254"))
-	views := func() map[string]poller.View { return polls.Track(object, settings, list) }
+	views := func() map[string]poller.View { return polls.Track(object, slow, list) }
 	for name, e := range endpoints {
 		eventually(t, name+" is "+string(e.verdict), func() bool { return views()[name].Judgement.Verdict == e.verdict })
 		if got := views()[name].Judgement.Message; !strings.Contains(got, e.message) {
@@ -165,6 +189,33 @@ func TestVerdictsFollowFromWhatParsersAnswer(t *testing.T) {
 		t.Errorf("nobody: got %q", got)
 	}
 }
+
+// lie is a report of the right pod whose one stream says too much.
+func lie(target, stream, message string) string {
+	body, _ := json.Marshal(report.Report{Parser: "hlparser", Target: target, Pod: "pod-" + target, Streams: []report.Stream{{
+		Name: stream, Message: message, Sink: report.Sink{LastError: message},
+	}}})
+	return string(body)
+}
+
+// bomb is a small body that becomes a hundred megabytes, and says so.
+func bomb(w http.ResponseWriter, r *http.Request) {
+	w.Header().Set("Content-Encoding", "gzip")
+	hiddenBomb(w, r)
+}
+
+// hiddenBomb does not say it.
+func hiddenBomb(w http.ResponseWriter, _ *http.Request) { _, _ = w.Write(packed()) }
+
+var packed = sync.OnceValue(func() []byte {
+	var out bytes.Buffer
+	w := gzip.NewWriter(&out)
+	for range 100 {
+		_, _ = w.Write(make([]byte, 1<<20))
+	}
+	_ = w.Close()
+	return out.Bytes()
+})
 
 // endless sends as fast as it can, for ever.
 func endless(w http.ResponseWriter, r *http.Request) {
@@ -244,17 +295,97 @@ func TestAPodThatIsNotRunningIsNotAskedAndIsJudgedByTime(t *testing.T) {
 	}
 }
 
-func TestAParserThatDoesNotAnswerIsAskedLessAndLess(t *testing.T) {
+// stepped is a poller that goes by a clock which stands still. Every target of it falls due once for each interval.
+type stepped struct {
+	*poller.Poller
+	clock  *testclock.FakeClock
+	polled atomic.Int32 // polls that are over
+}
+
+func (p *parsers) stepped(workers int) *stepped {
+	s := &stepped{clock: testclock.NewFakeClock(time.Now())}
+	s.Poller = p.start(poller.Options{Clock: s.clock, Workers: workers, Polled: func(time.Duration, bool) { s.polled.Add(1) }})
+	return s
+}
+
+// step lets an interval pass, when both lanes wait for it.
+func (s *stepped) step(t testing.TB) {
+	t.Helper()
+	for end := time.Now().Add(10 * time.Second); s.clock.Waiters() < 2; runtime.Gosched() {
+		if time.Now().After(end) {
+			t.Fatal("the poller does not wait")
+		}
+	}
+	s.clock.Step(interval)
+}
+
+func TestAParserThatDoesNotAnswerIsAskedEveryOtherTimeOnceItIsUnreachableAndEveryTimeOnceItIsBack(t *testing.T) {
 	p := newParsers(t)
-	polls := p.start(poller.Options{})
-	var refused, answered atomic.Int32
-	silent := p.serve(func(w http.ResponseWriter, _ *http.Request) { refused.Add(1); w.WriteHeader(http.StatusNotFound) })
-	works := good("pod-b")
-	fine := p.serve(func(w http.ResponseWriter, r *http.Request) { answered.Add(1); works(w, r) })
-	polls.Track(object, settings, []poller.Endpoint{endpoint("a", silent), endpoint("b", fine)})
-	eventually(t, "forty polls of the one that works", func() bool { return answered.Load() >= 40 })
-	if n := refused.Load(); n < 4 || n > 20 {
-		t.Errorf("the one that does not was asked %d times", n)
+	polls := p.stepped(1)
+	var asked atomic.Int32
+	var back atomic.Bool
+	works := good("pod-a")
+	ip := p.serve(func(w http.ResponseWriter, r *http.Request) {
+		asked.Add(1)
+		if !back.Load() {
+			w.WriteHeader(http.StatusNotFound)
+			return
+		}
+		works(w, r)
+	})
+	list := []poller.Endpoint{endpoint("a", ip)}
+	polls.Track(object, settings, list)
+	var want int32
+	step := func(isAsked bool) {
+		t.Helper()
+		if polls.step(t); isAsked {
+			want++
+		}
+		// One that is asked too often shows at the next step, or in the end.
+		eventually(t, fmt.Sprintf("poll %d", want), func() bool { return polls.polled.Load() >= want })
+		if n := asked.Load(); n != want {
+			t.Fatalf("asked %d times, want %d", n, want)
+		}
+	}
+	verdict := func() growth.Verdict { return polls.Track(object, settings, list)["a"].Judgement.Verdict }
+	for range 3 {
+		step(true)
+	}
+	eventually(t, "Unreachable after three intervals", func() bool { return verdict() == growth.Unreachable })
+	for range 20 {
+		step(false)
+		step(true)
+	}
+	step(false)
+	back.Store(true)
+	for range 10 {
+		step(true)
+	}
+}
+
+func TestParsersThatHangKeepTheOthersFromNothing(t *testing.T) {
+	p := newParsers(t)
+	polls := p.start(poller.Options{Workers: 2})
+	slow := settings
+	slow.PollInterval = time.Second // which is what a hanging one takes
+	list := make([]poller.Endpoint, 0, 21)
+	var hung, answered atomic.Int32
+	for i := range 20 {
+		list = append(list, endpoint(fmt.Sprint("hangs-", i), p.serve(func(_ http.ResponseWriter, r *http.Request) {
+			hung.Add(1)
+			<-r.Context().Done()
+		})))
+	}
+	polls.Track(object, slow, list)
+	eventually(t, "each has hung once", func() bool { return hung.Load() >= 20 })
+	works := good("pod-works")
+	list = append(list, endpoint("works", p.serve(func(w http.ResponseWriter, r *http.Request) { answered.Add(1); works(w, r) })))
+	polls.Track(object, slow, list)
+	begin := time.Now()
+	eventually(t, "four answers", func() bool { return answered.Load() >= 4 })
+	// Two workers need ten seconds for one round of those that hang.
+	if took := time.Since(begin); took > 7*time.Second {
+		t.Errorf("four polls took %s", took)
 	}
 }
 
