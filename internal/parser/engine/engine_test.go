@@ -307,6 +307,7 @@ type memory struct {
 	deaf   bool          // while it waits it does not hear its context
 	fail   func(write int, b sink.Batch) error
 	flush  func(call int) error
+	sync   func(context.Context) error
 	mu     sync.Mutex
 	data   []byte
 	writes int
@@ -318,12 +319,12 @@ func (m *memory) Open(context.Context, string, json.RawMessage) (sink.Sink, erro
 func (m *memory) Committed(context.Context) error                                  { return nil }
 func (m *memory) Close() error                                                     { return nil }
 
-func (m *memory) Flush(context.Context, bool) (json.RawMessage, error) {
+func (m *memory) Flush(context.Context, bool) (sink.Flushed, error) {
 	m.flushes++
 	if m.flush != nil {
-		return nil, m.flush(m.flushes)
+		return sink.Flushed{}, m.flush(m.flushes)
 	}
-	return nil, nil
+	return sink.Flushed{Sync: m.sync}, nil
 }
 
 func (m *memory) Write(ctx context.Context, b sink.Batch) error {

@@ -20,9 +20,6 @@ import (
 )
 
 const (
-	// commitEvery and commitBytes group commits: a crash repeats at most this much to a sink that delivers at least once.
-	commitEvery = time.Second
-	commitBytes = 64 << 20
 	// firstBackoff doubles up to lastBackoff while a sink or the disk refuses.
 	firstBackoff = 100 * time.Millisecond
 	lastBackoff  = 10 * time.Second
@@ -42,7 +39,7 @@ type pipeline struct {
 	kebab  string
 	log    *slog.Logger
 	codecs map[string]codec // by directory
-	slots  []slot
+	slots  [2][]slot        // of two waves: one is delivered while the next is encoded
 	stats  stats
 	batch  batchLog
 
@@ -58,7 +55,7 @@ type codec struct {
 	whole   bool // each line holds a whole block: by-block mode
 	encoder *hyperliquid.Encoder
 	cut     func(dst []hyperliquid.Span, data []byte, offset int64, n int) []hyperliquid.Span
-	workers []encodeFunc // by slot
+	workers []encodeFunc // by slot; two waves share them, and only one is encoded at a time
 }
 
 type encodeFunc func(out *hyperliquid.Output, s hyperliquid.Span, file string)
@@ -72,7 +69,8 @@ type attempt struct {
 	tail  *tail.Tailer
 
 	commitAt   time.Time // when the next commit is due
-	ackedBytes int64     // since the last commit
+	pending    *commit   // the one that is being carried out; nil: none
+	ackedBytes int64     // since the last commit was begun
 	midBlock   bool      // a part of a block was delivered: this is no moment to commit
 	logged     int       // malformed lines and events that were logged
 	ahead      processed // blocks of lines, up to what was cut into spans; only with deduplicateBlocks
@@ -84,7 +82,10 @@ type attempt struct {
 func newPipeline(e *Engine, s config.StreamConfig) (*pipeline, error) {
 	p := &pipeline{
 		engine: e, stream: s, kebab: s.Name.Kebab(), log: e.log.With("stream", s.Name.Kebab()),
-		codecs: map[string]codec{}, slots: make([]slot, e.cfg.Engine.Workers), buf: e.budget.NewBuffer(),
+		codecs: map[string]codec{}, buf: e.budget.NewBuffer(),
+	}
+	for i := range p.slots {
+		p.slots[i] = make([]slot, e.cfg.Engine.Workers)
 	}
 	p.stats.state, p.stats.sinkState = report.WaitingForData, report.SinkHealthy
 	p.batch = batchLog{log: p.log, enabled: e.cfg.LogBatches}
@@ -94,7 +95,7 @@ func newPipeline(e *Engine, s config.StreamConfig) (*pipeline, error) {
 			return nil, fmt.Errorf("stream %s: %w", s.Name, err)
 		}
 		c := codec{whole: d.Mode == config.ByBlock, encoder: encoder, cut: encoder.Cut}
-		for range p.slots {
+		for range e.cfg.Engine.Workers {
 			c.workers = append(c.workers, encoder.NewWorker().Encode)
 		}
 		p.codecs[d.Name] = c
@@ -256,6 +257,7 @@ func (p *pipeline) open(ctx context.Context) (*attempt, error) {
 }
 
 func (a *attempt) close() error {
+	a.abandon()
 	return errors.Join(a.sink.Close(), a.dead.Close())
 }
 
@@ -267,8 +269,8 @@ var errReadToEnd = errors.New("read to the end")
 func (a *attempt) loop(ctx context.Context, ended <-chan error) (err, readErr error) {
 	work, cancel := a.workContext(ctx)
 	defer cancel()
-	tick := time.NewTicker(commitEvery)
-	defer tick.Stop()
+	timer := time.NewTimer(commitEvery)
+	defer timer.Stop()
 	for ctx.Err() == nil {
 		batch := a.buf.Swap()
 		if len(batch.Blocks) > 0 {
@@ -290,10 +292,12 @@ func (a *attempt) loop(ctx context.Context, ended <-chan error) (err, readErr er
 		}
 		waited := a.engine.now()
 		behind := a.tail.Stats().Unread > 0
+		timer.Reset(a.untilCommit())
 		select {
 		case <-ctx.Done():
 		case <-a.buf.NotEmpty():
-		case <-tick.C:
+		case <-timer.C:
+		case <-a.pending.ended():
 		case readErr = <-ended:
 			if readErr == nil {
 				readErr = errReadToEnd
@@ -355,53 +359,6 @@ func (a *attempt) recycle(batch *buffer.Snapshot) {
 		}
 	}
 	a.buf.Recycle(batch)
-}
-
-// commitIfDue commits when enough time or data has passed.
-func (a *attempt) commitIfDue(ctx context.Context) error {
-	if a.ackedBytes < commitBytes && a.engine.now().Before(a.commitAt) {
-		return nil
-	}
-	return a.commit(ctx, false)
-}
-
-// commit makes what was acknowledged durable, in this order: the sink's records and the dead letter, then the checkpoint that
-// speaks of them, then what the sink may do only after that. It is called at the end of a line only. An outage is waited out
-// where a repetition is harmless; where it is not the error asks for a new attempt.
-func (a *attempt) commit(ctx context.Context, final bool) error {
-	a.commitAt = a.engine.now().Add(commitEvery)
-	state, version := checkpoint.State{CommittedAt: a.engine.now().UTC()}, a.tail.Version()
-	if err := a.retry(ctx, "flushing the sink", func() (err error) {
-		done := a.asking()
-		defer done()
-		state.Sink, err = a.sink.Flush(ctx, final)
-		return err
-	}); err != nil {
-		return err
-	}
-	var err error
-	if state.DeadLetterBytes, err = a.dead.Sync(); err != nil {
-		return err
-	}
-	if version == a.version && string(state.Sink) == string(a.saved.Sink) && state.DeadLetterBytes == a.saved.DeadLetterBytes {
-		return nil // a checkpoint would say nothing new
-	}
-	state.Files = a.tail.Files()
-	t := a.tail.Stats()
-	state.Directory, state.Mode = t.Directory, string(t.Mode)
-	state.Blocks = a.blocks.checkpoint()
-	a.stats.set(func(s *stats) { state.LastBlock = s.lastBlock })
-	if err := a.retry(ctx, "saving the checkpoint", func() error { return a.store.Save(state) }); err != nil {
-		return err
-	}
-	a.saved, a.version = state, version
-	a.tail.Committed()
-	a.stats.set(func(s *stats) {
-		s.committed += a.ackedBytes
-		s.lastCommit = a.engine.now()
-	})
-	a.ackedBytes = 0
-	return a.retry(ctx, "completing the sink's commit", func() error { return a.sink.Committed(ctx) })
 }
 
 // retry repeats a call while it meets an outage, with backoff.

@@ -49,21 +49,13 @@ type task struct {
 func (a *attempt) process(ctx, work context.Context, batch *buffer.Snapshot) error {
 	wide := 1
 	if batch.Lines >= int64(a.engine.cfg.Engine.ParallelThreshold) || batch.Bytes >= parallelBytes {
-		wide = len(a.slots)
+		wide = len(a.slots[0])
 	}
-	tasks := taskQueue{attempt: a, batch: batch, wide: wide}
-	for {
-		a.engine.fault.point(work, a.kebab)
-		n := 0
-		for n < wide && tasks.next(&a.slots[n].span) {
-			n++
-		}
-		if n == 0 {
-			return nil
-		}
-		a.encode(a.slots[:n])
-		for i := range a.slots[:n] {
-			s := &a.slots[i]
+	w := waves{attempt: a, work: work, tasks: taskQueue{attempt: a, batch: batch, wide: wide}}
+	defer w.wait()
+	for slots := w.next(); len(slots) > 0; slots = w.next() {
+		for i := range slots {
+			s := &slots[i]
 			if err := a.deliver(work, s); err != nil {
 				return err
 			}
@@ -73,7 +65,7 @@ func (a *attempt) process(ctx, work context.Context, batch *buffer.Snapshot) err
 			}
 			a.midBlock, a.blocks = false, s.span.blocks
 			a.tail.Ack(s.span.block)
-			tasks.release(s.span.block)
+			w.tasks.release(s.span.block)
 			if err := a.commitIfDue(work); err != nil {
 				return err
 			}
@@ -82,7 +74,50 @@ func (a *attempt) process(ctx, work context.Context, batch *buffer.Snapshot) err
 			}
 		}
 	}
+	return nil
 }
+
+// waves encodes a batch, one span a worker at a time. With several workers the next wave is encoded while one is delivered.
+type waves struct {
+	attempt *attempt
+	work    context.Context
+	tasks   taskQueue
+	encoded []slot // the wave after the one that is being delivered; complete after wait
+	turn    int    // which half of the attempt's slots it is in
+	busy    sync.WaitGroup
+}
+
+// next returns the next wave, encoded; none at the end. The one before was delivered.
+func (w *waves) next() []slot {
+	if w.encoded == nil {
+		w.start()
+	}
+	w.wait()
+	slots := w.encoded
+	w.encoded = nil
+	if w.tasks.wide > 1 && len(slots) > 0 {
+		w.start()
+	}
+	return slots
+}
+
+// start has the next wave's spans encoded, each by its own worker.
+func (w *waves) start() {
+	w.attempt.engine.fault.point(w.work, w.attempt.kebab)
+	slots := w.attempt.slots[w.turn]
+	w.turn = 1 - w.turn
+	n := 0
+	for n < w.tasks.wide && w.tasks.next(&slots[n].span) {
+		n++
+	}
+	for i := range n {
+		w.busy.Go(func() { w.attempt.encodeSlot(i, &slots[i]) })
+	}
+	w.encoded = slots[:n]
+}
+
+// wait returns when nothing is being encoded.
+func (w *waves) wait() { w.busy.Wait() }
 
 // taskQueue cuts a batch's blocks into tasks, as they are needed.
 type taskQueue struct {
@@ -133,16 +168,7 @@ func (q *taskQueue) release(b *buffer.Block) {
 	q.done++
 }
 
-// encode fills the slots' outputs, each by its own worker.
-func (a *attempt) encode(slots []slot) {
-	var wg sync.WaitGroup
-	for i := 1; i < len(slots); i++ {
-		wg.Go(func() { a.encodeSlot(i, &slots[i]) })
-	}
-	a.encodeSlot(0, &slots[0])
-	wg.Wait()
-}
-
+// encodeSlot fills a slot's output.
 func (a *attempt) encodeSlot(i int, s *slot) {
 	if cap(s.out.Data) > keptOutput {
 		s.out = hyperliquid.Output{}

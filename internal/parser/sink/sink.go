@@ -86,7 +86,8 @@ type Output interface {
 }
 
 // Sink takes one stream's records in their order. One goroutine at a time calls
-// it. Write, Flush and Committed return soon after their context ends.
+// it; what Flush returns may meanwhile run on another. Write, Flush and Committed
+// return soon after their context ends.
 //
 // The engine's side of the contract:
 //
@@ -96,9 +97,9 @@ type Output interface {
 //	commit, commit, … with final      // only when no record will ever follow (--once); until Flush's state stays the same
 //	sink.Close()
 //
-//	commit = state := sink.Flush; if state or position differ from what was last saved { checkpoint.Save; sink.Committed }
+//	commit = f := sink.Flush; f.Sync, perhaps beside Writes; if state or position differ from what was last saved { checkpoint.Save; sink.Committed }
 //
-// Errors of Write, Flush and Committed are of five kinds. errors.Is and
+// Errors of Write, Flush, Sync and Committed are of five kinds. errors.Is and
 // errors.As tell them apart:
 //
 //   - *Refusal (Write only): one record will never be taken. The engine writes
@@ -117,12 +118,11 @@ type Sink interface {
 	// Close: what was given up is not part of the state that Flush returns.
 	Write(ctx context.Context, b Batch) error
 
-	// Flush makes everything acknowledged durable and returns what the next
-	// checkpoint must hold for Open to go on from here; nil when this sink needs
-	// nothing. With nothing new since the last Flush it does no I/O and returns
-	// the same bytes.
+	// Flush draws a line after everything that was acknowledged, and tells how to
+	// commit it. With nothing new since the last Flush it does no I/O, and returns
+	// the same State and, if that Flush's Sync returned nil, no Sync.
 	// final says that no record will follow: the file sink ends its last part.
-	Flush(ctx context.Context, final bool) (state json.RawMessage, err error)
+	Flush(ctx context.Context, final bool) (Flushed, error)
 
 	// Committed tells that the checkpoint with the last Flush's state is on
 	// disk. Calling it again after an error, or after no error, does no harm.
@@ -131,6 +131,19 @@ type Sink interface {
 	// Close releases what the sink holds and does not wait for the destination.
 	// What was not flushed and committed is for the next Open to undo.
 	Close() error
+}
+
+// Flushed is how to commit what a sink has acknowledged up to a Flush.
+type Flushed struct {
+	// State is what the next checkpoint must hold for Open to go on from here;
+	// nil when this sink needs nothing.
+	State json.RawMessage
+
+	// Sync makes true what State says; nil when it is true already. No checkpoint
+	// may hold State before Sync has returned nil. It may run beside Write, so that
+	// a slow disk does not hold up delivery, but not beside the sink's other
+	// methods. After an error it may be called again, or given up for another Flush.
+	Sync func(ctx context.Context) error
 }
 
 // The kinds of error that are neither an outage nor a refusal; see Sink.

@@ -18,6 +18,7 @@ import (
 
 	"github.com/hlparser/hyperliquid-parser-operator/internal/parser/sink"
 	"github.com/hlparser/hyperliquid-parser-operator/internal/parser/sink/file"
+	"github.com/hlparser/hyperliquid-parser-operator/internal/parser/sink/sinktest"
 	"github.com/hlparser/hyperliquid-parser-operator/internal/parser/vfs"
 	"github.com/hlparser/hyperliquid-parser-operator/internal/parser/vfs/crashfs"
 )
@@ -110,7 +111,7 @@ func TestWhatWaitsToBeCompressedIsBounded(t *testing.T) {
 	}
 	for range 2 {
 		for _, s := range sinks {
-			_, err := s.Flush(t.Context(), false)
+			_, err := sinktest.Flush(t.Context(), s, false)
 			must(t, err)
 		}
 	}
@@ -217,7 +218,7 @@ func TestADiskFullIsAnOutageOfTheCommitAndNothingIsTwice(t *testing.T) {
 	notFull := func(title string) {
 		fsys.Inject(full)
 		for range 3 {
-			_, err := o.sink.Flush(t.Context(), false)
+			_, err := sinktest.Flush(t.Context(), o.sink, false)
 			if !errors.Is(err, syscall.ENOSPC) || errors.Is(err, sink.ErrReopen) || errors.Is(err, sink.ErrFailed) {
 				t.Fatalf("%s: got %v, want ENOSPC and nothing more", title, err)
 			}
@@ -253,7 +254,7 @@ func TestACompressedPartIsCutBackToTheRecordedFrame(t *testing.T) {
 	o.write(records(0, "a"))
 	o.commit(false)
 	o.write(records(1, "b"))
-	_, err := o.sink.Flush(t.Context(), false) // the checkpoint is never saved
+	_, err := sinktest.Flush(t.Context(), o.sink, false) // the checkpoint is never saved
 	must(t, err)
 	o.close()
 	o.mustOpen()
@@ -289,7 +290,7 @@ func TestCompressionMayBeTurnedOnAndOff(t *testing.T) {
 		o.mustOpen()
 		err := o.sink.Write(t.Context(), records(2, "2"))
 		if err == nil {
-			_, err = o.sink.Flush(t.Context(), false)
+			_, err = sinktest.Flush(t.Context(), o.sink, false)
 		}
 		if !errors.Is(err, sink.ErrFailed) || !strings.Contains(err.Error(), "move out/fills/"+name(2, ".jsonl")+" away") {
 			t.Errorf("packed %v: got %v, want ErrFailed that says what to do", packed, err)
@@ -438,7 +439,7 @@ func BenchmarkArchive(b *testing.B) {
 				if i%64 != 63 {
 					continue
 				}
-				state, err := s.Flush(b.Context(), false)
+				state, err := sinktest.Flush(b.Context(), s, false)
 				if err != nil || bytes.Equal(state, nil) {
 					b.Fatal(err)
 				}
@@ -453,7 +454,7 @@ func BenchmarkArchive(b *testing.B) {
 					_ = os.Remove(name)
 				}
 			}
-			if _, err := s.Flush(b.Context(), false); err != nil {
+			if _, err := sinktest.Flush(b.Context(), s, false); err != nil {
 				b.Fatal(err)
 			}
 			names, _ := filepath.Glob(filepath.Join(dir, "fills", "*"))

@@ -37,6 +37,7 @@ type world struct {
 	maxAge   time.Duration
 	zstd     bool
 	hourly   bool
+	beside   bool   // delivery goes on while a commit is carried out
 	seed     uint64 // of batch sizes and commits
 	takes    bool   // the consumer removes what it has read
 
@@ -185,21 +186,46 @@ func (e *engine) commit(final bool) (changed bool, err error) {
 	if err != nil {
 		return false, err
 	}
-	err = again(func() (err error) { state.Sink, err = e.sink.Flush(ctx, final); return err })
+	var flushed sink.Flushed
+	err = again(func() (err error) { flushed, err = e.sink.Flush(ctx, final); return err })
 	if err != nil {
 		return false, err
 	}
+	state.Sink = flushed.State
+	if err := e.beside(1); err != nil {
+		return false, err
+	}
+	if flushed.Sync != nil {
+		if err := again(func() error { return flushed.Sync(ctx) }); err != nil {
+			return false, err
+		}
+	}
 	if state.LastBlock == e.saved.LastBlock && bytes.Equal(state.Sink, e.saved.Sink) {
 		return false, nil
+	}
+	if err := e.beside(2); err != nil {
+		return false, err
 	}
 	if err := again(func() error { return e.store.Save(state) }); err != nil {
 		return false, err
 	}
 	e.saved = state
+	if err := e.beside(3); err != nil {
+		return false, err
+	}
 	if err := again(func() error { return e.sink.Committed(ctx) }); err != nil {
 		return false, err
 	}
 	return true, e.w.consume(e.fs)
+}
+
+// beside delivers in the middle of a commit, now and then.
+func (e *engine) beside(moment uint64) error {
+	chance := rand.New(rand.NewPCG(e.w.seed+moment, uint64(e.next)))
+	if !e.w.beside || e.next == 0 || e.next == e.w.total || chance.IntN(2) == 0 {
+		return nil
+	}
+	return e.batch(1 + chance.IntN(6))
 }
 
 // again makes a call until it succeeds, as the engine does in an outage.
@@ -439,6 +465,7 @@ func TestACrashAtEveryStep(t *testing.T) {
 		maxAge   time.Duration
 		zstd     bool
 		hourly   bool
+		beside   bool
 	}{
 		"parts end by size and by age": {records: 40, maxBytes: 100, maxAge: 7 * time.Second},
 		"parts end by age":             {records: 40, maxAge: 4 * time.Second},
@@ -451,12 +478,16 @@ func TestACrashAtEveryStep(t *testing.T) {
 		"each record is a compressed part":        {records: 10, maxBytes: 1, zstd: true},
 		"one compressed part to the end":          {records: 40, zstd: true},
 		"one compressed part for each hour":       {records: 40, maxAge: 4 * time.Second, zstd: true, hourly: true},
+
+		"parts end by size and by age, beside commits":            {records: 40, maxBytes: 100, maxAge: 7 * time.Second, beside: true},
+		"one part to the end, beside commits":                     {records: 40, beside: true},
+		"compressed parts end by size and by age, beside commits": {records: 40, maxBytes: 150, maxAge: 7 * time.Second, zstd: true, beside: true},
 	} {
 		t.Run(title, func(t *testing.T) {
 			crashAtEveryStep(t, func() *world {
 				w := newWorld()
 				w.total, w.maxBytes, w.maxAge = limits.records, limits.maxBytes, limits.maxAge
-				w.zstd, w.hourly = limits.zstd, limits.hourly
+				w.zstd, w.hourly, w.beside = limits.zstd, limits.hourly, limits.beside
 				return w
 			})
 		})
@@ -579,6 +610,7 @@ func anyRun(t *testing.T) {
 		w.seed = rapid.Uint64().Draw(t, "seed")
 		w.zstd = rapid.Bool().Draw(t, "zstd")
 		w.hourly = rapid.Bool().Draw(t, "hourly")
+		w.beside = rapid.Bool().Draw(t, "beside commits")
 		changes := !w.hourly && rapid.Bool().Draw(t, "compression is turned on and off")
 		w.takes = rapid.Bool().Draw(t, "takes")
 		fsys := crashfs.New()

@@ -138,7 +138,7 @@ func (o *output) write(b sink.Batch) {
 
 func (o *output) commit(final bool) {
 	o.t.Helper()
-	state, err := o.sink.Flush(o.t.Context(), final)
+	state, err := sinktest.Flush(o.t.Context(), o.sink, final)
 	if err != nil {
 		o.t.Fatal(err)
 	}
@@ -303,11 +303,11 @@ func TestAFailedSyncStartsTheStreamAgain(t *testing.T) {
 				}
 				return nil
 			})
-			if _, err := o.sink.Flush(t.Context(), false); !errors.Is(err, sink.ErrReopen) || !errors.Is(err, syscall.EIO) {
+			if _, err := sinktest.Flush(t.Context(), o.sink, false); !errors.Is(err, sink.ErrReopen) || !errors.Is(err, syscall.EIO) {
 				t.Fatalf("got %v, want ErrReopen for EIO", err)
 			}
 			fsys.Inject(nil)
-			if _, err := o.sink.Flush(t.Context(), false); !errors.Is(err, sink.ErrReopen) {
+			if _, err := sinktest.Flush(t.Context(), o.sink, false); !errors.Is(err, sink.ErrReopen) {
 				t.Fatalf("a second try returns %v, want ErrReopen: that it succeeds says nothing", err)
 			}
 			if err := o.sink.Write(t.Context(), records(1, "b")); !errors.Is(err, sink.ErrReopen) {
@@ -421,7 +421,7 @@ func TestAPartThatIsTakenAwayWhileItIsWrittenIsNoticed(t *testing.T) {
 	o := newOutput(t, file.Options{})
 	o.write(records(0, "a"))
 	must(t, o.fs.Remove(o.path(name(0, ".part"))))
-	if _, err := o.sink.Flush(t.Context(), false); !errors.Is(err, sink.ErrFailed) {
+	if _, err := sinktest.Flush(t.Context(), o.sink, false); !errors.Is(err, sink.ErrFailed) {
 		t.Fatalf("got %v, want ErrFailed", err)
 	}
 }
@@ -480,7 +480,7 @@ func BenchmarkWrite(b *testing.B) {
 			b.Fatal(err)
 		}
 		if i%64 == 63 {
-			state, err := s.Flush(b.Context(), false)
+			state, err := sinktest.Flush(b.Context(), s, false)
 			if err != nil || bytes.Equal(state, nil) {
 				b.Fatal(err)
 			}

@@ -24,15 +24,19 @@ type part struct {
 	length int64  // bytes of acknowledged records, as they are in the file
 	since  time.Time
 
-	file   vfs.File // nil when not open for writing
-	dirty  bool     // changed since the last sync
-	ragged bool     // the file may be longer than length
+	file    vfs.File // nil when not open for writing; changed under stream.handles
+	changes int      // counts what was done to the file
+	synced  int      // the changes that are known to be durable
+	ragged  bool     // the file may be longer than length
 
 	// saves is how many checkpoints on disk record the part as complete, and
 	// offered that the state last returned by Flush does.
 	saves   int
 	offered bool
 }
+
+// dirty tells that something was done to the file that may not be durable.
+func (p *part) dirty() bool { return p.changes > p.synced }
 
 // partName names a part after the position of its first record. The directory
 // is part of it, because the same hour has files in a stream's other modes, and

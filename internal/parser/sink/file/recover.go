@@ -47,7 +47,7 @@ func (s *stream) recover(ctx context.Context, saved json.RawMessage) error {
 	// A process that was killed may have named parts and not synced the names.
 	// The next checkpoint forgets those parts; they must not turn into .part
 	// files again, which would then be unknown ones.
-	s.names = true
+	s.names++
 	return s.name(ctx)
 }
 
@@ -69,7 +69,7 @@ func (s *stream) adopt(st state) error {
 	if st.Open != nil {
 		// It is dirty even if it has the right length: a process before this one
 		// may have cut it back to that and died before it could sync.
-		s.open = &part{name: st.Open.Name, zstd: st.Open.Zstd, length: st.Open.Bytes, since: st.Open.Since, dirty: true}
+		s.open = &part{name: st.Open.Name, zstd: st.Open.Zstd, length: st.Open.Bytes, since: st.Open.Since, changes: 1}
 		found, err := s.inspect(s.open)
 		if err != nil {
 			return err

@@ -8,6 +8,8 @@ import (
 	"io/fs"
 	"path/filepath"
 	"slices"
+	"sync"
+	"sync/atomic"
 
 	"github.com/hlparser/hyperliquid-parser-operator/internal/parser/sink"
 	"github.com/hlparser/hyperliquid-parser-operator/internal/parser/vfs"
@@ -26,9 +28,22 @@ type stream struct {
 	frames // with opts.Zstd: what is acknowledged and not yet in a file
 
 	open     *part   // nil: the next record starts a new part
-	complete []*part // in order, not yet named; their files are synced and closed by Flush at the latest
-	names    bool    // names in dir changed since its last sync
-	dead     error   // what every call returns once the sink cannot go on
+	complete []*part // in order, not yet named; their files are synced and closed
+	names    int     // counts what was done to the names in dir
+	synced   int     // the changes of names that are known to be durable
+	last     *flush  // the newest whose outcome was not yet looked at
+
+	handles sync.Mutex            // held while a part's file is synced, opened or closed
+	dead    atomic.Pointer[error] // what every call returns once the sink cannot go on
+}
+
+// flush is what one Flush has to make durable: all that was done to a part, if any, and to the names.
+type flush struct {
+	part    *part // nil: none
+	changes int
+	dir     bool // the names too
+	names   int
+	done    atomic.Bool
 }
 
 func (s *stream) openPath(p *part) string   { return filepath.Join(s.dir, p.openName()) }
@@ -36,10 +51,9 @@ func (s *stream) closedPath(p *part) string { return filepath.Join(s.dir, p.clos
 
 // die keeps the first error after which the sink cannot go on.
 func (s *stream) die(kind error, format string, args ...any) error {
-	if s.dead == nil {
-		s.dead = fmt.Errorf("%w: "+format, append([]any{kind}, args...)...)
-	}
-	return s.dead
+	err := fmt.Errorf("%w: "+format, append([]any{kind}, args...)...)
+	s.dead.CompareAndSwap(nil, &err)
+	return *s.dead.Load()
 }
 
 // Write implements sink.Sink. An error leaves the output as it was before.
@@ -66,7 +80,8 @@ func (s *stream) deliver(b sink.Batch) error {
 	if err != nil {
 		for _, p := range written {
 			if p == before {
-				p.length, p.ragged, p.dirty = length, true, true
+				p.length, p.ragged = length, true
+				p.changes++
 				continue
 			}
 			// What cannot be removed is not in the state, so the next Open does.
@@ -110,7 +125,7 @@ func (s *stream) append(b sink.Batch) (written []*part, err error) {
 			p = nil
 			continue
 		}
-		p.dirty = true
+		p.changes++
 		if _, err := p.file.Write(data); err != nil {
 			return written, fmt.Errorf("write %s: %w", s.openPath(p), err)
 		}
@@ -177,7 +192,7 @@ func (s *stream) create(name string, written []*part) (*part, error) {
 	if !partPattern.MatchString(name) {
 		return nil, s.die(sink.ErrFailed, "%q cannot name a file of the output", name)
 	}
-	p := &part{name: name, zstd: s.opts.Zstd, since: s.opts.Now(), dirty: true}
+	p := &part{name: name, zstd: s.opts.Zstd, since: s.opts.Now(), changes: 1}
 	unnamed := func(p *part) bool { return p.name == name }
 	taken := slices.ContainsFunc(s.complete, unnamed) || slices.ContainsFunc(written, unnamed)
 	for _, closed := range []part{{name: name}, {name: name, zstd: true}} {
@@ -194,13 +209,14 @@ func (s *stream) create(name string, written []*part) (*part, error) {
 	if err != nil {
 		return nil, fmt.Errorf("create %s: %w", s.openPath(p), err)
 	}
-	p.file, s.names = f, true
+	p.file = f
+	s.names++
 	return p, nil
 }
 
 func (s *stream) alive(ctx context.Context) error {
-	if s.dead != nil {
-		return s.dead
+	if err := s.dead.Load(); err != nil {
+		return *err
 	}
 	return ctx.Err()
 }
@@ -214,21 +230,31 @@ func (s *stream) ready(p *part) error {
 		if err != nil {
 			return fmt.Errorf("open %s: %w", name, err)
 		}
+		s.handles.Lock()
 		p.file = f
+		s.handles.Unlock()
 	}
 	if p.ragged {
 		if err := p.file.Truncate(p.length); err != nil {
 			return fmt.Errorf("cut %s back to %d bytes: %w", name, p.length, err)
 		}
 		p.ragged = false
+		p.changes++
 	}
 	return nil
 }
 
 // finish syncs and closes a part that takes no further record.
 func (s *stream) finish(p *part) error {
-	if err := s.sync(p); err != nil {
-		return err
+	s.lookBack()
+	if p.dirty() {
+		if err := s.inPlace(p); err != nil {
+			return err
+		}
+		if err := s.sync(p); err != nil {
+			return err
+		}
+		p.synced = p.changes
 	}
 	if err := s.close(p); err != nil {
 		return s.die(sink.ErrReopen, "close %s: %w", s.openPath(p), err)
@@ -236,21 +262,22 @@ func (s *stream) finish(p *part) error {
 	return nil
 }
 
+// sync makes durable what was done to a part before. A part that was closed was synced before that.
 func (s *stream) sync(p *part) error {
-	if !p.dirty {
+	s.handles.Lock()
+	defer s.handles.Unlock()
+	if p.file == nil {
 		return nil
-	}
-	if err := s.inPlace(p); err != nil {
-		return err
 	}
 	if err := p.file.Sync(); err != nil {
 		return s.die(sink.ErrReopen, "sync %s: %w", s.openPath(p), err)
 	}
-	p.dirty = false
 	return nil
 }
 
 func (s *stream) close(p *part) error {
+	s.handles.Lock()
+	defer s.handles.Unlock()
 	if p.file == nil {
 		return nil
 	}
@@ -260,16 +287,62 @@ func (s *stream) close(p *part) error {
 }
 
 // Flush implements sink.Sink.
-func (s *stream) Flush(ctx context.Context, final bool) (json.RawMessage, error) {
+func (s *stream) Flush(ctx context.Context, final bool) (sink.Flushed, error) {
 	if err := s.alive(ctx); err != nil {
-		return nil, err
+		return sink.Flushed{}, err
 	}
+	s.lookBack()
 	if err := s.settle(final); err != nil {
-		return nil, err
+		return sink.Flushed{}, err
 	}
-	if err := s.syncNames(); err != nil {
-		return nil, err
+	doc, err := s.state()
+	if err != nil {
+		return sink.Flushed{}, err
 	}
+	f := &flush{names: s.names, dir: s.names > s.synced}
+	if s.open != nil && s.open.dirty() {
+		f.part, f.changes = s.open, s.open.changes
+	}
+	if f.part == nil && !f.dir {
+		return sink.Flushed{State: doc}, nil
+	}
+	s.last = f
+	return sink.Flushed{State: doc, Sync: func(ctx context.Context) error { return s.carryOut(ctx, f) }}, nil
+}
+
+// carryOut does what a flush asks for, beside Write.
+func (s *stream) carryOut(ctx context.Context, f *flush) error {
+	if err := s.alive(ctx); err != nil {
+		return err
+	}
+	if f.part != nil {
+		if err := s.sync(f.part); err != nil {
+			return err
+		}
+	}
+	if f.dir {
+		if err := s.syncDir(); err != nil {
+			return err
+		}
+	}
+	f.done.Store(true)
+	return nil
+}
+
+// lookBack takes note of what the newest flush has made durable.
+func (s *stream) lookBack() {
+	f := s.last
+	if f == nil || !f.done.Load() {
+		return
+	}
+	if f.part != nil {
+		f.part.synced = max(f.part.synced, f.changes)
+	}
+	s.synced, s.last = max(s.synced, f.names), nil
+}
+
+// state is what the next checkpoint must hold.
+func (s *stream) state() (json.RawMessage, error) {
 	var st state
 	if p := s.open; p != nil {
 		st.Open = &openPart{Name: p.name, Zstd: p.zstd, Bytes: p.length, Since: p.since}
@@ -285,7 +358,7 @@ func (s *stream) Flush(ctx context.Context, final bool) (json.RawMessage, error)
 	return doc, nil
 }
 
-// settle ends the frame, syncs the open part, and completes it if it is time.
+// settle ends the frame, looks after the open part, and completes it if it is time.
 func (s *stream) settle(final bool) error {
 	if err := s.endFrame(); err != nil {
 		return err
@@ -294,13 +367,16 @@ func (s *stream) settle(final bool) error {
 	if p == nil {
 		return nil
 	}
-	if p.dirty {
+	if p.dirty() {
 		if err := s.ready(p); err != nil {
 			return err
 		}
 	}
 	if !final && !s.due(p) {
-		return s.sync(p)
+		if p.dirty() {
+			return s.inPlace(p)
+		}
+		return nil
 	}
 	if err := s.finish(p); err != nil {
 		return err
@@ -325,21 +401,17 @@ func (s *stream) inPlace(p *part) error {
 	return nil
 }
 
-func (s *stream) syncNames() error {
-	if !s.names {
-		return nil
-	}
+func (s *stream) syncDir() error {
 	if err := s.fs.SyncDir(s.dir); err != nil {
 		return s.die(sink.ErrReopen, "sync directory %s: %w", s.dir, err)
 	}
-	s.names = false
 	return nil
 }
 
 // Committed implements sink.Sink. It names the parts whose time has come.
 func (s *stream) Committed(ctx context.Context) error {
-	if s.dead != nil {
-		return s.dead
+	if err := s.dead.Load(); err != nil {
+		return *err
 	}
 	for _, p := range s.complete {
 		if p.offered {
@@ -364,17 +436,26 @@ func (s *stream) name(ctx context.Context) error {
 		if err := s.fs.Rename(from, to); err != nil {
 			return fmt.Errorf("rename %s to %s: %w", from, to, err)
 		}
-		s.names = true
+		s.names++
 		s.complete = s.complete[1:]
 	}
 	// At once, and not with the next Flush: a consumer who has seen the name and
 	// taken the file must not see it come back after a power loss.
-	return s.syncNames()
+	s.lookBack()
+	if s.names == s.synced {
+		return nil
+	}
+	if err := s.syncDir(); err != nil {
+		return err
+	}
+	s.synced = s.names
+	return nil
 }
 
 // Close implements sink.Sink.
 func (s *stream) Close() error {
-	s.dead = errors.Join(s.dead, fmt.Errorf("the sink of %s is closed", s.dir))
+	closed := fmt.Errorf("the sink of %s is closed", s.dir)
+	s.dead.CompareAndSwap(nil, &closed)
 	if s.open == nil {
 		return nil
 	}

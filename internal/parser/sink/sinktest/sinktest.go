@@ -54,6 +54,8 @@ func Run(t *testing.T, target func(t *testing.T) Target) {
 		{"records come out whole, in order and once", inOrder},
 		{"a stream without records is nothing to a consumer", nothingWritten},
 		{"a flush with nothing new returns the same state", flushAgain},
+		{"records are written beside a sync", besideSync},
+		{"a flush makes up for a sync that never came", syncLeftOut},
 		{"committed may be told twice", committedTwice},
 		{"a batch that met an outage is written again", outage},
 		{"an outage in a flush or commit is tried again", outageInCommit},
@@ -187,9 +189,18 @@ func (s *stream) mustWrite(n int) {
 	}
 }
 
+// Flush draws the line for a commit and waits until what is before it is durable, as the engine does when it stops.
+func Flush(ctx context.Context, s sink.Sink, final bool) (state json.RawMessage, err error) {
+	f, err := s.Flush(ctx, final)
+	if err == nil && f.Sync != nil {
+		err = f.Sync(ctx)
+	}
+	return f.State, err
+}
+
 // flush and save are the first two steps of a commit; Committed is the third.
 func (s *stream) flush(final bool) (json.RawMessage, error) {
-	state, err := s.sink.Flush(s.p.t.Context(), final)
+	state, err := Flush(s.p.t.Context(), s.sink, final)
 	if err == nil && state != nil && !json.Valid(state) {
 		s.p.t.Fatalf("the state is not JSON: %q", state)
 	}
@@ -299,6 +310,57 @@ func flushAgain(t *testing.T, p *process) {
 		}
 	}
 	t.Fatal("the state never stays the same")
+}
+
+// besideSync writes while a commit is carried out, then loses what came after its line.
+func besideSync(t *testing.T, p *process) {
+	s := p.stream("fills")
+	for range 20 {
+		s.mustWrite(7)
+		f, err := s.sink.Flush(t.Context(), false)
+		if err != nil {
+			t.Fatal(err)
+		}
+		line := s.next
+		synced := make(chan error, 1)
+		go func() {
+			if f.Sync == nil {
+				synced <- nil
+				return
+			}
+			synced <- f.Sync(t.Context())
+		}()
+		s.mustWrite(3)
+		s.mustWrite(20)
+		if err := <-synced; err != nil {
+			t.Fatal(err)
+		}
+		s.state, s.saved = slices.Clone(f.State), line
+		s.mustWrite(2)
+		if err := s.sink.Committed(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		s.mustWrite(1)
+	}
+	p.crash()
+	s = p.stream("fills")
+	s.mustWrite(30)
+	s.finish()
+}
+
+// syncLeftOut gives up what a flush asked for, as an engine does that must stop.
+func syncLeftOut(t *testing.T, p *process) {
+	s := p.stream("fills")
+	for range 3 {
+		s.mustWrite(5)
+		if _, err := s.sink.Flush(t.Context(), false); err != nil {
+			t.Fatal(err)
+		}
+	}
+	s.mustCommit()
+	p.crash()
+	s = p.stream("fills")
+	s.finish()
 }
 
 func committedTwice(t *testing.T, p *process) {

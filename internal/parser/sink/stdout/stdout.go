@@ -162,8 +162,8 @@ func (s *stream) give() {
 }
 
 // Flush implements sink.Sink. What is written is out already.
-func (s *stream) Flush(ctx context.Context, _ bool) (json.RawMessage, error) {
-	return nil, ctx.Err()
+func (s *stream) Flush(ctx context.Context, _ bool) (sink.Flushed, error) {
+	return sink.Flushed{}, ctx.Err()
 }
 
 // Committed implements sink.Sink.
