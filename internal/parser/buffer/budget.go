@@ -22,6 +22,7 @@ type Budget struct {
 	limit  int64
 	own    int64 // each stream's
 	shared int64 // to be lent
+	ahead  int64 // what one live buffer may hold, unless a single block is longer
 
 	mu      sync.Mutex
 	used    map[*Buffer]int64 // charged, by stream
@@ -37,14 +38,22 @@ type Budget struct {
 // 2 × streams × BlockSize, or a stream's own share does not hold a block.
 func NewBudget(limit int64, streams int) *Budget {
 	own := max(limit/int64(2*streams), BlockSize)
+	shared := max(limit-own*int64(streams), 0)
 	return &Budget{
 		limit:  limit,
 		own:    own,
-		shared: max(limit-own*int64(streams), 0),
-		used:   make(map[*Buffer]int64, streams),
-		free:   make(map[int64][]*Block),
+		shared: shared,
+		// The live half leaves the other half to the batch in flight, so that reading and processing overlap.
+		ahead: (own + shared) / 2,
+		used:  make(map[*Buffer]int64, streams),
+		free:  make(map[int64][]*Block),
 	}
 }
+
+// LimitReadAhead keeps each reader at most so many bytes ahead of its processor, below what the budget allows. More would be
+// processed no sooner, since it is on disk already; and memory that was just given back is still in the processor's cache. It is
+// called before the first NewBuffer.
+func (g *Budget) LimitReadAhead(bytes int64) { g.ahead = min(g.ahead, bytes) }
 
 // NewBuffer returns an empty buffer that draws on this budget. Close it when its stream has ended.
 func (g *Budget) NewBuffer() *Buffer {

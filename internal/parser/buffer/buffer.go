@@ -159,8 +159,7 @@ func (b *Buffer) TryGet(size int) *Block {
 	b.mu.Lock()
 	live := b.live.charged + b.reading
 	b.mu.Unlock()
-	// The live half leaves the other half to the batch in flight, so that reading and processing overlap.
-	if live > 0 && live+capacity > (b.budget.own+b.budget.shared)/2 {
+	if live > 0 && live+capacity > b.budget.ahead {
 		return nil
 	}
 	block := b.budget.take(b, capacity)

@@ -467,3 +467,32 @@ func benchmarkSwap(b *testing.B, lines int) {
 	b.ReportMetric(float64(spent[len(spent)*999/1000].Nanoseconds()), "p99.9-ns")
 	b.ReportMetric(float64(held), "blocks")
 }
+
+func TestTheReaderStaysSoFarAheadAsItIsTold(t *testing.T) {
+	budget := NewBudget(32*mib, 1)
+	budget.LimitReadAhead(2 * BlockSize)
+	b := budget.NewBuffer()
+	for range 2 {
+		b.Append(b.TryGet(BlockSize))
+	}
+	if b.TryGet(BlockSize) != nil {
+		t.Fatal("a third block is handed out while two wait")
+	}
+	taken := b.Swap()
+	third := b.TryGet(BlockSize)
+	if third == nil {
+		t.Fatal("no block is handed out though none waits")
+	}
+	b.Discard(third)
+	for _, block := range taken.Blocks {
+		b.Release(block)
+	}
+	b.Append(b.TryGet(1))
+	if b.TryGet(3*BlockSize) != nil {
+		t.Fatal("a long line does not wait for its turn")
+	}
+	b.Swap()
+	if b.TryGet(3*BlockSize) == nil {
+		t.Fatal("a line longer than the limit never gets its turn")
+	}
+}

@@ -36,6 +36,13 @@ type Options struct {
 	Now func() time.Time
 }
 
+const (
+	// readAhead and workerAhead are how far a reader goes ahead of its processor: enough for several waves of work. Beside 16 MiB,
+	// which is half of the default budget, 4 MiB took a third of the system time and half of the memory off a backlog.
+	readAhead   = 4 << 20
+	workerAhead = 1 << 20
+)
+
 // Engine runs the streams of one parser.
 type Engine struct {
 	cfg       config.Config
@@ -61,6 +68,7 @@ func New(opt Options) (*Engine, error) {
 	if e.now == nil {
 		e.now = time.Now
 	}
+	e.budget.LimitReadAhead(max(readAhead, int64(opt.Config.Engine.Workers)*workerAhead))
 	for _, s := range opt.Config.Streams {
 		p, err := newPipeline(e, s)
 		if err != nil {

@@ -37,6 +37,7 @@ type bench struct {
 	dir  string
 	cfg  config.Config
 	logs *lockedBuffer
+	now  func() time.Time // nil: time.Now
 }
 
 type lockedBuffer struct {
@@ -119,7 +120,7 @@ func (b *bench) engine(output sink.Output) *Engine {
 			b.t.Fatal(err)
 		}
 	}
-	e, err := New(Options{Config: cfg, Output: output, FS: vfs.OS, Log: slog.New(slog.NewTextHandler(b.logs, nil))})
+	e, err := New(Options{Config: cfg, Output: output, FS: vfs.OS, Log: slog.New(slog.NewTextHandler(b.logs, nil)), Now: b.now})
 	if err != nil {
 		b.t.Fatal(err)
 	}

@@ -1,0 +1,165 @@
+package engine
+
+import (
+	"context"
+	"errors"
+	"strings"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/hlparser/hyperliquid-parser-operator/internal/parser/checkpoint"
+	"github.com/hlparser/hyperliquid-parser-operator/internal/parser/report"
+	"github.com/hlparser/hyperliquid-parser-operator/internal/parser/sink"
+	"github.com/hlparser/hyperliquid-parser-operator/internal/parser/vfs"
+)
+
+// slowDisk is a sink whose syncs wait for a gate once it is armed.
+type slowDisk struct {
+	memory
+	armed  atomic.Bool
+	waits  atomic.Int64
+	gate   chan error // each sync takes its result from here
+	unsure bool       // a sync that waits does not hear its context
+}
+
+func newSlowDisk() *slowDisk {
+	d := &slowDisk{gate: make(chan error)}
+	d.sync = func(ctx context.Context) error {
+		if !d.armed.Load() {
+			return nil
+		}
+		d.waits.Add(1)
+		if d.unsure {
+			return <-d.gate
+		}
+		select {
+		case err := <-d.gate:
+			return err
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+	}
+	return d
+}
+
+// lagging starts a stream that has delivered ten trades and whose commit of them waits for the disk.
+func lagging(t *testing.T, b *bench, disk *slowDisk) *running {
+	t.Helper()
+	r := b.start(disk)
+	r.until("the start", func(report.Stream) bool { return r.Ready() })
+	disk.armed.Store(true)
+	b.node("node_trades/20260430/8", trades(0, 10))
+	r.until("a commit that waits", func(s report.Stream) bool { return s.DeliveredTotal == 10 && disk.waits.Load() == 1 })
+	return r
+}
+
+func TestDeliveryGoesOnBesideACommitThatWaitsForTheDisk(t *testing.T) {
+	b := newBench(t)
+	disk := newSlowDisk()
+	r := lagging(t, b, disk)
+	b.node("node_trades/20260430/8", trades(10, 20))
+	s := r.until("delivery beside it", func(s report.Stream) bool { return s.DeliveredTotal == 20 })
+	if s.CommittedBytesTotal != 0 || s.Sink.OutstandingSeconds != 0 {
+		t.Errorf("while the disk is waited for the report says %+v", s)
+	}
+	saved := func() int64 {
+		loaded, err := checkpoint.Show(vfs.OS, b.cfg.StateDir, "trades")
+		if err != nil || !loaded.Found {
+			t.Fatalf("no checkpoint: %v", err)
+		}
+		if len(loaded.State.Files) == 0 {
+			return 0
+		}
+		return loaded.State.Files[0].Offset
+	}
+	if got := saved(); got != 0 {
+		t.Errorf("the checkpoint says %d before the disk has spoken", got)
+	}
+	disk.gate <- nil
+	r.until("the first commit", func(s report.Stream) bool { return s.CommittedBytesTotal == int64(len(trades(0, 10))) })
+	if got := saved(); got != int64(len(trades(0, 10))) {
+		t.Errorf("the first commit is of %d bytes: of more or less than was acknowledged when it began", got)
+	}
+	disk.gate <- nil
+	r.until("the second commit", func(s report.Stream) bool { return s.CommittedBytesTotal == int64(len(trades(0, 20))) })
+	disk.armed.Store(false)
+	if _, err := r.stop(); err != nil {
+		t.Fatal(err)
+	}
+	b.same(disk.text(), trades(0, 20))
+}
+
+func TestACommitThatHangsHoldsUpTheStreamAndShows(t *testing.T) {
+	b := newBench(t)
+	disk := newSlowDisk()
+	var ahead atomic.Int64
+	b.now = func() time.Time { return time.Now().Add(time.Duration(ahead.Load())) }
+	r := lagging(t, b, disk)
+	ahead.Store(int64(commitPatience))
+	b.node("node_trades/20260430/8", trades(10, 20))
+	r.until("the request to show", func(s report.Stream) bool { return s.Sink.OutstandingSeconds > 0 })
+	b.node("node_trades/20260430/8", trades(20, 30))
+	s := r.until("the reader to go on", func(s report.Stream) bool { return s.BufferLines == 10 })
+	if s.DeliveredTotal > 20 {
+		t.Errorf("%d records were delivered past a disk that hangs", s.DeliveredTotal)
+	}
+	disk.armed.Store(false)
+	disk.gate <- nil
+	r.until("the rest", func(s report.Stream) bool { return s.DeliveredTotal == 30 && s.Sink.OutstandingSeconds == 0 })
+	if _, err := r.stop(); err != nil {
+		t.Fatal(err)
+	}
+	b.same(disk.text(), trades(0, 30))
+}
+
+func TestASyncThatFailsIsRepeatedOrStartsTheStreamAgain(t *testing.T) {
+	for title, c := range map[string]struct {
+		err   error
+		again bool
+	}{
+		"an outage":                {errors.New("the disk is away"), false},
+		"what was written is lost": {sink.ErrReopen, true},
+	} {
+		t.Run(title, func(t *testing.T) {
+			b := newBench(t)
+			disk := newSlowDisk()
+			r := lagging(t, b, disk)
+			b.node("node_trades/20260430/8", trades(10, 20))
+			r.until("delivery beside it", func(s report.Stream) bool { return s.DeliveredTotal == 20 })
+			disk.armed.Store(false)
+			disk.gate <- c.err
+			want := trades(0, 20)
+			if c.again {
+				want += want
+			}
+			r.until("everything committed", func(s report.Stream) bool {
+				return s.Sink.RetriesTotal == 1 && s.UncommittedBytes == 0 && s.DeliveredTotal == int64(strings.Count(want, "\n"))
+			})
+			if _, err := r.stop(); err != nil {
+				t.Fatal(err)
+			}
+			b.same(disk.text(), want)
+		})
+	}
+}
+
+func TestAStreamWhoseCommitHangsStopsInTime(t *testing.T) {
+	for _, unsure := range []bool{false, true} {
+		b := newBench(t)
+		disk := newSlowDisk()
+		disk.unsure = unsure
+		r := lagging(t, b, disk)
+		took, err := r.stop()
+		if err != nil {
+			t.Fatal(err)
+		}
+		if limit := b.cfg.ShutdownTimeout.Duration + time.Second; took > limit {
+			t.Errorf("it took %s to stop; want at most %s", took, limit)
+		}
+		if unsure { // nothing is left behind when the disk comes back
+			disk.armed.Store(false)
+			disk.gate <- nil
+		}
+	}
+}
