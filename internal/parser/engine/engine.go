@@ -2,7 +2,7 @@
 //
 // Data flows one way. The reader appends blocks to the live buffer; the processor takes the whole buffer in one swap,
 // encodes it in waves of at most one span a worker, delivers the records in order, and only then lets the position move. What
-// was acknowledged is committed about once a second: first the sink makes it durable, then the checkpoint says so.
+// was acknowledged is committed every half second, beside delivery: first the sink makes it durable, then the checkpoint says so.
 //
 // The engine must never drop a line to save memory or time, never commit what the sink did not acknowledge, never choose a
 // position when its checkpoint is lost, and never let one stream's trouble stop another. It knows nothing of Kubernetes.
