@@ -173,10 +173,9 @@ type NodeTarget struct {
 	// +required
 	DataPath HostPath `json:"dataPath"`
 
-	// statePath is the directory on the host for checkpoints and dead letters; <namespace>/<name> below it is created and
-	// used, and must be writable by runAsUser: the kubelet makes it owned by root where it is missing. It must be the
-	// manager's --state-root or below it. Parsers find no checkpoint below another path, so a change is
-	// held back (Stalled, StatePathChanged) until the annotation fleet.hlparser.dev/accept-state-path names the new path.
+	// statePath is the directory on the host for checkpoints and dead letters; <namespace>/<name> below it is created, for
+	// runAsUser, and used. It must be the manager's --state-root or below it. Parsers find no checkpoint below another path, so a
+	// change is held back (Stalled, StatePathChanged) until the annotation fleet.hlparser.dev/accept-state-path names the new path.
 	// +optional
 	// +kubebuilder:default="/var/lib/hlparser"
 	StatePath HostPath `json:"statePath,omitempty"`
@@ -297,8 +296,8 @@ type StdoutSink struct{}
 
 // FileSink writes records into files on the node, a directory a stream.
 type FileSink struct {
-	// path is the directory on the host; <namespace>/<name> below it is created and used, and must be writable by
-	// runAsUser. It must be the manager's --output-root or below it.
+	// path is the directory on the host; <namespace>/<name> below it is created, for runAsUser, and used. It must be the
+	// manager's --output-root or below it.
 	// +required
 	Path HostPath `json:"path"`
 

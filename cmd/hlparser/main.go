@@ -53,7 +53,7 @@ func command() *cobra.Command {
 		SilenceErrors: true,
 	}
 	root.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return usageError{err} })
-	root.AddCommand(runCommand(), checkCommand(), checkpointCommand(), &cobra.Command{
+	root.AddCommand(runCommand(), checkCommand(), checkpointCommand(), prepareCommand(), &cobra.Command{
 		Use:   "version",
 		Short: "Print the version",
 		Args:  noArgs,

@@ -223,13 +223,13 @@ var _ = Describe("names and quotas", func() {
 		obj := f.object()
 		f.setIdle(0, true)
 		stranger := &corev1.Pod{
-			ObjectMeta: metav1.ObjectMeta{Namespace: f.namespace, Name: podspec.PodName(obj.Name, f.node(0))},
+			ObjectMeta: metav1.ObjectMeta{Namespace: f.namespace, Name: podspec.PodName(obj.Name, f.target(0))},
 			Spec:       corev1.PodSpec{Containers: []corev1.Container{{Name: "c", Image: "i"}}},
 		}
 		Expect(k8s.Create(ctx, stranger)).To(Succeed())
 		revision, err := podspec.NewRevision(obj, parserImage)
 		Expect(err).NotTo(HaveOccurred())
-		orphan := podspec.Pod(obj, revision, f.node(1))
+		orphan := podspec.Pod(obj, revision, f.target(1))
 		Expect(k8s.Create(ctx, orphan)).To(Succeed())
 		run(runOptions{})
 		Expect(k8s.Create(ctx, obj)).To(Succeed())

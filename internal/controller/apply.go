@@ -199,7 +199,11 @@ type heldBack struct {
 func (e *heldBack) Error() string { return "not created now" }
 
 func (r *Reconciler) create(ctx context.Context, obj *v1alpha1.HyperliquidParser, s *seen, a plan.Action) error {
-	pod := podspec.Pod(obj, s.revision, a.Target)
+	t, ok := s.target(a.Target)
+	if !ok {
+		return fmt.Errorf("creating pod %s/%s: %s is no target", obj.Namespace, a.Pod, a.Target)
+	}
+	pod := podspec.Pod(obj, s.revision, t)
 	if err := controllerutil.SetControllerReference(obj, pod, r.Client.Scheme()); err != nil {
 		return fmt.Errorf("setting the owner of pod %s/%s: %w", pod.Namespace, pod.Name, err)
 	}

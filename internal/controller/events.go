@@ -125,8 +125,9 @@ func (e *Events) judgements(obj *v1alpha1.HyperliquidParser, s *seen) {
 			changes[verdict] = append(changes[verdict], target)
 		}
 	}
-	maps.DeleteFunc(t.verdicts, func(target string, _ growth.Verdict) bool {
-		return s.known && !s.wants(target)
+	maps.DeleteFunc(t.verdicts, func(name string, _ growth.Verdict) bool {
+		_, wanted := s.target(name)
+		return s.known && !wanted
 	})
 	pods := byName(s.pods)
 	for _, verdict := range growth.Verdicts() {
@@ -142,11 +143,14 @@ func (e *Events) judgements(obj *v1alpha1.HyperliquidParser, s *seen) {
 			continue
 		}
 		for _, target := range targets {
-			name, uid := podspec.PodName(obj.Name, target), types.UID("")
-			if pod := pods[name]; pod != nil {
-				uid = pod.UID
+			var name, uid string
+			if is, ok := s.target(target); ok {
+				name = podspec.PodName(obj.Name, is)
 			}
-			e.emit(obj, name, string(uid), kind, reason, "Judge", fmt.Sprintf("%s is %s: %s", target, verdict, s.views[target].Judgement.Message))
+			if pod := pods[name]; pod != nil {
+				uid = string(pod.UID)
+			}
+			e.emit(obj, name, uid, kind, reason, "Judge", fmt.Sprintf("%s is %s: %s", target, verdict, s.views[target].Judgement.Message))
 		}
 	}
 	for _, note := range t.restarts {

@@ -22,6 +22,7 @@ import (
 
 	"github.com/hlparser/hyperliquid-parser-operator/api/v1alpha1"
 	"github.com/hlparser/hyperliquid-parser-operator/internal/controller/podspec"
+	"github.com/hlparser/hyperliquid-parser-operator/internal/controller/target"
 	"github.com/hlparser/hyperliquid-parser-operator/internal/parser/report"
 )
 
@@ -87,6 +88,9 @@ func newFarm(ctx context.Context, n int) *farm {
 
 // node is the name of the i-th node.
 func (f *farm) node(i int) string { return fmt.Sprintf("%s-node-%d", f.namespace, i) }
+
+// target is the i-th node as a target.
+func (f *farm) target(i int) target.Target { return target.Target{Name: f.node(i), Node: f.node(i)} }
 
 func (f *farm) addNode(ctx context.Context, name string, labelled bool) {
 	GinkgoHelper()
@@ -318,7 +322,7 @@ func (f *farm) object() *v1alpha1.HyperliquidParser {
 func (f *farm) pod(ctx context.Context, object string, i int) *corev1.Pod {
 	GinkgoHelper()
 	pod := &corev1.Pod{}
-	err := k8s.Get(ctx, client.ObjectKey{Namespace: f.namespace, Name: podspec.PodName(object, f.node(i))}, pod)
+	err := k8s.Get(ctx, client.ObjectKey{Namespace: f.namespace, Name: podspec.PodName(object, f.target(i))}, pod)
 	if apierrors.IsNotFound(err) {
 		return nil
 	}

@@ -7,6 +7,7 @@
 package controller
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -156,9 +157,13 @@ type seen struct {
 	views   map[string]poller.View // by target
 }
 
-// wants reports whether name is a target.
-func (s *seen) wants(name string) bool {
-	return slices.ContainsFunc(s.targets, func(t target.Target) bool { return t.Name == name })
+// target returns the target of that name, and whether there is one. Targets are in order of their names.
+func (s *seen) target(name string) (target.Target, bool) {
+	i, ok := slices.BinarySearchFunc(s.targets, name, func(t target.Target, name string) int { return cmp.Compare(t.Name, name) })
+	if !ok {
+		return target.Target{}, false
+	}
+	return s.targets[i], true
 }
 
 func (r *Reconciler) observe(ctx context.Context, obj *v1alpha1.HyperliquidParser) (*seen, error) {
@@ -247,7 +252,7 @@ func endpoints(obj *v1alpha1.HyperliquidParser, s *seen) []poller.Endpoint {
 	pods := byName(s.pods)
 	out := make([]poller.Endpoint, 0, len(s.targets))
 	for _, t := range s.targets {
-		if pod := pods[podspec.PodName(obj.Name, t.Name)]; pod != nil {
+		if pod := pods[podspec.PodName(obj.Name, t)]; pod != nil {
 			out = append(out, poller.Endpoint{Target: t.Name, PodName: pod.Name, IP: pod.Status.PodIP, Pod: growth.StateOf(pod)})
 		}
 	}
@@ -302,7 +307,7 @@ func (r *Reconciler) decide(obj *v1alpha1.HyperliquidParser, s *seen) plan.Resul
 	}
 	for _, t := range s.targets {
 		in.Targets = append(in.Targets, plan.Target{
-			Name: t.Name, Pod: podspec.PodName(obj.Name, t.Name), Able: t.Waits == "", NodeReady: t.Waits != target.NotReady,
+			Name: t.Name, Pod: podspec.PodName(obj.Name, t), Able: t.Waits == "", NodeReady: t.Waits != target.NotReady,
 		})
 	}
 	for i := range s.pods {

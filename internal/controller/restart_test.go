@@ -253,7 +253,7 @@ var _ = Describe("an operator that ends between the record and the delete", func
 		allReady(ctx, obj)
 		before := f.uids(ctx)
 		f.parser(0).fault(hangs)
-		Eventually(ctx, h.held).WithTimeout(judged).Should(Receive(Equal(podspec.PodName(obj.Name, f.node(0)))))
+		Eventually(ctx, h.held).WithTimeout(judged).Should(Receive(Equal(podspec.PodName(obj.Name, f.target(0)))))
 		Expect(ledgerOf(ctx, f, obj.Name)[f.node(0)].UID).To(Equal(before[f.node(0)]))
 		first.stop()
 		Expect(f.uids(ctx)).To(Equal(before))

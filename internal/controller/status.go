@@ -68,7 +68,7 @@ func count(obj *v1alpha1.HyperliquidParser, s *seen) census {
 			c.waiting = append(c.waiting, t.Name)
 			c.waitingFor = cmp.Or(c.waitingFor, t.Waits)
 		}
-		pod := pods[podspec.PodName(obj.Name, t.Name)]
+		pod := pods[podspec.PodName(obj.Name, t)]
 		if pod == nil || pod.DeletionTimestamp != nil {
 			if able {
 				c.missing++
@@ -111,7 +111,7 @@ func badTargets(obj *v1alpha1.HyperliquidParser, s *seen, next plan.Result) []v1
 		if !ok {
 			continue
 		}
-		name := podspec.PodName(obj.Name, t.Name)
+		name := podspec.PodName(obj.Name, t)
 		judgement := view.Judgement
 		restarts := int32(len(s.ledger.records[t.Name].Times))
 		switch {

@@ -33,9 +33,10 @@ func scene(n int) (*v1alpha1.HyperliquidParser, *seen) {
 	s := &seen{now: noon, known: true, views: map[string]poller.View{}, revision: podspec.Revision{Hash: "new"}}
 	for i := range n {
 		name := nodeName(i)
-		s.targets = append(s.targets, target.Target{Name: name})
+		t := target.Target{Name: name, Node: name}
+		s.targets = append(s.targets, t)
 		pod := corev1.Pod{ObjectMeta: metav1.ObjectMeta{
-			Name: podspec.PodName("mainnet", name), CreationTimestamp: metav1.NewTime(noon.Add(-24 * time.Hour)),
+			Name: podspec.PodName("mainnet", t), CreationTimestamp: metav1.NewTime(noon.Add(-24 * time.Hour)),
 			Labels: map[string]string{v1alpha1.LabelRevision: "new"},
 		}}
 		pod.Status.Conditions = []corev1.PodCondition{{Type: corev1.PodReady, Status: corev1.ConditionTrue}}

@@ -15,8 +15,9 @@
 //   - resources: limits are not enforced, users not changed, images not pulled:
 //     the command's base name says which local program to run.
 //
-// It supports pods of one container and no init container, which is what the
-// operator makes. A pod that needs more stays in ContainerCreating and says why.
+// It supports pods of one container, and of init containers before it, which is
+// what the operator makes. A pod that needs more stays in ContainerCreating and
+// says why.
 package agent
 
 import (

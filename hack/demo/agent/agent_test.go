@@ -43,10 +43,14 @@ func TestMain(m *testing.M) {
 	os.Exit(m.Run())
 }
 
-// standin serves its health until SIGTERM, and writes down what it was given.
+// standin serves its health until SIGTERM, and writes down what it was given; with "once" it only looks for a file.
 // POST /exit ends it with code 3, POST /sicken makes /healthz fail, POST
 // /deafen makes it ignore SIGTERM.
 func standin(args []string) error {
+	if args[0] == "once" {
+		_, err := os.Stat(filepath.Join(args[1], "go"))
+		return err
+	}
 	config, err := os.ReadFile(args[0])
 	if err != nil {
 		return err
@@ -356,4 +360,28 @@ func TestPodsLifeOnASimulatedNode(t *testing.T) {
 	c.eventuallyGone("hurried")
 	c.create("hurried", "node-b", nil)
 	c.eventually("hurried", "ready under the same name", ready)
+
+	// What comes before the container is run first, again until it ends well, in the directory below a volume that it asks for.
+	c.create("prepared", "node-b", func(p *corev1.Pod) {
+		p.Spec.InitContainers = []corev1.Container{{
+			Name: "init", Image: "none", Command: []string{"/standin", program, "once", "/below"},
+			VolumeMounts: []corev1.VolumeMount{{Name: "data", MountPath: "/below", SubPath: "a/b"}},
+		}}
+	})
+	below := filepath.Join(c.agent.HostPath("node-b", "/home/hluser/hl/data"), "a", "b")
+	c.eventually("prepared", "held by its init container", func(p *corev1.Pod) bool {
+		if ready(p) {
+			t.Fatal("the container runs before its init container has ended well")
+		}
+		s := p.Status.InitContainerStatuses
+		return len(s) == 1 && s[0].RestartCount > 0 && s[0].LastTerminationState.Terminated.ExitCode == 1 &&
+			p.Status.ContainerStatuses[0].State.Waiting.Reason == "PodInitializing"
+	})
+	if err := os.WriteFile(filepath.Join(below, "go"), nil, 0o644); err != nil {
+		t.Fatal(err)
+	}
+	prepared := c.eventually("prepared", "ready", ready)
+	if s := prepared.Status.InitContainerStatuses[0]; !s.Ready || s.State.Terminated == nil || s.State.Terminated.ExitCode != 0 {
+		t.Errorf("the init container reads %+v", s)
+	}
 }

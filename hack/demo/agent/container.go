@@ -17,13 +17,15 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 )
 
-// command prepares what a pod's container runs: it makes the volumes and turns
-// the container's view of the world into this machine's.
-func (w *worker) command(ctx context.Context, pod *corev1.Pod) (*exec.Cmd, error) {
-	if len(pod.Spec.Containers) != 1 || len(pod.Spec.InitContainers) > 0 {
+// command prepares what a container of a pod runs: it makes the volumes and
+// turns the container's view of the world into this machine's.
+func (w *worker) command(ctx context.Context, pod *corev1.Pod, c *corev1.Container) (*exec.Cmd, error) {
+	if len(pod.Spec.Containers) != 1 {
 		return nil, errors.New("the demo's agent runs pods of exactly one container")
 	}
-	c := &pod.Spec.Containers[0]
+	if c.RestartPolicy != nil {
+		return nil, errors.New("the demo's agent runs no sidecars")
+	}
 	if len(c.Command) == 0 {
 		return nil, errors.New("the demo's agent pulls no image: the container must name its command")
 	}
@@ -31,7 +33,7 @@ func (w *worker) command(ctx context.Context, pod *corev1.Pod) (*exec.Cmd, error
 	if !ok {
 		return nil, fmt.Errorf("the demo's agent has no program %q", path.Base(c.Command[0]))
 	}
-	mounted, err := w.volumes(ctx, pod)
+	mounted, err := w.volumes(ctx, pod, c)
 	if err != nil {
 		return nil, err
 	}
@@ -52,7 +54,7 @@ func (w *worker) command(ctx context.Context, pod *corev1.Pod) (*exec.Cmd, error
 }
 
 // volumes makes the pod's volumes and says where the container's mounts are.
-func (w *worker) volumes(ctx context.Context, pod *corev1.Pod) (mounts, error) {
+func (w *worker) volumes(ctx context.Context, pod *corev1.Pod, c *corev1.Container) (mounts, error) {
 	dirs := map[string]string{}
 	var list []mount
 	for _, v := range pod.Spec.Volumes {
@@ -72,12 +74,18 @@ func (w *worker) volumes(ctx context.Context, pod *corev1.Pod) (mounts, error) {
 		}
 		dirs[v.Name] = dir
 	}
-	for _, m := range pod.Spec.Containers[0].VolumeMounts {
+	for _, m := range c.VolumeMounts {
 		dir, ok := dirs[m.Name]
 		if !ok {
 			return nil, fmt.Errorf("no volume %s for the mount at %s", m.Name, m.MountPath)
 		}
-		list = append(list, mount{inContainer: m.MountPath, onDisk: filepath.Join(dir, filepath.FromSlash(m.SubPath))})
+		if m.SubPath != "" {
+			dir = filepath.Join(dir, filepath.FromSlash(m.SubPath))
+			if err := os.MkdirAll(dir, 0o755); err != nil {
+				return nil, fmt.Errorf("make subPath %s of volume %s: %w", m.SubPath, m.Name, err)
+			}
+		}
+		list = append(list, mount{inContainer: m.MountPath, onDisk: dir})
 	}
 	mounted := newMounts(list)
 	// Only now, since the files name mount points of the other volumes.

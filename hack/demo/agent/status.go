@@ -44,7 +44,7 @@ func (w *worker) post(ctx context.Context) {
 }
 
 func (w *worker) podStatus() corev1.PodStatus {
-	s := w.status // a copy: what is posted must not change later
+	s := &w.status
 	status := corev1.PodStatus{Phase: w.phase(), HostIP: w.agent.addresses.node(w.nodeIndex)}
 	status.HostIPs = []corev1.HostIP{{IP: status.HostIP}}
 	if w.ip != "" {
@@ -53,31 +53,43 @@ func (w *worker) podStatus() corev1.PodStatus {
 	created := w.pod.CreationTimestamp
 	status.StartTime = &created
 
-	container := corev1.ContainerStatus{
-		RestartCount: s.restarts, ContainerID: s.containerID(), Ready: s.ready, Started: &s.started,
+	for i := range w.inits {
+		init := w.inits[i].report(&w.pod.Spec.InitContainers[i], i < w.init || w.finished)
+		status.InitContainerStatuses = append(status.InitContainerStatuses, init)
 	}
 	if len(w.pod.Spec.Containers) > 0 {
-		c := &w.pod.Spec.Containers[0]
-		container.Name, container.Image, container.ImageID = c.Name, c.Image, "process"
+		status.ContainerStatuses = []corev1.ContainerStatus{s.report(&w.pod.Spec.Containers[0], w.finished)}
 	}
-	if s.last != nil {
-		container.LastTerminationState.Terminated = s.last
-	}
-	switch {
-	case !s.startedAt.IsZero():
-		container.State.Running = &corev1.ContainerStateRunning{StartedAt: metav1.NewTime(s.startedAt).Rfc3339Copy()}
-	case w.finished && s.last != nil:
-		container.State.Terminated = s.last
-		container.LastTerminationState = corev1.ContainerState{}
-	default:
-		container.State.Waiting = s.waiting
-	}
-	status.ContainerStatuses = []corev1.ContainerStatus{container}
 	status.Conditions = w.conditions(status.Phase)
 	return status
 }
 
+// report is what is told of a container, which is not started again when it is done.
+func (s *containerStatus) report(c *corev1.Container, done bool) corev1.ContainerStatus {
+	started := s.started // a copy: what is posted must not change later
+	out := corev1.ContainerStatus{
+		Name: c.Name, Image: c.Image, ImageID: "process",
+		RestartCount: s.restarts, ContainerID: s.containerID(), Ready: s.ready, Started: &started,
+	}
+	if s.last != nil {
+		out.LastTerminationState.Terminated = s.last
+	}
+	switch {
+	case !s.startedAt.IsZero():
+		out.State.Running = &corev1.ContainerStateRunning{StartedAt: metav1.NewTime(s.startedAt).Rfc3339Copy()}
+	case done && s.last != nil:
+		out.State.Terminated = s.last
+		out.LastTerminationState = corev1.ContainerState{}
+	default:
+		out.State.Waiting = s.waiting
+	}
+	return out
+}
+
 func (w *worker) phase() corev1.PodPhase {
+	if w.finished && w.init < len(w.inits) && w.inits[w.init].failed() {
+		return corev1.PodFailed
+	}
 	switch s := &w.status; {
 	case w.finished && s.last != nil && s.last.ExitCode == 0:
 		return corev1.PodSucceeded
@@ -100,9 +112,13 @@ func (w *worker) conditions(phase corev1.PodPhase) []corev1.PodCondition {
 	if phase == corev1.PodSucceeded {
 		reason = "PodCompleted"
 	}
+	initialized := corev1.ConditionTrue
+	if w.init < len(w.inits) {
+		initialized = corev1.ConditionFalse
+	}
 	list := []corev1.PodCondition{
 		{Type: corev1.PodScheduled, Status: corev1.ConditionTrue},
-		{Type: corev1.PodInitialized, Status: corev1.ConditionTrue},
+		{Type: corev1.PodInitialized, Status: initialized},
 		{Type: corev1.ContainersReady, Status: ready, Reason: reason},
 		{Type: corev1.PodReady, Status: ready, Reason: reason},
 	}

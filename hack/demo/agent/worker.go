@@ -27,7 +27,9 @@ type worker struct {
 
 	pod    *corev1.Pod
 	ip     string
-	status containerStatus
+	inits  []containerStatus // of the init containers
+	init   int               // the init container that is next or runs; their number once all are done
+	status containerStatus   // of the container
 	posted *corev1.PodStatus
 	repost <-chan time.Time // after a failed write
 
@@ -51,15 +53,34 @@ const (
 )
 
 func newWorker(a *Agent, pod *corev1.Pod, node string, index int) *worker {
-	return &worker{
+	w := &worker{
 		agent: a, node: node, nodeIndex: index, pod: pod,
 		dir:    filepath.Join(a.opts.Dir, node, "pods", string(pod.UID)),
 		latest: make(chan *corev1.Pod, 1),
 		gone:   make(chan struct{}),
 		probes: make(chan probed),
 		start:  time.NewTimer(0),
-		status: containerStatus{waiting: &corev1.ContainerStateWaiting{Reason: "ContainerCreating"}},
+		inits:  make([]containerStatus, len(pod.Spec.InitContainers)),
 	}
+	for i := range w.inits {
+		w.inits[i].waiting = &corev1.ContainerStateWaiting{Reason: "PodInitializing"}
+	}
+	w.status.waiting = &corev1.ContainerStateWaiting{Reason: "PodInitializing"}
+	if len(w.inits) == 0 {
+		w.status.waiting.Reason = creating
+	}
+	return w
+}
+
+// creating is the kubelet's word for a container that is about to start.
+const creating = "ContainerCreating"
+
+// next is the container that runs, or is the next to, with its status.
+func (w *worker) next() (*corev1.Container, *containerStatus) {
+	if w.init < len(w.inits) {
+		return &w.pod.Spec.InitContainers[w.init], &w.inits[w.init]
+	}
+	return &w.pod.Spec.Containers[0], &w.status
 }
 
 // update keeps only the newest state; the agent's lock makes it the one sender.
@@ -157,10 +178,11 @@ func (w *worker) bind(ctx context.Context) bool {
 
 func (w *worker) startContainer(ctx context.Context) {
 	if err := w.tryStart(ctx); err != nil {
-		if w.status.waiting.Message != err.Error() {
+		_, status := w.next()
+		if status.waiting.Message != err.Error() {
 			w.agent.opts.Log.Warn("starting a container", "pod", w.pod.Name, "node", w.node, "error", err)
 		}
-		w.status.waiting = &corev1.ContainerStateWaiting{Reason: "ContainerCreating", Message: err.Error()}
+		status.waiting = &corev1.ContainerStateWaiting{Reason: creating, Message: err.Error()}
 		w.start.Reset(retryAfter)
 	}
 }
@@ -182,18 +204,21 @@ func (w *worker) tryStart(ctx context.Context) error {
 		}
 		w.ip = ip
 	}
-	cmd, err := w.command(ctx, w.pod)
+	c, status := w.next()
+	cmd, err := w.command(ctx, w.pod, c)
 	if err != nil {
 		return err
 	}
-	log := filepath.Join(w.agent.LogDir(w.node), fmt.Sprintf("%s_%s_%d.log", w.pod.Name, w.pod.UID[:8], w.status.restarts))
+	log := filepath.Join(w.agent.LogDir(w.node), fmt.Sprintf("%s_%s_%s_%d.log", w.pod.Name, w.pod.UID[:8], c.Name, status.restarts))
 	process, err := w.agent.opts.Children.Start(w.pod.Name, cmd, log)
 	if err != nil {
 		return err
 	}
 	w.process = process
-	w.status.running(process.PID())
-	w.startProbes(ctx)
+	status.running(process.PID())
+	if w.init == len(w.inits) {
+		w.startProbes(ctx)
+	}
 	return nil
 }
 
@@ -257,12 +282,23 @@ func (w *worker) terminate() {
 	w.process.Stop(grace)
 }
 
-// exited notes the container's end and decides about its next start.
+// exited notes the container's end and decides what starts next, and when.
 func (w *worker) exited() {
-	w.stopProbes()
+	if w.stopProbes != nil {
+		w.stopProbes()
+	}
 	code, signal := w.process.Exit()
 	w.process = nil
-	ran := w.status.terminated(code, signal)
+	_, status := w.next()
+	ran := status.terminated(code, signal)
+	initial := w.init < len(w.inits)
+	if initial && code == 0 && !w.finished {
+		status.ready = true
+		w.init++
+		w.backoff = 0
+		w.start.Reset(0)
+		return
+	}
 	policy := w.pod.Spec.RestartPolicy
 	if policy == corev1.RestartPolicyNever || policy == corev1.RestartPolicyOnFailure && code == 0 {
 		w.finished = true
@@ -274,8 +310,8 @@ func (w *worker) exited() {
 	if ran > calmAfter {
 		w.backoff = firstBackoff
 	}
-	w.status.restarts++
-	w.status.waiting = &corev1.ContainerStateWaiting{
+	status.restarts++
+	status.waiting = &corev1.ContainerStateWaiting{
 		Reason:  "CrashLoopBackOff",
 		Message: fmt.Sprintf("back-off %s restarting the container", w.backoff),
 	}
@@ -333,6 +369,9 @@ func (s *containerStatus) terminated(code int, signal syscall.Signal) time.Durat
 	s.startedAt, s.started, s.ready = time.Time{}, false, false
 	return ran
 }
+
+// failed is true when the container's last run did not end well.
+func (s *containerStatus) failed() bool { return s.last != nil && s.last.ExitCode != 0 }
 
 func (s *containerStatus) containerID() string {
 	if s.pid == 0 {

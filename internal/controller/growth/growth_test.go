@@ -519,6 +519,15 @@ func TestStateOf(t *testing.T) {
 	none := corev1.ContainerState{}
 	unscheduled := &corev1.Pod{Status: corev1.PodStatus{Conditions: []corev1.PodCondition{{
 		Type: corev1.PodScheduled, Status: corev1.ConditionFalse, Reason: "Unschedulable"}}}}
+	initial := func(state, last corev1.ContainerState) *corev1.Pod {
+		p := pod(corev1.PodPending, waiting("PodInitializing"), none)
+		p.Status.InitContainerStatuses = []corev1.ContainerStatus{{Name: "prepare", State: state, LastTerminationState: last}}
+		return p
+	}
+	failed := corev1.ContainerState{Terminated: &corev1.ContainerStateTerminated{Reason: "Error", ExitCode: 1}}
+	running := corev1.ContainerState{Running: &corev1.ContainerStateRunning{}}
+	prepared := pod(corev1.PodRunning, running, none)
+	prepared.Status.InitContainerStatuses = []corev1.ContainerStatus{{Name: "prepare", State: ended("Completed")}}
 	evicted := pod(corev1.PodFailed, none, none)
 	evicted.Status.Reason = "Evicted"
 	tests := map[string]struct {
@@ -536,6 +545,11 @@ func TestStateOf(t *testing.T) {
 		"waits to run again, out of memory":  {pod(corev1.PodRunning, waiting("CrashLoopBackOff"), ended("OOMKilled")), false, false, "OOMKilled"},
 		"is out of memory":                   {pod(corev1.PodRunning, ended("OOMKilled"), none), false, false, "OOMKilled"},
 		"has a config that cannot be mapped": {pod(corev1.PodPending, waiting("CreateContainerConfigError"), none), false, false, "CreateContainerConfigError"},
+		"is being prepared":                  {initial(running, none), false, true, "PodInitializing"},
+		"could not be prepared":              {initial(failed, none), false, false, "CrashLoopBackOff"},
+		"waits to be prepared again":         {initial(waiting("CrashLoopBackOff"), failed), false, false, "CrashLoopBackOff"},
+		"fails to pull what prepares it":     {initial(waiting("ErrImagePull"), none), false, false, "ImagePullBackOff"},
+		"was prepared and runs":              {prepared, true, false, ""},
 		"was evicted":                        {evicted, false, false, "Evicted"},
 	}
 	for name, test := range tests {

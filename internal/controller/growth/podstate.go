@@ -39,6 +39,11 @@ func StateOf(pod *corev1.Pod) PodState {
 		}
 		return state
 	}
+	for _, c := range pod.Status.InitContainerStatuses {
+		if before := state.ofInit(c); !before.Running && !before.Starting {
+			return before
+		}
+	}
 	for _, c := range pod.Status.ContainerStatuses {
 		if c.Name == ContainerName {
 			state.ofContainer(c)
@@ -52,6 +57,17 @@ func StateOf(pod *corev1.Pod) PodState {
 		}
 	}
 	return state
+}
+
+// ofInit is the state of a pod of which only that init container is known: one that is done well, or runs, is on the way.
+func (s PodState) ofInit(c corev1.ContainerStatus) PodState {
+	if ended := c.State.Terminated; ended != nil && ended.ExitCode == 0 {
+		s.Starting = true
+		return s
+	}
+	s.ofContainer(c)
+	s.Container = "" // that of the parser
+	return s
 }
 
 func (s *PodState) ofContainer(c corev1.ContainerStatus) {

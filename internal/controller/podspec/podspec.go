@@ -8,6 +8,7 @@ import (
 	"cmp"
 	"maps"
 	"path"
+	"slices"
 	"strconv"
 
 	corev1 "k8s.io/api/core/v1"
@@ -34,8 +35,13 @@ const (
 	configFile = "config.yaml"
 )
 
-// configVolume is the name of the volume that holds the config.
-const configVolume = "config"
+// Names of volumes.
+const (
+	dataVolume   = "data"
+	stateVolume  = "state"
+	outVolume    = "out"
+	configVolume = "config"
+)
 
 // Defaults for fields that an object made before they existed, or without admission, may lack. They are the schema's.
 const (
@@ -55,9 +61,10 @@ type Revision struct {
 	Config string
 }
 
-// PodName is the name of the pod of a target: the same whoever asks, so that two leaders cannot make two pods.
-func PodName(object, node string) string {
-	return object + "-" + hash("nodes", node)
+// PodName is the name of the pod of a target on its node: the same whoever asks, so that two leaders cannot make two pods. A target
+// that moves gets a pod of another name, and does not wait for the one on a node that may be lost.
+func PodName(object string, t target.Target) string {
+	return object + "-" + hash(t.Name, t.Node)
 }
 
 // ConfigMap returns the immutable object that holds the revision's config, without an owner.
@@ -83,15 +90,15 @@ func ConfigOf(pod *corev1.Pod) string {
 	return ""
 }
 
-// Pod returns the pod of the given node, without an owner.
-func Pod(obj *v1alpha1.HyperliquidParser, r Revision, node string) *corev1.Pod {
+// Pod returns the pod of the given target, without an owner.
+func Pod(obj *v1alpha1.HyperliquidParser, r Revision, t target.Target) *corev1.Pod {
 	spec := &obj.Spec
 	return &corev1.Pod{
 		ObjectMeta: metav1.ObjectMeta{
-			Name:        PodName(obj.Name, node),
+			Name:        PodName(obj.Name, t),
 			Namespace:   obj.Namespace,
 			Labels:      podLabels(obj, r),
-			Annotations: podAnnotations(spec, node),
+			Annotations: podAnnotations(spec, t),
 		},
 		Spec: corev1.PodSpec{
 			RestartPolicy:                 corev1.RestartPolicyAlways,
@@ -101,19 +108,26 @@ func Pod(obj *v1alpha1.HyperliquidParser, r Revision, node string) *corev1.Pod {
 			PriorityClassName:             spec.PriorityClassName,
 			ImagePullSecrets:              spec.ImagePullSecrets,
 			Tolerations:                   target.Tolerations(spec.Tolerations),
-			Affinity:                      pinned(spec.Affinity, node),
+			Affinity:                      pinned(spec.Affinity, t.Node),
 			SecurityContext: &corev1.PodSecurityContext{
 				RunAsNonRoot:       ptr.To(true),
-				RunAsUser:          ptr.To(ptr.Deref(spec.RunAsUser, defaultUser)),
-				RunAsGroup:         ptr.To(ptr.Deref(spec.RunAsGroup, defaultUser)),
+				RunAsUser:          ptr.To(user(spec)),
+				RunAsGroup:         ptr.To(group(spec)),
 				SupplementalGroups: spec.SupplementalGroups,
 				SELinuxOptions:     spec.SELinuxOptions,
 				SeccompProfile:     &corev1.SeccompProfile{Type: corev1.SeccompProfileTypeRuntimeDefault},
 			},
-			Containers: []corev1.Container{container(spec, r, node)},
-			Volumes:    volumes(obj, r),
+			InitContainers: []corev1.Container{prepare(obj, r)},
+			Containers:     []corev1.Container{container(obj, r, t)},
+			Volumes:        volumes(obj, r),
 		},
 	}
+}
+
+func user(spec *v1alpha1.HyperliquidParserSpec) int64 { return ptr.Deref(spec.RunAsUser, defaultUser) }
+
+func group(spec *v1alpha1.HyperliquidParserSpec) int64 {
+	return ptr.Deref(spec.RunAsGroup, defaultUser)
 }
 
 func podLabels(obj *v1alpha1.HyperliquidParser, r Revision) map[string]string {
@@ -131,13 +145,13 @@ func podLabels(obj *v1alpha1.HyperliquidParser, r Revision) map[string]string {
 	return out
 }
 
-func podAnnotations(spec *v1alpha1.HyperliquidParserSpec, node string) map[string]string {
+func podAnnotations(spec *v1alpha1.HyperliquidParserSpec, t target.Target) map[string]string {
 	out := map[string]string{}
 	for k, v := range spec.PodAnnotations {
 		out[k] = string(v)
 	}
 	maps.Copy(out, map[string]string{
-		v1alpha1.AnnotationTarget: node,
+		v1alpha1.AnnotationTarget: t.Name,
 		// The pod belongs to its node: an autoscaler that removes the node need not find it another.
 		"cluster-autoscaler.kubernetes.io/daemonset-pod": "true",
 		"kubectl.kubernetes.io/default-container":        growth.ContainerName,
@@ -169,16 +183,55 @@ func pinned(affinity *corev1.Affinity, node string) *corev1.Affinity {
 	return out
 }
 
-func container(spec *v1alpha1.HyperliquidParserSpec, r Revision, node string) corev1.Container {
-	mounts := []corev1.VolumeMount{
+// prepare gives the directories that the parser writes into to its user: the kubelet makes them root's. It runs as root, with the
+// one capability that this takes, and sees nothing but those directories.
+func prepare(obj *v1alpha1.HyperliquidParser, r Revision) corev1.Container {
+	spec := &obj.Spec
+	mounts := written(obj)
+	dirs := make([]string, 0, len(mounts))
+	for _, m := range mounts {
+		dirs = append(dirs, m.MountPath)
+	}
+	return corev1.Container{
+		Name:            "prepare",
+		Image:           r.Image,
+		ImagePullPolicy: spec.ImagePullPolicy,
+		Command: slices.Concat([]string{
+			"/hlparser", "prepare", "--user", strconv.FormatInt(user(spec), 10), "--group", strconv.FormatInt(group(spec), 10),
+		}, dirs),
+		// The parser's own: a pod asks for the larger of the two, and its QoS class follows from both.
+		Resources: resources(spec.Resources),
+		SecurityContext: &corev1.SecurityContext{
+			RunAsNonRoot:             ptr.To(false),
+			RunAsUser:                ptr.To[int64](0),
+			RunAsGroup:               ptr.To[int64](0),
+			AllowPrivilegeEscalation: ptr.To(false),
+			ReadOnlyRootFilesystem:   ptr.To(true),
+			Capabilities:             &corev1.Capabilities{Drop: []corev1.Capability{"ALL"}, Add: []corev1.Capability{"CHOWN"}},
+		},
+		TerminationMessagePolicy: corev1.TerminationMessageFallbackToLogsOnError,
+		VolumeMounts:             mounts,
+	}
+}
+
+// written are the mounts of what the parser writes into. The kubelet makes the directory below a volume's root, which only this object
+// uses, without following links that somebody may have put there.
+func written(obj *v1alpha1.HyperliquidParser) []corev1.VolumeMount {
+	own := path.Join(obj.Namespace, obj.Name)
+	out := []corev1.VolumeMount{{Name: stateVolume, MountPath: stateDir, SubPath: own}}
+	if obj.Spec.Sink.File != nil {
+		out = append(out, corev1.VolumeMount{Name: outVolume, MountPath: outDir, SubPath: own})
+	}
+	return out
+}
+
+func container(obj *v1alpha1.HyperliquidParser, r Revision, t target.Target) corev1.Container {
+	spec := &obj.Spec
+	mounts := append([]corev1.VolumeMount{
 		// HostToContainer: a disk that is mounted at or below dataPath after the pod has started is seen.
-		{Name: "data", MountPath: dataDir, ReadOnly: true, MountPropagation: ptr.To(corev1.MountPropagationHostToContainer)},
-		{Name: "state", MountPath: stateDir},
+		{Name: dataVolume, MountPath: dataDir, ReadOnly: true, MountPropagation: ptr.To(corev1.MountPropagationHostToContainer)},
 		{Name: configVolume, MountPath: configDir, ReadOnly: true},
-	}
-	if spec.Sink.File != nil {
-		mounts = append(mounts, corev1.VolumeMount{Name: "out", MountPath: outDir})
-	}
+	}, written(obj)...)
 	return corev1.Container{
 		Name:            growth.ContainerName,
 		Image:           r.Image,
@@ -188,7 +241,7 @@ func container(spec *v1alpha1.HyperliquidParserSpec, r Revision, node string) co
 		Env: []corev1.EnvVar{
 			{Name: "POD_IP", ValueFrom: field("status.podIP")},
 			{Name: "HLPARSER_POD", ValueFrom: field("metadata.name")},
-			{Name: "HLPARSER_TARGET", Value: node},
+			{Name: "HLPARSER_TARGET", Value: t.Name},
 		},
 		Ports:     []corev1.ContainerPort{{Name: "report", ContainerPort: ReportPort, Protocol: corev1.ProtocolTCP}},
 		Resources: resources(spec.Resources),
@@ -245,28 +298,23 @@ func volumes(obj *v1alpha1.HyperliquidParser, r Revision) []corev1.Volume {
 	nodes := obj.Spec.Target.Nodes
 	out := []corev1.Volume{
 		// Directory: a data directory that is not there must not be made, or the parser would wait on it for ever.
-		hostPath("data", string(nodes.DataPath), corev1.HostPathDirectory),
-		hostPath("state", own(obj, StatePath(obj)), corev1.HostPathDirectoryOrCreate),
+		hostPath(dataVolume, string(nodes.DataPath), corev1.HostPathDirectory),
+		hostPath(stateVolume, StatePath(obj), corev1.HostPathDirectoryOrCreate),
 		{Name: configVolume, VolumeSource: corev1.VolumeSource{ConfigMap: &corev1.ConfigMapVolumeSource{
 			LocalObjectReference: corev1.LocalObjectReference{Name: r.ConfigMap},
 		}}},
 	}
 	if file := obj.Spec.Sink.File; file != nil {
-		out = append(out, hostPath("out", own(obj, string(file.Path)), corev1.HostPathDirectoryOrCreate))
+		out = append(out, hostPath(outVolume, string(file.Path), corev1.HostPathDirectoryOrCreate))
 	}
 	return out
 }
 
-// StatePath is the object's directory for checkpoints on the host.
+// StatePath is the directory for checkpoints on the host, below which each object has its own.
 func StatePath(obj *v1alpha1.HyperliquidParser) string {
 	return cmp.Or(string(obj.Spec.Target.Nodes.StatePath), "/var/lib/hlparser")
 }
 
-// own is the directory below root that only this object uses.
-func own(obj *v1alpha1.HyperliquidParser, root string) string {
-	return path.Join(root, obj.Namespace, obj.Name)
-}
-
 func hostPath(name, dir string, kind corev1.HostPathType) corev1.Volume {
-	return corev1.Volume{Name: name, VolumeSource: corev1.VolumeSource{HostPath: &corev1.HostPathVolumeSource{Path: dir, Type: ptr.To(kind)}}}
+	return corev1.Volume{Name: name, VolumeSource: corev1.VolumeSource{HostPath: &corev1.HostPathVolumeSource{Path: path.Clean(dir), Type: ptr.To(kind)}}}
 }

@@ -4,7 +4,9 @@ import (
 	"errors"
 	"flag"
 	"os"
+	"reflect"
 	"regexp"
+	"slices"
 	"testing"
 	"time"
 
@@ -17,6 +19,7 @@ import (
 
 	"github.com/hlparser/hyperliquid-parser-operator/api/v1alpha1"
 	"github.com/hlparser/hyperliquid-parser-operator/internal/controller/podspec"
+	"github.com/hlparser/hyperliquid-parser-operator/internal/controller/target"
 	"github.com/hlparser/hyperliquid-parser-operator/internal/parser/config"
 )
 
@@ -87,7 +90,7 @@ func golden(t *testing.T, name string, value any) {
 func TestPodAndConfigAreAsReviewed(t *testing.T) {
 	obj := object()
 	r := revision(t, obj)
-	golden(t, "pod.yaml", podspec.Pod(obj, r, "node-1.example.com"))
+	golden(t, "pod.yaml", podspec.Pod(obj, r, on("node-1.example.com")))
 	golden(t, "configmap.yaml", podspec.ConfigMap(obj, r))
 }
 
@@ -156,13 +159,51 @@ func TestWhatMakesARevision(t *testing.T) {
 	}
 }
 
+// on is a node as a target.
+func on(node string) target.Target { return target.Target{Name: node, Node: node} }
+
 func TestNames(t *testing.T) {
-	a := podspec.PodName("mainnet", "node-1")
+	a := podspec.PodName("mainnet", on("node-1"))
 	if !regexp.MustCompile(`^mainnet-[0-9a-v]{10}$`).MatchString(a) {
 		t.Errorf("pod name %q", a)
 	}
-	if podspec.PodName("mainnet", "node-1") != a || podspec.PodName("mainnet", "node-2") == a {
-		t.Error("a pod's name must follow from its node, and from that alone")
+	if podspec.PodName("mainnet", on("node-1")) != a || podspec.PodName("mainnet", on("node-2")) == a ||
+		podspec.PodName("mainnet", target.Target{Name: "node-1", Node: "node-2"}) == a {
+		t.Error("a pod's name must follow from its target and node, and from those alone")
+	}
+}
+
+// What a container runs as is what it says itself, or else what its pod says.
+func TestOnlyThePreparationIsRootAndItCanDoNothingButChown(t *testing.T) {
+	obj := object()
+	obj.Spec.RunAsUser, obj.Spec.RunAsGroup = ptr.To[int64](1234), ptr.To[int64](5678)
+	pod := podspec.Pod(obj, revision(t, obj), on("n"))
+	if sc := pod.Spec.SecurityContext; !*sc.RunAsNonRoot || *sc.RunAsUser != 1234 || sc.SeccompProfile.Type != corev1.SeccompProfileTypeRuntimeDefault {
+		t.Errorf("the pod's context is %+v", sc)
+	}
+	if len(pod.Spec.InitContainers) != 1 || len(pod.Spec.Containers) != 1 {
+		t.Fatalf("%d init containers and %d containers", len(pod.Spec.InitContainers), len(pod.Spec.Containers))
+	}
+	prepare, parser := pod.Spec.InitContainers[0], pod.Spec.Containers[0]
+	for _, c := range []corev1.Container{prepare, parser} {
+		sc := c.SecurityContext
+		if *sc.AllowPrivilegeEscalation || !*sc.ReadOnlyRootFilesystem || sc.SeccompProfile != nil || sc.Privileged != nil ||
+			!slices.Equal(sc.Capabilities.Drop, []corev1.Capability{"ALL"}) {
+			t.Errorf("%s may do too much: %+v", c.Name, sc)
+		}
+	}
+	if sc := parser.SecurityContext; sc.RunAsUser != nil || sc.RunAsNonRoot != nil || len(sc.Capabilities.Add) > 0 {
+		t.Errorf("the parser's context overrides its pod's: %+v", sc)
+	}
+	if sc := prepare.SecurityContext; *sc.RunAsUser != 0 || *sc.RunAsNonRoot || !slices.Equal(sc.Capabilities.Add, []corev1.Capability{"CHOWN"}) {
+		t.Errorf("the preparation's context is %+v", sc)
+	}
+	want := []string{"/hlparser", "prepare", "--user", "1234", "--group", "5678", "/state", "/out"}
+	if !slices.Equal(prepare.Command, want) || len(prepare.VolumeMounts) != 2 {
+		t.Errorf("it runs %q with mounts %+v", prepare.Command, prepare.VolumeMounts)
+	}
+	if !reflect.DeepEqual(prepare.Resources, parser.Resources) {
+		t.Error("other resources than the parser's would change the pod's QoS class, or what it asks for")
 	}
 }
 
@@ -175,7 +216,7 @@ func TestARequiredAffinityOfTheObjectStaysInEachAlternative(t *testing.T) {
 	obj.Spec.Affinity = &corev1.Affinity{NodeAffinity: &corev1.NodeAffinity{
 		RequiredDuringSchedulingIgnoredDuringExecution: &corev1.NodeSelector{NodeSelectorTerms: []corev1.NodeSelectorTerm{term("a"), term("b")}}}}
 	before := obj.DeepCopy()
-	terms := podspec.Pod(obj, revision(t, obj), "n").Spec.Affinity.NodeAffinity.RequiredDuringSchedulingIgnoredDuringExecution.NodeSelectorTerms
+	terms := podspec.Pod(obj, revision(t, obj), on("n")).Spec.Affinity.NodeAffinity.RequiredDuringSchedulingIgnoredDuringExecution.NodeSelectorTerms
 	if len(terms) != 2 {
 		t.Fatalf("got %d terms", len(terms))
 	}
@@ -193,7 +234,7 @@ func TestARequiredAffinityOfTheObjectStaysInEachAlternative(t *testing.T) {
 func TestTheOperatorsLabelsWin(t *testing.T) {
 	obj := object()
 	obj.Spec.PodLabels[v1alpha1.LabelParser] = "other" // admission refuses it
-	pod := podspec.Pod(obj, revision(t, obj), "n")
+	pod := podspec.Pod(obj, revision(t, obj), on("n"))
 	if pod.Labels[v1alpha1.LabelParser] != "mainnet" || pod.Labels["app.kubernetes.io/name"] != "hlparser" || pod.Labels["team"] != "md" {
 		t.Errorf("got %v", pod.Labels)
 	}

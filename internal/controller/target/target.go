@@ -27,10 +27,12 @@ const (
 	Tainted = "NodeTainted"
 )
 
-// Target is one node that must have a parser.
+// Target is what must have one parser.
 type Target struct {
 	// Name of the node.
 	Name string
+	// Node is where its parser runs.
+	Node string
 	// Waits is why a new pod must wait: NotReady, Cordoned or Tainted; "" when the node can take one now. A pod that exists is
 	// kept in all three cases.
 	Waits string
@@ -72,7 +74,7 @@ func (n Nodes) Targets(nodes []corev1.Node) []Target {
 	var out []Target
 	for i := range nodes {
 		if n.Selects(&nodes[i]) {
-			out = append(out, Target{Name: nodes[i].Name, Waits: n.waits(&nodes[i])})
+			out = append(out, Target{Name: nodes[i].Name, Node: nodes[i].Name, Waits: n.waits(&nodes[i])})
 		}
 	}
 	slices.SortFunc(out, func(a, b Target) int { return cmp.Compare(a.Name, b.Name) })
