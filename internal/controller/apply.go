@@ -49,7 +49,7 @@ func (r *Reconciler) apply(ctx context.Context, obj *v1alpha1.HyperliquidParser,
 	if taken, err := r.record(ctx, obj, s, next); taken != nil || err != nil {
 		return outcome{problem: taken, again: r.Clock.Now().Add(retryRejected)}, err
 	}
-	removeErr := r.deleteAll(ctx, obj, remove)
+	removeErr := r.deleteAll(ctx, obj, s, remove)
 	done, createErr := r.createAll(ctx, obj, s, create)
 	pruneErr := r.pruneConfigs(ctx, s)
 	return done, errors.Join(removeErr, createErr, pruneErr)
@@ -134,16 +134,21 @@ func (r *Reconciler) relabel(ctx context.Context, m *corev1.ConfigMap, component
 	return nil
 }
 
-func (r *Reconciler) deleteAll(ctx context.Context, obj *v1alpha1.HyperliquidParser, actions []plan.Action) error {
+func (r *Reconciler) deleteAll(ctx context.Context, obj *v1alpha1.HyperliquidParser, s *seen, actions []plan.Action) error {
+	pods := byName(s.pods)
 	return errors.Join(inParallel(actions, func(a plan.Action) error {
 		pod := &corev1.Pod{ObjectMeta: metav1.ObjectMeta{Namespace: obj.Namespace, Name: a.Pod}}
-		options := []client.DeleteOption{client.Preconditions{UID: ptr.To(types.UID(a.UID))}}
+		meant := client.Preconditions{UID: ptr.To(types.UID(a.UID))}
+		if a.Unchanged {
+			meant.ResourceVersion = &pods[a.Pod].ResourceVersion
+		}
+		options := []client.DeleteOption{meant}
 		if a.Grace > 0 {
 			options = append(options, client.GracePeriodSeconds(int64(a.Grace/time.Second)))
 		}
 		loggerFor(ctx, a).Info("deleting pod")
 		err := r.Client.Delete(ctx, pod, options...)
-		// Gone, or another pod has the name by now: either way that pod is no more.
+		// Gone, or another pod has the name by now: either way that pod is no more. Or it has changed: that wakes us.
 		if apierrors.IsNotFound(err) || apierrors.IsConflict(err) {
 			return nil
 		}

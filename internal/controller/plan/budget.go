@@ -19,6 +19,9 @@ func (s *step) budget() {
 		if !t.Able {
 			continue
 		}
+		if t.unknown() {
+			s.unjudged++
+		}
 		unfinished := s.unfinished(t) // what was begun will be down
 		restarted := unfinished || len(t.record.Times) > 0 && !t.ready()
 		if restarted {

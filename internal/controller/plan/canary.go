@@ -3,6 +3,7 @@ package plan
 import (
 	"cmp"
 	"fmt"
+	"math"
 	"slices"
 	"strings"
 	"time"
@@ -35,14 +36,15 @@ func (s *step) soak() {
 		s.pause(true, "paused")
 		return
 	}
-	if others := s.census(func(t *slot) bool { return !s.roll.has(t.Name) }); s.reaches(others.affected, others.desired, s.enter) {
-		s.pause(true, "the fault is fleet-wide")
-		return
-	}
+	others := s.census(func(t *slot) bool { return !s.roll.has(t.Name) })
+	outage := s.reaches(others.affected, others.desired)
 	state := wellFor
 	why := ""
 	for _, t := range canaries {
 		got, text := s.look(t)
+		if got == worse && outage {
+			got, text = waits, t.Name+" is not well, and the fault is fleet-wide"
+		}
 		if got == worse {
 			s.fail(text)
 			return
@@ -63,15 +65,21 @@ func (s *step) soak() {
 	}
 }
 
-// canaries are the targets that were taken and whose nodes can run a parser.
+// canaries are the targets that were taken and tell something: not those whose nodes are lost, nor one that was not ready before and is not still.
 func (s *step) canaries() []*slot {
 	var out []*slot
 	for _, t := range s.slots {
-		if s.roll.has(t.Name) && t.NodeReady && (t.Able || t.live()) {
+		lost := !t.NodeReady || !t.Able && !t.live()
+		if s.roll.has(t.Name) && !lost && !(s.roll.Before[t.Name].Unready && s.settledUnready(t)) {
 			out = append(out, t)
 		}
 	}
 	return out
+}
+
+// settledUnready is true for a target whose pod has not been ready for as long as one may take to become so.
+func (s *step) settledUnready(t *slot) bool {
+	return t.live() && !t.pod.Ready && s.reached(t.pod.unreadySince().Add(Settle))
 }
 
 func (s *step) wantedCanaries() int {
@@ -99,11 +107,11 @@ func (s *step) look(t *slot) (look, string) {
 	if !t.live() || t.pod.Revision != s.Update || s.asked(t) {
 		return waits, name + " is being replaced"
 	}
-	if allowed := before.allowedRestarts(s.Now.Sub(t.pod.Created)); t.pod.Restarts > allowed {
+	if allowed := before.allowedRestarts(s.Now.Sub(t.pod.Created)); t.pod.Restarts > allowed && severity(before.Verdict) == 0 {
 		return worse, s.sentence(t, fmt.Sprintf("its container restarted %s", times(t.pod.Restarts)))
 	}
 	if !t.pod.Ready {
-		if s.reached(t.pod.unreadySince().Add(Settle)) && !before.Unready {
+		if s.settledUnready(t) {
 			return worse, s.sentence(t, fmt.Sprintf("not ready for %s", Settle))
 		}
 		return waits, name + " is not ready"
@@ -149,7 +157,7 @@ func (b Before) allowedRestarts(age time.Duration) int {
 	if b.Restarts == 0 || b.Age.Duration <= 0 {
 		return b.Restarts
 	}
-	return int((time.Duration(b.Restarts)*max(age, 0) + b.Age.Duration - 1) / b.Age.Duration)
+	return int(math.Ceil(float64(b.Restarts) * age.Seconds() / b.Age.Seconds()))
 }
 
 // sentence says how a canary is, and how it was.
@@ -168,7 +176,7 @@ func (s *step) sentence(t *slot, now string) string {
 // fail sends the canaries back.
 func (s *step) fail(why string) {
 	s.phase, s.result.Message = PhaseFailed, why
-	s.roll = Rollout{Started: s.roll.Started, Failed: why, FailedAt: s.second}
+	s.roll = Rollout{Failed: why, FailedAt: s.second}
 }
 
 // pass ends the canary: the rest follows.
@@ -233,7 +241,7 @@ func (s *step) takeCanaries() {
 	slices.SortStableFunc(next, func(a, b *slot) int { return cmp.Compare(s.rank(a), s.rank(b)) })
 	for _, t := range next {
 		if room <= 0 || unknown && s.rank(t) == lastRank {
-			return
+			break
 		}
 		before := s.before(t)
 		if !s.replaceOne(t) {
@@ -246,6 +254,12 @@ func (s *step) takeCanaries() {
 				s.roll.Before = map[string]Before{}
 			}
 			s.roll.Before[t.Name] = before
+		}
+	}
+	// What of a revision that was given up does not work, and is not tried with the next one, goes back.
+	for _, t := range next {
+		if t.live() && s.givenUp(t) && t.NodeReady && cost(t) == 0 {
+			s.delete(t, WhySentBack, 0)
 		}
 	}
 }

@@ -19,8 +19,17 @@ type outage struct {
 
 // census counts targets for outages.
 type census struct {
-	desired, affected, unknown int
-	until                      time.Time // when the next of those that were restarted lately counts no more; zero: none does
+	desired  int
+	affected int       // bad, or restarted lately
+	unknown  int       // not judged yet
+	unproven int       // well, but not for long
+	until    time.Time // when the first of those that were restarted lately or are unproven will be neither; zero: there are none
+}
+
+func (c *census) expires(t time.Time) {
+	if c.until.IsZero() || t.Before(c.until) {
+		c.until = t
+	}
 }
 
 func (s *step) census(counts func(*slot) bool) census {
@@ -35,11 +44,12 @@ func (s *step) census(counts func(*slot) bool) census {
 			c.affected++
 		case s.tried(t):
 			c.affected++
-			if until := t.record.last().Add(Settle); c.until.IsZero() || until.Before(c.until) {
-				c.until = until
-			}
+			c.expires(t.record.last().Add(Settle))
 		case t.unknown():
 			c.unknown++
+		case t.good() && s.Now.Before(t.proven()):
+			c.unproven++
+			c.expires(t.proven())
 		}
 	}
 	return c
@@ -47,18 +57,16 @@ func (s *step) census(counts func(*slot) bool) census {
 
 // tried is true for a target that was restarted lately and has not been well for long enough since.
 func (s *step) tried(t *slot) bool {
-	return s.recent(t) && (!t.good() || t.pod.UID == t.record.UID || !s.reached(t.proven()))
+	return s.recent(t) && (!t.good() || t.pod.UID == t.record.UID || s.Now.Before(t.proven()))
 }
 
 // reaches reports whether affected targets of this fleet, alone or with those elsewhere, are as many as make a fault the fleet's.
-func (s *step) reaches(affected, desired int, least func(n int) int) bool {
-	return affected >= least(desired) || affected > 0 && s.Elsewhere.Desired > 0 &&
-		affected+s.Elsewhere.Affected >= least(desired+s.Elsewhere.Desired)
+func (s *step) reaches(affected, desired int) bool {
+	all := Elsewhere{desired + s.Elsewhere.Desired, affected + s.Elsewhere.Affected}
+	return affected >= max(s.share(desired), 2) || affected > 0 && all.Affected >= max(s.share(all.Desired), 2)
 }
 
-// enter is the least number of n targets that make a fault the fleet's.
-func (s *step) enter(n int) int { return max(s.share(n), 2) }
-
+// share of n targets from which on a fault is not one parser's.
 func (s *step) share(n int) int {
 	threshold := s.Limits.FleetWide
 	if threshold == (intstr.IntOrString{}) {
@@ -67,16 +75,13 @@ func (s *step) share(n int) int {
 	return Budget(threshold, n)
 }
 
-// leave is the number of n targets below which a fault is the fleet's no more.
-func (s *step) leave(n int) int { return max((s.enter(n)+1)/2, 2) }
-
 func (s *step) judgeOutage() {
 	c := s.census(func(*slot) bool { return true })
 	s.outage.affected = c.affected
-	s.outage.fleetWide = s.reaches(c.affected, c.desired, s.enter) || s.FleetWide && s.reaches(c.affected+c.unknown, c.desired, s.leave)
-	s.outage.unsure = s.reaches(c.affected+c.unknown, c.desired, s.enter)
+	s.outage.unsure = s.reaches(c.affected+c.unknown, c.desired)
+	s.outage.fleetWide = s.reaches(c.affected, c.desired) || s.FleetWide && s.reaches(c.affected+c.unknown+c.unproven, c.desired)
 	s.result.Affected, s.result.FleetWide = c.affected, s.outage.fleetWide
-	if !c.until.IsZero() && (s.outage.fleetWide || s.outage.unsure) {
+	if (s.outage.fleetWide || s.outage.unsure) && !c.until.IsZero() {
 		s.at(c.until)
 	}
 	if !s.outage.fleetWide {

@@ -204,6 +204,8 @@ type Action struct {
 	Revision string
 	// UID of the pod to delete: another pod of that name is not meant.
 	UID string
+	// Unchanged asks to delete the pod only if it is as it was seen: it costs nothing as long as it is not ready, and may have become so.
+	Unchanged bool
 	// Grace replaces the pod's own grace period; 0 keeps it.
 	Grace time.Duration
 	// Record is what the ledger says of the target from now on; set for Restart.

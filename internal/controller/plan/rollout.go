@@ -57,8 +57,9 @@ func (s *step) judgeRollout() {
 	}
 	if s.phase == PhaseRolling {
 		s.compact()
-		s.guard()
-		s.result.Complete = s.allUpdated()
+		if s.result.Complete = s.allUpdated(); !s.result.Complete {
+			s.guard()
+		}
 	}
 }
 
@@ -83,20 +84,17 @@ func (s *step) compact() {
 
 // allUpdated reports whether nothing that can be done now is left to be done.
 func (s *step) allUpdated() bool {
-	updated, others := 0, 0
+	updated := 0
 	for _, t := range s.slots {
 		done := t.live() && t.pod.Revision == s.Update
-		switch {
-		case done:
+		if done {
 			updated++
-		case t.live():
-			others++
 		}
 		if t.Able && (!done || !t.pod.Ready && !s.reached(t.pod.Created.Add(Settle))) {
 			return false
 		}
 	}
-	return updated > 0 || others == 0 // a fleet whose nodes are all lost has not got anywhere
+	return updated > 0 || len(s.slots) == 0 // a fleet whose nodes are all lost has not got anywhere
 }
 
 // wanted is the revision that a target's pod has, or comes back at.
@@ -181,13 +179,8 @@ func (s *step) rollOut() {
 		s.replace(next)
 	case PhaseSteady, PhaseStopped, PhaseFailed:
 	}
-	s.compactTaken()
-}
-
-// compactTaken follows up on what was taken in this step.
-func (s *step) compactTaken() {
 	if s.phase == PhaseRolling {
-		s.compact()
+		s.compact() // over what was taken just now
 	}
 }
 
@@ -208,7 +201,7 @@ func (s *step) replaceOne(t *slot) bool {
 	case t.NodeReady && !t.Able:
 		return false // nothing would come after it
 	case cost(t) == 0:
-	case s.rollouts <= 0, taking && s.rollouts <= s.unjudged():
+	case s.rollouts <= 0, taking && s.rollouts <= s.unjudged:
 		return false
 	default:
 		s.rollouts--
@@ -223,18 +216,8 @@ func (s *step) replaceOne(t *slot) bool {
 		why = WhySentBack
 	}
 	s.delete(t, why, grace(t.judgement))
+	s.result.Actions[len(s.result.Actions)-1].Unchanged = !t.pod.Ready
 	return true
-}
-
-// unjudged counts targets of which it is not yet known whether they are well: they hold back those that would be taken next.
-func (s *step) unjudged() int {
-	n := 0
-	for _, t := range s.slots {
-		if t.unknown() {
-			n++
-		}
-	}
-	return n
 }
 
 // cost of replacing a pod: none for one that does not work.

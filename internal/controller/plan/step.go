@@ -59,6 +59,7 @@ type step struct {
 	outage     outage
 	restarts   int // that the budgets still allow
 	rollouts   int // ready pods that a rollout may still take
+	unjudged   int // targets of which it is not known yet whether they are well: they hold back what would be taken next
 	result     Result
 }
 

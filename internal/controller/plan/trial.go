@@ -66,11 +66,12 @@ func cause(j growth.Judgement) string {
 
 // judgeTrials closes the trials of which the outcome is known.
 func (s *step) judgeTrials() {
-	if s.trials.Spec != s.Spec {
-		s.trials = Trials{}
-	}
+	changed := s.trials.Spec != s.Spec
 	for _, name := range slices.Sorted(maps.Keys(s.trials.Causes)) {
 		trial := s.trials.Causes[name]
+		if changed { // what is being watched still is
+			trial.Failed, trial.Helped = nil, time.Time{}
+		}
 		if trial.Target != "" {
 			switch s.outcome(name, trial) {
 			case helped:
@@ -125,8 +126,8 @@ func (s *step) outcome(name string, trial Trial) outcomeOfTrial {
 	old := t.pod != nil && t.pod.UID == t.record.UID
 	late := s.reached(trial.At.Add(Settle))
 	switch {
-	case old && late:
-		return void // it was never carried out
+	case late && (old || !t.live()):
+		return void // it was never carried out, or nothing came after it
 	case old, !t.live():
 		return open
 	case t.good():

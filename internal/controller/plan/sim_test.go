@@ -1,0 +1,817 @@
+package plan_test
+
+import (
+	"fmt"
+	"maps"
+	"math/rand"
+	"reflect"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"k8s.io/apimachinery/pkg/util/intstr"
+	"pgregory.net/rapid"
+
+	"github.com/hlparser/hyperliquid-parser-operator/internal/controller/growth"
+	"github.com/hlparser/hyperliquid-parser-operator/internal/controller/plan"
+)
+
+// sim is a fleet with its nodes, kubelets, sink and operator, as a model of what the API server and the world do. It carries out plans and holds them to what must
+// always be so, from records of its own.
+type sim struct {
+	*rapid.T
+	now     time.Time
+	targets map[string]*simTarget
+	named   int
+	nodes   map[string]*simNode
+	pods    map[string]*simPod // by name
+	uids    int
+
+	// What the object asks for.
+	update      string
+	restartedAt string
+	promote     bool
+	limits      plan.Limits
+	spec        int
+	sink        growth.Verdict // what every parser is, for the sink's sake; "" when the sink works
+
+	// What outlives an operator.
+	current   string
+	ledger    plan.Ledger
+	trials    plan.Trials
+	rollout   plan.Rollout
+	fleetWide bool
+
+	// The operator that runs, and what it remembers.
+	up        bool
+	stale     map[string]plan.Pod // an older view of the pods; nil: the view is fresh
+	written   map[string]bool     // UIDs of the pods that it has deleted since that view
+	judged    map[string]growth.Judgement
+	judgedUID map[string]string
+	judgeFrom map[string]time.Time // when its windows began
+
+	// Records of what was done, to hold plans to.
+	epoch     int                    // counts changes of what pods should be
+	last      map[string]lastPod     // by target
+	taken     map[string][]time.Time // restarts, by target
+	recorded  map[string]time.Time   // restarts, by UID
+	tries     map[string]*try        // the last restart for a cause that others wait for
+	ourDown   map[string]bool        // targets whose ready pod we took, until they have a ready one again
+	wellSince time.Time              // since when all canaries have been well
+	well      time.Duration          // how long they were well before
+	steps     int
+}
+
+type simTarget struct {
+	node  string
+	moves int
+	fault string // what is wrong with it: "", or what its parser is; "sick" is Stuck whatever is done
+}
+
+type simNode struct{ ready, cordoned bool }
+
+type simPod struct {
+	plan.Pod
+	node  string
+	fault growth.Verdict // of this pod, which ends with it
+	epoch int            // the last in which it was seen alive
+}
+
+type lastPod struct {
+	revision string
+	epoch    int
+}
+
+type try struct {
+	target, uid string
+	at          time.Time
+}
+
+// Revisions differ in how they work: those that crash never become ready, and those that hang are Stuck.
+var simRevisions = []string{"good1", "good2", "good3", "crash", "hang"}
+
+const simTick = 30 * time.Second
+
+func newSim(t *rapid.T) *sim {
+	s := &sim{
+		T: t, now: now, targets: map[string]*simTarget{}, nodes: map[string]*simNode{}, pods: map[string]*simPod{},
+		update: "good1", ledger: plan.Ledger{}, up: true,
+		last: map[string]lastPod{}, taken: map[string][]time.Time{}, recorded: map[string]time.Time{}, tries: map[string]*try{}, ourDown: map[string]bool{},
+	}
+	s.limits = plan.Limits{
+		MaxUnavailable: intstr.FromInt32(int32(rapid.IntRange(1, 3).Draw(t, "maxUnavailable"))),
+		MaxConcurrent:  intstr.FromInt32(int32(rapid.IntRange(1, 3).Draw(t, "maxConcurrent"))),
+		Cooldown:       5 * time.Minute, MaxPerHour: 3,
+	}
+	if rapid.Bool().Draw(t, "canary") {
+		s.limits.Canary = &plan.Canary{
+			Count: intstr.FromInt32(int32(rapid.IntRange(1, 3).Draw(t, "canaries"))),
+			Soak:  time.Duration(rapid.IntRange(0, 20).Draw(t, "soak")) * time.Minute,
+		}
+	}
+	for range rapid.IntRange(1, 9).Draw(t, "targets") {
+		s.addTarget()
+	}
+	s.startOperator()
+	if rapid.Bool().Draw(t, "installed") {
+		s.settle()
+	}
+	return s
+}
+
+func (s *sim) addTarget() {
+	// Names are not used again, and new ones come before, between and behind the others.
+	s.named++
+	name := fmt.Sprintf("t%d-%d", s.named*7%10, s.named)
+	s.targets[name] = &simTarget{}
+	s.place(name)
+}
+
+// place gives a target a new node.
+func (s *sim) place(name string) {
+	t := s.targets[name]
+	t.moves++
+	t.node = fmt.Sprintf("%s-%d", name, t.moves)
+	s.nodes[t.node] = &simNode{ready: true}
+}
+
+func (t *simTarget) pod() string { return "pod-" + t.node }
+
+func (s *sim) startOperator() {
+	s.up, s.stale = true, nil
+	s.judged, s.judgedUID, s.judgeFrom = map[string]growth.Judgement{}, map[string]string{}, map[string]time.Time{}
+	s.poll()
+}
+
+// poll is what the poller does: it keeps a judgement on each target, which is Unknown for a minute after the pod or the operator is new.
+func (s *sim) poll() {
+	if !s.up {
+		return
+	}
+	for name, t := range s.targets {
+		p := s.pods[t.pod()]
+		if p == nil {
+			delete(s.judged, name)
+			delete(s.judgedUID, name)
+			continue
+		}
+		if s.judgedUID[name] != p.UID {
+			s.judgedUID[name], s.judgeFrom[name] = p.UID, s.now
+			s.judged[name] = growth.Judgement{Verdict: growth.Unknown, Since: s.now}
+		}
+		verdict := s.verdict(t, p)
+		if s.now.Before(s.judgeFrom[name].Add(time.Minute)) && verdict != growth.NotRunning {
+			verdict = growth.Unknown
+		}
+		if s.judged[name].Verdict != verdict {
+			s.judged[name] = growth.Judgement{Verdict: verdict, Message: "as it is", Since: s.now}
+		}
+	}
+	s.keepTries()
+}
+
+func (s *sim) verdict(t *simTarget, p *simPod) growth.Verdict {
+	switch {
+	case !s.nodes[p.node].ready:
+		return growth.Unreachable
+	case !p.Ready && s.now.Before(p.Created.Add(simTick)):
+		return growth.Unknown
+	case !p.Ready:
+		return growth.NotRunning
+	case s.sink != "":
+		return s.sink
+	case p.fault != "":
+		return p.fault
+	case t.fault == "sick", p.Revision == "hang":
+		return growth.Stuck
+	}
+	return growth.Healthy
+}
+
+// pass lets time pass: kubelets work, parsers start, the sink and the faults are as they are.
+func (s *sim) pass(d time.Duration) {
+	s.now = s.now.Add(d)
+	for _, name := range slices.Sorted(maps.Keys(s.pods)) {
+		p := s.pods[name]
+		node := s.nodes[p.node]
+		switch {
+		case node == nil || !node.ready:
+			continue
+		case p.Terminating:
+			s.die(name)
+		case p.Failed:
+		case p.Revision == "crash":
+			p.Restarts++
+			s.setReady(p, false)
+		case s.now.Sub(p.Created) >= 10*time.Second:
+			s.setReady(p, true)
+		}
+	}
+	s.poll()
+}
+
+func (s *sim) setReady(p *simPod, ready bool) {
+	if p.Ready != ready {
+		p.Ready, p.ReadyChanged = ready, s.now
+	}
+}
+
+func (s *sim) die(name string) {
+	p := s.pods[name]
+	s.last[p.Target] = lastPod{p.Revision, p.epoch}
+	delete(s.pods, name)
+}
+
+// view is the input of a plan as the operator sees it.
+func (s *sim) view() plan.Input {
+	in := plan.Input{
+		Now: s.now, Current: s.current, Update: s.update, RestartedAt: s.restartedAt, Spec: fmt.Sprint(s.spec), Promote: s.promote, FleetWide: s.fleetWide,
+		Judgements: map[string]growth.Judgement{}, Lag: map[string]time.Duration{}, Ledger: maps.Clone(s.ledger), Trials: s.trials, Rollout: s.rollout, Limits: s.limits,
+	}
+	for _, name := range slices.Sorted(maps.Keys(s.targets)) {
+		t := s.targets[name]
+		node := s.nodes[t.node]
+		in.Targets = append(in.Targets, plan.Target{Name: name, Pod: t.pod(), Able: node.ready && !node.cordoned, NodeReady: node.ready})
+	}
+	for _, name := range slices.Sorted(maps.Keys(s.pods)) {
+		p := s.pods[name].Pod
+		p.NodeLost = !s.nodes[s.pods[name].node].ready
+		in.Pods = append(in.Pods, p)
+	}
+	if s.stale != nil {
+		in.Pods = s.stalePods()
+	}
+	for _, p := range in.Pods {
+		t := s.targets[p.Target]
+		if t == nil || t.pod() != p.Name {
+			continue
+		}
+		if s.judgedUID[p.Target] == p.UID {
+			in.Judgements[p.Target] = s.judged[p.Target]
+		} else {
+			in.Judgements[p.Target] = growth.Judgement{Verdict: growth.Unknown, Since: s.now}
+		}
+	}
+	return in
+}
+
+// stalePods are the pods as they were, with what this operator has written since.
+func (s *sim) stalePods() []plan.Pod {
+	pods := maps.Clone(s.stale)
+	for name, p := range s.pods {
+		if s.written[p.UID] {
+			pods[name] = p.Pod // made by it, and seen as it was made or later
+		}
+	}
+	out := make([]plan.Pod, 0, len(pods))
+	for _, name := range slices.Sorted(maps.Keys(pods)) {
+		p := pods[name]
+		p.Terminating = p.Terminating || s.written[p.UID] && s.stale[name].UID == p.UID
+		out = append(out, p)
+	}
+	return out
+}
+
+// reconcile makes a plan and carries out its first so many actions; then the operator ends, if they were not all.
+func (s *sim) reconcile(actions int) {
+	if !s.up {
+		return
+	}
+	s.steps++
+	in := s.view()
+	result := plan.Next(in)
+	s.sameInAnyOrder(in, result)
+	if !result.NextTime.IsZero() && !result.NextTime.After(s.now) {
+		s.Fatalf("asks to be woken at %s, and it is %s", result.NextTime, s.now)
+	}
+	s.checkPlan(in, result)
+	for _, p := range s.pods {
+		if !p.Terminating && s.stale == nil {
+			p.epoch = s.epoch
+		}
+	}
+	crash := func() bool {
+		actions--
+		if actions < 0 {
+			s.up = false
+		}
+		return !s.up
+	}
+	if result.Rollout != nil {
+		if crash() {
+			return
+		}
+		s.persist(*result.Rollout, in)
+	}
+	if crash() {
+		return
+	}
+	s.record(in, result)
+	before := s.unavailable()
+	for _, a := range result.Actions {
+		if crash() {
+			return
+		}
+		s.do(in, a)
+	}
+	if after, limit := s.unavailable(), plan.Budget(s.limits.MaxUnavailable, len(s.targets)); after > max(before, limit) {
+		s.Fatalf("%d targets unavailable by our doing, %d before, %d allowed: %v\n%v\n%+v", after, before, limit, tell(result.Actions), s.ourDown, in)
+	}
+	s.fleetWide = result.FleetWide
+	if result.Complete {
+		s.current, s.rollout = s.update, plan.Rollout{}
+		s.epoch++
+	}
+	s.poll()
+}
+
+// persist writes the state of the rollout down, as text, as the operator does.
+func (s *sim) persist(r plan.Rollout, in plan.Input) {
+	if r.Promoted && !s.rollout.Promoted && !s.promote && len(in.Targets) > 0 {
+		s.checkSoak()
+	}
+	if r.Failed != "" && s.rollout.Failed == "" {
+		s.epoch++ // canaries go back
+	}
+	if len(r.Also) != len(s.rollout.Also) {
+		s.well, s.wellSince = 0, s.now // another canary: the soak begins anew
+	}
+	text, err := r.Encode()
+	if err != nil {
+		s.Fatal(err)
+	}
+	if s.rollout, err = plan.DecodeRollout(text); err != nil {
+		s.Fatal(err)
+	}
+}
+
+// record writes the ledger.
+func (s *sim) record(in plan.Input, result plan.Result) {
+	for _, name := range result.Forget {
+		delete(s.ledger, name)
+	}
+	if result.Trials != nil {
+		text, err := result.Trials.Encode()
+		if err != nil {
+			s.Fatal(err)
+		}
+		if s.trials, err = plan.DecodeTrials(text); err != nil {
+			s.Fatal(err)
+		}
+	}
+	for _, a := range result.Actions {
+		if a.Kind != plan.Restart {
+			continue
+		}
+		s.ledger[a.Target] = a.Record
+		if at, ok := s.recorded[a.UID]; ok && s.now.Sub(at) < plan.Settle {
+			s.Fatalf("the restart of %s is counted twice, at %s and %s", a.UID, at, s.now)
+		}
+		s.recorded[a.UID] = s.now
+		s.checkTimes(a.Target)
+		s.checkTry(in, a)
+	}
+}
+
+// do carries out one action.
+func (s *sim) do(in plan.Input, a plan.Action) {
+	there := s.pods[a.Pod]
+	if a.Kind == plan.Create {
+		if there != nil {
+			if s.stale == nil {
+				s.Fatalf("a second pod %s", a.Pod)
+			}
+			return // AlreadyExists
+		}
+		s.checkRevision(a)
+		s.uids++
+		t := s.targets[a.Target]
+		s.pods[a.Pod] = &simPod{node: t.node, Pod: plan.Pod{
+			Name: a.Pod, UID: fmt.Sprint("uid", s.uids), Target: a.Target, Revision: a.Revision, RestartedAt: in.RestartedAt, Created: s.now,
+		}}
+		s.wrote(s.pods[a.Pod].UID)
+		return
+	}
+	if there == nil || there.UID != a.UID || there.Terminating {
+		if s.stale == nil {
+			s.Fatalf("a delete of a pod that is not there: %+v", a)
+		}
+		return // NotFound, Conflict
+	}
+	if a.Unchanged && there.Ready {
+		if s.stale == nil {
+			s.Fatalf("%+v of a pod that is ready", a)
+		}
+		return // Conflict
+	}
+	if there.Ready && s.targets[a.Target] != nil && s.targets[a.Target].pod() == a.Pod {
+		s.ourDown[a.Target] = true
+	}
+	there.Terminating = true
+	s.wrote(a.UID)
+}
+
+func (s *sim) wrote(uid string) {
+	if s.stale != nil {
+		s.written[uid] = true
+	}
+}
+
+// unavailable counts targets on able nodes whose ready parser we took away, and whose new one is not ready yet. One that has not become ready for long is put down
+// to us no more by restarts, though it stops a rollout still.
+func (s *sim) unavailable() int {
+	n := 0
+	for name, t := range s.targets {
+		p := s.pods[t.pod()]
+		settled := p != nil && !p.Terminating && s.now.Sub(p.Created) >= plan.Settle && len(s.ledger[name].Times) == 0
+		if settled || p != nil && p.Ready && !p.Terminating {
+			delete(s.ourDown, name)
+		}
+		if node := s.nodes[t.node]; s.ourDown[name] && node.ready && !node.cordoned {
+			n++
+		}
+	}
+	return n
+}
+
+func (s *sim) sameInAnyOrder(in plan.Input, result plan.Result) {
+	in.Pods, in.Targets = slices.Clone(in.Pods), slices.Clone(in.Targets)
+	rand.New(rand.NewSource(1)).Shuffle(len(in.Pods), func(i, j int) { in.Pods[i], in.Pods[j] = in.Pods[j], in.Pods[i] })
+	slices.Reverse(in.Targets)
+	if again := plan.Next(in); !reflect.DeepEqual(again, result) {
+		s.Fatalf("the order of inputs matters:\n%+v\n%+v", result, again)
+	}
+}
+
+// checkPlan holds a plan against what must never be done.
+func (s *sim) checkPlan(in plan.Input, result plan.Result) {
+	pods := map[string]plan.Pod{}
+	for _, p := range in.Pods {
+		pods[p.Name] = p
+	}
+	bad := 0
+	for _, t := range in.Targets {
+		if in.Judgements[t.Name].Verdict.Bad() {
+			bad++
+		}
+	}
+	outage := bad >= 2 && bad*10 >= 3*len(in.Targets)
+	if outage && !result.FleetWide {
+		s.Fatalf("%d of %d are bad, and it is not fleet-wide", bad, len(in.Targets))
+	}
+	touched := map[string]bool{}
+	for _, a := range result.Actions {
+		if touched[a.Pod] {
+			s.Fatalf("two actions on %s: %v", a.Pod, tell(result.Actions))
+		}
+		touched[a.Pod] = true
+		j := in.Judgements[a.Target]
+		restart := a.Kind == plan.Restart || a.Why == plan.WhyUnfinished
+		replaces := a.Why == plan.WhyOutdated || a.Why == plan.WhySentBack || a.Why == plan.WhyAsked
+		switch {
+		case restart && (outage || in.Limits.AlertOnly):
+			s.Fatalf("a restart in an outage, or when only alerts are wanted: %+v", a)
+		case a.Kind == plan.Restart && (!j.Verdict.Restartable() || j.Fading):
+			s.Fatalf("a restart that nobody wants: %+v of %+v", a, j)
+		case (restart || replaces) && (in.Limits.Paused || in.Limits.Hold):
+			s.Fatalf("%+v while paused or on hold", a)
+		case a.Kind == plan.Create && in.Limits.Hold:
+			s.Fatalf("%+v while on hold", a)
+		case a.Kind == plan.Create:
+			for _, p := range in.Pods {
+				if p.Target == a.Target && !p.NodeLost {
+					s.Fatalf("a second pod for %s while %s lives", a.Target, p.Name)
+				}
+			}
+		}
+		if node := s.nodes[s.targets[a.Target].nodeOr(a.Pod)]; replaces && node != nil && node.ready && node.cordoned {
+			s.Fatalf("%+v, and nothing can come after it", a)
+		}
+	}
+	s.checkCanaries(in, result)
+}
+
+// nodeOr is the node of the target's pod.
+func (t *simTarget) nodeOr(pod string) string { return strings.TrimPrefix(pod, "pod-") }
+
+// checkCanaries holds a plan against the number of canaries.
+func (s *sim) checkCanaries(in plan.Input, result plan.Result) {
+	if result.Phase != plan.PhaseCanary || result.Rollout == nil {
+		return
+	}
+	before := len(in.Rollout.Also)
+	after := len(result.Rollout.Also)
+	fit := 0
+	for _, t := range in.Targets {
+		if t.NodeReady && slices.Contains(result.Rollout.Also, t.Name) {
+			fit++
+		}
+	}
+	unfit := len(in.Targets) // those that were not ready before and after are no canaries
+	for _, b := range result.Rollout.Before {
+		if b.Unready {
+			unfit--
+		}
+	}
+	unfit = len(in.Targets) - unfit
+	count := min(plan.Budget(in.Limits.Canary.Count, len(in.Targets)), len(in.Targets))
+	if after > before && fit > count+unfit+cordoned(in) && in.Rollout.To == "" && before > 0 {
+		s.Fatalf("%d canaries where %d are wanted: %v", fit, count, result.Rollout.Also)
+	}
+	if result.Rollout.To != in.Rollout.To {
+		s.Fatalf("the rollout went on in the canary phase: %+v", result.Rollout)
+	}
+}
+
+func cordoned(in plan.Input) int {
+	n := 0
+	for _, t := range in.Targets {
+		if t.NodeReady && !t.Able {
+			n++
+		}
+	}
+	return n
+}
+
+// checkRevision holds a new pod against the one before it: within one way from one revision to another, a target goes it once.
+func (s *sim) checkRevision(a plan.Action) {
+	last, ok := s.last[a.Target]
+	switch {
+	case a.Revision != s.current && a.Revision != s.update:
+		s.Fatalf("a pod of revision %q, which is neither current nor wanted: %+v", a.Revision, a)
+	case !ok || last.epoch != s.epoch || s.rollout.Failed != "":
+	case last.revision == s.update && a.Revision != s.update:
+		s.Fatalf("%s had the wanted revision, and comes back at the one before", a.Target)
+	}
+	inCanary := s.limits.Canary != nil && !s.rollout.Promoted && s.current != "" && s.current != s.update
+	if (inCanary || s.limits.Paused) && ok && last.epoch == s.epoch && last.revision == s.current && a.Revision != s.current && !slices.Contains(s.rollout.Also, a.Target) &&
+		a.Target > s.rollout.To {
+		s.Fatalf("%s was no canary, and comes back at the wanted revision", a.Target)
+	}
+}
+
+// checkTimes holds restarts against the cooldown and the hourly cap.
+func (s *sim) checkTimes(target string) {
+	times := s.taken[target]
+	if n := len(times); n > 0 && s.now.Sub(times[n-1]) < s.limits.Cooldown-time.Second {
+		s.Fatalf("%s restarted at %s and %s", target, times[n-1], s.now)
+	}
+	times = append(times, s.now)
+	s.taken[target] = times
+	if n := s.limits.MaxPerHour; len(times) > n && s.now.Sub(times[len(times)-1-n]) < plan.LedgerMemory-time.Second {
+		s.Fatalf("%s restarted %d times within an hour: %v", target, n+1, times)
+	}
+}
+
+// checkTry holds a restart against the one for the same cause before it, which must have had its chance.
+func (s *sim) checkTry(in plan.Input, a plan.Action) {
+	cause := string(in.Judgements[a.Target].Verdict)
+	if t := s.tries[cause]; t != nil {
+		s.Fatalf("%s is restarted while the restart of %s at %s for the same is not proven", a.Target, t.target, t.at)
+	}
+	if in.Trials.Causes[cause].Helped.IsZero() {
+		s.tries[cause] = &try{target: a.Target, uid: a.UID, at: s.now}
+	}
+}
+
+// keepTries drops the tries of which the outcome is known, or will not be.
+func (s *sim) keepTries() {
+	for cause, try := range s.tries {
+		t := s.targets[try.target]
+		over := t == nil || s.now.Sub(try.at) >= plan.Settle
+		if !over {
+			node, p, j := s.nodes[t.node], s.pods[t.pod()], s.judged[try.target]
+			replaced := p != nil && p.UID != try.uid && s.judgedUID[try.target] == p.UID
+			over = !node.ready || node.cordoned || replaced && (string(j.Verdict) == cause || j.Verdict == growth.Healthy && s.now.Sub(j.Since) >= plan.Proof)
+		}
+		if over {
+			delete(s.tries, cause)
+		}
+	}
+}
+
+// settle ends all faults and lets the operator work until there is nothing left to do.
+func (s *sim) settle() {
+	s.sink, s.stale = "", nil
+	s.limits.Paused, s.limits.Hold, s.limits.AlertOnly = false, false, false
+	for _, n := range s.nodes {
+		n.ready, n.cordoned = true, false
+	}
+	for _, t := range s.targets {
+		t.fault = ""
+	}
+	// Parsers that hang by themselves stay for the operator to cure, unless they are so many that they might be the fleet's fault.
+	left := len(s.targets)*3/10 - 1
+	for _, name := range slices.Sorted(maps.Keys(s.pods)) {
+		if p := s.pods[name]; p.fault != "" {
+			if left--; left < 0 {
+				p.fault = ""
+			}
+		}
+	}
+	if s.update == "hang" || s.update == "crash" {
+		s.change(simRevisions[rapid.IntRange(0, 2).Draw(s.T, "revision that works")])
+	}
+	s.spec++
+	if !s.up {
+		s.startOperator()
+	}
+	const most = 600 // five hours: cooldowns of an hour, soaks, one target after another
+	for range most {
+		if s.rollout.Failed != "" {
+			s.promote = true
+		}
+		s.reconcile(1 << 20)
+		if s.atRest() {
+			return
+		}
+		s.pass(simTick)
+		s.checkWell()
+	}
+	s.Fatalf("not at rest after %d steps:\n%s", most, s)
+}
+
+// String tells how things are.
+func (s *sim) String() string {
+	in := s.view()
+	next := plan.Next(in)
+	var out strings.Builder
+	fmt.Fprintf(&out, "%s: %s to %s, %s %q, still to do %v\n%+v\n%+v\n", s.now.Format("15:04:05"), s.current, s.update, next.Phase, next.Message, tell(next.Actions), s.rollout, s.limits)
+	for _, t := range in.Targets {
+		fmt.Fprintf(&out, "%+v %s %v", t, s.judged[t.Name].Verdict, next.Waiting[t.Name])
+		for _, p := range in.Pods {
+			if p.Target == t.Name {
+				fmt.Fprintf(&out, "\n    %+v", p)
+			}
+		}
+		fmt.Fprintln(&out)
+	}
+	return out.String()
+}
+
+// atRest is true when every target has a ready pod of the wanted revision that is well, and nothing is left to do.
+func (s *sim) atRest() bool {
+	for name, t := range s.targets {
+		p := s.pods[t.pod()]
+		if p == nil || !p.Ready || p.Terminating || p.Revision != s.update || s.judged[name].Verdict != growth.Healthy || s.restartedAt != "" && p.RestartedAt != s.restartedAt {
+			return false
+		}
+	}
+	return len(s.pods) == len(s.targets) && s.current == s.update && len(plan.Next(s.view()).Actions) == 0
+}
+
+// change is a change of the spec that makes another revision the wanted one.
+func (s *sim) change(revision string) {
+	s.spec++
+	if s.update == revision {
+		return
+	}
+	s.update, s.rollout, s.promote = revision, plan.Rollout{}, false
+	s.epoch++
+	s.well, s.wellSince = 0, s.now
+}
+
+// checkWell keeps count of how long all canaries have been well.
+func (s *sim) checkWell() {
+	well := s.up && len(s.rollout.Also) > 0
+	for _, name := range s.rollout.Also {
+		t := s.targets[name]
+		if t == nil || !s.nodes[t.node].ready {
+			continue
+		}
+		p := s.pods[t.pod()]
+		if p == nil || s.judged[name].Verdict != growth.Healthy && s.rollout.Before[name].Verdict == "" {
+			well = false
+		}
+	}
+	if !s.wellSince.IsZero() {
+		s.well += s.now.Sub(s.wellSince)
+	}
+	s.wellSince = time.Time{}
+	if well {
+		s.wellSince = s.now
+	}
+}
+
+func (s *sim) checkSoak() {
+	s.checkWell()
+	if s.limits.Canary != nil && s.well < s.limits.Canary.Soak-2*simTick {
+		s.Fatalf("promoted after %s of a soak of %s: %+v", s.well, s.limits.Canary.Soak, s.rollout)
+	}
+}
+
+// anyPod draws a pod.
+func (s *sim) anyPod(t *rapid.T) *simPod {
+	if len(s.pods) == 0 {
+		t.Skip("no pods")
+	}
+	return s.pods[rapid.SampledFrom(slices.Sorted(maps.Keys(s.pods))).Draw(t, "pod")]
+}
+
+func (s *sim) anyTarget(t *rapid.T) (string, *simTarget) {
+	if len(s.targets) == 0 {
+		t.Skip("no targets")
+	}
+	name := rapid.SampledFrom(slices.Sorted(maps.Keys(s.targets))).Draw(t, "target")
+	return name, s.targets[name]
+}
+
+// after does what follows an event: the operator is woken.
+func (s *sim) after() {
+	s.poll()
+	s.checkWell()
+	s.reconcile(1 << 20)
+	s.checkWell()
+}
+
+func TestWhateverHappensAFleetIsKeptAndComesToRest(t *testing.T) {
+	var steps, checks int
+	rapid.Check(t, func(t *rapid.T) {
+		s := newSim(t)
+		do := func(what func(t *rapid.T)) func(*rapid.T) {
+			return func(t *rapid.T) { s.T = t; what(t) }
+		}
+		t.Repeat(map[string]func(*rapid.T){
+			"time passes": do(func(t *rapid.T) {
+				for range rapid.IntRange(1, 40).Draw(t, "ticks") {
+					s.pass(simTick)
+					s.after()
+				}
+			}),
+			"time passes unseen": do(func(t *rapid.T) {
+				s.up = false
+				s.pass(time.Duration(rapid.IntRange(1, 3600).Draw(t, "s")) * time.Second)
+				s.checkWell()
+				s.startOperator()
+				s.after()
+			}),
+			"the operator ends in the middle": do(func(t *rapid.T) {
+				s.reconcile(rapid.IntRange(0, 4).Draw(t, "actions"))
+				if rapid.Bool().Draw(t, "kubelets work") {
+					s.pass(simTick)
+				}
+				s.checkWell()
+				s.startOperator()
+				s.after()
+			}),
+			"the cache falls behind": do(func(t *rapid.T) {
+				s.stale, s.written = map[string]plan.Pod{}, map[string]bool{}
+				for name, p := range s.pods {
+					pod := p.Pod
+					pod.NodeLost = !s.nodes[p.node].ready
+					s.stale[name] = pod
+				}
+				s.pass(simTick)
+				s.after()
+				if rapid.Bool().Draw(t, "twice") {
+					s.pass(simTick)
+					s.after()
+				}
+				s.stale = nil
+				s.after()
+			}),
+			"a pod becomes unready": do(func(t *rapid.T) { s.setReady(s.anyPod(t), false); s.after() }),
+			"a pod fails":           do(func(t *rapid.T) { p := s.anyPod(t); p.Failed = true; s.setReady(p, false); s.after() }),
+			"a pod is deleted":      do(func(t *rapid.T) { s.anyPod(t).Terminating = true; s.after() }),
+			"a pod is gone":         do(func(t *rapid.T) { s.die(s.anyPod(t).Name); s.after() }),
+			"a container restarts":  do(func(t *rapid.T) { s.anyPod(t).Restarts++; s.after() }),
+			"a parser hangs":        do(func(t *rapid.T) { s.anyPod(t).fault = growth.Stuck; s.after() }),
+			"a parser grows":        do(func(t *rapid.T) { s.anyPod(t).fault = growth.Growing; s.after() }),
+			"a parser recovers":     do(func(t *rapid.T) { s.anyPod(t).fault = ""; s.after() }),
+			"a target is sick":      do(func(t *rapid.T) { _, target := s.anyTarget(t); target.fault = "sick"; s.after() }),
+			"the sink fails": do(func(t *rapid.T) {
+				s.sink = rapid.SampledFrom([]growth.Verdict{growth.SinkDown, growth.Stuck}).Draw(t, "looks like")
+				s.after()
+			}),
+			"the sink works":  do(func(*rapid.T) { s.sink = ""; s.after() }),
+			"a node is lost":  do(func(t *rapid.T) { _, target := s.anyTarget(t); s.nodes[target.node].ready = false; s.after() }),
+			"a node returns":  do(func(t *rapid.T) { _, target := s.anyTarget(t); s.nodes[target.node].ready = true; s.after() }),
+			"a node is shut":  do(func(t *rapid.T) { _, target := s.anyTarget(t); s.nodes[target.node].cordoned = true; s.after() }),
+			"a node is open":  do(func(t *rapid.T) { _, target := s.anyTarget(t); s.nodes[target.node].cordoned = false; s.after() }),
+			"a target moves":  do(func(t *rapid.T) { name, _ := s.anyTarget(t); s.place(name); s.after() }),
+			"a target is new": do(func(*rapid.T) { s.addTarget(); s.after() }),
+			"a target goes": do(func(t *rapid.T) {
+				name, _ := s.anyTarget(t)
+				delete(s.targets, name)
+				delete(s.ourDown, name)
+				delete(s.last, name)
+				s.after()
+			}),
+			"the spec changes": do(func(t *rapid.T) {
+				s.change(rapid.SampledFrom(simRevisions).Draw(t, "revision"))
+				s.after()
+			}),
+			"new pods are asked for": do(func(*rapid.T) { s.restartedAt = s.now.String(); s.spec++; s.after() }),
+			"it is promoted":         do(func(*rapid.T) { s.promote = true; s.after() }),
+			"it is paused":           do(func(t *rapid.T) { s.limits.Paused = rapid.Bool().Draw(t, "paused"); s.after() }),
+			"it is on hold":          do(func(t *rapid.T) { s.limits.Hold = rapid.Bool().Draw(t, "hold"); s.after() }),
+			"only alerts":            do(func(t *rapid.T) { s.limits.AlertOnly = rapid.Bool().Draw(t, "alerts"); s.after() }),
+		})
+		s.T = t
+		s.settle()
+		steps += s.steps
+		checks++
+	})
+	t.Logf("%d plans in %d sequences", steps, checks)
+}
