@@ -29,9 +29,10 @@ const (
 	ConditionReconciling = "Reconciling"
 	// ConditionStalled: the operator cannot go on until a person changes something; the message says what.
 	ConditionStalled = "Stalled"
-	// ConditionBuffersStable: false while at least one target is Growing or Stuck.
+	// ConditionBuffersStable: false while at least one target is Growing, Stuck or Leaking.
 	ConditionBuffersStable = "BuffersStable"
-	// ConditionDelivering: false while at least one target does not deliver: SinkDown, Stuck, NotRunning or Unreachable.
+	// ConditionDelivering: false while at least one target does not deliver (SinkDown, Stuck, Overloaded, NotRunning, Unreachable or
+	// SourceStalled), and while one has lost data.
 	ConditionDelivering = "Delivering"
 )
 
@@ -75,6 +76,8 @@ const (
 	ReasonAllStable = "AllStable"
 	// ReasonAllDelivering: no target is known not to deliver.
 	ReasonAllDelivering = "AllDelivering"
+	// ReasonDataLost: every target delivers, and one has lost data since its pod was made: lines were on disk and were never read.
+	ReasonDataLost = "DataLost"
 	// ReasonNotYetJudged: too few reports have arrived to say.
 	ReasonNotYetJudged = "NotYetJudged"
 )

@@ -384,6 +384,7 @@ type StartAt string
 // Growth says how reports are judged and what is done about a bad verdict.
 //
 // +kubebuilder:validation:XValidation:rule="!has(self.pollInterval) || !has(self.stuckAfter) || !self.pollInterval.matches('^([0-9]{1,5}([.][0-9]{1,3})?(ms|s|m|h)){1,3}$') || !self.stuckAfter.matches('^([0-9]{1,5}([.][0-9]{1,3})?(ms|s|m|h)){1,3}$') || duration(self.stuckAfter).getMilliseconds() >= 3 * duration(self.pollInterval).getMilliseconds()",fieldPath=".stuckAfter",message="fewer than three reports cannot tell a hang: write at least 3 × pollInterval"
+// +kubebuilder:validation:XValidation:rule="!has(self.pollInterval) || !has(self.lag) || !self.pollInterval.matches('^([0-9]{1,5}([.][0-9]{1,3})?(ms|s|m|h)){1,3}$') || !self.lag.matches('^([0-9]{1,5}([.][0-9]{1,3})?(ms|s|m|h)){1,3}$') || duration(self.lag).getMilliseconds() >= 3 * duration(self.pollInterval).getMilliseconds()",fieldPath=".lag",message="fewer than three reports cannot tell a lag: write at least 3 × pollInterval"
 type Growth struct {
 	// pollInterval is the time between two reports of one parser, from 1s to 10m.
 	// +optional
@@ -393,6 +394,14 @@ type Growth struct {
 	// +kubebuilder:validation:XValidation:rule="self.matches('^([0-9]{1,5}([.][0-9]{1,3})?(ms|s|m|h)){1,3}$') && duration(self).getMilliseconds() >= 1000 && duration(self).getMilliseconds() <= 600000",message="write a duration from 1s to 10m, such as 5s"
 	PollInterval *metav1.Duration `json:"pollInterval,omitempty"`
 
+	// lag is how far behind a stream may be before it is asked why: the age of its oldest line that is not delivered, from three poll
+	// intervals to 24h. Default: 30s, or three poll intervals if that is longer.
+	// +optional
+	// +kubebuilder:validation:Type=string
+	// +kubebuilder:validation:MaxLength=32
+	// +kubebuilder:validation:XValidation:rule="self.matches('^([0-9]{1,5}([.][0-9]{1,3})?(ms|s|m|h)){1,3}$') && duration(self).getMilliseconds() >= 1000 && duration(self).getMilliseconds() <= 86400000",message="write a duration from 1s to 24h, such as 30s"
+	Lag *metav1.Duration `json:"lag,omitempty"`
+
 	// stuckAfter is how long whole lines wait, while no stage moves, before a parser is Stuck: from three poll intervals to 1h.
 	// +optional
 	// +kubebuilder:default="30s"
@@ -400,6 +409,23 @@ type Growth struct {
 	// +kubebuilder:validation:MaxLength=32
 	// +kubebuilder:validation:XValidation:rule="self.matches('^([0-9]{1,5}([.][0-9]{1,3})?(ms|s|m|h)){1,3}$') && duration(self).getMilliseconds() >= 1000 && duration(self).getMilliseconds() <= 3600000",message="write a duration from 1s to 1h, such as 30s"
 	StuckAfter *metav1.Duration `json:"stuckAfter,omitempty"`
+
+	// sourceStalledAfter is, by stream, how long the Hyperliquid node may write nothing before the stream is SourceStalled: from 10s to
+	// 24h, or 0s for however long. Streams that are not named: 60s for OrderStatuses, RawBookDiffs and all in by-block mode, which
+	// write with every block; however long for all others.
+	// +optional
+	// +kubebuilder:validation:MaxProperties=16
+	// +kubebuilder:validation:XValidation:rule="self.all(k, k in ['OrderStatuses', 'Fills', 'Trades', 'RawBookDiffs', 'MiscEvents', 'OracleUpdates', 'SystemActions'])",message="write the names of streams, such as OrderStatuses"
+	SourceStalledAfter map[StreamName]StallTime `json:"sourceStalledAfter,omitempty"`
+
+	// retention is how long the Hyperliquid node's files are kept by whoever prunes them, from 10m to 8760h: lines that wait for half of
+	// it raise the alert NearRetention.
+	// +optional
+	// +kubebuilder:default="24h"
+	// +kubebuilder:validation:Type=string
+	// +kubebuilder:validation:MaxLength=32
+	// +kubebuilder:validation:XValidation:rule="self.matches('^([0-9]{1,5}([.][0-9]{1,3})?(ms|s|m|h)){1,3}$') && duration(self).getMilliseconds() >= 600000 && duration(self).getMilliseconds() <= 31536000000",message="write a duration from 10m to 8760h, such as 24h"
+	Retention *metav1.Duration `json:"retention,omitempty"`
 
 	// action is what a verdict that a restart may cure leads to: Restart, or Alert, which only tells.
 	// +optional
@@ -410,6 +436,22 @@ type Growth struct {
 	// +optional
 	// +kubebuilder:default={}
 	Restart Restart `json:"restart,omitzero"`
+
+	// fleetWideThreshold is how many targets, or which share of them, may be bad at once before the cause is taken for one outside of
+	// the parsers, and none is restarted. Two at least; a percentage rounds up.
+	// +optional
+	// +kubebuilder:default="30%"
+	// +kubebuilder:validation:XValidation:rule="type(self) == int ? int(self) >= 2 : string(self).matches('^(100|[1-9][0-9]?)%$')",message="write a number of targets from 2, or a percentage from 1% to 100% such as \"30%\""
+	FleetWideThreshold *intstr.IntOrString `json:"fleetWideThreshold,omitempty"`
+}
+
+// StallTime is a time without new lines: from 10s to 24h, or 0s for however long.
+//
+// +kubebuilder:validation:Type=string
+// +kubebuilder:validation:MaxLength=32
+// +kubebuilder:validation:XValidation:rule="self == '0s' || self.matches('^([0-9]{1,5}([.][0-9]{1,3})?(ms|s|m|h)){1,3}$') && duration(self).getMilliseconds() >= 10000 && duration(self).getMilliseconds() <= 86400000",message="write a duration from 10s to 24h, such as 60s, or 0s for however long"
+type StallTime struct {
+	metav1.Duration `json:",inline"`
 }
 
 // GrowthAction is what a verdict that a restart may cure leads to.

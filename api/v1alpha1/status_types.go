@@ -30,7 +30,7 @@ type HyperliquidParserStatus struct {
 	// +optional
 	Updated int32 `json:"updated"`
 
-	// bad is the number of targets with a verdict other than Healthy and Unknown.
+	// bad is the number of targets with a verdict other than Healthy, CatchingUp and Unknown.
 	// +optional
 	Bad int32 `json:"bad"`
 

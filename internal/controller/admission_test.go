@@ -52,6 +52,11 @@ var _ = Describe("admission", func() {
 		Entry("percentages up to all", `rollout: {maxUnavailable: "100%"}`),
 		Entry("a number of targets", "rollout: {maxUnavailable: 3}"),
 		Entry("durations as Go prints them", "growth: {pollInterval: 1m0s, stuckAfter: 1h0m0s}"),
+		Entry("a long poll interval, which lag follows", "growth: {pollInterval: 10m, stuckAfter: 30m}"),
+		Entry("a lag of three polls", "growth: {pollInterval: 5s, lag: 15s}"),
+		Entry("streams that may rest", "growth: {sourceStalledAfter: {Fills: 5m, OrderStatuses: 0s, MiscEvents: 24h}}"),
+		Entry("fleet-wide from two", `growth: {fleetWideThreshold: 2}`),
+		Entry("a year's files", "growth: {retention: 8760h}"),
 		Entry("blocks that lines name", "{streams: [{name: Fills}, {name: Trades, mode: ByBlock}], engine: {deduplicateBlocks: true}}"),
 		Entry("one shape a stream", "{streams: [{name: OrderStatuses}, {name: Fills}, {name: Trades}, {name: RawBookDiffs}], format: Normalized}"),
 		Entry("all of a builder's coins", `filter: {coins: ["xyz:*", "@107", "PURR/USDC"]}`),
@@ -86,6 +91,16 @@ var _ = Describe("admission", func() {
 		Entry("a percentage that is none", `growth: {restart: {maxConcurrent: "ten"}}`, "spec.growth.restart.maxConcurrent", "write a number of targets from 1"),
 		Entry("none at once", "rollout: {maxUnavailable: 0}", "spec.rollout.maxUnavailable", "write a number of targets from 1"),
 		Entry("stuckAfter of two polls", "growth: {pollInterval: 5s, stuckAfter: 10s}", "spec.growth.stuckAfter", "write at least 3 × pollInterval"),
+		Entry("a lag of two polls", "growth: {pollInterval: 5s, lag: 10s}", "spec.growth.lag", "write at least 3 × pollInterval"),
+		Entry("a lag without a unit", `growth: {lag: "30"}`, "spec.growth.lag", "write a duration from 1s to 24h"),
+		Entry("a lag too long", "growth: {lag: 25h}", "spec.growth.lag", "write a duration from 1s to 24h"),
+		Entry("a stream that there is not", "growth: {sourceStalledAfter: {Fill: 60s}}", "spec.growth.sourceStalledAfter", "write the names of streams"),
+		Entry("a rest too short", "growth: {sourceStalledAfter: {Fills: 5s}}", "spec.growth.sourceStalledAfter[Fills]", "write a duration from 10s to 24h"),
+		Entry("a rest without a unit", `growth: {sourceStalledAfter: {Fills: "60"}}`, "spec.growth.sourceStalledAfter[Fills]", "or 0s for however long"),
+		Entry("files that are hardly kept", "growth: {retention: 5m}", "spec.growth.retention", "write a duration from 10m to 8760h"),
+		Entry("a retention without a unit", `growth: {retention: "24"}`, "spec.growth.retention", "write a duration from 10m to 8760h"),
+		Entry("a fleet of one", "growth: {fleetWideThreshold: 1}", "spec.growth.fleetWideThreshold", "write a number of targets from 2"),
+		Entry("a threshold over all", `growth: {fleetWideThreshold: "101%"}`, "spec.growth.fleetWideThreshold", "write a number of targets from 2, or a percentage from 1% to 100%"),
 		Entry("a duration without a unit", `growth: {stuckAfter: "30"}`, "spec.growth.stuckAfter", "write a duration from 1s to 1h"),
 		Entry("a poll too often", "growth: {pollInterval: 100ms}", "spec.growth.pollInterval", "write a duration from 1s to 10m"),
 		Entry("a cooldown too short", "growth: {restart: {cooldown: 1s}}", "spec.growth.restart.cooldown", "write a duration from 10s to 1h"),
@@ -140,7 +155,7 @@ streams: [{name: Fills, mode: Auto}]
 format: Enveloped
 sink: {file: {path: /out, maxSize: 1Gi, maxAge: 1h0m0s}}
 engine: {bufferLimit: 32Mi, parallelThreshold: 1000, workers: 2, startAt: End, maxLineBytes: 64Mi}
-growth: {pollInterval: 5s, stuckAfter: 30s, action: Restart, restart: {cooldown: 5m0s, maxPerHour: 3, maxConcurrent: 10%}}
+growth: {pollInterval: 5s, stuckAfter: 30s, retention: 24h0m0s, action: Restart, restart: {cooldown: 5m0s, maxPerHour: 3, maxConcurrent: 10%}, fleetWideThreshold: 30%}
 rollout: {maxUnavailable: 10%}
 terminationGracePeriodSeconds: 30
 runAsUser: 10000

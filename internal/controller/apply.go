@@ -93,7 +93,7 @@ func (r *Reconciler) record(ctx context.Context, obj *v1alpha1.HyperliquidParser
 		if a.Kind == plan.Restart {
 			view := s.views[a.Target]
 			loggerFor(ctx, a).Info("restarting", "verdict", view.Judgement.Verdict, "reason", view.Judgement.Reason,
-				"message", view.Judgement.Message, "samples", view.Window.Samples)
+				"message", view.Judgement.Message, "samples", view.Evidence)
 			r.Events.restarting(obj, a, view.Judgement)
 			r.Metrics.restarted(obj, view.Judgement)
 		}

@@ -47,11 +47,18 @@ type Events struct {
 // told is what was told of one object.
 type told struct {
 	verdicts map[string]growth.Verdict // bad ones, by target
-	minute   time.Time                 // when the current minute began
-	count    int                       // events in it
-	held     map[string]int            // events over the bound, by reason
-	restarts []restartNote             // to be told after the verdicts that led to them
+	alerts   map[raised]bool
+	minute   time.Time      // when the current minute began
+	count    int            // events in it
+	held     map[string]int // events over the bound, by reason
+	restarts []restartNote  // to be told after the verdicts that led to them
 	object   *v1alpha1.HyperliquidParser
+}
+
+// raised is an alert of a target.
+type raised struct {
+	target string
+	kind   growth.AlertKind
 }
 
 // restartNote is a restart that was recorded.
@@ -107,7 +114,8 @@ func (e *Events) conditions(obj *v1alpha1.HyperliquidParser, before, after v1alp
 	}
 }
 
-// judgements tells which verdicts became bad, which changed, and which targets have recovered; then which were restarted.
+// judgements tells which verdicts became bad, which changed, and which targets have recovered; then which alerts were raised and
+// which parsers restarted.
 func (e *Events) judgements(obj *v1alpha1.HyperliquidParser, s *seen) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
@@ -129,30 +137,16 @@ func (e *Events) judgements(obj *v1alpha1.HyperliquidParser, s *seen) {
 		_, wanted := s.target(name)
 		return s.known && !wanted
 	})
-	pods := byName(s.pods)
 	for _, verdict := range growth.Verdicts() {
-		targets := changes[verdict]
 		kind, reason := corev1.EventTypeWarning, string(verdict)
 		if verdict == growth.Healthy {
 			kind, reason = corev1.EventTypeNormal, reasonRecovered
 		}
-		if len(targets) > severalTargets {
-			worst := targets[0]
-			e.emit(obj, "", "", kind, reason, "Judge", fmt.Sprintf("%d targets are %s: %s; %s: %s",
-				len(targets), verdict, first(targets), worst, s.views[worst].Judgement.Message))
-			continue
-		}
-		for _, target := range targets {
-			var name, uid string
-			if is, ok := s.target(target); ok {
-				name = podspec.PodName(obj.Name, is)
-			}
-			if pod := pods[name]; pod != nil {
-				uid = string(pod.UID)
-			}
-			e.emit(obj, name, uid, kind, reason, "Judge", fmt.Sprintf("%s is %s: %s", target, verdict, s.views[target].Judgement.Message))
-		}
+		e.targets(obj, s, kind, reason, " is "+string(verdict), changes[verdict], func(target string) string {
+			return s.views[target].Judgement.Message
+		})
 	}
+	e.alerts(obj, s, t)
 	for _, note := range t.restarts {
 		e.emit(obj, note.pod, note.uid, corev1.EventTypeWarning, reasonRestarting, "Restart", note.text)
 	}
@@ -160,11 +154,55 @@ func (e *Events) judgements(obj *v1alpha1.HyperliquidParser, s *seen) {
 	e.flush(t)
 }
 
+// alerts tells which were raised. That one is over is no news: the pod was replaced, or the verdict tells the same.
+func (e *Events) alerts(obj *v1alpha1.HyperliquidParser, s *seen, t *told) {
+	for _, kind := range growth.AlertKinds() {
+		var news []string
+		for _, target := range slices.Sorted(maps.Keys(s.views)) {
+			key := raised{target, kind}
+			if !s.views[target].Alerts.Of(kind).Raised() {
+				delete(t.alerts, key)
+			} else if !t.alerts[key] {
+				t.alerts[key] = true
+				news = append(news, target)
+			}
+		}
+		e.targets(obj, s, corev1.EventTypeWarning, string(kind), "", news, func(target string) string {
+			return s.views[target].Alerts.Of(kind).Message
+		})
+	}
+	maps.DeleteFunc(t.alerts, func(key raised, _ bool) bool {
+		_, wanted := s.target(key.target)
+		return s.known && !wanted
+	})
+}
+
+// targets tells the same of each of some targets: what they are, as in " is Stuck", and how that came about.
+func (e *Events) targets(obj *v1alpha1.HyperliquidParser, s *seen, kind, reason, are string, targets []string, message func(target string) string) {
+	if len(targets) > severalTargets {
+		worst := targets[0]
+		e.emit(obj, "", "", kind, reason, "Judge", fmt.Sprintf("%d targets%s: %s; %s: %s",
+			len(targets), strings.Replace(are, " is ", " are ", 1), first(targets), worst, message(worst)))
+		return
+	}
+	pods := byName(s.pods)
+	for _, target := range targets {
+		var name, uid string
+		if is, ok := s.target(target); ok {
+			name = podspec.PodName(obj.Name, is)
+		}
+		if pod := pods[name]; pod != nil {
+			uid = string(pod.UID)
+		}
+		e.emit(obj, name, uid, kind, reason, "Judge", target+are+": "+message(target))
+	}
+}
+
 func (e *Events) of(obj *v1alpha1.HyperliquidParser) *told {
 	key := client.ObjectKeyFromObject(obj)
 	t := e.objects[key]
 	if t == nil {
-		t = &told{verdicts: map[string]growth.Verdict{}, held: map[string]int{}}
+		t = &told{verdicts: map[string]growth.Verdict{}, alerts: map[raised]bool{}, held: map[string]int{}}
 		e.objects[key] = t
 	}
 	t.object = obj

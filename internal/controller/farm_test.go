@@ -404,6 +404,13 @@ func (p *parser) fault(breaks func(*report.Report)) {
 	p.moves, p.breaks = false, breaks
 }
 
+// lose counts files of its second stream that vanished unread. The parser goes on.
+func (p *parser) lose(files int64) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.figures.Streams[1].PrunedUnreadTotal += files
+}
+
 func (p *parser) setDeaf() {
 	p.mu.Lock()
 	defer p.mu.Unlock()

@@ -13,23 +13,31 @@ import (
 	"github.com/hlparser/hyperliquid-parser-operator/internal/controller/growth"
 )
 
-// Labels that name the object.
+// Labels that name the object, and one of its targets.
 const (
 	labelNamespace = "namespace"
 	labelName      = "name"
+	labelTarget    = "target"
 )
 
 // Metrics are the operator's figures of its fleets. Per-target figures that move with every report are the parsers' own metrics.
 type Metrics struct {
 	targets  *prometheus.GaugeVec
 	bad      *prometheus.GaugeVec
+	alerts   *prometheus.GaugeVec
 	verdicts *prometheus.GaugeVec
 	restarts *prometheus.CounterVec
 	polls    *prometheus.HistogramVec
 
 	mu sync.Mutex
-	// shown are the label values that bad has for each object, to take away those that are over.
-	shown map[types.NamespacedName]map[string]prometheus.Labels
+	// shown are the series of single targets, by object, to take away those that are over.
+	shown map[types.NamespacedName][]series
+}
+
+// series is one of a vector.
+type series struct {
+	of     *prometheus.GaugeVec
+	labels prometheus.Labels
 }
 
 // NewMetrics registers the metrics. It fails when they are registered already.
@@ -47,7 +55,11 @@ func NewMetrics(registry prometheus.Registerer) (*Metrics, error) {
 		bad: prometheus.NewGaugeVec(prometheus.GaugeOpts{
 			Name: "hlparser_fleet_target_bad",
 			Help: "1 for each target with a bad verdict.",
-		}, append(object, "target", "verdict", "reason")),
+		}, append(object, labelTarget, "verdict", "reason")),
+		alerts: prometheus.NewGaugeVec(prometheus.GaugeOpts{
+			Name: "hlparser_fleet_target_alert",
+			Help: "1 for each target and alert that is raised, whatever the verdict: DataLost, DataGap, NearRetention.",
+		}, append(object, labelTarget, "alert")),
 		restarts: prometheus.NewCounterVec(prometheus.CounterOpts{
 			Name: "hlparser_fleet_restarts_total",
 			Help: "Restarts of parsers by this process, by the verdict that led to them.",
@@ -57,9 +69,9 @@ func NewMetrics(registry prometheus.Registerer) (*Metrics, error) {
 			Help:    "Time that polls of parsers took, by whether they brought a report.",
 			Buckets: []float64{.001, .0025, .005, .01, .025, .05, .1, .25, .5, 1, 2},
 		}, []string{"result"}),
-		shown: map[types.NamespacedName]map[string]prometheus.Labels{},
+		shown: map[types.NamespacedName][]series{},
 	}
-	for _, c := range []prometheus.Collector{m.targets, m.verdicts, m.bad, m.restarts, m.polls} {
+	for _, c := range []prometheus.Collector{m.targets, m.verdicts, m.bad, m.alerts, m.restarts, m.polls} {
 		if err := registry.Register(c); err != nil {
 			return nil, fmt.Errorf("registering the fleet's metrics: %w", err)
 		}
@@ -87,13 +99,20 @@ func (m *Metrics) set(obj *v1alpha1.HyperliquidParser, s *seen, status v1alpha1.
 		m.targets.WithLabelValues(obj.Namespace, obj.Name, state).Set(float64(n))
 	}
 	counts := map[growth.Verdict]int{}
-	shown := map[string]prometheus.Labels{}
+	var shown []series
 	for name, view := range s.views {
 		j := view.Judgement
 		counts[j.Verdict]++
 		if j.Verdict.Bad() {
-			shown[name] = prometheus.Labels{
-				labelNamespace: obj.Namespace, labelName: obj.Name, "target": name, "verdict": string(j.Verdict), "reason": j.Reason,
+			shown = append(shown, series{m.bad, prometheus.Labels{
+				labelNamespace: obj.Namespace, labelName: obj.Name, labelTarget: name, "verdict": string(j.Verdict), "reason": j.Reason,
+			}})
+		}
+		for _, kind := range growth.AlertKinds() {
+			if view.Alerts.Of(kind).Raised() {
+				shown = append(shown, series{m.alerts, prometheus.Labels{
+					labelNamespace: obj.Namespace, labelName: obj.Name, labelTarget: name, "alert": string(kind),
+				}})
 			}
 		}
 	}
@@ -103,15 +122,15 @@ func (m *Metrics) set(obj *v1alpha1.HyperliquidParser, s *seen, status v1alpha1.
 	m.show(client.ObjectKeyFromObject(obj), shown)
 }
 
-// show replaces the bad targets of an object.
-func (m *Metrics) show(object types.NamespacedName, shown map[string]prometheus.Labels) {
+// show replaces the series of an object's targets.
+func (m *Metrics) show(object types.NamespacedName, shown []series) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	for _, labels := range m.shown[object] {
-		m.bad.Delete(labels)
+	for _, old := range m.shown[object] {
+		old.of.Delete(old.labels)
 	}
-	for _, labels := range shown {
-		m.bad.With(labels).Set(1)
+	for _, now := range shown {
+		now.of.With(now.labels).Set(1)
 	}
 	m.shown[object] = shown
 }
@@ -122,6 +141,7 @@ func (m *Metrics) forget(object types.NamespacedName) {
 	m.verdicts.DeletePartialMatch(labels)
 	m.restarts.DeletePartialMatch(labels)
 	m.bad.DeletePartialMatch(labels)
+	m.alerts.DeletePartialMatch(labels)
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	delete(m.shown, object)

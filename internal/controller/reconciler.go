@@ -270,7 +270,9 @@ func byName(pods []corev1.Pod) map[string]*corev1.Pod {
 // Defaults of the schema, for objects that were made without it.
 const (
 	defaultPollInterval = 5 * time.Second
+	defaultLag          = 30 * time.Second
 	defaultStuckAfter   = 30 * time.Second
+	defaultRetention    = 24 * time.Hour
 	defaultBufferLimit  = 32 << 20
 	defaultCooldown     = 5 * time.Minute
 	defaultMaxPerHour   = 3
@@ -282,7 +284,16 @@ func growthSettings(obj *v1alpha1.HyperliquidParser) growth.Settings {
 	s := growth.Settings{
 		PollInterval: ptr.Deref(g.PollInterval, metav1.Duration{Duration: defaultPollInterval}).Duration,
 		StuckAfter:   ptr.Deref(g.StuckAfter, metav1.Duration{Duration: defaultStuckAfter}).Duration,
+		Retention:    ptr.Deref(g.Retention, metav1.Duration{Duration: defaultRetention}).Duration,
 		BufferLimit:  defaultBufferLimit,
+	}
+	// Fewer than three reports cannot tell a lag.
+	s.Lag = ptr.Deref(g.Lag, metav1.Duration{Duration: max(defaultLag, 3*s.PollInterval)}).Duration
+	if len(g.SourceStalledAfter) > 0 {
+		s.SourceStalledAfter = make(map[string]time.Duration, len(g.SourceStalledAfter))
+		for stream, after := range g.SourceStalledAfter {
+			s.SourceStalledAfter[string(stream)] = after.Duration.Duration
+		}
 	}
 	if limit := obj.Spec.Engine.BufferLimit; limit != nil {
 		s.BufferLimit = limit.Value()

@@ -395,6 +395,34 @@ var _ = Describe("a fleet at rest", func() {
 	})
 })
 
+var _ = Describe("a parser that has lost data", func() {
+	It("is told of once, in a condition and an event, and is not restarted", func(ctx SpecContext) {
+		f := newFarm(ctx, 2)
+		w := &writes{}
+		run(runOptions{rest: w.wrap})
+		obj := f.object()
+		Expect(k8s.Create(ctx, obj)).To(Succeed())
+		allReady(ctx, obj)
+		eventuallyCondition(ctx, obj, v1alpha1.ConditionDelivering, "True/AllDelivering", judged)
+		before := f.uids(ctx)
+
+		f.parser(1).lose(2)
+		eventuallyCondition(ctx, obj, v1alpha1.ConditionDelivering, "False/DataLost", soon)
+		story := f.node(1) + ": Fills: 0 B never read, 2 files vanished too early: keep the node's files for longer"
+		Expect(conditionMessage(current(ctx, obj), v1alpha1.ConditionDelivering)).To(Equal(story))
+		Eventually(ctx, func() []string { return eventNotes(ctx, obj, "DataLost") }).Should(Equal([]string{story}))
+		Expect(current(ctx, obj).Status.Bad).To(BeZero())
+
+		By("losing more: the figures are the metrics' matter")
+		w.take()
+		f.parser(1).lose(3)
+		asked := f.parser(1).timesAsked()
+		Eventually(ctx, func() int { return f.parser(1).timesAsked() - asked }).Should(BeNumerically(">=", 3))
+		Expect(w.take()).To(BeEmpty())
+		Expect(f.uids(ctx)).To(Equal(before))
+	})
+})
+
 // gate holds back what the API server tells a manager of pods.
 type gate struct {
 	next http.RoundTripper

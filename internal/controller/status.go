@@ -164,8 +164,8 @@ func lagOf(views map[string]poller.View) string {
 	var lag time.Duration
 	reported := false
 	for _, v := range views {
-		reported = reported || v.Window.Reports > 0
-		lag = max(lag, v.Window.Lag())
+		reported = reported || v.Reports > 0
+		lag = max(lag, v.Lag)
 	}
 	if !reported {
 		return ""
@@ -206,31 +206,71 @@ func conditions(status *v1alpha1.HyperliquidParserStatus, s *seen, c census, bad
 		set(v1alpha1.ConditionReconciling, metav1.ConditionFalse, v1alpha1.ReasonUpToDate, "")
 	}
 
-	judged := s.known && len(s.targets) == 0 || anyJudged(s.views)
-	verdicts := func(kind, good, text string, counts ...growth.Verdict) {
-		worst := slices.DeleteFunc(slices.Clone(bad), func(t v1alpha1.TargetStatus) bool {
-			return !slices.Contains(counts, growth.Verdict(t.Verdict))
-		})
-		before := meta.FindStatusCondition(status.Conditions, kind)
-		switch {
-		case len(worst) > 0:
-			set(kind, metav1.ConditionFalse, worst[0].Verdict, worstMessage(worst))
-		case judged:
-			set(kind, metav1.ConditionTrue, good, text)
-		case before != nil && before.Status == metav1.ConditionTrue:
-			set(kind, before.Status, before.Reason, before.Message) // a new leader has no other opinion yet
-		default:
-			set(kind, metav1.ConditionUnknown, v1alpha1.ReasonNotYetJudged, "waiting for reports")
+	stable, reason, text := s.verdicts(status, bad, v1alpha1.ConditionBuffersStable, v1alpha1.ReasonAllStable, "no buffer grows and no parser hangs",
+		growth.Growing, growth.Stuck, growth.Leaking)
+	set(v1alpha1.ConditionBuffersStable, stable, reason, text)
+	delivering, reason, text := s.verdicts(status, bad, v1alpha1.ConditionDelivering, v1alpha1.ReasonAllDelivering, "every parser that runs delivers",
+		growth.Stuck, growth.NotRunning, growth.SinkDown, growth.Overloaded, growth.Unreachable, growth.SourceStalled)
+	if delivering != metav1.ConditionFalse {
+		before := meta.FindStatusCondition(status.Conditions, v1alpha1.ConditionDelivering)
+		if lost := s.lostData(); lost != "" {
+			delivering, reason, text = metav1.ConditionFalse, v1alpha1.ReasonDataLost, lost
+		} else if before != nil && before.Reason == v1alpha1.ReasonDataLost && s.anyUnknown() {
+			delivering, reason, text = before.Status, before.Reason, before.Message // who lost data may not have been asked yet
 		}
 	}
-	verdicts(v1alpha1.ConditionBuffersStable, v1alpha1.ReasonAllStable, "no buffer grows and no parser hangs",
-		growth.Growing, growth.Stuck)
-	verdicts(v1alpha1.ConditionDelivering, v1alpha1.ReasonAllDelivering, "every parser that runs delivers",
-		growth.Stuck, growth.NotRunning, growth.SinkDown, growth.Unreachable)
+	set(v1alpha1.ConditionDelivering, delivering, reason, text)
 }
 
-func anyJudged(views map[string]poller.View) bool {
-	for _, v := range views {
+// verdicts is what a condition says that is false while a target has one of the verdicts that count.
+func (s *seen) verdicts(
+	status *v1alpha1.HyperliquidParserStatus, bad []v1alpha1.TargetStatus, kind, good, goodText string, counts ...growth.Verdict,
+) (value metav1.ConditionStatus, reason, text string) {
+	worst := slices.DeleteFunc(slices.Clone(bad), func(t v1alpha1.TargetStatus) bool {
+		return !slices.Contains(counts, growth.Verdict(t.Verdict))
+	})
+	before := meta.FindStatusCondition(status.Conditions, kind)
+	switch {
+	case len(worst) > 0:
+		return metav1.ConditionFalse, worst[0].Verdict, worstMessage(worst)
+	case s.known && len(s.targets) == 0, s.anyJudged():
+		return metav1.ConditionTrue, good, goodText
+	case before != nil && before.Status == metav1.ConditionTrue:
+		return before.Status, before.Reason, before.Message // a new leader has no other opinion yet
+	}
+	return metav1.ConditionUnknown, v1alpha1.ReasonNotYetJudged, "waiting for reports"
+}
+
+// lostData says which targets have lost data, with the story of the first; "" when none has.
+func (s *seen) lostData() string {
+	var lost []string
+	for _, t := range s.targets {
+		if s.views[t.Name].Alerts.DataLost.Raised() {
+			lost = append(lost, t.Name)
+		}
+	}
+	if len(lost) == 0 {
+		return ""
+	}
+	slices.Sort(lost)
+	text := lost[0] + ": " + s.views[lost[0]].Alerts.DataLost.Message
+	if n := len(lost) - 1; n > 0 {
+		text += fmt.Sprintf(" (and %s more)", plural(n, "target"))
+	}
+	return text
+}
+
+func (s *seen) anyUnknown() bool {
+	for _, v := range s.views {
+		if v.Judgement.Verdict == growth.Unknown {
+			return true
+		}
+	}
+	return false
+}
+
+func (s *seen) anyJudged() bool {
+	for _, v := range s.views {
 		if v.Judgement.Verdict != growth.Unknown {
 			return true
 		}

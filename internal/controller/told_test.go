@@ -8,7 +8,10 @@ import (
 	"testing"
 	"time"
 
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/testutil"
 	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/api/meta"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/client-go/tools/events"
 	testingclock "k8s.io/utils/clock/testing"
@@ -51,7 +54,7 @@ func nodeName(i int) string { return fmt.Sprintf("node-%04d", i) }
 func (s *seen) judge(i int, v growth.Verdict) {
 	s.views[s.targets[i].Name] = poller.View{
 		Judgement: growth.Judgement{Verdict: v, Reason: "Fills", Message: "figures", Since: noon},
-		Window:    growth.Window{Reports: 10},
+		Reports:   10,
 	}
 }
 
@@ -154,6 +157,148 @@ func TestEventsOverTheBoundAreToldTogetherWhenTheMinuteEnds(t *testing.T) {
 	}
 }
 
+func (s *seen) raise(i int, alerts growth.Alerts) {
+	view := s.views[s.targets[i].Name]
+	view.Alerts = alerts
+	s.views[s.targets[i].Name] = view
+}
+
+func TestAnAlertIsToldOnceWhateverTheVerdict(t *testing.T) {
+	e, _, told := teller()
+	obj, s := scene(5)
+	s.judge(1, growth.Stuck)
+	s.raise(1, growth.Alerts{DataLost: growth.Alert{Since: noon, Message: "a file vanished"}})
+	for i := range 4 {
+		s.raise(i, growth.Alerts{DataLost: s.views[nodeName(i)].Alerts.DataLost, DataGap: growth.Alert{Since: noon, Message: "a block is missing"}})
+	}
+	e.judgements(obj, s)
+	e.judgements(obj, s)
+	want := []string{
+		"Warning Stuck node-0001 is Stuck: figures",
+		"Warning DataLost node-0001: a file vanished",
+		"Warning DataGap 4 targets: node-0000, node-0001, node-0002 and 1 more; node-0000: a block is missing",
+	}
+	if got := told(); !slices.Equal(got, want) {
+		t.Errorf("told %q, want %q", got, want)
+	}
+	s.raise(1, growth.Alerts{}) // its pod was replaced
+	e.judgements(obj, s)
+	s.raise(1, growth.Alerts{NearRetention: growth.Alert{Since: noon, Message: "lines wait"}, DataLost: growth.Alert{Since: noon, Message: "again"}})
+	e.judgements(obj, s)
+	want = []string{"Warning DataLost node-0001: again", "Warning NearRetention node-0001: lines wait"}
+	if got := told(); !slices.Equal(got, want) {
+		t.Errorf("told %q, want %q", got, want)
+	}
+}
+
+// delivering is the condition in short.
+func delivering(status v1alpha1.HyperliquidParserStatus) string {
+	c := meta.FindStatusCondition(status.Conditions, v1alpha1.ConditionDelivering)
+	return fmt.Sprintf("%s/%s %s", c.Status, c.Reason, c.Message)
+}
+
+func TestLostDataIsNotDelivered(t *testing.T) {
+	obj, s := scene(3)
+	r := &Reconciler{}
+	see := func() string {
+		s.now = s.now.Add(time.Minute)
+		obj.Status = r.status(obj, s, plan.Result{})
+		return delivering(obj.Status)
+	}
+	check := func(when, want string) {
+		t.Helper()
+		if got := see(); got != want {
+			t.Errorf("%s: %s, want %s", when, got, want)
+		}
+	}
+	const all = "True/AllDelivering every parser that runs delivers"
+	check("at first", all)
+	s.raise(1, growth.Alerts{DataGap: growth.Alert{Since: noon, Message: "a block is missing"}, NearRetention: growth.Alert{Since: noon, Message: "lines wait"}})
+	check("what is not lost", all)
+	lost := growth.Alerts{DataLost: growth.Alert{Since: noon, Message: "a file vanished"}}
+	s.raise(1, lost)
+	check("once lost", "False/DataLost node-0001: a file vanished")
+	rest := fmt.Sprint(obj.Status)
+	if see(); fmt.Sprint(obj.Status) != rest {
+		t.Errorf("at rest\n got %+v\nwant %s", obj.Status, rest)
+	}
+	s.raise(0, lost)
+	check("twice", "False/DataLost node-0000: a file vanished (and 1 target more)")
+	s.judge(2, growth.SinkDown)
+	check("with a verdict", "False/SinkDown node-0002: figures")
+
+	s.judge(2, growth.Healthy)
+	see()
+	rest = fmt.Sprint(obj.Status)
+	for i := range s.targets {
+		s.judge(i, growth.Unknown) // a new leader, which has no reports
+	}
+	if see(); fmt.Sprint(obj.Status) != rest {
+		t.Errorf("a new leader\n got %+v\nwant %s", obj.Status, rest)
+	}
+	for i := range s.targets {
+		s.judge(i, growth.Healthy) // of new pods
+	}
+	check("with new pods", all)
+}
+
+func TestMetricsShowTheAlertsThatAreRaised(t *testing.T) {
+	m, err := NewMetrics(prometheus.NewRegistry())
+	if err != nil {
+		t.Fatal(err)
+	}
+	obj, s := scene(2)
+	s.judge(1, growth.Leaking)
+	s.raise(1, growth.Alerts{DataLost: growth.Alert{Since: noon}, NearRetention: growth.Alert{Since: noon}})
+	m.set(obj, s, v1alpha1.HyperliquidParserStatus{})
+	want := `
+# HELP hlparser_fleet_target_alert 1 for each target and alert that is raised, whatever the verdict: DataLost, DataGap, NearRetention.
+# TYPE hlparser_fleet_target_alert gauge
+hlparser_fleet_target_alert{alert="DataLost",name="mainnet",namespace="ns",target="node-0001"} 1
+hlparser_fleet_target_alert{alert="NearRetention",name="mainnet",namespace="ns",target="node-0001"} 1
+`
+	if err := testutil.CollectAndCompare(m.alerts, strings.NewReader(want)); err != nil {
+		t.Error(err)
+	}
+	s.raise(1, growth.Alerts{})
+	m.set(obj, s, v1alpha1.HyperliquidParserStatus{})
+	if n := testutil.CollectAndCount(m.alerts); n != 0 {
+		t.Errorf("%d alerts are shown still", n)
+	}
+	if n := testutil.CollectAndCount(m.bad); n != 1 {
+		t.Errorf("%d bad targets are shown, want one", n)
+	}
+	s.raise(1, growth.Alerts{DataGap: growth.Alert{Since: noon}})
+	m.set(obj, s, v1alpha1.HyperliquidParserStatus{})
+	m.forget(client.ObjectKeyFromObject(obj))
+	if n := testutil.CollectAndCount(m.alerts); n != 0 {
+		t.Errorf("%d alerts of an object that is gone are shown", n)
+	}
+}
+
+func TestEachVerdictIsInTheConditionThatSpeaksOfIt(t *testing.T) {
+	for verdict, want := range map[growth.Verdict]string{
+		growth.Healthy: "True True", growth.CatchingUp: "True True",
+		growth.Growing: "False True", growth.Leaking: "False True", growth.Stuck: "False False",
+		growth.SinkDown: "True False", growth.Overloaded: "True False", growth.NotRunning: "True False", growth.Unreachable: "True False",
+		growth.SourceStalled: "True False",
+	} {
+		obj, s := scene(2)
+		s.judge(1, verdict)
+		status := (&Reconciler{}).status(obj, s, plan.Result{})
+		var got []string
+		for _, kind := range []string{v1alpha1.ConditionBuffersStable, v1alpha1.ConditionDelivering} {
+			got = append(got, string(meta.FindStatusCondition(status.Conditions, kind).Status))
+		}
+		if strings.Join(got, " ") != want {
+			t.Errorf("%s: BuffersStable and Delivering are %v, want %s", verdict, got, want)
+		}
+		if bad := int(status.Bad); bad != map[bool]int{true: 1, false: 0}[strings.Contains(want, "False")] {
+			t.Errorf("%s: %d bad", verdict, bad)
+		}
+	}
+}
+
 func TestANewLeaderKeepsABadVerdictOfTheSamePodUntilItHasItsOwn(t *testing.T) {
 	obj, s := scene(2)
 	r := &Reconciler{}
@@ -209,7 +354,7 @@ func TestFiguresThatMoveDoNotMoveTheStatus(t *testing.T) {
 	for i := range 10 {
 		s.now = s.now.Add(time.Minute)
 		for name, view := range s.views {
-			view.Window.Samples = []growth.Sample{{Streams: []growth.StreamSample{{Lag: time.Duration(i) * time.Second}}}}
+			view.Lag = time.Duration(i) * time.Second
 			s.views[name] = view
 		}
 		if got := r.status(obj, s, plan.Result{}); fmt.Sprint(got) != fmt.Sprint(obj.Status) {

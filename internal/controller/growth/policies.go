@@ -2,6 +2,7 @@ package growth
 
 import (
 	"fmt"
+	"strings"
 	"time"
 
 	"github.com/dustin/go-humanize"
@@ -13,19 +14,19 @@ import (
 type Input struct {
 	Now      time.Time
 	Pod      PodState
-	Window   Window
+	Window   *Window
 	Settings Settings
 }
 
 // Func is one policy. It returns the verdict, a reason in CamelCase and one line for a person; matched is false when the policy
 // has nothing to say.
-type Func func(Input) (verdict Verdict, reason, message string, matched bool)
+type Func func(*Input) (verdict Verdict, reason, message string, matched bool)
 
 // Chain is a list of policies, of which the first that matches speaks.
 type Chain []Func
 
 // NewChain returns the policies in their order. Those that explain a fault from outside the parser stand before those that blame
-// the parser: a restart follows only from what is left.
+// the parser: a restart follows only from what is left. Among several streams that explanation of one is taken for all.
 func NewChain() Chain {
 	return Chain{
 		NotRunningPod,    // the container does not run
@@ -35,12 +36,20 @@ func NewChain() Chain {
 		TooFewReports,    // nothing below can be told yet
 		SilentSink,       // the sink explains it
 		StuckStream,      // nothing outside explains it, and nothing moves
+		OverloadedStream, // far behind, and something outside explains it
+		SlowStream,       // far behind, and nothing outside explains it
+		LeakingMemory,    // it works, and will not for long
+		StalledSource,    // it works, and has nothing to do
+		CatchingUpStream, // far behind, and getting nearer: nothing else is wrong
 		Otherwise,
 	}
 }
 
+// chain is shared: policies are pure.
+var chain = NewChain()
+
 // Judge returns what the first matching policy says, as of in.Now.
-func (c Chain) Judge(in Input) Judgement {
+func (c Chain) Judge(in *Input) Judgement {
 	for _, policy := range c {
 		if verdict, reason, message, ok := policy(in); ok {
 			return Judgement{Verdict: verdict, Reason: reason, Message: message, Since: in.Now}
@@ -50,7 +59,7 @@ func (c Chain) Judge(in Input) Judgement {
 }
 
 // NotRunningPod matches a container that does not run, unless it is on its way and has not taken too long.
-func NotRunningPod(in Input) (Verdict, string, string, bool) {
+func NotRunningPod(in *Input) (Verdict, string, string, bool) {
 	waited := in.Now.Sub(in.Pod.Since)
 	switch {
 	case in.Pod.Running:
@@ -64,7 +73,7 @@ func NotRunningPod(in Input) (Verdict, string, string, bool) {
 }
 
 // UnreachableOver matches a running container whose last polls brought no report.
-func UnreachableOver(in Input) (Verdict, string, string, bool) {
+func UnreachableOver(in *Input) (Verdict, string, string, bool) {
 	if in.Window.Missed < missedPolls {
 		return "", "", "", false
 	}
@@ -72,10 +81,9 @@ func UnreachableOver(in Input) (Verdict, string, string, bool) {
 }
 
 // FailedStream matches a parser that says itself that a stream will not go on, such as for a corrupt checkpoint.
-func FailedStream(in Input) (Verdict, string, string, bool) {
-	last, _ := in.Window.Last()
-	for _, s := range last.Streams {
-		if s.State == report.Failed {
+func FailedStream(in *Input) (Verdict, string, string, bool) {
+	for i := range in.Window.Streams {
+		if s := &in.Window.Streams[i]; s.State == report.Failed {
 			return NotRunning, ReasonStreamFailed, sentence(s.Name+" has failed", s.Message), true
 		}
 	}
@@ -83,28 +91,21 @@ func FailedStream(in Input) (Verdict, string, string, bool) {
 }
 
 // UnboundedBuffers matches a parser that holds more than its bound in several reports running, or twice as much once.
-func UnboundedBuffers(in Input) (Verdict, string, string, bool) {
-	last, ok := in.Window.Last()
-	if !ok || last.Held <= last.Bound {
-		return "", "", "", false
-	}
-	over := 0
-	for i := len(in.Window.Samples) - 1; i >= 0 && in.Window.Samples[i].Held > in.Window.Samples[i].Bound; i-- {
-		over++
-	}
-	if over < runningOver && last.Held <= 2*last.Bound {
+func UnboundedBuffers(in *Input) (Verdict, string, string, bool) {
+	w := in.Window
+	if w.Over == 0 || w.Over < runningOver && w.Held <= 2*w.Bound {
 		return "", "", "", false
 	}
 	var lines int64
-	for _, s := range last.Streams {
-		lines += s.HeldLines
+	for i := range w.Streams {
+		lines += w.Streams[i].HeldLines
 	}
 	return Growing, ReasonUnbounded, fmt.Sprintf("buffers hold %s in %s lines, more than the %s that they may ever hold",
-		bytes(last.Held), humanize.Comma(lines), bytes(last.Bound)), true
+		bytes(w.Held), humanize.Comma(lines), bytes(w.Bound)), true
 }
 
 // TooFewReports matches until there is enough to judge by.
-func TooFewReports(in Input) (Verdict, string, string, bool) {
+func TooFewReports(in *Input) (Verdict, string, string, bool) {
 	if in.Window.Reports >= MinReports {
 		return "", "", "", false
 	}
@@ -112,14 +113,14 @@ func TooFewReports(in Input) (Verdict, string, string, bool) {
 }
 
 // SilentSink matches a stream whose sink has acknowledged nothing for a while, though it was asked to.
-func SilentSink(in Input) (Verdict, string, string, bool) {
-	last, _ := in.Window.Last()
-	var worst *StreamSample
-	for i, s := range last.Streams {
+func SilentSink(in *Input) (Verdict, string, string, bool) {
+	var worst *Stream
+	for i := range in.Window.Streams {
+		s := &in.Window.Streams[i]
 		failing := s.SinkState == report.SinkRetrying || s.SinkState == report.SinkFailed
 		asked := s.Outstanding >= sinkPatience || failing && s.SinkSince >= sinkPatience
 		if asked && s.SinkSilent >= sinkPatience && (worst == nil || s.SinkSilent > worst.SinkSilent) {
-			worst = &last.Streams[i]
+			worst = s
 		}
 	}
 	if worst == nil {
@@ -130,26 +131,68 @@ func SilentSink(in Input) (Verdict, string, string, bool) {
 }
 
 // StuckStream matches a stream with whole lines waiting in which no stage that has some has moved for long, with nothing to wait for.
-func StuckStream(in Input) (Verdict, string, string, bool) {
-	last, _ := in.Window.Last()
-	var worst *StreamSample
-	for i, s := range last.Streams {
-		if s.StillReports < stillReports || last.At.Sub(s.StillSince) < in.Settings.StuckAfter {
+func StuckStream(in *Input) (Verdict, string, string, bool) {
+	var worst *Stream
+	for i := range in.Window.Streams {
+		s := &in.Window.Streams[i]
+		if s.StillReports < stillReports || in.Window.At.Sub(s.StillSince) < in.Settings.StuckAfter {
 			continue
 		}
 		if worst == nil || s.StillSince.Before(worst.StillSince) {
-			worst = &last.Streams[i]
+			worst = s
 		}
 	}
 	if worst == nil {
 		return "", "", "", false
 	}
 	return Stuck, worst.Name, fmt.Sprintf("%s: %s of whole lines wait, %s behind, and nothing was parsed or acknowledged for %s; the sink is idle",
-		worst.Name, bytes(worst.Uncommitted), round(worst.Lag), round(last.At.Sub(worst.StillSince))), true
+		worst.Name, bytes(worst.Uncommitted), round(worst.Lag), round(in.Window.At.Sub(worst.StillSince))), true
+}
+
+// LeakingMemory matches a process whose memory has long been rising and will soon be at its limit.
+func LeakingMemory(in *Input) (Verdict, string, string, bool) {
+	m := &in.Window.Memory
+	left, ok := m.left()
+	if !ok || left > leakHorizon {
+		return "", "", "", false
+	}
+	return Leaking, ReasonMemory, fmt.Sprintf("memory is at %s of %s and has grown by %s/min for %d min: full in about %s",
+		bytes(m.Newest), bytes(m.Limit), bytes(int64(m.Slope)), m.Minutes, max(left.Round(time.Minute), time.Minute)), true
+}
+
+// StalledSource matches a stream in which the node writes nothing, though it never rests. One that is still catching up has work.
+func StalledSource(in *Input) (Verdict, string, string, bool) {
+	var worst *Stream
+	for i := range in.Window.Streams {
+		s := &in.Window.Streams[i]
+		after := in.Settings.stalledAfter(s)
+		if after > 0 && s.Rest >= after && s.cause(in) != causeCatchingUp && (worst == nil || s.Rest > worst.Rest) {
+			worst = s
+		}
+	}
+	switch {
+	case worst == nil:
+		return "", "", "", false
+	case worst.State == report.WaitingForData:
+		return SourceStalled, worst.Name, sentence(worst.Name+": nothing to read for "+round(worst.Rest).String(), worst.Message), true
+	}
+	return SourceStalled, worst.Name, fmt.Sprintf("%s: no new line for %s: look at the Hyperliquid node", worst.Name, round(worst.Rest)), true
+}
+
+// stalledAfter is how long a stream may rest; 0: for ever. By default only those are watched that write with every block: order
+// statuses, book diffs, and whatever is written block by block, since empty blocks are lines too.
+func (s *Settings) stalledAfter(of *Stream) time.Duration {
+	if set, ok := s.SourceStalledAfter[of.Name]; ok {
+		return set
+	}
+	if of.Name == "OrderStatuses" || of.Name == "RawBookDiffs" || of.Mode == "ByBlock" {
+		return stalledAfter
+	}
+	return 0
 }
 
 // Otherwise matches always.
-func Otherwise(Input) (Verdict, string, string, bool) {
+func Otherwise(*Input) (Verdict, string, string, bool) {
 	return Healthy, "Healthy", "buffers are bounded and lines move", true
 }
 
@@ -161,7 +204,7 @@ func sentence(what, detail string) string {
 		return what
 	}
 	if len(detail) > maxDetail {
-		detail = detail[:maxDetail] + "…"
+		detail = strings.ToValidUTF8(detail[:maxDetail], "") + "…"
 	}
 	return what + ": " + detail
 }

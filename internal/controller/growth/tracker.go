@@ -1,24 +1,27 @@
 package growth
 
 import (
+	"math/bits"
 	"time"
 
 	"github.com/hlparser/hyperliquid-parser-operator/internal/parser/report"
 )
 
-// Poll is the outcome of asking a parser for its report: a report, or why there is none.
+// Poll is the outcome of asking a parser for its report: a report, or why there is none. The report is not kept.
 type Poll struct {
 	Report  *report.Report
 	Failure string
 }
 
-// Tracker is the memory for one target: the window of reports, and the verdict that is held. The zero value knows nothing.
-// It is not safe for concurrent use.
+// Tracker is the memory for one target: the window of reports, the verdict that is held, and the alerts. The zero value knows
+// nothing. It is not safe for concurrent use.
 type Tracker struct {
-	pod    PodState
+	in     Input // what the policies look at; kept, so that a judgement allocates nothing
 	window Window
+	alerts Alerts
 	held   Judgement
-	clean  int // polls in a row that did not show the held verdict
+	clean  int // polls in a row that showed nothing bad
+	recent recent
 }
 
 // Judgement returns the verdict that is held; Unknown when there is none yet.
@@ -30,46 +33,76 @@ func (t *Tracker) Judgement() Judgement {
 	return j
 }
 
-// Window returns the reports that the verdict rests on.
-func (t *Tracker) Window() Window { return t.window }
+// Alerts returns what a person should know beside the verdict.
+func (t *Tracker) Alerts() Alerts { return t.alerts }
+
+// Reports is how many reports the process that runs has given.
+func (t *Tracker) Reports() int { return t.window.Reports }
+
+// Missed is how many polls in a row brought no report.
+func (t *Tracker) Missed() int { return t.window.Missed }
+
+// Lag is the worst stream's in the newest report; 0 when there is none.
+func (t *Tracker) Lag() time.Duration { return t.window.Lag() }
+
+// Evidence returns the totals that the rates of the verdict rest on, oldest first.
+func (t *Tracker) Evidence() []Sample { return t.window.samples() }
 
 // SeePod takes in the state of the pod and judges anew. It reports whether the judgement changed: its verdict, or whether it fades.
 func (t *Tracker) SeePod(pod PodState, now time.Time, settings Settings) bool {
 	switch {
-	case pod.UID != t.pod.UID:
+	case pod.UID != t.in.Pod.UID:
 		*t = Tracker{}
-	case pod.Container != t.pod.Container:
-		// What the old process reported says nothing of the new one. A bad verdict stays until clean polls clear it: a parser that
-		// crashes, runs for a moment and crashes again is one fault.
-		t.window = Window{}
-		if t.pod.Starting {
+	case pod.Container != t.in.Pod.Container:
+		t.forget()
+		if t.in.Pod.Starting {
 			t.held = Judgement{} // a slow start is over once it has started
 		}
 	}
-	t.pod = pod
+	t.in.Pod = pod
 	return t.judge(now, settings, false)
 }
 
-// SeePoll takes in the outcome of one poll and judges anew. It reports whether the judgement changed.
+// SeePoll takes in the outcome of one poll and judges anew. It reports whether the judgement or an alert changed.
 func (t *Tracker) SeePoll(poll Poll, now time.Time, settings Settings) bool {
-	if poll.Report != nil {
-		t.window = t.window.add(*poll.Report, now, settings)
+	alerts := t.alerts
+	if r := poll.Report; r != nil {
+		if t.window.Reports > 0 && !r.StartedAt.Equal(t.window.startedAt) {
+			t.forget()
+		}
+		t.window.add(r, now, &settings)
+		t.alerts.see(r, now, &settings)
 	} else {
-		t.window = t.window.miss(poll.Failure)
+		t.window.miss(poll.Failure)
 	}
-	return t.judge(now, settings, poll.Report != nil)
+	judged := t.judge(now, settings, poll.Report != nil)
+	return judged || t.alerts != alerts
 }
 
-// judge holds on to a bad verdict until enough polls in a row were clean; reported says whether this was such a poll, if clean.
+// forget drops what the process before has reported: its totals say nothing of the new one. A bad verdict stays until clean polls
+// clear it: a parser that crashes, runs for a moment and crashes again is one fault.
+func (t *Tracker) forget() {
+	t.window, t.recent = Window{}, recent{}
+}
+
+// judge holds on to a bad verdict until enough polls in a row were clean, and does not believe a slow fault before it has shown
+// often enough; reported says whether there was a new report.
 func (t *Tracker) judge(now time.Time, settings Settings, reported bool) bool {
-	if t.pod.Terminating {
+	if t.in.Pod.Terminating {
 		return false
 	}
 	before := t.held
-	next := NewChain().Judge(Input{Now: now, Pod: t.pod, Window: t.window, Settings: settings})
+	t.in.Now, t.in.Window, t.in.Settings = now, &t.window, settings
+	next := chain.Judge(&t.in)
+	if reported {
+		t.recent.see(next)
+	}
 	switch {
-	case next.key() == t.held.key():
+	case next.same(t.held):
 		t.clean, t.held.Fading = 0, false
+	case !t.recent.believes(next):
+		// Neither the verdict that is held nor a clean poll. What is overloaded by something else is overloaded still.
+		t.clean, t.held.Fading = 0, t.held.Verdict.Bad() && (next.Verdict != Overloaded || t.held.Verdict != Overloaded)
 	case next.Verdict.Bad() || !t.held.Verdict.Bad():
 		t.clean, t.held = 0, next
 	default:
@@ -82,4 +115,68 @@ func (t *Tracker) judge(now time.Time, settings Settings, reported bool) bool {
 		}
 	}
 	return t.held != before
+}
+
+// slowFault is what is believed only once it has shown often enough.
+type slowFault int
+
+const (
+	slowParser slowFault = iota // Growing/ParserSlow
+	slowSink                    // Overloaded, by reason
+	slowCPU
+	slowDisk
+	slowFaults
+	notSlow slowFault = -1
+)
+
+func (j *Judgement) slowFault() slowFault {
+	switch {
+	case j.Verdict == Growing && j.Reason == ReasonParserSlow:
+		return slowParser
+	case j.Verdict != Overloaded:
+		return notSlow
+	case j.Reason == ReasonSink:
+		return slowSink
+	case j.Reason == ReasonCPU:
+		return slowCPU
+	}
+	return slowDisk
+}
+
+// recent is which slow faults the last polls showed, one bit each, the newest lowest.
+type recent [slowFaults]uint32
+
+// see takes in what a poll showed.
+func (r *recent) see(j Judgement) {
+	for i := range r {
+		r[i] <<= 1
+	}
+	if f := j.slowFault(); f != notSlow {
+		r[f] |= 1
+	}
+}
+
+// believes reports whether what the newest poll showed has shown often enough. What falls behind by turns for one reason and another
+// is Overloaded by that which shows most often: a restart needs a clear case.
+func (r *recent) believes(j Judgement) bool {
+	const (
+		inARow = 1<<slowPolls - 1
+		window = 1<<overloadWindow - 1
+	)
+	fault := j.slowFault()
+	switch fault {
+	case notSlow:
+		return true
+	case slowParser:
+		return r[slowParser]&inARow == inARow
+	}
+	var any uint32
+	most := 0
+	for f, polls := range r {
+		any |= polls
+		if slowFault(f) != slowParser {
+			most = max(most, bits.OnesCount32(polls&window))
+		}
+	}
+	return bits.OnesCount32(any&window) >= overloadPolls && bits.OnesCount32(r[fault]&window) == most
 }

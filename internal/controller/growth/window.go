@@ -6,31 +6,42 @@ import (
 	"github.com/hlparser/hyperliquid-parser-operator/internal/parser/report"
 )
 
-// windowSize is how many reports a window keeps: a minute at the default interval.
-const windowSize = 13
-
-// Window is what a parser has reported since its container started. The zero value is an empty window.
+// Window is what a parser has reported since its process started: the newest report, and the rates that lead to it. The zero value
+// is an empty window. It is not safe for concurrent use.
 type Window struct {
-	// Samples are the last reports, oldest first, at most windowSize.
-	Samples []Sample
-	// Reports counts all since the container started.
+	// Reports counts all since the process started.
 	Reports int
 	// Missed counts polls in a row without a report, and Failure says why the last one failed.
 	Missed  int
 	Failure string
+
+	// At is when the newest report arrived, and First the oldest.
+	At, First time.Time
+	// Held is bytes in live buffers and in flight, over all streams; Bound is what it may not pass, ever; Over counts the reports in
+	// a row, the newest included, in which it did.
+	Held, Bound int64
+	Over        int
+
+	Process Process
+	Streams []Stream
+	Memory  Memory
+
+	startedAt time.Time // of the process
+	times     moments
 }
 
-// Sample is what is kept of one report.
-type Sample struct {
-	At      time.Time
-	Held    int64 // bytes in live buffers and in flight, over all streams
-	Bound   int64 // what Held may not pass, ever
-	Streams []StreamSample
+// Process is what is kept of a parser's process.
+type Process struct {
+	// CPU is the share of the processor time that the process may use which it used, over rateSpan; Cores is how much it may use.
+	CPU, Cores float64
+
+	cpuTotal [moment]float64 // seconds
 }
 
-// StreamSample is what is kept of one stream in one report.
-type StreamSample struct {
+// Stream is what is kept of one stream.
+type Stream struct {
 	Name    string
+	Mode    string
 	State   report.StreamState
 	Message string
 
@@ -47,109 +58,145 @@ type StreamSample struct {
 	SinkSince   time.Duration // in SinkState
 	Outstanding time.Duration // age of the request being waited for
 
+	// Rest is how long no whole line has been seen on disk.
+	Rest time.Duration
+
 	// StillSince is the first of the reports in a row, StillReports of them, in which whole lines waited and no stage that had
 	// some had moved since the one before; zero when one moved.
 	StillSince   time.Time
 	StillReports int
-}
 
-// Last returns the newest sample; ok is false for an empty window.
-func (w Window) Last() (s Sample, ok bool) {
-	if len(w.Samples) == 0 {
-		return Sample{}, false
-	}
-	return w.Samples[len(w.Samples)-1], true
+	Rates Rates
+
+	movedAt  time.Time // when the figures last told of new lines
+	retrying float64   // seconds in which the sink was found to be retried
+	points   [moment]point
 }
 
 // Lag is the worst stream's in the newest report; 0 when there is none.
-func (w Window) Lag() time.Duration {
+func (w *Window) Lag() time.Duration {
 	var lag time.Duration
-	last, _ := w.Last()
-	for _, s := range last.Streams {
-		lag = max(lag, s.Lag)
+	for i := range w.Streams {
+		lag = max(lag, w.Streams[i].Lag)
 	}
 	return lag
 }
 
-// add returns the window with one more report, received at the given time.
-func (w Window) add(r report.Report, at time.Time, settings Settings) Window {
-	previous, _ := w.Last()
-	next := sample(r, at, settings)
-	for i := range next.Streams {
-		next.Streams[i].still(previous, next.At)
+// add takes in one more report, received at the given time.
+func (w *Window) add(r *report.Report, at time.Time, settings *Settings) {
+	if w.Reports == 0 {
+		w.First = at
 	}
-	keep := w.Samples
-	if len(keep) == windowSize {
-		keep = keep[1:]
+	passed := time.Duration(0) // since the report before
+	if w.Reports > 0 {
+		passed = at.Sub(w.At)
 	}
-	// A new slice, so that a window that was handed out does not change.
-	samples := make([]Sample, 0, len(keep)+1)
-	samples = append(append(samples, keep...), next)
-	return Window{Samples: samples, Reports: w.Reports + 1}
-}
+	w.Reports++
+	w.Missed, w.Failure = 0, ""
+	w.At, w.startedAt = at, r.StartedAt
+	w.align(r.Streams)
 
-// miss returns the window after a poll that brought no report.
-func (w Window) miss(failure string) Window {
-	w.Missed++
-	w.Failure = failure
-	return w
-}
-
-func sample(r report.Report, at time.Time, settings Settings) Sample {
-	s := Sample{At: at, Streams: make([]StreamSample, 0, len(r.Streams))}
+	base := w.times.base(at)
+	w.Process.rate(&r.Process, w.times.span(base, at), base)
+	w.Held = 0
 	limit, largest := settings.BufferLimit, int64(0)
-	for _, stream := range r.Streams {
-		s.Held += stream.BufferBytes + stream.InFlightBytes
-		largest = max(largest, stream.LargestLineBytes)
-		if stream.BufferLimitBytes > 0 {
-			limit = stream.BufferLimitBytes
+	for i := range r.Streams {
+		from, s := &r.Streams[i], &w.Streams[i]
+		w.Held += from.BufferBytes + from.InFlightBytes
+		largest = max(largest, from.LargestLineBytes)
+		if from.BufferLimitBytes > 0 {
+			limit = from.BufferLimitBytes
 		}
-		s.Streams = append(s.Streams, streamSample(stream, r.Now))
+		s.still(from, at)
+		s.rest(from, r.Now, at)
+		s.read(from, r.Now)
+		if from.Sink.State == report.SinkRetrying {
+			s.retrying += passed.Seconds()
+		}
+		s.rate(from, w.times.span(base, at), base)
 	}
-	s.Bound = 2*(limit+largest) + boundSlack
-	return s
+	w.Bound = 2*(limit+largest) + boundSlack
+	if w.Held > w.Bound {
+		w.Over++
+	} else {
+		w.Over = 0
+	}
+	if slot, ok := w.times.take(at); ok {
+		w.Process.cpuTotal[slot] = r.Process.CPUSecondsTotal
+		for i := range r.Streams {
+			w.Streams[i].points[slot] = w.Streams[i].point(&r.Streams[i])
+		}
+	}
+	w.Memory.add(r.Process.RSSBytes, r.Process.MemoryLimitBytes, at.Sub(w.First))
 }
 
-func streamSample(s report.Stream, now time.Time) StreamSample {
-	out := StreamSample{
-		Name:        s.Name,
-		State:       s.State,
-		Message:     s.Message,
-		HeldLines:   s.BufferLines + s.InFlightLines,
-		Uncommitted: s.UncommittedBytes,
-		Lag:         seconds(s.LagSeconds),
-		Read:        s.ReadBytesTotal,
-		Parsed:      s.ParsedBytesTotal,
-		Acked:       s.AckedBytesTotal,
-		SinkState:   s.Sink.State,
-		SinkError:   s.Sink.LastError,
-		Outstanding: seconds(s.Sink.OutstandingSeconds),
+// align makes w.Streams those of a report, in its order. A parser names the same ones in the same order for as long as it lives.
+func (w *Window) align(streams []report.Stream) {
+	same := len(streams) == len(w.Streams)
+	for i := 0; same && i < len(streams); i++ {
+		same = streams[i].Name == w.Streams[i].Name
 	}
-	if s.Sink.Since != nil {
-		out.SinkSince = now.Sub(*s.Sink.Since)
-	}
-	out.SinkSilent = max(out.SinkSince, out.Outstanding)
-	if s.Sink.LastAckAt != nil {
-		out.SinkSilent = now.Sub(*s.Sink.LastAckAt)
-	}
-	return out
-}
-
-// still sets how long this stream has stood still, given the sample before.
-func (s *StreamSample) still(previous Sample, at time.Time) {
-	// A sink that is being waited for, or retried, is the sink's matter; a stream that failed or drains has stopped by intent.
-	idle := s.Outstanding == 0 && (s.SinkState == report.SinkHealthy || s.SinkState == "")
-	if s.Uncommitted <= 0 || !idle || s.State == report.Failed || s.State == report.Draining {
+	if same {
 		return
 	}
-	s.StillSince, s.StillReports = at, 1
-	for _, p := range previous.Streams {
-		// Reading is no excuse for a stage behind it that had lines and did nothing: beside a slow stream's hung processor the
-		// reader goes on for minutes until the buffer is full.
-		reading := p.Read != s.Read && p.HeldLines == 0
-		if p.Name == s.Name && p.StillReports > 0 && !reading && p.Parsed == s.Parsed && p.Acked == s.Acked {
-			s.StillSince, s.StillReports = p.StillSince, p.StillReports+1
-		}
+	w.Streams = make([]Stream, len(streams))
+	for i := range streams {
+		w.Streams[i].Name = streams[i].Name
+	}
+	w.times = moments{}
+}
+
+// miss takes in a poll that brought no report.
+func (w *Window) miss(failure string) {
+	w.Missed++
+	w.Failure = failure
+}
+
+// read takes over the figures of a report.
+func (s *Stream) read(from *report.Stream, now time.Time) {
+	s.Mode, s.State, s.Message = from.Mode, from.State, from.Message
+	s.HeldLines = from.BufferLines + from.InFlightLines
+	s.Uncommitted = from.UncommittedBytes
+	s.Lag = seconds(from.LagSeconds)
+	s.Read, s.Parsed, s.Acked = from.ReadBytesTotal, from.ParsedBytesTotal, from.AckedBytesTotal
+	s.SinkState, s.SinkError = from.Sink.State, from.Sink.LastError
+	s.Outstanding, s.SinkSince = seconds(from.Sink.OutstandingSeconds), 0
+	if from.Sink.Since != nil {
+		s.SinkSince = now.Sub(*from.Sink.Since)
+	}
+	s.SinkSilent = max(s.SinkSince, s.Outstanding)
+	if from.Sink.LastAckAt != nil {
+		s.SinkSilent = now.Sub(*from.Sink.LastAckAt)
+	}
+}
+
+// rest sets how long no line has come, given the figures before, which it still has. While no line has been seen at all it goes by
+// the figures of the stream, and begins with the first report.
+func (s *Stream) rest(from *report.Stream, now, at time.Time) {
+	if s.movedAt.IsZero() || s.Read != from.ReadBytesTotal || s.Uncommitted != from.UncommittedBytes {
+		s.movedAt = at
+	}
+	s.Rest = at.Sub(s.movedAt)
+	if from.LastLineAt != nil {
+		s.Rest = now.Sub(*from.LastLineAt)
+	}
+}
+
+// still sets how long this stream has stood still, given the figures before, which it still has.
+func (s *Stream) still(from *report.Stream, at time.Time) {
+	// A sink that is being waited for, or retried, is the sink's matter; a stream that failed or drains has stopped by intent.
+	idle := seconds(from.Sink.OutstandingSeconds) == 0 && (from.Sink.State == report.SinkHealthy || from.Sink.State == "")
+	if from.UncommittedBytes <= 0 || !idle || from.State == report.Failed || from.State == report.Draining {
+		s.StillSince, s.StillReports = time.Time{}, 0
+		return
+	}
+	// Reading is no excuse for a stage behind it that had lines and did nothing: beside a slow stream's hung processor the
+	// reader goes on for minutes until the buffer is full.
+	reading := s.Read != from.ReadBytesTotal && s.HeldLines == 0
+	if s.StillReports > 0 && !reading && s.Parsed == from.ParsedBytesTotal && s.Acked == from.AckedBytesTotal {
+		s.StillReports++
+	} else {
+		s.StillSince, s.StillReports = at, 1
 	}
 }
 

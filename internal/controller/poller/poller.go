@@ -59,7 +59,20 @@ type Endpoint struct {
 // View is what is known of a target.
 type View struct {
 	Judgement growth.Judgement
-	Window    growth.Window
+	Alerts    growth.Alerts
+	// Reports is how many reports the process that runs has given, and Lag the worst stream's in the newest.
+	Reports int
+	Lag     time.Duration
+	// Evidence is what a verdict that a restart may cure rests on, oldest first; nil with all others.
+	Evidence []growth.Sample
+}
+
+func view(t *growth.Tracker) View {
+	v := View{Judgement: t.Judgement(), Alerts: t.Alerts(), Reports: t.Reports(), Lag: t.Lag()}
+	if v.Judgement.Verdict.Restartable() {
+		v.Evidence = t.Evidence()
+	}
+	return v
 }
 
 // Poller is safe for concurrent use. It is a manager.Runnable that runs on the leader only.
@@ -133,7 +146,7 @@ func (p *Poller) Track(object types.NamespacedName, settings growth.Settings, en
 		}
 		p.update(e, endpoint, settings, now)
 		after[endpoint.Target] = e
-		views[endpoint.Target] = View{Judgement: e.tracker.Judgement(), Window: e.tracker.Window()}
+		views[endpoint.Target] = view(&e.tracker)
 	}
 	for name, e := range before {
 		if after[name] == nil {
@@ -302,7 +315,7 @@ func (p *Poller) finish(e *entry, asked Endpoint, answer *growth.Poll) bool {
 		}
 	}
 	wait := e.settings.PollInterval
-	if e.tracker.Window().Missed >= patience {
+	if e.tracker.Missed() >= patience {
 		wait *= backoff
 	}
 	// When the sweep is late, polls that were missed are not caught up with, and the stagger stays as it was.

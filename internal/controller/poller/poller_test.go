@@ -411,9 +411,9 @@ func TestAPodThatComesBackIsAskedAtOnceAndItsOldAnswersAreNotItsOwn(t *testing.T
 	close(hold)
 	eventually(t, "the second poll", func() bool { return asked.Load() >= 2 })
 	eventually(t, "a report of the new pod", func() bool {
-		return polls.Track(object, slow, []poller.Endpoint{next})["a"].Window.Reports > 0
+		return polls.Track(object, slow, []poller.Endpoint{next})["a"].Reports > 0
 	})
-	if got := polls.Track(object, slow, []poller.Endpoint{next})["a"].Window.Reports; got != 1 {
+	if got := polls.Track(object, slow, []poller.Endpoint{next})["a"].Reports; got != 1 {
 		t.Errorf("%d reports: the answer of the old pod was taken for the new one's", got)
 	}
 }

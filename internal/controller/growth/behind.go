@@ -1,0 +1,103 @@
+package growth
+
+import (
+	"fmt"
+	"time"
+)
+
+// cause is why a stream is far behind.
+type cause int
+
+const (
+	causeNone cause = iota // it is not
+	causeCatchingUp
+	causeSink
+	causeCPU
+	causeDisk
+	causeParser // nothing else explains it
+)
+
+// cause says why a stream is far behind. What is outside of the parser comes first, and of it the sink: a parser that waits for its
+// sink has time to burn processor time in.
+func (s *Stream) cause(in *Input) cause {
+	r := &s.Rates
+	if in.Settings.Lag <= 0 || s.Lag < in.Settings.Lag || in.Window.Reports < rateReports || !r.Known {
+		return causeNone
+	}
+	switch {
+	case r.Acked > 0 && r.Acked >= catchingUp*r.Written && r.Falls:
+		return causeCatchingUp
+	case r.SinkBusy >= sinkShare:
+		return causeSink
+	case in.Window.Process.CPU >= cpuShare:
+		return causeCPU
+	case r.ReadWait >= diskShare:
+		return causeDisk
+	}
+	return causeParser
+}
+
+// furthest is the stream that is furthest behind for a cause from least to most; nil when none is.
+func furthest(in *Input, least, most cause) (worst *Stream, why cause) {
+	for i := range in.Window.Streams {
+		s := &in.Window.Streams[i]
+		if c := s.cause(in); c >= least && c <= most && (worst == nil || s.Lag > worst.Lag) {
+			worst, why = s, c
+		}
+	}
+	return worst, why
+}
+
+// OverloadedStream matches a stream that falls behind for what a restart does not change.
+func OverloadedStream(in *Input) (Verdict, string, string, bool) {
+	s, why := furthest(in, causeSink, causeDisk)
+	if s == nil {
+		return "", "", "", false
+	}
+	p := &in.Window.Process
+	switch why {
+	case causeSink:
+		return Overloaded, ReasonSink, fmt.Sprintf("%s, sink %s busy: the sink is too slow for %s/s of lines",
+			s.behind(), percent(s.Rates.SinkBusy), bytes(int64(s.Rates.Written))), true
+	case causeCPU:
+		return Overloaded, ReasonCPU, fmt.Sprintf("%s, CPU %s of %.4g cores: raise the CPU limit or filter more",
+			s.behind(), percent(p.CPU), p.Cores), true
+	}
+	return Overloaded, ReasonDisk, fmt.Sprintf("%s, waiting for reads %s of the time: the disk is too slow",
+		s.behind(), percent(s.Rates.ReadWait)), true
+}
+
+// SlowStream matches a stream that falls behind though its sink, the processor and the disk have room.
+func SlowStream(in *Input) (Verdict, string, string, bool) {
+	s, _ := furthest(in, causeParser, causeParser)
+	if s == nil {
+		return "", "", "", false
+	}
+	sink := "idle"
+	if s.Rates.SinkBusy >= 0.01 {
+		sink = percent(s.Rates.SinkBusy) + " busy"
+	}
+	return Growing, ReasonParserSlow, fmt.Sprintf("%s, sink %s, CPU %s: parser slow", s.behind(), sink, percent(in.Window.Process.CPU)), true
+}
+
+// CatchingUpStream matches a stream that is far behind and whose end is in sight.
+func CatchingUpStream(in *Input) (Verdict, string, string, bool) {
+	s, _ := furthest(in, causeCatchingUp, causeCatchingUp)
+	if s == nil {
+		return "", "", "", false
+	}
+	gains := s.Rates.Acked - s.Rates.Written
+	level := time.Duration(min(float64(s.Uncommitted)/gains, 1e6) * float64(time.Second))
+	return CatchingUp, s.Name, fmt.Sprintf("%s: %s behind, %s wait, gaining %s/s: level in about %s",
+		s.Name, round(s.Lag), bytes(s.Uncommitted), bytes(int64(gains)), round(level)), true
+}
+
+// behind begins the sentence about a stream that falls behind.
+func (s *Stream) behind() string {
+	if rate := s.Rates.fallsBack(); rate >= 1 {
+		return fmt.Sprintf("%s: %s behind and falling back at %s/s", s.Name, round(s.Lag), bytes(int64(rate)))
+	}
+	return fmt.Sprintf("%s: %s behind and not catching up", s.Name, round(s.Lag))
+}
+
+func percent(share float64) string { return fmt.Sprintf("%.0f %%", 100*share) }
