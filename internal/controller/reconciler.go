@@ -348,6 +348,7 @@ func limits(obj *v1alpha1.HyperliquidParser, s *seen) plan.Limits {
 		MaxConcurrent:  ptr.Deref(restart.MaxConcurrent, share),
 		Cooldown:       ptr.Deref(restart.Cooldown, metav1.Duration{Duration: defaultCooldown}).Duration,
 		MaxPerHour:     int(ptr.Deref(restart.MaxPerHour, defaultMaxPerHour)),
+		FleetWide:      ptr.Deref(obj.Spec.Growth.FleetWideThreshold, intstr.FromString(plan.DefaultFleetWide)),
 		AlertOnly:      obj.Spec.Growth.Action == v1alpha1.GrowthActionAlert,
 		Paused:         obj.Spec.Paused,
 		Hold:           s.problem != nil,

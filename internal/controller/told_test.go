@@ -286,12 +286,11 @@ func TestEachVerdictIsInTheConditionThatSpeaksOfIt(t *testing.T) {
 		obj, s := scene(2)
 		s.judge(1, verdict)
 		status := (&Reconciler{}).status(obj, s, plan.Result{})
-		var got []string
-		for _, kind := range []string{v1alpha1.ConditionBuffersStable, v1alpha1.ConditionDelivering} {
-			got = append(got, string(meta.FindStatusCondition(status.Conditions, kind).Status))
+		is := func(kind string) metav1.ConditionStatus {
+			return meta.FindStatusCondition(status.Conditions, kind).Status
 		}
-		if strings.Join(got, " ") != want {
-			t.Errorf("%s: BuffersStable and Delivering are %v, want %s", verdict, got, want)
+		if got := fmt.Sprint(is(v1alpha1.ConditionBuffersStable), " ", is(v1alpha1.ConditionDelivering)); got != want {
+			t.Errorf("%s: BuffersStable and Delivering are %s, want %s", verdict, got, want)
 		}
 		if bad := int(status.Bad); bad != map[bool]int{true: 1, false: 0}[strings.Contains(want, "False")] {
 			t.Errorf("%s: %d bad", verdict, bad)

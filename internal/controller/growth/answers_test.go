@@ -66,7 +66,7 @@ func (o *observed) reaches(t *testing.T, within time.Duration, verdict growth.Ve
 // busy is a stream of 23,500 lines a second, the most that is known of.
 const busy = 23_500
 
-func TestRightAnswers(t *testing.T) {
+func TestRightAnswersAboutBuffers(t *testing.T) {
 	tests := map[string]func(*testing.T){
 		"batches of 1174 1175 1176 1177 … lines are Healthy": func(t *testing.T) {
 			o := observe(newParser(steady(100)))
@@ -110,6 +110,14 @@ func TestRightAnswers(t *testing.T) {
 				}
 			}
 		},
+	}
+	for name, test := range tests {
+		t.Run(name, test)
+	}
+}
+
+func TestRightAnswersAboutNormalTraffic(t *testing.T) {
+	tests := map[string]func(*testing.T){
 		"a steady 23,500 lines a second with a sink that takes 500 ms is Healthy": func(t *testing.T) {
 			p := newParser(steady(busy))
 			p.latency = 500 * time.Millisecond
@@ -208,6 +216,14 @@ func TestRightAnswers(t *testing.T) {
 				}
 			}
 		},
+	}
+	for name, test := range tests {
+		t.Run(name, test)
+	}
+}
+
+func TestRightAnswersAboutBacklogs(t *testing.T) {
+	tests := map[string]func(*testing.T){
 		"a 40 M-line backlog is CatchingUp until it is worked off": func(t *testing.T) {
 			p := newParser(steady(busy))
 			p.written = 40e6 * lineBytes
@@ -251,6 +267,14 @@ func TestRightAnswers(t *testing.T) {
 			p.sinkSpeed = 0.3e6 // a batch of 32 MiB takes two minutes
 			observe(p).only(t, 10*time.Minute, growth.Unknown, growth.Healthy, growth.Overloaded, growth.CatchingUp)
 		},
+	}
+	for name, test := range tests {
+		t.Run(name, test)
+	}
+}
+
+func TestRightAnswersAboutFaults(t *testing.T) {
+	tests := map[string]func(*testing.T){
 		"a dead sink is SinkDown within 40 s": func(t *testing.T) {
 			p := newParser(steady(busy))
 			o := observe(p)
@@ -327,6 +351,14 @@ func TestRightAnswers(t *testing.T) {
 				t.Errorf("it says %q", got.Message)
 			}
 		},
+	}
+	for name, test := range tests {
+		t.Run(name, test)
+	}
+}
+
+func TestRightAnswersAboutMemoryAndTheSource(t *testing.T) {
+	tests := map[string]func(*testing.T){
 		"a leak of 5 MiB a minute is Leaking before memory runs out": func(t *testing.T) {
 			p := newParser(steady(100))
 			p.memory = func(since time.Duration) int64 { return sawTooth(p, 80<<20) + int64(since.Minutes()*5*(1<<20)) }

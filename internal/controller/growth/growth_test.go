@@ -58,16 +58,15 @@ func (w *watched) poll(edit func(*report.Report)) growth.Judgement {
 	return w.Judgement()
 }
 
-// until polls until the verdict is reached, and returns how long that took; it fails after ten minutes.
-func (w *watched) until(t *testing.T, want growth.Verdict, edit func(*report.Report)) time.Duration {
+// hang polls a parser that hangs until it is Stuck; it fails after ten minutes.
+func (w *watched) hang(t *testing.T) {
 	t.Helper()
 	for range 120 {
-		if w.poll(edit).Verdict == want {
-			return w.now.Sub(start)
+		if w.poll(still).Verdict == growth.Stuck {
+			return
 		}
 	}
-	t.Fatalf("never %s, but %+v", want, w.Judgement())
-	return 0
+	t.Fatalf("never Stuck, but %+v", w.Judgement())
 }
 
 // still holds every stage where it was, with lines waiting.
@@ -356,7 +355,7 @@ func TestTheBoundAllowsForTheLongestLine(t *testing.T) {
 
 func TestABadVerdictIsLeftAfterTwelveCleanPollsAndMeanwhileFades(t *testing.T) {
 	w := watch()
-	w.until(t, growth.Stuck, still)
+	w.hang(t)
 	entered := w.Judgement()
 	for i := range 11 {
 		got := w.poll(nil)
@@ -371,7 +370,7 @@ func TestABadVerdictIsLeftAfterTwelveCleanPollsAndMeanwhileFades(t *testing.T) {
 
 func TestAFaultThatComesBackBeforeTwelveCleanPollsIsTheSameFault(t *testing.T) {
 	w := watch()
-	w.until(t, growth.Stuck, still)
+	w.hang(t)
 	entered := w.Judgement()
 	for range 4 {
 		w.poll(nil)
@@ -392,7 +391,7 @@ func TestAFaultThatComesBackBeforeTwelveCleanPollsIsTheSameFault(t *testing.T) {
 
 func TestAPollWithoutAReportIsNotClean(t *testing.T) {
 	w := watch()
-	w.until(t, growth.Stuck, still)
+	w.hang(t)
 	for i := range 11 {
 		w.poll(nil)
 		w.SeePoll(growth.Poll{Failure: "refused"}, w.now, settings())
@@ -407,7 +406,7 @@ func TestAPollWithoutAReportIsNotClean(t *testing.T) {
 
 func TestFiguresThatWobbleChangeNothing(t *testing.T) {
 	w := watch()
-	w.until(t, growth.Stuck, still)
+	w.hang(t)
 	before := w.Judgement()
 	for i := range 50 {
 		w.now = w.now.Add(5 * time.Second)
@@ -425,7 +424,7 @@ func TestFiguresThatWobbleChangeNothing(t *testing.T) {
 
 func TestANewPodKnowsNothingOfTheOldOne(t *testing.T) {
 	w := watch()
-	w.until(t, growth.Stuck, still)
+	w.hang(t)
 	pod := running()
 	pod.UID, pod.Container = "pod-2", "container-2"
 	w.SeePod(pod, w.now, settings())
@@ -484,7 +483,7 @@ func TestASlowStartIsOverOnceItHasStarted(t *testing.T) {
 
 func TestATerminatingPodIsNotJudged(t *testing.T) {
 	w := watch()
-	w.until(t, growth.Stuck, still)
+	w.hang(t)
 	before := w.Judgement()
 	pod := running()
 	pod.Terminating, pod.Running, pod.Reason = true, false, "Error"

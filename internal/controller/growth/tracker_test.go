@@ -133,7 +133,7 @@ func TestWhatFallsBehindByTurnsForTwoReasonsIsOverloadedAndNotRestarted(t *testi
 
 func TestAParserThatBeganAnewBeginsAWindow(t *testing.T) {
 	w := watch()
-	w.until(t, growth.Stuck, still)
+	w.hang(t)
 	if w.Reports() != 7 {
 		t.Fatalf("%d reports", w.Reports())
 	}
