@@ -57,6 +57,7 @@ func (b *bench) endToEnd(ctx context.Context) (string, error) {
 		bare, lines, streaming, blocks,
 		{name: "hlparser, everything, Raw, line", data: line, runs: b.runs, run: b.runOnce(line, "--format", "raw")},
 		{name: "hlparser, everything, Enveloped, line", data: line, runs: b.runs, run: b.runOnce(line, "--format", "enveloped")},
+		{name: "hlparser, everything, Normalized, line", data: line, runs: b.runs, run: b.runOnce(line, "--format", "normalized")},
 		rsyslog, collector,
 	}
 	if err := contest(ctx, entrants, b.runs); err != nil {

@@ -3,38 +3,45 @@ package main
 import (
 	"context"
 	"fmt"
-	"os/exec"
-	"strconv"
 	"strings"
 )
 
-// swap runs the buffer's own benchmark of the snapshot swap.
+// swap measures how long the processor and the reader are held up by a swap.
 func swap(ctx context.Context) (string, error) {
 	say("the swap")
-	cmd := exec.CommandContext(ctx, "go", "test", "-run", "^$", "-bench", "Swap", "-benchmem", "./internal/parser/buffer")
-	text, err := cmd.Output()
+	all, err := goBenchmarks(ctx, "./internal/parser/buffer", "^BenchmarkSwap$")
 	if err != nil {
-		return "", fmt.Errorf("go test -bench Swap: %w: %s", err, text)
+		return "", err
 	}
-	t := table{{"lines in the buffer", "blocks", "median ns", "p99.9 ns", "allocations", "p99.9 < 1 µs, none allocated"}}
-	for line := range strings.Lines(string(text)) {
-		// BenchmarkSwap/lines=1000-2  62845  1.5 blocks  40 p99.9-ns  0 B/op  0 allocs/op: a value before each unit.
-		fields := strings.Fields(line)
-		if len(fields) < 2 || !strings.HasPrefix(fields[0], "BenchmarkSwap/lines=") {
-			continue
-		}
-		figures := map[string]string{}
-		for i := 3; i < len(fields); i += 2 {
-			figures[fields[i]] = fields[i-1]
-		}
-		lines, _, _ := strings.Cut(strings.TrimPrefix(fields[0], "BenchmarkSwap/lines="), "-")
-		slowest, err := strconv.ParseFloat(figures["p99.9-ns"], 64)
-		if err != nil {
-			return "", fmt.Errorf("reading the benchmark's figures from %q: %w", line, err)
-		}
-		t.row(lines, figures["blocks"], figures["ns/op"], figures["p99.9-ns"], figures["allocs/op"],
-			reached(slowest < 1000 && figures["allocs/op"] == "0"))
+	t := table{{"lines in the buffer", "blocks", "median ns", "p99.9 ns", "worst round's", "allocations", "p99.9 < 1 µs, none allocated"}}
+	for _, b := range all {
+		t.row(strings.TrimPrefix(b.name, "Swap/lines="), fmt.Sprint(b.median("blocks")), fmt.Sprint(b.median("ns/op")), fmt.Sprint(b.median("p99.9-ns")),
+			fmt.Sprint(b.worst("p99.9-ns")), fmt.Sprint(b.worst("allocs/op")), reached(b.median("p99.9-ns") < 1000 && b.worst("allocs/op") == 0))
 	}
-	const intro = "### The swap\n\nReal blocks, beside a writer that appends as fast as it can (BenchmarkSwap in internal/parser/buffer).\n\n"
-	return intro + t.String(), nil
+	return fmt.Sprintf("### The swap\n\nReal blocks, beside a writer that appends as fast as it can (BenchmarkSwap in internal/parser/buffer); the\n"+
+		"median of %d rounds.\n\n%s", rounds, t.String()), nil
+}
+
+// normalized measures the Normalized output of all events of a stream, beside a bare parse of the same lines.
+func normalized(ctx context.Context) (string, error) {
+	const peer = "/fastjson-parse"
+	say("Normalized output")
+	all, err := goBenchmarks(ctx, "./internal/parser/hyperliquid", "^BenchmarkNormalized$")
+	if err != nil {
+		return "", err
+	}
+	speeds := map[string]float64{}
+	for _, b := range all {
+		speeds[b.name] = b.median("MB/s")
+	}
+	t := table{{"one core, every event", "MB/s", "fastjson's bare parse", "ratio", "≥ 0.55 and ≥ 500 MB/s"}}
+	for _, b := range all {
+		if parse := speeds[b.name+peer]; parse > 0 {
+			own := speeds[b.name]
+			t.row(strings.TrimPrefix(b.name, "Normalized/"), fmt.Sprintf("%.0f", own), fmt.Sprintf("%.0f", parse), fmt.Sprintf("%.2f", own/parse),
+				reached(own >= 0.55*parse && own >= 500))
+		}
+	}
+	return fmt.Sprintf("### Normalized output\n\nFrom lines in memory to records in memory, nothing filtered (BenchmarkNormalized in internal/parser/hyperliquid), beside\n"+
+		"a parse of the same lines into a tree that is thrown away; the median of %d rounds.\n\n%s", rounds, t.String()), nil
 }

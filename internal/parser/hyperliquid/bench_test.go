@@ -156,15 +156,19 @@ func BenchmarkPeers(b *testing.B) {
 
 // BenchmarkNormalized is the Normalized output of all events of a stream, beside a bare parse of the same lines.
 func BenchmarkNormalized(b *testing.B) {
-	for stream, events := range map[config.Stream][]string{
-		config.OrderStatuses: sampleEvents(20000),
-		config.Fills:         {fill, liquidation},
-		config.Trades:        {trade},
-		config.RawBookDiffs:  {newDiff, updateDiff, removeDiff},
+	for _, c := range []struct {
+		stream config.Stream
+		events []string
+	}{
+		{config.OrderStatuses, sampleEvents(20000)},
+		{config.Fills, []string{fill, liquidation}},
+		{config.Trades, []string{trade}},
+		{config.RawBookDiffs, []string{newDiff, updateDiff, removeDiff}},
 	} {
+		stream := c.stream
 		var many []string
 		for len(many) < 20000 {
-			many = append(many, events...)
+			many = append(many, c.events...)
 		}
 		data := frame(config.Line, many, 1)
 		b.Run(stream.Kebab(), func(b *testing.B) {
