@@ -374,6 +374,11 @@ type Engine struct {
 	// block, so mode Line is refused; in mode Auto it has no effect while the node writes in line mode.
 	// +optional
 	DeduplicateBlocks bool `json:"deduplicateBlocks,omitempty"`
+
+	// markers has gaps, replays, late blocks and skipped data told among the records, by records whose stream is "_marker": for
+	// consumers such as order-book builders, who read no metrics. Gaps can be told only in mode ByBlock.
+	// +optional
+	Markers bool `json:"markers,omitempty"`
 }
 
 // StartAt is where a target that was never seen before begins.

@@ -53,6 +53,7 @@ func (s *settings) register(cmd *cobra.Command) {
 	f.Var(&c.Engine.MaxLineBytes, "max-line-bytes", "skip lines longer than this")
 	f.IntVar(&c.Engine.ParallelThreshold, "parallel-threshold", 0, "lines in a batch from which all workers are used")
 	f.IntVar(&c.Engine.Workers, "workers", 0, "parallel workers; 0: the number of CPUs")
+	f.BoolVar(&c.Engine.Markers, "markers", false, "tell gaps, replays, late blocks and skipped data by records of stream _marker")
 	f.BoolVar(&c.Engine.DeduplicateBlocks, "deduplicate-blocks", false, "leave out blocks that a node writes again after a restart")
 	f.BoolVar(&c.LogBatches, "log-batches", false, "log a line for every batch")
 	f.DurationVar(&c.ShutdownTimeout.Duration, "shutdown-timeout", 0, "time to finish in after SIGTERM")
@@ -100,6 +101,7 @@ func (s *settings) apply(cmd *cobra.Command, c *config.Config) error {
 		{"max-line-bytes", func() { c.Engine.MaxLineBytes = f.Engine.MaxLineBytes }},
 		{"parallel-threshold", func() { c.Engine.ParallelThreshold = f.Engine.ParallelThreshold }},
 		{"workers", func() { c.Engine.Workers = f.Engine.Workers }},
+		{"markers", func() { c.Engine.Markers = f.Engine.Markers }},
 		{"deduplicate-blocks", func() { c.Engine.DeduplicateBlocks = f.Engine.DeduplicateBlocks }},
 		{"log-batches", func() { c.LogBatches = f.LogBatches }},
 		{"shutdown-timeout", func() { c.ShutdownTimeout = f.ShutdownTimeout }},

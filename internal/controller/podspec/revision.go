@@ -77,7 +77,7 @@ func render(spec *v1alpha1.HyperliquidParserSpec) config.Config {
 			Sides:           stringsOf(spec.Filter.Sides),
 			MinNotional:     spec.Filter.MinNotional,
 		},
-		Engine: config.Engine{StartAt: config.StartAt(spec.Engine.StartAt), DeduplicateBlocks: spec.Engine.DeduplicateBlocks},
+		Engine: config.Engine{StartAt: config.StartAt(spec.Engine.StartAt), DeduplicateBlocks: spec.Engine.DeduplicateBlocks, Markers: spec.Engine.Markers},
 		// Well before the kubelet kills it the parser gives a sink up that does not answer, and commits what it did acknowledge.
 		ShutdownTimeout: config.Duration{Duration: time.Duration(ptr.Deref(spec.TerminationGracePeriodSeconds, defaultGrace)) * time.Second * 2 / 3},
 	}

@@ -28,10 +28,19 @@ type Block struct {
 	Lines  int     // newlines in Data
 	Origin *Origin // the file
 	Offset int64   // of Data[0] in the file
+	// Skipped is what was on disk before these lines and will never be read.
+	Skipped []Skip
 
 	memory  []byte // Data's backing array, its full capacity
 	charged int64  // bytes of the budget that this block holds
 	token   bool   // holds the budget's long-line token
+}
+
+// Skip is data of the node that no record will ever be made of.
+type Skip struct {
+	Bytes  int64
+	File   string // relative to the data directory
+	Reason string // for a person
 }
 
 // Memory is where the reader puts the bytes that it reads; Data becomes a part of it.

@@ -22,6 +22,8 @@ type State struct {
 	Files []File `json:"files"`
 	// LastBlock is the newest block delivered, 0 when none was or in line mode.
 	LastBlock int64 `json:"lastBlock"`
+	// CurrentBlock is the block of the newest line, where markers are asked for.
+	CurrentBlock int64 `json:"currentBlock,omitempty"`
 	// Blocks are those that were processed, where repeated ones are left out.
 	Blocks *Blocks `json:"blocks,omitempty"`
 	// DeadLetterBytes is the length of the dead letter that belongs to this state.

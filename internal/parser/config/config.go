@@ -193,6 +193,7 @@ type Engine struct {
 	StartAt           StartAt `json:"startAt,omitempty"`           // default End, or Beginning with once
 	MaxLineBytes      Bytes   `json:"maxLineBytes,omitempty"`      // longer lines are skipped and counted; default 64Mi
 	DeduplicateBlocks bool    `json:"deduplicateBlocks,omitempty"` // blocks that a node writes again after a restart are left out; not in line mode
+	Markers           bool    `json:"markers,omitempty"`           // gaps, replays, late blocks and skipped data are told by records of stream "_marker"
 }
 
 // Bytes is a size, written as a number or with a unit: 33554432, "32Mi", "1G".

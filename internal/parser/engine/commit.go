@@ -109,7 +109,7 @@ func (a *attempt) begin(ctx context.Context, final bool) error {
 		c.state.Files = a.tail.Files()
 		t := a.tail.Stats()
 		c.state.Directory, c.state.Mode = t.Directory, string(t.Mode)
-		c.state.Blocks = a.blocks.checkpoint()
+		c.state.Blocks, c.state.CurrentBlock = a.known.processed.checkpoint(), a.known.sequence.last
 		a.stats.set(func(s *stats) { c.state.LastBlock = s.lastBlock })
 	}
 	a.ackedBytes, a.pending = 0, c

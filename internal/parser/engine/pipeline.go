@@ -73,8 +73,8 @@ type attempt struct {
 	ackedBytes int64     // since the last commit was begun
 	midBlock   bool      // a part of a block was delivered: this is no moment to commit
 	logged     int       // malformed lines and events that were logged
-	ahead      processed // blocks of lines, up to what was cut into spans; only with deduplicateBlocks
-	blocks     processed // the same up to what was acknowledged
+	ahead      lookout   // blocks of lines, up to what was cut into spans; only with deduplicateBlocks or markers
+	known      lookout   // the same up to what was acknowledged
 	saved      checkpoint.State
 	version    uint64 // of the tailer's files in saved; 0: none of this attempt
 }
@@ -221,8 +221,9 @@ func (p *pipeline) open(ctx context.Context) (*attempt, error) {
 		p.log.Error("a damaged checkpoint was set aside; going on from the one before", "file", line)
 	}
 	state := loaded.State
-	a := &attempt{pipeline: p, store: store, saved: state, blocks: resumeProcessed(state.Blocks)}
-	a.ahead = a.blocks
+	a := &attempt{pipeline: p, store: store, saved: state}
+	a.known = lookout{processed: resumeProcessed(state.Blocks), sequence: sequence{last: state.CurrentBlock, highest: state.LastBlock}}
+	a.ahead = a.known
 	if a.dead, err = deadletter.Open(p.engine.fs, cfg.StateDir, p.kebab, state.DeadLetterBytes, deadletter.DefaultMaxBytes); err != nil {
 		return nil, err
 	}

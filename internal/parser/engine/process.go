@@ -38,8 +38,9 @@ type task struct {
 	block *buffer.Block
 	span  hyperliquid.Span
 	last  bool
-	// With deduplicateBlocks, of the last task of a block: what is known after it, and what was left out of it.
-	blocks  processed
+	marks []marker // delivered before it
+	// With deduplicateBlocks or markers, of the last task of a block: what is known after it, and what was left out of it.
+	known   lookout
 	repeats repeats
 }
 
@@ -63,7 +64,7 @@ func (a *attempt) process(ctx, work context.Context, batch *buffer.Snapshot) err
 				a.midBlock = true
 				continue
 			}
-			a.midBlock, a.blocks = false, s.span.blocks
+			a.midBlock, a.known = false, s.span.known
 			a.tail.Ack(s.span.block)
 			w.tasks.release(s.span.block)
 			if err := a.commitIfDue(work); err != nil {
@@ -126,6 +127,7 @@ type taskQueue struct {
 	wide    int
 	block   int // the next to cut
 	repeats repeats
+	marks   []marker
 	spans   []hyperliquid.Span
 	at      int // the next of spans
 	done    int // blocks released
@@ -143,9 +145,10 @@ func (q *taskQueue) next(t *task) bool {
 			parts = max(parts, (q.wide+left-1)/left)
 		}
 		c := q.attempt.codecs[b.Origin.ID.Directory]
-		q.at, q.repeats = 0, repeats{}
-		if q.attempt.engine.cfg.Engine.DeduplicateBlocks {
-			q.spans, q.repeats = q.attempt.ahead.withoutRepeats(q.spans[:0], &c, b.Data, b.Offset, max(parts, 1))
+		q.at, q.repeats, q.marks = 0, repeats{}, nil
+		if settings := &q.attempt.engine.cfg.Engine; settings.DeduplicateBlocks || settings.Markers {
+			cut := q.attempt.ahead.cut(q.spans[:0], &c, b, max(parts, 1), settings)
+			q.spans, q.repeats, q.marks = cut.spans, cut.repeats, cut.marks
 		} else {
 			q.spans = c.cut(q.spans[:0], b.Data, b.Offset, max(parts, 1))
 		}
@@ -154,8 +157,11 @@ func (q *taskQueue) next(t *task) bool {
 		}
 	}
 	*t = task{block: q.batch.Blocks[q.block-1], span: q.spans[q.at], last: q.at == len(q.spans)-1}
+	for len(q.marks) > 0 && q.marks[0].before == q.at {
+		t.marks, q.marks = append(t.marks, q.marks[0]), q.marks[1:]
+	}
 	if t.last {
-		t.blocks, t.repeats = q.attempt.ahead, q.repeats
+		t.known, t.repeats = q.attempt.ahead, q.repeats
 	}
 	q.at++
 	return true
@@ -218,6 +224,9 @@ func tryEncode(encode encodeFunc, out *hyperliquid.Output, s hyperliquid.Span, f
 func (a *attempt) deliver(ctx context.Context, s *slot) error {
 	out, origin := &s.out, s.span.block.Origin
 	a.stats.set(func(st *stats) { st.parsed += int64(len(s.span.span.Data)) })
+	if err := a.mark(ctx, &s.span); err != nil {
+		return err
+	}
 	for i := range out.Bad {
 		if err := a.bury(ctx, s.span.block, &out.Bad[i]); err != nil {
 			return err

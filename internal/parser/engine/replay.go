@@ -6,7 +6,9 @@ import (
 	"math"
 	"slices"
 
+	"github.com/hlparser/hyperliquid-parser-operator/internal/parser/buffer"
 	"github.com/hlparser/hyperliquid-parser-operator/internal/parser/checkpoint"
+	"github.com/hlparser/hyperliquid-parser-operator/internal/parser/config"
 	"github.com/hlparser/hyperliquid-parser-operator/internal/parser/hyperliquid"
 )
 
@@ -141,42 +143,96 @@ type repeats struct {
 	lines, late int64
 }
 
-// withoutRepeats returns spans of what is new in whole lines, in their order, and counts the rest. Lines whose block cannot be
-// told are kept: the encoder says what is wrong with them.
-func (p *processed) withoutRepeats(dst []hyperliquid.Span, c *codec, data []byte, offset int64, parts int) ([]hyperliquid.Span, repeats) {
-	var r repeats
-	keep := 0 // data[keep:at] is new and not yet in dst
-	flush := func(at int) {
-		if at > keep {
-			n := max(1, parts*(at-keep)/len(data))
-			dst = c.cut(dst, data[keep:at], offset+int64(keep), n)
+// lookout is what is known of a stream's blocks up to a line. It is a value: a copy does not change with its original.
+type lookout struct {
+	processed processed // with deduplicateBlocks
+	sequence  sequence  // with markers
+}
+
+// cutter cuts whole lines into spans, line by line: around those that were delivered before, and before those that have a marker.
+type cutter struct {
+	codec  *codec
+	data   []byte
+	offset int64
+	parts  int
+
+	keep    int // data[keep:at] is to be delivered and not yet in spans
+	spans   []hyperliquid.Span
+	repeats repeats
+	marks   []marker
+}
+
+// cut returns the spans of a block's lines, in their order. Lines whose block cannot be told are kept: the encoder says what is
+// wrong with them.
+func (l *lookout) cut(dst []hyperliquid.Span, c *codec, b *buffer.Block, parts int, settings *config.Engine) cutter {
+	q := cutter{codec: c, data: b.Data, offset: b.Offset, parts: parts, spans: dst}
+	if settings.Markers {
+		for _, skip := range b.Skipped {
+			q.mark(marker{kind: skippedMarker, skip: skip}, 0)
 		}
 	}
-	for at := 0; at < len(data); {
-		end := at + bytes.IndexByte(data[at:], '\n') + 1
-		line := data[at:end]
-		if block, ok := c.encoder.BlockOf(line); ok {
-			events := int64(math.MaxInt64) // of a whole block: all there are
-			if !c.whole {
-				events = int64(c.encoder.EventsOf(line))
-			}
-			skip, late := p.seen(block, events, c.whole)
-			if late {
-				r.late++
-			}
-			if skip > 0 {
-				r.lines++
-				flush(at)
-				if skip < events {
-					if span, ok := c.encoder.After(line, offset+int64(at), int(skip)); ok {
-						dst = append(dst, span)
-					}
-				}
-				keep = end
-			}
+	for at := 0; at < len(q.data); {
+		end := at + bytes.IndexByte(q.data[at:], '\n') + 1
+		if block, ok := c.encoder.BlockOf(q.data[at:end]); ok {
+			l.line(&q, settings, block, at, end)
 		}
 		at = end
 	}
-	flush(len(data))
-	return dst, r
+	q.flush(len(q.data))
+	if n := len(q.marks); n > 0 && q.marks[n-1].before == len(q.spans) {
+		q.spans = append(q.spans, hyperliquid.Span{Offset: q.marks[n-1].offset})
+	}
+	number(q.marks)
+	return q
+}
+
+// line takes in the line q.data[at:end], which is of the given block.
+func (l *lookout) line(q *cutter, settings *config.Engine, block int64, at, end int) {
+	var skip int64
+	var late bool
+	events := int64(math.MaxInt64) // of a whole block: all there are
+	if settings.DeduplicateBlocks {
+		if !q.codec.whole {
+			events = int64(q.codec.encoder.EventsOf(q.data[at:end]))
+		}
+		if skip, late = l.processed.seen(block, events, q.codec.whole); late {
+			q.repeats.late++
+		}
+	}
+	if settings.Markers {
+		if m, tell := l.sequence.next(block, q.codec.whole, late); tell {
+			q.mark(m, at)
+		}
+	}
+	if skip > 0 {
+		q.leaveOut(skip, events, at, end)
+	}
+}
+
+// flush puts what is to be delivered before data[at] into spans.
+func (q *cutter) flush(at int) {
+	if at > q.keep {
+		n := max(1, q.parts*(at-q.keep)/len(q.data))
+		q.spans = q.codec.cut(q.spans, q.data[q.keep:at], q.offset+int64(q.keep), n)
+	}
+	q.keep = at
+}
+
+// mark puts a marker before data[at].
+func (q *cutter) mark(m marker, at int) {
+	q.flush(at)
+	m.offset, m.before = q.offset+int64(at), len(q.spans)
+	q.marks = append(q.marks, m)
+}
+
+// leaveOut drops the first skip of the events of the line data[at:end].
+func (q *cutter) leaveOut(skip, events int64, at, end int) {
+	q.repeats.lines++
+	q.flush(at)
+	if skip < events {
+		if span, ok := q.codec.encoder.After(q.data[at:end], q.offset+int64(at), int(skip)); ok {
+			q.spans = append(q.spans, span)
+		}
+	}
+	q.keep = end
 }

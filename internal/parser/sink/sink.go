@@ -18,7 +18,8 @@ import (
 // Record is one record of a Batch. It ends at End, an index in Batch.Data just
 // past the record's newline, and starts where the one before it ends (the first
 // one at 0). Offset and Index are its position in Batch.File: the byte offset
-// of the line it came from and its index in that line (0 in line mode).
+// of the line it came from and its index in that line (0 in line mode). A marker,
+// which stands before a line's events, has a negative index.
 type Record struct {
 	End    int
 	Offset int64

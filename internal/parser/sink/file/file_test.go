@@ -494,3 +494,22 @@ func BenchmarkWrite(b *testing.B) {
 		}
 	}
 }
+
+func TestAMarkerThatBeginsAPartSortsBeforeTheEventsOfItsLine(t *testing.T) {
+	o := newOutput(t, file.Options{MaxBytes: 1})
+	b := records(9, "gap", "skipped", "event")
+	for i, index := range []int32{-2, -1, 0} {
+		b.Records[i].Offset, b.Records[i].Index = 9, index
+	}
+	o.write(b)
+	for range 3 {
+		o.commit(true)
+	}
+	o.close()
+	o.mustOpen() // it knows its own files again
+	got, err := closed(o.fs, "out/fills")
+	must(t, err)
+	if string(got) != "gap\nskipped\nevent\n" {
+		t.Fatalf("in the order of their names the parts hold %q", got)
+	}
+}

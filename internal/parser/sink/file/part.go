@@ -41,9 +41,14 @@ func (p *part) dirty() bool { return p.changes > p.synced }
 // partName names a part after the position of its first record. The directory
 // is part of it, because the same hour has files in a stream's other modes, and
 // the generation, because a file may be created anew. Names sort by the hour
-// first, then by the node's file, then by the place in it.
+// first, then by the node's file, then by the place in it: a marker's negative
+// index counts down from 99999 behind a "-", which sorts before any digit.
 func partName(p checkpoint.Position) string {
-	return fmt.Sprintf("%s%015d-%06d", filePrefix(p.File), p.Offset, p.Index)
+	index := fmt.Sprintf("%06d", p.Index)
+	if p.Index < 0 {
+		index = fmt.Sprintf("-%05d", 100_000+p.Index)
+	}
+	return fmt.Sprintf("%s%015d-%s", filePrefix(p.File), p.Offset, index)
 }
 
 // filePrefix is how the names of all parts begin whose first record is of f.
@@ -70,7 +75,7 @@ func (p *part) closedName() string {
 	return p.name + closedSuffix
 }
 
-var partPattern = regexp.MustCompile(`^\d{8}-\d{2}-[^-/]+-[0-9a-f]{8}-\d{15,}-\d{6,}$`)
+var partPattern = regexp.MustCompile(`^\d{8}-\d{2}-[^-/]+-[0-9a-f]{8}-\d{15,}-(-\d{5}|\d{6,})$`)
 
 // isOurs tells whether this package gave a file its name, and closed whether it
 // belongs to consumers.
