@@ -58,6 +58,7 @@ type file struct {
 	head      []byte // at most hashBytes, until headSum covers as many
 	headSum   checkpoint.Hash
 	markers   []checkpoint.Hash
+	tip       []byte // at most hashBytes bytes before next; nil: marker covers them
 
 	acked     int64           // everything before it was acknowledged
 	beforeAck []byte          // at most hashBytes bytes before acked, until they are asked for
@@ -100,7 +101,7 @@ func (f *file) atRest() bool {
 func (f *file) shed() {
 	f.headHash()
 	f.ackMarker()
-	f.beforeAck, f.seen.entries = nil, nil
+	f.beforeAck, f.tip, f.seen.entries = nil, nil, nil
 }
 
 // entry is the file's place in a checkpoint. Tailer.mu is held.
@@ -151,19 +152,40 @@ func hash(at int64, b []byte) checkpoint.Hash {
 	return checkpoint.Hash{At: at, Length: int64(len(b)), Sum: fmt.Sprintf("%016x", xxhash.Sum64(b))}
 }
 
+// nextMarker covers what was handed out last. Tailer.mu is held.
+func (f *file) nextMarker() checkpoint.Hash {
+	switch n := len(f.tip); {
+	case n > 0:
+		return hash(f.next-int64(n), f.tip)
+	case f.acked == f.next:
+		return f.ackMarker()
+	default:
+		return checkpoint.Hash{}
+	}
+}
+
 // verifies tells whether the file still holds what the hash covers.
 func verifies(r io.ReaderAt, h checkpoint.Hash) bool {
+	same, err := check(r, h)
+	return same && err == nil
+}
+
+// check is verifies that tells a file that is another one from a disk that does not answer.
+func check(r io.ReaderAt, h checkpoint.Hash) (same bool, err error) {
 	if h.Length == 0 {
-		return true
+		return true, nil
 	}
 	if h.Length < 0 || h.Length > hashBytes || h.At < 0 {
-		return false
+		return false, nil
 	}
 	b := make([]byte, h.Length)
-	if _, err := r.ReadAt(b, h.At); err != nil {
-		return false
+	switch _, err := r.ReadAt(b, h.At); {
+	case errors.Is(err, io.EOF):
+		return false, nil
+	case err != nil:
+		return false, err
 	}
-	return hash(h.At, b) == h
+	return hash(h.At, b) == h, nil
 }
 
 // open opens a file for reading, and makes sure that it is the one that was looked at.
@@ -334,6 +356,7 @@ func (t *Tailer) handOut(d *directory, f *file, block *buffer.Block, lines []byt
 	block.Origin = f.origin
 	f.next += int64(len(lines))
 	f.scanned = f.next
+	f.tip = append(f.tip[:0], lines[max(len(lines)-hashBytes, 0):]...)
 	t.lastLine = now
 	if f.mode == config.ByBlock {
 		if n, ok := blockNumber(lastLine); ok {
@@ -416,7 +439,7 @@ func (t *Tailer) skipTo(f *file, end int64) error {
 			t.setOrigin(f, f.generation(first))
 		}
 	}
-	f.next, f.scanned = end, end
+	f.next, f.scanned, f.tip = end, end, f.tip[:0]
 	origin := f.origin
 	t.mu.Unlock()
 	if origin != nil {
@@ -458,14 +481,19 @@ func generationOf(lines []byte) string {
 	return fmt.Sprintf("%08x", uint32(xxhash.Sum64(first[:min(len(first), hashBytes)])))
 }
 
-// shrank finds where a file that lost its end is taken up again: at the highest marker that still verifies, or as a new file
-// when its beginning is another. Tailer.mu is held.
+// shrank takes note that a file lost its end. Tailer.mu is held.
 func (t *Tailer) shrank(f *file) {
 	f.seen.truncate(f.size)
 	if f.size >= f.next { // only a part of a torn line went
 		f.scanned = min(f.scanned, f.size)
 		return
 	}
+	t.takeUp(f, "a file shrank below what was read")
+}
+
+// takeUp finds where a file is taken up again that no longer holds what was read from it: at the highest marker that still
+// verifies, or as a new file when its beginning is another. Tailer.mu is held.
+func (t *Tailer) takeUp(f *file, what string) {
 	h, err := os.Open(f.path)
 	if err != nil {
 		return // the next look finds out what happened
@@ -478,9 +506,9 @@ func (t *Tailer) shrank(f *file) {
 				resume, marker = end, m
 			}
 		}
-		t.counts.RepeatedBytes += f.size - resume
+		t.counts.RepeatedBytes += min(f.size, f.next) - resume
 	}
-	t.log.Warn("a file shrank below what was read; reading it again from where it is known to be the same",
+	t.log.Warn(what+"; reading it again from where it is known to be the same",
 		"file", f.rel, "size", f.size, "read", f.next, "from", resume)
 	// A new name: positions before and after must not be taken for each other.
 	salted := fmt.Appendf(nil, "%s %d %d %s", f.id.Generation, f.next, f.size, f.beginning(f.next).Sum)
@@ -488,6 +516,7 @@ func (t *Tailer) shrank(f *file) {
 	t.setOrigin(f, generationOf(salted))
 	f.next, f.scanned, f.skipping = resume, resume, false
 	f.acked, f.committed, f.offered, f.beforeAck, f.marker = resume, resume, resume, nil, marker
+	f.tip = nil
 	for len(f.markers) > 0 && f.lastMarker() > resume {
 		f.markers = f.markers[:len(f.markers)-1]
 	}

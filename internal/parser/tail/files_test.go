@@ -227,6 +227,54 @@ func TestALongTornLineThatIsCutOffWhileItIsReadDoesNotHangTheReader(t *testing.T
 	}
 }
 
+func TestAFileCutAndGrownPastThePositionBetweenTwoLooksIsNoticed(t *testing.T) {
+	d := newDisk(t)
+	d.append("node_fills/20260430/8", "a\nb\n")
+	r := open(t, options(d), nil)
+	want(t, r.step(time.Second), "a", "b")
+	for i := range 3 { // longer each time, by as little as a line of the same length
+		before := r.label()
+		lines := []string{fmt.Sprint("x", i), "y"}[:1+i%2]
+		lines = append(lines, "z", fmt.Sprint("end ", strings.Repeat("e", 10*i)))
+		d.rewrite("node_fills/20260430/8", strings.Join(lines, "\n")+"\n")
+		want(t, r.step(200*time.Millisecond), lines...)
+		if r.label() == before {
+			t.Errorf("positions before and after share the name %s", before)
+		}
+		d.append("node_fills/20260430/8", "more\n")
+		want(t, r.step(200*time.Millisecond), "more")
+	}
+	want(t, open(t, options(d), r.checkpoint()).step(time.Second))
+	if s := r.tail.Stats(); s.RepeatedBytes != 0 || s.UncommittedBytes != 0 {
+		t.Errorf("%d bytes repeated, %d uncommitted; want none", s.RepeatedBytes, s.UncommittedBytes)
+	}
+}
+
+func TestAFileThatLostItsEndAndGrewAgainBetweenTwoLooksIsTakenUpAtAMarker(t *testing.T) {
+	d := newDisk(t)
+	line := strings.Repeat("x", 99) + "\n"
+	d.append("node_fills/20260430/8", strings.Repeat(line, 200_000))
+	r := open(t, options(d), nil)
+	for len(r.got) < 200_000 {
+		r.step(time.Second)
+	}
+	f := r.tail.dirs[0].files[0]
+	marker, read := f.lastMarker(), f.next
+	d.do(os.Truncate(d.path("node_fills/20260430/8"), marker+100))
+	d.append("node_fills/20260430/8", strings.Repeat(strings.Repeat("y", 99)+"\n", int(read-marker)/100+1))
+	before := r.label()
+	got := r.step(200 * time.Millisecond)
+	if len(got) != int(read-marker)/100+2 || got[0][0] != 'x' || got[1][0] != 'y' {
+		t.Fatalf("%d lines from %q on; want all after the marker", len(got), got[0])
+	}
+	if s := r.tail.Stats(); s.RepeatedBytes != read-marker {
+		t.Errorf("%d bytes count as repeated; want %d", s.RepeatedBytes, read-marker)
+	}
+	if r.label() == before {
+		t.Errorf("positions before and after share the name %s", before)
+	}
+}
+
 func TestTheDataDirectoryMayBeASymbolicLink(t *testing.T) {
 	d := newDisk(t)
 	for _, disk := range []string{"one", "two", "copy"} {

@@ -2,6 +2,7 @@ package tail
 
 import (
 	"errors"
+	"io"
 	"io/fs"
 	"maps"
 	"os"
@@ -328,15 +329,22 @@ func (t *Tailer) holdsWhatWasRead(f *file) bool {
 	}
 	defer func() { _ = h.Close() }()
 	t.mu.Lock()
-	head, before := f.beginning(f.next), f.ackMarker()
+	head, before := f.beginning(f.next), f.nextMarker()
 	t.mu.Unlock()
-	return verifies(h, head) && verifies(h, before)
+	return holds(h, head) && holds(h, before)
 }
 
-// sized takes note of a file's size. A file that shrank below what was read starts again where it can be known to be the same.
+// holds tells whether a file holds what a hash covers, as far as it can be read: whoever reads on finds out.
+func holds(r io.ReaderAt, h checkpoint.Hash) bool {
+	same, err := check(r, h)
+	return same || err != nil
+}
+
+// sized takes note of a file's size. A file that no longer holds what was read starts again where it can be known to be the same.
 func (t *Tailer) sized(f *file, info fs.FileInfo) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
+	touched := !info.ModTime().Equal(f.modified)
 	f.inode, f.modified = inodeOf(info), info.ModTime()
 	switch size := info.Size(); {
 	case size == f.size:
@@ -345,6 +353,7 @@ func (t *Tailer) sized(f *file, info fs.FileInfo) {
 			f.grownAt = now
 		}
 	case size > f.size:
+		touched = true
 		f.looks, f.grownAt = 0, t.now()
 		f.size = size
 		f.seen.grew(size, f.grownAt)
@@ -352,6 +361,10 @@ func (t *Tailer) sized(f *file, info fs.FileInfo) {
 		f.looks, f.grownAt = 0, t.now()
 		f.size = size
 		t.shrank(f)
+	}
+	// It may have been cut and have grown past the position since the last look.
+	if touched && f.handle != nil && f.size >= f.next && !holds(f.handle, f.nextMarker()) {
+		t.takeUp(f, "a file was written anew while it was read")
 	}
 }
 
