@@ -48,6 +48,7 @@ type file struct {
 	once     int64     // bytes to read with Options.Once; -1: to the size
 	gone     bool      // no longer at its path
 	resumed  bool      // a checkpoint knew it
+	renamed  bool      // since it was known by its generation
 	blocked  bool      // cannot be read for now
 	said     bool      // so it was logged, and nothing was read since
 
@@ -512,7 +513,7 @@ func (t *Tailer) takeUp(f *file, what string) {
 		"file", f.rel, "size", f.size, "read", f.next, "from", resume)
 	// A new name: positions before and after must not be taken for each other.
 	salted := fmt.Appendf(nil, "%s %d %d %s", f.id.Generation, f.next, f.size, f.beginning(f.next).Sum)
-	delete(t.origins, f.origin)
+	t.forgetOrigins(f)
 	t.setOrigin(f, generationOf(salted))
 	f.next, f.scanned, f.skipping = resume, resume, false
 	f.acked, f.committed, f.offered, f.beforeAck, f.marker = resume, resume, resume, nil, marker

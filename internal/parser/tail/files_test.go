@@ -111,6 +111,156 @@ func TestAFileReplacedByOneThatBeginsAlikeIsReadAsAnother(t *testing.T) {
 	want(t, open(t, options(d), saved).step(time.Second), head, "AGAIN", "third", "fourth", "fifth")
 }
 
+func TestAFileThatIsRenamedWhileItIsReadGoesOnWhereItWas(t *testing.T) {
+	first := strings.Repeat("first line ", 20)
+	for name, c := range map[string]struct {
+		to     string
+		before func(d disk, to string) // in the same moment as the rename
+	}{
+		"to an earlier hour":       {to: "node_fills/20260430/7"},
+		"to a later hour":          {to: "node_fills/20260430/9"},
+		"to another day's folder":  {to: "node_fills/20260501/0"},
+		"to an old folder":         {to: "node_fills/20260401/7"},
+		"with lines not read yet":  {"node_fills/20260430/7", func(d disk, _ string) { d.append("node_fills/20260430/8", "unread\n") }},
+		"over another hour's file": {to: "node_fills/20260430/6"},
+		"while its name is used anew": {"node_fills/20260430/9", func(d disk, to string) {
+			d.do(os.Link(d.path("node_fills/20260430/8"), d.path(to)))
+			recreate(d, "another\n")
+		}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			d := newDisk(t)
+			for _, hour := range []string{"20260401/6", "20260402/6", "20260403/6", "20260430/6"} {
+				d.append("node_fills/"+hour, hour+"\n")
+			}
+			d.append("node_fills/20260430/8", first+"\nsecond\n")
+			r := open(t, options(d), nil)
+			want(t, r.step(6*time.Second), "20260401/6", "20260402/6", "20260403/6", "20260430/6", first, "second")
+			d.do(os.MkdirAll(filepath.Dir(d.path(c.to)), 0o755))
+			if c.before != nil {
+				c.before(d, c.to)
+			}
+			if name != "while its name is used anew" {
+				d.do(os.Rename(d.path("node_fills/20260430/8"), d.path(c.to)))
+			}
+			var got []string
+			for range 70 {
+				got = append(got, r.step(time.Second)...)
+			}
+			switch name {
+			case "with lines not read yet":
+				want(t, got, "unread")
+			case "while its name is used anew":
+				want(t, got, "another")
+			default:
+				want(t, got)
+			}
+			d.append(c.to, "more\n")
+			got = got[:0]
+			for range 70 {
+				got = append(got, r.step(time.Second)...)
+			}
+			want(t, got, "more")
+			if wants := strings.ReplaceAll(c.to, "/hourly", "") + "@"; !strings.HasPrefix(r.label(), wants) {
+				t.Errorf("the line is at %s; want %s…", r.label(), wants)
+			}
+			if s := r.tail.Stats(); s.PrunedUnread != 0 || s.RepeatedBytes != 0 {
+				t.Errorf("%d files pruned unread, %d bytes repeated; want none", s.PrunedUnread, s.RepeatedBytes)
+			}
+			want(t, open(t, options(d), r.checkpoint()).step(6*time.Second))
+		})
+	}
+}
+
+func TestARenamedDayIsKnownByItsFiles(t *testing.T) {
+	d := newDisk(t)
+	d.append("node_fills/20260429/7", "a\n")
+	d.append("node_fills/20260429/8", "b\n")
+	d.append("node_fills/20260430/8", "c\n")
+	r := open(t, options(d), nil)
+	want(t, r.step(6*time.Second), "a", "b", "c")
+	d.do(os.Rename(d.path("node_fills/20260429"), d.path("node_fills/20260428")))
+	want(t, r.step(6*time.Second))
+	d.append("node_fills/20260428/8", "late\n")
+	want(t, r.step(6*time.Second), "late")
+	if n := len(r.tail.Files()); n != 3 {
+		t.Errorf("the checkpoint names %d files; 3 are on disk", n)
+	}
+	want(t, open(t, options(d), r.checkpoint()).step(6*time.Second))
+}
+
+func TestWhatIsAcknowledgedAfterARenameCounts(t *testing.T) {
+	d := newDisk(t)
+	d.append("node_fills/20260430/8", "a\nb\n")
+	r := open(t, options(d), nil)
+	r.look(time.Second)
+	d.do(r.tail.readAll(t.Context()))
+	d.do(os.Rename(d.path("node_fills/20260430/8"), d.path("node_fills/20260430/7")))
+	r.look(time.Second)
+	r.take(true)
+	if s := r.tail.Stats(); s.Unread != 0 || !s.OldestUnacked.IsZero() {
+		t.Errorf("%d bytes unread, a line waits since %v", s.Unread, s.OldestUnacked)
+	}
+	want(t, open(t, options(d), r.checkpoint()).step(6*time.Second))
+}
+
+func TestAFileThatIsRenamedBetweenALookAndTheReadIsNotLost(t *testing.T) {
+	d := newDisk(t)
+	d.append("node_fills/20260430/7", "a\n")
+	d.append("node_fills/20260430/8", "b\n")
+	r := open(t, options(d), nil)
+	want(t, r.step(6*time.Second), "a", "b")
+	d.append("node_fills/20260430/7", "late\n")
+	r.look(6 * time.Second)
+	d.do(os.Rename(d.path("node_fills/20260430/7"), d.path("node_fills/20260430/6")))
+	d.do(r.tail.readAll(t.Context()))
+	r.take(true)
+	r.step(time.Second)
+	want(t, r.got, "a", "b", "late")
+	if s := r.tail.Stats(); s.PrunedUnread != 0 || s.SkippedBytes != 0 {
+		t.Errorf("nothing was lost; counted %d files, %d bytes", s.PrunedUnread, s.SkippedBytes)
+	}
+}
+
+func TestASecondNameOfAFileIsNotReadAgain(t *testing.T) {
+	for name, link := range map[string]func(from, to string) error{
+		"hard link":     os.Link,
+		"symbolic link": func(from, to string) error { return os.Symlink(filepath.Base(from), to) },
+	} {
+		t.Run(name, func(t *testing.T) {
+			d := newDisk(t)
+			d.append("node_fills/20260430/8", "a\n")
+			r := open(t, options(d), nil)
+			want(t, r.step(6*time.Second), "a")
+			d.do(link(d.path("node_fills/20260430/8"), d.path("node_fills/20260430/9")))
+			want(t, r.step(6*time.Second))
+			d.append("node_fills/20260430/9", "b\n")
+			want(t, r.step(6*time.Second), "b")
+			want(t, open(t, options(d), r.checkpoint()).step(6*time.Second))
+			want(t, open(t, options(d), nil).step(6*time.Second), "a", "b")
+			if name == "hard link" { // the other name is left when the first is removed
+				d.remove("node_fills/20260430/8")
+				d.append("node_fills/20260430/9", "c\n")
+				got := append(r.step(6*time.Second), r.step(6*time.Second)...)
+				want(t, got, "c")
+			}
+		})
+	}
+}
+
+// A copy has an inode of its own and may go its own way: it is another file, unless it takes the place of the one it was made from.
+func TestACopyUnderAnotherNameIsAnotherFile(t *testing.T) {
+	d := newDisk(t)
+	d.append("node_fills/20260430/8", "a\n")
+	r := open(t, options(d), nil)
+	want(t, r.step(6*time.Second), "a")
+	d.append("node_fills/20260430/7", "a\n")
+	want(t, r.step(6*time.Second), "a")
+	d.append("node_fills/20260430/8", "b\n")
+	d.append("node_fills/20260430/7", "c\n")
+	want(t, r.step(6*time.Second), "c", "b")
+}
+
 func TestAPrunedHourThatIsMadeAgainIsReadUnderAnotherName(t *testing.T) {
 	d := newDisk(t)
 	d.append("node_fills/20260430/7", "a\n")
@@ -247,6 +397,20 @@ func TestAFileCutAndGrownPastThePositionBetweenTwoLooksIsNoticed(t *testing.T) {
 	want(t, open(t, options(d), r.checkpoint()).step(time.Second))
 	if s := r.tail.Stats(); s.RepeatedBytes != 0 || s.UncommittedBytes != 0 {
 		t.Errorf("%d bytes repeated, %d uncommitted; want none", s.RepeatedBytes, s.UncommittedBytes)
+	}
+}
+
+func TestAFileThatShrankIsTakenUpOnce(t *testing.T) {
+	d := newDisk(t)
+	d.append("node_fills/20260430/8", "a\n")
+	r := open(t, options(d), nil)
+	want(t, r.step(time.Second), "a")
+	d.rewrite("node_fills/20260430/8", "t")
+	want(t, r.step(time.Second))
+	d.append("node_fills/20260430/8", "orn\n")
+	want(t, r.step(time.Second), "torn")
+	if strings.Contains(r.log.String(), "written anew") {
+		t.Errorf("it is said to be written anew as well: %s", r.log)
 	}
 }
 
@@ -513,7 +677,7 @@ func TestTenThousandOldFilesCostNothingBetweenSweeps(t *testing.T) {
 		all = append(all, fmt.Sprintf("late %d", i))
 		d.append(name(24*i+i%24), all[len(all)-1]+"\n")
 	}
-	var got []string
+	got := make([]string, 0, len(all))
 	for range 61 {
 		got = append(got, r.step(time.Second)...)
 	}

@@ -26,7 +26,9 @@ type directory struct {
 	round round
 	// files in the order of their hours; a re-created file stands after the one it replaced. Only the reader changes the
 	// slice, under Tailer.mu.
-	files []*file
+	files  []*file
+	inodes map[uint64]*file // files, and those that left them lately
+	left   []leaver         // the latter, longest ago first
 	// head is the index of the newest file that was begun. Files before it grow only late.
 	head int
 	// rest is how many files from the first on are at rest, so that a look costs nothing for them: at most head.
@@ -41,6 +43,13 @@ type day struct {
 	// settled says that two listings a while apart saw the same modification time. One alone may have come between two
 	// changes that the file system's clock does not tell apart.
 	settled bool
+}
+
+// leaver is a file that is no longer at its path nor in the table. It is known again if it comes to another path: an old folder is
+// looked at a minute later.
+type leaver struct {
+	file *file
+	at   time.Time
 }
 
 // round is one walk over the old folders.
@@ -227,7 +236,8 @@ func (d *directory) before(date string) int {
 	return d.after(checkpoint.FileID{Date: date, Hour: -1})
 }
 
-// addFile puts a file that is on disk into the table, to be read from its first byte.
+// addFile puts a file that is on disk into the table, to be read from its first byte, or where it was if it comes from another
+// hour. A second name of a file in the table is left out: its lines are read under the first.
 func (t *Tailer) addFile(d *directory, date string, hour int) {
 	rel := filepath.Join(d.Name, "hourly", date, strconv.Itoa(hour))
 	f := &file{
@@ -239,6 +249,16 @@ func (t *Tailer) addFile(d *directory, date string, hour int) {
 	if err != nil || !info.Mode().IsRegular() {
 		return
 	}
+	if known := d.inodes[inodeOf(info)]; known != nil && known.path != f.path {
+		at, err := os.Stat(known.path)
+		if err == nil && !known.gone && inodeOf(at) == known.inode {
+			return
+		}
+		if t.comesFrom(known, f.path, info) {
+			t.move(d, known, f)
+			return
+		}
+	}
 	f.inode, f.size, f.modified, f.grownAt = inodeOf(info), info.Size(), info.ModTime(), t.now()
 	f.seen.grew(f.size, f.grownAt)
 	if t.opt.Once {
@@ -246,15 +266,74 @@ func (t *Tailer) addFile(d *directory, date string, hour int) {
 	}
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	i := d.after(f.id)
-	d.files = slices.Insert(d.files, i, f)
-	d.rest = min(d.rest, i)
-	t.version++
+	i := t.insert(d, f)
 	if sameHour := i > 0 && compareHours(d.files[i-1].id, f.id) == 0; sameHour || i <= d.head && d.begun {
 		t.nameAgain(f)
 	}
 	if i <= d.head && d.begun && len(d.files) > 1 {
 		d.head++
+	}
+}
+
+// insert puts a file where its hour belongs. Tailer.mu is held.
+func (t *Tailer) insert(d *directory, f *file) int {
+	i := d.after(f.id)
+	d.files = slices.Insert(d.files, i, f)
+	d.rest = min(d.rest, i)
+	d.inodes[f.inode] = f
+	t.version++
+	return i
+}
+
+// comesFrom tells whether what stands at a path is a file that was read elsewhere: of its inode, and holding what was read of
+// it. Of one that nothing was read from it need not be known.
+func (t *Tailer) comesFrom(known *file, path string, info fs.FileInfo) bool {
+	if known.next == 0 || info.Size() < known.next {
+		return false
+	}
+	h, err := os.Open(path)
+	if err != nil {
+		return false
+	}
+	defer func() { _ = h.Close() }()
+	t.mu.Lock()
+	head, before := known.beginning(known.next), known.nextMarker()
+	t.mu.Unlock()
+	return verifies(h, head) && verifies(h, before)
+}
+
+// move gives a file that was renamed the place and the path of to. Its generation stays, so that positions show what it was.
+func (t *Tailer) move(d *directory, f, to *file) {
+	t.log.Info("a file was renamed; going on where it was", "from", f.rel, "to", to.rel, "offset", f.next)
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if i := slices.Index(d.files, f); i >= 0 {
+		d.remove(i)
+	}
+	d.left = slices.DeleteFunc(d.left, func(l leaver) bool { return l.file == f })
+	f.path, f.rel, f.id.Date, f.id.Hour, f.gone, f.looks = to.path, to.rel, to.id.Date, to.id.Hour, false, 0
+	if f.origin != nil {
+		f.renamed = true
+		if t.named[f.id] {
+			t.nameAgain(f)
+		}
+		t.setOrigin(f, f.id.Generation) // blocks on their way keep the name that they have
+	}
+	if i := t.insert(d, f); i > d.head {
+		d.head = i
+	} else if len(d.files) > 1 {
+		d.head++
+	}
+}
+
+// remove takes a file out of the table. Tailer.mu is held.
+func (d *directory) remove(i int) {
+	d.files = slices.Delete(d.files, i, i+1)
+	if d.head >= i && d.head > 0 {
+		d.head--
+	}
+	if d.rest > i {
+		d.rest--
 	}
 }
 
@@ -274,7 +353,7 @@ func (t *Tailer) stat(d *directory, f *file) {
 	if f.gone {
 		if f.handle != nil {
 			if info, err := f.handle.Stat(); err == nil {
-				t.sized(f, info)
+				t.sized(d, f, info)
 			}
 		}
 		return
@@ -282,6 +361,11 @@ func (t *Tailer) stat(d *directory, f *file) {
 	info, err := os.Stat(f.path)
 	switch {
 	case errors.Is(err, fs.ErrNotExist):
+		if path := f.path; f.handle == nil && f.limit() > f.next {
+			if t.scan(d, true); f.path != path {
+				return // it has another name
+			}
+		}
 		t.vanished(d, f)
 	case err != nil:
 		t.block(f, err)
@@ -290,7 +374,7 @@ func (t *Tailer) stat(d *directory, f *file) {
 		t.addFile(d, f.id.Date, f.id.Hour)
 	default:
 		f.blocked = false
-		t.sized(f, info)
+		t.sized(d, f, info)
 	}
 }
 
@@ -341,10 +425,16 @@ func holds(r io.ReaderAt, h checkpoint.Hash) bool {
 }
 
 // sized takes note of a file's size. A file that no longer holds what was read starts again where it can be known to be the same.
-func (t *Tailer) sized(f *file, info fs.FileInfo) {
+func (t *Tailer) sized(d *directory, f *file, info fs.FileInfo) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	touched := !info.ModTime().Equal(f.modified)
+	if inode := inodeOf(info); inode != f.inode {
+		if d.inodes[f.inode] == f {
+			delete(d.inodes, f.inode)
+		}
+		d.inodes[inode] = f
+	}
 	f.inode, f.modified = inodeOf(info), info.ModTime()
 	switch size := info.Size(); {
 	case size == f.size:
@@ -391,7 +481,7 @@ func (t *Tailer) lost(f *file, bytes int64) {
 }
 
 // dropGone forgets files that are off the disk, read and acknowledged.
-func (t *Tailer) dropGone(d *directory) {
+func (t *Tailer) dropGone(d *directory, now time.Time) {
 	for i := d.rest; i < len(d.files); i++ {
 		f := d.files[i]
 		// Who has it open may write to it still: it is looked at once more.
@@ -401,18 +491,30 @@ func (t *Tailer) dropGone(d *directory) {
 		t.mu.Lock()
 		if done := f.acked >= f.next; done {
 			f.closeHandle()
-			d.files = slices.Delete(d.files, i, i+1)
+			d.remove(i)
+			d.left = append(d.left, leaver{f, now})
 			t.version++
-			delete(t.origins, f.origin)
-			if d.head >= i && d.head > 0 {
-				d.head--
-			}
+			t.forgetOrigins(f)
 			if t.current == f {
 				t.current = nil
 			}
 			i--
 		}
 		t.mu.Unlock()
+	}
+	for len(d.left) > 0 && (now.Sub(d.left[0].at) > 2*roundTime || now.Before(d.left[0].at)) {
+		if f := d.left[0].file; d.inodes[f.inode] == f {
+			delete(d.inodes, f.inode)
+		}
+		d.left = d.left[1:]
+	}
+}
+
+// forgetOrigins ends that acknowledgements of a file's blocks are understood. Tailer.mu is held.
+func (t *Tailer) forgetOrigins(f *file) {
+	delete(t.origins, f.origin)
+	if f.renamed {
+		maps.DeleteFunc(t.origins, func(_ *buffer.Origin, of *file) bool { return of == f })
 	}
 }
 

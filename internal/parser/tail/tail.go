@@ -136,7 +136,7 @@ func New(opt Options, buf *buffer.Buffer) *Tailer {
 		t.now = time.Now
 	}
 	for _, d := range opt.Directories {
-		t.dirs = append(t.dirs, &directory{Directory: d, root: filepath.Join(opt.DataDir, d.Name, "hourly")})
+		t.dirs = append(t.dirs, &directory{Directory: d, root: filepath.Join(opt.DataDir, d.Name, "hourly"), inodes: map[uint64]*file{}})
 	}
 	return t
 }
@@ -207,7 +207,7 @@ func (t *Tailer) look() error {
 				t.wakeUp(d, i)
 			}
 		}
-		t.dropGone(d)
+		t.dropGone(d, now)
 		t.settle(d)
 	}
 	return nil
