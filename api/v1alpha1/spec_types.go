@@ -370,6 +370,13 @@ type Engine struct {
 	// +kubebuilder:validation:XValidation:rule="isQuantity(string(self)) && quantity(string(self)).compareTo(quantity('1Ki')) >= 0 && quantity(string(self)).compareTo(quantity('1Gi')) <= 0",message="write a size from 1Ki to 1Gi, such as 64Mi"
 	MaxLineBytes *resource.Quantity `json:"maxLineBytes,omitempty"`
 
+	// readRate bounds the bytes that one parser reads from disk in a second, all streams together, from 4Mi to 1Ti: so that
+	// catching up leaves the disk to the Hyperliquid node beside it. It must be above what the node writes, or the parser falls
+	// behind. 0, the default, is no limit.
+	// +optional
+	// +kubebuilder:validation:XValidation:rule="isQuantity(string(self)) && (quantity(string(self)).compareTo(quantity('0')) == 0 || quantity(string(self)).compareTo(quantity('4Mi')) >= 0 && quantity(string(self)).compareTo(quantity('1Ti')) <= 0)",message="write bytes a second from 4Mi to 1Ti, such as 100Mi, or 0 for no limit"
+	ReadRate *resource.Quantity `json:"readRate,omitempty"`
+
 	// deduplicateBlocks leaves out blocks that a Hyperliquid node writes again after it restarted. It needs lines that name their
 	// block, so mode Line is refused; in mode Auto it has no effect while the node writes in line mode.
 	// +optional

@@ -51,6 +51,7 @@ func (s *settings) register(cmd *cobra.Command) {
 	f.StringVar(&c.Listen, "listen", "", "address for /status, /metrics, /healthz and /readyz, such as 127.0.0.1:9464")
 	f.Var(&c.Engine.BufferLimit, "buffer-limit", "memory for buffers, such as 32Mi")
 	f.Var(&c.Engine.MaxLineBytes, "max-line-bytes", "skip lines longer than this")
+	f.Var(&c.Engine.ReadRate, "read-rate", "read at most so many bytes a second from disk, such as 100Mi; 0: no limit")
 	f.IntVar(&c.Engine.ParallelThreshold, "parallel-threshold", 0, "lines in a batch from which all workers are used")
 	f.IntVar(&c.Engine.Workers, "workers", 0, "parallel workers; 0: the number of CPUs")
 	f.BoolVar(&c.Engine.Markers, "markers", false, "tell gaps, replays, late blocks and skipped data by records of stream _marker")
@@ -99,6 +100,7 @@ func (s *settings) apply(cmd *cobra.Command, c *config.Config) error {
 		{"listen", func() { c.Listen = f.Listen }},
 		{"buffer-limit", func() { c.Engine.BufferLimit = f.Engine.BufferLimit }},
 		{"max-line-bytes", func() { c.Engine.MaxLineBytes = f.Engine.MaxLineBytes }},
+		{"read-rate", func() { c.Engine.ReadRate = f.Engine.ReadRate }},
 		{"parallel-threshold", func() { c.Engine.ParallelThreshold = f.Engine.ParallelThreshold }},
 		{"workers", func() { c.Engine.Workers = f.Engine.Workers }},
 		{"markers", func() { c.Engine.Markers = f.Engine.Markers }},

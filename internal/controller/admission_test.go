@@ -107,6 +107,7 @@ var _ = Describe("admission", func() {
 		Entry("an action that is none", "growth: {action: Reboot}", "spec.growth.action", `supported values: "Restart", "Alert"`),
 		Entry("a buffer too small", "engine: {bufferLimit: 1Mi}", "spec.engine.bufferLimit", "write a size from 4Mi to 4Gi"),
 		Entry("a line too long", "engine: {maxLineBytes: 2Gi}", "spec.engine.maxLineBytes", "write a size from 1Ki to 1Gi"),
+		Entry("a rate too low", "engine: {readRate: 1Mi}", "spec.engine.readRate", "write bytes a second from 4Mi to 1Ti"),
 		Entry("no workers", "engine: {workers: 0}", "spec.engine.workers", "greater than or equal to 1"),
 		Entry("a star in the middle", `filter: {coins: ["B*C"]}`, "spec.filter.coins[0]", "write a coin's exact name such as BTC"),
 		Entry("an address that is none", `filter: {users: ["0x12"]}`, "spec.filter.users[0]", "write an address: 0x and 40 hexadecimal digits"),

@@ -45,7 +45,7 @@ func object() *v1alpha1.HyperliquidParser {
 				Rotate: "Hour", Compress: "zstd"}},
 			Engine: v1alpha1.Engine{
 				BufferLimit: ptr.To(resource.MustParse("32Mi")), ParallelThreshold: ptr.To[int32](1000), Workers: ptr.To[int32](2),
-				StartAt: "End", MaxLineBytes: ptr.To(resource.MustParse("64Mi")),
+				StartAt: "End", MaxLineBytes: ptr.To(resource.MustParse("64Mi")), ReadRate: ptr.To(resource.MustParse("100Mi")),
 			},
 			PodLabels:          map[string]v1alpha1.LabelValue{"team": "md", "app.kubernetes.io/name": "mine"},
 			PodAnnotations:     map[string]v1alpha1.AnnotationValue{"note": "x"},

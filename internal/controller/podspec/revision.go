@@ -109,6 +109,9 @@ func render(spec *v1alpha1.HyperliquidParserSpec) config.Config {
 	if e.MaxLineBytes != nil {
 		c.Engine.MaxLineBytes = config.Bytes(e.MaxLineBytes.Value())
 	}
+	if e.ReadRate != nil {
+		c.Engine.ReadRate = config.Bytes(e.ReadRate.Value())
+	}
 	return c
 }
 

@@ -111,6 +111,8 @@ const (
 	DefaultMaxLineBytes      Bytes = 64 << 20
 	MinMaxLineBytes          Bytes = 1 << 10
 	MaxMaxLineBytes          Bytes = 1 << 30
+	MinReadRate              Bytes = 4 << 20 // below it one long line would take longer than a hang is waited for
+	MaxReadRate              Bytes = 1 << 40
 	MaxWorkers                     = 256
 	DefaultMaxSize           Bytes = 1 << 30
 	MinMaxSize               Bytes = 64 << 10
@@ -192,6 +194,7 @@ type Engine struct {
 	Workers           int     `json:"workers,omitempty"`           // default: the number of CPUs this process may use
 	StartAt           StartAt `json:"startAt,omitempty"`           // default End, or Beginning with once
 	MaxLineBytes      Bytes   `json:"maxLineBytes,omitempty"`      // longer lines are skipped and counted; default 64Mi
+	ReadRate          Bytes   `json:"readRate,omitempty"`          // bytes a second that the whole process reads from disk at most; 0: no limit
 	DeduplicateBlocks bool    `json:"deduplicateBlocks,omitempty"` // blocks that a node writes again after a restart are left out; not in line mode
 	Markers           bool    `json:"markers,omitempty"`           // gaps, replays, late blocks and skipped data are told by records of stream "_marker"
 }
@@ -444,6 +447,8 @@ func (e Engine) validate() error {
 		return &FieldError{"engine.workers", fmt.Sprintf("%d is out of range: 0 (the number of CPUs) to %d", e.Workers, MaxWorkers)}
 	case e.MaxLineBytes < MinMaxLineBytes || e.MaxLineBytes > MaxMaxLineBytes:
 		return &FieldError{"engine.maxLineBytes", fmt.Sprintf("%s is out of range: %s to %s", e.MaxLineBytes, MinMaxLineBytes, MaxMaxLineBytes)}
+	case e.ReadRate != 0 && (e.ReadRate < MinReadRate || e.ReadRate > MaxReadRate):
+		return &FieldError{"engine.readRate", fmt.Sprintf("%s a second is out of range: %s to %s, or 0 for no limit", e.ReadRate, MinReadRate, MaxReadRate)}
 	case e.StartAt != End && e.StartAt != Beginning:
 		return &FieldError{"engine.startAt", fmt.Sprintf("%q is unknown: write End or Beginning", e.StartAt)}
 	}

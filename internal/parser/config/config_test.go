@@ -89,6 +89,7 @@ func TestEverySettingThatCannotWorkIsNamed(t *testing.T) {
 		"engine.bufferLimit":       func(c *Config) { c.Engine.BufferLimit = 8 << 30 },
 		"engine.workers":           func(c *Config) { c.Engine.Workers = -1 },
 		"engine.maxLineBytes":      func(c *Config) { c.Engine.MaxLineBytes = 10 },
+		"engine.readRate":          func(c *Config) { c.Engine.ReadRate = MinReadRate - 1 },
 		"engine.startAt":           func(c *Config) { c.Engine.StartAt = "Middle" },
 		"engine.deduplicateBlocks": func(c *Config) { c.Engine.DeduplicateBlocks, c.Streams[0].Mode = true, Line },
 		"shutdownTimeout":          func(c *Config) { c.ShutdownTimeout.Duration = -1 },

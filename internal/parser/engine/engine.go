@@ -15,11 +15,14 @@ import (
 	"sync"
 	"time"
 
+	"golang.org/x/time/rate"
+
 	"github.com/hlparser/hyperliquid-parser-operator/internal/parser/buffer"
 	"github.com/hlparser/hyperliquid-parser-operator/internal/parser/checkpoint"
 	"github.com/hlparser/hyperliquid-parser-operator/internal/parser/config"
 	"github.com/hlparser/hyperliquid-parser-operator/internal/parser/report"
 	"github.com/hlparser/hyperliquid-parser-operator/internal/parser/sink"
+	"github.com/hlparser/hyperliquid-parser-operator/internal/parser/tail"
 	"github.com/hlparser/hyperliquid-parser-operator/internal/parser/vfs"
 )
 
@@ -51,6 +54,7 @@ type Engine struct {
 	log       *slog.Logger
 	now       func() time.Time
 	budget    *buffer.Budget
+	readRate  *rate.Limiter // of all streams together; nil: no limit
 	pipelines []*pipeline
 	fault     fault
 }
@@ -63,7 +67,8 @@ var ErrStreamsFailed = errors.New("every stream has failed")
 func New(opt Options) (*Engine, error) {
 	e := &Engine{
 		cfg: opt.Config, output: opt.Output, fs: opt.FS, log: opt.Log, now: opt.Now,
-		budget: buffer.NewBudget(int64(opt.Config.Engine.BufferLimit), len(opt.Config.Streams)),
+		budget:   buffer.NewBudget(int64(opt.Config.Engine.BufferLimit), len(opt.Config.Streams)),
+		readRate: tail.NewReadRate(int64(opt.Config.Engine.ReadRate)),
 	}
 	if e.now == nil {
 		e.now = time.Now

@@ -234,7 +234,7 @@ func (p *pipeline) open(ctx context.Context) (*attempt, error) {
 	buf := p.engine.budget.NewBuffer()
 	a.tail = tail.New(tail.Options{
 		DataDir: cfg.DataDir, Directories: p.directories(), StartAt: cfg.Engine.StartAt, Once: cfg.Once,
-		MaxLineBytes: int64(cfg.Engine.MaxLineBytes), Log: p.log, Now: p.engine.now,
+		MaxLineBytes: int64(cfg.Engine.MaxLineBytes), ReadRate: p.engine.readRate, Log: p.log, Now: p.engine.now,
 	}, buf)
 	p.mu.Lock()
 	old := p.buf

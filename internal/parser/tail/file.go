@@ -40,6 +40,7 @@ type file struct {
 	rel    string // path relative to the data directory, for people
 	inode  uint64
 	handle *os.File // open while the file is read
+	cache  passage
 
 	size     int64     // as last seen
 	modified time.Time // the file system's word for the last write
@@ -83,6 +84,11 @@ func (f *file) wholeEnd() int64 {
 		return f.limit()
 	}
 	return f.next
+}
+
+// readable tells whether there is something to read in an open file.
+func (f *file) readable() bool {
+	return f.handle != nil && f.limit() > f.scanned && !f.blocked
 }
 
 func (f *file) closeHandle() {
@@ -225,7 +231,13 @@ func (t *Tailer) read(ctx context.Context, d *directory, f *file) error {
 	t.mu.Lock()
 	t.current, d.begun = f, true
 	t.mu.Unlock()
-	for f.limit() > f.scanned && !f.blocked {
+	for f.readable() {
+		if err := t.pace(ctx); err != nil {
+			return err
+		}
+		if !f.readable() { // what was looked at while it waited
+			break
+		}
 		if err := t.readBlock(ctx, d, f); err != nil {
 			return err
 		}
@@ -240,7 +252,8 @@ func (t *Tailer) read(ctx context.Context, d *directory, f *file) error {
 
 // readBlock hands out one block of whole lines, or finds that the rest of the file is not a whole line yet.
 func (t *Tailer) readBlock(ctx context.Context, d *directory, f *file) error {
-	want := int64(t.want)
+	f.cache.reading(f.handle, f.next, f.size)
+	want, charged := int64(t.want), f.scanned
 	if f.skipping || f.scanned-f.next >= buffer.BlockSize {
 		skipped := f.skipping
 		end, found, err := t.findNewline(f)
@@ -248,6 +261,8 @@ func (t *Tailer) readBlock(ctx context.Context, d *directory, f *file) error {
 			t.block(f, err)
 			return nil
 		}
+		t.charge(end - charged)
+		charged = end
 		if length := end - f.next; !f.skipping && length > t.opt.MaxLineBytes {
 			t.mu.Lock()
 			f.skipping = true
@@ -279,6 +294,7 @@ func (t *Tailer) readBlock(ctx context.Context, d *directory, f *file) error {
 		t.block(f, err)
 		return nil
 	}
+	t.charge(f.next + int64(n) - charged)
 	last := lastNewline(memory[:n])
 	if last < 0 {
 		t.buf.Discard(block)

@@ -19,6 +19,8 @@ import (
 	"sync"
 	"time"
 
+	"golang.org/x/time/rate"
+
 	"github.com/hlparser/hyperliquid-parser-operator/internal/parser/buffer"
 	"github.com/hlparser/hyperliquid-parser-operator/internal/parser/checkpoint"
 	"github.com/hlparser/hyperliquid-parser-operator/internal/parser/config"
@@ -59,7 +61,9 @@ type Options struct {
 	// Once reads to the sizes seen by Open, and ends.
 	Once         bool
 	MaxLineBytes int64
-	Log          *slog.Logger
+	// ReadRate is shared by the streams of a process; nil: no limit.
+	ReadRate *rate.Limiter
+	Log      *slog.Logger
 	// Now is the clock; nil: time.Now.
 	Now func() time.Time
 }
