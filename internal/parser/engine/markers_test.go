@@ -123,6 +123,27 @@ func TestAMarkerStandsBeforeItsLineAtAPlaceOfItsOwn(t *testing.T) {
 	}
 }
 
+func TestALineThatIsTooLongToBeReadIsToldWhereItWas(t *testing.T) {
+	for title, before := range map[string]string{"between two lines": trade(1) + "\n", "first of all": ""} {
+		t.Run(title, func(t *testing.T) {
+			b := newBench(t)
+			b.cfg.Engine.Markers, b.cfg.Engine.MaxLineBytes = true, 1<<10
+			huge := strings.Repeat("h", 1<<20) + "\n"
+			b.node("node_trades/20260430/8", before+huge+trade(2)+"\n")
+			if err := b.once(nil); err != nil {
+				t.Fatal(err)
+			}
+			want := fmt.Sprintf(`{"target":"node-1","stream":"_marker","pos":"","kind":"skipped","about":"Trades","block":null,"from":null,"to":null,`+
+				`"bytes":%d,"file":"node_trades/hourly/20260430/8","reason":"a line longer than maxLineBytes"}`+"\n", len(huge))
+			b.same(anyPosition.ReplaceAllString(b.delivered("trades"), `"pos":""`), before+want+trade(2)+"\n")
+			if err := b.once(nil); err != nil {
+				t.Fatal(err)
+			}
+			b.same(anyPosition.ReplaceAllString(b.delivered("trades"), `"pos":""`), before+want+trade(2)+"\n")
+		})
+	}
+}
+
 func TestMarkersMatchTheirSchema(t *testing.T) {
 	text, err := os.ReadFile(filepath.Join("..", "..", "..", "docs", "schemas", "markers.json"))
 	if err != nil {

@@ -370,7 +370,7 @@ func (t *Tailer) handOut(d *directory, f *file, block *buffer.Block, lines []byt
 		t.setOrigin(f, f.generation(lines))
 	}
 	f.said = false
-	block.Origin = f.origin
+	block.Origin, block.Skipped, t.skipped = f.origin, t.skipped, nil
 	f.next += int64(len(lines))
 	f.scanned = f.next
 	f.tip = append(f.tip[:0], lines[max(len(lines)-hashBytes, 0):]...)
@@ -456,11 +456,15 @@ func (t *Tailer) skipTo(f *file, end int64) error {
 			t.setOrigin(f, f.generation(first))
 		}
 	}
+	t.skipped = append(t.skipped, buffer.Skip{Bytes: end - f.next, File: f.rel, Reason: "a line longer than maxLineBytes"})
 	f.next, f.scanned, f.tip = end, end, f.tip[:0]
-	origin := f.origin
+	block := &buffer.Block{Origin: f.origin, Offset: end}
+	if block.Origin != nil {
+		block.Skipped, t.skipped = t.skipped, nil
+	}
 	t.mu.Unlock()
-	if origin != nil {
-		t.buf.Append(&buffer.Block{Origin: origin, Offset: end})
+	if block.Origin != nil {
+		t.buf.Append(block)
 	}
 	return nil
 }

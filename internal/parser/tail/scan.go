@@ -239,7 +239,7 @@ func (d *directory) before(date string) int {
 // addFile puts a file that is on disk into the table, to be read from its first byte, or where it was if it comes from another
 // hour. A second name of a file in the table is left out: its lines are read under the first.
 func (t *Tailer) addFile(d *directory, date string, hour int) {
-	rel := filepath.Join(d.Name, "hourly", date, strconv.Itoa(hour))
+	rel := relOf(d.Name, date, hour)
 	f := &file{
 		id:   checkpoint.FileID{Directory: d.Name, Date: date, Hour: hour, Generation: noGeneration},
 		mode: d.Mode, rel: rel, path: filepath.Join(t.opt.DataDir, rel),
@@ -472,12 +472,23 @@ func (t *Tailer) vanished(d *directory, f *file) {
 
 // lost counts bytes that were on disk and can no longer be read. Tailer.mu is held.
 func (t *Tailer) lost(f *file, bytes int64) {
-	t.counts.PrunedUnread++
-	t.counts.SkippedBytes += bytes
+	t.pruned(f.rel, bytes)
 	f.size, f.scanned = f.next, f.next
 	f.seen.truncate(f.next)
 	t.log.Error("a file was removed before it was read: prune later, or find out why the parser is behind",
 		"file", f.rel, "offset", f.next, "unreadBytes", bytes)
+}
+
+// pruned counts bytes that went with their file, and has it told with the next lines. Tailer.mu is held.
+func (t *Tailer) pruned(file string, bytes int64) {
+	t.counts.PrunedUnread++
+	t.counts.SkippedBytes += bytes
+	t.skipped = append(t.skipped, buffer.Skip{Bytes: bytes, File: file, Reason: "the file was removed before it was read"})
+}
+
+// relOf is where an hour's file is, relative to the data directory.
+func relOf(directory, date string, hour int) string {
+	return filepath.Join(directory, "hourly", date, strconv.Itoa(hour))
 }
 
 // dropGone forgets files that are off the disk, read and acknowledged.

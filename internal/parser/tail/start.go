@@ -291,8 +291,7 @@ func (t *Tailer) missing(e *checkpoint.File) {
 	}
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	t.counts.PrunedUnread++
-	t.counts.SkippedBytes += unread
+	t.pruned(relOf(e.Directory, e.Date, e.Hour), unread)
 	t.log.Error("a file was removed before it was read: prune later, or find out why the parser is behind",
 		"file", e.String(), "offset", e.Offset, "unreadBytes", unread)
 }

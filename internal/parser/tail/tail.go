@@ -93,6 +93,7 @@ type Tailer struct {
 	resumed  uint64                     // the number of the checkpoint with which this process began; 0: none
 	named    map[checkpoint.FileID]bool // the names that files had, those of pruned ones too
 	version  uint64                     // of what Files returns
+	skipped  []buffer.Skip              // goes with the next lines
 }
 
 // Counts are totals since the start of the process.

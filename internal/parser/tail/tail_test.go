@@ -83,6 +83,7 @@ type reader struct {
 	log   *bytes.Buffer
 	got   []string // all lines so far, without newline
 	at    []string // "<file>:<offset>" of each
+	lost  []string // "<file> <bytes> before <offset>" of what blocks say was skipped
 }
 
 // setup is a tailer to be, and the disk that it reads.
@@ -142,6 +143,9 @@ func (r *reader) take(acknowledge bool) {
 	batch := r.buf.Swap()
 	for _, block := range batch.Blocks {
 		offset := block.Offset
+		for _, s := range block.Skipped {
+			r.lost = append(r.lost, fmt.Sprintf("%s %d before %d", s.File, s.Bytes, offset))
+		}
 		lines := 0
 		for line := range bytes.Lines(block.Data) {
 			if line[len(line)-1] != '\n' {
@@ -447,6 +451,7 @@ func TestUnreadDataThatWasPrunedIsCountedAndSaid(t *testing.T) {
 	if s := r.tail.Stats(); s.PrunedUnread != 1 || s.SkippedBytes != 7 {
 		t.Errorf("counted %d files, %d bytes; want 1 file, 7 bytes", s.PrunedUnread, s.SkippedBytes)
 	}
+	want(t, r.lost, "node_fills/hourly/20260430/7 7 before 0")
 	if !strings.Contains(r.log.String(), "removed before it was read") {
 		t.Errorf("the log does not say it: %s", r.log)
 	}
@@ -476,6 +481,7 @@ func TestALineOverTheLimitIsSkippedOnceCountedAndSaid(t *testing.T) {
 	if got := r.tail.Stats().Oversize; got != 1 {
 		t.Errorf("%d lines counted as over the limit; want 1", got)
 	}
+	want(t, r.lost, fmt.Sprintf("node_fills/hourly/20260430/8 %d before %d", len(huge)+1, len(huge)+3))
 	if n := strings.Count(r.log.String(), "longer than maxLineBytes"); n != 1 || !strings.Contains(r.log.String(), "offset=2") {
 		t.Errorf("said %d times: %s", n, r.log)
 	}
