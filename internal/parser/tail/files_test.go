@@ -11,7 +11,10 @@ import (
 	"testing"
 	"time"
 
+	"github.com/fsnotify/fsnotify"
+
 	"github.com/hlparser/hyperliquid-parser-operator/internal/parser/buffer"
+	"github.com/hlparser/hyperliquid-parser-operator/internal/parser/checkpoint"
 	"github.com/hlparser/hyperliquid-parser-operator/internal/parser/config"
 )
 
@@ -553,6 +556,47 @@ func TestWithoutNotificationsPollingFindsEverything(t *testing.T) {
 	r.tail.watch.drain() // a closed watcher's channels must not hold the reader
 }
 
+func TestEveryFolderAndFileMayBeASymbolicLink(t *testing.T) {
+	d := newDisk(t)
+	volume := disk{t, t.TempDir(), d.clock}
+	volume.append("node_fills/20260430/7", "a\n")
+	d.do(os.Symlink(volume.path("node_fills"), d.path("node_fills")))
+	r := open(t, options(d), nil)
+	want(t, r.step(6*time.Second), "a")
+
+	volume.append("elsewhere/20260501/0", "b\n")
+	d.do(os.Symlink(filepath.Dir(volume.path("elsewhere/20260501/0")), d.path("node_fills/20260501")))
+	want(t, r.step(6*time.Second), "b")
+	volume.append("elsewhere/20260501/1", "c\n")
+	want(t, r.step(6*time.Second), "c")
+
+	volume.append("elsewhere/20260502/0", "d\n")
+	d.do(os.Symlink(volume.path("elsewhere/20260502/0"), d.path("node_fills/20260501/2")))
+	want(t, r.step(6*time.Second), "d")
+	volume.append("elsewhere/20260502/0", "e\n")
+	want(t, r.step(6*time.Second), "e")
+	want(t, open(t, options(d), r.checkpoint()).step(6*time.Second))
+}
+
+func TestAnOverflowOfTheQueueOfNotificationsIsAHintToo(t *testing.T) {
+	d := newDisk(t)
+	d.append("node_fills/20260430/8", "a\n")
+	r := open(t, options(d), nil)
+	want(t, r.step(time.Second), "a")
+	w := &fsnotify.Watcher{Events: make(chan fsnotify.Event, 1), Errors: make(chan error, 1)}
+	r.tail.watch.w = w
+	d.append("node_fills/20260430/8", "b\n")
+	d.append("node_fills/20260501/0", "c\n")
+	w.Errors <- fsnotify.ErrEventOverflow // of which nobody learns what was lost
+	r.tail.watch.drain()
+	if len(w.Errors) > 0 {
+		t.Error("the overflow was left in its channel, which holds up the watcher")
+	}
+	r.tail.watch.w = nil
+	want(t, r.step(200*time.Millisecond), "b")
+	want(t, r.step(3*time.Second), "c")
+}
+
 func TestAFileThatCannotBeReadYetIsReadLater(t *testing.T) {
 	d := newDisk(t)
 	d.append("node_fills/20260430/7", "a\n")
@@ -809,6 +853,53 @@ func TestAFileOfMoreThan4GiBAndAHoleInIt(t *testing.T) {
 	want(t, r.step(6*time.Second), "torn")
 	if s := r.tail.Stats(); s.RepeatedBytes != 0 || s.ReadBytes != 5 {
 		t.Errorf("%d bytes repeated, %d read; want 0 and 5", s.RepeatedBytes, s.ReadBytes)
+	}
+}
+
+func TestAnHourOf50GBHasFewMarkersAndTheyAreDenseNearItsEnd(t *testing.T) {
+	var markers []checkpoint.Hash
+	for at := int64(markerEvery); at < 50e9; at += markerEvery {
+		markers = thin(append(markers, checkpoint.Hash{At: at, Length: hashBytes}))
+		if len(markers) > 80 {
+			t.Fatalf("%d markers in the first %d bytes", len(markers), at)
+		}
+		if markers[0].At != markerEvery || markers[len(markers)-1].At != at {
+			t.Fatalf("they go from %d to %d; want from %d to %d", markers[0].At, markers[len(markers)-1].At, markerEvery, at)
+		}
+		for i := 1; i < len(markers); i++ {
+			if gap := markers[i].At - markers[i-1].At; gap > markerEvery && gap > (at-markers[i-1].At)/8 {
+				t.Fatalf("none in %d bytes, %d before the end", gap, at-markers[i].At)
+			}
+		}
+	}
+}
+
+func TestAFileIsTakenUpAtAMarkerBeyond4GiB(t *testing.T) {
+	const hole = 40 << 30
+	d := newDisk(t)
+	name := "node_fills/20260430/9"
+	d.append(name, "")
+	if err := os.Truncate(d.path(name), hole-1); err != nil {
+		t.Skipf("no file of %d bytes here: %v", int64(hole), err)
+	}
+	d.append(name, "\n")
+	r := open(t, options(d, func(o *Options) { o.StartAt = config.End }), nil)
+	d.append(name, strings.Repeat(strings.Repeat("x", 1023)+"\n", 40<<10))
+	r.step(time.Second)
+	f := r.tail.dirs[0].files[0]
+	marker, read := f.lastMarker(), f.next
+	if len(r.got) != 40<<10 || read != hole+40<<20 || len(f.markers) < 3 || f.markers[0].At < hole {
+		t.Fatalf("read %d lines up to %d; markers %v", len(r.got), read, f.markers)
+	}
+	saved := r.checkpoint()
+	d.do(os.Truncate(d.path(name), marker+1500))
+	for what, r := range map[string]*reader{"running": r, "started": open(t, options(d), saved)} {
+		if got := r.step(time.Second); len(got) != 1 || !strings.HasSuffix(r.at[len(r.at)-1], fmt.Sprint(":", marker)) {
+			t.Errorf("%s: %d lines, the last at %s; want one at %d", what, len(got), r.at[len(r.at)-1], marker)
+		}
+		if n := r.tail.Stats().RepeatedBytes; n != 1500 {
+			t.Errorf("%s: %d bytes repeated; want 1500", what, n)
+		}
 	}
 }
 
