@@ -4,13 +4,23 @@ package v1alpha1
 const (
 	// LabelParser, on pods and ConfigMaps, is the name of the HyperliquidParser that owns them. The operator caches nothing without it.
 	LabelParser = Group + "/parser"
-	// LabelRevision, on pods, is the identity of the pod's template and config.
+	// LabelRevision, on pods, is the revision that they were made from; on ControllerRevisions, the one that they hold.
 	LabelRevision = Group + "/revision"
 	// LabelComponent, on ConfigMaps, tells what they hold: ComponentConfig or ComponentRestarts.
 	LabelComponent = Group + "/component"
 
 	// AnnotationTarget, on pods, is the target that the pod reads for: the node's name, which may be too long for a label.
 	AnnotationTarget = Group + "/target"
+	// AnnotationIdentity, on ControllerRevisions, tells for which spec the revision was last the one to have.
+	AnnotationIdentity = Group + "/identity"
+	// AnnotationRollout, on ControllerRevisions, tells how far the fleet is on the way to that revision.
+	AnnotationRollout = Group + "/rollout"
+	// AnnotationPromote, on a HyperliquidParser, is set to status.updateRevision to end the soak of that revision's canaries, or to roll it
+	// out although they failed.
+	AnnotationPromote = Group + "/promote"
+	// AnnotationRestartedAt, on a HyperliquidParser, asks for new pods: those that were made while it had another value are replaced, within
+	// rollout.maxUnavailable and without a canary. It is what kubectl rollout restart sets elsewhere; any value will do.
+	AnnotationRestartedAt = "kubectl.kubernetes.io/restartedAt"
 	// AnnotationAcceptStatePath, on a HyperliquidParser, is set to the new value of spec.target.nodes.statePath to acknowledge
 	// that parsers will find no checkpoint there and start anew at spec.engine.startAt.
 	AnnotationAcceptStatePath = Group + "/accept-state-path"
@@ -25,7 +35,7 @@ const (
 const (
 	// ConditionReady: every target whose node can run it has a ready parser of the wanted revision.
 	ConditionReady = "Ready"
-	// ConditionReconciling: pods are being created or replaced. Never true together with ConditionStalled.
+	// ConditionReconciling: pods are being created or replaced, or canaries soak. Never true together with ConditionStalled.
 	ConditionReconciling = "Reconciling"
 	// ConditionStalled: the operator cannot go on until a person changes something; the message says what.
 	ConditionStalled = "Stalled"
@@ -48,8 +58,12 @@ const (
 	ReasonPaused = "Paused"
 	// ReasonCreatingPods: targets without a pod are getting one.
 	ReasonCreatingPods = "CreatingPods"
-	// ReasonReplacingPods: pods of an older revision are being replaced.
+	// ReasonReplacingPods: pods of an older revision, or from before a restart was asked for, are being replaced.
 	ReasonReplacingPods = "ReplacingPods"
+	// ReasonCanarySoaking: a few targets have the new revision, and the others wait for how they fare.
+	ReasonCanarySoaking = "CanarySoaking"
+	// ReasonRolloutStopped: targets with the new revision are worse than before, and no others get it while that is so.
+	ReasonRolloutStopped = "RolloutStopped"
 	// ReasonWaitingForPods: new pods are starting.
 	ReasonWaitingForPods = "WaitingForPods"
 	// ReasonUpToDate: there is nothing to reconcile.
@@ -64,9 +78,11 @@ const (
 	ReasonSpecInvalid = "SpecInvalid"
 	// ReasonStatePathChanged: statePath differs from the one in use, and the annotation that acknowledges it is absent.
 	ReasonStatePathChanged = "StatePathChanged"
-	// ReasonPodRejected: the API server refuses the pods, for example for a quota or an admission policy.
+	// ReasonPodRejected: the API server refuses the pods or their revision, for example for a quota or an admission policy.
 	ReasonPodRejected = "PodRejected"
-	// ReasonNameTaken: an object that is not ours has the name of a pod or ConfigMap that is needed.
+	// ReasonCanaryFailed: the new revision's canaries were worse than before, and were sent back.
+	ReasonCanaryFailed = "CanaryFailed"
+	// ReasonNameTaken: an object that is not ours has the name of a pod, ConfigMap or revision that is needed.
 	ReasonNameTaken = "NameTaken"
 )
 
@@ -78,6 +94,10 @@ const (
 	ReasonAllDelivering = "AllDelivering"
 	// ReasonDataLost: every target delivers, and one has lost data since its pod was made: lines were on disk and were never read.
 	ReasonDataLost = "DataLost"
+	// ReasonFleetWide: so many targets are bad that restarts, which some of them are due, would not help.
+	ReasonFleetWide = "FleetWide"
+	// ReasonRestartIneffective: restarts did not help; there are none for that cause until the spec changes.
+	ReasonRestartIneffective = "RestartIneffective"
 	// ReasonNotYetJudged: too few reports have arrived to say.
 	ReasonNotYetJudged = "NotYetJudged"
 )

@@ -49,7 +49,7 @@ type HyperliquidParserSpec struct {
 	// +kubebuilder:default={}
 	Growth Growth `json:"growth,omitzero"`
 
-	// rollout bounds how many parsers the operator makes unavailable at once. Changing it replaces no pod.
+	// rollout says how a new revision gets to the parsers, and how many may be unavailable at once. Changing it replaces no pod.
 	// +optional
 	// +kubebuilder:default={}
 	Rollout Rollout `json:"rollout,omitzero"`
@@ -504,7 +504,7 @@ type Restart struct {
 	MaxConcurrent *intstr.IntOrString `json:"maxConcurrent,omitempty"`
 }
 
-// Rollout bounds how many parsers the operator makes unavailable at once.
+// Rollout says how a new revision gets to the parsers, and how many may be unavailable at once.
 type Rollout struct {
 	// maxUnavailable is how many targets, or which share of them, may be without a ready parser by the operator's own doing:
 	// for a new revision or for a restart. A percentage rounds up. Nodes that are not ready do not count.
@@ -512,4 +512,36 @@ type Rollout struct {
 	// +kubebuilder:default="10%"
 	// +kubebuilder:validation:XValidation:rule="type(self) == int ? int(self) >= 1 : string(self).matches('^(100|[1-9][0-9]?)%$')",message="write a number of targets from 1, or a percentage from 1% to 100% such as \"10%\""
 	MaxUnavailable *intstr.IntOrString `json:"maxUnavailable,omitempty"`
+
+	// canary makes a new revision prove itself on a few targets before the others get it. Left out, all get it as far as maxUnavailable
+	// goes. The first revision of an object has no canary.
+	// +optional
+	Canary *Canary `json:"canary,omitempty"`
+
+	// revisionHistoryLimit is how many revisions are kept that are not in use, to go back to as they were.
+	// +optional
+	// +kubebuilder:default=5
+	// +kubebuilder:validation:Minimum=0
+	// +kubebuilder:validation:Maximum=100
+	RevisionHistoryLimit *int32 `json:"revisionHistoryLimit,omitempty"`
+}
+
+// Canary says how a new revision proves itself. Its targets are judged like all others, and compared with how they were before: when one
+// is worse they get the last good revision back (Stalled, CanaryFailed), and the spec is left alone.
+type Canary struct {
+	// count is how many targets, or which share of them, try out a new revision; more than there are means all of them. A percentage
+	// rounds up.
+	// +optional
+	// +kubebuilder:default=1
+	// +kubebuilder:validation:XValidation:rule="type(self) == int ? int(self) >= 1 : string(self).matches('^(100|[1-9][0-9]?)%$')",message="write a number of targets from 1, or a percentage from 1% to 100% such as \"10%\""
+	Count *intstr.IntOrString `json:"count,omitempty"`
+
+	// soak is how long they must be seen to be well, from 1s to 168h. What is not the revision's doing, such as a sink that is down, does
+	// not fail them and does not count.
+	// +optional
+	// +kubebuilder:default="1h"
+	// +kubebuilder:validation:Type=string
+	// +kubebuilder:validation:MaxLength=32
+	// +kubebuilder:validation:XValidation:rule="self.matches('^([0-9]{1,5}([.][0-9]{1,3})?(ms|s|m|h)){1,3}$') && duration(self).getMilliseconds() >= 1000 && duration(self).getMilliseconds() <= 604800000",message="write a duration from 1s to 168h, such as 1h"
+	Soak *metav1.Duration `json:"soak,omitempty"`
 }

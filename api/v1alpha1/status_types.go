@@ -26,7 +26,7 @@ type HyperliquidParserStatus struct {
 	// +optional
 	Ready int32 `json:"ready"`
 
-	// updated is the number of targets that have a pod of updateRevision.
+	// updated is the number of targets that have a pod of updateRevision, made since a restart was last asked for.
 	// +optional
 	Updated int32 `json:"updated"`
 
@@ -43,12 +43,12 @@ type HyperliquidParserStatus struct {
 	// +kubebuilder:validation:MaxLength=32
 	Lag string `json:"lag,omitempty"`
 
-	// currentRevision is the last revision that every target had.
+	// currentRevision is the last revision that every target had whose node could run it.
 	// +optional
 	// +kubebuilder:validation:MaxLength=63
 	CurrentRevision string `json:"currentRevision,omitempty"`
 
-	// updateRevision is the revision that parsers should have.
+	// updateRevision is the revision that the spec of observedGeneration asks for; empty while that cannot be carried out.
 	// +optional
 	// +kubebuilder:validation:MaxLength=63
 	UpdateRevision string `json:"updateRevision,omitempty"`

@@ -51,6 +51,8 @@ var _ = Describe("admission", func() {
 		Entry("file with its defaults", "sink: {file: {path: /var/lib/hlparser-out}}"),
 		Entry("percentages up to all", `rollout: {maxUnavailable: "100%"}`),
 		Entry("a number of targets", "rollout: {maxUnavailable: 3}"),
+		Entry("a canary with its defaults", "rollout: {canary: {}}"),
+		Entry("a share of canaries that soak for a week", `rollout: {canary: {count: "5%", soak: 168h}, revisionHistoryLimit: 0}`),
 		Entry("durations as Go prints them", "growth: {pollInterval: 1m0s, stuckAfter: 1h0m0s}"),
 		Entry("a long poll interval, which lag follows", "growth: {pollInterval: 10m, stuckAfter: 30m}"),
 		Entry("a lag of three polls", "growth: {pollInterval: 5s, lag: 15s}"),
@@ -89,6 +91,10 @@ var _ = Describe("admission", func() {
 		Entry("a file too old", "sink: {file: {path: /out, maxAge: 48h}}", "spec.sink.file.maxAge", "write a duration from 1s to 24h"),
 		Entry("a percentage over all", `rollout: {maxUnavailable: "101%"}`, "spec.rollout.maxUnavailable", "write a number of targets from 1, or a percentage from 1% to 100%"),
 		Entry("a percentage that is none", `growth: {restart: {maxConcurrent: "ten"}}`, "spec.growth.restart.maxConcurrent", "write a number of targets from 1"),
+		Entry("no canaries", "rollout: {canary: {count: 0}}", "spec.rollout.canary.count", "write a number of targets from 1"),
+		Entry("a soak too long", "rollout: {canary: {soak: 200h}}", "spec.rollout.canary.soak", "write a duration from 1s to 168h"),
+		Entry("a soak without a unit", `rollout: {canary: {soak: "60"}}`, "spec.rollout.canary.soak", "write a duration from 1s to 168h"),
+		Entry("a history below none", "rollout: {revisionHistoryLimit: -1}", "spec.rollout.revisionHistoryLimit", "greater than or equal to 0"),
 		Entry("none at once", "rollout: {maxUnavailable: 0}", "spec.rollout.maxUnavailable", "write a number of targets from 1"),
 		Entry("stuckAfter of two polls", "growth: {pollInterval: 5s, stuckAfter: 10s}", "spec.growth.stuckAfter", "write at least 3 × pollInterval"),
 		Entry("a lag of two polls", "growth: {pollInterval: 5s, lag: 10s}", "spec.growth.lag", "write at least 3 × pollInterval"),
@@ -157,7 +163,7 @@ format: Enveloped
 sink: {file: {path: /out, maxSize: 1Gi, maxAge: 1h0m0s}}
 engine: {bufferLimit: 32Mi, parallelThreshold: 1000, workers: 2, startAt: End, maxLineBytes: 64Mi}
 growth: {pollInterval: 5s, stuckAfter: 30s, retention: 24h0m0s, action: Restart, restart: {cooldown: 5m0s, maxPerHour: 3, maxConcurrent: 10%}, fleetWideThreshold: 30%}
-rollout: {maxUnavailable: 10%}
+rollout: {maxUnavailable: 10%, revisionHistoryLimit: 5}
 terminationGracePeriodSeconds: 30
 runAsUser: 10000
 runAsGroup: 10000
@@ -245,7 +251,7 @@ var _ = Describe("names and quotas", func() {
 		Expect(k8s.Create(ctx, stranger)).To(Succeed())
 		revision, err := podspec.NewRevision(obj, parserImage)
 		Expect(err).NotTo(HaveOccurred())
-		orphan := podspec.Pod(obj, revision, f.target(1))
+		orphan := revision.Pod(client.ObjectKeyFromObject(obj), f.target(1), "")
 		Expect(k8s.Create(ctx, orphan)).To(Succeed())
 		run(runOptions{})
 		Expect(k8s.Create(ctx, obj)).To(Succeed())

@@ -21,6 +21,7 @@ import (
 	"github.com/hlparser/hyperliquid-parser-operator/api/v1alpha1"
 	"github.com/hlparser/hyperliquid-parser-operator/internal/controller/plan"
 	"github.com/hlparser/hyperliquid-parser-operator/internal/controller/podspec"
+	"github.com/hlparser/hyperliquid-parser-operator/internal/controller/poller"
 )
 
 // parallelWrites bounds how many pods are created or deleted at once; the client's own rate limit bounds how many a second.
@@ -49,10 +50,14 @@ func (r *Reconciler) apply(ctx context.Context, obj *v1alpha1.HyperliquidParser,
 	if taken, err := r.record(ctx, obj, s, next); taken != nil || err != nil {
 		return outcome{problem: taken, again: r.Clock.Now().Add(retryRejected)}, err
 	}
+	if next.Rollout != nil && s.update != nil && s.problem == nil {
+		if err := r.writeRollout(ctx, s, *next.Rollout); err != nil {
+			return outcome{}, err
+		}
+	}
 	removeErr := r.deleteAll(ctx, obj, s, remove)
 	done, createErr := r.createAll(ctx, obj, s, create)
-	pruneErr := r.pruneConfigs(ctx, s)
-	return done, errors.Join(removeErr, createErr, pruneErr)
+	return done, errors.Join(removeErr, createErr, r.pruneConfigs(ctx, s), r.pruneRevisions(ctx, obj, s))
 }
 
 // record writes the restarts and trials of this plan into the ledger, and drops records that have served their time. Nothing may be restarted
@@ -146,6 +151,9 @@ func (r *Reconciler) deleteAll(ctx context.Context, obj *v1alpha1.HyperliquidPar
 		if a.Grace > 0 {
 			options = append(options, client.GracePeriodSeconds(int64(a.Grace/time.Second)))
 		}
+		if a.Kind == plan.Restart {
+			r.logStacks(ctx, obj, pods[a.Pod], a)
+		}
 		loggerFor(ctx, a).Info("deleting pod")
 		err := r.Client.Delete(ctx, pod, options...)
 		// Gone, or another pod has the name by now: either way that pod is no more. Or it has changed: that wakes us.
@@ -162,12 +170,29 @@ func (r *Reconciler) deleteAll(ctx context.Context, obj *v1alpha1.HyperliquidPar
 	})...)
 }
 
-// createAll makes the config and then the pods, a few at first and twice as many each time: where the API server refuses one, it
+// logStacks logs where a parser stands that is about to be restarted: afterwards nobody can tell any more.
+func (r *Reconciler) logStacks(ctx context.Context, obj *v1alpha1.HyperliquidParser, pod *corev1.Pod, a plan.Action) {
+	if pod == nil || pod.Status.PodIP == "" {
+		return
+	}
+	text, err := r.Parsers.Stacks(ctx, obj.Namespace, poller.Endpoint{Target: a.Target, PodName: pod.Name, IP: pod.Status.PodIP})
+	if err != nil {
+		loggerFor(ctx, a).Info("its stacks cannot be had", "error", err.Error())
+		return
+	}
+	loggerFor(ctx, a).Info("stacks before the restart", "stacks", text)
+}
+
+// createAll makes the configs and then the pods, a few at first and twice as many each time: where the API server refuses one, it
 // would refuse thousands.
 func (r *Reconciler) createAll(ctx context.Context, obj *v1alpha1.HyperliquidParser, s *seen, actions []plan.Action) (outcome, error) {
-	// The pods that exist need the config too, when their containers restart.
-	if s.problem == nil && s.known && (len(actions) > 0 || len(s.pods) > 0) {
-		if done, err := r.ensureConfig(ctx, obj, s); done.problem != nil || err != nil {
+	// The pods that exist need their config too, when their containers restart.
+	used := s.used()
+	for _, revision := range s.revisions {
+		if !used[revision.Hash] {
+			continue
+		}
+		if done, err := r.ensureConfig(ctx, obj, s, revision); done.problem != nil || err != nil {
 			return done, err
 		}
 	}
@@ -208,14 +233,18 @@ func (r *Reconciler) create(ctx context.Context, obj *v1alpha1.HyperliquidParser
 	if !ok {
 		return fmt.Errorf("creating pod %s/%s: %s is no target", obj.Namespace, a.Pod, a.Target)
 	}
-	pod := podspec.Pod(obj, s.revision, t)
+	revision := s.revision(a.Revision)
+	if revision == nil {
+		return fmt.Errorf("creating pod %s/%s: its revision %s is not stored: %w", obj.Namespace, a.Pod, a.Revision, errStale)
+	}
+	pod := revision.Pod(client.ObjectKeyFromObject(obj), t, obj.Annotations[v1alpha1.AnnotationRestartedAt])
 	if err := controllerutil.SetControllerReference(obj, pod, r.Client.Scheme()); err != nil {
 		return fmt.Errorf("setting the owner of pod %s/%s: %w", pod.Namespace, pod.Name, err)
 	}
 	err := r.Client.Create(ctx, pod)
 	switch {
 	case err == nil:
-		loggerFor(ctx, a).Info("created pod", "revision", s.revision.Hash)
+		loggerFor(ctx, a).Info("created pod", "revision", revision.Hash)
 		return nil
 	case apierrors.IsAlreadyExists(err):
 		return r.podTaken(ctx, obj, pod, a)
@@ -262,13 +291,14 @@ func (r *Reconciler) podTaken(ctx context.Context, obj *v1alpha1.HyperliquidPars
 	return nil
 }
 
-// ensureConfig makes the revision's ConfigMap where it is missing.
-func (r *Reconciler) ensureConfig(ctx context.Context, obj *v1alpha1.HyperliquidParser, s *seen) (outcome, error) {
-	if slices.ContainsFunc(s.configs, func(m corev1.ConfigMap) bool { return m.Name == s.revision.ConfigMap }) {
+// ensureConfig makes a revision's ConfigMap where it is missing.
+func (r *Reconciler) ensureConfig(ctx context.Context, obj *v1alpha1.HyperliquidParser, s *seen, revision *stored) (outcome, error) {
+	m := revision.ConfigMap(obj.Namespace, obj.Name)
+	if slices.ContainsFunc(s.configs, func(c corev1.ConfigMap) bool { return c.Name == m.Name }) {
 		return outcome{}, nil
 	}
-	m := podspec.ConfigMap(obj, s.revision)
-	if err := controllerutil.SetControllerReference(obj, m, r.Client.Scheme()); err != nil {
+	// It goes with its revision, and does not hold that up.
+	if err := controllerutil.SetControllerReference(revision.object, m, r.Client.Scheme(), controllerutil.WithBlockOwnerDeletion(false)); err != nil {
 		return outcome{}, fmt.Errorf("setting the owner of ConfigMap %s/%s: %w", m.Namespace, m.Name, err)
 	}
 	err := r.Client.Create(ctx, m)
@@ -282,22 +312,40 @@ func (r *Reconciler) ensureConfig(ctx context.Context, obj *v1alpha1.Hyperliquid
 	if err := r.Live.Get(ctx, client.ObjectKeyFromObject(m), there); err != nil {
 		return outcome{}, fmt.Errorf("looking at ConfigMap %s/%s: %w", m.Namespace, m.Name, err)
 	}
-	if !metav1.IsControlledBy(there, obj) || !maps.Equal(there.Data, m.Data) {
-		return outcome{
-			problem: &problem{v1alpha1.ReasonNameTaken, fmt.Sprintf(
-				"ConfigMap %s has the name of the parsers' config and is not ours: delete or rename it", m.Name)},
-			again: r.Clock.Now().Add(retryRejected),
-		}, nil
+	owner := metav1.GetControllerOf(there)
+	switch {
+	case !maps.Equal(there.Data, m.Data):
+	case s.owns(obj, there):
+		return outcome{}, r.relabel(ctx, there, v1alpha1.ComponentConfig, obj)
+	case owner == nil, owner.Kind == revisionKind && owner.Name == revision.object.Name:
+		// It was left behind, or its revision was deleted and stored again.
+		there.Labels, there.OwnerReferences = m.Labels, m.OwnerReferences
+		if err := r.Client.Update(ctx, there); err != nil {
+			return outcome{}, fmt.Errorf("adopting ConfigMap %s/%s: %w", there.Namespace, there.Name, err)
+		}
+		return outcome{}, nil
 	}
-	return outcome{}, r.relabel(ctx, there, v1alpha1.ComponentConfig, obj)
+	return outcome{
+		problem: &problem{v1alpha1.ReasonNameTaken, fmt.Sprintf(
+			"ConfigMap %s has the name of the parsers' config and is not ours: delete or rename it", m.Name)},
+		again: r.Clock.Now().Add(retryRejected),
+	}, nil
 }
 
-// pruneConfigs deletes configs that no pod refers to any more.
+// revisionKind is the kind of what owns a config.
+const revisionKind = "ControllerRevision"
+
+// pruneConfigs deletes configs that no pod refers to any more. Where one is needed again it is made from its revision.
 func (r *Reconciler) pruneConfigs(ctx context.Context, s *seen) error {
 	if s.problem != nil || !s.known {
 		return nil
 	}
-	used := map[string]bool{s.revision.ConfigMap: true}
+	used := map[string]bool{}
+	for _, revision := range s.revisions {
+		if revision == s.update || revision == s.current {
+			used[revision.ConfigName()] = true
+		}
+	}
 	for i := range s.pods {
 		used[podspec.ConfigOf(&s.pods[i])] = true
 	}

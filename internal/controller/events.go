@@ -32,6 +32,8 @@ const (
 	reasonRestarting = "Restarting"
 	reasonRecovered  = "Recovered"
 	reasonSuppressed = "MoreEvents"
+	reasonRolledOut  = "RolledOut"
+	reasonOutageOver = "FleetWideOver"
 )
 
 // Events tells people what changed, without flooding them: each change of verdict once, at most some a minute and object, the rest
@@ -52,6 +54,9 @@ type told struct {
 	count    int            // events in it
 	held     map[string]int // events over the bound, by reason
 	restarts []restartNote  // to be told after the verdicts that led to them
+	outage   bool           // that a fault is fleet-wide
+	phase    plan.Phase     // of the way to
+	revision string         // this one
 	object   *v1alpha1.HyperliquidParser
 }
 
@@ -95,7 +100,7 @@ func (e *Events) restarting(obj *v1alpha1.HyperliquidParser, a plan.Action, j gr
 		a.Target, a.Pod, len(a.Record.Times), j.Verdict, j.Message)})
 }
 
-// conditions tells of a fleet that cannot go on, or has nothing to do.
+// conditions tells of a fleet that cannot go on, has nothing to do, or has got another revision.
 func (e *Events) conditions(obj *v1alpha1.HyperliquidParser, before, after v1alpha1.HyperliquidParserStatus) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
@@ -108,6 +113,12 @@ func (e *Events) conditions(obj *v1alpha1.HyperliquidParser, before, after v1alp
 	}
 	if c := changed(v1alpha1.ConditionStalled); c != nil && c.Status == metav1.ConditionTrue {
 		e.emit(obj, "", "", corev1.EventTypeWarning, c.Reason, "Reconcile", c.Message)
+	}
+	if before.CurrentRevision != "" && before.CurrentRevision != after.CurrentRevision {
+		e.emit(obj, "", "", corev1.EventTypeNormal, reasonRolledOut, "Reconcile", "every parser is of revision "+after.CurrentRevision)
+	}
+	if c := changed(v1alpha1.ConditionBuffersStable); c != nil && c.Reason == v1alpha1.ReasonRestartIneffective {
+		e.emit(obj, "", "", corev1.EventTypeWarning, c.Reason, "Judge", c.Message)
 	}
 	if c := changed(v1alpha1.ConditionReady); c != nil && c.Reason == v1alpha1.ReasonNoTargets {
 		e.emit(obj, "", "", corev1.EventTypeWarning, c.Reason, "Reconcile", c.Message)
@@ -196,6 +207,41 @@ func (e *Events) targets(obj *v1alpha1.HyperliquidParser, s *seen, kind, reason,
 		}
 		e.emit(obj, name, uid, kind, reason, "Judge", target+are+": "+message(target))
 	}
+}
+
+// rollout tells that a new revision goes to its canaries, and that its rollout stopped: each once.
+func (e *Events) rollout(obj *v1alpha1.HyperliquidParser, next plan.Result, after v1alpha1.HyperliquidParserStatus) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	t := e.of(obj)
+	if t.phase == next.Phase && t.revision == after.UpdateRevision {
+		return
+	}
+	t.phase, t.revision = next.Phase, after.UpdateRevision
+	switch t.phase {
+	case plan.PhaseCanary:
+		e.emit(obj, "", "", corev1.EventTypeNormal, v1alpha1.ReasonCanarySoaking, "Reconcile",
+			fmt.Sprintf("revision %s goes to its canaries; the others stay at %s until they have soaked", after.UpdateRevision, after.CurrentRevision))
+	case plan.PhaseStopped:
+		e.emit(obj, "", "", corev1.EventTypeWarning, v1alpha1.ReasonRolloutStopped, "Reconcile", next.Message)
+	case plan.PhaseSteady, plan.PhaseRolling, plan.PhaseFailed:
+	}
+}
+
+// outage tells that a fault is fleet-wide, once, and that it no longer is.
+func (e *Events) outage(obj *v1alpha1.HyperliquidParser, next plan.Result) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	t := e.of(obj)
+	if t.outage == next.FleetWide {
+		return
+	}
+	t.outage = next.FleetWide
+	if t.outage {
+		e.emit(obj, "", "", corev1.EventTypeWarning, v1alpha1.ReasonFleetWide, "Judge", next.Outage+": no parser is restarted until they are fewer")
+		return
+	}
+	e.emit(obj, "", "", corev1.EventTypeNormal, reasonOutageOver, "Judge", "few targets are bad: parsers are restarted again where that may help")
 }
 
 func (e *Events) of(obj *v1alpha1.HyperliquidParser) *told {

@@ -15,6 +15,7 @@ import (
 
 	. "github.com/onsi/ginkgo/v2"
 	. "github.com/onsi/gomega"
+	appsv1 "k8s.io/api/apps/v1"
 	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -298,6 +299,7 @@ func (f *farm) clear(ctx context.Context) {
 	Expect(k8s.DeleteAllOf(ctx, &v1alpha1.HyperliquidParser{}, in)).To(Succeed())
 	Expect(k8s.DeleteAllOf(ctx, &corev1.Pod{}, in, client.GracePeriodSeconds(0))).To(Succeed())
 	Expect(k8s.DeleteAllOf(ctx, &corev1.ConfigMap{}, in)).To(Succeed())
+	Expect(k8s.DeleteAllOf(ctx, &appsv1.ControllerRevision{}, in)).To(Succeed())
 	Expect(k8s.DeleteAllOf(ctx, &corev1.Node{}, client.MatchingLabels{roleLabel: f.label})).To(Succeed())
 }
 
@@ -425,6 +427,11 @@ func (p *parser) timesAsked() int {
 
 func (p *parser) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	p.mu.Lock()
+	if r.URL.Path == report.StackPath {
+		defer p.mu.Unlock()
+		_, _ = fmt.Fprintf(w, "goroutine 7 [chan send, 5 minutes]:\nengine.hang of %s", p.pod)
+		return
+	}
 	p.asked++
 	if p.deaf {
 		p.mu.Unlock()

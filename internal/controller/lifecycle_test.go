@@ -52,7 +52,9 @@ var _ = Describe("a fleet", func() {
 		var told corev1.ConfigMap
 		Expect(k8s.Get(ctx, client.ObjectKey{Namespace: f.namespace, Name: podspec.ConfigOf(pod)}, &told)).To(Succeed())
 		Expect(told.Immutable).To(HaveValue(BeTrue()))
-		Expect(metav1.IsControlledBy(&told, now)).To(BeTrue())
+		kept := storedRevision(ctx, now, now.Status.UpdateRevision)
+		Expect(metav1.IsControlledBy(kept, now)).To(BeTrue())
+		Expect(metav1.IsControlledBy(&told, kept)).To(BeTrue())
 		var c config.Config
 		Expect(yaml.UnmarshalStrict([]byte(told.Data["config.yaml"]), &c)).To(Succeed())
 		Expect(c.Filter.Coins).To(Equal([]string{"BTC", "xyz:*"}))
@@ -256,7 +258,9 @@ var _ = Describe("a fleet", func() {
 		Expect(k8s.List(ctx, &configs, client.InNamespace(f.namespace), ours)).To(Succeed())
 		Expect(pods.Items).To(HaveLen(2))
 		Expect(configs.Items).To(HaveLen(1))
-		for _, o := range []client.Object{&pods.Items[0], &pods.Items[1], &configs.Items[0]} {
+		kept := storedRevision(ctx, obj, current(ctx, obj).Status.UpdateRevision)
+		Expect(metav1.IsControlledBy(&configs.Items[0], kept)).To(BeTrue())
+		for _, o := range []client.Object{&pods.Items[0], &pods.Items[1], kept} {
 			owner := metav1.GetControllerOf(o)
 			Expect(owner).To(HaveValue(And(
 				HaveField("Kind", "HyperliquidParser"), HaveField("UID", obj.UID), HaveField("BlockOwnerDeletion", HaveValue(BeTrue())),

@@ -6,11 +6,13 @@ import (
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
+	"k8s.io/apimachinery/pkg/api/meta"
 	"k8s.io/apimachinery/pkg/types"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"github.com/hlparser/hyperliquid-parser-operator/api/v1alpha1"
 	"github.com/hlparser/hyperliquid-parser-operator/internal/controller/growth"
+	"github.com/hlparser/hyperliquid-parser-operator/internal/controller/plan"
 )
 
 // Labels that name the object, and one of its targets.
@@ -26,6 +28,7 @@ type Metrics struct {
 	bad      *prometheus.GaugeVec
 	alerts   *prometheus.GaugeVec
 	verdicts *prometheus.GaugeVec
+	states   *prometheus.GaugeVec
 	restarts *prometheus.CounterVec
 	polls    *prometheus.HistogramVec
 
@@ -60,6 +63,11 @@ func NewMetrics(registry prometheus.Registerer) (*Metrics, error) {
 			Name: "hlparser_fleet_target_alert",
 			Help: "1 for each target and alert that is raised, whatever the verdict: DataLost, DataGap, NearRetention.",
 		}, append(object, labelTarget, "alert")),
+		states: prometheus.NewGaugeVec(prometheus.GaugeOpts{
+			Name: "hlparser_fleet_state",
+			Help: "1 while it is so, else 0: FleetWide (what is wrong is not one parser's), RestartIneffective (restarts do not help some target), " +
+				"CanarySoaking, CanaryFailed, Stalled (nothing goes on until a person changes something).",
+		}, append(object, "state")),
 		restarts: prometheus.NewCounterVec(prometheus.CounterOpts{
 			Name: "hlparser_fleet_restarts_total",
 			Help: "Restarts of parsers by this process, by the verdict that led to them.",
@@ -71,7 +79,7 @@ func NewMetrics(registry prometheus.Registerer) (*Metrics, error) {
 		}, []string{"result"}),
 		shown: map[types.NamespacedName][]series{},
 	}
-	for _, c := range []prometheus.Collector{m.targets, m.verdicts, m.bad, m.alerts, m.restarts, m.polls} {
+	for _, c := range []prometheus.Collector{m.targets, m.verdicts, m.bad, m.alerts, m.states, m.restarts, m.polls} {
 		if err := registry.Register(c); err != nil {
 			return nil, fmt.Errorf("registering the fleet's metrics: %w", err)
 		}
@@ -92,7 +100,20 @@ func (m *Metrics) restarted(obj *v1alpha1.HyperliquidParser, j growth.Judgement)
 	m.restarts.WithLabelValues(obj.Namespace, obj.Name, string(j.Verdict)).Inc()
 }
 
-func (m *Metrics) set(obj *v1alpha1.HyperliquidParser, s *seen, status v1alpha1.HyperliquidParserStatus) {
+func (m *Metrics) set(obj *v1alpha1.HyperliquidParser, s *seen, next plan.Result, status v1alpha1.HyperliquidParserStatus) {
+	for state, is := range map[string]bool{
+		v1alpha1.ReasonFleetWide:          next.FleetWide,
+		v1alpha1.ReasonRestartIneffective: len(next.Ineffective) > 0,
+		v1alpha1.ReasonCanarySoaking:      next.Phase == plan.PhaseCanary,
+		v1alpha1.ReasonCanaryFailed:       next.Phase == plan.PhaseFailed,
+		v1alpha1.ConditionStalled:         meta.IsStatusConditionTrue(status.Conditions, v1alpha1.ConditionStalled),
+	} {
+		value := 0.0
+		if is {
+			value = 1
+		}
+		m.states.WithLabelValues(obj.Namespace, obj.Name, state).Set(value)
+	}
 	for state, n := range map[string]int32{
 		"desired": status.Desired, "current": status.Current, "ready": status.Ready, "updated": status.Updated,
 	} {
@@ -139,6 +160,7 @@ func (m *Metrics) forget(object types.NamespacedName) {
 	labels := prometheus.Labels{labelNamespace: object.Namespace, labelName: object.Name}
 	m.targets.DeletePartialMatch(labels)
 	m.verdicts.DeletePartialMatch(labels)
+	m.states.DeletePartialMatch(labels)
 	m.restarts.DeletePartialMatch(labels)
 	m.bad.DeletePartialMatch(labels)
 	m.alerts.DeletePartialMatch(labels)

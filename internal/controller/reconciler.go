@@ -1,9 +1,9 @@
 // Package controller is the operator: it keeps one parser pod on each target of a HyperliquidParser and restarts the parsers that a
 // restart may cure.
 //
-// A reconcile is get, observe, decide, apply, one status write. What is decided is decided by pure packages (target, podspec,
-// growth, plan); this package gathers what they look at and carries out what they say. It must never decide by itself, never ask a
-// parser (the poller does, in the background), never write a spec, and never write anything for a fleet at rest.
+// A reconcile is get, observe, resolve the revision, decide, apply, one status write. What is decided is decided by pure packages (target, podspec,
+// growth, plan); this package gathers what they look at and carries out what they say. It must never decide by itself, never wait
+// for a parser (the poller asks, in the background) but for the last words of one that it restarts, never write a spec, and never write anything for a fleet at rest.
 package controller
 
 import (
@@ -46,6 +46,8 @@ type Reconciler struct {
 	Live client.Reader
 	// Poller keeps the verdicts.
 	Poller *poller.Poller
+	// Parsers answers what a parser that is about to be restarted stands at.
+	Parsers *poller.Client
 	// Clock tells the time for everything that is decided by time.
 	Clock clock.PassiveClock
 	// Bounds of what objects may ask for.
@@ -56,6 +58,8 @@ type Reconciler struct {
 	Events *Events
 	// Metrics of the fleets.
 	Metrics *Metrics
+	// Outages knows what is wrong with fleets that share a sink.
+	Outages *Outages
 	// FailedBackoff is how long, by target, a pod that failed for good is left alone before it is replaced.
 	FailedBackoff *flowcontrol.Backoff
 }
@@ -67,6 +71,7 @@ type Reconciler struct {
 // +kubebuilder:rbac:groups="",resources=nodes,verbs=get;list;watch
 // +kubebuilder:rbac:groups="",resources=pods,verbs=get;list;watch;create;delete;patch
 // +kubebuilder:rbac:groups="",resources=configmaps,verbs=get;list;watch;create;update;delete
+// +kubebuilder:rbac:groups=apps,resources=controllerrevisions,verbs=get;list;watch;create;update;delete
 // +kubebuilder:rbac:groups=events.k8s.io,resources=events,verbs=create;patch
 
 // Reconcile brings one object's fleet nearer to its spec and says how it stands. It returns an error only for what trying again may
@@ -75,36 +80,49 @@ func (r *Reconciler) Reconcile(ctx context.Context, request ctrl.Request) (ctrl.
 	obj := &v1alpha1.HyperliquidParser{}
 	if err := r.Client.Get(ctx, request.NamespacedName, obj); err != nil {
 		if apierrors.IsNotFound(err) {
-			r.forget(request.NamespacedName)
+			r.forget(ctx, request.NamespacedName)
 			return ctrl.Result{}, nil
 		}
 		return ctrl.Result{}, fmt.Errorf("getting HyperliquidParser %s: %w", request, err)
 	}
 	if obj.DeletionTimestamp != nil {
 		// Owner references take the pods away; making new ones would race with that.
-		r.forget(request.NamespacedName)
+		r.forget(ctx, request.NamespacedName)
 		return ctrl.Result{}, nil
 	}
 
+	again, err := r.reconcile(ctx, obj)
+	if apierrors.IsConflict(err) || errors.Is(err, errStale) {
+		// Somebody wrote at the same time; that is news for the next look, not a failure.
+		return ctrl.Result{RequeueAfter: retryConflict}, nil
+	}
+	return ctrl.Result{RequeueAfter: again}, err
+}
+
+// reconcile brings the fleet of an object that is there nearer to its spec. again is how soon to look again though nothing happens;
+// 0: not at all.
+func (r *Reconciler) reconcile(ctx context.Context, obj *v1alpha1.HyperliquidParser) (again time.Duration, err error) {
 	seen, err := r.observe(ctx, obj)
 	if err != nil {
-		return ctrl.Result{}, err
+		return 0, err
+	}
+	if err := r.resolve(ctx, obj, seen); err != nil {
+		return 0, err
 	}
 	next := r.decide(obj, seen)
+	if seen.known {
+		r.Outages.saw(ctx, obj, len(seen.targets), next)
+	}
 	done, applyErr := r.apply(ctx, obj, seen, next)
 	if done.problem != nil {
 		seen.problem = done.problem
 	}
 	status := r.status(obj, seen, next)
-	wake, statusErr := r.report(ctx, obj, seen, status)
+	wake, statusErr := r.report(ctx, obj, seen, next, status)
 	if err := errors.Join(applyErr, statusErr); err != nil {
-		if apierrors.IsConflict(err) || errors.Is(err, errStale) {
-			// Somebody wrote at the same time; that is news for the next look, not a failure.
-			return ctrl.Result{RequeueAfter: retryConflict}, nil
-		}
-		return ctrl.Result{}, err
+		return 0, err
 	}
-	return ctrl.Result{RequeueAfter: r.until(next.NextTime, wake, done.again)}, nil
+	return r.until(next.NextTime, wake, done.again, seen.again), nil
 }
 
 // errStale means that the cache has not yet seen what another leader, or somebody else, wrote.
@@ -135,19 +153,27 @@ func (r *Reconciler) until(times ...time.Time) time.Duration {
 }
 
 // forget drops what is remembered of an object that is gone.
-func (r *Reconciler) forget(name types.NamespacedName) {
+func (r *Reconciler) forget(ctx context.Context, name types.NamespacedName) {
 	r.Poller.Forget(name)
 	r.Events.Forget(name)
 	r.Metrics.forget(name)
+	r.Outages.forget(ctx, name)
 }
 
 // seen is what a reconcile looks at.
 type seen struct {
-	now      time.Time
-	revision podspec.Revision
-	// problem is why the spec cannot be carried out; nil when it can.
+	now       time.Time
+	revisions []*stored // newest first
+	// update is the revision that the spec asks for; nil when that cannot be told. current is the last one that the whole fleet had; nil
+	// before there was one.
+	update  *stored
+	current *stored
+	// rollout is how far the fleet is on the way from current to update.
+	rollout plan.Rollout
+	// problem is why the spec cannot be carried out; nil when it can. again is when to look whether it can, should that come unheard.
 	problem *problem
-	// targets are unknown (known is false) when the selector cannot be read; then no pod is touched.
+	again   time.Time
+	// targets, by name, are unknown (known is false) when the selector cannot be read; then no pod is touched.
 	targets []target.Target
 	known   bool
 	paused  bool
@@ -200,9 +226,6 @@ func (r *Reconciler) observeSpec(ctx context.Context, obj *v1alpha1.HyperliquidP
 	if s.problem == nil {
 		s.problem = statePathProblem(obj)
 	}
-	if s.revision, err = podspec.NewRevision(obj, r.ParserImage); err != nil {
-		s.problem = &problem{v1alpha1.ReasonSpecInvalid, err.Error()}
-	}
 	return nil
 }
 
@@ -230,6 +253,9 @@ func (r *Reconciler) observeOwned(ctx context.Context, obj *v1alpha1.Hyperliquid
 			s.pods = append(s.pods, pods.Items[i])
 		}
 	}
+	if err := r.observeRevisions(ctx, obj, s); err != nil {
+		return err
+	}
 	var maps corev1.ConfigMapList
 	if err := r.Client.List(ctx, &maps, client.InNamespace(obj.Namespace), ours); err != nil {
 		return fmt.Errorf("listing ConfigMaps of HyperliquidParser %s/%s: %w", obj.Namespace, obj.Name, err)
@@ -237,14 +263,19 @@ func (r *Reconciler) observeOwned(ctx context.Context, obj *v1alpha1.Hyperliquid
 	for i := range maps.Items {
 		m := &maps.Items[i]
 		switch {
-		case !metav1.IsControlledBy(m, obj):
-		case m.Name == ledgerName(obj):
+		case m.Name == ledgerName(obj) && metav1.IsControlledBy(m, obj):
 			s.ledger = readLedger(m, logf.FromContext(ctx))
-		case m.Labels[v1alpha1.LabelComponent] == v1alpha1.ComponentConfig:
+		case m.Labels[v1alpha1.LabelComponent] == v1alpha1.ComponentConfig && s.owns(obj, m):
 			s.configs = append(s.configs, *m)
 		}
 	}
 	return nil
+}
+
+// owns reports whether a config is of one of the object's revisions. Those that were made before revisions were stored are the object's.
+func (s *seen) owns(obj *v1alpha1.HyperliquidParser, config *corev1.ConfigMap) bool {
+	return metav1.IsControlledBy(config, obj) ||
+		slices.ContainsFunc(s.revisions, func(r *stored) bool { return metav1.IsControlledBy(config, r.object) })
 }
 
 // endpoints pairs targets with the pods that are theirs.
@@ -277,6 +308,8 @@ const (
 	defaultCooldown     = 5 * time.Minute
 	defaultMaxPerHour   = 3
 	defaultShare        = "10%"
+	defaultCanaries     = 1
+	defaultSoak         = time.Hour
 )
 
 func growthSettings(obj *v1alpha1.HyperliquidParser) growth.Settings {
@@ -307,15 +340,24 @@ func (r *Reconciler) decide(obj *v1alpha1.HyperliquidParser, s *seen) plan.Resul
 		return plan.Result{}
 	}
 	in := plan.Input{
-		Now:        s.now,
-		Update:     s.revision.Hash,
-		Judgements: make(map[string]growth.Judgement, len(s.views)),
-		Ledger:     s.ledger.records,
-		Trials:     s.ledger.trials,
-		Spec:       strconv.FormatInt(obj.Generation, 10),
-		RetryAt:    map[string]time.Time{},
-		Limits:     limits(obj, s),
+		Now:         s.now,
+		Current:     s.current.name(),
+		Update:      s.update.name(),
+		RestartedAt: obj.Annotations[v1alpha1.AnnotationRestartedAt],
+		Judgements:  make(map[string]growth.Judgement, len(s.views)),
+		Lag:         make(map[string]time.Duration, len(s.views)),
+		Ledger:      s.ledger.records,
+		Trials:      s.ledger.trials,
+		Rollout:     s.rollout,
+		Promote:     s.promoted(obj),
+		Spec:        strconv.FormatInt(obj.Generation, 10),
+		RetryAt:     map[string]time.Time{},
+		Limits:      limits(obj, s),
 	}
+	if s.update == nil {
+		in.Update = in.Current // nothing is on its way
+	}
+	in.Elsewhere, in.FleetWide = r.Outages.around(obj)
 	for _, t := range s.targets {
 		in.Targets = append(in.Targets, plan.Target{
 			Name: t.Name, Pod: podspec.PodName(obj.Name, t), Able: t.Waits == "", NodeReady: t.Waits != target.NotReady,
@@ -325,7 +367,7 @@ func (r *Reconciler) decide(obj *v1alpha1.HyperliquidParser, s *seen) plan.Resul
 		in.Pods = append(in.Pods, planPod(&s.pods[i]))
 	}
 	for name, view := range s.views {
-		in.Judgements[name] = view.Judgement
+		in.Judgements[name], in.Lag[name] = view.Judgement, view.Lag
 	}
 	for _, p := range in.Pods {
 		key := backoffKey(obj, p.Target)
@@ -343,7 +385,15 @@ func backoffKey(obj *v1alpha1.HyperliquidParser, name string) string {
 func limits(obj *v1alpha1.HyperliquidParser, s *seen) plan.Limits {
 	restart := obj.Spec.Growth.Restart
 	share := intstr.FromString(defaultShare)
+	var canary *plan.Canary
+	if asked := obj.Spec.Rollout.Canary; asked != nil {
+		canary = &plan.Canary{
+			Count: ptr.Deref(asked.Count, intstr.FromInt32(defaultCanaries)),
+			Soak:  ptr.Deref(asked.Soak, metav1.Duration{Duration: defaultSoak}).Duration,
+		}
+	}
 	return plan.Limits{
+		Canary:         canary,
 		MaxUnavailable: ptr.Deref(obj.Spec.Rollout.MaxUnavailable, share),
 		MaxConcurrent:  ptr.Deref(restart.MaxConcurrent, share),
 		Cooldown:       ptr.Deref(restart.Cooldown, metav1.Duration{Duration: defaultCooldown}).Duration,
@@ -356,29 +406,33 @@ func limits(obj *v1alpha1.HyperliquidParser, s *seen) plan.Limits {
 }
 
 func planPod(pod *corev1.Pod) plan.Pod {
-	return plan.Pod{
+	out := plan.Pod{
 		Name:        pod.Name,
 		UID:         string(pod.UID),
 		Target:      pod.Annotations[v1alpha1.AnnotationTarget],
 		Revision:    pod.Labels[v1alpha1.LabelRevision],
+		RestartedAt: pod.Annotations[v1alpha1.AnnotationRestartedAt],
 		Created:     pod.CreationTimestamp.Time,
-		Ready:       podReady(pod),
 		Terminating: pod.DeletionTimestamp != nil,
 		Failed:      pod.Status.Phase == corev1.PodFailed || pod.Status.Phase == corev1.PodSucceeded,
 	}
-}
-
-func podReady(pod *corev1.Pod) bool {
 	for _, c := range pod.Status.Conditions {
 		if c.Type == corev1.PodReady {
-			return c.Status == corev1.ConditionTrue
+			out.Ready, out.ReadyChanged = c.Status == corev1.ConditionTrue, c.LastTransitionTime.Time
 		}
 	}
-	return false
+	for _, c := range pod.Status.ContainerStatuses {
+		if c.Name == growth.ContainerName {
+			out.Restarts = int(c.RestartCount)
+		}
+	}
+	return out
 }
 
 // report writes the status, if it differs, and then tells the events and metrics. wake is when an event that was held back is due.
-func (r *Reconciler) report(ctx context.Context, obj *v1alpha1.HyperliquidParser, s *seen, status v1alpha1.HyperliquidParserStatus) (wake time.Time, err error) {
+func (r *Reconciler) report(
+	ctx context.Context, obj *v1alpha1.HyperliquidParser, s *seen, next plan.Result, status v1alpha1.HyperliquidParserStatus,
+) (wake time.Time, err error) {
 	before := obj.Status
 	if !equality.Semantic.DeepEqual(before, status) {
 		changed := obj.DeepCopy()
@@ -390,9 +444,11 @@ func (r *Reconciler) report(ctx context.Context, obj *v1alpha1.HyperliquidParser
 			return time.Time{}, fmt.Errorf("writing the status of HyperliquidParser %s/%s: %w", obj.Namespace, obj.Name, err)
 		}
 	}
-	r.Metrics.set(obj, s, status)
+	r.Metrics.set(obj, s, next, status)
 	r.Events.conditions(obj, before, status)
+	r.Events.rollout(obj, next, status)
 	r.Events.judgements(obj, s)
+	r.Events.outage(obj, next)
 	return r.Events.due(client.ObjectKeyFromObject(obj)), nil
 }
 

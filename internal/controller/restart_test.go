@@ -141,7 +141,8 @@ var _ = Describe("restarts", func() {
 		f.parser(0).fault(grows)
 		Eventually(ctx, restarts).WithTimeout(judged).Should(Equal(int32(1)))
 		Eventually(ctx, f.seenDeaths).Should(ConsistOf(HaveField("Grace", int64(30))))
-		Eventually(ctx, func() int { return len(f.uids(ctx)) }).Should(Equal(2))
+		back := func() bool { p := f.pod(ctx, obj.Name, 0); return p != nil && ready(p) }
+		Eventually(ctx, back).Should(BeTrue())
 		allReady(ctx, obj)
 
 		By("breaking again at once")
@@ -154,6 +155,7 @@ var _ = Describe("restarts", func() {
 		change(ctx, obj, func(o *v1alpha1.HyperliquidParser) { metav1.SetMetaDataAnnotation(&o.ObjectMeta, "look", "1") })
 		Eventually(ctx, restarts).WithTimeout(judged).Should(Equal(int32(2)))
 		Eventually(ctx, f.seenDeaths).Should(HaveLen(2))
+		Eventually(ctx, back).Should(BeTrue())
 
 		By("letting the doubled cooldown pass: the hourly cap holds")
 		allReady(ctx, obj)

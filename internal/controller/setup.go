@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
+	appsv1 "k8s.io/api/apps/v1"
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/labels"
 	"k8s.io/apimachinery/pkg/runtime"
@@ -66,8 +67,9 @@ func Add(mgr ctrl.Manager, options Options) error {
 	if err != nil {
 		return err
 	}
+	parsers := poller.NewClient(options.ReportPort)
 	polls := poller.New(poller.Options{
-		Client:  poller.NewClient(options.ReportPort),
+		Client:  parsers,
 		Clock:   options.Clock,
 		Workers: options.PollWorkers,
 		Polled:  metrics.Polled,
@@ -81,11 +83,13 @@ func Add(mgr ctrl.Manager, options Options) error {
 		Client:        mgr.GetClient(),
 		Live:          mgr.GetAPIReader(),
 		Poller:        polls,
+		Parsers:       parsers,
 		Clock:         options.Clock,
 		Bounds:        options.Bounds,
 		ParserImage:   options.ParserImage,
 		Events:        NewEvents(mgr.GetEventRecorder("hyperliquid-parser-operator"), options.Clock),
 		Metrics:       metrics,
+		Outages:       NewOutages(),
 		FailedBackoff: backoff,
 	}
 	return reconciler.SetupWithManager(mgr, options.Controller)
@@ -106,8 +110,8 @@ func ManagerOptions(scheme *runtime.Scheme) (ctrl.Options, error) {
 	}, nil
 }
 
-// cacheOptions keep the cache to what the operator looks at: of pods and ConfigMaps those that carry our label; of nodes and pods
-// only the fields that matter.
+// cacheOptions keep the cache to what the operator looks at: of pods, ConfigMaps and ControllerRevisions those that carry our label; of
+// nodes and pods only the fields that matter.
 func cacheOptions() (cache.Options, error) {
 	ours, err := labels.NewRequirement(v1alpha1.LabelParser, selection.Exists, nil)
 	if err != nil {
@@ -117,9 +121,10 @@ func cacheOptions() (cache.Options, error) {
 	return cache.Options{
 		DefaultTransform: cache.TransformStripManagedFields(),
 		ByObject: map[client.Object]cache.ByObject{
-			&corev1.Pod{}:       {Label: selector, Transform: slimPod},
-			&corev1.ConfigMap{}: {Label: selector},
-			&corev1.Node{}:      {Transform: slimNode},
+			&corev1.Pod{}:                {Label: selector, Transform: slimPod},
+			&corev1.ConfigMap{}:          {Label: selector},
+			&appsv1.ControllerRevision{}: {Label: selector},
+			&corev1.Node{}:               {Transform: slimNode},
 		},
 	}, nil
 }
@@ -151,7 +156,7 @@ func slimPod(obj any) (any, error) {
 	return pod, nil
 }
 
-// SetupWithManager makes the manager run the reconciler: for objects whose spec or annotations change, for their pods and
+// SetupWithManager makes the manager run the reconciler: for objects whose spec or annotations change, for their pods, revisions and
 // ConfigMaps, for nodes where that can change a target, and for changes of verdicts.
 func (r *Reconciler) SetupWithManager(mgr ctrl.Manager, options controller.Options) error {
 	if options.ReconciliationTimeout == 0 {
@@ -163,14 +168,23 @@ func (r *Reconciler) SetupWithManager(mgr ctrl.Manager, options controller.Optio
 		For(&v1alpha1.HyperliquidParser{}, builder.WithPredicates(
 			predicate.Or(predicate.GenerationChangedPredicate{}, predicate.AnnotationChangedPredicate{}))).
 		Owns(&corev1.Pod{}).
-		Owns(&corev1.ConfigMap{}).
+		Owns(&appsv1.ControllerRevision{}).
+		// A config is owned by its revision.
+		Watches(&corev1.ConfigMap{}, handler.EnqueueRequestsFromMapFunc(objectOfLabel)).
 		Watches(&corev1.Node{}, handler.EnqueueRequestsFromMapFunc(r.objectsOfNode), builder.WithPredicates(nodeChanged())).
 		WatchesRawSource(source.Channel(r.Poller.Changes(), wakeObject())).
+		WatchesRawSource(source.Channel(r.Outages.Changes(), wakeObject())).
 		Complete(r)
 	if err != nil {
 		return fmt.Errorf("setting up the HyperliquidParser controller: %w", err)
 	}
 	return nil
+}
+
+// objectOfLabel returns the object that our label names.
+func objectOfLabel(_ context.Context, obj client.Object) []reconcile.Request {
+	key := types.NamespacedName{Namespace: obj.GetNamespace(), Name: obj.GetLabels()[v1alpha1.LabelParser]}
+	return []reconcile.Request{{NamespacedName: key}}
 }
 
 func nodeChanged() predicate.Funcs {

@@ -8,6 +8,7 @@ import (
 	"strings"
 	"time"
 
+	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/api/meta"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
@@ -30,10 +31,17 @@ func (r *Reconciler) status(obj *v1alpha1.HyperliquidParser, s *seen, next plan.
 	}
 	if s.problem == nil && s.known {
 		out.StatePath = path.Clean(podspec.StatePath(obj))
-		out.UpdateRevision = obj.Name + "-" + s.revision.Hash
-		if c.updated == c.desired {
-			out.CurrentRevision = out.UpdateRevision
-		}
+	}
+	// That of this generation, and of no other: it is by this that the revision is found again.
+	out.UpdateRevision = ""
+	if s.update != nil {
+		out.UpdateRevision = s.update.Name(obj.Name)
+	}
+	switch {
+	case next.Complete:
+		out.CurrentRevision = out.UpdateRevision
+	case s.current != nil:
+		out.CurrentRevision = s.current.Name(obj.Name)
 	}
 	out.Restarts = max(out.Restarts, s.ledger.total)
 	bad := badTargets(obj, s, next)
@@ -43,7 +51,7 @@ func (r *Reconciler) status(obj *v1alpha1.HyperliquidParser, s *seen, next plan.
 	}
 	out.Bad = int32(len(bad))
 	out.Targets = bad[:min(len(bad), v1alpha1.MaxStatusTargets)]
-	conditions(&out, s, c, bad)
+	conditions(&out, s, next, c, bad, noRestart(next, limits(obj, s)))
 	return out
 }
 
@@ -52,7 +60,7 @@ type census struct {
 	desired, current, ready, updated int
 	// Of those whose node can run a parser now:
 	missing    int // without a pod, or with one on its way out
-	outdated   int // with a pod of an older revision
+	outdated   int // with a pod of an older revision, or from before a restart was asked for
 	starting   int // with a new pod that is not ready yet
 	notReady   int // with a pod of the wanted revision that has not been ready for long
 	waiting    []string
@@ -61,7 +69,7 @@ type census struct {
 
 func count(obj *v1alpha1.HyperliquidParser, s *seen) census {
 	c := census{desired: len(s.targets)}
-	pods := byName(s.pods)
+	pods, asked := byName(s.pods), obj.Annotations[v1alpha1.AnnotationRestartedAt]
 	for _, t := range s.targets {
 		able := t.Waits == ""
 		if !able {
@@ -80,7 +88,7 @@ func count(obj *v1alpha1.HyperliquidParser, s *seen) census {
 		if p.Ready {
 			c.ready++
 		}
-		updated := p.Revision == s.revision.Hash
+		updated := p.Revision == s.update.name() && (asked == "" || p.RestartedAt == asked)
 		if updated {
 			c.updated++
 		}
@@ -121,7 +129,7 @@ func badTargets(obj *v1alpha1.HyperliquidParser, s *seen, next plan.Result) []v1
 				Pod:      name,
 				Verdict:  string(judgement.Verdict),
 				Reason:   judgement.Reason,
-				Message:  message(judgement.Message, next.Waiting[t.Name]),
+				Message:  message(judgement.Message, cmp.Or(next.Waiting[t.Name], restarting(obj, s, pods[name], t.Name))),
 				Since:    metav1.NewTime(judgement.Since.Truncate(time.Second)),
 				Restarts: restarts,
 			})
@@ -138,6 +146,15 @@ func badTargets(obj *v1alpha1.HyperliquidParser, s *seen, next plan.Result) []v1
 	return out
 }
 
+// restarting says so of a target whose restart is recorded while its pod is there still; "" of others.
+func restarting(obj *v1alpha1.HyperliquidParser, s *seen, pod *corev1.Pod, name string) string {
+	record, ok := s.ledger.records[name]
+	if !ok || pod == nil || string(pod.UID) != record.UID {
+		return ""
+	}
+	return fmt.Sprintf("restarting (%d of %d this hour)", len(record.Times), limits(obj, s).MaxPerHour)
+}
+
 func rank(verdict string) int {
 	if i := slices.Index(growth.Verdicts(), growth.Verdict(verdict)); i >= 0 {
 		return i
@@ -148,15 +165,15 @@ func rank(verdict string) int {
 // maxMessage bounds a target's message, so that twenty of them and all else stay under 8 KB.
 const maxMessage = 160
 
-// message joins the figures with why nothing is done, of which the second is never cut.
-func message(figures, waiting string) string {
-	if waiting != "" {
-		waiting = "; " + waiting
+// message joins the figures with what is done, or why nothing is, of which the second is never cut.
+func message(figures, what string) string {
+	if what != "" {
+		what = "; " + what
 	}
-	if room := maxMessage - len(waiting); len(figures) > room {
+	if room := maxMessage - len(what); len(figures) > room {
 		figures = strings.ToValidUTF8(figures[:max(room-len("…"), 0)], "") + "…"
 	}
-	return figures + waiting
+	return figures + what
 }
 
 // lagOf is the worst target's lag, to the second; "" while no report has come.
@@ -183,7 +200,10 @@ func verdictsDiffer(before v1alpha1.HyperliquidParserStatus, bad []v1alpha1.Targ
 	})
 }
 
-func conditions(status *v1alpha1.HyperliquidParserStatus, s *seen, c census, bad []v1alpha1.TargetStatus) {
+func conditions(
+	status *v1alpha1.HyperliquidParserStatus, s *seen, next plan.Result, c census, bad []v1alpha1.TargetStatus,
+	noRestart func(string) (reason, text string),
+) {
 	set := func(kind string, value metav1.ConditionStatus, reason, text string) {
 		meta.SetStatusCondition(&status.Conditions, metav1.Condition{
 			Type: kind, Status: value, Reason: reason, Message: text,
@@ -191,14 +211,20 @@ func conditions(status *v1alpha1.HyperliquidParserStatus, s *seen, c census, bad
 			LastTransitionTime: metav1.NewTime(s.now.Truncate(time.Second)),
 		})
 	}
-	stalled, reconciling := s.problem, progress(s, c)
+	stalled, reconciling := s.problem, progress(s, next, c)
+	if stalled == nil && next.Phase == plan.PhaseFailed {
+		stalled = &problem{v1alpha1.ReasonCanaryFailed, next.Message}
+	}
 	if stalled != nil {
 		set(v1alpha1.ConditionStalled, metav1.ConditionTrue, stalled.reason, stalled.message)
 		reconciling = ""
 	} else {
 		set(v1alpha1.ConditionStalled, metav1.ConditionFalse, v1alpha1.ReasonNotStalled, "")
 	}
-	ready, reason, text := readiness(s, c, reconciling, status.UpdateRevision)
+	ready, reason, text := readiness(stalled, c, reconciling, status.UpdateRevision)
+	if next.Message != "" && stalled == nil {
+		text += "; " + next.Message
+	}
 	set(v1alpha1.ConditionReady, ready, reason, text)
 	if reconciling != "" {
 		set(v1alpha1.ConditionReconciling, metav1.ConditionTrue, reconciling, text)
@@ -206,10 +232,10 @@ func conditions(status *v1alpha1.HyperliquidParserStatus, s *seen, c census, bad
 		set(v1alpha1.ConditionReconciling, metav1.ConditionFalse, v1alpha1.ReasonUpToDate, "")
 	}
 
-	stable, reason, text := s.verdicts(status, bad, v1alpha1.ConditionBuffersStable, v1alpha1.ReasonAllStable, "no buffer grows and no parser hangs",
+	stable, reason, text := s.verdicts(status, bad, noRestart, v1alpha1.ConditionBuffersStable, v1alpha1.ReasonAllStable, "no buffer grows and no parser hangs",
 		growth.Growing, growth.Stuck, growth.Leaking)
 	set(v1alpha1.ConditionBuffersStable, stable, reason, text)
-	delivering, reason, text := s.verdicts(status, bad, v1alpha1.ConditionDelivering, v1alpha1.ReasonAllDelivering, "every parser that runs delivers",
+	delivering, reason, text := s.verdicts(status, bad, noRestart, v1alpha1.ConditionDelivering, v1alpha1.ReasonAllDelivering, "every parser that runs delivers",
 		growth.Stuck, growth.NotRunning, growth.SinkDown, growth.Overloaded, growth.Unreachable, growth.SourceStalled)
 	if delivering != metav1.ConditionFalse {
 		before := meta.FindStatusCondition(status.Conditions, v1alpha1.ConditionDelivering)
@@ -224,7 +250,8 @@ func conditions(status *v1alpha1.HyperliquidParserStatus, s *seen, c census, bad
 
 // verdicts is what a condition says that is false while a target has one of the verdicts that count.
 func (s *seen) verdicts(
-	status *v1alpha1.HyperliquidParserStatus, bad []v1alpha1.TargetStatus, kind, good, goodText string, counts ...growth.Verdict,
+	status *v1alpha1.HyperliquidParserStatus, bad []v1alpha1.TargetStatus, noRestart func(string) (reason, text string),
+	kind, good, goodText string, counts ...growth.Verdict,
 ) (value metav1.ConditionStatus, reason, text string) {
 	worst := slices.DeleteFunc(slices.Clone(bad), func(t v1alpha1.TargetStatus) bool {
 		return !slices.Contains(counts, growth.Verdict(t.Verdict))
@@ -232,6 +259,11 @@ func (s *seen) verdicts(
 	before := meta.FindStatusCondition(status.Conditions, kind)
 	switch {
 	case len(worst) > 0:
+		for _, t := range worst {
+			if why, more := noRestart(t.Target); why != "" {
+				return metav1.ConditionFalse, why, worstMessage(worst) + more
+			}
+		}
 		return metav1.ConditionFalse, worst[0].Verdict, worstMessage(worst)
 	case s.known && len(s.targets) == 0, s.anyJudged():
 		return metav1.ConditionTrue, good, goodText
@@ -239,6 +271,21 @@ func (s *seen) verdicts(
 		return before.Status, before.Reason, before.Message // a new leader has no other opinion yet
 	}
 	return metav1.ConditionUnknown, v1alpha1.ReasonNotYetJudged, "waiting for reports"
+}
+
+// noRestart returns a function that says of a target why it is not restarted though that is due, where the reason is that it would not
+// help; "" of others.
+func noRestart(next plan.Result, l plan.Limits) func(string) (reason, text string) {
+	return func(name string) (reason, text string) {
+		_, waits := next.Waiting[name]
+		switch {
+		case slices.Contains(next.Ineffective, name):
+			return v1alpha1.ReasonRestartIneffective, ""
+		case waits && next.FleetWide && !l.AlertOnly && !l.Paused && !l.Hold:
+			return v1alpha1.ReasonFleetWide, "; " + next.Outage
+		}
+		return "", ""
+	}
 }
 
 // lostData says which targets have lost data, with the story of the first; "" when none has.
@@ -279,10 +326,14 @@ func (s *seen) anyJudged() bool {
 }
 
 // progress is the reason for which the fleet is being changed; "" when it is not.
-func progress(s *seen, c census) string {
+func progress(s *seen, next plan.Result, c census) string {
 	switch {
 	case c.missing > 0:
 		return v1alpha1.ReasonCreatingPods
+	case next.Phase == plan.PhaseCanary && !s.paused:
+		return v1alpha1.ReasonCanarySoaking
+	case next.Phase == plan.PhaseStopped && !s.paused:
+		return v1alpha1.ReasonRolloutStopped
 	case c.outdated > 0 && !s.paused:
 		return v1alpha1.ReasonReplacingPods
 	case c.starting > 0:
@@ -291,14 +342,14 @@ func progress(s *seen, c census) string {
 	return ""
 }
 
-func readiness(s *seen, c census, reconciling, revision string) (metav1.ConditionStatus, string, string) {
+func readiness(stalled *problem, c census, reconciling, revision string) (metav1.ConditionStatus, string, string) {
 	text := fmt.Sprintf("%d of %d targets have a ready parser, %d are of revision %s", c.ready, c.desired, c.updated, revision)
 	if n := len(c.waiting); n > 0 {
 		text += fmt.Sprintf("; %s cannot take a new one now: %s (%s)", plural(n, "node"), first(c.waiting), c.waitingFor)
 	}
 	switch {
-	case s.problem != nil:
-		return metav1.ConditionFalse, s.problem.reason, s.problem.message
+	case stalled != nil:
+		return metav1.ConditionFalse, stalled.reason, stalled.message
 	case c.desired == 0:
 		return metav1.ConditionTrue, v1alpha1.ReasonNoTargets, "no node matches spec.target.nodes.selector: label the nodes that hold data"
 	case reconciling != "":

@@ -2,6 +2,7 @@ package controller_test
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"fmt"
 	"net"
@@ -60,6 +61,7 @@ var (
 	clientCodecs = serializer.NewCodecFactory(scheme)
 	logs         = &logBuffer{}
 	reportPort   int
+	apiServer    *envtest.APIServer
 )
 
 func TestController(t *testing.T) {
@@ -83,7 +85,13 @@ var _ = BeforeSuite(func(ctx SpecContext) {
 	Expect(clientgoscheme.AddToScheme(scheme)).To(Succeed())
 	Expect(v1alpha1.AddToScheme(scheme)).To(Succeed())
 
-	env := &envtest.Environment{CRDDirectoryPaths: []string{"../../config/crd/bases"}, ErrorIfCRDPathMissing: true}
+	env := &envtest.Environment{
+		CRDDirectoryPaths: []string{"../../config/crd/bases"}, ErrorIfCRDPathMissing: true,
+		ControlPlaneStartTimeout: 5 * time.Minute, // on a busy machine
+	}
+	// A directory of ours, for its certificates must outlive an API server that a spec stops and starts again.
+	apiServer = env.ControlPlane.GetAPIServer()
+	apiServer.CertDir = GinkgoT().TempDir()
 	config, err := env.Start()
 	Expect(err).NotTo(HaveOccurred())
 	DeferCleanup(env.Stop)
@@ -184,7 +192,8 @@ type runOptions struct {
 	clock *movedClock
 	wrap  func(client.Client) client.Client // around the manager's client
 	rest  func(*rest.Config)
-	lead  bool // take part in leader election
+	lead  bool   // take part in leader election
+	image string // default of parsers; parserImage when empty
 }
 
 // running is a manager.
@@ -228,7 +237,7 @@ func run(o runOptions) running {
 			DataPaths: []string{"/home/hluser"}, StateRoot: "/var/lib/hlparser", OutputRoot: "/var/lib/hlparser-out",
 			Images: []string{fleet.Repository(parserImage)},
 		},
-		ParserImage: parserImage,
+		ParserImage: cmp.Or(o.image, parserImage),
 		ReportPort:  reportPort,
 		PollWorkers: 8,
 		Clock:       o.clock,

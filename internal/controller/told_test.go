@@ -33,7 +33,7 @@ func scene(n int) (*v1alpha1.HyperliquidParser, *seen) {
 		ObjectMeta: metav1.ObjectMeta{Namespace: "ns", Name: "mainnet"},
 		Spec:       v1alpha1.HyperliquidParserSpec{Target: v1alpha1.Target{Nodes: &v1alpha1.NodeTarget{}}},
 	}
-	s := &seen{now: noon, known: true, views: map[string]poller.View{}, revision: podspec.Revision{Hash: "new"}}
+	s := &seen{now: noon, known: true, views: map[string]poller.View{}, update: &stored{Revision: podspec.Revision{Hash: "new"}}}
 	for i := range n {
 		name := nodeName(i)
 		t := target.Target{Name: name, Node: name}
@@ -250,7 +250,7 @@ func TestMetricsShowTheAlertsThatAreRaised(t *testing.T) {
 	obj, s := scene(2)
 	s.judge(1, growth.Leaking)
 	s.raise(1, growth.Alerts{DataLost: growth.Alert{Since: noon}, NearRetention: growth.Alert{Since: noon}})
-	m.set(obj, s, v1alpha1.HyperliquidParserStatus{})
+	m.set(obj, s, plan.Result{}, v1alpha1.HyperliquidParserStatus{})
 	want := `
 # HELP hlparser_fleet_target_alert 1 for each target and alert that is raised, whatever the verdict: DataLost, DataGap, NearRetention.
 # TYPE hlparser_fleet_target_alert gauge
@@ -261,7 +261,7 @@ hlparser_fleet_target_alert{alert="NearRetention",name="mainnet",namespace="ns",
 		t.Error(err)
 	}
 	s.raise(1, growth.Alerts{})
-	m.set(obj, s, v1alpha1.HyperliquidParserStatus{})
+	m.set(obj, s, plan.Result{}, v1alpha1.HyperliquidParserStatus{})
 	if n := testutil.CollectAndCount(m.alerts); n != 0 {
 		t.Errorf("%d alerts are shown still", n)
 	}
@@ -269,7 +269,7 @@ hlparser_fleet_target_alert{alert="NearRetention",name="mainnet",namespace="ns",
 		t.Errorf("%d bad targets are shown, want one", n)
 	}
 	s.raise(1, growth.Alerts{DataGap: growth.Alert{Since: noon}})
-	m.set(obj, s, v1alpha1.HyperliquidParserStatus{})
+	m.set(obj, s, plan.Result{}, v1alpha1.HyperliquidParserStatus{})
 	m.forget(client.ObjectKeyFromObject(obj))
 	if n := testutil.CollectAndCount(m.alerts); n != 0 {
 		t.Errorf("%d alerts of an object that is gone are shown", n)

@@ -1,7 +1,8 @@
-// Package podspec renders what a spec asks for: the pod of a target, and the config that all pods of a revision read.
+// Package podspec renders what a spec asks for: a revision, which is the template of its pods and the config that they read, and from
+// a revision the pod of a target.
 //
-// It is pure, and deterministic to the byte: a revision is a hash of what it renders from. It must never read the cluster, and
-// never render a value that differs between targets into the config; those go by environment.
+// It is pure, and deterministic to the byte: a revision is named by a hash of what was rendered. It must never read the cluster, and
+// never render a value that differs between targets into a revision; those are added when a pod is made.
 package podspec
 
 import (
@@ -43,62 +44,31 @@ const (
 	configVolume = "config"
 )
 
+// prepareName is the name of the container that runs before the parser's.
+const prepareName = "prepare"
+
 // Defaults for fields that an object made before they existed, or without admission, may lack. They are the schema's.
 const (
 	defaultUser  = 10000 // hluser of the official Hyperliquid node image, who owns the data
 	defaultGrace = 30
 )
 
-// Revision is everything that pods of one revision have in common.
-type Revision struct {
-	// Hash names the revision: 10 characters.
-	Hash string
-	// Image that was resolved for it.
-	Image string
-	// ConfigMap is the name of the object that holds Config.
-	ConfigMap string
-	// Config is the file that the parsers read.
-	Config string
-}
-
-// PodName is the name of the pod of a target on its node: the same whoever asks, so that two leaders cannot make two pods. A target
-// that moves gets a pod of another name, and does not wait for the one on a node that may be lost.
+// PodName is the name of the pod of a target on its node: the same whoever asks, and whatever its version, so that two leaders cannot
+// make two pods. A target that moves gets a pod of another name, and does not wait for the one on a node that may be lost.
 func PodName(object string, t target.Target) string {
+	if t.Name == t.Node {
+		return object + "-" + hash("nodes", t.Node) // as it was when there were no other targets
+	}
 	return object + "-" + hash(t.Name, t.Node)
 }
 
-// ConfigMap returns the immutable object that holds the revision's config, without an owner.
-func ConfigMap(obj *v1alpha1.HyperliquidParser, r Revision) *corev1.ConfigMap {
-	return &corev1.ConfigMap{
-		ObjectMeta: metav1.ObjectMeta{
-			Name:      r.ConfigMap,
-			Namespace: obj.Namespace,
-			Labels:    map[string]string{v1alpha1.LabelParser: obj.Name, v1alpha1.LabelComponent: v1alpha1.ComponentConfig},
-		},
-		Immutable: ptr.To(true),
-		Data:      map[string]string{configFile: r.Config},
-	}
-}
-
-// ConfigOf returns the name of the ConfigMap that a pod reads its config from; "" for a pod that is not ours.
-func ConfigOf(pod *corev1.Pod) string {
-	for _, v := range pod.Spec.Volumes {
-		if v.Name == configVolume && v.ConfigMap != nil {
-			return v.ConfigMap.Name
-		}
-	}
-	return ""
-}
-
-// Pod returns the pod of the given target, without an owner.
-func Pod(obj *v1alpha1.HyperliquidParser, r Revision, t target.Target) *corev1.Pod {
+// template renders what all pods of a revision have in common. What differs between targets is added by Revision.Pod.
+func template(obj *v1alpha1.HyperliquidParser, image string) corev1.PodTemplateSpec {
 	spec := &obj.Spec
-	return &corev1.Pod{
+	return corev1.PodTemplateSpec{
 		ObjectMeta: metav1.ObjectMeta{
-			Name:        PodName(obj.Name, t),
-			Namespace:   obj.Namespace,
-			Labels:      podLabels(obj, r),
-			Annotations: podAnnotations(spec, t),
+			Labels:      podLabels(obj),
+			Annotations: podAnnotations(spec),
 		},
 		Spec: corev1.PodSpec{
 			RestartPolicy:                 corev1.RestartPolicyAlways,
@@ -108,7 +78,7 @@ func Pod(obj *v1alpha1.HyperliquidParser, r Revision, t target.Target) *corev1.P
 			PriorityClassName:             spec.PriorityClassName,
 			ImagePullSecrets:              spec.ImagePullSecrets,
 			Tolerations:                   target.Tolerations(spec.Tolerations),
-			Affinity:                      pinned(spec.Affinity, t.Node),
+			Affinity:                      spec.Affinity.DeepCopy(),
 			SecurityContext: &corev1.PodSecurityContext{
 				RunAsNonRoot:       ptr.To(true),
 				RunAsUser:          ptr.To(user(spec)),
@@ -117,9 +87,9 @@ func Pod(obj *v1alpha1.HyperliquidParser, r Revision, t target.Target) *corev1.P
 				SELinuxOptions:     spec.SELinuxOptions,
 				SeccompProfile:     &corev1.SeccompProfile{Type: corev1.SeccompProfileTypeRuntimeDefault},
 			},
-			InitContainers: []corev1.Container{prepare(obj, r)},
-			Containers:     []corev1.Container{container(obj, r, t)},
-			Volumes:        volumes(obj, r),
+			InitContainers: []corev1.Container{prepare(obj, image)},
+			Containers:     []corev1.Container{container(obj, image)},
+			Volumes:        volumes(obj),
 		},
 	}
 }
@@ -130,7 +100,7 @@ func group(spec *v1alpha1.HyperliquidParserSpec) int64 {
 	return ptr.Deref(spec.RunAsGroup, defaultUser)
 }
 
-func podLabels(obj *v1alpha1.HyperliquidParser, r Revision) map[string]string {
+func podLabels(obj *v1alpha1.HyperliquidParser) map[string]string {
 	out := map[string]string{}
 	for k, v := range obj.Spec.PodLabels {
 		out[k] = string(v)
@@ -140,18 +110,16 @@ func podLabels(obj *v1alpha1.HyperliquidParser, r Revision) map[string]string {
 		"app.kubernetes.io/instance":   obj.Name,
 		"app.kubernetes.io/managed-by": "hyperliquid-parser-operator",
 		v1alpha1.LabelParser:           obj.Name,
-		v1alpha1.LabelRevision:         r.Hash,
 	})
 	return out
 }
 
-func podAnnotations(spec *v1alpha1.HyperliquidParserSpec, t target.Target) map[string]string {
+func podAnnotations(spec *v1alpha1.HyperliquidParserSpec) map[string]string {
 	out := map[string]string{}
 	for k, v := range spec.PodAnnotations {
 		out[k] = string(v)
 	}
 	maps.Copy(out, map[string]string{
-		v1alpha1.AnnotationTarget: t.Name,
 		// The pod belongs to its node: an autoscaler that removes the node need not find it another.
 		"cluster-autoscaler.kubernetes.io/daemonset-pod": "true",
 		"kubectl.kubernetes.io/default-container":        growth.ContainerName,
@@ -159,33 +127,9 @@ func podAnnotations(spec *v1alpha1.HyperliquidParserSpec, t target.Target) map[s
 	return out
 }
 
-// pinned adds the node to every alternative of the required node affinity. The scheduler binds the pod: it alone knows whether
-// the pod fits.
-func pinned(affinity *corev1.Affinity, node string) *corev1.Affinity {
-	out := affinity.DeepCopy()
-	if out == nil {
-		out = &corev1.Affinity{}
-	}
-	if out.NodeAffinity == nil {
-		out.NodeAffinity = &corev1.NodeAffinity{}
-	}
-	required := out.NodeAffinity.RequiredDuringSchedulingIgnoredDuringExecution
-	if required == nil || len(required.NodeSelectorTerms) == 0 {
-		required = &corev1.NodeSelector{NodeSelectorTerms: []corev1.NodeSelectorTerm{{}}}
-	}
-	for i := range required.NodeSelectorTerms {
-		term := &required.NodeSelectorTerms[i]
-		term.MatchFields = append(term.MatchFields, corev1.NodeSelectorRequirement{
-			Key: metav1.ObjectNameField, Operator: corev1.NodeSelectorOpIn, Values: []string{node},
-		})
-	}
-	out.NodeAffinity.RequiredDuringSchedulingIgnoredDuringExecution = required
-	return out
-}
-
 // prepare gives the directories that the parser writes into to its user: the kubelet makes them root's. It runs as root, with the
 // one capability that this takes, and sees nothing but those directories.
-func prepare(obj *v1alpha1.HyperliquidParser, r Revision) corev1.Container {
+func prepare(obj *v1alpha1.HyperliquidParser, image string) corev1.Container {
 	spec := &obj.Spec
 	mounts := written(obj)
 	dirs := make([]string, 0, len(mounts))
@@ -193,8 +137,8 @@ func prepare(obj *v1alpha1.HyperliquidParser, r Revision) corev1.Container {
 		dirs = append(dirs, m.MountPath)
 	}
 	return corev1.Container{
-		Name:            "prepare",
-		Image:           r.Image,
+		Name:            prepareName,
+		Image:           image,
 		ImagePullPolicy: spec.ImagePullPolicy,
 		Command: slices.Concat([]string{
 			"/hlparser", "prepare", "--user", strconv.FormatInt(user(spec), 10), "--group", strconv.FormatInt(group(spec), 10),
@@ -225,7 +169,7 @@ func written(obj *v1alpha1.HyperliquidParser) []corev1.VolumeMount {
 	return out
 }
 
-func container(obj *v1alpha1.HyperliquidParser, r Revision, t target.Target) corev1.Container {
+func container(obj *v1alpha1.HyperliquidParser, image string) corev1.Container {
 	spec := &obj.Spec
 	mounts := append([]corev1.VolumeMount{
 		// HostToContainer: a disk that is mounted at or below dataPath after the pod has started is seen.
@@ -234,14 +178,13 @@ func container(obj *v1alpha1.HyperliquidParser, r Revision, t target.Target) cor
 	}, written(obj)...)
 	return corev1.Container{
 		Name:            growth.ContainerName,
-		Image:           r.Image,
+		Image:           image,
 		ImagePullPolicy: spec.ImagePullPolicy,
 		// The brackets are what an IPv6 address needs and an IPv4 address allows.
 		Command: []string{"/hlparser", "run", "--config", configDir + "/" + configFile, "--listen", "[$(POD_IP)]:" + strconv.Itoa(ReportPort)},
 		Env: []corev1.EnvVar{
 			{Name: "POD_IP", ValueFrom: field("status.podIP")},
 			{Name: "HLPARSER_POD", ValueFrom: field("metadata.name")},
-			{Name: "HLPARSER_TARGET", Value: t.Name},
 		},
 		Ports:     []corev1.ContainerPort{{Name: "report", ContainerPort: ReportPort, Protocol: corev1.ProtocolTCP}},
 		Resources: resources(spec.Resources),
@@ -294,15 +237,14 @@ func resources(asked corev1.ResourceRequirements) corev1.ResourceRequirements {
 	}
 }
 
-func volumes(obj *v1alpha1.HyperliquidParser, r Revision) []corev1.Volume {
+func volumes(obj *v1alpha1.HyperliquidParser) []corev1.Volume {
 	nodes := obj.Spec.Target.Nodes
 	out := []corev1.Volume{
 		// Directory: a data directory that is not there must not be made, or the parser would wait on it for ever.
 		hostPath(dataVolume, string(nodes.DataPath), corev1.HostPathDirectory),
 		hostPath(stateVolume, StatePath(obj), corev1.HostPathDirectoryOrCreate),
-		{Name: configVolume, VolumeSource: corev1.VolumeSource{ConfigMap: &corev1.ConfigMapVolumeSource{
-			LocalObjectReference: corev1.LocalObjectReference{Name: r.ConfigMap},
-		}}},
+		// Its name is that of the revision.
+		{Name: configVolume, VolumeSource: corev1.VolumeSource{ConfigMap: &corev1.ConfigMapVolumeSource{}}},
 	}
 	if file := obj.Spec.Sink.File; file != nil {
 		out = append(out, hostPath(outVolume, string(file.Path), corev1.HostPathDirectoryOrCreate))

@@ -1,18 +1,21 @@
 package podspec_test
 
 import (
+	"encoding/json"
 	"errors"
 	"flag"
 	"os"
 	"reflect"
 	"regexp"
 	"slices"
+	"strings"
 	"testing"
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/api/resource"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/apimachinery/pkg/util/intstr"
 	"k8s.io/utils/ptr"
 	"sigs.k8s.io/yaml"
@@ -90,8 +93,13 @@ func golden(t *testing.T, name string, value any) {
 func TestPodAndConfigAreAsReviewed(t *testing.T) {
 	obj := object()
 	r := revision(t, obj)
-	golden(t, "pod.yaml", podspec.Pod(obj, r, on("node-1.example.com")))
-	golden(t, "configmap.yaml", podspec.ConfigMap(obj, r))
+	golden(t, "pod.yaml", pod(obj, r, on("node-1.example.com")))
+	golden(t, "configmap.yaml", r.ConfigMap(obj.Namespace, obj.Name))
+}
+
+// pod is the revision's pod of a target.
+func pod(obj *v1alpha1.HyperliquidParser, r podspec.Revision, of target.Target) *corev1.Pod {
+	return r.Pod(types.NamespacedName{Namespace: obj.Namespace, Name: obj.Name}, of, "")
 }
 
 func TestTheConfigIsWhatTheParserReads(t *testing.T) {
@@ -119,7 +127,7 @@ func TestASettingThatTheParserWouldRefuseIsRefusedHere(t *testing.T) {
 func TestWhatMakesARevision(t *testing.T) {
 	tests := map[string]struct {
 		edit func(*v1alpha1.HyperliquidParserSpec)
-		new  bool
+		new  bool // what is rendered
 	}{
 		"growth":                      {func(s *v1alpha1.HyperliquidParserSpec) { s.Growth.Action = "Alert" }, false},
 		"rollout":                     {func(s *v1alpha1.HyperliquidParserSpec) { s.Rollout.MaxUnavailable = ptr.To(intstr.FromInt32(7)) }, false},
@@ -155,17 +163,151 @@ func TestWhatMakesARevision(t *testing.T) {
 			if got := revision(t, obj).Hash != before.Hash; got != test.new {
 				t.Errorf("a new revision: %v, want %v", got, test.new)
 			}
+			// A spec that says the same in other words is told apart, and found to make the same.
+			if got := identity(t, obj) != identity(t, object()); got != (test.new || name == "the default image spelt out") {
+				t.Errorf("a new identity: %v", got)
+			}
 		})
 	}
 }
 
 // on is a node as a target.
 func on(node string) target.Target { return target.Target{Name: node, Node: node} }
+func identity(t *testing.T, obj *v1alpha1.HyperliquidParser) string {
+	t.Helper()
+	id, err := podspec.Identity(obj)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return id
+}
+
+func TestTheIdentityOfASpecIsNotWhatAnOperatorMakesOfIt(t *testing.T) {
+	one, err := podspec.NewRevision(object(), "registry.example/hlparser:v1")
+	if err != nil {
+		t.Fatal(err)
+	}
+	other, err := podspec.NewRevision(object(), "registry.example/hlparser:v2")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if one.Hash == other.Hash || other.Image() != "registry.example/hlparser:v2" {
+		t.Errorf("revisions %s and %s, the image %s", one.Hash, other.Hash, other.Image())
+	}
+	if !regexp.MustCompile(`^[0-9a-v]{52}$`).MatchString(identity(t, object())) {
+		t.Errorf("identity %q", identity(t, object()))
+	}
+}
+
+func TestAStoredRevisionMakesTheSamePodToTheByte(t *testing.T) {
+	obj := object()
+	before := revision(t, obj)
+	data, err := before.Encode()
+	if err != nil {
+		t.Fatal(err)
+	}
+	after, err := podspec.Decode(before.Hash, data)
+	if err != nil {
+		t.Fatal(err)
+	}
+	want, got := jsonOf(t, pod(obj, before, on("node-1"))), jsonOf(t, pod(obj, after, on("node-1")))
+	if got != want {
+		t.Errorf("the pod differs:\n got %s\nwant %s", got, want)
+	}
+	if after.Config != before.Config || after.ConfigName() != before.ConfigName() || after.ConfigName() != before.Name("mainnet") {
+		t.Errorf("the config of %s is %s, was %s", after.Hash, after.ConfigName(), before.ConfigName())
+	}
+}
+
+func TestWhatNoPodCanBeMadeFromIsRefused(t *testing.T) {
+	for name, data := range map[string]string{"nothing": "", "no JSON": "{", "no container": `{"config": "a"}`} {
+		if _, err := podspec.Decode("r", []byte(data)); err == nil {
+			t.Errorf("%s was decoded", name)
+		}
+	}
+	data, err := revision(t, object()).Encode()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := podspec.Decode("", data); err == nil {
+		t.Error("a revision without a name was decoded")
+	}
+}
+
+// The files of testdata/stored are what the first operator that stored revisions wrote, and the pod that it made of it. They must
+// never be written anew: pods that exist were made so.
+func TestARevisionOfTheFirstOperatorMakesThePodThatItMade(t *testing.T) {
+	data, err := os.ReadFile("testdata/stored/revision.json")
+	if err != nil {
+		t.Fatal(err)
+	}
+	want, err := os.ReadFile("testdata/stored/pod.json")
+	if err != nil {
+		t.Fatal(err)
+	}
+	r, err := podspec.Decode("o7m2c3v6q1", data)
+	if err != nil {
+		t.Fatal(err)
+	}
+	made := r.Pod(types.NamespacedName{Namespace: "hyperliquid", Name: "mainnet"}, on("node-1.example.com"), "2026-05-01T12:00:00Z")
+	if got := jsonOf(t, made); got != strings.TrimSpace(string(want)) {
+		t.Errorf("the pod differs:\n got %s\nwant %s", got, want)
+	}
+}
+
+func jsonOf(t *testing.T, value any) string {
+	t.Helper()
+	text, err := json.Marshal(value)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return string(text)
+}
+
+func TestThePodOfAnOperatorThatStoredNoRevisionsIsMadeAgainAsItWas(t *testing.T) {
+	obj := object()
+	before := revision(t, obj)
+	first := pod(obj, before, on("node-1"))
+	there := first.DeepCopy()
+	// What the API server, the scheduler and admission add.
+	there.UID, there.ResourceVersion, there.Spec.NodeName = "u", "7", "node-1"
+	there.Spec.Priority, there.Spec.PreemptionPolicy = ptr.To[int32](7), ptr.To(corev1.PreemptLowerPriority)
+	there.Spec.ServiceAccountName, there.Spec.DeprecatedServiceAccount = "default", "default"
+	there.Spec.Containers = append(there.Spec.Containers, corev1.Container{Name: "sidecar"})
+	there.Spec.Volumes = append(there.Spec.Volumes, corev1.Volume{Name: "injected"})
+	there.Spec.Containers[0].VolumeMounts = append(there.Spec.Containers[0].VolumeMounts, corev1.VolumeMount{Name: "injected"})
+
+	adopted := podspec.Adopt(there, before.ConfigMap(obj.Namespace, obj.Name))
+	if got, want := jsonOf(t, pod(obj, adopted, on("node-1"))), jsonOf(t, first); got != want {
+		t.Errorf("the pod differs:\n got %s\nwant %s", got, want)
+	}
+	if adopted.Hash != before.Hash || adopted.Config != before.Config {
+		t.Errorf("revision %s with the config %q", adopted.Hash, adopted.Config)
+	}
+	other := pod(obj, adopted, on("node-2")).Spec.Affinity.NodeAffinity.RequiredDuringSchedulingIgnoredDuringExecution.NodeSelectorTerms
+	if len(other) != 1 || len(other[0].MatchFields) != 1 || other[0].MatchFields[0].Values[0] != "node-2" {
+		t.Errorf("the pod of another node is pinned to %+v", other)
+	}
+}
+
+func TestASecondNameForARevision(t *testing.T) {
+	first := revision(t, object())
+	second, third := first.Renamed("mainnet", 1), first.Renamed("mainnet", 2)
+	if second.Hash == first.Hash || second.Hash == third.Hash || second.Hash != first.Renamed("mainnet", 1).Hash {
+		t.Errorf("names %s, %s, %s", first.Hash, second.Hash, third.Hash)
+	}
+	if second.ConfigName() != "mainnet-"+second.Hash || first.ConfigName() != "mainnet-"+first.Hash {
+		t.Errorf("configs %s, %s", first.ConfigName(), second.ConfigName())
+	}
+}
 
 func TestNames(t *testing.T) {
 	a := podspec.PodName("mainnet", on("node-1"))
 	if !regexp.MustCompile(`^mainnet-[0-9a-v]{10}$`).MatchString(a) {
 		t.Errorf("pod name %q", a)
+	}
+	if got := podspec.PodName("mainnet", on("node-1.example.com")); got != "mainnet-86h2bvad3c" {
+		t.Errorf("pod name %q: a fleet's pods would all be replaced at once by an operator that names them otherwise", got)
 	}
 	if podspec.PodName("mainnet", on("node-1")) != a || podspec.PodName("mainnet", on("node-2")) == a ||
 		podspec.PodName("mainnet", target.Target{Name: "node-1", Node: "node-2"}) == a {
@@ -177,7 +319,7 @@ func TestNames(t *testing.T) {
 func TestOnlyThePreparationIsRootAndItCanDoNothingButChown(t *testing.T) {
 	obj := object()
 	obj.Spec.RunAsUser, obj.Spec.RunAsGroup = ptr.To[int64](1234), ptr.To[int64](5678)
-	pod := podspec.Pod(obj, revision(t, obj), on("n"))
+	pod := pod(obj, revision(t, obj), on("n"))
 	if sc := pod.Spec.SecurityContext; !*sc.RunAsNonRoot || *sc.RunAsUser != 1234 || sc.SeccompProfile.Type != corev1.SeccompProfileTypeRuntimeDefault {
 		t.Errorf("the pod's context is %+v", sc)
 	}
@@ -216,7 +358,7 @@ func TestARequiredAffinityOfTheObjectStaysInEachAlternative(t *testing.T) {
 	obj.Spec.Affinity = &corev1.Affinity{NodeAffinity: &corev1.NodeAffinity{
 		RequiredDuringSchedulingIgnoredDuringExecution: &corev1.NodeSelector{NodeSelectorTerms: []corev1.NodeSelectorTerm{term("a"), term("b")}}}}
 	before := obj.DeepCopy()
-	terms := podspec.Pod(obj, revision(t, obj), on("n")).Spec.Affinity.NodeAffinity.RequiredDuringSchedulingIgnoredDuringExecution.NodeSelectorTerms
+	terms := pod(obj, revision(t, obj), on("n")).Spec.Affinity.NodeAffinity.RequiredDuringSchedulingIgnoredDuringExecution.NodeSelectorTerms
 	if len(terms) != 2 {
 		t.Fatalf("got %d terms", len(terms))
 	}
@@ -234,7 +376,7 @@ func TestARequiredAffinityOfTheObjectStaysInEachAlternative(t *testing.T) {
 func TestTheOperatorsLabelsWin(t *testing.T) {
 	obj := object()
 	obj.Spec.PodLabels[v1alpha1.LabelParser] = "other" // admission refuses it
-	pod := podspec.Pod(obj, revision(t, obj), on("n"))
+	pod := pod(obj, revision(t, obj), on("n"))
 	if pod.Labels[v1alpha1.LabelParser] != "mainnet" || pod.Labels["app.kubernetes.io/name"] != "hlparser" || pod.Labels["team"] != "md" {
 		t.Errorf("got %v", pod.Labels)
 	}

@@ -10,6 +10,7 @@ import (
 	"net/http"
 	"net/url"
 	"strconv"
+	"strings"
 	"time"
 
 	"github.com/hlparser/hyperliquid-parser-operator/internal/parser/report"
@@ -18,6 +19,8 @@ import (
 const (
 	// maxBody bounds a report. Seven streams with the longest messages stay under 32 KiB.
 	maxBody = 256 << 10
+	// maxStacks bounds what is logged of a parser that is about to be restarted. It has some tens of goroutines, of half a KiB each.
+	maxStacks = 64 << 10
 	// maxHeader bounds the headers of an answer.
 	maxHeader = 16 << 10
 	// maxStreams bounds what a report may claim: there are seven kinds of stream.
@@ -80,8 +83,7 @@ func (c *Client) Fetch(ctx context.Context, namespace string, e Endpoint, interv
 	limit := min(c.limit, interval)
 	ctx, cancel := context.WithTimeout(ctx, limit)
 	defer cancel()
-	address := "http://" + net.JoinHostPort(c.host(namespace, e), c.port) + "/status"
-	request, err := http.NewRequestWithContext(ctx, http.MethodGet, address, http.NoBody)
+	request, err := c.request(ctx, namespace, e, "/status")
 	if err != nil {
 		return nil, fmt.Errorf("asking for the report: %w", err)
 	}
@@ -104,6 +106,34 @@ func (c *Client) Fetch(ctx context.Context, namespace string, e Endpoint, interv
 		return nil, fmt.Errorf("the report is longer than %d KiB", maxBody>>10)
 	}
 	return decode(body, e)
+}
+
+// Stacks returns where the goroutines of the parser in a target's pod are, the first 64 KiB of it. It takes no longer than Fetch.
+func (c *Client) Stacks(ctx context.Context, namespace string, e Endpoint) (string, error) {
+	ctx, cancel := context.WithTimeout(ctx, c.limit)
+	defer cancel()
+	request, err := c.request(ctx, namespace, e, report.StackPath)
+	if err != nil {
+		return "", fmt.Errorf("asking for stacks: %w", err)
+	}
+	response, err := c.http.Do(request)
+	if err != nil {
+		return "", fmt.Errorf("asking for stacks: %w", plain(err, c.limit))
+	}
+	defer func() { _ = response.Body.Close() }()
+	if response.StatusCode != http.StatusOK {
+		return "", fmt.Errorf("the answer to GET %s is %d", report.StackPath, response.StatusCode)
+	}
+	text, err := io.ReadAll(io.LimitReader(response.Body, maxStacks))
+	if err != nil {
+		return "", fmt.Errorf("reading stacks: %w", plain(err, c.limit))
+	}
+	return strings.ToValidUTF8(string(text), "?"), nil
+}
+
+func (c *Client) request(ctx context.Context, namespace string, e Endpoint, path string) (*http.Request, error) {
+	address := "http://" + net.JoinHostPort(c.host(namespace, e), c.port) + path
+	return http.NewRequestWithContext(ctx, http.MethodGet, address, http.NoBody)
 }
 
 // read returns a body, or one byte more of it than it may have. What a pod says of its length is not believed before it is there.

@@ -7,6 +7,7 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -149,4 +150,38 @@ func TestTheServerEndsWithItsContextAlsoWithARequestThatHangs(t *testing.T) {
 	}
 	close(release)
 	<-asked
+}
+
+// waitsHere is a goroutine that does not go on.
+func waitsHere(started chan<- struct{}, end <-chan struct{}) {
+	close(started)
+	<-end
+}
+
+func TestStacksSayWhereGoroutinesWaitAndAreBounded(t *testing.T) {
+	started, end := make(chan struct{}), make(chan struct{})
+	var group sync.WaitGroup
+	group.Go(func() { waitsHere(started, end) })
+	for range 5000 {
+		group.Go(func() { <-end })
+	}
+	<-started
+	recorder := httptest.NewRecorder()
+	Handler(Identity{}, sample()).ServeHTTP(recorder, httptest.NewRequest(http.MethodGet, "/debug/stack", nil))
+	if n := recorder.Body.Len(); recorder.Code != http.StatusOK || n != 1<<20 {
+		t.Errorf("with 5,000 goroutines the answer is %d with %d bytes", recorder.Code, n)
+	}
+	close(end)
+	group.Wait()
+
+	started, end = make(chan struct{}), make(chan struct{})
+	group.Go(func() { waitsHere(started, end) })
+	<-started
+	recorder = httptest.NewRecorder()
+	Handler(Identity{}, sample()).ServeHTTP(recorder, httptest.NewRequest(http.MethodGet, "/debug/stack", nil))
+	if text := recorder.Body.String(); !strings.Contains(text, "report.waitsHere(") || !strings.HasPrefix(text, "goroutine ") {
+		t.Errorf("the stacks read %.300s", text)
+	}
+	close(end)
+	group.Wait()
 }

@@ -19,6 +19,10 @@ import (
 const (
 	// Port is where a parser listens in a pod.
 	Port = 9464
+	// StackPath is where a parser says what its goroutines do, for whoever wants to know why it does not go on.
+	StackPath = "/debug/stack"
+	// maxStacks bounds that: some two thousand goroutines. A parser has some tens.
+	maxStacks = 1 << 20
 	// requestTime bounds a request from its first byte to the end of its answer. Answers are a few KiB.
 	requestTime = 5 * time.Second
 	// shutdownTime is how long requests under way may take when the server stops.
@@ -55,7 +59,7 @@ func Gather(id Identity, source Source, now time.Time) Report {
 	}
 }
 
-// Handler serves GET /status, /metrics, /healthz and /readyz.
+// Handler serves GET /status, /metrics, /healthz, /readyz and /debug/stack.
 //
 // /healthz answers as long as the process can: a pipeline that is stuck or waits for its sink is judged by the operator,
 // which has budgets, and must not be killed by the kubelet in the middle of an outage.
@@ -72,6 +76,10 @@ func Handler(id Identity, source Source) http.Handler {
 		w.Header().Set("Content-Type", "application/json")
 		_ = json.NewEncoder(w).Encode(Gather(id, source, time.Now())) // the client has gone
 	})
+	mux.HandleFunc("GET "+StackPath, func(w http.ResponseWriter, _ *http.Request) {
+		w.Header().Set("Content-Type", "text/plain; charset=utf-8")
+		_, _ = w.Write(stacks()) // the client has gone
+	})
 	mux.HandleFunc("GET /healthz", func(w http.ResponseWriter, _ *http.Request) { _, _ = fmt.Fprintln(w, "ok") })
 	mux.HandleFunc("GET /readyz", func(w http.ResponseWriter, _ *http.Request) {
 		if !source.Ready() {
@@ -81,6 +89,17 @@ func Handler(id Identity, source Source) http.Handler {
 		_, _ = fmt.Fprintln(w, "ok")
 	})
 	return mux
+}
+
+// stacks says where every goroutine is and for how long it has waited there, at most maxStacks of it: code and addresses, and nothing
+// of what a stream holds.
+func stacks() []byte {
+	for size := 64 << 10; ; size *= 2 {
+		text := make([]byte, size)
+		if n := runtime.Stack(text, true); n < size || size == maxStacks {
+			return text[:n]
+		}
+	}
 }
 
 // Serve answers on a listener until the context is done.
