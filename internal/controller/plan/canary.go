@@ -32,13 +32,14 @@ func (s *step) soak() {
 		s.pass()
 		return
 	}
+	seen := !slices.ContainsFunc(canaries, (*slot).unseen)
 	if s.held() {
-		s.pause(true, "paused")
+		s.pause(seen, "paused")
 		return
 	}
 	others := s.census(func(t *slot) bool { return !s.roll.has(t.Name) })
 	outage := s.reaches(others.affected, others.desired)
-	state := wellFor
+	state := well
 	why := ""
 	for _, t := range canaries {
 		got, text := s.look(t)
@@ -55,17 +56,18 @@ func (s *step) soak() {
 	}
 	switch {
 	case len(canaries) < s.wantedCanaries() && s.canTakeMore():
-		s.pause(true, "taking canaries")
+		s.pause(seen, "taking canaries")
 	case len(canaries) == 0:
-		s.pause(true, "no node of a canary is Ready")
-	case state == wellFor:
+		s.pause(false, "no node of a canary is Ready")
+	case state == well:
 		s.count(canaries)
 	default:
-		s.pause(state == waits, why)
+		s.pause(seen, why)
 	}
 }
 
-// canaries are the targets that were taken and tell something: not those whose nodes are lost, nor one that was not ready before and is not still.
+// canaries are the targets that were taken and tell something: not those whose nodes are lost, nor one that was not ready before
+// and is not still.
 func (s *step) canaries() []*slot {
 	var out []*slot
 	for _, t := range s.slots {
@@ -94,10 +96,9 @@ func (s *step) canTakeMore() bool {
 type look int
 
 const (
-	wellFor look = iota // its time counts
-	waits               // it does not count, and what counted before stands
-	blind               // nobody has seen how it was since the last time that was written down
-	worse               // than before
+	well  look = iota // its time counts
+	waits             // it does not
+	worse             // than before
 )
 
 // look compares a canary with what it was before.
@@ -118,12 +119,12 @@ func (s *step) look(t *slot) (look, string) {
 	}
 	v := j.Verdict
 	switch {
-	case v == growth.Unknown || v == "":
-		return blind, name + " is not judged yet"
+	case t.unseen():
+		return waits, name + " is not judged yet"
 	case external(v):
 		return waits, fmt.Sprintf("%s is %s", name, v)
 	case severity(v) <= severity(before.Verdict):
-		return wellFor, ""
+		return well, ""
 	case j.Fading:
 		return waits, fmt.Sprintf("%s was %s until lately", name, v)
 	case s.common(v):
@@ -137,7 +138,8 @@ func (s *step) look(t *slot) (look, string) {
 // slow is true for what may come to an end by itself: a report that is not had, a container that is restarted.
 func slow(v growth.Verdict) bool { return v == growth.NotRunning || v == growth.Unreachable }
 
-// common is true for a verdict that is as frequent among targets that were not taken as makes a fault the fleet's: then it is not the revision's.
+// common is true for a verdict that is as frequent among targets that were not taken as makes a fault the fleet's: then it is not
+// the revision's.
 func (s *step) common(v growth.Verdict) bool {
 	var others, same int
 	for _, t := range s.slots {
@@ -224,7 +226,8 @@ func (s *step) catchingUp(t *slot) bool {
 	return t.judgement.Verdict != growth.Healthy && severity(t.judgement.Verdict) == 0 && severity(s.roll.Before[t.Name].Verdict) == 0
 }
 
-// takeCanaries takes targets until there are enough: first those whose pods are of a revision that was given up, then those that are well, by name.
+// takeCanaries takes targets until there are enough: first those whose pods are of a revision that was given up, then those that
+// are well, by name.
 func (s *step) takeCanaries() {
 	room := s.wantedCanaries() - len(s.canaries())
 	var next []*slot

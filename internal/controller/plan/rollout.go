@@ -256,7 +256,8 @@ func (s *step) guard() {
 	}
 	if updated > 0 && updated+others > s.roll.Ill {
 		s.phase = PhaseStopped
-		s.result.Message = fmt.Sprintf("%s is %s on revision %s: %s", worst.Name, worst.judgement.Verdict, s.Update, worst.judgement.Message)
+		j := worst.judgement
+		s.result.Message = fmt.Sprintf("%s is %s on revision %s: %s", worst.Name, j.Verdict, s.Update, j.Message)
 	}
 }
 
@@ -270,15 +271,17 @@ func ill(t *slot) bool {
 }
 
 // external is true for what no revision of the parser brings about.
-func external(v growth.Verdict) bool { return v == growth.SinkDown }
+func external(v growth.Verdict) bool { return v == growth.SinkDown || v == growth.SourceStalled }
 
 // severity orders verdicts by how ill the parser is.
 func severity(v growth.Verdict) int {
 	switch {
+	case !v.Bad(), v == growth.SourceStalled:
+		return 0
+	case v == growth.Overloaded:
+		return 1
 	case v == growth.NotRunning:
 		return 3
-	case v.Bad():
-		return 2
 	}
-	return 0
+	return 2
 }

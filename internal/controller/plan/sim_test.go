@@ -17,8 +17,8 @@ import (
 	"github.com/hlparser/hyperliquid-parser-operator/internal/controller/plan"
 )
 
-// sim is a fleet with its nodes, kubelets, sink and operator, as a model of what the API server and the world do. It carries out plans and holds them to what must
-// always be so, from records of its own.
+// sim is a fleet with its nodes, kubelets, sink and operator, as a model of what the API server and the world do. It carries out
+// plans and holds them to what must always be so, from records of its own.
 type sim struct {
 	*rapid.T
 	now     time.Time
@@ -144,7 +144,8 @@ func (s *sim) startOperator() {
 	s.poll()
 }
 
-// poll is what the poller does: it keeps a judgement on each target, which is Unknown for a minute after the pod or the operator is new.
+// poll is what the poller does: it keeps a judgement on each target, which is Unknown for a minute after the pod or the operator
+// is new.
 func (s *sim) poll() {
 	if !s.up {
 		return
@@ -331,8 +332,8 @@ func (s *sim) persist(r plan.Rollout, in plan.Input) {
 	if r.Promoted && !s.rollout.Promoted && !s.promote && len(in.Targets) > 0 {
 		s.checkSoak()
 	}
-	if r.Failed != "" && s.rollout.Failed == "" {
-		s.epoch++ // canaries go back
+	if (r.Failed == "") != (s.rollout.Failed == "") {
+		s.epoch++ // canaries go back, or forth again
 	}
 	if len(r.Also) != len(s.rollout.Also) {
 		s.well, s.wellSince = 0, s.now // another canary: the soak begins anew
@@ -418,8 +419,8 @@ func (s *sim) wrote(uid string) {
 	}
 }
 
-// unavailable counts targets on able nodes whose ready parser we took away, and whose new one is not ready yet. One that has not become ready for long is put down
-// to us no more by restarts, though it stops a rollout still.
+// unavailable counts targets on able nodes whose ready parser we took away, and whose new one is not ready yet. One that has not
+// become ready for long is put down to us no more by restarts, though it stops a rollout still.
 func (s *sim) unavailable() int {
 	n := 0
 	for name, t := range s.targets {
@@ -677,11 +678,15 @@ func (s *sim) checkWell() {
 	well := s.up && len(s.rollout.Also) > 0
 	for _, name := range s.rollout.Also {
 		t := s.targets[name]
-		if t == nil || !s.nodes[t.node].ready {
+		if t == nil {
 			continue
 		}
-		p := s.pods[t.pod()]
-		if p == nil || s.judged[name].Verdict != growth.Healthy && s.rollout.Before[name].Verdict == "" {
+		node, p, before := s.nodes[t.node], s.pods[t.pod()], s.rollout.Before[name]
+		gone := p == nil || p.Terminating
+		if !node.ready || node.cordoned && gone || before.Unready && !gone && !p.Ready {
+			continue // tells nothing
+		}
+		if gone || s.judged[name].Verdict != growth.Healthy && (before.Verdict == "" || before.Verdict == growth.Unknown) {
 			well = false
 		}
 	}
@@ -697,7 +702,7 @@ func (s *sim) checkWell() {
 func (s *sim) checkSoak() {
 	s.checkWell()
 	if s.limits.Canary != nil && s.well < s.limits.Canary.Soak-2*simTick {
-		s.Fatalf("promoted after %s of a soak of %s: %+v", s.well, s.limits.Canary.Soak, s.rollout)
+		s.Fatalf("promoted after %s of a soak of %s:\n%s", s.well, s.limits.Canary.Soak, s)
 	}
 }
 

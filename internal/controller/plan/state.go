@@ -12,8 +12,8 @@ import (
 	"github.com/hlparser/hyperliquid-parser-operator/internal/controller/growth"
 )
 
-// Rollout is what must outlive a leader of the way from Current to Update. The zero value is that of a rollout that has not begun. It belongs to Update: whoever
-// keeps it drops it when another revision becomes Update.
+// Rollout is what must outlive a leader of the way from Current to Update. The zero value is that of a rollout that has not
+// begun. It belongs to Update: whoever keeps it drops it when another revision becomes Update.
 type Rollout struct {
 	// Started is when the first target was taken, to the second.
 	Started time.Time `json:"started,omitzero"`
@@ -24,7 +24,8 @@ type Rollout struct {
 	Also []string `json:"also,omitempty"`
 	// Before is how canaries were before they were taken; those that are left out were well.
 	Before map[string]Before `json:"before,omitempty"`
-	// Soaked is how long canaries were seen to be well until Since, from when on they are so again; Since is zero while the soak pauses.
+	// Soaked is how long canaries were seen to be well until Since, from when on they are so again; Since is zero while the soak
+	// pauses.
 	Soaked metav1.Duration `json:"soaked,omitzero"`
 	Since  time.Time       `json:"since,omitzero"`
 	// Promoted is set when the soak is over, or was ended by hand.

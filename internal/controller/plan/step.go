@@ -28,15 +28,15 @@ func (t *slot) ready() bool { return t.live() && t.pod.Ready }
 func (t *slot) down() bool { return t.pod == nil || t.pod.Terminating }
 
 // unknown is true for a target whose parser runs and was not judged yet.
-func (t *slot) unknown() bool {
-	return t.Able && t.ready() && (t.judgement.Verdict == growth.Unknown || t.judgement.Verdict == "")
+func (t *slot) unknown() bool { return t.Able && t.ready() && t.unseen() }
+
+// unseen is true for a target of which it is not known how it is, nor how it was until now: its parser, or the leader, is new.
+func (t *slot) unseen() bool {
+	return !t.live() || t.judgement.Verdict == growth.Unknown || t.judgement.Verdict == ""
 }
 
 // good is true for a target that is judged to be well.
-func (t *slot) good() bool {
-	v := t.judgement.Verdict
-	return t.live() && v != growth.Unknown && v != "" && !v.Bad()
-}
+func (t *slot) good() bool { return !t.unseen() && !t.judgement.Verdict.Bad() }
 
 // proven is when a target that is good will have been so for long enough to say that its pod is well.
 func (t *slot) proven() time.Time {
@@ -69,6 +69,7 @@ func newStep(in Input) *step {
 		roll: in.Rollout.clone(), trials: in.Trials.clone(),
 		result: Result{Waiting: map[string]string{}},
 	}
+	s.Update = cmp.Or(in.Update, in.Current)
 	byPod := make(map[string]*slot, len(in.Targets))
 	byName := make(map[string]*slot, len(in.Targets))
 	for _, t := range in.Targets {

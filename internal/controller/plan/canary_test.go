@@ -1,0 +1,264 @@
+package plan_test
+
+import (
+	"testing"
+	"time"
+
+	"k8s.io/apimachinery/pkg/util/intstr"
+
+	"github.com/hlparser/hyperliquid-parser-operator/internal/controller/growth"
+	"github.com/hlparser/hyperliquid-parser-operator/internal/controller/plan"
+)
+
+// soaking is a fleet of n with a canary, a, that was just made.
+func soaking(t *testing.T, n int) *story {
+	t.Helper()
+	return begin(t, canary(fleet(n), 1, time.Hour)).with(update("newer")).does("Delete a: Outdated").does("Create a at newer")
+}
+
+func TestTheRestFollowsACanaryThatWasWellForTheSoak(t *testing.T) {
+	s := soaking(t, 3)
+	s.does().phase(plan.PhaseCanary, "soaks until 13:00:00 UTC").wakesIn(6 * time.Minute)
+	s.after(59*time.Minute).does().phase(plan.PhaseCanary, "soaks until 13:00:00 UTC").wakesIn(time.Minute)
+	s.after(time.Minute).does("Delete b: Outdated").phase(plan.PhaseRolling, "")
+	s.does("Create b at newer").does("Delete c: Outdated").does("Create c at newer").does().does().phase(plan.PhaseSteady, "")
+}
+
+func TestDuringACanaryNewTargetsAndPodsThatDieGetTheCurrentRevision(t *testing.T) {
+	s := soaking(t, 3)
+	s.with(func(in *plan.Input) {
+		in.Targets = append(in.Targets, plan.Target{Name: "A", Pod: "pod-A", Able: true, NodeReady: true})
+	})
+	s.does("Create A at new").dies("b").dies("a").does("Create a at newer", "Create b at new").leader().dies("a").does("Create a at newer")
+}
+
+func TestTheSoakCountsOnlyTimeInWhichCanariesWereWell(t *testing.T) {
+	s := soaking(t, 3).does().after(10 * time.Minute)
+	for _, v := range []growth.Verdict{growth.SinkDown, growth.SourceStalled} {
+		s.is("a", v).does().phase(plan.PhaseCanary, "the soak waits: a is "+string(v))
+		s.after(time.Hour).does()
+	}
+	s.is("a", growth.CatchingUp).does().phase(plan.PhaseCanary, "soaks until 15:00:00 UTC").after(10 * time.Minute)
+	s.with(func(in *plan.Input) { in.Limits.Paused = true }).does().phase(plan.PhaseCanary, "the soak waits: paused").after(time.Hour)
+	s.with(func(in *plan.Input) { in.Limits.Paused = false }).does().phase(plan.PhaseCanary, "soaks until 16:00:00 UTC").after(10 * time.Minute)
+	s.pod("a", func(p *plan.Pod) { p.Ready, p.ReadyChanged = false, s.in.Now }).does().phase(plan.PhaseCanary, "the soak waits: a is not ready")
+	s.after(9*time.Minute).pod("a", func(p *plan.Pod) { p.Ready = true }).does().phase(plan.PhaseCanary, "soaks until 16:09:00 UTC")
+}
+
+func TestASoakIsNotOverWhileACanaryIsBehind(t *testing.T) {
+	s := soaking(t, 3).does().is("a", growth.CatchingUp).after(time.Hour).does().phase(plan.PhaseCanary, "the soak waits: a catches up still")
+	s.is("a", growth.Healthy).does("Delete b: Outdated")
+
+	// It was so before: that is not worse.
+	s = begin(t, canary(fleet(1), 1, time.Hour)).is("a", growth.Overloaded).with(update("newer")).does("Delete a: Outdated").does("Create a at newer")
+	s.is("a", growth.CatchingUp).does().after(time.Hour).does().phase(plan.PhaseRolling, "")
+}
+
+func TestWhatNobodyHasSeenIsNoSoak(t *testing.T) {
+	s := soaking(t, 3).does().after(13 * time.Minute).does() // two ticks were written down, and what is over
+	s.after(2*time.Minute).leader().does().phase(plan.PhaseCanary, "the soak waits: a is not judged yet")
+	s.after(time.Hour).does().judges(growth.Healthy).does().phase(plan.PhaseCanary, "soaks until 14:02:00 UTC")
+
+	// Nor when nobody led for long, and it was paused meanwhile.
+	s.after(3 * time.Hour).leader().with(func(in *plan.Input) { in.Limits.Paused = true }).does()
+	s.with(func(in *plan.Input) { in.Limits.Paused = false }).judges(growth.Healthy).does().phase(plan.PhaseCanary, "soaks until 17:02:00 UTC")
+}
+
+func TestACanaryThatIsWorseThanBeforeGoesBackAndNothingMoves(t *testing.T) {
+	for name, test := range map[string]struct {
+		change func(*story)
+		says   string
+	}{
+		"a verdict": {func(s *story) { s.is("a", growth.Overloaded) },
+			"a on revision newer: Overloaded, as it is; before, on new: Healthy, lag 0s"},
+		"a restart of the container": {func(s *story) { s.pod("a", func(p *plan.Pod) { p.Restarts = 1 }) },
+			"a on revision newer: its container restarted once; before, on new: Healthy, lag 0s"},
+		"a pod that does not become ready": {func(s *story) { s.pod("a", unready).does().after(10 * time.Minute) },
+			"a on revision newer: not ready for 10m0s; before, on new: Healthy, lag 0s"},
+		"a report that is not had for long": {func(s *story) { s.is("a", growth.Unreachable).does().after(10 * time.Minute) },
+			"a on revision newer: Unreachable, as it is; before, on new: Healthy, lag 0s"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			s := soaking(t, 3).does().after(time.Minute)
+			test.change(s)
+			s.does("Delete a: SentBack").phase(plan.PhaseFailed, test.says)
+			s.does("Create a at new").phase(plan.PhaseFailed, test.says)
+			s.after(9*time.Hour).leader().does().phase(plan.PhaseFailed, test.says)
+			s.judges(growth.Healthy).dies("b").does("Create b at new")
+			// Until the spec changes.
+			s.with(update("newest")).does("Delete a: Outdated").does("Create a at newest").does()
+			s.after(time.Hour).does("Delete b: Outdated")
+		})
+	}
+}
+
+func TestACanaryThatFailedIsPromotedByHand(t *testing.T) {
+	s := soaking(t, 3).is("a", growth.Stuck).does("Delete a: SentBack").does("Create a at new")
+	s.with(func(in *plan.Input) { in.Promote = true }).does("Delete a: Outdated").phase(plan.PhaseRolling, "")
+	s.does("Create a at newer").does("Delete b: Outdated")
+	// The word stands when it is taken back.
+	s.with(func(in *plan.Input) { in.Promote = false }).does("Create b at newer").does("Delete c: Outdated")
+}
+
+func TestPromotionEndsTheSoak(t *testing.T) {
+	s := soaking(t, 3).does().with(func(in *plan.Input) { in.Promote = true }).does("Delete b: Outdated")
+	s.with(func(in *plan.Input) { in.Promote = false }).does("Create b at newer").does("Delete c: Outdated")
+}
+
+func TestACanaryIsComparedWithTheSameTargetBefore(t *testing.T) {
+	for name, test := range map[string]struct {
+		before func(*story)
+		after  func(*story)
+		fails  bool
+	}{
+		"as ill as before":          {func(s *story) { s.is("a", growth.Overloaded) }, func(s *story) { s.is("a", growth.Overloaded) }, false},
+		"better than before":        {func(s *story) { s.is("a", growth.NotRunning) }, func(s *story) { s.is("a", growth.Stuck) }, false},
+		"worse than before":         {func(s *story) { s.is("a", growth.Overloaded) }, func(s *story) { s.is("a", growth.Stuck) }, true},
+		"a sink that is found":      {func(s *story) { s.is("a", growth.SinkDown) }, func(s *story) { s.is("a", growth.Overloaded) }, false},
+		"a source that comes back":  {func(s *story) { s.is("a", growth.SourceStalled) }, func(s *story) { s.is("a", growth.Stuck) }, true},
+		"as many restarts":          {func(s *story) { s.pod("a", restarts(24)) }, func(s *story) { s.after(2*time.Hour).pod("a", restarts(2)) }, false},
+		"more restarts than before": {func(s *story) { s.pod("a", restarts(24)) }, func(s *story) { s.after(2*time.Hour).pod("a", restarts(3)) }, true},
+	} {
+		t.Run(name, func(t *testing.T) {
+			// The others are worse off, so that a is the canary.
+			s := begin(t, canary(unavailable(fleet(2), 2), 1, 9*time.Hour))
+			s.is("b", growth.SinkDown)
+			test.before(s)
+			s.with(update("newer")).does("Delete a: Outdated").does("Create a at newer")
+			s.is("b", growth.Healthy)
+			test.after(s)
+			r := plan.Next(s.in)
+			if (r.Phase == plan.PhaseFailed) != test.fails {
+				t.Errorf("%s: %s", r.Phase, r.Message)
+			}
+			if test.fails {
+				mentions(t, r.Message, "a on revision newer", "before, on new")
+			}
+		})
+	}
+}
+
+func restarts(n int) func(*plan.Pod) { return func(p *plan.Pod) { p.Restarts = n } }
+
+func TestACanaryIsNotBlamedForWhatOthersHaveToo(t *testing.T) {
+	s := soaking(t, 2).does().is("a", growth.Stuck).is("b", growth.Stuck)
+	s.does().phase(plan.PhaseCanary, "the soak waits: a is Stuck, as others are that were not taken")
+
+	// A fault of the fleet, of whatever kind.
+	s = soaking(t, 8).does().is("a", growth.Stuck).is("b", growth.SinkDown).is("c", growth.Unreachable).is("d", growth.SinkDown)
+	s.does().phase(plan.PhaseCanary, "the soak waits: a is not well, and the fault is fleet-wide")
+	s.is("b", growth.Healthy).is("c", growth.Healthy).is("d", growth.Healthy).does("Delete a: SentBack")
+}
+
+func TestCanariesAreNoFleetOfTheirOwn(t *testing.T) {
+	// Half the fleet fails as one: that is the revision.
+	s := begin(t, canary(unavailable(fleet(6), 3), 3, time.Hour)).with(update("newer"))
+	s.does("Delete a: Outdated", "Delete b: Outdated", "Delete c: Outdated").does("Create a at newer", "Create b at newer", "Create c at newer")
+	s.is("a", growth.Stuck).is("b", growth.Stuck).is("c", growth.Stuck)
+	s.does("Delete a: SentBack", "Delete b: SentBack", "Delete c: SentBack")
+}
+
+func TestARevisionThatCuresASickFleetSoaksThrough(t *testing.T) {
+	s := begin(t, canary(fleet(3), 1, time.Hour)).judges(growth.SinkDown).with(update("newer"))
+	s.does("Delete a: Outdated").does("Create a at newer").does().phase(plan.PhaseCanary, "soaks until 13:00:00 UTC")
+	s.after(time.Hour).does("Delete b: Outdated")
+}
+
+func TestOthersAreTakenForCanariesOnNodesThatAreLost(t *testing.T) {
+	s := soaking(t, 3).does().after(10*time.Minute).with(node(0, false, false)).is("a", growth.Unreachable)
+	s.does("Delete b: Outdated").does("Create b at newer").does().phase(plan.PhaseCanary, "soaks until 13:10:00 UTC")
+	s.with(node(0, true, true)).is("a", growth.Healthy).after(time.Hour).does("Delete c: Outdated")
+}
+
+func TestACordonedCanaryIsACanaryWhileItRuns(t *testing.T) {
+	s := soaking(t, 2).does().with(node(0, false, true)).after(time.Hour).does("Delete b: Outdated")
+	s = soaking(t, 2).does().with(node(0, false, true)).dies("a").does("Delete b: Outdated").does("Create b at newer").does()
+	s.after(time.Hour).does().does().phase(plan.PhaseSteady, "")
+}
+
+func TestCanariesAreThoseThatAreWell(t *testing.T) {
+	in := canary(fleet(6), 2, time.Hour)
+	in.Limits.MaxUnavailable = intstr.FromInt32(2)
+	s := begin(t, in).is("a", growth.Overloaded).is("b", growth.Unknown).with(node(2, false, true)).with(update("newer"))
+	s.does("Delete d: Outdated").does("Create d at newer") // one is not judged, and holds a place
+	s.does("Delete e: Outdated").does("Create e at newer").does()
+
+	// Where none is well, those that are ill show whether it helps.
+	in = canary(fleet(2), 1, time.Hour)
+	s = begin(t, in).judges(growth.NotRunning).pod("a", unready).pod("b", unready).with(update("newer")).does("Delete a: Outdated")
+	s.does("Create a at newer").does().after(time.Hour).does("Delete b: Outdated")
+
+	// A new leader does not know yet which are well.
+	begin(t, in).leader().pod("b", unready).is("b", growth.NotRunning).with(update("newer")).does().judges(growth.Healthy).pod("b", func(p *plan.Pod) { p.Ready = true }).
+		does("Delete a: Outdated")
+}
+
+func TestMoreCanariesThanThereAreTargetsAreAll(t *testing.T) {
+	in := canary(fleet(2), 9, time.Hour)
+	s := begin(t, in).with(update("newer")).does("Delete a: Outdated").does("Create a at newer").does("Delete b: Outdated").does("Create b at newer").does()
+	s.after(59*time.Minute).does().phase(plan.PhaseCanary, "soaks until 13:00:00 UTC")
+	s.after(time.Minute).does().does().phase(plan.PhaseSteady, "")
+
+	in.Targets, in.Pods = nil, nil
+	s = begin(t, in).with(update("newer")).does().does().phase(plan.PhaseSteady, "")
+	if s.in.Current != "newer" {
+		t.Errorf("current is %s", s.in.Current)
+	}
+}
+
+func TestAShareOfTheFleetIsTheCanary(t *testing.T) {
+	in := unavailable(fleet(10), 10)
+	in.Limits.Canary = &plan.Canary{Count: intstr.FromString("25%"), Soak: time.Hour}
+	begin(t, in).with(update("newer")).does("Delete a: Outdated", "Delete b: Outdated", "Delete c: Outdated")
+}
+
+func TestANewRevisionInMidCanaryBeginsWithTheCanaries(t *testing.T) {
+	s := begin(t, canary(fleet(3), 1, time.Hour)).with(node(0, false, true)).with(update("newer")).does("Delete b: Outdated").does("Create b at newer").does()
+	s.with(node(0, true, true)).after(50 * time.Minute).with(update("newest")).does("Delete b: Outdated").does("Create b at newest").does()
+	s.phase(plan.PhaseCanary, "soaks until 13:50:00 UTC")
+
+	// Of more than are canaries now, those that do not work go back.
+	s = begin(t, canary(unavailable(fleet(4), 2), 2, time.Hour)).with(update("newer")).does("Delete a: Outdated", "Delete b: Outdated").does("Create a at newer", "Create b at newer")
+	s.pod("a", unready).pod("b", unready).with(func(in *plan.Input) { in.Limits.Canary.Count = intstr.FromInt32(1) })
+	s.with(update("newest")).does("Delete a: Outdated", "Delete b: SentBack").does("Create a at newest", "Create b at new")
+}
+
+func TestACanaryThatIsNoMoreAskedForIsNot(t *testing.T) {
+	s := soaking(t, 3).does().with(func(in *plan.Input) { in.Limits.Canary = nil }).does("Delete b: Outdated")
+	s.does("Create b at newer").with(func(in *plan.Input) { in.Limits.Canary = &plan.Canary{Count: intstr.FromInt32(1)} }).does("Delete c: Outdated")
+}
+
+func TestWhatWasForgottenOfACanaryIsFoundAgain(t *testing.T) {
+	s := soaking(t, 3).does().with(func(in *plan.Input) { in.Rollout = plan.Rollout{} }).does().phase(plan.PhaseCanary, "soaks until 13:00:00 UTC")
+	s.dies("a").does("Create a at newer")
+}
+
+func TestACanaryThatIsGrowingBeforeItIsRestartedIsSentBack(t *testing.T) {
+	// It was well before: the revision is at fault, and no restart is counted.
+	s := soaking(t, 3).does().is("a", growth.Growing).does("Delete a: SentBack")
+	if len(s.in.Ledger) > 0 {
+		t.Errorf("the ledger has %v", s.in.Ledger)
+	}
+	// It was so before: a restart may cure it.
+	s = begin(t, canary(fleet(1), 1, time.Hour)).with(func(in *plan.Input) { in.Limits.AlertOnly = true }).is("a", growth.Stuck).with(update("newer")).does("Delete a: Outdated")
+	s.does("Create a at newer").with(func(in *plan.Input) { in.Limits.AlertOnly = false }).is("a", growth.Stuck).does("Restart a: Verdict").does("Create a at newer")
+}
+
+func TestTheStateOfACanaryIsShort(t *testing.T) {
+	in := canary(fleet(3), 1, time.Hour)
+	in.Lag = map[string]time.Duration{"a": 1700 * time.Millisecond}
+	s := begin(t, in).is("a", growth.CatchingUp).pod("a", restarts(2)).is("b", growth.SinkDown).is("c", growth.SinkDown).with(update("newer")).does("Delete a: Outdated")
+	s.does("Create a at newer").does().after(7 * time.Minute).does()
+	text, err := s.in.Rollout.Encode()
+	want := `{"started":"2026-05-01T12:00:00Z","also":["a"],"before":{"a":{"verdict":"CatchingUp","lag":"1s","restarts":2,"age":"24h0m0s"}},` +
+		`"soaked":"7m0s","since":"2026-05-01T12:07:00Z"}`
+	if err != nil || text != want {
+		t.Errorf("got %s, %v\nwant %s", text, err, want)
+	}
+	s.judges(growth.Healthy).pod("a", restarts(2)).does("Delete a: SentBack")
+	mentions(t, s.last.Message, "a on revision newer: its container restarted 2 times; before, on new: CatchingUp, lag 1s, 2 times restarted in 24h0m0s")
+	if text, err = s.in.Rollout.Encode(); err != nil {
+		t.Error(err)
+	}
+	mentions(t, text, `{"failed":"a on revision newer`, `"failedAt":"2026-05-01T12:07:00Z"`)
+}

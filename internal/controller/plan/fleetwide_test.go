@@ -1,0 +1,93 @@
+package plan_test
+
+import (
+	"testing"
+	"time"
+
+	"github.com/hlparser/hyperliquid-parser-operator/internal/controller/growth"
+	"github.com/hlparser/hyperliquid-parser-operator/internal/controller/plan"
+)
+
+func TestAFaultOfManyIsTheFleetsAndRestartsNothing(t *testing.T) {
+	for _, test := range []struct {
+		n, ill    int
+		fleetWide bool
+	}{
+		{1, 1, false}, {2, 1, false}, {2, 2, true}, {3, 1, false}, {3, 2, true}, {4, 2, true}, {6, 2, true}, {7, 2, false}, {12, 3, false}, {12, 4, true},
+		{26, 7, false}, {26, 8, true},
+	} {
+		in := fleet(test.n)
+		for i := range test.ill {
+			in = judge(in, i, growth.Stuck)
+		}
+		r := plan.Next(in)
+		if r.FleetWide != test.fleetWide || (len(r.Actions) == 0) != test.fleetWide || r.Affected != test.ill {
+			t.Errorf("%d of %d: fleet-wide %v with %d affected, and %v", test.ill, test.n, r.FleetWide, r.Affected, tell(r.Actions))
+		}
+	}
+}
+
+func TestAnyBadVerdictIsPartOfAFleetWideFault(t *testing.T) {
+	s := begin(t, fleet(7)).is("a", growth.Unreachable).is("b", growth.SinkDown).is("c", growth.Stuck).does()
+	s.waits("c", "no restart: the fault is fleet-wide")
+	if want := "3 of 7 targets are bad or were restarted lately"; s.last.Outage != want {
+		t.Errorf("says %q, not %q", s.last.Outage, want)
+	}
+	s.is("a", growth.CatchingUp).is("b", growth.Unknown).after(10*time.Minute).is("b", growth.Healthy).does("Restart c: Verdict")
+}
+
+func TestThoseThatWereRestartedLatelyArePartOfAFleetWideFaultUntilTheyAreProven(t *testing.T) {
+	s := begin(t, fleet(2)).is("a", growth.Stuck).does("Restart a: Verdict")
+	s.does("Create a at new")
+	s.after(time.Minute).is("b", growth.Growing).does().waits("b", "no restart: the fault is fleet-wide").wakesIn(time.Minute)
+	s.after(time.Minute).does("Restart b: Verdict")
+}
+
+func TestAFleetWideFaultLastsUntilThoseThatRecoverAreProven(t *testing.T) {
+	s := begin(t, fleet(7)).is("a", growth.Stuck).is("b", growth.Stuck).is("c", growth.Stuck).does()
+	s.after(time.Minute).is("a", growth.Healthy).does().waits("b", "no restart: the fault is fleet-wide").wakesIn(2 * time.Minute)
+	s.after(time.Minute).is("a", growth.Stuck).does() // it hovers
+	s.is("a", growth.Healthy).after(2 * time.Minute).does("Restart b: Verdict")
+}
+
+func TestSickTargetsDoNotHoldAFleetWideFaultForEver(t *testing.T) {
+	s := begin(t, fleet(7)).is("a", growth.NotRunning).is("b", growth.NotRunning).is("c", growth.Stuck).does()
+	s.after(time.Minute).is("c", growth.Healthy).does()
+	s.after(2 * time.Minute).does()
+	if s.last.FleetWide {
+		t.Error("two of seven are still the whole fleet")
+	}
+	s.is("a", growth.Stuck).does("Restart a: Verdict")
+}
+
+func TestANewLeaderRestartsNothingUntilItKnowsThatTheFaultIsNotTheFleets(t *testing.T) {
+	s := begin(t, fleet(7)).leader().is("a", growth.Stuck).does().waits("a", "waiting for the verdicts on other parsers")
+	s.is("b", growth.Healthy).is("c", growth.Healthy).is("d", growth.Healthy).is("e", growth.Healthy).does().waits("a", "waiting for the verdicts on other parsers")
+	s.is("f", growth.Healthy).does("Restart a: Verdict")
+}
+
+func TestThoseElsewhereWithTheSameSinkCount(t *testing.T) {
+	for _, test := range []struct {
+		ill       int
+		elsewhere plan.Elsewhere
+		fleetWide bool
+	}{
+		{1, plan.Elsewhere{Desired: 2, Affected: 2}, true},    // 3 of 9
+		{1, plan.Elsewhere{Desired: 9, Affected: 3}, false},   // 4 of 16
+		{3, plan.Elsewhere{Desired: 90, Affected: 0}, true},   // a whole fleet is one by itself
+		{0, plan.Elsewhere{Desired: 10, Affected: 10}, false}, // nothing is wrong here
+	} {
+		in := fleet(7)
+		in.Elsewhere = test.elsewhere
+		for i := range test.ill {
+			in = judge(in, i, growth.Stuck)
+		}
+		if r := plan.Next(in); r.FleetWide != test.fleetWide {
+			t.Errorf("%d of 7 and %+v: fleet-wide %v: %s", test.ill, test.elsewhere, r.FleetWide, r.Outage)
+		}
+	}
+}
+
+func TestAFleetWideFaultDoesNotHoldARolloutBack(t *testing.T) {
+	begin(t, fleet(3)).judges(growth.SinkDown).with(update("newer")).does("Delete a: Outdated")
+}

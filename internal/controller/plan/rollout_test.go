@@ -1,0 +1,144 @@
+package plan_test
+
+import (
+	"slices"
+	"testing"
+	"time"
+
+	"github.com/hlparser/hyperliquid-parser-operator/internal/controller/growth"
+	"github.com/hlparser/hyperliquid-parser-operator/internal/controller/plan"
+)
+
+func TestARolloutGoesOneAfterAnotherAndIsComplete(t *testing.T) {
+	s := begin(t, fleet(3)).with(update("newer"))
+	s.does("Delete a: Outdated").does("Create a at newer").does("Delete b: Outdated").does("Create b at newer").does("Delete c: Outdated").does("Create c at newer")
+	s.does().phase(plan.PhaseRolling, "")
+	s.does().phase(plan.PhaseSteady, "")
+	if s.in.Current != "newer" || s.last.Rollout != nil {
+		t.Errorf("current is %s, and to be written %+v", s.in.Current, s.last.Rollout)
+	}
+}
+
+func TestEachPodThatDiesInMidRolloutComesBackAsItWas(t *testing.T) {
+	s := begin(t, fleet(4)).with(update("newer"))
+	s.does("Delete a: Outdated").does("Create a at newer").does("Delete b: Outdated")
+	s.leader() // which knows nothing but what was written
+	s.dies("d").does("Create b at newer", "Create d at new")
+	s.pod("b", young).dies("a").does("Create a at newer")
+	s.dies("d").does("Create d at new")
+}
+
+func TestATargetWithoutAPodIsTakenWhenNoOtherIsUnproven(t *testing.T) {
+	s := begin(t, fleet(3)).with(update("newer")).dies("b")
+	s.does("Create b at newer").pod("b", young).dies("c").does("Create c at new")
+}
+
+func TestPausedPodsComeBackAsTheyWere(t *testing.T) {
+	s := begin(t, fleet(3)).with(update("newer")).does("Delete a: Outdated").does("Create a at newer")
+	s.with(func(in *plan.Input) { in.Limits.Paused = true }).dies("a").dies("b").does("Create a at newer", "Create b at new").does()
+}
+
+func TestARolloutWaitsUntilWhatItHasTakenIsJudged(t *testing.T) {
+	s := begin(t, fleet(3)).with(update("newer")).does("Delete a: Outdated").does("Create a at newer")
+	s.is("a", growth.Unknown).does().is("a", growth.CatchingUp).does("Delete b: Outdated")
+}
+
+func TestARolloutStopsWhileThoseThatItHasTakenAreWorseThanBefore(t *testing.T) {
+	s := begin(t, fleet(20)).is("c", growth.Stuck).with(func(in *plan.Input) { in.Limits.AlertOnly = true }).with(update("newer"))
+	s.does("Delete c: Outdated", "Delete a: Outdated").does("Create a at newer", "Create c at newer")
+	// One was ill before, and is so still: that is not worse.
+	s.is("c", growth.Stuck).does("Delete b: Outdated", "Delete d: Outdated").does("Create b at newer", "Create d at newer")
+	s.is("b", growth.Growing).does().phase(plan.PhaseStopped, "b is Growing on revision newer: as it is")
+	s.dies("e").does("Create e at new")
+	s.is("b", growth.SinkDown).does("Delete e: Outdated", "Delete f: Outdated") // no revision's fault
+	s.does("Create e at newer", "Create f at newer").is("b", growth.Growing).does().phase(plan.PhaseStopped, "b is Growing on revision newer: as it is")
+	// Somebody wants it anyway; or the spec changes, and with it what was before.
+	s.with(func(in *plan.Input) { in.Promote = true }).does("Delete g: Outdated", "Delete h: Outdated")
+	s.does("Create g at newer", "Create h at newer").with(update("newest")).does("Delete b: Outdated", "Delete c: Outdated")
+}
+
+func TestLostAndCordonedNodesNeitherHoldARolloutUpNorCountAsItsVictims(t *testing.T) {
+	s := begin(t, fleet(4)).with(node(0, false, false)).is("a", growth.Unreachable).with(node(1, false, true)).with(update("newer"))
+	s.does("Delete a: Outdated", "Delete c: Outdated").does("Create c at newer").does("Delete d: Outdated").does("Create d at newer").does()
+	if s.in.Current != "newer" {
+		t.Errorf("current is %s", s.in.Current)
+	}
+	s.with(node(0, true, true)).with(node(1, true, true)).does("Create a at newer").does("Delete b: Outdated")
+}
+
+func TestAFleetWhoseNodesAreAllLostHasNotRolledOut(t *testing.T) {
+	s := begin(t, fleet(2)).with(node(0, false, false)).with(node(1, false, false)).with(update("newer"))
+	s.does("Delete a: Outdated", "Delete b: Outdated").does()
+	if s.in.Current != "new" {
+		t.Errorf("current is %s", s.in.Current)
+	}
+}
+
+func TestWithoutAnUpdateAllStaysAsItIs(t *testing.T) {
+	s := begin(t, fleet(3)).with(update("")).dies("a").does("Create a at new").with(func(in *plan.Input) { in.Targets, in.Pods = nil, nil }).does()
+	if s.in.Current != "new" {
+		t.Errorf("current is %q", s.in.Current)
+	}
+}
+
+func TestAFirstInstallHasNoCanaryAndIsComplete(t *testing.T) {
+	in := canary(without(fleet(3), 0, 1, 2), 1, time.Hour)
+	in.Current = ""
+	s := begin(t, in).does("Create a at new", "Create b at new", "Create c at new").does()
+	if s.in.Current != "new" {
+		t.Errorf("current is %q", s.in.Current)
+	}
+}
+
+func TestSetBackInMidRolloutItGoesBack(t *testing.T) {
+	s := begin(t, canary(fleet(3), 1, time.Hour)).with(update("newer")).does("Delete a: Outdated").does("Create a at newer")
+	s.with(update("new")).does("Delete a: Outdated").does("Create a at new").does().phase(plan.PhaseSteady, "")
+}
+
+func TestTheStateOfARolloutIsShort(t *testing.T) {
+	s := begin(t, fleet(20)).with(update("newer"))
+	s.does("Delete a: Outdated", "Delete b: Outdated").does("Create a at newer", "Create b at newer").is("e", growth.SinkDown).does("Delete e: Outdated", "Delete c: Outdated")
+	text, err := s.in.Rollout.Encode()
+	if want := `{"started":"2026-05-01T12:00:00Z","to":"c","also":["e"]}`; err != nil || text != want {
+		t.Errorf("got %s, %v, want %s", text, err, want)
+	}
+	if text, err := (plan.Rollout{}).Encode(); err != nil || text != "" {
+		t.Errorf("nothing is written as %q, %v", text, err)
+	}
+	if _, err := plan.DecodeRollout("{"); err == nil {
+		t.Error("a text that was spoilt is no error")
+	}
+}
+
+func TestNewPodsThatAreAskedForComeWithinTheBudgetAndWithoutACanary(t *testing.T) {
+	s := begin(t, canary(fleet(3), 1, time.Hour)).with(func(in *plan.Input) { in.RestartedAt = "today" })
+	s.with(func(in *plan.Input) { in.Limits.Paused = true }).does().with(func(in *plan.Input) { in.Limits.Paused = false })
+	s.does("Delete a: Asked").does("Create a at new").does("Delete b: Asked").does("Create b at new").does("Delete c: Asked").does("Create c at new").does()
+	s.with(func(in *plan.Input) { in.RestartedAt = "" }).does() // nobody asks any more
+}
+
+func TestNewPodsThatAreAskedForInACanaryComeAtTheirRevision(t *testing.T) {
+	s := begin(t, canary(fleet(2), 1, time.Hour)).with(update("newer")).does("Delete a: Outdated").does("Create a at newer")
+	s.with(func(in *plan.Input) { in.RestartedAt = "today" })
+	s.does("Delete a: Asked").does("Create a at newer").does("Delete b: Asked").does("Create b at new").does()
+}
+
+func TestATargetThatMovesGetsItsPodWhenTheOldOneIsGone(t *testing.T) {
+	moves := func(in *plan.Input) { in.Targets[1].Pod = "pod-b-2" }
+	s := begin(t, fleet(3)).with(moves)
+	if got := tell(plan.Next(s.in).Actions); !slices.Equal(got, []string{"Delete b: Unselected"}) {
+		t.Fatalf("does %v", got)
+	}
+	s.pod("b", terminating)
+	if got := tell(plan.Next(s.in).Actions); len(got) > 0 {
+		t.Fatalf("does %v while the old pod ends", got)
+	}
+	s.dies("b").does("Create b at new")
+}
+
+func TestATargetThatMovesFromALostNodeDoesNotWaitForItsOldPod(t *testing.T) {
+	s := begin(t, fleet(3)).with(func(in *plan.Input) { in.Targets[1].Pod = "pod-b-2" })
+	s.pod("b", func(p *plan.Pod) { p.Terminating, p.NodeLost = true, true }).does("Create b at new").does()
+	// It may come back to the node, where the pod that has its name ends still.
+	s.with(func(in *plan.Input) { in.Targets[1].Pod = "pod-b" }).does("Delete b: Unselected")
+}
