@@ -72,7 +72,8 @@ func (s *step) canaries() []*slot {
 	var out []*slot
 	for _, t := range s.slots {
 		lost := !t.NodeReady || !t.Able && !t.live()
-		if s.roll.has(t.Name) && !lost && !(s.roll.Before[t.Name].Unready && s.settledUnready(t)) {
+		asBefore := s.roll.Before[t.Name].Unready && s.settledUnready(t)
+		if s.roll.has(t.Name) && !lost && !asBefore {
 			out = append(out, t)
 		}
 	}

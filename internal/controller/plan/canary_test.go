@@ -171,8 +171,8 @@ func TestOthersAreTakenForCanariesOnNodesThatAreLost(t *testing.T) {
 }
 
 func TestACordonedCanaryIsACanaryWhileItRuns(t *testing.T) {
-	s := soaking(t, 2).does().with(node(0, false, true)).after(time.Hour).does("Delete b: Outdated")
-	s = soaking(t, 2).does().with(node(0, false, true)).dies("a").does("Delete b: Outdated").does("Create b at newer").does()
+	soaking(t, 2).does().with(node(0, false, true)).after(time.Hour).does("Delete b: Outdated")
+	s := soaking(t, 2).does().with(node(0, false, true)).dies("a").does("Delete b: Outdated").does("Create b at newer").does()
 	s.after(time.Hour).does().does().phase(plan.PhaseSteady, "")
 }
 

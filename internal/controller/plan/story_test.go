@@ -29,7 +29,7 @@ func (s *story) does(want ...string) *story {
 	s.t.Helper()
 	r := plan.Next(s.in)
 	s.last = r
-	var got []string
+	got := make([]string, 0, len(r.Actions))
 	for _, a := range r.Actions {
 		text := fmt.Sprintf("%s %s: %s", a.Kind, a.Target, a.Why)
 		if a.Kind == plan.Create {
@@ -147,12 +147,11 @@ func (s *story) phase(phase plan.Phase, message string) *story {
 	return s
 }
 
-func (s *story) wakesIn(d time.Duration) *story {
+func (s *story) wakesIn(d time.Duration) {
 	s.t.Helper()
 	if got := s.last.NextTime.Sub(s.in.Now); got != d {
 		s.t.Fatalf("wakes in %s, not %s", got, d)
 	}
-	return s
 }
 
 func update(revision string) func(*plan.Input) {
