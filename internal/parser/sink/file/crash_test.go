@@ -468,20 +468,16 @@ func TestACrashAtEveryStep(t *testing.T) {
 		beside   bool
 	}{
 		"parts end by size and by age": {records: 40, maxBytes: 100, maxAge: 7 * time.Second},
-		"parts end by age":             {records: 40, maxAge: 4 * time.Second},
+		"parts end by age":             {records: 40, maxAge: 4 * time.Second, beside: true},
 		"each record is a part":        {records: 20, maxBytes: 1},
-		"one part to the end":          {records: 40},
+		"one part to the end":          {records: 40, beside: true},
 		"one part for each hour":       {records: 40, maxAge: 4 * time.Second, hourly: true},
-		"parts end by hour and size":   {records: 40, maxBytes: 100, hourly: true},
+		"parts end by hour and size":   {records: 40, maxBytes: 100, hourly: true, beside: true},
 
-		"compressed parts end by size and by age": {records: 40, maxBytes: 150, maxAge: 7 * time.Second, zstd: true},
+		"compressed parts end by size and by age": {records: 40, maxBytes: 150, maxAge: 7 * time.Second, zstd: true, beside: true},
 		"each record is a compressed part":        {records: 10, maxBytes: 1, zstd: true},
 		"one compressed part to the end":          {records: 40, zstd: true},
 		"one compressed part for each hour":       {records: 40, maxAge: 4 * time.Second, zstd: true, hourly: true},
-
-		"parts end by size and by age, beside commits":            {records: 40, maxBytes: 100, maxAge: 7 * time.Second, beside: true},
-		"one part to the end, beside commits":                     {records: 40, beside: true},
-		"compressed parts end by size and by age, beside commits": {records: 40, maxBytes: 150, maxAge: 7 * time.Second, zstd: true, beside: true},
 	} {
 		t.Run(title, func(t *testing.T) {
 			crashAtEveryStep(t, func() *world {
