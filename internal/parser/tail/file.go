@@ -232,6 +232,9 @@ func (t *Tailer) read(ctx context.Context, d *directory, f *file) error {
 	t.current, d.begun = f, true
 	t.mu.Unlock()
 	for f.readable() {
+		if err := ctx.Err(); err != nil {
+			return err // what is left is read again after a restart, however much it is
+		}
 		if err := t.pace(ctx); err != nil {
 			return err
 		}
@@ -288,7 +291,8 @@ func (t *Tailer) readBlock(ctx context.Context, d *directory, f *file) error {
 		return err
 	}
 	memory := block.Memory()
-	n, err := f.handle.ReadAt(memory[:min(int64(len(memory)), f.limit()-f.next)], f.next)
+	asked := memory[:min(int64(len(memory)), f.limit()-f.next)]
+	n, err := f.handle.ReadAt(asked, f.next)
 	if err != nil && !errors.Is(err, io.EOF) {
 		t.buf.Discard(block)
 		t.block(f, err)
@@ -308,6 +312,9 @@ func (t *Tailer) readBlock(ctx context.Context, d *directory, f *file) error {
 			return nil
 		}
 		t.torn(f, f.next+int64(n))
+		if n < len(asked) { // it shrank too, and would be asked for the rest for ever
+			t.stat(d, f)
+		}
 		return nil
 	}
 	t.handOut(d, f, block, memory[:last+1], f.next+int64(n))

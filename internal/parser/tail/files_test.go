@@ -930,3 +930,30 @@ func TestAutoFollowsTheNodeBackAndForthBetweenModes(t *testing.T) {
 		}
 	}
 }
+
+// A host's crash, or a node that starts again, may take a part of a torn line away just when it is about to be read.
+func TestATornLineThatIsCutBetweenTheLookAndTheReadIsWaitedFor(t *testing.T) {
+	for left := range int64(10) {
+		d := newDisk(t)
+		d.append("node_fills/20260430/8", "whole\n0123")
+		r := open(t, options(d), nil)
+		want(t, r.step(time.Second), "whole")
+		d.append("node_fills/20260430/8", "456789")
+		if err := r.tail.look(); err != nil {
+			t.Fatal(err)
+		}
+		d.do(os.Truncate(d.path("node_fills/20260430/8"), 6+left))
+		read := make(chan error, 1)
+		go func() { read <- r.tail.readAll(t.Context()) }()
+		select {
+		case err := <-read:
+			if err != nil {
+				t.Fatal(err)
+			}
+		case <-time.After(20 * time.Second):
+			t.Fatalf("with %d bytes of the torn line left it reads without end", left)
+		}
+		d.append("node_fills/20260430/8", " and the rest\n")
+		want(t, r.step(time.Second), "0123456789"[:left]+" and the rest")
+	}
+}
