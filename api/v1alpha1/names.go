@@ -9,7 +9,8 @@ const (
 	// LabelComponent, on ConfigMaps, tells what they hold: ComponentConfig or ComponentRestarts.
 	LabelComponent = Group + "/component"
 
-	// AnnotationTarget, on pods, is the target that the pod reads for: the node's name, which may be too long for a label.
+	// AnnotationTarget, on pods, is the target that the pod reads for: the node's or the other pod's name, which may be too long for
+	// a label.
 	AnnotationTarget = Group + "/target"
 	// AnnotationIdentity, on ControllerRevisions, tells for which spec the revision was last the one to have.
 	AnnotationIdentity = Group + "/identity"
@@ -21,8 +22,8 @@ const (
 	// AnnotationRestartedAt, on a HyperliquidParser, asks for new pods: those that were made while it had another value are replaced, within
 	// rollout.maxUnavailable and without a canary. It is what kubectl rollout restart sets elsewhere; any value will do.
 	AnnotationRestartedAt = "kubectl.kubernetes.io/restartedAt"
-	// AnnotationAcceptStatePath, on a HyperliquidParser, is set to the new value of spec.target.nodes.statePath to acknowledge
-	// that parsers will find no checkpoint there and start anew at spec.engine.startAt.
+	// AnnotationAcceptStatePath, on a HyperliquidParser, is set to the new value of spec.target.nodes.statePath or
+	// spec.target.pods.stateSubPath to acknowledge that parsers will find no checkpoint there and start anew at spec.engine.startAt.
 	AnnotationAcceptStatePath = Group + "/accept-state-path"
 
 	// ComponentConfig marks the immutable ConfigMap with what parsers of one revision are told.
@@ -50,10 +51,14 @@ const (
 const (
 	// ReasonAllReady: nothing is left to do.
 	ReasonAllReady = "AllReady"
-	// ReasonNoTargets: the selector matches no node.
+	// ReasonNoTargets: the selector matches no node, or no pod.
 	ReasonNoTargets = "NoTargets"
 	// ReasonPodsNotReady: pods of the wanted revision exist and are not ready.
 	ReasonPodsNotReady = "PodsNotReady"
+	// ReasonNoClaim: a selected pod has no volume of the name that spec.target.pods.volume gives, or it is not on a claim.
+	ReasonNoClaim = "NoClaim"
+	// ReasonClaimNotShareable: the claim of a selected pod is ReadWriteOncePod, so that no parser can mount it too.
+	ReasonClaimNotShareable = "ClaimNotShareable"
 	// ReasonPaused: pods of an older revision stay because spec.paused is set.
 	ReasonPaused = "Paused"
 	// ReasonCreatingPods: targets without a pod are getting one.
@@ -85,6 +90,10 @@ const (
 	// ReasonNameTaken: an object that is not ours has the name of a pod, ConfigMap or revision that is needed.
 	ReasonNameTaken = "NameTaken"
 )
+
+// ReasonDataPathMissing is the reason of the verdict NotRunning for a pod that waits because its node has no directory
+// spec.target.nodes.dataPath.
+const ReasonDataPathMissing = "DataPathMissing"
 
 // Reasons of BuffersStable and Delivering when they are not the verdict of the worst target.
 const (

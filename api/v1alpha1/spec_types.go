@@ -149,13 +149,18 @@ type LabelValue string
 // +kubebuilder:validation:MaxLength=4096
 type AnnotationValue string
 
-// Target says what gets one parser each. Exactly one field is set; nodes is the only one so far.
+// Target says what gets one parser each: exactly one field is set. Which one it is cannot be changed.
 //
-// +kubebuilder:validation:ExactlyOneOf=nodes
+// +kubebuilder:validation:ExactlyOneOf=nodes;pods
+// +kubebuilder:validation:XValidation:rule="has(self.nodes) == has(oldSelf.nodes)",message="parsers of one kind of target find no checkpoint of the other's: delete the object and create it anew"
 type Target struct {
 	// nodes puts one parser on each Kubernetes node that holds a Hyperliquid node's data.
 	// +optional
 	Nodes *NodeTarget `json:"nodes,omitempty"`
+
+	// pods puts one parser beside each pod that runs a Hyperliquid node on a claim, on the same Kubernetes node, and follows it.
+	// +optional
+	Pods *PodTarget `json:"pods,omitempty"`
 }
 
 // NodeTarget selects nodes, and says where on them the data is and the parser's state goes.
@@ -180,6 +185,44 @@ type NodeTarget struct {
 	// +kubebuilder:default="/var/lib/hlparser"
 	StatePath HostPath `json:"statePath,omitempty"`
 }
+
+// PodTarget selects the pods of Hyperliquid nodes, and says where on their claims the data is and the parsers' state goes. A parser
+// comes when its pod runs, and goes when it ends, so that it never holds the claim back.
+//
+// +kubebuilder:validation:XValidation:rule="!has(self.subPath) || !has(self.stateSubPath) || self.stateSubPath != self.subPath && !self.stateSubPath.startsWith(self.subPath + '/')",fieldPath=".stateSubPath",message="the data is the Hyperliquid node's: write a directory outside of subPath"
+type PodTarget struct {
+	// selector of pods in the object's namespace, by their labels. An empty selector is refused: it would put a parser beside every
+	// pod. Parsers are never selected.
+	// +required
+	// +kubebuilder:validation:XValidation:rule="has(self.matchLabels) && size(self.matchLabels) > 0 || has(self.matchExpressions) && size(self.matchExpressions) > 0",message="an empty selector means every pod: write the label of the Hyperliquid nodes' pods, such as matchLabels: {app: hl-node}"
+	// +kubebuilder:validation:XValidation:rule="(!has(self.matchLabels) || size(self.matchLabels) <= 32) && (!has(self.matchExpressions) || size(self.matchExpressions) <= 32)",message="write at most 32 matchLabels and 32 matchExpressions"
+	Selector metav1.LabelSelector `json:"selector"`
+
+	// volume is the name of the pods' volume that holds the data. It must be a persistentVolumeClaim that several pods of a node may
+	// mount: any access mode but ReadWriteOncePod.
+	// +required
+	// +kubebuilder:validation:MaxLength=63
+	// +kubebuilder:validation:XValidation:rule="self.matches('^[a-z0-9]([-a-z0-9]*[a-z0-9])?$')",message="write the name of a volume, such as data"
+	Volume string `json:"volume"`
+
+	// subPath is the Hyperliquid node's data directory inside the claim, mounted read-only; left out, it is the claim's root. The
+	// kubelet creates it where the Hyperliquid node has not.
+	// +optional
+	SubPath ClaimPath `json:"subPath,omitempty"`
+
+	// stateSubPath is the directory inside the claim for checkpoints and dead letters, which so travel with the data; <name> below it
+	// is created, for runAsUser, and used. Parsers find no checkpoint below another one, so a change is held back
+	// (Stalled, StatePathChanged) until the annotation fleet.hlparser.dev/accept-state-path names the new one.
+	// +optional
+	// +kubebuilder:default=hlparser
+	StateSubPath ClaimPath `json:"stateSubPath,omitempty"`
+}
+
+// ClaimPath is a path inside a claim, relative to its root, without "." and "..".
+//
+// +kubebuilder:validation:MaxLength=512
+// +kubebuilder:validation:XValidation:rule="self.matches('^[^/]+(/[^/]+)*$') && !self.matches('(^|/)[.][.]?(/|$)')",message="write a path from the claim's root, without '/' at its ends, '.', '..' or '//', such as hl/data"
+type ClaimPath string
 
 // HostPath is an absolute path on a node, without "." and ".." and not the root.
 //
@@ -286,7 +329,7 @@ type Sink struct {
 	// +optional
 	Stdout *StdoutSink `json:"stdout,omitempty"`
 
-	// file writes records into files on the node.
+	// file writes records into files on the node, or on a claim.
 	// +optional
 	File *FileSink `json:"file,omitempty"`
 }
@@ -294,12 +337,22 @@ type Sink struct {
 // StdoutSink has no settings.
 type StdoutSink struct{}
 
-// FileSink writes records into files on the node, a directory a stream.
+// FileSink writes records into files on the node or on a claim, a directory a stream.
+//
+// +kubebuilder:validation:XValidation:rule="has(self.path) || has(self.claimName)",message="write path, a directory of the node, or claimName"
 type FileSink struct {
-	// path is the directory on the host; <namespace>/<name> below it is created, for runAsUser, and used. It must be the
-	// manager's --output-root or below it.
-	// +required
-	Path HostPath `json:"path"`
+	// path is the directory on the host, at or below the manager's --output-root; <namespace>/<name> below it is created, for
+	// runAsUser, and used. With claimName it is a directory of the claim, such as /archive, and may be left out. Where several parsers
+	// share a directory, each has one of its own below it, named after its target.
+	// +optional
+	Path HostPath `json:"path,omitempty"`
+
+	// claimName is the PersistentVolumeClaim in the object's namespace to write to. All parsers mount it, so it must be
+	// ReadWriteMany where they run on several nodes.
+	// +optional
+	// +kubebuilder:validation:MaxLength=253
+	// +kubebuilder:validation:XValidation:rule="self.matches('^[a-z0-9]([-a-z0-9.]*[a-z0-9])?$')",message="write the name of a PersistentVolumeClaim in this namespace"
+	ClaimName string `json:"claimName,omitempty"`
 
 	// maxSize closes a file before it would grow beyond this, as it is on disk, from 64Ki.
 	// +optional

@@ -53,7 +53,7 @@ type HyperliquidParserStatus struct {
 	// +kubebuilder:validation:MaxLength=63
 	UpdateRevision string `json:"updateRevision,omitempty"`
 
-	// statePath is the directory that checkpoints are kept in. See spec.target.nodes.statePath.
+	// statePath is the directory that checkpoints are kept in. See spec.target.nodes.statePath and spec.target.pods.stateSubPath.
 	// +optional
 	// +kubebuilder:validation:MaxLength=512
 	StatePath string `json:"statePath,omitempty"`
@@ -75,7 +75,7 @@ type HyperliquidParserStatus struct {
 
 // TargetStatus is what the operator thinks of one target.
 type TargetStatus struct {
-	// target is the node's name.
+	// target is the name of the node, or of the Hyperliquid node's pod.
 	// +required
 	// +kubebuilder:validation:MaxLength=253
 	Target string `json:"target"`

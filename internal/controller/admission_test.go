@@ -46,9 +46,17 @@ var _ = Describe("admission", func() {
 		return "target: {nodes: {selector: {matchLabels: {role: node}}, dataPath: /data, " + fields + "}}"
 	}
 
+	pods := func(fields string) string {
+		return "target: {pods: {selector: {matchLabels: {app: hl-node}}, volume: data, " + fields + "}}"
+	}
+
 	DescribeTable("accepts", accepts,
 		Entry("the least", ""),
 		Entry("file with its defaults", "sink: {file: {path: /var/lib/hlparser-out}}"),
+		Entry("output on a claim", "sink: {file: {claimName: records}}"),
+		Entry("output in a directory of a claim", "sink: {file: {claimName: records, path: /archive}}"),
+		Entry("pods whose claim is the data", pods("")),
+		Entry("pods with data and state side by side", pods("subPath: hl/data, stateSubPath: hl/data-state")),
 		Entry("percentages up to all", `rollout: {maxUnavailable: "100%"}`),
 		Entry("a number of targets", "rollout: {maxUnavailable: 3}"),
 		Entry("a canary with its defaults", "rollout: {canary: {}}"),
@@ -71,7 +79,16 @@ var _ = Describe("admission", func() {
 			Expect(err.Error()).NotTo(ContainSubstring("no such key"))
 			Expect(err.Error()).NotTo(ContainSubstring("rule evaluation error"))
 		},
-		Entry("no target", "target: {}", "spec.target", "exactly one of the fields in [nodes] must be set"),
+		Entry("no target", "target: {}", "spec.target", "exactly one of the fields in [nodes pods] must be set"),
+		Entry("two targets", "target: {nodes: {selector: {matchLabels: {a: b}}, dataPath: /data}, pods: {selector: {matchLabels: {a: b}}, volume: data}}", "spec.target", "exactly one of the fields in [nodes pods] must be set"),
+		Entry("an empty selector of pods", "target: {pods: {selector: {}, volume: data}}", "spec.target.pods.selector", "write the label of the Hyperliquid nodes' pods"),
+		Entry("pods without a volume", "target: {pods: {selector: {matchLabels: {a: b}}}}", "spec.target.pods.volume", "Required value"),
+		Entry("a volume that is none", pods("volume: Data"), "spec.target.pods.volume", "write the name of a volume"),
+		Entry("an absolute subPath", pods("subPath: /hl"), "spec.target.pods.subPath", "write a path from the claim's root"),
+		Entry("a subPath that climbs", pods("subPath: hl/../.."), "spec.target.pods.subPath", "write a path from the claim's root"),
+		Entry("a stateSubPath that climbs", pods("stateSubPath: .."), "spec.target.pods.stateSubPath", "write a path from the claim's root"),
+		Entry("state inside the data", pods("subPath: hl/data, stateSubPath: hl/data/state"), "spec.target.pods.stateSubPath", "write a directory outside of subPath"),
+		Entry("state that is the data", pods("subPath: hl, stateSubPath: hl"), "spec.target.pods.stateSubPath", "write a directory outside of subPath"),
 		Entry("no stream", "streams: []", "spec.streams", "should have at least 1 items"),
 		Entry("a stream twice", "streams: [{name: Fills}, {name: Fills}]", "spec.streams[1]", "Duplicate value"),
 		Entry("an unknown stream", "streams: [{name: Fill}]", "spec.streams[0].name", `supported values: "OrderStatuses", "Fills"`),
@@ -85,6 +102,9 @@ var _ = Describe("admission", func() {
 		Entry("a statePath that climbs", nodes("statePath: /var/lib/.."), "spec.target.nodes.statePath", "write an absolute path below /"),
 		Entry("a statePath that is the data", nodes("statePath: /data"), "spec.target.nodes.statePath", "write a directory other than dataPath"),
 		Entry("a relative file.path", "sink: {file: {path: out}}", "spec.sink.file.path", "write an absolute path below /"),
+		Entry("files nowhere", "sink: {file: {}}", "spec.sink.file", "write path, a directory of the node, or claimName"),
+		Entry("a claim that is none", "sink: {file: {claimName: My Claim}}", "spec.sink.file.claimName", "write the name of a PersistentVolumeClaim"),
+		Entry("a directory of a claim that climbs", "sink: {file: {claimName: records, path: /a/../b}}", "spec.sink.file.path", "write an absolute path below /"),
 		Entry("a file too small", "sink: {file: {path: /out, maxSize: 1k}}", "spec.sink.file.maxSize", "write a size of at least 64Ki"),
 		Entry("an unknown rotation", "sink: {file: {path: /out, rotate: Daily}}", "spec.sink.file.rotate", `supported values: "Size", "Hour"`),
 		Entry("an unknown compression", "sink: {file: {path: /out, compress: gzip}}", "spec.sink.file.compress", `supported values: "zstd"`),
@@ -133,6 +153,14 @@ var _ = Describe("admission", func() {
 		readYAML("../../config/samples/fleet_v1alpha1_hyperliquidparser.yaml", sample)
 		sample.Namespace = "default"
 		Expect(k8s.Create(ctx, sample, client.DryRunAll)).To(Succeed())
+	})
+
+	It("refuses another kind of target", func(ctx SpecContext) {
+		f := newFarm(ctx, 0)
+		obj := f.object()
+		Expect(k8s.Create(ctx, obj)).To(Succeed())
+		obj.Spec.Target = v1alpha1.Target{Pods: &v1alpha1.PodTarget{Selector: obj.Spec.Target.Nodes.Selector, Volume: "data"}}
+		Expect(k8s.Update(ctx, obj)).To(MatchError(ContainSubstring("delete the object and create it anew")))
 	})
 
 	It("refuses a name that pods could not be named after", func(ctx SpecContext) {

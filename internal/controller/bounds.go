@@ -30,14 +30,16 @@ type problem struct {
 
 // check returns what the object asks for beyond the bounds; nil when nothing.
 func (b Bounds) check(obj *v1alpha1.HyperliquidParser) *problem {
-	nodes := obj.Spec.Target.Nodes
-	if !below(string(nodes.DataPath), b.DataPaths...) {
-		return outside("target.nodes.dataPath", string(nodes.DataPath), "--allowed-data-paths", b.DataPaths...)
+	if nodes := obj.Spec.Target.Nodes; nodes != nil {
+		if !below(string(nodes.DataPath), b.DataPaths...) {
+			return outside("target.nodes.dataPath", string(nodes.DataPath), "--allowed-data-paths", b.DataPaths...)
+		}
+		if state := podspec.StatePath(obj); !below(state, b.StateRoot) {
+			return outside("target.nodes.statePath", state, "--state-root", b.StateRoot)
+		}
 	}
-	if state := podspec.StatePath(obj); !below(state, b.StateRoot) {
-		return outside("target.nodes.statePath", state, "--state-root", b.StateRoot)
-	}
-	if file := obj.Spec.Sink.File; file != nil && !below(string(file.Path), b.OutputRoot) {
+	// What is on claims is on the namespace's own disks.
+	if file := obj.Spec.Sink.File; file != nil && file.ClaimName == "" && !below(string(file.Path), b.OutputRoot) {
 		return outside("sink.file.path", string(file.Path), "--output-root", b.OutputRoot)
 	}
 	if image := obj.Spec.Image; image != "" && !below(Repository(image), b.Images...) {

@@ -120,7 +120,8 @@ func (e *Events) conditions(obj *v1alpha1.HyperliquidParser, before, after v1alp
 	if c := changed(v1alpha1.ConditionBuffersStable); c != nil && c.Reason == v1alpha1.ReasonRestartIneffective {
 		e.emit(obj, "", "", corev1.EventTypeWarning, c.Reason, "Judge", c.Message)
 	}
-	if c := changed(v1alpha1.ConditionReady); c != nil && c.Reason == v1alpha1.ReasonNoTargets {
+	untold := []string{v1alpha1.ReasonNoTargets, v1alpha1.ReasonNoClaim, v1alpha1.ReasonClaimNotShareable}
+	if c := changed(v1alpha1.ConditionReady); c != nil && slices.Contains(untold, c.Reason) {
 		e.emit(obj, "", "", corev1.EventTypeWarning, c.Reason, "Reconcile", c.Message)
 	}
 }

@@ -3,7 +3,10 @@ package controller_test
 import (
 	"encoding/json"
 	"maps"
+	"net/http"
 	"slices"
+	"strings"
+	"sync/atomic"
 	"time"
 
 	. "github.com/onsi/ginkgo/v2"
@@ -242,6 +245,40 @@ var _ = Describe("a fleet", func() {
 		Expect(condition(current(ctx, obj), v1alpha1.ConditionReconciling)).To(Equal("True/ReplacingPods"))
 	})
 
+	It("says that a node has no data, and asks for events only then", func(ctx SpecContext) {
+		f := newFarm(ctx, 2)
+		clock := &movedClock{}
+		var lists atomic.Int32
+		run(runOptions{clock: clock, rest: countingEvents(&lists)})
+		f.setIdle(1, true)
+		obj := f.object()
+		Expect(k8s.Create(ctx, obj)).To(Succeed())
+		Eventually(ctx, func() int32 { return current(ctx, obj).Status.Ready }).Should(Equal(int32(1)))
+
+		By("holding a pod as the kubelet does when its hostPath is no directory")
+		pod := f.pod(ctx, obj.Name, 1)
+		Expect(k8s.SubResource("binding").Create(ctx, pod, &corev1.Binding{Target: corev1.ObjectReference{Kind: "Node", Name: f.node(1)}})).To(Succeed())
+		Expect(k8s.Create(ctx, &corev1.Event{
+			ObjectMeta:     metav1.ObjectMeta{Namespace: f.namespace, Name: pod.Name + ".1"},
+			InvolvedObject: corev1.ObjectReference{APIVersion: "v1", Kind: "Pod", Namespace: f.namespace, Name: pod.Name, UID: pod.UID},
+			Type:           corev1.EventTypeWarning, Reason: "FailedMount",
+			Message: `MountVolume.SetUp failed for volume "data" : hostPath type check failed: /home/hluser/hl/data is not a directory`,
+		})).To(Succeed())
+		Consistently(ctx, lists.Load).Should(BeZero())
+		clock.move(time.Minute)
+		eventuallyCondition(ctx, obj, v1alpha1.ConditionDelivering, "False/NotRunning", judged)
+		Eventually(ctx, func() []v1alpha1.TargetStatus { return current(ctx, obj).Status.Targets }).Should(ConsistOf(And(
+			HaveField("Target", f.node(1)), HaveField("Verdict", "NotRunning"), HaveField("Reason", v1alpha1.ReasonDataPathMissing),
+			HaveField("Message", ContainSubstring("/home/hluser/hl/data is not there: create it, or let spec.target.nodes.selector leave the node out")),
+		)))
+		Consistently(ctx, lists.Load).Should(Equal(int32(1)))
+
+		By("making the directory")
+		f.setIdle(1, false)
+		Eventually(ctx, func() int32 { return current(ctx, obj).Status.Ready }).Should(Equal(int32(2)))
+		Eventually(ctx, func() int32 { return current(ctx, obj).Status.Bad }).WithTimeout(judged).Should(BeZero())
+	})
+
 	It("goes with its object: everything is owned, and nothing is made while it goes", func(ctx SpecContext) {
 		f := newFarm(ctx, 2)
 		run(runOptions{})
@@ -281,6 +318,20 @@ var _ = Describe("a fleet", func() {
 	})
 })
 
+// countingEvents counts how often events are listed.
+func countingEvents(lists *atomic.Int32) func(*rest.Config) {
+	return func(config *rest.Config) {
+		config.Wrap(func(next http.RoundTripper) http.RoundTripper {
+			return roundTripper(func(r *http.Request) (*http.Response, error) {
+				if r.Method == http.MethodGet && strings.HasSuffix(r.URL.Path, "/events") {
+					lists.Add(1)
+				}
+				return next.RoundTrip(r)
+			})
+		})
+	}
+}
+
 // columns are the names of the columns that kubectl get -o wide shows.
 func columns(ctx SpecContext, obj *v1alpha1.HyperliquidParser) []string {
 	GinkgoHelper()
@@ -300,3 +351,8 @@ func columns(ctx SpecContext, obj *v1alpha1.HyperliquidParser) []string {
 	}
 	return out
 }
+
+// roundTripper is a function as an http.RoundTripper.
+type roundTripper func(*http.Request) (*http.Response, error)
+
+func (f roundTripper) RoundTrip(r *http.Request) (*http.Response, error) { return f(r) }

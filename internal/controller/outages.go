@@ -102,14 +102,22 @@ func (o *Outages) wake(ctx context.Context, by types.NamespacedName, sinks ...st
 	}
 }
 
-// sharedSink tells sinks apart that objects may share: files are the same disk's on the same nodes only, and standard output is each
-// parser's own.
+// sharedSink tells sinks apart that objects may share: files are the same claim's, or the same disk's on the same nodes only, and
+// standard output is each parser's own.
 func sharedSink(obj *v1alpha1.HyperliquidParser) string {
 	file, nodes := obj.Spec.Sink.File, obj.Spec.Target.Nodes
-	if file == nil || nodes == nil {
+	var what []any
+	switch {
+	case file == nil:
+		return ""
+	case file.ClaimName != "":
+		what = []any{"claim", obj.Namespace, file.ClaimName}
+	case nodes != nil:
+		what = []any{"file", path.Clean(string(file.Path)), nodes.Selector}
+	default:
 		return ""
 	}
-	name, err := json.Marshal([]any{"file", path.Clean(string(file.Path)), nodes.Selector})
+	name, err := json.Marshal(what)
 	if err != nil {
 		return ""
 	}

@@ -44,6 +44,12 @@ type Reconciler struct {
 	Client client.Client
 	// Live reads from the API server what the cache does not hold.
 	Live client.Reader
+	// Pods watches the pods that objects select.
+	Pods *TargetPods
+	// Claims remembers which claims no parser can share.
+	Claims *Claims
+	// Mounts remembers which pods wait for a data directory.
+	Mounts *Mounts
 	// Poller keeps the verdicts.
 	Poller *poller.Poller
 	// Parsers answers what a parser that is about to be restarted stands at.
@@ -70,8 +76,10 @@ type Reconciler struct {
 // +kubebuilder:rbac:groups=fleet.hlparser.dev,resources=hyperliquidparsers/finalizers,verbs=update
 // +kubebuilder:rbac:groups="",resources=nodes,verbs=get;list;watch
 // +kubebuilder:rbac:groups="",resources=pods,verbs=get;list;watch;create;delete;patch
+// +kubebuilder:rbac:groups="",resources=persistentvolumeclaims,verbs=get
 // +kubebuilder:rbac:groups="",resources=configmaps,verbs=get;list;watch;create;update;delete
 // +kubebuilder:rbac:groups=apps,resources=controllerrevisions,verbs=get;list;watch;create;update;delete
+// +kubebuilder:rbac:groups="",resources=events,verbs=list
 // +kubebuilder:rbac:groups=events.k8s.io,resources=events,verbs=create;patch
 
 // Reconcile brings one object's fleet nearer to its spec and says how it stands. It returns an error only for what trying again may
@@ -122,7 +130,7 @@ func (r *Reconciler) reconcile(ctx context.Context, obj *v1alpha1.HyperliquidPar
 	if err := errors.Join(applyErr, statusErr); err != nil {
 		return 0, err
 	}
-	return r.until(next.NextTime, wake, done.again, seen.again), nil
+	return r.until(next.NextTime, wake, done.again, seen.again, seen.look), nil
 }
 
 // errStale means that the cache has not yet seen what another leader, or somebody else, wrote.
@@ -154,6 +162,9 @@ func (r *Reconciler) until(times ...time.Time) time.Duration {
 
 // forget drops what is remembered of an object that is gone.
 func (r *Reconciler) forget(ctx context.Context, name types.NamespacedName) {
+	r.Pods.Forget(name)
+	r.Claims.Forget(name)
+	r.Mounts.Forget(name)
 	r.Poller.Forget(name)
 	r.Events.Forget(name)
 	r.Metrics.forget(name)
@@ -177,8 +188,12 @@ type seen struct {
 	targets []target.Target
 	known   bool
 	paused  bool
-	pods    []corev1.Pod // that the object controls
+	ready   map[string]bool // nodes that are Ready, by name
+	pods    []corev1.Pod    // that the object controls
 	configs []corev1.ConfigMap
+	// missing are the pods whose data directory is not there; look is when to look for more of them, zero: never.
+	missing map[types.UID]bool
+	look    time.Time
 	ledger  ledger
 	views   map[string]poller.View // by target
 }
@@ -192,6 +207,9 @@ func (s *seen) target(name string) (target.Target, bool) {
 	return s.targets[i], true
 }
 
+// lost reports whether a pod on the node may be Terminating for ever: the node is gone or not Ready. A pod that is on none is not.
+func (s *seen) lost(node string) bool { return node != "" && !s.ready[node] }
+
 func (r *Reconciler) observe(ctx context.Context, obj *v1alpha1.HyperliquidParser) (*seen, error) {
 	s := &seen{now: r.Clock.Now(), paused: obj.Spec.Paused}
 	if err := r.observeSpec(ctx, obj, s); err != nil {
@@ -200,17 +218,29 @@ func (r *Reconciler) observe(ctx context.Context, obj *v1alpha1.HyperliquidParse
 	if err := r.observeOwned(ctx, obj, s); err != nil {
 		return nil, err
 	}
+	if err := r.checkClaims(ctx, obj, s); err != nil {
+		return nil, err
+	}
+	r.explainMounts(ctx, obj, s)
 	s.views = r.Poller.Track(client.ObjectKeyFromObject(obj), growthSettings(obj), endpoints(obj, s))
 	return s, nil
 }
 
-// observeSpec reads what the spec asks for, and which nodes that means.
+// observeSpec reads what the spec asks for, and which targets that means.
 func (r *Reconciler) observeSpec(ctx context.Context, obj *v1alpha1.HyperliquidParser, s *seen) error {
-	if obj.Spec.Target.Nodes == nil {
-		s.problem = &problem{v1alpha1.ReasonSpecInvalid, "spec.target is empty: set nodes"}
-		return nil
+	if err := r.observeTargets(ctx, obj, s); err != nil || s.problem != nil {
+		return err
 	}
-	selection, err := target.NewNodes(obj.Spec.Target.Nodes.Selector, obj.Spec.Affinity, target.Tolerations(obj.Spec.Tolerations))
+	s.problem = r.Bounds.check(obj)
+	if s.problem == nil {
+		s.problem = statePathProblem(obj)
+	}
+	return nil
+}
+
+// observeTargets reads what the spec selects; the problem is why that cannot be known.
+func (r *Reconciler) observeTargets(ctx context.Context, obj *v1alpha1.HyperliquidParser, s *seen) error {
+	selectNodes, selectPods, err := selections(obj)
 	if err != nil {
 		s.problem = &problem{v1alpha1.ReasonSpecInvalid, err.Error()}
 		return nil
@@ -220,13 +250,37 @@ func (r *Reconciler) observeSpec(ctx context.Context, obj *v1alpha1.HyperliquidP
 	if err := r.Client.List(ctx, &nodes, client.UnsafeDisableDeepCopy); err != nil {
 		return fmt.Errorf("listing nodes: %w", err)
 	}
-	s.targets, s.known = selection.Targets(nodes.Items), true
-
-	s.problem = r.Bounds.check(obj)
-	if s.problem == nil {
-		s.problem = statePathProblem(obj)
+	s.ready = make(map[string]bool, len(nodes.Items))
+	for i := range nodes.Items {
+		if target.Ready(&nodes.Items[i]) {
+			s.ready[nodes.Items[i].Name] = true
+		}
 	}
+	if selectNodes != nil {
+		r.Pods.Forget(client.ObjectKeyFromObject(obj)) // of an earlier object of that name
+		s.targets, s.known = selectNodes.Targets(nodes.Items), true
+		return nil
+	}
+	pods, err := r.Pods.List(ctx, client.ObjectKeyFromObject(obj), selectPods.Selector())
+	if err != nil {
+		return err
+	}
+	s.targets, s.known = selectPods.Targets(pods, nodes.Items), true
 	return nil
+}
+
+// selections returns the one of the two that the object asks for.
+func selections(obj *v1alpha1.HyperliquidParser) (*target.Nodes, *target.Pods, error) {
+	affinity, tolerations := obj.Spec.Affinity, target.Tolerations(obj.Spec.Tolerations)
+	switch of := obj.Spec.Target; {
+	case of.Nodes != nil:
+		nodes, err := target.NewNodes(of.Nodes.Selector, affinity, tolerations)
+		return &nodes, nil, err
+	case of.Pods != nil:
+		pods, err := target.NewPods(of.Pods.Selector, of.Pods.Volume, affinity, tolerations)
+		return nil, &pods, err
+	}
+	return nil, nil, errors.New("spec.target is empty: set nodes or pods")
 }
 
 // statePathProblem holds back a change of statePath that nobody has acknowledged. Admission cannot: CEL rules of a CRD see no
@@ -236,9 +290,13 @@ func statePathProblem(obj *v1alpha1.HyperliquidParser) *problem {
 	if used == "" || used == asked || path.Clean(obj.Annotations[v1alpha1.AnnotationAcceptStatePath]) == asked {
 		return nil
 	}
+	field := "nodes.statePath"
+	if obj.Spec.Target.Pods != nil {
+		field = "pods.stateSubPath"
+	}
 	return &problem{v1alpha1.ReasonStatePathChanged, fmt.Sprintf(
-		"spec.target.nodes.statePath was %s: below %s parsers find no checkpoint and start anew; set it back, or annotate the object with %s=%s",
-		used, asked, v1alpha1.AnnotationAcceptStatePath, asked)}
+		"spec.target.%s was %s: below %s parsers find no checkpoint and start anew; set it back, or annotate the object with %s=%s",
+		field, used, asked, v1alpha1.AnnotationAcceptStatePath, asked)}
 }
 
 // observeOwned reads the objects that this one controls.
@@ -284,7 +342,7 @@ func endpoints(obj *v1alpha1.HyperliquidParser, s *seen) []poller.Endpoint {
 	out := make([]poller.Endpoint, 0, len(s.targets))
 	for _, t := range s.targets {
 		if pod := pods[podspec.PodName(obj.Name, t)]; pod != nil {
-			out = append(out, poller.Endpoint{Target: t.Name, PodName: pod.Name, IP: pod.Status.PodIP, Pod: growth.StateOf(pod)})
+			out = append(out, poller.Endpoint{Target: t.Name, PodName: pod.Name, IP: pod.Status.PodIP, Pod: s.podState(obj, pod)})
 		}
 	}
 	return out
@@ -364,7 +422,9 @@ func (r *Reconciler) decide(obj *v1alpha1.HyperliquidParser, s *seen) plan.Resul
 		})
 	}
 	for i := range s.pods {
-		in.Pods = append(in.Pods, planPod(&s.pods[i]))
+		p := planPod(&s.pods[i])
+		p.NodeLost = s.lost(s.pods[i].Spec.NodeName)
+		in.Pods = append(in.Pods, p)
 	}
 	for name, view := range s.views {
 		in.Judgements[name], in.Lag[name] = view.Judgement, view.Lag

@@ -82,6 +82,9 @@ func Add(mgr ctrl.Manager, options Options) error {
 	reconciler := &Reconciler{
 		Client:        mgr.GetClient(),
 		Live:          mgr.GetAPIReader(),
+		Pods:          NewTargetPods(mgr),
+		Claims:        NewClaims(),
+		Mounts:        NewMounts(),
 		Poller:        polls,
 		Parsers:       parsers,
 		Clock:         options.Clock,
@@ -157,7 +160,7 @@ func slimPod(obj any) (any, error) {
 }
 
 // SetupWithManager makes the manager run the reconciler: for objects whose spec or annotations change, for their pods, revisions and
-// ConfigMaps, for nodes where that can change a target, and for changes of verdicts.
+// ConfigMaps, for nodes and pods where that can change a target, and for changes of verdicts.
 func (r *Reconciler) SetupWithManager(mgr ctrl.Manager, options controller.Options) error {
 	if options.ReconciliationTimeout == 0 {
 		options.ReconciliationTimeout = longestReconcile
@@ -172,6 +175,7 @@ func (r *Reconciler) SetupWithManager(mgr ctrl.Manager, options controller.Optio
 		// A config is owned by its revision.
 		Watches(&corev1.ConfigMap{}, handler.EnqueueRequestsFromMapFunc(objectOfLabel)).
 		Watches(&corev1.Node{}, handler.EnqueueRequestsFromMapFunc(r.objectsOfNode), builder.WithPredicates(nodeChanged())).
+		WatchesRawSource(source.Func(r.Pods.Start)).
 		WatchesRawSource(source.Channel(r.Poller.Changes(), wakeObject())).
 		WatchesRawSource(source.Channel(r.Outages.Changes(), wakeObject())).
 		Complete(r)
@@ -208,13 +212,10 @@ func (r *Reconciler) objectsOfNode(ctx context.Context, obj client.Object) []rec
 	}
 	var out []reconcile.Request
 	for i := range list.Items {
-		item := &list.Items[i]
-		if item.Spec.Target.Nodes == nil {
-			continue
-		}
-		nodes, err := target.NewNodes(item.Spec.Target.Nodes.Selector, item.Spec.Affinity, nil)
-		if err == nil && nodes.Selects(node) {
-			out = append(out, reconcile.Request{NamespacedName: client.ObjectKeyFromObject(item)})
+		key := client.ObjectKeyFromObject(&list.Items[i])
+		nodes, pods, err := selections(&list.Items[i])
+		if err == nil && (nodes != nil && nodes.Selects(node) || pods != nil && r.Pods.On(ctx, key, node.Name)) {
+			out = append(out, reconcile.Request{NamespacedName: key})
 		}
 	}
 	return out

@@ -17,6 +17,7 @@ import (
 	"github.com/hlparser/hyperliquid-parser-operator/internal/controller/plan"
 	"github.com/hlparser/hyperliquid-parser-operator/internal/controller/podspec"
 	"github.com/hlparser/hyperliquid-parser-operator/internal/controller/poller"
+	"github.com/hlparser/hyperliquid-parser-operator/internal/controller/target"
 )
 
 // status is what the object's status should be. It follows from what was seen and decided, and from the status before: figures stay
@@ -64,7 +65,8 @@ type census struct {
 	starting   int // with a new pod that is not ready yet
 	notReady   int // with a pod of the wanted revision that has not been ready for long
 	waiting    []string
-	waitingFor string // why the first of them waits
+	waitingFor string        // why the first of them waits
+	unusable   target.Target // the first that waits for a person; zero when none does
 }
 
 func count(obj *v1alpha1.HyperliquidParser, s *seen) census {
@@ -75,6 +77,9 @@ func count(obj *v1alpha1.HyperliquidParser, s *seen) census {
 		if !able {
 			c.waiting = append(c.waiting, t.Name)
 			c.waitingFor = cmp.Or(c.waitingFor, t.Waits)
+		}
+		if t.Unusable() && c.unusable.Name == "" {
+			c.unusable = t
 		}
 		pod := pods[podspec.PodName(obj.Name, t)]
 		if pod == nil || pod.DeletionTimestamp != nil {
@@ -345,21 +350,31 @@ func progress(s *seen, next plan.Result, c census) string {
 func readiness(stalled *problem, c census, reconciling, revision string) (metav1.ConditionStatus, string, string) {
 	text := fmt.Sprintf("%d of %d targets have a ready parser, %d are of revision %s", c.ready, c.desired, c.updated, revision)
 	if n := len(c.waiting); n > 0 {
-		text += fmt.Sprintf("; %s cannot take a new one now: %s (%s)", plural(n, "node"), first(c.waiting), c.waitingFor)
+		text += fmt.Sprintf("; %s cannot take a new one now: %s (%s)", plural(n, "target"), first(c.waiting), c.waitingFor)
 	}
 	switch {
 	case stalled != nil:
 		return metav1.ConditionFalse, stalled.reason, stalled.message
 	case c.desired == 0:
-		return metav1.ConditionTrue, v1alpha1.ReasonNoTargets, "no node matches spec.target.nodes.selector: label the nodes that hold data"
+		return metav1.ConditionTrue, v1alpha1.ReasonNoTargets, "nothing matches the selector of spec.target: label the nodes, or the pods, that hold data"
 	case reconciling != "":
 		return metav1.ConditionFalse, reconciling, text
 	case c.outdated > 0:
 		return metav1.ConditionFalse, v1alpha1.ReasonPaused, text + "; spec.paused holds the others back"
 	case c.notReady > 0:
 		return metav1.ConditionFalse, v1alpha1.ReasonPodsNotReady, text
+	case c.unusable.Name != "":
+		return metav1.ConditionFalse, c.unusable.Waits, unusableMessage(c.unusable) + "; " + text
 	}
 	return metav1.ConditionTrue, v1alpha1.ReasonAllReady, text
+}
+
+// unusableMessage says what to do about a target that no parser can be made for.
+func unusableMessage(t target.Target) string {
+	if t.Waits == target.NotShareable {
+		return fmt.Sprintf("the claim %s of pod %s is ReadWriteOncePod, which no second pod can mount: use ReadWriteOnce", t.Claim, t.Name)
+	}
+	return fmt.Sprintf("pod %s has no persistentVolumeClaim in a volume of the name that spec.target.pods.volume gives: correct one of the two", t.Name)
 }
 
 func worstMessage(worst []v1alpha1.TargetStatus) string {

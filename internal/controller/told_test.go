@@ -163,6 +163,37 @@ func (s *seen) raise(i int, alerts growth.Alerts) {
 	s.views[s.targets[i].Name] = view
 }
 
+// Two thousand targets fail and recover one by one within four minutes: each is news, and people get the same few lines a minute.
+func TestEventsOfALargeFleetAreBoundedByTheMinute(t *testing.T) {
+	e, clock, told := teller()
+	const targets = 2000
+	obj, s := scene(targets)
+	total, reasons := 0, []growth.Verdict{growth.SinkDown, growth.NotRunning, growth.Stuck, growth.Unreachable}
+	for minute := range 4 {
+		clock.SetTime(noon.Add(time.Duration(minute) * time.Minute))
+		for i := range targets {
+			s.judge(i, reasons[(i+minute)%len(reasons)])
+			if minute == 3 {
+				s.judge(i, growth.Healthy)
+			}
+			e.judgements(obj, s)
+		}
+		n := len(told())
+		if n == 0 || n > eventsPerMinute {
+			t.Errorf("minute %d: told %d events", minute, n)
+		}
+		total += n
+	}
+	clock.SetTime(noon.Add(4 * time.Minute))
+	e.judgements(obj, s)
+	if got := told(); len(got) != 1 || !strings.Contains(got[0], "1995 × Recovered") {
+		t.Errorf("the last minute's rest reads %q", got)
+	}
+	if total != 4*eventsPerMinute {
+		t.Errorf("told %d events in four minutes", total)
+	}
+}
+
 func TestAnAlertIsToldOnceWhateverTheVerdict(t *testing.T) {
 	e, _, told := teller()
 	obj, s := scene(5)

@@ -34,7 +34,7 @@ func ourContainers(containers []corev1.Container) []corev1.Container {
 	out := slices.DeleteFunc(containers, func(c corev1.Container) bool { return c.Name != growth.ContainerName && c.Name != prepareName })
 	for i := range out {
 		c := &out[i]
-		c.Env = slices.DeleteFunc(c.Env, func(v corev1.EnvVar) bool { return v.Name == targetVariable })
+		c.Env = slices.DeleteFunc(c.Env, func(v corev1.EnvVar) bool { return v.Name == targetVariable && v.ValueFrom == nil })
 		c.VolumeMounts = slices.DeleteFunc(c.VolumeMounts, func(m corev1.VolumeMount) bool { return !ourVolume(m.Name) })
 	}
 	return out

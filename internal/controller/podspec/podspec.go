@@ -11,6 +11,7 @@ import (
 	"path"
 	"slices"
 	"strconv"
+	"strings"
 
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/api/resource"
@@ -143,6 +144,8 @@ func prepare(obj *v1alpha1.HyperliquidParser, image string) corev1.Container {
 		Command: slices.Concat([]string{
 			"/hlparser", "prepare", "--user", strconv.FormatInt(user(spec), 10), "--group", strconv.FormatInt(group(spec), 10),
 		}, dirs),
+		// For its mounts: the annotation is each target's own.
+		Env: []corev1.EnvVar{{Name: targetVariable, ValueFrom: field("metadata.annotations['" + v1alpha1.AnnotationTarget + "']")}},
 		// The parser's own: a pod asks for the larger of the two, and its QoS class follows from both.
 		Resources: resources(spec.Resources),
 		SecurityContext: &corev1.SecurityContext{
@@ -158,24 +161,45 @@ func prepare(obj *v1alpha1.HyperliquidParser, image string) corev1.Container {
 	}
 }
 
-// written are the mounts of what the parser writes into. The kubelet makes the directory below a volume's root, which only this object
-// uses, without following links that somebody may have put there.
+// written are the mounts of what the parser writes into: directories below a volume's root that only this object uses, or only this
+// target where targets share it. The kubelet makes them, and follows no link that somebody may have put in their way.
 func written(obj *v1alpha1.HyperliquidParser) []corev1.VolumeMount {
 	own := path.Join(obj.Namespace, obj.Name)
-	out := []corev1.VolumeMount{{Name: stateVolume, MountPath: stateDir, SubPath: own}}
-	if obj.Spec.Sink.File != nil {
-		out = append(out, corev1.VolumeMount{Name: outVolume, MountPath: outDir, SubPath: own})
+	state := corev1.VolumeMount{Name: stateVolume, MountPath: stateDir, SubPath: own}
+	if obj.Spec.Target.Pods != nil {
+		// The claim is one target's alone. Its copy in another namespace is to find the state too.
+		state.Name, state.SubPath = dataVolume, path.Join(StatePath(obj), obj.Name)
+	}
+	out := []corev1.VolumeMount{state}
+	if file := obj.Spec.Sink.File; file != nil {
+		mount := corev1.VolumeMount{Name: outVolume, MountPath: outDir, SubPath: own}
+		if file.ClaimName != "" {
+			mount.SubPath = strings.TrimPrefix(path.Join(string(file.Path), own), "/")
+		}
+		// A claim is every target's, and several pods may run on one node.
+		if file.ClaimName != "" || obj.Spec.Target.Pods != nil {
+			mount.SubPath, mount.SubPathExpr = "", path.Join(strings.ReplaceAll(mount.SubPath, "$", "$$"), "$("+targetVariable+")")
+		}
+		out = append(out, mount)
 	}
 	return out
 }
 
+// read is the mount of the Hyperliquid node's data.
+func read(obj *v1alpha1.HyperliquidParser) corev1.VolumeMount {
+	mount := corev1.VolumeMount{Name: dataVolume, MountPath: dataDir, ReadOnly: true}
+	if pods := obj.Spec.Target.Pods; pods != nil {
+		mount.SubPath = string(pods.SubPath)
+	} else {
+		// A disk that is mounted at or below dataPath after the pod has started is seen.
+		mount.MountPropagation = ptr.To(corev1.MountPropagationHostToContainer)
+	}
+	return mount
+}
+
 func container(obj *v1alpha1.HyperliquidParser, image string) corev1.Container {
 	spec := &obj.Spec
-	mounts := append([]corev1.VolumeMount{
-		// HostToContainer: a disk that is mounted at or below dataPath after the pod has started is seen.
-		{Name: dataVolume, MountPath: dataDir, ReadOnly: true, MountPropagation: ptr.To(corev1.MountPropagationHostToContainer)},
-		{Name: configVolume, MountPath: configDir, ReadOnly: true},
-	}, written(obj)...)
+	mounts := append([]corev1.VolumeMount{read(obj), {Name: configVolume, MountPath: configDir, ReadOnly: true}}, written(obj)...)
 	return corev1.Container{
 		Name:            growth.ContainerName,
 		Image:           image,
@@ -238,23 +262,37 @@ func resources(asked corev1.ResourceRequirements) corev1.ResourceRequirements {
 }
 
 func volumes(obj *v1alpha1.HyperliquidParser) []corev1.Volume {
-	nodes := obj.Spec.Target.Nodes
-	out := []corev1.Volume{
+	var out []corev1.Volume
+	if nodes := obj.Spec.Target.Nodes; nodes != nil {
 		// Directory: a data directory that is not there must not be made, or the parser would wait on it for ever.
-		hostPath(dataVolume, string(nodes.DataPath), corev1.HostPathDirectory),
-		hostPath(stateVolume, StatePath(obj), corev1.HostPathDirectoryOrCreate),
-		// Its name is that of the revision.
-		{Name: configVolume, VolumeSource: corev1.VolumeSource{ConfigMap: &corev1.ConfigMapVolumeSource{}}},
+		out = append(out, hostPath(dataVolume, string(nodes.DataPath), corev1.HostPathDirectory),
+			hostPath(stateVolume, StatePath(obj), corev1.HostPathDirectoryOrCreate))
+	} else {
+		// Its name is the target's. Not read-only: that is the mount of the data, and the state is in the same claim.
+		out = append(out, claim(dataVolume, ""))
 	}
-	if file := obj.Spec.Sink.File; file != nil {
+	// Its name is that of the revision.
+	out = append(out, corev1.Volume{Name: configVolume, VolumeSource: corev1.VolumeSource{ConfigMap: &corev1.ConfigMapVolumeSource{}}})
+	if file := obj.Spec.Sink.File; file != nil && file.ClaimName != "" {
+		out = append(out, claim(outVolume, file.ClaimName))
+	} else if file != nil {
 		out = append(out, hostPath(outVolume, string(file.Path), corev1.HostPathDirectoryOrCreate))
 	}
 	return out
 }
 
-// StatePath is the directory for checkpoints on the host, below which each object has its own.
+// StatePath is the directory for checkpoints, on the host or in the claim, below which each object has its own.
 func StatePath(obj *v1alpha1.HyperliquidParser) string {
+	if pods := obj.Spec.Target.Pods; pods != nil {
+		return cmp.Or(string(pods.StateSubPath), "hlparser")
+	}
 	return cmp.Or(string(obj.Spec.Target.Nodes.StatePath), "/var/lib/hlparser")
+}
+
+func claim(name, claimName string) corev1.Volume {
+	return corev1.Volume{Name: name, VolumeSource: corev1.VolumeSource{
+		PersistentVolumeClaim: &corev1.PersistentVolumeClaimVolumeSource{ClaimName: claimName},
+	}}
 }
 
 func hostPath(name, dir string, kind corev1.HostPathType) corev1.Volume {

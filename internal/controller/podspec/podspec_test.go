@@ -102,6 +102,102 @@ func pod(obj *v1alpha1.HyperliquidParser, r podspec.Revision, of target.Target) 
 	return r.Pod(types.NamespacedName{Namespace: obj.Namespace, Name: obj.Name}, of, "")
 }
 
+// besidePods is the object with pods for targets and a claim for output.
+func besidePods() *v1alpha1.HyperliquidParser {
+	obj := object()
+	obj.Spec.Target = v1alpha1.Target{Pods: &v1alpha1.PodTarget{
+		Selector: metav1.LabelSelector{MatchLabels: map[string]string{"app": "hl-node"}},
+		Volume:   "data", SubPath: "hl/data", StateSubPath: "hlparser",
+	}}
+	obj.Spec.Sink.File.Path, obj.Spec.Sink.File.ClaimName = "/archive/", "records"
+	return obj
+}
+
+func TestAPodBesideAPodIsAsReviewed(t *testing.T) {
+	obj := besidePods()
+	golden(t, "pod-beside-pod.yaml", pod(obj, revision(t, obj), target.Target{Name: "hl-node-0", Node: "node-1", Claim: "data-hl-node-0"}))
+}
+
+// place is where a pod's container path is: the volume's source and the path in it.
+func place(pod *corev1.Pod, c *corev1.Container, path string) string {
+	for _, m := range c.VolumeMounts {
+		if m.MountPath != path {
+			continue
+		}
+		below := m.SubPath
+		if m.SubPathExpr != "" {
+			below = expanded(pod, c, m.SubPathExpr)
+		}
+		for _, v := range pod.Spec.Volumes {
+			switch {
+			case v.Name != m.Name:
+			case v.HostPath != nil:
+				return "host:" + v.HostPath.Path + "/" + below
+			case v.PersistentVolumeClaim != nil:
+				return "claim:" + v.PersistentVolumeClaim.ClaimName + "/" + below
+			}
+		}
+	}
+	return ""
+}
+
+// expanded is a subPathExpr as the kubelet reads it: $(NAME) is a variable, and $$ is a $.
+func expanded(pod *corev1.Pod, c *corev1.Container, expression string) string {
+	return regexp.MustCompile(`\$\$|\$\([A-Z_]+\)`).ReplaceAllStringFunc(expression, func(found string) string {
+		for _, e := range c.Env {
+			switch {
+			case found != "$("+e.Name+")":
+			case e.ValueFrom != nil && e.ValueFrom.FieldRef.FieldPath == "metadata.annotations['"+v1alpha1.AnnotationTarget+"']":
+				return pod.Annotations[v1alpha1.AnnotationTarget]
+			default:
+				return e.Value
+			}
+		}
+		return "$"
+	})
+}
+
+// Two parsers that may run at the same time never write into one directory.
+func TestWhereParsersWrite(t *testing.T) {
+	beside := target.Target{Name: "hl-node-0", Node: "node-1", Claim: "data-hl-node-0"}
+	tests := map[string]struct {
+		obj        func(*v1alpha1.HyperliquidParser)
+		target     target.Target
+		state, out string
+	}{
+		"for a node, on the node": {nil, on("node-1"),
+			"host:/var/lib/hlparser/hyperliquid/mainnet", "host:/var/lib/hlparser-out/hyperliquid/mainnet"},
+		"for a node, output on a claim of all nodes": {func(o *v1alpha1.HyperliquidParser) {
+			o.Spec.Sink.File.Path, o.Spec.Sink.File.ClaimName = "", "records"
+		}, on("node-1"), "host:/var/lib/hlparser/hyperliquid/mainnet", "claim:records/hyperliquid/mainnet/node-1"},
+		"for a pod, output on the node that it may share": {func(o *v1alpha1.HyperliquidParser) {
+			o.Spec.Target, o.Spec.Sink.File.ClaimName = besidePods().Spec.Target, ""
+		}, beside, "claim:data-hl-node-0/hlparser/mainnet", "host:/var/lib/hlparser-out/hyperliquid/mainnet/hl-node-0"},
+		"for a pod, output on a directory of a claim of all pods": {func(o *v1alpha1.HyperliquidParser) { o.Spec = besidePods().Spec }, beside,
+			"claim:data-hl-node-0/hlparser/mainnet", "claim:records/archive/hyperliquid/mainnet/hl-node-0"},
+		"in a directory whose name looks like a variable": {func(o *v1alpha1.HyperliquidParser) {
+			o.Spec.Sink.File.Path, o.Spec.Sink.File.ClaimName = "/$(HLPARSER_TARGET)", "records"
+		}, on("node-1"), "host:/var/lib/hlparser/hyperliquid/mainnet", "claim:records/$(HLPARSER_TARGET)/hyperliquid/mainnet/node-1"},
+	}
+	for name, test := range tests {
+		t.Run(name, func(t *testing.T) {
+			obj := object()
+			if test.obj != nil {
+				test.obj(obj)
+			}
+			pod := pod(obj, revision(t, obj), test.target)
+			for _, c := range []corev1.Container{pod.Spec.InitContainers[0], pod.Spec.Containers[0]} {
+				if got := place(pod, &c, "/state"); got != test.state {
+					t.Errorf("%s has the state in %s, want %s", c.Name, got, test.state)
+				}
+				if got := place(pod, &c, "/out"); got != test.out {
+					t.Errorf("%s has the output in %s, want %s", c.Name, got, test.out)
+				}
+			}
+		})
+	}
+}
+
 func TestTheConfigIsWhatTheParserReads(t *testing.T) {
 	var c config.Config
 	if err := yaml.UnmarshalStrict([]byte(revision(t, object()).Config), &c); err != nil {
@@ -298,6 +394,19 @@ func TestASecondNameForARevision(t *testing.T) {
 	}
 	if second.ConfigName() != "mainnet-"+second.Hash || first.ConfigName() != "mainnet-"+first.Hash {
 		t.Errorf("configs %s, %s", first.ConfigName(), second.ConfigName())
+	}
+}
+
+func TestTheSelectorOfPodsMakesNoRevision(t *testing.T) {
+	before := revision(t, besidePods()).Hash
+	other := besidePods()
+	other.Spec.Target.Pods.Selector.MatchLabels["a"] = "b"
+	if revision(t, other).Hash != before {
+		t.Error("a new selector makes a new revision")
+	}
+	other.Spec.Target.Pods.SubPath = "elsewhere"
+	if revision(t, other).Hash == before {
+		t.Error("a new subPath makes no new revision")
 	}
 }
 

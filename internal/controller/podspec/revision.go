@@ -145,6 +145,11 @@ func (r Revision) Pod(object types.NamespacedName, t target.Target, restartedAt 
 		metav1.SetMetaDataAnnotation(&pod.ObjectMeta, v1alpha1.AnnotationRestartedAt, restartedAt)
 	}
 	pod.Spec.Affinity = pinned(pod.Spec.Affinity, t.Node)
+	for i := range pod.Spec.Volumes {
+		if v := &pod.Spec.Volumes[i]; v.Name == dataVolume && v.PersistentVolumeClaim != nil {
+			v.PersistentVolumeClaim.ClaimName = t.Claim
+		}
+	}
 	for i := range pod.Spec.Containers {
 		if c := &pod.Spec.Containers[i]; c.Name == growth.ContainerName {
 			c.Env = append(c.Env, corev1.EnvVar{Name: targetVariable, Value: t.Name})
@@ -192,6 +197,9 @@ func Identity(obj *v1alpha1.HyperliquidParser) (string, error) {
 		// Which nodes are selected says nothing of their pods.
 		spec.Target.Nodes.Selector.MatchLabels = nil
 		spec.Target.Nodes.Selector.MatchExpressions = nil
+	}
+	if spec.Target.Pods != nil {
+		spec.Target.Pods.Selector = metav1.LabelSelector{}
 	}
 	text, err := json.Marshal(spec)
 	if err != nil {

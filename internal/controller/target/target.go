@@ -1,7 +1,7 @@
-// Package target says which nodes must have a parser, and which of them can take a new pod now.
+// Package target says what must have a parser – nodes, or pods with a claim – and which of them can take a new pod now.
 //
-// It is pure: it looks at nodes it is given. It must never list anything, and never decide what happens to a pod; that is the
-// plan's. Eligibility is component-helpers', not a copy of the scheduler's rules.
+// It is pure: it looks at nodes and pods that it is given. It must never list anything, and never decide what happens to a parser; that
+// is the plan's. Eligibility is component-helpers', not a copy of the scheduler's rules.
 package target
 
 import (
@@ -17,7 +17,7 @@ import (
 	"k8s.io/component-helpers/scheduling/corev1/nodeaffinity"
 )
 
-// Reasons for which a target's node takes no new pod now.
+// Reasons for which a target takes no new pod now.
 const (
 	// NotReady: the node is lost, or has never been ready.
 	NotReady = "NodeNotReady"
@@ -25,16 +25,21 @@ const (
 	Cordoned = "NodeCordoned"
 	// Tainted: the node has a taint that parsers do not tolerate.
 	Tainted = "NodeTainted"
+	// NotRunning: the pod beside which the parser belongs does not run, or is about to end.
+	NotRunning = "PodNotRunning"
 )
 
 // Target is what must have one parser.
 type Target struct {
-	// Name of the node.
+	// Name of the node, or of the pod.
 	Name string
-	// Node is where its parser runs.
+	// Node is where its parser belongs; "" while it belongs nowhere, and one that exists must go.
 	Node string
-	// Waits is why a new pod must wait: NotReady, Cordoned or Tainted; "" when the node can take one now. A pod that exists is
-	// kept in all three cases.
+	// Claim holds the data of a pod; "" for a node.
+	Claim string
+	// UID of the pod that is the target; "" for a node.
+	UID string
+	// Waits is why a new pod must wait; "" when the target can take one now. A pod that exists on Node is kept.
 	Waits string
 }
 
@@ -52,7 +57,11 @@ func NewNodes(selector metav1.LabelSelector, affinity *corev1.Affinity, tolerati
 	if err != nil {
 		return Nodes{}, fmt.Errorf("reading target.nodes.selector: %w", err)
 	}
-	n := Nodes{selector: s, affinity: nodeaffinity.NewRequiredNodeAffinity(nil, affinity), tolerations: tolerations}
+	return newNodes(s, affinity, tolerations)
+}
+
+func newNodes(selector labels.Selector, affinity *corev1.Affinity, tolerations []corev1.Toleration) (Nodes, error) {
+	n := Nodes{selector: selector, affinity: nodeaffinity.NewRequiredNodeAffinity(nil, affinity), tolerations: tolerations}
 	// The affinity is parsed when it is first used; an error in it must not look like a node that does not match.
 	if _, err := n.affinity.Match(&corev1.Node{}); err != nil {
 		return Nodes{}, fmt.Errorf("reading affinity.nodeAffinity: %w", err)
@@ -77,8 +86,12 @@ func (n Nodes) Targets(nodes []corev1.Node) []Target {
 			out = append(out, Target{Name: nodes[i].Name, Node: nodes[i].Name, Waits: n.waits(&nodes[i])})
 		}
 	}
-	slices.SortFunc(out, func(a, b Target) int { return cmp.Compare(a.Name, b.Name) })
-	return out
+	return sorted(out)
+}
+
+func sorted(targets []Target) []Target {
+	slices.SortFunc(targets, func(a, b Target) int { return cmp.Compare(a.Name, b.Name) })
+	return targets
 }
 
 func (n Nodes) waits(node *corev1.Node) string {

@@ -451,6 +451,22 @@ func TestNamesTellModesAndGenerationsApart(t *testing.T) {
 	)
 }
 
+// One claim holds the directories of the parsers of all nodes.
+func TestParsersWithDirectoriesOfTheirOwnBelowOneDoNotWait(t *testing.T) {
+	claim := t.TempDir()
+	targets := []string{"node-1", "node-2"}
+	outputs := make([]*file.Output, 0, len(targets))
+	for _, target := range targets {
+		dir := filepath.Join(claim, "hyperliquid", "mainnet", target)
+		out, err := file.New(t.Context(), vfs.OS, dir, file.Options{}, func() { t.Errorf("the parser of %s waits", target) })
+		must(t, err)
+		outputs = append(outputs, out)
+	}
+	for _, out := range outputs {
+		must(t, out.Close())
+	}
+}
+
 func TestASecondParserWaitsForTheDirectory(t *testing.T) {
 	dir := t.TempDir()
 	first, err := file.New(t.Context(), vfs.OS, dir, file.Options{}, func() { t.Error("the first one waits") })

@@ -1,0 +1,124 @@
+package target
+
+import (
+	"fmt"
+
+	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/labels"
+	"k8s.io/apimachinery/pkg/selection"
+
+	"github.com/hlparser/hyperliquid-parser-operator/api/v1alpha1"
+)
+
+// Reasons for which a pod cannot have a parser until somebody changes something.
+const (
+	// NoClaim: the pod has no volume of that name, or it is not on a claim.
+	NoClaim = v1alpha1.ReasonNoClaim
+	// NotShareable: the claim is ReadWriteOncePod. Whoever can ask the API server finds out.
+	NotShareable = v1alpha1.ReasonClaimNotShareable
+)
+
+// Unusable reports whether the target waits for a person.
+func (t Target) Unusable() bool { return t.Waits == NoClaim || t.Waits == NotShareable }
+
+// Pods selects the pods of Hyperliquid nodes.
+type Pods struct {
+	selector labels.Selector
+	volume   string
+	nodes    Nodes
+}
+
+// NewPods returns a selection of the pods that match the selector and are no parsers, with their data in the named volume. Affinity and
+// tolerations are those of the parsers: see NewNodes.
+func NewPods(selector metav1.LabelSelector, volume string, affinity *corev1.Affinity, tolerations []corev1.Toleration) (Pods, error) {
+	s, err := metav1.LabelSelectorAsSelector(&selector)
+	if err != nil {
+		return Pods{}, fmt.Errorf("reading target.pods.selector: %w", err)
+	}
+	// A parser beside a parser would be one for each parser there is, and so on.
+	foreign, err := labels.NewRequirement(v1alpha1.LabelParser, selection.DoesNotExist, nil)
+	if err != nil {
+		return Pods{}, fmt.Errorf("selecting by label %s: %w", v1alpha1.LabelParser, err)
+	}
+	nodes, err := newNodes(labels.Everything(), affinity, tolerations)
+	if err != nil {
+		return Pods{}, err
+	}
+	return Pods{selector: s.Add(*foreign), volume: volume, nodes: nodes}, nil
+}
+
+// Selector is what the API server is asked for.
+func (p Pods) Selector() labels.Selector { return p.selector }
+
+// Targets returns the targets among pods that Selector matches, by name.
+func (p Pods) Targets(pods []corev1.Pod, nodes []corev1.Node) []Target {
+	byName := make(map[string]*corev1.Node, len(nodes))
+	for i := range nodes {
+		byName[nodes[i].Name] = &nodes[i]
+	}
+	var out []Target
+	for i := range pods {
+		pod := &pods[i]
+		node := byName[pod.Spec.NodeName]
+		if node != nil && !p.nodes.Selects(node) {
+			continue
+		}
+		out = append(out, p.target(pod, node))
+	}
+	return sorted(out)
+}
+
+// target is the pod as a target. Its parser holds its claim: while the pod ends, or its node is lost, the parser belongs nowhere, so that
+// the claim can go where the pod's successor goes. Nor does it come before the pod runs: the kubelet makes a subPath that is not there,
+// and would make it before the Hyperliquid node does.
+func (p Pods) target(pod *corev1.Pod, node *corev1.Node) Target {
+	t := Target{Name: pod.Name, UID: string(pod.UID)}
+	claim := claimOf(pod, p.volume)
+	switch {
+	case claim == "":
+		t.Waits = NoClaim
+	case pod.DeletionTimestamp != nil || pod.Status.Phase != corev1.PodRunning:
+		t.Waits = NotRunning
+	case lost(node):
+		t.Waits = NotReady
+	default:
+		t.Node, t.Claim, t.Waits = node.Name, claim, p.nodes.waits(node)
+	}
+	return t
+}
+
+// lost is true for a node that is gone or not heard of. One that says itself that it is not ready can still end pods.
+func lost(node *corev1.Node) bool {
+	if node == nil {
+		return true
+	}
+	for _, c := range node.Status.Conditions {
+		if c.Type == corev1.NodeReady {
+			return c.Status == corev1.ConditionUnknown
+		}
+	}
+	return true
+}
+
+func claimOf(pod *corev1.Pod, volume string) string {
+	for _, v := range pod.Spec.Volumes {
+		if v.Name == volume && v.PersistentVolumeClaim != nil {
+			return v.PersistentVolumeClaim.ClaimName
+		}
+	}
+	return ""
+}
+
+// Slim keeps of a pod what a target is made from.
+func Slim(pod *corev1.Pod) *corev1.Pod {
+	slim := &corev1.Pod{Spec: corev1.PodSpec{NodeName: pod.Spec.NodeName}, Status: corev1.PodStatus{Phase: pod.Status.Phase}}
+	slim.Namespace, slim.Name, slim.UID = pod.Namespace, pod.Name, pod.UID
+	slim.ResourceVersion, slim.DeletionTimestamp = pod.ResourceVersion, pod.DeletionTimestamp
+	for _, v := range pod.Spec.Volumes {
+		if v.PersistentVolumeClaim != nil {
+			slim.Spec.Volumes = append(slim.Spec.Volumes, v)
+		}
+	}
+	return slim
+}
