@@ -42,7 +42,7 @@ func (s *step) soak() {
 	state := well
 	why := ""
 	for _, t := range canaries {
-		got, text := s.look(t)
+		got, text := s.look(t, outage)
 		if got == worse && outage {
 			got, text = waits, t.Name+" is not well, and the fault is fleet-wide"
 		}
@@ -102,14 +102,15 @@ const (
 	worse             // than before
 )
 
-// look compares a canary with what it was before.
-func (s *step) look(t *slot) (look, string) {
+// look compares a canary with what it was before. In an outage a container may have restarted for reasons that are not its own.
+func (s *step) look(t *slot, outage bool) (look, string) {
 	before, j := s.roll.Before[t.Name], t.judgement
 	name := t.Name
 	if !t.live() || t.pod.Revision != s.Update || s.asked(t) {
 		return waits, name + " is being replaced"
 	}
-	if allowed := before.allowedRestarts(s.Now.Sub(t.pod.Created)); t.pod.Restarts > allowed && severity(before.Verdict) == 0 {
+	allowed := before.allowedRestarts(s.Now.Sub(t.pod.Created))
+	if t.pod.Restarts > allowed && severity(before.Verdict) == 0 && !outage {
 		return worse, s.sentence(t, fmt.Sprintf("its container restarted %s", times(t.pod.Restarts)))
 	}
 	if !t.pod.Ready {
@@ -237,8 +238,8 @@ func (s *step) takeCanaries() {
 		if !t.live() || !t.Able || s.roll.has(t.Name) {
 			continue
 		}
-		unknown = unknown || t.unknown()
-		if !t.unknown() || s.givenUp(t) {
+		unknown = unknown || t.unseen()
+		if !t.unseen() || s.givenUp(t) {
 			next = append(next, t)
 		}
 	}
@@ -285,8 +286,15 @@ func (s *step) givenUp(t *slot) bool {
 	return t.pod.Revision != s.Current && t.pod.Revision != s.Update
 }
 
-// before is what a canary is compared with; the zero value for one that is well.
+// before is what a canary is compared with; the zero value for one that is well. How a pod of a revision that was given up works is
+// no measure: but for what is external its target is taken to have been well.
 func (s *step) before(t *slot) Before {
+	if v := t.judgement.Verdict; s.givenUp(t) {
+		if external(v) {
+			return Before{Verdict: v}
+		}
+		return Before{}
+	}
 	b := Before{Lag: metav1.Duration{Duration: s.Lag[t.Name].Truncate(time.Second)}, Restarts: t.pod.Restarts, Unready: !t.pod.Ready}
 	if v := t.judgement.Verdict; v != growth.Healthy {
 		b.Verdict = v

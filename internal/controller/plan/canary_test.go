@@ -223,6 +223,23 @@ func TestANewRevisionInMidCanaryBeginsWithTheCanaries(t *testing.T) {
 	s.with(update("newest")).does("Delete a: Outdated", "Delete b: SentBack").does("Create a at newest", "Create b at new")
 }
 
+func TestARevisionThatWasGivenUpIsNoMeasureForTheNext(t *testing.T) {
+	// The first crashes, the second hangs: that is better than the first, and worse than it was before both.
+	s := soaking(t, 3).pod("a", unready).is("a", growth.NotRunning).does()
+	s.with(update("newest")).does("Delete a: Outdated").does("Create a at newest")
+	s.is("a", growth.Stuck).does("Delete a: SentBack").phase(plan.PhaseFailed, "a on revision newest: Stuck, as it is; before, on new: Healthy, lag 0s")
+}
+
+func TestAPodThatStartsIsNoCanaryYet(t *testing.T) {
+	s := begin(t, canary(fleet(2), 1, time.Hour)).pod("a", young).is("a", growth.Unknown).with(update("newer")).does()
+	s.pod("a", func(p *plan.Pod) { p.Ready = true }).is("a", growth.Healthy).does("Delete a: Outdated")
+}
+
+func TestARestartOfTheContainerInAnOutageDoesNotHoldTheCureBack(t *testing.T) {
+	s := begin(t, canary(fleet(4), 1, time.Hour)).judges(growth.SinkDown).is("a", growth.Healthy).with(update("newer")).does("Delete a: Outdated").does("Create a at newer")
+	s.pod("a", restarts(1)).does().phase(plan.PhaseCanary, "soaks until 13:00:00 UTC").after(time.Hour).does("Delete b: Outdated")
+}
+
 func TestACanaryThatIsNoMoreAskedForIsNot(t *testing.T) {
 	s := soaking(t, 3).does().with(func(in *plan.Input) { in.Limits.Canary = nil }).does("Delete b: Outdated")
 	s.does("Create b at newer").with(func(in *plan.Input) { in.Limits.Canary = &plan.Canary{Count: intstr.FromInt32(1)} }).does("Delete c: Outdated")

@@ -58,7 +58,8 @@
 // or unjudged. A ready pod is taken only if rollouts may take more than there are unjudged. The way is complete when every able
 // target has a pod of Update that is ready, or older than Settle.
 //
-// A rollout stops, and is not rolled back, while more targets are ill than were when it began, and one of Update is among them.
+// A rollout stops, and is not rolled back, while more targets are ill than were when it began, and a larger share of those with
+// a pod of Update than of the others: where the old ones are as ill, the new revision is no worse and may be the cure.
 // Ill is what is bad by a fault that may be the revision's: not SinkDown or SourceStalled, which are external, and not a pod that
 // is starting. Promotion by hand overrides it.
 //
@@ -69,7 +70,8 @@
 //	fails    when one of them is worse than it was itself before it was taken: its container restarts more often, it is not ready
 //	         for Settle, or its verdict is more severe (Overloaded < all others < NotRunning), and neither fading, nor external,
 //	         nor as frequent among targets that were not taken; Unreachable and NotRunning only after Settle. Not while the fault
-//	         is fleet-wide among those that were not taken
+//	         is fleet-wide among those that were not taken. How a pod of a revision that was given up works is no measure: such a
+//	         target is taken to have been well
 //	counts   the time in which all of them are ready, judged, and not more severe than before. Every tenth of the soak it is
 //	         written down. What was not is lost when a canary is not judged: then nobody has seen it
 //	passes   when that is as long as the soak, and none is CatchingUp that was well before; or is promoted by hand

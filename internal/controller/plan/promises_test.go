@@ -133,7 +133,7 @@ func (s *sim) checkTry(in plan.Input, a plan.Action) {
 	if t := s.tries[cause]; t != nil {
 		s.Fatalf("%s is restarted while the restart of %s at %s for the same is not proven", a.Target, t.target, t.at)
 	}
-	if in.Trials.Causes[cause].Helped.IsZero() {
+	if s.trials.Causes[cause].Helped.IsZero() {
 		s.tries[cause] = &try{target: a.Target, uid: a.UID, at: s.now}
 	}
 }

@@ -235,26 +235,31 @@ func badness(j growth.Judgement) int {
 	return 0
 }
 
-// guard stops a rollout when more targets are ill than were before it, and some of them are of Update.
+// guard stops a rollout when more targets are ill than were before it, and those of Update more often than the others.
 func (s *step) guard() {
 	if s.Promote || s.roll.Started.IsZero() {
 		return
 	}
-	var updated, others int
+	var updated, others struct{ ill, all int }
 	var worst *slot
 	for _, t := range s.slots {
-		switch {
-		case !ill(t):
-		case t.pod.Revision != s.Update:
-			others++
-		default:
-			updated++
-			if worst == nil || severity(t.judgement.Verdict) > severity(worst.judgement.Verdict) {
-				worst = t
-			}
+		if !t.Able || !t.live() {
+			continue
+		}
+		group := &others
+		if t.pod.Revision == s.Update {
+			group = &updated
+		}
+		group.all++
+		if !ill(t) {
+			continue
+		}
+		group.ill++
+		if group == &updated && (worst == nil || severity(t.judgement.Verdict) > severity(worst.judgement.Verdict)) {
+			worst = t
 		}
 	}
-	if updated > 0 && updated+others > s.roll.Ill {
+	if updated.ill+others.ill > s.roll.Ill && updated.ill*max(others.all, 1) > others.ill*updated.all {
 		s.phase = PhaseStopped
 		j := worst.judgement
 		s.result.Message = fmt.Sprintf("%s is %s on revision %s: %s", worst.Name, j.Verdict, s.Update, j.Message)

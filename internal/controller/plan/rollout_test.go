@@ -57,6 +57,12 @@ func TestARolloutStopsWhileThoseThatItHasTakenAreWorseThanBefore(t *testing.T) {
 	s.does("Create g at newer", "Create h at newer").with(update("newest")).does("Delete b: Outdated", "Delete c: Outdated")
 }
 
+func TestARolloutGoesOnWhereTheOldRevisionIsAsIll(t *testing.T) {
+	s := begin(t, fleet(4)).with(update("newer")).does("Delete a: Outdated").does("Create a at newer").does("Delete b: Outdated").does("Create b at newer")
+	s.is("a", growth.Overloaded).does().phase(plan.PhaseStopped, "a is Overloaded on revision newer: as it is")
+	s.is("c", growth.Overloaded).does("Delete c: Outdated") // the sink is slow for all
+}
+
 func TestLostAndCordonedNodesNeitherHoldARolloutUpNorCountAsItsVictims(t *testing.T) {
 	s := begin(t, fleet(4)).with(node(0, false, false)).is("a", growth.Unreachable).with(node(1, false, true)).with(update("newer"))
 	s.does("Delete a: Outdated", "Delete c: Outdated").does("Create c at newer").does("Delete d: Outdated").does("Create d at newer").does()

@@ -334,7 +334,7 @@ func (s *sim) persist(r plan.Rollout, in plan.Input) {
 	if (r.Failed == "") != (s.rollout.Failed == "") {
 		s.epoch++ // canaries go back, or forth again
 	}
-	if len(r.Also) != len(s.rollout.Also) {
+	if slices.ContainsFunc(r.Also, func(name string) bool { return !slices.Contains(s.rollout.Also, name) }) {
 		s.well, s.wellSince = 0, s.now // another canary: the soak begins anew
 	}
 	text, err := r.Encode()
