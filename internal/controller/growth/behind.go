@@ -13,28 +13,45 @@ const (
 	causeCatchingUp
 	causeSink
 	causeCPU
+	causeWork
 	causeDisk
 	causeParser // nothing else explains it
 )
 
-// cause says why a stream is far behind. What is outside of the parser comes first, and of it the sink: a parser that waits for its
-// sink has time to burn processor time in.
+// cause says why a stream is far behind. What is outside of the parser comes first, and of that whatever has least left to give:
+// with more of the others nothing would be gained.
 func (s *Stream) cause(in *Input) cause {
 	r := &s.Rates
 	if in.Settings.Lag <= 0 || s.Lag < in.Settings.Lag || in.Window.Reports < rateReports || !r.Known {
 		return causeNone
 	}
-	switch {
-	case r.Acked > 0 && r.Acked >= catchingUp*r.Written && r.Falls:
+	if r.Acked > 0 && r.Acked >= catchingUp*r.Written && r.Falls {
 		return causeCatchingUp
-	case r.SinkBusy >= sinkShare:
-		return causeSink
-	case in.Window.Process.CPU >= cpuShare:
-		return causeCPU
-	case r.ReadWait >= diskShare:
-		return causeDisk
 	}
-	return causeParser
+	why, most := causeParser, 0.0
+	for _, outside := range [...]struct {
+		cause       cause
+		share, from float64
+	}{
+		{causeSink, r.SinkBusy, sinkShare},
+		{causeCPU, in.Window.Process.CPU, cpuShare},
+		{causeDisk, r.ReadWait, diskShare},
+	} {
+		if outside.share >= outside.from && outside.share > most {
+			why, most = outside.cause, outside.share
+		}
+	}
+	if why == causeParser && s.works(&in.Window.Process) {
+		return causeWork
+	}
+	return why
+}
+
+// works is whether the parser burns a processor in all the time that it waits for nobody in, and delivers as fast as it ever has. It has
+// not become slow then: there is more to do than its workers can, though most of the machine's processors may be idle.
+func (s *Stream) works(p *Process) bool {
+	r := &s.Rates
+	return p.CPU*p.Cores >= cpuShare*(1-r.SinkBusy-r.ReadWait) && r.Acked >= asEver*s.Best
 }
 
 // furthest is the stream that is furthest behind for a cause from least to most; nil when none is.
@@ -62,6 +79,9 @@ func OverloadedStream(in *Input) (Verdict, string, string, bool) {
 	case causeCPU:
 		return Overloaded, ReasonCPU, fmt.Sprintf("%s, CPU %s of %.4g cores: raise the CPU limit or filter more",
 			s.behind(), percent(p.CPU), p.Cores), true
+	case causeWork:
+		return Overloaded, ReasonCPU, fmt.Sprintf("%s at %.1f of %.4g cores, as fast as it ever was: add workers or filter more",
+			s.behind(), p.CPU*p.Cores, p.Cores), true
 	}
 	return Overloaded, ReasonDisk, fmt.Sprintf("%s, waiting for reads %s of the time: the disk is too slow",
 		s.behind(), percent(s.Rates.ReadWait)), true

@@ -116,6 +116,8 @@ const (
 	diskShare = 0.5
 	// cpuShare of what the process may use is all of it: the rest is lost to scheduling.
 	cpuShare = 0.9
+	// asEver is the share of the best minute that counts as being as fast as ever: minutes differ by some percent.
+	asEver = 0.9
 	// leakFloor is the share of the memory limit below which a slope is no concern.
 	leakFloor = 0.6
 	// leakHorizon is how soon memory must run out: time for a person to look, and for a restart to be in order.

@@ -214,14 +214,33 @@ func TestPolicies(t *testing.T) {
 			message: "Fills: 41s behind and not catching up, sink 60 % busy: the sink is too slow for 5.0 MiB/s of lines",
 		},
 		"a sink that is busy half of the time explains it": {
-			pod: running(), window: behind(func(w *growth.Window, r *growth.Rates) { r.SinkBusy, w.Process.CPU = 0.5, 1 }),
+			pod: running(), window: behind(func(w *growth.Window, r *growth.Rates) { r.SinkBusy, w.Process.CPU, r.ReadWait = 0.5, 0.89, 0.49 }),
 			verdict: growth.Overloaded, reason: growth.ReasonSink,
 			message: "Fills: 41s behind and falling back at 3.0 MiB/s, sink 50 % busy: the sink is too slow for 5.0 MiB/s of lines",
 		},
 		"nine tenths of the processor explain it": {
-			pod: running(), window: behind(func(w *growth.Window, r *growth.Rates) { r.SinkBusy, w.Process.CPU, r.ReadWait = 0.49, 0.9, 1 }),
+			pod: running(), window: behind(func(w *growth.Window, r *growth.Rates) { r.SinkBusy, w.Process.CPU, r.ReadWait = 0.49, 0.9, 0.49 }),
 			verdict: growth.Overloaded, reason: growth.ReasonCPU,
 			message: "Fills: 41s behind and falling back at 3.0 MiB/s, CPU 90 % of 2 cores: raise the CPU limit or filter more",
+		},
+		"of several explanations it is the one that has least left to give": {
+			pod: running(), window: behind(func(w *growth.Window, r *growth.Rates) { r.SinkBusy, w.Process.CPU, r.ReadWait = 0.8, 0.97, 0.6 }),
+			verdict: growth.Overloaded, reason: growth.ReasonCPU,
+			message: "Fills: 41s behind and falling back at 3.0 MiB/s, CPU 97 % of 2 cores: raise the CPU limit or filter more",
+		},
+		"a parser that works all of its time, and as fast as ever, has too much to do": {
+			pod: running(), window: behind(func(w *growth.Window, r *growth.Rates) {
+				r.SinkBusy, w.Process.CPU, w.Process.Cores, w.Streams[0].Best = 0.2, 0.05, 16, 2.2*(1<<20)
+			}),
+			verdict: growth.Overloaded, reason: growth.ReasonCPU,
+			message: "Fills: 41s behind and falling back at 3.0 MiB/s at 0.8 of 16 cores, as fast as it ever was: add workers or filter more",
+		},
+		"one that works all of its time, and was faster before, is slow": {
+			pod: running(), window: behind(func(w *growth.Window, r *growth.Rates) {
+				w.Process.CPU, w.Process.Cores, w.Streams[0].Best = 0.1, 16, 2.3*(1<<20)
+			}),
+			verdict: growth.Growing, reason: growth.ReasonParserSlow,
+			message: "Fills: 41s behind and falling back at 3.0 MiB/s, sink idle, CPU 10 %: parser slow",
 		},
 		"half of the time waiting for reads explains it": {
 			pod: running(), window: behind(func(w *growth.Window, r *growth.Rates) { r.SinkBusy, w.Process.CPU, r.ReadWait = 0.49, 0.89, 0.5 }),
@@ -229,9 +248,9 @@ func TestPolicies(t *testing.T) {
 			message: "Fills: 41s behind and falling back at 3.0 MiB/s, waiting for reads 50 % of the time: the disk is too slow",
 		},
 		"otherwise it is the parser": {
-			pod: running(), window: behind(func(w *growth.Window, r *growth.Rates) { r.SinkBusy, w.Process.CPU, r.ReadWait = 0.49, 0.4, 0.49 }),
+			pod: running(), window: behind(func(w *growth.Window, r *growth.Rates) { r.SinkBusy, w.Process.CPU, r.ReadWait = 0.09, 0.4, 0 }),
 			verdict: growth.Growing, reason: growth.ReasonParserSlow,
-			message: "Fills: 41s behind and falling back at 3.0 MiB/s, sink 49 % busy, CPU 40 %: parser slow",
+			message: "Fills: 41s behind and falling back at 3.0 MiB/s, sink 9 % busy, CPU 40 %: parser slow",
 		},
 		"the worst stream speaks, and what is outside of the parser before it": {
 			pod: running(), window: behind(func(w *growth.Window, r *growth.Rates) {

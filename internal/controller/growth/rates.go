@@ -140,6 +140,7 @@ func (s *Stream) rate(from *report.Stream, span float64, slot int) {
 		SinkBusy: share(is.busy-was.busy, span),
 		ReadWait: share(is.wait-was.wait, span),
 	}
+	s.Best = max(s.Best, s.Rates.Acked)
 }
 
 // rate sets the use of the processor likewise.

@@ -67,6 +67,8 @@ type Stream struct {
 	StillReports int
 
 	Rates Rates
+	// Best is the most that was acknowledged in a minute since the process started, in bytes a second.
+	Best float64
 
 	movedAt  time.Time // when the figures last told of new lines
 	retrying float64   // seconds in which the sink was found to be retried
