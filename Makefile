@@ -81,6 +81,10 @@ bench: ## Measure hlparser beside its peers, some minutes, into docs/benchmarks.
 bench-backlog: ## Drain a backlog of 44 million lines (30 GB of disk), into docs/benchmarks.md.
 	go run ./hack/bench --backlog --write docs/benchmarks.md
 
+.PHONY: simulate
+simulate: ## Try the operator's judgement on 10,000 simulated days, 1,000 of each fault and fleets, into docs/benchmarks.md.
+	go run ./hack/simulate --write docs/benchmarks.md
+
 ##@ Build
 
 .PHONY: build

@@ -10,6 +10,7 @@ import (
 	"strings"
 
 	"github.com/hlparser/hyperliquid-parser-operator/hack/hlgen/gen"
+	"github.com/hlparser/hyperliquid-parser-operator/hack/results"
 )
 
 // entrant is one row of the contest.
@@ -64,21 +65,21 @@ func (b *bench) endToEnd(ctx context.Context) (string, error) {
 		return "", err
 	}
 
-	t := table{{"end to end", "MB/s", "events/s", "CPU s", peakColumn, "of the bare loop"}}
+	t := results.Table{{"end to end", "MB/s", "events/s", "CPU s", peakColumn, "of the bare loop"}}
 	var missing strings.Builder
 	for _, e := range entrants {
 		if e.absent != "" {
 			fmt.Fprintf(&missing, "\nNot measured: %s: %s.\n", e.name, e.absent)
 			continue
 		}
-		t.row(e.name, fmt.Sprintf("%.0f", e.mbs()), fmt.Sprintf("%.2f M", float64(e.data.Events)/1e6/e.best.wall.Seconds()),
+		t.Row(e.name, fmt.Sprintf("%.0f", e.mbs()), fmt.Sprintf("%.2f M", float64(e.data.Events)/1e6/e.best.wall.Seconds()),
 			seconds(e.best.cpu), e.best.peakText(), fmt.Sprintf("%.3f", e.mbs()/bare.mbs()))
 	}
-	goals := table{{"goal", wantedColumn, "measured", reachedColumn}}
+	goals := results.Table{{"goal", wantedColumn, "measured", reachedColumn}}
 	goal := func(name string, wanted float64, e, than *entrant) {
 		if e.absent == "" && than.absent == "" {
 			ratio := e.mbs() / than.mbs()
-			goals.row(name, "≥ "+strconv.FormatFloat(wanted, 'f', -1, 64), fmt.Sprintf("%.2f", ratio), reached(ratio >= wanted))
+			goals.Row(name, "≥ "+strconv.FormatFloat(wanted, 'f', -1, 64), fmt.Sprintf("%.2f", ratio), results.Reached(ratio >= wanted))
 		}
 	}
 	goal("line mode / bare loop", 0.65, lines, bare)

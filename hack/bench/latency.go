@@ -20,6 +20,7 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"github.com/hlparser/hyperliquid-parser-operator/hack/hlgen/gen"
+	"github.com/hlparser/hyperliquid-parser-operator/hack/results"
 	"github.com/hlparser/hyperliquid-parser-operator/internal/parser/report"
 )
 
@@ -41,13 +42,13 @@ func (b *bench) latency(ctx context.Context) (string, error) {
 	if err != nil {
 		return "", err
 	}
-	t := table{{"from the write of a line", "lines", "p50", "p99", "slowest", wantedColumn, reachedColumn}}
+	t := results.Table{{"from the write of a line", "lines", "p50", "p99", "slowest", wantedColumn, reachedColumn}}
 	p99 := percentile(readable, 99)
-	t.row("to its record, read from standard output", fmt.Sprint(len(readable)), millis(percentile(readable, 50)), millis(p99),
-		millis(readable[len(readable)-1]), "p99 < 10 ms", reached(p99 < 10*time.Millisecond))
+	t.Row("to its record, read from standard output", fmt.Sprint(len(readable)), millis(percentile(readable, 50)), millis(p99),
+		millis(readable[len(readable)-1]), "p99 < 10 ms", results.Reached(p99 < 10*time.Millisecond))
 	p99 = percentile(durable, 99)
-	t.row("to the checkpoint, file sink", fmt.Sprint(len(durable)*tickLines), millis(percentile(durable, 50)), millis(p99),
-		millis(durable[len(durable)-1]), "p99 < 1 s", reached(p99 < time.Second))
+	t.Row("to the checkpoint, file sink", fmt.Sprint(len(durable)*tickLines), millis(percentile(durable, 50)), millis(p99),
+		millis(durable[len(durable)-1]), "p99 < 1 s", results.Reached(p99 < time.Second))
 	return fmt.Sprintf("### Latency\n\n%d lines a second for %s, %d in each write, all of them delivered, Raw; everything on the\n"+
 		"same cores.\n\n%s",
 		latencyRate, latencyFor, tickLines, t.String()), nil

@@ -19,6 +19,8 @@ import (
 	"path/filepath"
 	"strings"
 	"syscall"
+
+	"github.com/hlparser/hyperliquid-parser-operator/hack/results"
 )
 
 // bareCommand makes this program the bare loop, so that its time includes the start of a process as hlparser's does.
@@ -83,23 +85,23 @@ func run(ctx context.Context, args []string) (err error) {
 		drain := func(ctx context.Context) (string, error) { return b.backlog(ctx, *backlogLines) }
 		title, sections = "The backlog", []section{{"backlog", drain}}
 	}
-	results := machine()
-	fmt.Print(results)
+	text := results.Machine()
+	fmt.Print(text)
 	for _, s := range sections {
 		if *only != "" && !strings.Contains(","+*only+",", ","+s.name+",") {
 			continue
 		}
-		text, err := s.measure(ctx)
+		part, err := s.measure(ctx)
 		if err != nil {
 			return fmt.Errorf("%s: %w", s.name, err)
 		}
-		fmt.Print("\n", text)
-		results += "\n" + text
+		fmt.Print("\n", part)
+		text += "\n" + part
 	}
 	if *write == "" {
 		return nil
 	}
-	return replaceChapter(*write, title, results)
+	return results.Replace(*write, title, text)
 }
 
 // section is one question, answered in Markdown.

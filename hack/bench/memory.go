@@ -11,6 +11,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/hlparser/hyperliquid-parser-operator/hack/hlgen/gen"
+	"github.com/hlparser/hyperliquid-parser-operator/hack/results"
 )
 
 // memoryGoal is what the process may have resident, for lines up to 1 MiB.
@@ -58,8 +59,8 @@ func (b *bench) deadSink(ctx context.Context) (string, error) {
 	if err != nil {
 		return "", err
 	}
-	t := table{{"seven streams, standard output is never read", peakColumn, wantedColumn, reachedColumn}}
-	t.row("32 MiB of buffers, blocks and lines, Enveloped", u.peakText(), "< 128", reached(u.peak < memoryGoal))
+	t := results.Table{{"seven streams, standard output is never read", peakColumn, wantedColumn, reachedColumn}}
+	t.Row("32 MiB of buffers, blocks and lines, Enveloped", u.peakText(), "< 128", results.Reached(u.peak < memoryGoal))
 	return fmt.Sprintf("### Memory with a dead sink\n\n"+
 		"For %s, with a backlog of %d order statuses by block (%.0f MB, lines of up to 0.7 MB) and %d\n"+
 		"events of each other stream. It ended %s after SIGTERM.\n\n%s",
@@ -98,10 +99,10 @@ func (b *bench) backlog(ctx context.Context, lines int64) (string, error) {
 	if err != nil {
 		return "", err
 	}
-	t := table{{"backlog of order statuses", "GB", "seconds", "MB/s", "lines/s", "CPU s", peakColumn, "< 128 MiB"}}
-	t.row(fmt.Sprintf("%.1f M lines in %d files", float64(orders.Lines)/1e6, orders.Files), fmt.Sprintf("%.1f", float64(orders.Bytes)/1e9),
+	t := results.Table{{"backlog of order statuses", "GB", "seconds", "MB/s", "lines/s", "CPU s", peakColumn, "< 128 MiB"}}
+	t.Row(fmt.Sprintf("%.1f M lines in %d files", float64(orders.Lines)/1e6, orders.Files), fmt.Sprintf("%.1f", float64(orders.Bytes)/1e9),
 		fmt.Sprintf("%.0f", u.wall.Seconds()), fmt.Sprintf("%.0f", float64(orders.Bytes)/1e6/u.wall.Seconds()),
-		fmt.Sprintf("%.2f M", float64(orders.Lines)/1e6/u.wall.Seconds()), seconds(u.cpu), u.peakText(), reached(u.peak < memoryGoal))
+		fmt.Sprintf("%.2f M", float64(orders.Lines)/1e6/u.wall.Seconds()), seconds(u.cpu), u.peakText(), results.Reached(u.peak < memoryGoal))
 	return fmt.Sprintf("One coin, Enveloped, to a file, all seven streams running (%d events in each of the others), what the page\n"+
 		"cache does not hold read from the disk.\n\n%s", others, t.String()), nil
 }

@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/hlparser/hyperliquid-parser-operator/hack/hlgen/gen"
+	"github.com/hlparser/hyperliquid-parser-operator/hack/results"
 )
 
 // atRest looks at a parser that has nothing to do, beside more than a year of old hours.
@@ -61,7 +62,7 @@ func (b *bench) atRest(ctx context.Context) (string, error) {
 	if err != nil {
 		return "", err
 	}
-	t := table{{"an idle directory with 10,000 old files", "of a core", peakColumn, wantedColumn, reachedColumn}}
-	t.row(fmt.Sprintf("over %s", watched), fmt.Sprintf("%.2f %%", share), u.peakText(), "< 1 %", reached(share < 1))
+	t := results.Table{{"an idle directory with 10,000 old files", "of a core", peakColumn, wantedColumn, reachedColumn}}
+	t.Row(fmt.Sprintf("over %s", watched), fmt.Sprintf("%.2f %%", share), u.peakText(), "< 1 %", results.Reached(share < 1))
 	return "### At rest\n\n" + t.String(), nil
 }

@@ -4,6 +4,8 @@ import (
 	"context"
 	"fmt"
 	"strings"
+
+	"github.com/hlparser/hyperliquid-parser-operator/hack/results"
 )
 
 // swap measures how long the processor and the reader are held up by a swap.
@@ -13,10 +15,10 @@ func swap(ctx context.Context) (string, error) {
 	if err != nil {
 		return "", err
 	}
-	t := table{{"lines in the buffer", "blocks", "median ns", "p99.9 ns", "worst round's", "allocations", "p99.9 < 1 µs, none allocated"}}
+	t := results.Table{{"lines in the buffer", "blocks", "median ns", "p99.9 ns", "worst round's", "allocations", "p99.9 < 1 µs, none allocated"}}
 	for _, b := range all {
-		t.row(strings.TrimPrefix(b.name, "Swap/lines="), fmt.Sprint(b.median("blocks")), fmt.Sprint(b.median("ns/op")), fmt.Sprint(b.median("p99.9-ns")),
-			fmt.Sprint(b.worst("p99.9-ns")), fmt.Sprint(b.worst("allocs/op")), reached(b.median("p99.9-ns") < 1000 && b.worst("allocs/op") == 0))
+		t.Row(strings.TrimPrefix(b.name, "Swap/lines="), fmt.Sprint(b.median("blocks")), fmt.Sprint(b.median("ns/op")), fmt.Sprint(b.median("p99.9-ns")),
+			fmt.Sprint(b.worst("p99.9-ns")), fmt.Sprint(b.worst("allocs/op")), results.Reached(b.median("p99.9-ns") < 1000 && b.worst("allocs/op") == 0))
 	}
 	return fmt.Sprintf("### The swap\n\nReal blocks, beside a writer that appends as fast as it can (BenchmarkSwap in internal/parser/buffer); the\n"+
 		"median of %d rounds.\n\n%s", rounds, t.String()), nil
@@ -34,12 +36,12 @@ func normalized(ctx context.Context) (string, error) {
 	for _, b := range all {
 		speeds[b.name] = b.median("MB/s")
 	}
-	t := table{{"one core, every event", "MB/s", "fastjson's bare parse", "ratio", "≥ 0.55 and ≥ 500 MB/s"}}
+	t := results.Table{{"one core, every event", "MB/s", "fastjson's bare parse", "ratio", "≥ 0.55 and ≥ 500 MB/s"}}
 	for _, b := range all {
 		if parse := speeds[b.name+peer]; parse > 0 {
 			own := speeds[b.name]
-			t.row(strings.TrimPrefix(b.name, "Normalized/"), fmt.Sprintf("%.0f", own), fmt.Sprintf("%.0f", parse), fmt.Sprintf("%.2f", own/parse),
-				reached(own >= 0.55*parse && own >= 500))
+			t.Row(strings.TrimPrefix(b.name, "Normalized/"), fmt.Sprintf("%.0f", own), fmt.Sprintf("%.0f", parse), fmt.Sprintf("%.2f", own/parse),
+				results.Reached(own >= 0.55*parse && own >= 500))
 		}
 	}
 	return fmt.Sprintf("### Normalized output\n\nFrom lines in memory to records in memory, nothing filtered (BenchmarkNormalized in internal/parser/hyperliquid), beside\n"+

@@ -47,11 +47,12 @@ func (s *Stream) cause(in *Input) cause {
 	return why
 }
 
-// works is whether the parser burns a processor in all the time that it waits for nobody in, and delivers as fast as it ever has. It has
-// not become slow then: there is more to do than its workers can, though most of the machine's processors may be idle.
+// works is whether the parser burns a processor, or as much of one as it may, in all the time that it waits for nobody in, and
+// delivers as fast as it ever has. It has not become slow then: there is more to do than its workers can, though most of the
+// machine's processors may be idle.
 func (s *Stream) works(p *Process) bool {
 	r := &s.Rates
-	return p.CPU*p.Cores >= cpuShare*(1-r.SinkBusy-r.ReadWait) && r.Acked >= asEver*s.Best
+	return p.CPU*p.Cores >= cpuShare*min(p.Cores, 1)*(1-r.SinkBusy-r.ReadWait) && r.Acked >= asEver*s.Best
 }
 
 // furthest is the stream that is furthest behind for a cause from least to most; nil when none is.
@@ -80,7 +81,7 @@ func OverloadedStream(in *Input) (Verdict, string, string, bool) {
 		return Overloaded, ReasonCPU, fmt.Sprintf("%s, CPU %s of %.4g cores: raise the CPU limit or filter more",
 			s.behind(), percent(p.CPU), p.Cores), true
 	case causeWork:
-		return Overloaded, ReasonCPU, fmt.Sprintf("%s at %.1f of %.4g cores, as fast as it ever was: add workers or filter more",
+		return Overloaded, ReasonCPU, fmt.Sprintf("%s at %.1f of %.4g cores, as fast as it ever was: raise CPU limit or workers, or filter more",
 			s.behind(), p.CPU*p.Cores, p.Cores), true
 	}
 	return Overloaded, ReasonDisk, fmt.Sprintf("%s, waiting for reads %s of the time: the disk is too slow",

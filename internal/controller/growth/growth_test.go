@@ -233,7 +233,14 @@ func TestPolicies(t *testing.T) {
 				r.SinkBusy, w.Process.CPU, w.Process.Cores, w.Streams[0].Best = 0.2, 0.05, 16, 2.2*(1<<20)
 			}),
 			verdict: growth.Overloaded, reason: growth.ReasonCPU,
-			message: "Fills: 41s behind and falling back at 3.0 MiB/s at 0.8 of 16 cores, as fast as it ever was: add workers or filter more",
+			message: "Fills: 41s behind and falling back at 3.0 MiB/s at 0.8 of 16 cores, as fast as it ever was: raise CPU limit or workers, or filter more",
+		},
+		"so has one that may use half a processor and works all the time that its sink leaves it": {
+			pod: running(), window: behind(func(w *growth.Window, r *growth.Rates) {
+				r.SinkBusy, w.Process.CPU, w.Process.Cores, w.Streams[0].Best = 0.36, 0.65, 0.5, 2<<20
+			}),
+			verdict: growth.Overloaded, reason: growth.ReasonCPU,
+			message: "Fills: 41s behind and falling back at 3.0 MiB/s at 0.3 of 0.5 cores, as fast as it ever was: raise CPU limit or workers, or filter more",
 		},
 		"one that works all of its time, and was faster before, is slow": {
 			pod: running(), window: behind(func(w *growth.Window, r *growth.Rates) {

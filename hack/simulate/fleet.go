@@ -1,0 +1,160 @@
+package main
+
+import (
+	"fmt"
+	"math/rand/v2"
+	"time"
+
+	"k8s.io/apimachinery/pkg/util/intstr"
+
+	"github.com/hlparser/hyperliquid-parser-operator/hack/simulate/sim"
+	"github.com/hlparser/hyperliquid-parser-operator/internal/controller/growth"
+	"github.com/hlparser/hyperliquid-parser-operator/internal/controller/plan"
+)
+
+// scene is what goes wrong in a fleet, and how many restarts are right.
+type scene struct {
+	name   string
+	struck func(n int) int // how many targets, of n
+	fault  func(r *rand.Rand) sim.Fault
+	right  func(restarts int) bool
+	wanted string
+}
+
+// scenes are what fleets are tried with.
+func scenes() []scene {
+	slowBroker := func(r *rand.Rand) sim.Fault {
+		return sim.Fault{Kind: sim.SlowSink, Severity: 0.3 + 0.6*r.Float64()}
+	}
+	ownFault := func(r *rand.Rand) sim.Fault {
+		return []sim.Fault{{Kind: sim.Hang}, {Kind: sim.SlowParser, Severity: 0.3 + 0.5*r.Float64()}, {Kind: sim.BrokenBound, Severity: 0.05 + 0.4*r.Float64()}}[r.IntN(3)]
+	}
+	exactly := func(n int) func(int) bool { return func(restarts int) bool { return restarts == n } }
+	return []scene{
+		{"a slow broker", func(n int) int { return n }, slowBroker, exactly(0), "0"},
+		{"a third affected by it", func(n int) int { return (n + 2) / 3 }, slowBroker, exactly(0), "0"},
+		{"a third hang at once", func(n int) int { return (n + 2) / 3 }, func(*rand.Rand) sim.Fault { return sim.Fault{Kind: sim.Hang} },
+			func(int) bool { return true }, "any: a trial, and more once it helped"},
+		{"one sick pod", func(int) int { return 1 }, ownFault, exactly(1), "1"},
+	}
+}
+
+// member is one target of a fleet, with its pod as the plan sees it.
+type member struct {
+	*watched
+	name    string
+	uid     int
+	created time.Time
+	readyAt time.Time
+}
+
+func (m *member) planPod() plan.Pod {
+	ready := !m.Now().Before(m.readyAt)
+	p := plan.Pod{Name: "pod-" + m.name, UID: m.podUID(), Target: m.name, Revision: "r", Created: m.created, Ready: ready}
+	if ready {
+		p.ReadyChanged = m.readyAt
+	}
+	return p
+}
+
+func (m *member) podUID() string { return fmt.Sprint(m.name, "-", m.uid) }
+
+// see tells the tracker the state of the pod.
+func (m *member) see() bool {
+	m.pod = growth.PodState{UID: m.podUID(), Container: m.podUID(), Since: m.created}
+	if m.pod.Running = !m.Now().Before(m.readyAt); !m.pod.Running {
+		m.pod.Starting, m.pod.Reason = true, "ContainerCreating"
+	}
+	return m.SeePod(m.pod, m.Now(), settings())
+}
+
+// fleet is an object with its targets.
+type fleet struct {
+	members  []*member
+	random   *rand.Rand
+	in       plan.Input
+	next     time.Time // when the plan must be made anew
+	restarts int
+}
+
+func newFleet(seed uint64, n int, s *scene) *fleet {
+	r := rand.New(rand.NewPCG(seed, 3))
+	f := &fleet{random: r, in: plan.Input{
+		Current: "r", Update: "r", Spec: "1", Judgements: map[string]growth.Judgement{}, Ledger: plan.Ledger{},
+		Limits: plan.Limits{
+			MaxUnavailable: intstr.FromString("10%"), MaxConcurrent: intstr.FromString("10%"), Cooldown: 5 * time.Minute, MaxPerHour: 3,
+		},
+	}}
+	fault, struck := s.fault(r), s.struck(n)
+	fault.At = 900 + 600*r.Float64()
+	for i := range n {
+		own := sim.Fault{}
+		if i < struck {
+			own = fault
+		}
+		m := &member{watched: watch(r.Uint64(), sim.Busy, own), name: fmt.Sprintf("node-%03d", i), created: sim.Start, readyAt: sim.Start}
+		m.Steady()
+		m.Advance(time.Duration(r.Int64N(int64(pollInterval)))) // the polls of a fleet are spread over the interval
+		m.see()
+		f.members = append(f.members, m)
+		f.in.Targets = append(f.in.Targets, plan.Target{Name: m.name, Pod: "pod-" + m.name, Able: true, NodeReady: true})
+	}
+	return f
+}
+
+// run lets time pass and returns the number of restarts.
+func (f *fleet) run(d time.Duration) int {
+	for range d / pollInterval {
+		for _, m := range f.members {
+			before := m.Tracker.Judgement()
+			m.step()
+			if m.Tracker.Judgement() != before || !f.next.IsZero() && !m.Now().Before(f.next) {
+				f.plan(m.Now())
+			}
+		}
+	}
+	return f.restarts
+}
+
+// step polls a pod that runs, and looks at one that starts.
+func (m *member) step() {
+	if m.pod.Running {
+		m.poll()
+		return
+	}
+	m.Advance(pollInterval)
+	m.see()
+}
+
+// plan makes the plan and carries it out.
+func (f *fleet) plan(now time.Time) {
+	f.in.Now, f.in.Pods = now, f.in.Pods[:0]
+	for _, m := range f.members {
+		f.in.Pods = append(f.in.Pods, m.planPod())
+		f.in.Judgements[m.name] = m.Tracker.Judgement()
+	}
+	result := plan.Next(f.in)
+	f.next, f.in.FleetWide = result.NextTime, result.FleetWide
+	if result.Trials != nil {
+		f.in.Trials = *result.Trials
+	}
+	for _, name := range result.Forget {
+		delete(f.in.Ledger, name)
+	}
+	for _, a := range result.Actions {
+		if a.Kind != plan.Restart {
+			continue
+		}
+		f.restarts++
+		f.in.Ledger[a.Target] = a.Record
+		for _, m := range f.members {
+			if m.name == a.Target {
+				away := time.Duration(5+20*f.random.Float64()) * time.Second
+				m.uid++
+				m.created, m.readyAt = m.Now(), m.Now().Add(away)
+				m.Restart(away)
+				m.see()
+			}
+		}
+	}
+}

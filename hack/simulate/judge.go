@@ -1,0 +1,135 @@
+package main
+
+import (
+	"math/rand/v2"
+	"time"
+
+	"github.com/hlparser/hyperliquid-parser-operator/hack/simulate/sim"
+	"github.com/hlparser/hyperliquid-parser-operator/internal/controller/growth"
+)
+
+// pollInterval is the default of spec.growth.
+const pollInterval = 5 * time.Second
+
+// settings are the defaults of spec.growth.
+func settings() growth.Settings {
+	return growth.Settings{
+		PollInterval: pollInterval, Lag: 30 * time.Second, StuckAfter: 30 * time.Second, Retention: 24 * time.Hour, BufferLimit: 32 << 20,
+	}
+}
+
+// watched is a simulated target under the operator's eyes.
+type watched struct {
+	*sim.Target
+	growth.Tracker
+	random *rand.Rand
+	pod    growth.PodState
+	polls  int
+}
+
+func watch(seed uint64, traffic sim.Traffic, fault sim.Fault) *watched {
+	w := &watched{Target: sim.New(seed, traffic, fault), random: rand.New(rand.NewPCG(seed, 1))}
+	w.replace()
+	return w
+}
+
+// replace gives the target a new pod.
+func (w *watched) replace() {
+	w.pod = growth.PodState{UID: w.pod.UID + "i", Container: "c", Running: true, Since: w.Now()}
+	w.SeePod(w.pod, w.Now(), settings())
+}
+
+// poll lets an interval pass, as good as a busy machine keeps it, and asks once.
+func (w *watched) poll() growth.Judgement {
+	w.polls++
+	late := time.Duration(w.random.ExpFloat64() * float64(20*time.Millisecond))
+	w.Advance(pollInterval + min(late, time.Second) - time.Duration(w.random.Int64N(int64(20*time.Millisecond))))
+	if r := w.Report(); r != nil {
+		w.SeePoll(growth.Poll{Report: r}, w.Now(), settings())
+	} else {
+		w.SeePoll(growth.Poll{Failure: "no answer"}, w.Now(), settings())
+	}
+	return w.Judgement()
+}
+
+// normal is what a day of normal traffic comes to.
+type normal struct {
+	polls    int
+	restarts []growth.Judgement     // that a verdict asked for
+	shown    map[growth.Verdict]int // polls by verdict
+}
+
+// normalDay is a day of a node on which nothing is wrong with its parser, though its machine may start anew.
+func normalDay(seed uint64, traffic sim.Traffic) normal {
+	w := watch(seed, traffic, sim.Fault{})
+	out := normal{shown: map[growth.Verdict]int{}}
+	const rebootEvery = 4 * 24 * time.Hour
+	reboot := w.Now().Add(time.Duration(w.random.ExpFloat64() * float64(rebootEvery)))
+	var counts [16]int
+	verdicts := growth.Verdicts()
+	for end := sim.Start.Add(24 * time.Hour); w.Now().Before(end); {
+		if w.Now().After(reboot) {
+			w.Down(time.Duration((30 + 600*w.random.Float64()) * float64(time.Second)))
+			reboot = w.Now().Add(time.Duration(w.random.ExpFloat64() * float64(rebootEvery)))
+		}
+		j := w.poll()
+		for i, v := range verdicts {
+			if v == j.Verdict {
+				counts[i]++
+			}
+		}
+		if j.Verdict.Restartable() && !j.Fading {
+			out.restarts = append(out.restarts, j)
+			w.Restart(15 * time.Second)
+			w.replace()
+		}
+	}
+	for i, v := range verdicts {
+		out.shown[v] = counts[i]
+	}
+	out.polls = w.polls
+	return out
+}
+
+// naming is how a fault was named.
+type naming struct {
+	early growth.Judgement // a bad verdict before there was a fault; none: Verdict is empty
+	first growth.Judgement // the first bad verdict after; none: Verdict is empty
+	took  time.Duration    // since lines began to wait, or since the fault began when it makes none wait
+	dead  bool             // the process was killed before it was named
+	polls int
+}
+
+// faulty runs a target until its fault is named, or for so long.
+func faulty(seed uint64, traffic sim.Traffic, fault sim.Fault, within time.Duration) naming {
+	w := watch(seed, traffic, fault)
+	began := sim.Start.Add(time.Duration(fault.At * float64(time.Second)))
+	out := naming{}
+	level := began // when lines last did not wait
+	for end := began.Add(within); w.Now().Before(end); {
+		j := w.poll()
+		out.polls = w.polls
+		if w.Lag() < time.Second {
+			level = w.Now()
+		}
+		switch {
+		case w.Dead():
+			out.dead = true
+			return out
+		case !j.Verdict.Bad() || j.Fading || j.Verdict == growth.Unreachable: // which is true when it is said
+		case w.Now().Before(began):
+			if out.early.Verdict == "" {
+				out.early = j
+			}
+		case j.Since.Before(began): // it has not been left yet
+		default:
+			out.first = j
+			out.took = w.Now().Sub(began)
+			if fault.Waits() {
+				out.took = w.Now().Sub(level)
+			}
+			return out
+		}
+	}
+	return out
+}
