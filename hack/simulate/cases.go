@@ -22,6 +22,9 @@ type trial struct {
 // trials are all faults that the chain must tell apart.
 func trials() []trial {
 	exactly := func(f float64) func(*rand.Rand) float64 { return func(*rand.Rand) float64 { return f } }
+	upTo := func(f float64) func(*rand.Rand) float64 {
+		return func(r *rand.Rand) float64 { return 0.01 + f*r.Float64() }
+	}
 	busy, any := []sim.Traffic{sim.Busy}, sim.Traffics()
 	const hour = time.Hour
 	return []trial{
@@ -37,7 +40,7 @@ func trials() []trial {
 		{"leak of 1 MiB/min", sim.Leak, exactly(1), growth.Leaking, "", 80 * hour, any},
 		{"leak of 5 MiB/min", sim.Leak, exactly(5), growth.Leaking, "", 20 * hour, any},
 		{"leak of 20 MiB/min", sim.Leak, exactly(20), growth.Leaking, "", 6 * hour, any},
-		{"broken bound", sim.BrokenBound, func(r *rand.Rand) float64 { return 0.01 + 0.5*r.Float64() }, growth.Growing, growth.ReasonUnbounded, 6 * hour, busy},
+		{"broken bound", sim.BrokenBound, upTo(0.5), growth.Growing, growth.ReasonUnbounded, 6 * hour, busy},
 	}
 }
 

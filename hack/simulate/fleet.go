@@ -27,7 +27,11 @@ func scenes() []scene {
 		return sim.Fault{Kind: sim.SlowSink, Severity: 0.3 + 0.6*r.Float64()}
 	}
 	ownFault := func(r *rand.Rand) sim.Fault {
-		return []sim.Fault{{Kind: sim.Hang}, {Kind: sim.SlowParser, Severity: 0.3 + 0.5*r.Float64()}, {Kind: sim.BrokenBound, Severity: 0.05 + 0.4*r.Float64()}}[r.IntN(3)]
+		return []sim.Fault{
+			{Kind: sim.Hang},
+			{Kind: sim.SlowParser, Severity: 0.3 + 0.5*r.Float64()},
+			{Kind: sim.BrokenBound, Severity: 0.05 + 0.4*r.Float64()},
+		}[r.IntN(3)]
 	}
 	exactly := func(n int) func(int) bool { return func(restarts int) bool { return restarts == n } }
 	return []scene{
@@ -60,12 +64,12 @@ func (m *member) planPod() plan.Pod {
 func (m *member) podUID() string { return fmt.Sprint(m.name, "-", m.uid) }
 
 // see tells the tracker the state of the pod.
-func (m *member) see() bool {
+func (m *member) see() {
 	m.pod = growth.PodState{UID: m.podUID(), Container: m.podUID(), Since: m.created}
 	if m.pod.Running = !m.Now().Before(m.readyAt); !m.pod.Running {
 		m.pod.Starting, m.pod.Reason = true, "ContainerCreating"
 	}
-	return m.SeePod(m.pod, m.Now(), settings())
+	m.SeePod(m.pod, m.Now(), settings())
 }
 
 // fleet is an object with its targets.
@@ -106,9 +110,9 @@ func newFleet(seed uint64, n int, s *scene) *fleet {
 func (f *fleet) run(d time.Duration) int {
 	for range d / pollInterval {
 		for _, m := range f.members {
-			before := m.Tracker.Judgement()
+			before := m.Judgement()
 			m.step()
-			if m.Tracker.Judgement() != before || !f.next.IsZero() && !m.Now().Before(f.next) {
+			if m.Judgement() != before || !f.next.IsZero() && !m.Now().Before(f.next) {
 				f.plan(m.Now())
 			}
 		}
@@ -131,7 +135,7 @@ func (f *fleet) plan(now time.Time) {
 	f.in.Now, f.in.Pods = now, f.in.Pods[:0]
 	for _, m := range f.members {
 		f.in.Pods = append(f.in.Pods, m.planPod())
-		f.in.Judgements[m.name] = m.Tracker.Judgement()
+		f.in.Judgements[m.name] = m.Judgement()
 	}
 	result := plan.Next(f.in)
 	f.next, f.in.FleetWide = result.NextTime, result.FleetWide

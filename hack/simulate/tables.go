@@ -42,8 +42,10 @@ func normalTraffic(s sizes) (text string, missed int) {
 	days := spread("days of normal traffic", s, s.days, func(i int) normal {
 		return normalDay(s.seed+uint64(i), kinds[i%len(kinds)])
 	})
-	t := results.Table{{"traffic", "node-days", "reports", "restarts", "Healthy", "CatchingUp", "Overloaded", "SourceStalled", "Unreachable", "0 restarts"}}
-	stories := ""
+	t := results.Table{{
+		"traffic", "node-days", "reports", "restarts", "Healthy", "CatchingUp", "Overloaded", "SourceStalled", "Unreachable", "0 restarts",
+	}}
+	var stories strings.Builder
 	for k, kind := range kinds {
 		var polls, restarts, n int
 		shown := map[growth.Verdict]int{}
@@ -55,14 +57,16 @@ func normalTraffic(s sizes) (text string, missed int) {
 				shown[v] += count
 			}
 			for _, j := range days[i].restarts {
-				stories += fmt.Sprintf("- seed %d, %s, after %s: %s/%s: %s\n", s.seed+uint64(i), kind, j.Since.Sub(sim.Start).Round(time.Second), j.Verdict, j.Reason, j.Message)
+				fmt.Fprintf(&stories, "- seed %d, %s, after %s: %s/%s: %s\n",
+					s.seed+uint64(i), kind, j.Since.Sub(sim.Start).Round(time.Second), j.Verdict, j.Reason, j.Message)
 			}
 		}
 		part := func(v growth.Verdict) string {
 			return fmt.Sprintf("%.3f %%", 100*float64(shown[v])/float64(max(polls, 1)))
 		}
-		t.Row(kind.String(), fmt.Sprint(n), fmt.Sprintf("%.1f M", float64(polls)/1e6), fmt.Sprint(restarts), part(growth.Healthy), part(growth.CatchingUp),
-			part(growth.Overloaded), part(growth.SourceStalled), part(growth.Unreachable), results.Reached(restarts == 0))
+		t.Row(kind.String(), fmt.Sprint(n), fmt.Sprintf("%.1f M", float64(polls)/1e6), fmt.Sprint(restarts),
+			part(growth.Healthy), part(growth.CatchingUp), part(growth.Overloaded), part(growth.SourceStalled), part(growth.Unreachable),
+			results.Reached(restarts == 0))
 		if restarts > 0 {
 			missed++
 		}
@@ -70,7 +74,7 @@ func normalTraffic(s sizes) (text string, missed int) {
 	return "### Normal traffic\n\n" +
 		"One parser for a day each: drifting and bursting traffic, hour switches, torn tails, filters that pass nothing, stalls of the sink,\n" +
 		"nodes that are down for up to an hour and catch up at up to ten times the rate, machines that start anew. Parts are of all polls.\n\n" +
-		t.String() + stories, missed
+		t.String() + stories.String(), missed
 }
 
 // faults counts how each fault is named.
@@ -99,8 +103,8 @@ func faults(s sizes) (text string, missed int) {
 		if c.reason != "" {
 			verdict += "/" + c.reason
 		}
-		t.Row(c.name, fmt.Sprint(len(runs)), verdict, fmt.Sprintf("%.1f %%", 100*share), percentile(took, 0.5), percentile(took, 0.99), percentile(took, 1),
-			results.Reached(share >= least))
+		t.Row(c.name, fmt.Sprint(len(runs)), verdict, fmt.Sprintf("%.1f %%", 100*share),
+			percentile(took, 0.5), percentile(took, 0.99), percentile(took, 1), results.Reached(share >= least))
 		if share < least {
 			missed++
 		}
@@ -108,13 +112,12 @@ func faults(s sizes) (text string, missed int) {
 	columns := slices.Sorted(maps.Keys(names))
 	confusion := results.Table{append([]string{"fault"}, columns...)}
 	for k, c := range all {
-		row := []string{c.name}
-		for _, name := range columns {
-			cell := ""
+		row := make([]string, len(columns)+1)
+		row[0] = c.name
+		for i, name := range columns {
 			if n := counts[k][name]; n > 0 {
-				cell = fmt.Sprint(n)
+				row[i+1] = fmt.Sprint(n)
 			}
-			row = append(row, cell)
 		}
 		confusion.Row(row...)
 	}
@@ -162,7 +165,7 @@ func fleets(s sizes) (text string, missed int) {
 					good++
 				}
 			}
-			var seen []string
+			seen := make([]string, 0, len(counts))
 			for _, restarts := range slices.Sorted(maps.Keys(counts)) {
 				seen = append(seen, fmt.Sprintf("%d × %d", counts[restarts], restarts))
 			}
@@ -173,5 +176,7 @@ func fleets(s sizes) (text string, missed int) {
 			}
 		}
 	}
-	return "### Fleets\n\nThe plan's restarts within 80 minutes, of which the fault takes the last 55 to 65. A restart cures what is the process's own.\n\n" + t.String(), missed
+	return "### Fleets\n\n" +
+		"The plan's restarts within 80 minutes, of which the fault takes the last 55 to 65. A restart cures what is the process's own.\n\n" +
+		t.String(), missed
 }

@@ -1,8 +1,40 @@
 package sim
 
+// The framings of lines.
+const (
+	line      = "Line"
+	streaming = "Streaming"
+	byBlock   = "ByBlock"
+)
+
 // draw gives a target everything that differs from one to the next.
 func (t *Target) draw(traffic Traffic) {
-	r, n, p := t.random, &t.node, &t.process
+	t.drawNode()
+	t.drawProcess()
+	r := t.random
+	all := kinds()
+	r.Shuffle(len(all), func(i, j int) { all[i], all[j] = all[j], all[i] })
+	all = all[:1+r.IntN(len(all))]
+	if traffic == Busy && t.fault.Kind != None {
+		all[0] = kinds()[0] // a fault that slows is one of a stream with much to do
+		all = unique(all)
+	}
+	mode := []string{line, streaming, byBlock}[r.IntN(3)]
+	blocks := between(r, 8, 16) // a second
+	for _, k := range all {
+		s := t.drawStream(k, traffic)
+		s.frame(t, mode, blocks)
+		t.streams = append(t.streams, s)
+	}
+	t.provide()
+	for i := range t.streams {
+		t.streams[i].start(0)
+	}
+	t.process.cpu = 0.2
+}
+
+func (t *Target) drawNode() {
+	r, n := t.random, &t.node
 	n.day, n.phase = between(r, 0, 0.6), between(r, 0, 6.28)
 	n.factor = 1
 	if n.outages = t.fault.Kind == None; n.outages {
@@ -11,7 +43,10 @@ func (t *Target) draw(traffic Traffic) {
 	} else {
 		n.day = 0 // a fault of so much of what is written is one of the whole day
 	}
+}
 
+func (t *Target) drawProcess() {
+	r, p := t.random, &t.process
 	p.cores = []float64{0.5, 1, 2, 2, 4, 8, 16, 32}[r.IntN(8)]
 	p.workers = float64(1 + r.IntN(4))
 	p.coreSpeed = scale(r, 80e6, 450e6)
@@ -25,62 +60,56 @@ func (t *Target) draw(traffic Traffic) {
 	} else { // a broker
 		p.bandwidth, p.latency, p.sync = scale(r, 50e6, 300e6), scale(r, 1e-3, 0.5), 0
 	}
+}
 
-	all := kinds()
-	r.Shuffle(len(all), func(i, j int) { all[i], all[j] = all[j], all[i] })
-	all = all[:1+r.IntN(len(all))]
-	if traffic == Busy && t.fault.Kind != None {
-		all[0] = kinds()[0] // a fault that slows is one of a stream with much to do
-		all = unique(all)
+func (t *Target) drawStream(k kind, traffic Traffic) stream {
+	r := t.random
+	s := stream{
+		kind: k, rate: scale(r, k.low, k.high), line: k.line * spread(r, 1.2),
+		driftTime: scale(r, 10, 1800), driftSize: between(r, 0.05, 0.5), bursts: scale(r, 1800, 6*3600),
+		pass: 1, expand: between(r, 0.9, 1.6), slow: 1, readWait: scale(r, 1e-4, 0.02),
 	}
-	mode := []string{"Line", "Streaming", "ByBlock"}[r.IntN(3)]
-	blocks := between(r, 8, 16) // a second
-	for _, k := range all {
-		s := stream{
-			kind: k, mode: mode, rate: scale(r, k.low, k.high), line: k.line * spread(r, 1.2),
-			driftTime: scale(r, 10, 1800), driftSize: between(r, 0.05, 0.5), bursts: scale(r, 1800, 6*3600),
-			pass: 1, expand: between(r, 0.9, 1.6), slow: 1, readWait: scale(r, 1e-4, 0.02),
-		}
-		switch traffic {
-		case Sparse:
-			s.rate = s.line * scale(r, 0.1, 50)
-		case Quiet:
-			s.rate = s.line * scale(r, 1.0/1200, 0.1)
-		}
-		if k.everyBlock {
-			s.rate = max(s.rate, 10*s.line) // the chain does not stand still
-		}
-		switch {
-		case mode == "ByBlock": // empty blocks are lines too
-			s.rate = max(s.rate, 110*blocks)
-			s.line = s.rate / blocks
-		case mode == "Streaming":
-			s.line *= 1.2
-		}
-		if r.IntN(3) == 0 && mode == "Line" {
-			s.chunk = scale(r, 4<<10, 64<<10)
-		}
-		switch {
-		case t.fault.Kind != None: // a sink that gets nothing has no faults
-			s.pass = scale(r, 0.2, 1)
-		case r.IntN(4) == 0:
-			s.pass = 0
-		default:
-			s.pass = scale(r, 1e-3, 1)
-		}
-		s.drift = s.driftSize * r.NormFloat64()
-		s.largest = s.line
-		s.nextBurst = s.bursts * r.ExpFloat64()
-		if t.fault.Kind == None && !k.everyBlock && r.IntN(20) == 0 {
-			s.tornTo = 3600
-		}
-		t.streams = append(t.streams, s)
+	switch traffic {
+	case Busy:
+	case Sparse:
+		s.rate = s.line * scale(r, 0.1, 50)
+	case Quiet:
+		s.rate = s.line * scale(r, 1.0/1200, 0.1)
 	}
-	t.provide()
-	for i := range t.streams {
-		t.streams[i].start(0)
+	if k.everyBlock {
+		s.rate = max(s.rate, 10*s.line) // the chain does not stand still
 	}
-	p.cpu = 0.2
+	switch {
+	case t.fault.Kind != None: // a sink that gets nothing has no faults
+		s.pass = scale(r, 0.2, 1)
+	case r.IntN(4) == 0:
+		s.pass = 0
+	default:
+		s.pass = scale(r, 1e-3, 1)
+	}
+	s.drift = s.driftSize * r.NormFloat64()
+	s.nextBurst = s.bursts * r.ExpFloat64()
+	if t.fault.Kind == None && !k.everyBlock && r.IntN(20) == 0 {
+		s.tornTo = 3600
+	}
+	return s
+}
+
+// frame makes lines of what the stream writes.
+func (s *stream) frame(t *Target, mode string, blocks float64) {
+	s.mode = mode
+	switch mode {
+	case byBlock: // empty blocks are lines too
+		s.rate = max(s.rate, 110*blocks)
+		s.line = s.rate / blocks
+	case streaming:
+		s.line *= 1.2
+	case line:
+		if t.random.IntN(3) == 0 {
+			s.chunk = scale(t.random, 4<<10, 64<<10)
+		}
+	}
+	s.largest = s.line
 }
 
 // unique keeps the first of each kind.

@@ -118,11 +118,9 @@ func (s *stream) plan(t *Target, from, dt float64) {
 
 // serve carries that out.
 func (s *stream) serve(t *Target, dt float64) {
-	p := &t.process
-	if p.downUntil > 0 || p.killed {
+	if t.process.downUntil > 0 || t.process.killed {
 		return
 	}
-	r := t.random
 	left := s.seen - s.acked - s.served
 	if left < s.line/2 && s.served > 0 { // there are no parts of lines
 		s.served, left = s.seen-s.acked, 0
@@ -132,8 +130,18 @@ func (s *stream) serve(t *Target, dt float64) {
 	s.lines += s.served / s.line
 	s.delivered += s.served / s.line * s.pass
 	s.queue.drop(s.acked)
+	s.wait += dt * s.readWait * t.random.Float64()
+	if t.fault.Kind == BrokenBound && t.fault.active {
+		s.extra += s.served * t.fault.Severity
+	}
+	s.ask(t, dt, left)
+	s.hold(t, dt, left)
+	s.move(t)
+}
 
-	// The sink's time, and when it last answered.
+// ask is the stream's exchange with the sink: how long it took, when the sink last answered, and what it was asked last. left waits.
+func (s *stream) ask(t *Target, dt, left float64) {
+	r, p := t.random, &t.process
 	if s.served > 0 {
 		batches := max(min(s.open/max(s.cycle, 1e-3), s.served/s.line), 1)
 		s.batches += batches
@@ -143,36 +151,42 @@ func (s *stream) serve(t *Target, dt float64) {
 			s.lastAck = t.seconds - min(s.openEnd+s.cycle*r.Float64(), dt)
 		}
 		s.busy += min(busy, s.open)
-		s.retryingSince, s.asked = 0, 0
+		s.retryingSince = 0
 	}
-	waits := left > 0
-	s.wait += dt * s.readWait * r.Float64()
-	s.lag, s.asked = 0, 0
+	s.asked = 0
 	switch {
 	case t.fault.blocks(s) > 0:
 		t.fault.hold(t, s, dt)
-	case waits && s.openEnd > 0 && s.pass > 0: // the sink stalls
+	case left > 0 && s.openEnd > 0 && s.pass > 0: // the sink stalls
 		s.asked = max(t.seconds-s.openEnd, p.stallFrom)
 		s.busy += s.openEnd
-	case s.pass > 0 && r.Float64() < min(s.busyShare(dt), 1):
+	case s.pass > 0 && r.Float64() < s.busyShare(dt):
 		s.asked = t.seconds - r.Float64()*max(min(p.latency+s.perByte*min(left+s.bytes*s.cycle/dt, span), dt), 1e-4)
 	}
-	if waits {
+}
+
+// hold is what the stream has in hand, and how old that is.
+func (s *stream) hold(t *Target, dt, left float64) {
+	r := t.random
+	if left > 0 {
 		s.lag = t.seconds - s.queue.oldest(s.acked)
 		s.inFlight = min(left, s.buffer/2)
 		s.buffered = min(left-s.inFlight, s.buffer-s.inFlight)
-	} else {
-		// It keeps level: what came within the last batch is on its way.
-		s.inFlight = min(s.bytes/dt*s.cycle*r.Float64(), s.bytes, s.buffer/2)
-		s.buffered = min(s.bytes/dt*s.cycle*r.Float64(), s.bytes-s.inFlight)
-		if s.inFlight+s.buffered > 0 {
-			s.lag = s.cycle * between(r, 0.5, 2)
-		}
+		return
 	}
-	parsed := s.acked
-	if s.inFlight > 0 && t.fault.Kind != Hang {
-		parsed += s.inFlight * r.Float64()
+	// It keeps level: what came within the last batch is on its way.
+	s.inFlight = min(s.bytes/dt*s.cycle*r.Float64(), s.bytes, s.buffer/2)
+	s.buffered = min(s.bytes/dt*s.cycle*r.Float64(), s.bytes-s.inFlight)
+	s.lag = 0
+	if s.inFlight+s.buffered > 0 {
+		s.lag = s.cycle * between(r, 0.5, 2)
 	}
+}
+
+// move is how far the stages have come.
+func (s *stream) move(t *Target) {
+	r := t.random
+	parsed := s.acked + s.inFlight*r.Float64()
 	if s.parsed < parsed && t.fault.blocks(s) == 0 { // one that is blocked has done with the batch in hand what it can
 		s.parsedTotal += parsed - s.parsed
 		s.parsed = parsed
@@ -186,9 +200,6 @@ func (s *stream) serve(t *Target, dt float64) {
 		committed := s.acked - s.served*min(r.Float64()/max(s.open, 1), 1)
 		s.commitTotal += max(committed-s.committed, 0)
 		s.committed = max(committed, s.committed)
-	}
-	if t.fault.Kind == BrokenBound && t.fault.active {
-		s.extra += s.served * t.fault.Severity
 	}
 }
 
@@ -210,7 +221,8 @@ func (s *stream) tell(t *Target, out *report.Stream) {
 	out.InFlightBytes, out.InFlightLines = int64(s.inFlight+s.extra), int64((s.inFlight+s.extra)/s.line)
 	out.BufferLimitBytes, out.LargestLineBytes = bufferLimit, int64(s.largest)
 	out.LastBatchLines = int64(s.bytes / s.line)
-	out.BatchesTotal, out.LinesTotal, out.EventsTotal, out.DeliveredTotal = int64(s.batches), int64(s.lines), int64(s.lines), int64(s.delivered)
+	out.BatchesTotal, out.DeliveredTotal = int64(s.batches), int64(s.delivered)
+	out.LinesTotal, out.EventsTotal = int64(s.lines), int64(s.lines)
 	out.UncommittedBytes = int64(s.seen) - int64(s.committed)
 	out.LagSeconds = s.lag
 	out.ReadBytesTotal, out.ParsedBytesTotal = int64(s.readTotal), int64(s.parsedTotal)

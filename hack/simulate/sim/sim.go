@@ -115,8 +115,13 @@ func (t *Target) ration(need, most float64) (used float64) {
 	return most
 }
 
-// Steady sees to it that the node has no outages.
-func (t *Target) Steady() { t.node.outages = false }
+// Steady sees to it that the node has no outages; a line without an end for an hour is one too.
+func (t *Target) Steady() {
+	t.node.outages = false
+	for i := range t.streams {
+		t.streams[i].tornTo = 0
+	}
+}
 
 // Down takes the process away for a time: its pod was deleted, or its machine starts anew.
 func (t *Target) Down(d time.Duration) { t.process.downUntil = t.seconds + d.Seconds() }

@@ -59,7 +59,7 @@ type stream struct {
 
 	queue queue
 
-	since, ackAt, lineAt, commitAt time.Time // what the report points to
+	since, ackAt, lineAt time.Time // what the report points to
 }
 
 // queue is what waits, in the order of its coming.
