@@ -239,14 +239,12 @@ func (s *step) takeCanaries() {
 			continue
 		}
 		unknown = unknown || t.unseen()
-		if !t.unseen() || s.givenUp(t) {
-			next = append(next, t)
-		}
+		next = append(next, t)
 	}
 	slices.SortStableFunc(next, func(a, b *slot) int { return cmp.Compare(s.rank(a), s.rank(b)) })
 	for _, t := range next {
 		if room <= 0 || unknown && s.rank(t) == lastRank {
-			break
+			break // one of those that are not judged yet may be well
 		}
 		before := s.before(t)
 		if !s.replaceOne(t) {

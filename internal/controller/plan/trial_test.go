@@ -79,6 +79,19 @@ func TestATrialIsVoidWhenItCannotBeTold(t *testing.T) {
 	}
 }
 
+func TestATrialIsNotJudgedInAnOutage(t *testing.T) {
+	failed := func(s *story) int { return len(s.in.Trials.Causes["Stuck"].Failed) }
+	s := begin(t, fleet(9)).is("b", growth.Stuck).does("Restart b: Verdict").does("Create b at new")
+	s.after(time.Minute).is("b", growth.Stuck).is("c", growth.Stuck).is("d", growth.Stuck).does()
+	if failed(s) != 0 {
+		t.Error("what all have is held against the restart of one")
+	}
+	s.is("c", growth.Healthy).is("d", growth.Healthy).after(2 * time.Minute).does()
+	if failed(s) != 1 {
+		t.Error("that it has the same again when the outage is over is not held against it")
+	}
+}
+
 func TestANewLeaderWaitsForTheTrialOfTheOneBefore(t *testing.T) {
 	s := begin(t, fleet(9)).is("b", growth.Stuck).is("c", growth.Stuck)
 	s.does("Restart b: Verdict").does("Create b at new")
