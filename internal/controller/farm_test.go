@@ -41,6 +41,7 @@ type farm struct {
 	watched int // how many pods there should be; 0: not watched
 	most    int // the most that were down at once
 	unready bool
+	offline bool // the API server is gone
 }
 
 // death is what the kubelet saw of a pod's end.
@@ -156,32 +157,52 @@ func (f *farm) seenDeaths() []death {
 func (f *farm) kubelets(ctx context.Context) {
 	for ctx.Err() == nil {
 		var pods corev1.PodList
-		if err := k8s.List(ctx, &pods, client.InNamespace(f.namespace)); err != nil {
-			if ctx.Err() != nil {
-				return
-			}
-			continue
+		if err := k8s.List(ctx, &pods, client.InNamespace(f.namespace)); err == nil {
+			f.work(ctx, pods.Items)
 		}
-		down := 0
-		for i := range pods.Items {
-			if err := f.kubelet(ctx, &pods.Items[i]); err != nil && ctx.Err() == nil &&
-				!apierrors.IsConflict(err) && !apierrors.IsNotFound(err) {
-				Fail(fmt.Sprintf("kubelet: %v", err))
-			}
-			if !ready(&pods.Items[i]) {
-				down++
-			}
-		}
-		f.mu.Lock()
-		if f.watched > 0 {
-			f.most = max(f.most, down+f.watched-len(pods.Items))
-		}
-		f.mu.Unlock()
 		select {
 		case <-ctx.Done():
 		case <-time.After(50 * time.Millisecond):
 		}
 	}
+}
+
+// work does what is to be done for pods, and counts those that are down.
+func (f *farm) work(ctx context.Context, pods []corev1.Pod) {
+	down := 0
+	for i := range pods {
+		err := f.kubelet(ctx, &pods[i])
+		f.mu.Lock()
+		offline := f.offline
+		f.mu.Unlock()
+		if err != nil && ctx.Err() == nil && !offline && !apierrors.IsConflict(err) && !apierrors.IsNotFound(err) {
+			Fail(fmt.Sprintf("kubelet: %v", err))
+		}
+		if !ready(&pods[i]) {
+			down++
+		}
+	}
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if f.watched > 0 {
+		f.most = max(f.most, down+f.watched-len(pods))
+	}
+}
+
+// withoutAPIServer calls do while there is none.
+func (f *farm) withoutAPIServer(do func()) {
+	GinkgoHelper()
+	f.setOffline(true)
+	Expect(apiServer.Stop()).To(Succeed())
+	do()
+	Expect(apiServer.Start()).To(Succeed())
+	f.setOffline(false)
+}
+
+func (f *farm) setOffline(offline bool) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.offline = offline
 }
 
 // watchDown begins to count how many of the pods that are there now are missing or not ready at once.

@@ -86,7 +86,7 @@ type Reconciler struct {
 // cure; what a person must cure is in the Stalled condition.
 func (r *Reconciler) Reconcile(ctx context.Context, request ctrl.Request) (ctrl.Result, error) {
 	obj := &v1alpha1.HyperliquidParser{}
-	if err := r.Client.Get(ctx, request.NamespacedName, obj); err != nil {
+	if err := r.get(ctx, request.NamespacedName, obj); err != nil {
 		if apierrors.IsNotFound(err) {
 			r.forget(ctx, request.NamespacedName)
 			return ctrl.Result{}, nil
@@ -303,7 +303,7 @@ func statePathProblem(obj *v1alpha1.HyperliquidParser) *problem {
 func (r *Reconciler) observeOwned(ctx context.Context, obj *v1alpha1.HyperliquidParser, s *seen) error {
 	ours := client.MatchingLabels{v1alpha1.LabelParser: obj.Name}
 	var pods corev1.PodList
-	if err := r.Client.List(ctx, &pods, client.InNamespace(obj.Namespace), ours); err != nil {
+	if err := r.list(ctx, &pods, client.InNamespace(obj.Namespace), ours); err != nil {
 		return fmt.Errorf("listing pods of HyperliquidParser %s/%s: %w", obj.Namespace, obj.Name, err)
 	}
 	for i := range pods.Items {
@@ -315,7 +315,7 @@ func (r *Reconciler) observeOwned(ctx context.Context, obj *v1alpha1.Hyperliquid
 		return err
 	}
 	var maps corev1.ConfigMapList
-	if err := r.Client.List(ctx, &maps, client.InNamespace(obj.Namespace), ours); err != nil {
+	if err := r.list(ctx, &maps, client.InNamespace(obj.Namespace), ours); err != nil {
 		return fmt.Errorf("listing ConfigMaps of HyperliquidParser %s/%s: %w", obj.Namespace, obj.Name, err)
 	}
 	for i := range maps.Items {

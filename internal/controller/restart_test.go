@@ -116,6 +116,11 @@ var _ = Describe("restarts", func() {
 		Expect(f.uids(ctx)).To(And(
 			HaveKeyWithValue(f.node(2), before[f.node(2)]), HaveKeyWithValue(f.node(3), before[f.node(3)])))
 
+		By("logging where they stood")
+		for _, i := range []int{one, other} {
+			Expect(logs.text()).To(ContainSubstring("engine.hang of " + podspec.PodName(obj.Name, f.target(i))))
+		}
+
 		By("telling each once")
 		Eventually(ctx, func() []string { return eventNotes(ctx, obj, "Restarting") }).Should(HaveLen(2))
 		Expect(eventNotes(ctx, obj, "Stuck")).To(HaveLen(2))

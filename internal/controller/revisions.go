@@ -59,7 +59,7 @@ func (r *stored) name() string {
 // observeRevisions reads the stored revisions, newest first.
 func (r *Reconciler) observeRevisions(ctx context.Context, obj *v1alpha1.HyperliquidParser, s *seen) error {
 	var list appsv1.ControllerRevisionList
-	if err := r.Client.List(ctx, &list, client.InNamespace(obj.Namespace), client.MatchingLabels{v1alpha1.LabelParser: obj.Name}); err != nil {
+	if err := r.list(ctx, &list, client.InNamespace(obj.Namespace), client.MatchingLabels{v1alpha1.LabelParser: obj.Name}); err != nil {
 		return fmt.Errorf("listing ControllerRevisions of HyperliquidParser %s/%s: %w", obj.Namespace, obj.Name, err)
 	}
 	for i := range list.Items {

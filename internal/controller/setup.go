@@ -206,7 +206,7 @@ func (r *Reconciler) objectsOfNode(ctx context.Context, obj client.Object) []rec
 		return nil
 	}
 	var list v1alpha1.HyperliquidParserList
-	if err := r.Client.List(ctx, &list, client.UnsafeDisableDeepCopy); err != nil {
+	if err := r.Client.List(ctx, &list, client.UnsafeDisableDeepCopy, client.DisableReadYourWritesConsistency); err != nil {
 		logf.FromContext(ctx).Error(err, "listing HyperliquidParsers for a node", "node", node.Name)
 		return nil
 	}

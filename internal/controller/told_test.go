@@ -426,3 +426,88 @@ func TestBelow(t *testing.T) {
 		}
 	}
 }
+
+func TestAFleetWideFaultIsToldOnceAndItsEndOnce(t *testing.T) {
+	e, _, told := teller()
+	obj, _ := scene(3)
+	for range 3 {
+		e.outage(obj, plan.Result{FleetWide: true, Outage: "2 of 3 targets are bad"})
+	}
+	e.outage(obj, plan.Result{})
+	e.outage(obj, plan.Result{})
+	want := []string{
+		"Warning FleetWide 2 of 3 targets are bad: no parser is restarted until they are fewer",
+		"Normal FleetWideOver few targets are bad: parsers are restarted again where that may help",
+	}
+	if got := told(); !slices.Equal(got, want) {
+		t.Errorf("told %q, want %q", got, want)
+	}
+}
+
+func TestARolloutIsToldOfWhenItGoesToCanariesAndWhenItStops(t *testing.T) {
+	e, _, told := teller()
+	obj, _ := scene(3)
+	after := v1alpha1.HyperliquidParserStatus{CurrentRevision: "mainnet-old", UpdateRevision: "mainnet-new"}
+	for _, next := range []plan.Result{
+		{Phase: plan.PhaseCanary}, {Phase: plan.PhaseCanary, Message: "the soak waits"}, {Phase: plan.PhaseRolling},
+		{Phase: plan.PhaseStopped, Message: "node-1 is Stuck"}, {Phase: plan.PhaseStopped, Message: "node-2 is Stuck"}, {Phase: plan.PhaseRolling},
+	} {
+		e.rollout(obj, next, after)
+	}
+	want := []string{
+		"Normal CanarySoaking revision mainnet-new goes to its canaries; the others stay at mainnet-old until they have soaked",
+		"Warning RolloutStopped node-1 is Stuck",
+	}
+	if got := told(); !slices.Equal(got, want) {
+		t.Errorf("told %q, want %q", got, want)
+	}
+}
+
+// What is not done about a target stands in its message, and what is.
+func TestATargetsMessageSaysWhatIsDoneOrWhyNothingIs(t *testing.T) {
+	obj, s := scene(2)
+	s.judge(0, growth.Stuck)
+	s.pods[0].UID = "uid"
+	s.ledger.records = plan.Ledger{nodeName(0): plan.Record{UID: "uid", Times: []time.Time{noon}}}
+	r := &Reconciler{}
+	if got := r.status(obj, s, plan.Result{}).Targets[0].Message; got != "figures; restarting (1 of 3 this hour)" {
+		t.Errorf("while it is restarted: %q", got)
+	}
+	s.pods[0].UID = "another"
+	if got := r.status(obj, s, plan.Result{}).Targets[0].Message; got != "figures" {
+		t.Errorf("after that: %q", got)
+	}
+	if got := r.status(obj, s, plan.Result{Waiting: map[string]string{nodeName(0): "paused: no restart"}}).Targets[0].Message; got != "figures; paused: no restart" {
+		t.Errorf("while paused: %q", got)
+	}
+}
+
+func TestConditionsSayWhyARestartThatIsDueWouldNotHelp(t *testing.T) {
+	obj, s := scene(3)
+	s.judge(1, growth.Stuck)
+	waiting := map[string]string{nodeName(1): "no restart"}
+	fleetWide := plan.Result{FleetWide: true, Outage: "2 of 3 targets are bad", Waiting: waiting}
+	for name, test := range map[string]struct {
+		next plan.Result
+		edit func(*v1alpha1.HyperliquidParserSpec)
+		want string
+	}{
+		"a restart":           {plan.Result{}, nil, "Stuck: node-0001: figures"},
+		"fleet-wide":          {fleetWide, nil, "FleetWide: node-0001: figures; no restart; 2 of 3 targets are bad"},
+		"ineffective":         {plan.Result{Ineffective: []string{nodeName(1)}, Waiting: waiting}, nil, "RestartIneffective: node-0001: figures; no restart"},
+		"fleet-wide, paused":  {fleetWide, func(s *v1alpha1.HyperliquidParserSpec) { s.Paused = true }, "Stuck: node-0001: figures; no restart"},
+		"fleet-wide, alerted": {fleetWide, func(s *v1alpha1.HyperliquidParserSpec) { s.Growth.Action = v1alpha1.GrowthActionAlert }, "Stuck: node-0001: figures; no restart"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			obj := obj.DeepCopy()
+			if test.edit != nil {
+				test.edit(&obj.Spec)
+			}
+			status := (&Reconciler{}).status(obj, s, test.next)
+			c := meta.FindStatusCondition(status.Conditions, v1alpha1.ConditionBuffersStable)
+			if got := c.Reason + ": " + c.Message; got != test.want {
+				t.Errorf("got %q, want %q", got, test.want)
+			}
+		})
+	}
+}
