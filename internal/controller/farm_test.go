@@ -541,7 +541,13 @@ func eventuallyCondition(ctx context.Context, obj *v1alpha1.HyperliquidParser, k
 // allReady waits until the fleet is as asked and every target was judged.
 func allReady(ctx context.Context, obj *v1alpha1.HyperliquidParser) {
 	GinkgoHelper()
-	eventuallyCondition(ctx, obj, v1alpha1.ConditionReady, "True/AllReady", soon)
+	Eventually(ctx, func() string {
+		now := current(ctx, obj)
+		if now.Status.ObservedGeneration != now.Generation {
+			return "not looked at yet"
+		}
+		return condition(now, v1alpha1.ConditionReady)
+	}).WithTimeout(soon).Should(Equal("True/AllReady"))
 }
 
 // eventNotes are the texts of the events about an object with a reason.

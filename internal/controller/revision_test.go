@@ -161,8 +161,7 @@ var _ = Describe("revisions", func() {
 
 		By("changing the spec: now it is this operator's")
 		change(ctx, obj, func(o *v1alpha1.HyperliquidParser) { o.Spec.Format = "Raw" })
-		Eventually(ctx, func() int32 { return current(ctx, obj).Status.Updated }).Should(Equal(int32(2)))
-		allReady(ctx, obj)
+		Eventually(ctx, func() string { return current(ctx, obj).Status.CurrentRevision }).WithTimeout(judged).ShouldNot(Equal(older.Name))
 		Expect(f.pod(ctx, obj.Name, 0).Spec.Containers[0].Image).To(Equal("registry.example/hlparser:v2"))
 	})
 

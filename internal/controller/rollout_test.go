@@ -24,7 +24,7 @@ func (f *farm) withCanary(soak time.Duration) *v1alpha1.HyperliquidParser {
 	return obj
 }
 
-// judgedReady waits until the fleet is as asked and every target was found Healthy.
+// judgedReady waits until the fleet is as asked and the first target was found Healthy; the others soon are.
 func judgedReady(ctx context.Context, obj *v1alpha1.HyperliquidParser) {
 	GinkgoHelper()
 	allReady(ctx, obj)
