@@ -35,6 +35,12 @@ const (
 	exitUsage   = 2 // a flag is wrong: one line names it
 )
 
+// Values of --poll-via.
+const (
+	viaDirect      = "direct"
+	viaPortForward = "port-forward"
+)
+
 // usageError marks an error of the command line.
 type usageError struct{ error }
 
@@ -60,8 +66,10 @@ type settings struct {
 	metricsAddress  string
 	metricsSecure   bool
 	healthAddress   string
+	pprofAddress    string
 
 	pollWorkers int
+	pollVia     string
 	reconciles  int
 	qps         float32
 	burst       int
@@ -113,7 +121,13 @@ func command() *cobra.Command {
 		"serve metrics by HTTPS, to those whom the API server lets read them")
 	f.StringVar(&s.healthAddress, "health-probe-bind-address", "0",
 		"address that /healthz and /readyz are served at, such as :8081; 0: none")
-	f.IntVar(&s.pollWorkers, "poll-workers", 64, "parsers that are asked for their report at once")
+	f.StringVar(&s.pprofAddress, "pprof-bind-address", "0",
+		"address that Go's profiles are served at, without authentication, such as 127.0.0.1:8082; 0: none")
+	f.IntVar(&s.pollWorkers, "poll-workers", 128,
+		"parsers that are asked for their report at once, and as many again of those that do not answer")
+	f.StringVar(&s.pollVia, "poll-via", viaDirect,
+		"how parsers are asked: "+viaDirect+", at the pods' addresses, or "+viaPortForward+
+			", through the API server, for an operator outside the cluster who may get and create pods/portforward")
 	f.IntVar(&s.reconciles, "max-concurrent-reconciles", 4, "objects that are reconciled at once")
 	f.Float32Var(&s.qps, "kube-api-qps", 50, "requests a second to the API server")
 	f.IntVar(&s.burst, "kube-api-burst", 100, "requests to the API server that may come at once")
@@ -131,6 +145,8 @@ func (s *settings) check() error {
 		return errors.New("--parser-image is missing: name the image that holds /hlparser")
 	case s.pollWorkers < 1:
 		return fmt.Errorf("--poll-workers is %d: at least 1", s.pollWorkers)
+	case s.pollVia != viaDirect && s.pollVia != viaPortForward:
+		return fmt.Errorf("--poll-via is %q: %s or %s", s.pollVia, viaDirect, viaPortForward)
 	case s.reconciles < 1:
 		return fmt.Errorf("--max-concurrent-reconciles is %d: at least 1", s.reconciles)
 	}
@@ -170,6 +186,7 @@ func (s *settings) run(ctx context.Context) error {
 	// The process ends with Start, so nothing of it can act after it gave up the lease; the next leader need not wait it out.
 	options.LeaderElectionReleaseOnCancel = true
 	options.HealthProbeBindAddress = s.healthAddress
+	options.PprofBindAddress = s.pprofAddress
 	options.Metrics = metricsserver.Options{BindAddress: s.metricsAddress, SecureServing: s.metricsSecure}
 	if s.metricsSecure {
 		options.Metrics.FilterProvider = filters.WithAuthenticationAndAuthorization
@@ -180,13 +197,14 @@ func (s *settings) run(ctx context.Context) error {
 		return fmt.Errorf("making the manager: %w", err)
 	}
 	err = fleet.Add(mgr, fleet.Options{
-		Bounds:      s.bounds,
-		ParserImage: s.parserImage,
-		ReportPort:  podspec.ReportPort,
-		PollWorkers: s.pollWorkers,
-		Clock:       clock.RealClock{},
-		Registry:    metrics.Registry,
-		Controller:  controller.Options{MaxConcurrentReconciles: s.reconciles, CacheSyncTimeout: time.Minute},
+		Bounds:       s.bounds,
+		ParserImage:  s.parserImage,
+		ReportPort:   podspec.ReportPort,
+		PollWorkers:  s.pollWorkers,
+		ForwardPorts: s.pollVia == viaPortForward,
+		Clock:        clock.RealClock{},
+		Registry:     metrics.Registry,
+		Controller:   controller.Options{MaxConcurrentReconciles: s.reconciles, CacheSyncTimeout: time.Minute},
 	})
 	if err != nil {
 		return err

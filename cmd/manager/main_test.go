@@ -17,6 +17,7 @@ func TestABadFlagIsAUsageErrorThatNamesIt(t *testing.T) {
 		"an unknown flag":       {[]string{"--parser-imag=x"}, "unknown flag: --parser-imag"},
 		"an argument":           {[]string{"--parser-image=x", "run"}, `unknown command "run"`},
 		"no workers":            {[]string{"--parser-image=x", "--poll-workers=0"}, "--poll-workers is 0"},
+		"another way to poll":   {[]string{"--parser-image=x", "--poll-via=proxy"}, `--poll-via is "proxy": direct or port-forward`},
 		"no reconciles":         {[]string{"--parser-image=x", "--max-concurrent-reconciles=0"}, "--max-concurrent-reconciles is 0"},
 		"a relative path":       {[]string{"--parser-image=x", "--allowed-data-paths=/data,mnt"}, `"mnt" is not an absolute path`},
 		"an empty root":         {[]string{"--parser-image=x", "--state-root="}, `"" is not an absolute path`},
@@ -39,7 +40,7 @@ func TestAllowedImagesDefaultToTheParsersRepository(t *testing.T) {
 		"registry.example:5000/hlparser:v1": "registry.example:5000/hlparser",
 		"demo":                              "demo",
 	} {
-		s := settings{parserImage: image, pollWorkers: 1, reconciles: 1}
+		s := settings{parserImage: image, pollWorkers: 1, pollVia: viaDirect, reconciles: 1}
 		s.bounds.StateRoot, s.bounds.OutputRoot = "/s", "/o"
 		if err := s.check(); err != nil {
 			t.Fatal(err)

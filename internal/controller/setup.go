@@ -51,8 +51,10 @@ type Options struct {
 	ParserImage string
 	// ReportPort is where parsers serve their reports; podspec.ReportPort.
 	ReportPort int
-	// PollWorkers is how many parsers are asked at once.
+	// PollWorkers is how many parsers are asked at once, and as many again of those that do not answer.
 	PollWorkers int
+	// ForwardPorts asks parsers through the API server and the kubelet: for an operator that runs outside the cluster.
+	ForwardPorts bool
 	// Clock tells the time.
 	Clock clock.Clock
 	// Registry takes the operator's metrics.
@@ -68,6 +70,11 @@ func Add(mgr ctrl.Manager, options Options) error {
 		return err
 	}
 	parsers := poller.NewClient(options.ReportPort)
+	if options.ForwardPorts {
+		if parsers, err = poller.NewForwardingClient(mgr.GetConfig(), options.ReportPort); err != nil {
+			return err
+		}
+	}
 	polls := poller.New(poller.Options{
 		Client:  parsers,
 		Clock:   options.Clock,
@@ -148,15 +155,39 @@ func slimNode(obj any) (any, error) {
 	return slim, nil
 }
 
-// slimPod drops what was rendered by us, and is not looked at again, except for the volumes, which say which config is in use.
+// slimPod keeps what a plan and a verdict are made from. The volumes that are left say which config is in use.
 func slimPod(obj any) (any, error) {
 	pod, ok := obj.(*corev1.Pod)
 	if !ok {
 		return obj, nil
 	}
 	pod.ManagedFields = nil
-	pod.Spec = corev1.PodSpec{NodeName: pod.Spec.NodeName, Volumes: pod.Spec.Volumes}
+	spec := corev1.PodSpec{NodeName: pod.Spec.NodeName}
+	for _, v := range pod.Spec.Volumes {
+		if v.ConfigMap != nil {
+			spec.Volumes = append(spec.Volumes, v)
+		}
+	}
+	status := corev1.PodStatus{Phase: pod.Status.Phase, Reason: pod.Status.Reason, Message: pod.Status.Message, PodIP: pod.Status.PodIP}
+	for _, c := range pod.Status.Conditions {
+		if c.Type == corev1.PodReady || c.Type == corev1.PodScheduled {
+			status.Conditions = append(status.Conditions, c)
+		}
+	}
+	status.InitContainerStatuses, status.ContainerStatuses = slimContainers(pod.Status.InitContainerStatuses), slimContainers(pod.Status.ContainerStatuses)
+	pod.Spec, pod.Status = spec, status
 	return pod, nil
+}
+
+func slimContainers(containers []corev1.ContainerStatus) []corev1.ContainerStatus {
+	out := make([]corev1.ContainerStatus, 0, len(containers))
+	for _, c := range containers {
+		out = append(out, corev1.ContainerStatus{
+			Name: c.Name, ContainerID: c.ContainerID, State: c.State, LastTerminationState: c.LastTerminationState,
+			Ready: c.Ready, RestartCount: c.RestartCount,
+		})
+	}
+	return out
 }
 
 // SetupWithManager makes the manager run the reconciler: for objects whose spec or annotations change, for their pods, revisions and

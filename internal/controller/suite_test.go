@@ -208,6 +208,8 @@ type runOptions struct {
 	rest  func(*rest.Config)
 	lead  bool   // take part in leader election
 	image string // default of parsers; parserImage when empty
+	// forward asks parsers through the API server.
+	forward bool
 }
 
 // running is a manager.
@@ -254,10 +256,10 @@ func run(o runOptions) running {
 		},
 		ParserImage: cmp.Or(o.image, parserImage),
 		ReportPort:  reportPort,
-		PollWorkers: 8,
-		Clock:       o.clock,
-		Registry:    prometheus.NewRegistry(),
-		Controller:  controller.Options{SkipNameValidation: ptr.To(true)},
+		PollWorkers: 8, ForwardPorts: o.forward,
+		Clock:      o.clock,
+		Registry:   prometheus.NewRegistry(),
+		Controller: controller.Options{SkipNameValidation: ptr.To(true)},
 	})).To(Succeed())
 	ctx, cancel := context.WithCancel(context.Background())
 	ended := make(chan struct{})

@@ -1,0 +1,150 @@
+package poller
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"os"
+	"strings"
+	"time"
+
+	"github.com/go-logr/logr"
+	corev1 "k8s.io/api/core/v1"
+	constants "k8s.io/apimachinery/pkg/util/portforward"
+	"k8s.io/client-go/kubernetes"
+	"k8s.io/client-go/rest"
+	"k8s.io/client-go/tools/portforward"
+	"k8s.io/client-go/transport/websocket"
+	"k8s.io/streaming/pkg/httpstream"
+	"k8s.io/streaming/pkg/httpstream/spdy"
+)
+
+const (
+	// forwardTimeout bounds one poll through the API server, which may have to open a tunnel first: two more handshakes, far away.
+	forwardTimeout = 5 * time.Second
+	// maxRefusal bounds what is read of why a node could not forward.
+	maxRefusal = 1 << 10
+)
+
+// NewForwardingClient returns a client that reaches pods as kubectl port-forward does, through the API server and the kubelet: for an
+// operator that runs outside the cluster. It needs the right to get and create pods/portforward, and Kubernetes 1.31 or later, whose
+// API servers forward over websockets. A tunnel costs the API server and the kubelet far more than a poll does, so it is kept
+// open from one poll to the next.
+func NewForwardingClient(config *rest.Config, port int) (*Client, error) {
+	clients, err := kubernetes.NewForConfig(config)
+	if err != nil {
+		return nil, fmt.Errorf("making a client to forward ports with: %w", err)
+	}
+	f := &forwarder{config: config, api: clients.CoreV1().RESTClient()}
+	// Not an address: a name by which connections are told apart, and from which dial makes out the pod. A namespace has no dots.
+	name := func(namespace string, e Endpoint) string { return e.PodName + "." + namespace }
+	return newClient(port, forwardTimeout, name, f.dial), nil
+}
+
+// forwarder opens tunnels to ports of pods.
+type forwarder struct {
+	config *rest.Config
+	api    rest.Interface
+}
+
+func (f *forwarder) dial(ctx context.Context, _, address string) (net.Conn, error) {
+	// The transport goes on dialing for a while when the request that asked for it is over.
+	ctx, cancel := context.WithTimeout(ctx, forwardTimeout)
+	defer cancel()
+	host, port, err := net.SplitHostPort(address)
+	if err != nil {
+		return nil, fmt.Errorf("opening a tunnel: %w", err)
+	}
+	dot := strings.LastIndexByte(host, '.')
+	where := f.api.Post().Resource("pods").Name(host[:dot]).Namespace(host[dot+1:]).SubResource("portforward").URL()
+	request, err := http.NewRequestWithContext(ctx, http.MethodGet, where.String(), http.NoBody)
+	if err != nil {
+		return nil, fmt.Errorf("opening a tunnel: %w", err)
+	}
+	transport, holder, err := websocket.RoundTripperFor(f.config)
+	if err != nil {
+		return nil, fmt.Errorf("opening a tunnel: %w", err)
+	}
+	socket, err := websocket.Negotiate(transport, holder, request, constants.WebsocketsSPDYTunnelingPortForwardV1)
+	if err != nil {
+		return nil, fmt.Errorf("the API server forwards no port: %w", err)
+	}
+	connection, err := spdy.NewClientConnection(portforward.NewTunnelingConnectionWithLogger(logr.Discard(), socket))
+	if err != nil {
+		return nil, fmt.Errorf("opening a tunnel: %w", err)
+	}
+	// Streams are opened without a context.
+	stop := context.AfterFunc(ctx, func() { _ = connection.Close() })
+	t, err := newTunnel(connection, port)
+	if !stop() {
+		return nil, fmt.Errorf("opening a tunnel: %w", ctx.Err())
+	}
+	if err != nil {
+		return nil, errors.Join(err, connection.Close())
+	}
+	return t, nil
+}
+
+// tunnel is a connection to a port of a pod.
+type tunnel struct {
+	httpstream.Stream
+	connection httpstream.Connection
+	// refused is closed when the other end has said all that it will about why it forwards nothing, which is in refusal.
+	refused chan struct{}
+	refusal string
+}
+
+func newTunnel(connection httpstream.Connection, port string) (*tunnel, error) {
+	headers := http.Header{}
+	headers.Set(corev1.PortHeader, port)
+	headers.Set(corev1.PortForwardRequestIDHeader, "0") // the only one of its connection
+	headers.Set(corev1.StreamType, corev1.StreamTypeError)
+	trouble, err := connection.CreateStream(headers)
+	if err != nil {
+		return nil, fmt.Errorf("opening a tunnel: %w", err)
+	}
+	headers.Set(corev1.StreamType, corev1.StreamTypeData)
+	data, err := connection.CreateStream(headers)
+	if err != nil {
+		return nil, fmt.Errorf("opening a tunnel: %w", err)
+	}
+	t := &tunnel{Stream: data, connection: connection, refused: make(chan struct{})}
+	go func() {
+		defer close(t.refused)
+		text, _ := io.ReadAll(io.LimitReader(trouble, maxRefusal)) // it ends with the connection
+		t.refusal = string(text)
+	}()
+	// Nothing is ever written to it.
+	if err := trouble.Close(); err != nil {
+		return nil, fmt.Errorf("opening a tunnel: %w", err)
+	}
+	return t, nil
+}
+
+// Read tells why the kubelet forwards nothing where the stream itself only ends.
+func (t *tunnel) Read(b []byte) (int, error) {
+	n, err := t.Stream.Read(b)
+	if err == nil {
+		return n, nil
+	}
+	<-t.refused
+	if t.refusal != "" {
+		err = fmt.Errorf("the node forwards no port: %s", t.refusal)
+	}
+	return n, err
+}
+
+// Close ends both streams and what carries them.
+func (t *tunnel) Close() error { return t.connection.Close() }
+
+// LocalAddr and RemoteAddr are those of no network.
+func (t *tunnel) LocalAddr() net.Addr  { return &net.UnixAddr{Name: "port-forward"} }
+func (t *tunnel) RemoteAddr() net.Addr { return &net.UnixAddr{Name: "port-forward"} }
+
+// SetDeadline is not supported: the client closes the connection of a poll that takes too long.
+func (t *tunnel) SetDeadline(time.Time) error      { return os.ErrNoDeadline }
+func (t *tunnel) SetReadDeadline(time.Time) error  { return os.ErrNoDeadline }
+func (t *tunnel) SetWriteDeadline(time.Time) error { return os.ErrNoDeadline }
