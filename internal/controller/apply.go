@@ -24,8 +24,9 @@ import (
 	"github.com/hlparser/hyperliquid-parser-operator/internal/controller/poller"
 )
 
-// parallelWrites bounds how many pods are created or deleted at once; the client's own rate limit bounds how many a second.
-const parallelWrites = 16
+// parallelWrites bounds how many pods are created or deleted at once; the client's own rate limit bounds how many a second. A busy API
+// server takes tens of milliseconds for each, so that fewer at once would not make use of the limit.
+const parallelWrites = 64
 
 // outcome is what carrying out a plan brought to light.
 type outcome struct {

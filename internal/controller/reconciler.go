@@ -303,7 +303,8 @@ func statePathProblem(obj *v1alpha1.HyperliquidParser) *problem {
 func (r *Reconciler) observeOwned(ctx context.Context, obj *v1alpha1.HyperliquidParser, s *seen) error {
 	ours := client.MatchingLabels{v1alpha1.LabelParser: obj.Name}
 	var pods corev1.PodList
-	if err := r.list(ctx, &pods, client.InNamespace(obj.Namespace), ours); err != nil {
+	// Not copied: pods are many, and only read here.
+	if err := r.list(ctx, &pods, client.InNamespace(obj.Namespace), ours, client.UnsafeDisableDeepCopy); err != nil {
 		return fmt.Errorf("listing pods of HyperliquidParser %s/%s: %w", obj.Namespace, obj.Name, err)
 	}
 	for i := range pods.Items {

@@ -37,6 +37,9 @@ const (
 	// gather is how long changes of verdicts are gathered before they are looked at: when a broker dies, a whole fleet's verdicts
 	// change within one poll interval.
 	gather = 250 * time.Millisecond
+	// gatherPods is how long changes of pods are gathered: when a fleet starts, thousands change one after another, and each look is at
+	// all of them.
+	gatherPods = 500 * time.Millisecond
 	// firstFailedBackoff and longestFailedBackoff are a DaemonSet's: a node that rejects pods is asked again soon, then seldom.
 	firstFailedBackoff   = time.Second
 	longestFailedBackoff = 15 * time.Minute
@@ -201,7 +204,8 @@ func (r *Reconciler) SetupWithManager(mgr ctrl.Manager, options controller.Optio
 		WithOptions(options).
 		For(&v1alpha1.HyperliquidParser{}, builder.WithPredicates(
 			predicate.Or(predicate.GenerationChangedPredicate{}, predicate.AnnotationChangedPredicate{}))).
-		Owns(&corev1.Pod{}).
+		Watches(&corev1.Pod{}, gathered{handler.EnqueueRequestForOwner(
+			mgr.GetScheme(), mgr.GetRESTMapper(), &v1alpha1.HyperliquidParser{}, handler.OnlyControllerOwner())}).
 		Owns(&appsv1.ControllerRevision{}).
 		// A config is owned by its revision.
 		Watches(&corev1.ConfigMap{}, handler.EnqueueRequestsFromMapFunc(objectOfLabel)).
@@ -251,6 +255,29 @@ func (r *Reconciler) objectsOfNode(ctx context.Context, obj client.Object) []rec
 	}
 	return out
 }
+
+// gathered hands on what happens to pods, a moment later.
+type gathered struct{ handler.EventHandler }
+
+type queue = workqueue.TypedRateLimitingInterface[reconcile.Request]
+
+func (g gathered) Create(ctx context.Context, e event.CreateEvent, q queue) {
+	g.EventHandler.Create(ctx, e, later{q})
+}
+func (g gathered) Update(ctx context.Context, e event.UpdateEvent, q queue) {
+	g.EventHandler.Update(ctx, e, later{q})
+}
+func (g gathered) Delete(ctx context.Context, e event.DeleteEvent, q queue) {
+	g.EventHandler.Delete(ctx, e, later{q})
+}
+func (g gathered) Generic(ctx context.Context, e event.GenericEvent, q queue) {
+	g.EventHandler.Generic(ctx, e, later{q})
+}
+
+// later is a queue whose items are added a moment later, each once, however often it is added until then.
+type later struct{ queue }
+
+func (q later) Add(request reconcile.Request) { q.AddAfter(request, gatherPods) }
 
 func wakeObject() handler.TypedEventHandler[types.NamespacedName, reconcile.Request] {
 	return handler.TypedFuncs[types.NamespacedName, reconcile.Request]{

@@ -1,0 +1,51 @@
+package controller
+
+import (
+	"fmt"
+	"testing"
+	"time"
+
+	appsv1 "k8s.io/api/apps/v1"
+	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/client-go/util/flowcontrol"
+	testingclock "k8s.io/utils/clock/testing"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+
+	"github.com/hlparser/hyperliquid-parser-operator/api/v1alpha1"
+	"github.com/hlparser/hyperliquid-parser-operator/internal/controller/plan"
+	"github.com/hlparser/hyperliquid-parser-operator/internal/controller/poller"
+)
+
+// BenchmarkReconcile is what one reconcile of a fleet costs besides reading the cache and writing: pods are paired with targets,
+// judgements taken in, a plan and a status made.
+func BenchmarkReconcile(b *testing.B) {
+	for _, n := range []int{100, 1000, 5000} {
+		b.Run(fmt.Sprintf("nodes=%d", n), func(b *testing.B) {
+			obj, s := scene(n)
+			s.update.object = &appsv1.ControllerRevision{ObjectMeta: metav1.ObjectMeta{Name: "mainnet-new"}}
+			s.current = s.update
+			for i := range s.pods {
+				pod := &s.pods[i]
+				pod.UID, pod.Status.Phase, pod.Status.PodIP = "uid", corev1.PodRunning, "10.0.0.1"
+				pod.Annotations = map[string]string{v1alpha1.AnnotationTarget: s.targets[i].Name}
+				pod.Status.ContainerStatuses = []corev1.ContainerStatus{{Name: "hlparser", State: corev1.ContainerState{
+					Running: &corev1.ContainerStateRunning{StartedAt: metav1.NewTime(noon)},
+				}}}
+			}
+			clock := testingclock.NewFakeClock(noon)
+			r := &Reconciler{Clock: clock, Poller: poller.New(poller.Options{Clock: clock}), Outages: NewOutages(),
+				FailedBackoff: flowcontrol.NewBackOff(time.Second, time.Minute)}
+			var next plan.Result
+			b.ReportAllocs()
+			for b.Loop() {
+				s.views = r.Poller.Track(client.ObjectKeyFromObject(obj), growthSettings(obj), endpoints(obj, s))
+				next = r.decide(obj, s)
+				obj.Status = r.status(obj, s, next)
+			}
+			if len(next.Actions) > 0 || int(obj.Status.Ready) != n {
+				b.Errorf("%d actions, %+v", len(next.Actions), obj.Status)
+			}
+		})
+	}
+}
