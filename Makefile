@@ -84,6 +84,10 @@ bench-backlog: ## Drain a backlog of 44 million lines (30 GB of disk), into docs
 .PHONY: simulate
 simulate: ## Try the operator's judgement on 10,000 simulated days, 1,000 of each fault and fleets, into docs/benchmarks.md.
 	go run ./hack/simulate --write docs/benchmarks.md
+.PHONY: bench-fleet
+bench-fleet: ## Measure the operator with 100, 1,000 and 5,000 simulated nodes, about an hour, into docs/benchmarks.md.
+	assets=$$($(CONTROLPLANE) --with kube-controller-manager); \
+	KUBEBUILDER_ASSETS="$$assets" go run ./hack/benchfleet --write docs/benchmarks.md
 
 ##@ Build
 
@@ -93,7 +97,7 @@ build: ## Build both programs into bin/.
 
 .PHONY: run
 run: ## Run the operator here against the current kubeconfig's cluster (make install first).
-	go run ./cmd/manager --parser-image=$(IMG)
+	go run ./cmd/manager --parser-image=$(IMG) --poll-via=port-forward
 
 .PHONY: docker-build
 docker-build: ## Build the image IMG for linux/ARCH.

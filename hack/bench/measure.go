@@ -7,10 +7,10 @@ import (
 	"fmt"
 	"os"
 	"os/exec"
-	"strconv"
-	"strings"
 	"syscall"
 	"time"
+
+	"github.com/hlparser/hyperliquid-parser-operator/hack/results"
 )
 
 // usage is what one run of a program took.
@@ -72,7 +72,7 @@ func (p *process) wait(began time.Time) (usage, error) {
 	if r, ok := p.cmd.ProcessState.SysUsage().(*syscall.Rusage); ok {
 		u.peak = r.Maxrss << 10
 	}
-	own, err := peakOf(os.Getpid())
+	own, err := results.PeakOf(os.Getpid())
 	if err != nil {
 		return u, err
 	}
@@ -88,43 +88,6 @@ func (p *process) stop(began, ended time.Time) (usage, error) {
 	return u, errors.Join(err, waitErr)
 }
 
-// peakOf is the most that a running process had resident.
-func peakOf(pid int) (int64, error) {
-	status, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", pid))
-	if err != nil {
-		return 0, fmt.Errorf("reading the memory of process %d: %w", pid, err)
-	}
-	for line := range strings.Lines(string(status)) {
-		if rest, found := strings.CutPrefix(line, "VmHWM:"); found {
-			kib, err := strconv.ParseInt(strings.Fields(rest)[0], 10, 64)
-			if err != nil {
-				return 0, fmt.Errorf("reading the memory of process %d: %w", pid, err)
-			}
-			return kib << 10, nil
-		}
-	}
-	return 0, fmt.Errorf("the system does not tell the memory of process %d", pid)
-}
-
-// cpuOf is the processor time that a running process has had, to 10 ms.
-func cpuOf(pid int) (time.Duration, error) {
-	stat, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
-	if err != nil {
-		return 0, fmt.Errorf("reading the time of process %d: %w", pid, err)
-	}
-	// The name, in parentheses, may hold spaces; utime and stime are the 12th and 13th field after it.
-	fields := strings.Fields(string(stat[bytes.LastIndexByte(stat, ')')+1:]))
-	user, err := strconv.ParseInt(fields[11], 10, 64)
-	if err != nil {
-		return 0, fmt.Errorf("reading the time of process %d: %w", pid, err)
-	}
-	system, err := strconv.ParseInt(fields[12], 10, 64)
-	if err != nil {
-		return 0, fmt.Errorf("reading the time of process %d: %w", pid, err)
-	}
-	return time.Duration(user+system) * 10 * time.Millisecond, nil
-}
-
 // pause waits, unless the context ends or the program does.
 func (p *process) pause(ctx context.Context, d time.Duration) error {
 	for until := time.Now().Add(d); time.Now().Before(until); {
@@ -133,7 +96,7 @@ func (p *process) pause(ctx context.Context, d time.Duration) error {
 			return ctx.Err()
 		case <-time.After(min(50*time.Millisecond, time.Until(until))):
 		}
-		if _, err := peakOf(p.cmd.Process.Pid); err != nil {
+		if _, err := results.PeakOf(p.cmd.Process.Pid); err != nil {
 			_, waitErr := p.wait(until)
 			return errors.Join(errors.New("it ended before it was told to"), err, waitErr)
 		}

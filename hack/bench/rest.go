@@ -45,7 +45,7 @@ func (b *bench) atRest(ctx context.Context) (string, error) {
 	if err := p.pause(ctx, settled); err != nil {
 		return "", err
 	}
-	before, err := cpuOf(p.cmd.Process.Pid)
+	before, err := results.CPUOf(p.cmd.Process.Pid)
 	if err != nil {
 		return "", err
 	}
@@ -53,7 +53,7 @@ func (b *bench) atRest(ctx context.Context) (string, error) {
 	if err := p.pause(ctx, watched); err != nil {
 		return "", err
 	}
-	after, err := cpuOf(p.cmd.Process.Pid)
+	after, err := results.CPUOf(p.cmd.Process.Pid)
 	if err != nil {
 		return "", err
 	}

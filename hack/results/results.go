@@ -1,5 +1,5 @@
-// Package results is how the measuring programs of hack/ tell what they found: tables that read well as text and as Markdown, where
-// the figures come from, and chapters of docs/benchmarks.md, of which each program replaces its own.
+// Package results is how the measuring programs of hack/ tell what they found: tables that read well as text and as Markdown, what a
+// process takes of the machine, where the figures come from, and chapters of docs/benchmarks.md, of which each program replaces its own.
 package results
 
 import (
@@ -88,8 +88,8 @@ func Machine() string {
 
 const preface = `# Benchmarks
 
-Written by ` + "`make bench`, `make bench-backlog` and `make simulate`" + `. Times vary from machine to machine and from hour to hour;
-ratios between rows of one table are what counts.
+Written by ` + "`make bench`, `make bench-backlog`, `make bench-fleet` and `make simulate`" + `. Times vary from machine to machine and from hour to hour; ratios between
+rows of one table are what counts.
 `
 
 // Replace puts text in the place of the chapter with that title, or at the end.

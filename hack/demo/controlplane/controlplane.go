@@ -36,7 +36,9 @@ type Options struct {
 	// ControllerManager also runs kube-controller-manager, for garbage
 	// collection, namespaces and service accounts.
 	ControllerManager bool
-	Children          *child.Group
+	// APIServerFlags are more flags of kube-apiserver.
+	APIServerFlags []string
+	Children       *child.Group
 }
 
 // ControlPlane is a running one. Its programs end with the group of children.
@@ -44,6 +46,7 @@ type ControlPlane struct {
 	opts  Options
 	url   string
 	token string // of the administrator
+	pids  []int  // of etcd and kube-apiserver
 }
 
 // startLimit is generous: the machine may be compiling at the same time.
@@ -65,32 +68,35 @@ func Start(ctx context.Context, o Options) (*ControlPlane, error) {
 	}
 
 	etcdURL := "http://127.0.0.1:" + etcdPort
-	if _, err := cp.run("etcd",
+	etcd, err := cp.run("etcd",
 		"--data-dir="+cp.path("etcd"),
 		"--listen-client-urls="+etcdURL, "--advertise-client-urls="+etcdURL,
 		"--listen-peer-urls=http://127.0.0.1:0",
-		"--unsafe-no-fsync", "--log-level=warn"); err != nil {
+		"--unsafe-no-fsync", "--log-level=warn")
+	if err != nil {
 		return nil, err
 	}
-	apiserver, err := cp.run("kube-apiserver",
-		"--etcd-servers="+etcdURL,
-		"--bind-address=127.0.0.1", "--secure-port="+apiPort,
+	apiserver, err := cp.run("kube-apiserver", append([]string{
+		"--etcd-servers=" + etcdURL,
+		"--bind-address=127.0.0.1", "--secure-port=" + apiPort,
 		// Nothing routes to a loopback address, so none is published.
 		"--advertise-address=127.0.0.1", "--endpoint-reconciler-type=none",
-		"--cert-dir="+cp.path("serving"),
+		"--cert-dir=" + cp.path("serving"),
 		"--authorization-mode=RBAC", "--anonymous-auth=false",
-		"--token-auth-file="+cp.path("tokens.csv"),
+		"--token-auth-file=" + cp.path("tokens.csv"),
 		"--service-account-issuer=https://kubernetes.default.svc",
-		"--service-account-key-file="+cp.path("service-account.key"),
-		"--service-account-signing-key-file="+cp.path("service-account.key"),
+		"--service-account-key-file=" + cp.path("service-account.key"),
+		"--service-account-signing-key-file=" + cp.path("service-account.key"),
 		"--service-cluster-ip-range=10.96.0.0/24",
 		"--allow-privileged",
 		// It taints new nodes until the node lifecycle controller, which does
 		// not run here, finds them ready.
-		"--disable-admission-plugins=TaintNodesByCondition")
+		"--disable-admission-plugins=TaintNodesByCondition",
+	}, o.APIServerFlags...)...)
 	if err != nil {
 		return nil, err
 	}
+	cp.pids = []int{etcd.PID(), apiserver.PID()}
 	client, err := cp.waitReady(ctx, apiserver)
 	if err != nil {
 		return nil, err
@@ -146,6 +152,9 @@ func (cp *ControlPlane) startControllerManager(ctx context.Context, client kuber
 		return err
 	}, startLimit)
 }
+
+// Processes are the ids of etcd and kube-apiserver.
+func (cp *ControlPlane) Processes() []int { return cp.pids }
 
 // run starts one of the programs with a log of its own.
 func (cp *ControlPlane) run(program string, args ...string) (*child.Child, error) {

@@ -1,0 +1,172 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os/exec"
+	"path/filepath"
+	"strconv"
+	"time"
+
+	appsv1 "k8s.io/api/apps/v1"
+	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+
+	"github.com/hlparser/hyperliquid-parser-operator/api/v1alpha1"
+)
+
+const (
+	controllerManager = "kube-controller-manager"
+	daemonNamespace   = "daemons"
+	// creationLimit bounds how long the pods of a fleet may take.
+	creationLimit = 15 * time.Minute
+)
+
+// creation is how long it took from the creation of an object until all its pods were there, ran, and were told of in its status.
+type creation struct {
+	measured                  bool
+	created, running, told    time.Duration
+	controllerCPU, clusterCPU time.Duration // of the controller's process, and of kube-apiserver and etcd
+}
+
+// createDaemons lets the DaemonSet controller make a pod on each node, of the same spec as the operator's pods, and clears up after it.
+// Its client has the same limits as the manager's. The manager is there meanwhile, and has nothing to do.
+func (f *fleet) createDaemons(ctx context.Context, spec *corev1.PodSpec) (creation, error) {
+	program := filepath.Join(f.assets, controllerManager)
+	if _, err := exec.LookPath(program); err != nil {
+		say("%d nodes: no DaemonSet to compare with: %v", f.nodes, err)
+		return creation{}, nil
+	}
+	kubeconfig := f.path("administrator.kubeconfig")
+	if err := f.plane.WriteAdminKubeconfig(kubeconfig, ""); err != nil {
+		return creation{}, err
+	}
+	manager, err := f.children.Start(controllerManager, exec.Command(program, "--kubeconfig="+kubeconfig, "--leader-elect=false",
+		"--secure-port=0", "--controllers=daemonset-controller",
+		"--kube-api-qps="+strconv.Itoa(f.qps), "--kube-api-burst="+strconv.Itoa(f.burst)), f.path(controllerManager+".log"))
+	if err != nil {
+		return creation{}, err
+	}
+	defer func() {
+		manager.Stop(10 * time.Second)
+		<-manager.Done()
+	}()
+	in := metav1.ObjectMeta{Name: daemonNamespace}
+	if err := f.client.Create(ctx, &corev1.Namespace{ObjectMeta: in}); err != nil {
+		return creation{}, fmt.Errorf("making a namespace: %w", err)
+	}
+	account := &corev1.ServiceAccount{ObjectMeta: metav1.ObjectMeta{Namespace: daemonNamespace, Name: "default"}}
+	if err := f.client.Create(ctx, account); err != nil {
+		return creation{}, fmt.Errorf("making a service account: %w", err)
+	}
+	if err := f.daemons(ctx, newDaemonSet("warm", roleWarm, spec), 1, nil); err != nil {
+		return creation{}, err
+	}
+	say("%d nodes: the DaemonSet controller makes their pods", f.nodes)
+	var c creation
+	if err := f.daemons(ctx, newDaemonSet(objectName, roleFleet, spec), f.nodes, func(daemons *appsv1.DaemonSet) error {
+		var err error
+		c, err = f.timed(ctx, manager.PID(), daemons, func(ctx context.Context) (bool, error) {
+			err := f.client.Get(ctx, client.ObjectKeyFromObject(daemons), daemons)
+			return int(daemons.Status.NumberReady) == f.nodes, err
+		})
+		return err
+	}); err != nil {
+		return creation{}, err
+	}
+	return c, nil
+}
+
+// daemons has a DaemonSet made, waits for its pods, and deletes it with them.
+func (f *fleet) daemons(ctx context.Context, daemons *appsv1.DaemonSet, pods int, create func(*appsv1.DaemonSet) error) error {
+	if create == nil {
+		create = func(daemons *appsv1.DaemonSet) error {
+			if err := f.client.Create(ctx, daemons); err != nil {
+				return fmt.Errorf("making DaemonSet %s: %w", daemons.Name, err)
+			}
+			return f.until(ctx, creationLimit, "the DaemonSet controller made no pod", func() (bool, error) {
+				_, running, _, _, err := f.kubelets.pods()
+				return running == pods, err
+			})
+		}
+	}
+	if err := create(daemons); err != nil {
+		return err
+	}
+	if err := f.client.Delete(ctx, daemons, client.PropagationPolicy(metav1.DeletePropagationBackground)); err != nil {
+		return fmt.Errorf("deleting DaemonSet %s: %w", daemons.Name, err)
+	}
+	return f.clear(ctx, daemonNamespace)
+}
+
+func newDaemonSet(name, role string, spec *corev1.PodSpec) *appsv1.DaemonSet {
+	labels := map[string]string{"app.kubernetes.io/name": "hlparser", "app.kubernetes.io/instance": name}
+	spec = spec.DeepCopy()
+	spec.Affinity, spec.NodeName, spec.NodeSelector = nil, "", map[string]string{roleLabel: role}
+	return &appsv1.DaemonSet{
+		ObjectMeta: metav1.ObjectMeta{Namespace: daemonNamespace, Name: name},
+		Spec: appsv1.DaemonSetSpec{
+			Selector: &metav1.LabelSelector{MatchLabels: labels},
+			Template: corev1.PodTemplateSpec{ObjectMeta: metav1.ObjectMeta{Labels: labels}, Spec: *spec},
+		},
+	}
+}
+
+// createOurs lets the operator do the same.
+func (f *fleet) createOurs(ctx context.Context) (creation, error) {
+	say("%d nodes: the operator makes their pods", f.nodes)
+	obj := newObject(objectName, roleFleet)
+	profiled := make(chan error, 1)
+	go func() { profiled <- f.profile(ctx, "profile", fmt.Sprintf("?seconds=%d", 5+f.nodes/50), "creation") }()
+	c, err := f.timed(ctx, f.manager.PID(), obj, func(ctx context.Context) (bool, error) {
+		err := f.client.Get(ctx, client.ObjectKeyFromObject(obj), obj)
+		return int(obj.Status.Ready) == f.nodes, err
+	})
+	return c, errors.Join(err, <-profiled)
+}
+
+// timed creates an object whose controller makes a pod for each node.
+func (f *fleet) timed(
+	ctx context.Context, controller int, obj client.Object, told func(context.Context) (bool, error),
+) (creation, error) {
+	before, err := f.cpu(controller)
+	if err != nil {
+		return creation{}, err
+	}
+	begin := time.Now()
+	if err := f.client.Create(ctx, obj); err != nil {
+		return creation{}, fmt.Errorf("making %T %s: %w", obj, obj.GetName(), err)
+	}
+	c := creation{measured: true}
+	if err := f.until(ctx, creationLimit, "not all pods run", func() (bool, error) {
+		created, running, lastCreated, lastRunning, err := f.kubelets.pods()
+		c.created, c.running = lastCreated.Sub(begin), lastRunning.Sub(begin)
+		return created == f.nodes && running == f.nodes, err
+	}); err != nil {
+		return creation{}, err
+	}
+	if err := f.until(ctx, creationLimit, "the status does not tell of all pods", func() (bool, error) { return told(ctx) }); err != nil {
+		return creation{}, err
+	}
+	c.told = time.Since(begin)
+	after, err := f.cpu(controller)
+	c.controllerCPU, c.clusterCPU = after.controller-before.controller, after.cluster-before.cluster
+	return c, err
+}
+
+// newObject is the README's example, for the nodes with a role.
+func newObject(name, role string) *v1alpha1.HyperliquidParser {
+	return &v1alpha1.HyperliquidParser{
+		ObjectMeta: metav1.ObjectMeta{Namespace: namespace, Name: name},
+		Spec: v1alpha1.HyperliquidParserSpec{
+			Target: v1alpha1.Target{Nodes: &v1alpha1.NodeTarget{
+				Selector: metav1.LabelSelector{MatchLabels: map[string]string{roleLabel: role}}, DataPath: "/home/hluser/hl/data",
+			}},
+			Streams: []v1alpha1.Stream{{Name: "OrderStatuses"}, {Name: "Fills"}},
+			Filter:  v1alpha1.Filter{Coins: []v1alpha1.Coin{"BTC", "ETH"}},
+			Sink:    v1alpha1.Sink{Stdout: &v1alpha1.StdoutSink{}},
+		},
+	}
+}
