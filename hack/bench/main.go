@@ -79,7 +79,8 @@ func run(ctx context.Context, args []string) (err error) {
 	}
 
 	title, sections := "The quick set", []section{
-		{"end-to-end", b.endToEnd}, {"normalized", normalized}, {"swap", swap}, {"memory", b.deadSink}, {"latency", b.latency}, {"rest", b.atRest},
+		{"end-to-end", b.endToEnd}, {"normalized", normalized}, {"swap", swap},
+		{"memory", b.deadSink}, {"latency", b.latency}, {"rest", b.atRest},
 	}
 	if *backlog {
 		drain := func(ctx context.Context) (string, error) { return b.backlog(ctx, *backlogLines) }

@@ -15,13 +15,16 @@ func swap(ctx context.Context) (string, error) {
 	if err != nil {
 		return "", err
 	}
-	t := results.Table{{"lines in the buffer", "blocks", "median ns", "p99.9 ns", "worst round's", "allocations", "p99.9 < 1 µs, none allocated"}}
+	t := results.Table{{
+		"lines in the buffer", "blocks", "median ns", "p99.9 ns", "worst round's", "allocations", "p99.9 < 1 µs, none allocated",
+	}}
 	for _, b := range all {
-		t.Row(strings.TrimPrefix(b.name, "Swap/lines="), fmt.Sprint(b.median("blocks")), fmt.Sprint(b.median("ns/op")), fmt.Sprint(b.median("p99.9-ns")),
-			fmt.Sprint(b.worst("p99.9-ns")), fmt.Sprint(b.worst("allocs/op")), results.Reached(b.median("p99.9-ns") < 1000 && b.worst("allocs/op") == 0))
+		slow, allocated := b.median("p99.9-ns"), b.worst("allocs/op")
+		t.Row(strings.TrimPrefix(b.name, "Swap/lines="), fmt.Sprint(b.median("blocks")), fmt.Sprint(b.median("ns/op")), fmt.Sprint(slow),
+			fmt.Sprint(b.worst("p99.9-ns")), fmt.Sprint(allocated), results.Reached(slow < 1000 && allocated == 0))
 	}
-	return fmt.Sprintf("### The swap\n\nReal blocks, beside a writer that appends as fast as it can (BenchmarkSwap in internal/parser/buffer); the\n"+
-		"median of %d rounds.\n\n%s", rounds, t.String()), nil
+	return fmt.Sprintf("### The swap\n\nReal blocks, beside a writer that appends as fast as it can (BenchmarkSwap in\n"+
+		"internal/parser/buffer); the median of %d rounds.\n\n%s", rounds, t.String()), nil
 }
 
 // normalized measures the Normalized output of all events of a stream, beside a bare parse of the same lines.
@@ -34,9 +37,9 @@ func normalized(ctx context.Context) (string, error) {
 	}
 	speeds := map[string]float64{}
 	for _, b := range all {
-		speeds[b.name] = b.median("MB/s")
+		speeds[b.name] = b.median(speedColumn)
 	}
-	t := results.Table{{"one core, every event", "MB/s", "fastjson's bare parse", "ratio", "≥ 0.55 and ≥ 500 MB/s"}}
+	t := results.Table{{"one core, every event", speedColumn, "fastjson's bare parse", "ratio", "≥ 0.55 and ≥ 500 MB/s"}}
 	for _, b := range all {
 		if parse := speeds[b.name+peer]; parse > 0 {
 			own := speeds[b.name]
@@ -44,6 +47,7 @@ func normalized(ctx context.Context) (string, error) {
 				results.Reached(own >= 0.55*parse && own >= 500))
 		}
 	}
-	return fmt.Sprintf("### Normalized output\n\nFrom lines in memory to records in memory, nothing filtered (BenchmarkNormalized in internal/parser/hyperliquid), beside\n"+
-		"a parse of the same lines into a tree that is thrown away; the median of %d rounds.\n\n%s", rounds, t.String()), nil
+	return fmt.Sprintf("### Normalized output\n\nFrom lines in memory to records in memory, nothing filtered (BenchmarkNormalized\n"+
+		"in internal/parser/hyperliquid), beside a parse of the same lines into a tree that is thrown away;\n"+
+		"the median of %d rounds.\n\n%s", rounds, t.String()), nil
 }

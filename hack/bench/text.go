@@ -10,6 +10,7 @@ const (
 	peakColumn    = "peak MiB"
 	wantedColumn  = "wanted"
 	reachedColumn = "reached"
+	speedColumn   = "MB/s"
 )
 
 func seconds(d time.Duration) string { return fmt.Sprintf("%.2f", d.Seconds()) }

@@ -102,7 +102,7 @@ func (f *fleet) daemons(ctx context.Context, daemons *appsv1.DaemonSet, pods int
 }
 
 func newDaemonSet(name, role string, spec *corev1.PodSpec) *appsv1.DaemonSet {
-	labels := map[string]string{"app.kubernetes.io/name": "hlparser", "app.kubernetes.io/instance": name}
+	labels := map[string]string{"app.kubernetes.io/name": parserName, "app.kubernetes.io/instance": name}
 	spec = spec.DeepCopy()
 	spec.Affinity, spec.NodeName, spec.NodeSelector = nil, "", map[string]string{roleLabel: role}
 	return &appsv1.DaemonSet{

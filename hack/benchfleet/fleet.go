@@ -34,6 +34,12 @@ import (
 	"github.com/hlparser/hyperliquid-parser-operator/hack/demo/controlplane"
 )
 
+// What the simulated nodes say they are.
+const (
+	system       = "linux"
+	architecture = "amd64"
+)
+
 const (
 	namespace       = "hyperliquid"
 	objectName      = "mainnet"
@@ -140,7 +146,9 @@ func (f *fleet) start(ctx context.Context) error {
 	var err error
 	f.plane, err = controlplane.Start(ctx, controlplane.Options{
 		Assets: f.assets, Dir: f.dir, Children: &f.children,
-		APIServerFlags: []string{"--audit-policy-file=" + f.path("policy.yaml"), "--audit-log-path=" + f.path("audit.log"), "--delete-collection-workers=8"},
+		APIServerFlags: []string{
+			"--audit-policy-file=" + f.path("policy.yaml"), "--audit-log-path=" + f.path("audit.log"), "--delete-collection-workers=8",
+		},
 	})
 	if err != nil {
 		return fmt.Errorf("starting the control plane: %w", err)
@@ -274,12 +282,13 @@ func (f *fleet) makeNodes(ctx context.Context) error {
 func newNode(i int, role string) *corev1.Node {
 	name, now := nodeName(i), metav1.Now()
 	labels := map[string]string{
-		roleLabel: role, corev1.LabelHostname: name, corev1.LabelOSStable: "linux", corev1.LabelArchStable: "amd64",
+		roleLabel: role, corev1.LabelHostname: name, corev1.LabelOSStable: system, corev1.LabelArchStable: architecture,
 		corev1.LabelTopologyRegion: "ap-northeast-1", corev1.LabelTopologyZone: "ap-northeast-1a", corev1.LabelInstanceTypeStable: "m7i.8xlarge",
 	}
-	maps.Copy(labels, map[string]string{"beta.kubernetes.io/os": "linux", "beta.kubernetes.io/arch": "amd64", "pool": "hyperliquid"})
+	maps.Copy(labels, map[string]string{"beta.kubernetes.io/os": system, "beta.kubernetes.io/arch": architecture, "pool": "hyperliquid"})
 	resources := corev1.ResourceList{
-		corev1.ResourceCPU: resource.MustParse("32"), corev1.ResourceMemory: resource.MustParse("128Gi"), corev1.ResourcePods: resource.MustParse("110"),
+		corev1.ResourceCPU: resource.MustParse("32"), corev1.ResourceMemory: resource.MustParse("128Gi"),
+		corev1.ResourcePods:             resource.MustParse("110"),
 		corev1.ResourceEphemeralStorage: resource.MustParse("2Ti"),
 	}
 	node := &corev1.Node{
@@ -292,7 +301,7 @@ func newNode(i int, role string) *corev1.Node {
 			Capacity: resources, Allocatable: resources,
 			Addresses: []corev1.NodeAddress{{Type: corev1.NodeHostName, Address: name}},
 			NodeInfo: corev1.NodeSystemInfo{
-				OperatingSystem: "linux", Architecture: "amd64", KubeletVersion: "v1.37.2", KernelVersion: "6.12.0",
+				OperatingSystem: system, Architecture: architecture, KubeletVersion: "v1.37.2", KernelVersion: "6.12.0",
 				OSImage: "Debian GNU/Linux 12", ContainerRuntimeVersion: "containerd://2.1.0",
 			},
 		},

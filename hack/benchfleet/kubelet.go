@@ -179,7 +179,7 @@ func (k *kubelets) status(pod *corev1.Pod, number int) corev1.PodStatus {
 		Phase: corev1.PodRunning, HostIP: ip, HostIPs: []corev1.HostIP{{IP: ip}}, PodIP: ip, PodIPs: []corev1.PodIP{{IP: ip}},
 		StartTime: &now,
 		ContainerStatuses: []corev1.ContainerStatus{{
-			Name: "hlparser", Ready: true, Started: ptr.To(true), ContainerID: "bench://" + string(pod.UID),
+			Name: parserName, Ready: true, Started: ptr.To(true), ContainerID: "bench://" + string(pod.UID),
 			Image: image, ImageID: image + "@sha256:2b1c",
 			State: corev1.ContainerState{Running: &corev1.ContainerStateRunning{StartedAt: now}},
 		}},

@@ -20,6 +20,9 @@ import (
 	"github.com/hlparser/hyperliquid-parser-operator/internal/parser/report"
 )
 
+// parserName is what the simulated parsers, and their containers, are called.
+const parserName = "hlparser"
+
 // maxNodes is how many nodes have an address: two bytes of it, without the ends.
 const maxNodes = 200 * 250
 
@@ -151,7 +154,7 @@ const (
 func newParser(i, streams int) *parser {
 	now := time.Now()
 	p := &parser{kind: kindOf(i), asked: now, is: report.Report{
-		Version: "bench", Parser: "hlparser", Target: nodeName(i), Pod: podName(i), StartedAt: now,
+		Version: "bench", Parser: parserName, Target: nodeName(i), Pod: podName(i), StartedAt: now,
 		Process: report.Process{Goroutines: 40, MemoryLimitBytes: 512 * mebibyte, CPULimit: 2},
 	}}
 	names := []string{"OrderStatuses", "Fills", "RawBookDiffs", "Trades", "MiscEvents", "ReplicaCmds", "SystemActions"}

@@ -131,7 +131,8 @@ func (f *fleet) keep(ctx context.Context) error {
 	if err := os.WriteFile(filepath.Join(f.profiles, fmt.Sprintf("manager-%d.log", f.nodes)), log, 0o644); err != nil {
 		return fmt.Errorf("keeping the manager's log: %w", err)
 	}
-	return errors.Join(f.profile(ctx, "profile", "?seconds=30", "rest"), f.profile(ctx, "heap", "?gc=1", "heap"), f.profile(ctx, "heap", "?debug=1", "memory"))
+	return errors.Join(f.profile(ctx, "profile", "?seconds=30", "rest"), f.profile(ctx, "heap", "?gc=1", "heap"),
+		f.profile(ctx, "heap", "?debug=1", "memory"))
 }
 
 // count takes in what the API server's audit log says of the manager's requests.

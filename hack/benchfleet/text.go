@@ -12,6 +12,12 @@ import (
 	"github.com/hlparser/hyperliquid-parser-operator/hack/results"
 )
 
+// Headings of columns in more than one table.
+const (
+	wantedColumn  = "wanted"
+	reachedColumn = "reached"
+)
+
 // figures are those of one fleet.
 type figures struct {
 	nodes         int
@@ -44,16 +50,18 @@ const (
 
 // describe answers all questions in Markdown.
 func (o *options) describe(all []figures) string {
-	intro := fmt.Sprintf("kube-apiserver, etcd (without fsync), the manager, and what stands in for kubelets and parsers share the machine. A pod is\n"+
-		"bound, and its status written, by the bench: two more writes for each, for both controllers. %d streams in a report, every\n"+
+	intro := fmt.Sprintf("kube-apiserver, etcd (without fsync), the manager, and what stands in for kubelets and parsers share the machine.\n"+
+		"A pod is bound, and its status written, by the bench: two more writes for each, for both controllers. %d streams in a report, every\n"+
 		"figure off by up to a fifth each time. In each hundred parsers one takes 0.3 s to answer; in each five hundred one never\n"+
 		"answers and one lies.\n", o.streams)
 	return intro + "\n" + o.creations(all) + "\n" + sweeps(all) + "\n" + rests(all) + "\n" + faults(all)
 }
 
 func (o *options) creations(all []figures) string {
-	t := results.Table{{"seconds from the object until", "all pods exist", "all run", "its status says so", "controller CPU s", "API server and etcd CPU s"}}
-	goal := results.Table{{"goal", "wanted", "measured", "reached"}}
+	t := results.Table{{
+		"seconds from the object until", "all pods exist", "all run", "its status says so", "controller CPU s", "API server and etcd CPU s",
+	}}
+	goal := results.Table{{"goal", wantedColumn, "measured", reachedColumn}}
 	for _, f := range all {
 		row := func(who string, c creation) {
 			t.Row(fmt.Sprintf("%s, %s nodes", who, humanize.Comma(int64(f.nodes))), seconds(c.created), seconds(c.running), seconds(c.told),
@@ -67,7 +75,8 @@ func (o *options) creations(all []figures) string {
 				fmt.Sprintf("%.2f", ratio), results.Reached(ratio <= 1))
 		}
 	}
-	text := fmt.Sprintf("### Creation\n\nBoth controllers' clients may make %d requests a second, and %d at once; both make the same pods on the same nodes.\n\n%s",
+	text := fmt.Sprintf("### Creation\n\nBoth controllers' clients may make %d requests a second, and %d at once; both make the\n"+
+		"same pods on the same nodes.\n\n%s",
 		o.qps, o.burst, t.String())
 	if len(goal) > 1 {
 		text += "\n" + goal.String()
@@ -76,7 +85,7 @@ func (o *options) creations(all []figures) string {
 }
 
 func sweeps(all []figures) string {
-	t := results.Table{{"a sweep", "seconds", "CPU s", "µs CPU a report", "allocations a report", "KiB a report", "wanted", "reached"}}
+	t := results.Table{{"a sweep", "seconds", "CPU s", "µs CPU a report", "allocations a report", "KiB a report", wantedColumn, reachedColumn}}
 	for _, f := range all {
 		row := func(what string, s swept, wanted, reached string) {
 			t.Row(fmt.Sprintf("%s reports%s", humanize.Comma(int64(f.nodes)), what), seconds(s.Wall), seconds(s.CPU),
@@ -87,13 +96,13 @@ func sweeps(all []figures) string {
 		s := f.steadySweep()
 		row("", s, "< 2 s", results.Reached(s.Wall < sweepGoal))
 	}
-	return "### Sweeps\n\nAll parsers asked at once, by the operator's poller in a process of its own. The first sweep opens the connections; of the\n" +
-		"others the one of the median time counts.\n\n" + t.String()
+	return "### Sweeps\n\nAll parsers asked at once, by the operator's poller in a process of its own. The first sweep opens the\n" +
+		"connections; of the others the one of the median time counts.\n\n" + t.String()
 }
 
 func rests(all []figures) string {
 	t := results.Table{{"at rest", "of a core", "besides sweeps", "MiB", "peak MiB", "API writes", "API reads", "Lease"}}
-	goal := results.Table{{"goal", "wanted", "measured", "reached"}}
+	goal := results.Table{{"goal", wantedColumn, "measured", reachedColumn}}
 	var reads []string
 	var watched time.Duration
 	for _, f := range all {
@@ -119,15 +128,17 @@ func rests(all []figures) string {
 	if len(reads) > 0 {
 		said = " Requests by verb, all sizes: " + strings.Join(reads, ", ") + "."
 	}
-	return fmt.Sprintf("### At rest\n\nThe manager for %s, while each node reports its status every 5 min. Requests are counted from the API server's audit log.%s\n\n%s\n%s",
+	return fmt.Sprintf("### At rest\n\nThe manager for %s, while each node reports its status every 5 min. Requests are counted from the\n"+
+		"API server's audit log.%s\n\n%s\n%s",
 		watched.Round(time.Second), said, t.String(), goal.String())
 }
 
 func faults(all []figures) string {
-	t := results.Table{{"one parser hangs", "in the status, s after it was due", "a new one runs, s after the fault", "wanted", "reached"}}
+	t := results.Table{{"one parser hangs", "in the status, s after it was due", "a new one runs, s after the fault", wantedColumn, reachedColumn}}
 	for _, f := range all {
 		t.Row(fmt.Sprintf("of %s", humanize.Comma(int64(f.nodes))), seconds(f.fault.late), seconds(f.fault.cured),
 			fmt.Sprintf("≤ %.0f s", lateGoal.Seconds()), results.Reached(f.fault.late <= lateGoal))
 	}
-	return fmt.Sprintf("### A fault\n\nA verdict of Stuck is due %s after the parser stood still; polls are %s apart.\n\n%s", stuckAfter, pollInterval, t.String())
+	return fmt.Sprintf("### A fault\n\nA verdict of Stuck is due %s after the parser stood still; polls are %s apart.\n\n%s",
+		stuckAfter, pollInterval, t.String())
 }

@@ -88,8 +88,8 @@ func Machine() string {
 
 const preface = `# Benchmarks
 
-Written by ` + "`make bench`, `make bench-backlog`, `make bench-fleet` and `make simulate`" + `. Times vary from machine to machine and from hour to hour; ratios between
-rows of one table are what counts.
+Written by ` + "`make bench`, `make bench-backlog`, `make bench-fleet` and `make simulate`" + `.
+Times vary from machine to machine and from hour to hour; ratios between rows of one table are what counts.
 `
 
 // Replace puts text in the place of the chapter with that title, or at the end.
