@@ -134,7 +134,9 @@ func rests(all []figures) string {
 }
 
 func faults(all []figures) string {
-	t := results.Table{{"one parser hangs", "in the status, s after it was due", "a new one runs, s after the fault", wantedColumn, reachedColumn}}
+	t := results.Table{{
+		"one parser hangs", "in the status, s after it was due", "a new one runs, s after the fault", wantedColumn, reachedColumn,
+	}}
 	for _, f := range all {
 		t.Row(fmt.Sprintf("of %s", humanize.Comma(int64(f.nodes))), seconds(f.fault.late), seconds(f.fault.cured),
 			fmt.Sprintf("≤ %.0f s", lateGoal.Seconds()), results.Reached(f.fault.late <= lateGoal))
