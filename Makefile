@@ -59,7 +59,7 @@ lint: ## Run golangci-lint.
 .PHONY: test
 test: vet ## Run all tests; the first time, kube-apiserver is built for them where it cannot be downloaded.
 	assets=$$($(CONTROLPLANE)); \
-	KUBEBUILDER_ASSETS="$$assets" go test -race -timeout 20m $(TESTFLAGS) $(PKG)
+	KUBEBUILDER_ASSETS="$$assets" go test -race -timeout 40m $(TESTFLAGS) $(PKG)
 
 .PHONY: soak
 soak: ## Kill the parser at random for as long as SOAK says, then try SOAK_CHECKS random sequences on its models.
