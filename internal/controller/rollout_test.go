@@ -152,6 +152,8 @@ var _ = Describe("a canary", func() {
 		promote(first)
 		change(ctx, obj, func(o *v1alpha1.HyperliquidParser) { o.Spec.Format = "Raw" })
 		f.canary(ctx, obj, 3)
+		// The status follows the canary's pod by as much as changes are gathered.
+		Eventually(ctx, func() int32 { return current(ctx, obj).Status.Updated }).WithTimeout(judged).Should(Equal(int32(1)))
 		Consistently(ctx, func() int32 { return current(ctx, obj).Status.Updated }).Should(Equal(int32(1)))
 		promote(current(ctx, obj).Status.UpdateRevision)
 		Eventually(ctx, func() int32 { return current(ctx, obj).Status.Updated }).WithTimeout(judged).Should(Equal(int32(3)))
