@@ -53,7 +53,7 @@ func Gather(id Identity, source Source, now time.Time) Report {
 		StartedAt: id.StartedAt.UTC(), Now: now.UTC(),
 		Process: Process{
 			RSSBytes: residentBytes(), HeapBytes: int64(memory.HeapAlloc), Goroutines: runtime.NumGoroutine(),
-			MemoryLimitBytes: id.MemoryLimitBytes, CPUSecondsTotal: cpuSeconds(), CPULimit: float64(runtime.GOMAXPROCS(0)),
+			MemoryLimitBytes: id.MemoryLimitBytes, CPUSecondsTotal: cpuSeconds(), CPULimit: cpuLimit(),
 		},
 		Streams: source.Streams(),
 	}
