@@ -255,9 +255,11 @@ func TestPolicies(t *testing.T) {
 			message: "Fills: 41s behind and falling back at 3.0 MiB/s, waiting for reads 50 % of the time: the disk is too slow",
 		},
 		"otherwise it is the parser": {
-			pod: running(), window: behind(func(w *growth.Window, r *growth.Rates) { r.SinkBusy, w.Process.CPU, r.ReadWait = 0.09, 0.4, 0 }),
+			pod: running(), window: behind(func(w *growth.Window, r *growth.Rates) {
+				r.SinkBusy, w.Process.CPU, r.ReadWait, w.Streams[0].Best = 0.49, 0.4, 0.49, 5<<20
+			}),
 			verdict: growth.Growing, reason: growth.ReasonParserSlow,
-			message: "Fills: 41s behind and falling back at 3.0 MiB/s, sink 9 % busy, CPU 40 %: parser slow",
+			message: "Fills: 41s behind and falling back at 3.0 MiB/s, sink 49 % busy, CPU 40 %: parser slow",
 		},
 		"the worst stream speaks, and what is outside of the parser before it": {
 			pod: running(), window: behind(func(w *growth.Window, r *growth.Rates) {

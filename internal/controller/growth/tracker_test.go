@@ -81,8 +81,8 @@ func TestAnOverloadedParserIsBelievedAtEighteenOfTheLastTwentyFour(t *testing.T)
 	}
 }
 
-func TestOneGoodPollInFourDelaysOverloadedAndTwoInFourHoldItOff(t *testing.T) {
-	for good, want := range map[int]int{1: 23, 2: 0} {
+func TestOneGoodPollInFourDelaysOverloadedAndOneInThreeHoldsItOff(t *testing.T) {
+	for every, want := range map[int]int{4: 23, 3: 0} {
 		w := watch()
 		for range 30 {
 			w.poll(nil)
@@ -93,7 +93,7 @@ func TestOneGoodPollInFourDelaysOverloadedAndTwoInFourHoldItOff(t *testing.T) {
 				s := &r.Streams[0]
 				s.LagSeconds, s.UncommittedBytes = 40, 100<<20+int64(i)*10<<20
 				s.Sink.BusySecondsTotal = 60 * float64(i)
-				if i%4 < good {
+				if i%every == 0 {
 					s.LagSeconds = 0
 				}
 			})
@@ -102,7 +102,7 @@ func TestOneGoodPollInFourDelaysOverloadedAndTwoInFourHoldItOff(t *testing.T) {
 			}
 		}
 		if first != want {
-			t.Errorf("%d good polls in four: after %d polls, want %d", good, first, want)
+			t.Errorf("one good poll in %d: after %d polls, want %d", every, first, want)
 		}
 	}
 }
