@@ -20,6 +20,10 @@ import (
 const (
 	controllerManager = "kube-controller-manager"
 	daemonNamespace   = "daemons"
+	// The account that the DaemonSet controller has in a cluster, with the role that kube-apiserver makes for it. So its requests are
+	// authorized, queued and audited as the manager's are.
+	daemonAccount = "daemon-set-controller"
+	daemonUser    = "system:serviceaccount:" + metav1.NamespaceSystem + ":" + daemonAccount
 	// creationLimit bounds how long the pods of a fleet may take.
 	creationLimit = 15 * time.Minute
 )
@@ -32,15 +36,20 @@ type creation struct {
 }
 
 // createDaemons lets the DaemonSet controller make a pod on each node, of the same spec as the operator's pods, and clears up after it.
-// Its client has the same limits as the manager's. The manager is there meanwhile, and has nothing to do.
+// Its client has the same limits as the manager's. The manager is there
+// meanwhile, and has nothing to do.
 func (f *fleet) createDaemons(ctx context.Context, spec *corev1.PodSpec) (creation, error) {
 	program := filepath.Join(f.assets, controllerManager)
 	if _, err := exec.LookPath(program); err != nil {
 		say("%d nodes: no DaemonSet to compare with: %v", f.nodes, err)
 		return creation{}, nil
 	}
-	kubeconfig := f.path("administrator.kubeconfig")
-	if err := f.plane.WriteAdminKubeconfig(kubeconfig, ""); err != nil {
+	holder := &corev1.ServiceAccount{ObjectMeta: metav1.ObjectMeta{Namespace: metav1.NamespaceSystem, Name: daemonAccount}}
+	if err := f.client.Create(ctx, holder); err != nil {
+		return creation{}, fmt.Errorf("making service account %s: %w", daemonAccount, err)
+	}
+	kubeconfig, err := f.kubeconfig(ctx, metav1.NamespaceSystem, daemonAccount)
+	if err != nil {
 		return creation{}, err
 	}
 	manager, err := f.children.Start(controllerManager, exec.Command(program, "--kubeconfig="+kubeconfig, "--leader-elect=false",
@@ -117,7 +126,7 @@ func newDaemonSet(name, role string, spec *corev1.PodSpec) *appsv1.DaemonSet {
 // createOurs lets the operator do the same.
 func (f *fleet) createOurs(ctx context.Context) (creation, error) {
 	say("%d nodes: the operator makes their pods", f.nodes)
-	obj := newObject(objectName, roleFleet)
+	obj := f.newObject(objectName, roleFleet)
 	profiled := make(chan error, 1)
 	go func() { profiled <- f.profile(ctx, "profile", fmt.Sprintf("?seconds=%d", 5+f.nodes/50), "creation") }()
 	c, err := f.timed(ctx, f.manager.PID(), obj, func(ctx context.Context) (bool, error) {
@@ -157,7 +166,7 @@ func (f *fleet) timed(
 }
 
 // newObject is the README's example, for the nodes with a role.
-func newObject(name, role string) *v1alpha1.HyperliquidParser {
+func (o *options) newObject(name, role string) *v1alpha1.HyperliquidParser {
 	return &v1alpha1.HyperliquidParser{
 		ObjectMeta: metav1.ObjectMeta{Namespace: namespace, Name: name},
 		Spec: v1alpha1.HyperliquidParserSpec{
@@ -167,6 +176,9 @@ func newObject(name, role string) *v1alpha1.HyperliquidParser {
 			Streams: []v1alpha1.Stream{{Name: "OrderStatuses"}, {Name: "Fills"}},
 			Filter:  v1alpha1.Filter{Coins: []v1alpha1.Coin{"BTC", "ETH"}},
 			Sink:    v1alpha1.Sink{Stdout: &v1alpha1.StdoutSink{}},
+			Growth: v1alpha1.Growth{
+				PollInterval: &metav1.Duration{Duration: o.pollInterval}, StuckAfter: &metav1.Duration{Duration: o.stuckAfter},
+			},
 		},
 	}
 }

@@ -139,7 +139,7 @@ func (f *fleet) path(name string) string { return filepath.Join(f.dir, name) }
 // start starts the control plane, makes the nodes, and starts what stands in for the parsers.
 func (f *fleet) start(ctx context.Context) error {
 	policy := `{"apiVersion": "audit.k8s.io/v1", "kind": "Policy", "omitStages": ["RequestReceived"],
-		"rules": [{"level": "Metadata", "users": ["` + managerUser + `"]}, {"level": "None"}]}`
+		"rules": [{"level": "Metadata", "users": ["` + managerUser + `", "` + daemonUser + `"]}, {"level": "None"}]}`
 	if err := os.WriteFile(f.path("policy.yaml"), []byte(policy), 0o600); err != nil {
 		return fmt.Errorf("writing the audit policy: %w", err)
 	}
@@ -345,15 +345,22 @@ func (f *fleet) startParsers(ctx context.Context) error {
 	return parsers.WaitUntil(ctx, func(ctx context.Context) error { return order(ctx, "DELETE", f.control, 0) }, time.Minute)
 }
 
-// startManager starts the manager, lets it make the pod of one node, and returns what that pod looks like.
-func (f *fleet) startManager(ctx context.Context) (*corev1.PodSpec, error) {
+// kubeconfig writes one for a service account, and returns its path.
+func (f *fleet) kubeconfig(ctx context.Context, namespace, name string) (string, error) {
 	day := int64(24 * time.Hour / time.Second)
 	token := &authenticationv1.TokenRequest{Spec: authenticationv1.TokenRequestSpec{ExpirationSeconds: &day}}
-	holder := &corev1.ServiceAccount{ObjectMeta: metav1.ObjectMeta{Namespace: systemNamespace, Name: account}}
+	holder := &corev1.ServiceAccount{ObjectMeta: metav1.ObjectMeta{Namespace: namespace, Name: name}}
 	if err := f.client.SubResource("token").Create(ctx, holder, token); err != nil {
-		return nil, fmt.Errorf("requesting a token for the manager: %w", err)
+		return "", fmt.Errorf("requesting a token for %s: %w", name, err)
 	}
-	if err := f.plane.WriteKubeconfig(f.path("manager.kubeconfig"), token.Status.Token, systemNamespace); err != nil {
+	path := f.path(name + ".kubeconfig")
+	return path, f.plane.WriteKubeconfig(path, token.Status.Token, namespace)
+}
+
+// startManager starts the manager, lets it make the pod of one node, and returns what that pod looks like.
+func (f *fleet) startManager(ctx context.Context) (*corev1.PodSpec, error) {
+	kubeconfig, err := f.kubeconfig(ctx, systemNamespace, account)
+	if err != nil {
 		return nil, err
 	}
 	port, err := freePort()
@@ -362,14 +369,14 @@ func (f *fleet) startManager(ctx context.Context) (*corev1.PodSpec, error) {
 	}
 	f.pprof = net.JoinHostPort("127.0.0.1", port)
 	f.manager, err = f.children.Start("manager", exec.Command(f.program,
-		"--kubeconfig="+f.path("manager.kubeconfig"), "--parser-image="+image,
+		"--kubeconfig="+kubeconfig, "--parser-image="+image,
 		"--leader-elect", "--leader-election-namespace="+systemNamespace, "--pprof-bind-address="+f.pprof,
 		"--kube-api-qps="+strconv.Itoa(f.qps), "--kube-api-burst="+strconv.Itoa(f.burst)), f.path("manager.log"))
 	if err != nil {
 		return nil, err
 	}
 
-	warm := newObject("warm", roleWarm)
+	warm := f.newObject("warm", roleWarm)
 	if err := f.client.Create(ctx, warm); err != nil {
 		return nil, fmt.Errorf("making an object to warm up with: %w", err)
 	}

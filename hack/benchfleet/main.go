@@ -65,9 +65,13 @@ func run(ctx context.Context, args []string) error {
 
 // options of the whole run.
 type options struct {
-	sizes   []int
-	steady  time.Duration // how long the fleet is watched at rest
-	qps     int           // of the manager's client and of the DaemonSet controller's
+	sizes  []int
+	quiet  time.Duration // how long nothing new is told by a fleet that has come to rest
+	steady time.Duration // how long the fleet is watched then
+	// pollInterval and stuckAfter of the fleet's object.
+	pollInterval, stuckAfter time.Duration
+
+	qps     int // of the manager's client and of the DaemonSet controller's
 	burst   int
 	streams int // in each report
 	assets  string
@@ -78,7 +82,7 @@ type options struct {
 }
 
 func bench(ctx context.Context, args []string) (err error) {
-	o := options{assets: os.Getenv("KUBEBUILDER_ASSETS")}
+	o := options{assets: os.Getenv("KUBEBUILDER_ASSETS"), quiet: 30 * time.Second, pollInterval: 5 * time.Second, stuckAfter: 30 * time.Second}
 	fs := flag.NewFlagSet("benchfleet", flag.ContinueOnError)
 	sizes := fs.String("sizes", "100,1000,5000", "numbers of nodes, by comma")
 	parent := fs.String("dir", "", "where to make a temporary directory (default: the system's place)")

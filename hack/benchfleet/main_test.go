@@ -28,7 +28,10 @@ func TestASmallFleet(t *testing.T) {
 		t.Fatal("KUBEBUILDER_ASSETS is not set: run make test, which finds or builds kube-apiserver and etcd")
 	}
 	t.Chdir(filepath.Join("..", ".."))
-	o := options{assets: assets, dir: t.TempDir(), steady: 20 * time.Second, qps: 500, burst: 1000, streams: 2}
+	o := options{
+		assets: assets, dir: t.TempDir(), quiet: 10 * time.Second, steady: 20 * time.Second,
+		pollInterval: time.Second, stuckAfter: 5 * time.Second, qps: 500, burst: 1000, streams: 2,
+	}
 	if err := o.build(t.Context()); err != nil {
 		t.Fatal(err)
 	}
@@ -44,7 +47,7 @@ func TestASmallFleet(t *testing.T) {
 	if f.rest.writes != 0 || f.rest.leases == 0 {
 		t.Errorf("at rest the manager made %d writes (%v), and wrote its Lease %d times", f.rest.writes, f.rest.requests, f.rest.leases)
 	}
-	if f.fault.cured < stuckAfter/2 {
+	if f.fault.cured < o.stuckAfter/2 {
 		t.Errorf("the parser that hung was replaced after %s", f.fault.cured)
 	}
 	text := o.describe([]figures{f})

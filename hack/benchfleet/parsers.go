@@ -49,7 +49,7 @@ func kindOf(i int) kind {
 	return good
 }
 
-// badNodes is how many of the first n nodes give no report.
+// badNodes is how many of the first n nodes never give a report.
 func badNodes(n int) int {
 	bad := 0
 	for i := range n {

@@ -21,12 +21,8 @@ import (
 	"github.com/hlparser/hyperliquid-parser-operator/hack/results"
 )
 
-// pollInterval and stuckAfter are the defaults of an object's spec.growth.
-const (
-	pollInterval = 5 * time.Second
-	stuckAfter   = 30 * time.Second
-	pollWorkers  = 128 // the manager's default
-)
+// pollWorkers is the manager's default.
+const pollWorkers = 128
 
 // atRest is what a fleet at rest takes.
 type atRest struct {
@@ -58,13 +54,14 @@ func (f *fleet) cpu(controller int) (times, error) {
 	return t, nil
 }
 
-// settle waits until the operator has judged all targets and says nothing new for half a minute.
+// settle waits until the operator has judged all targets and says nothing new for a while.
 func (f *fleet) settle(ctx context.Context) error {
-	const quiet, limit = 30 * time.Second, 5 * time.Minute
+	const limit = 5 * time.Minute
 	say("%d nodes: coming to rest", f.nodes)
 	obj := &v1alpha1.HyperliquidParser{}
 	var last v1alpha1.HyperliquidParserStatus
 	since := time.Now()
+	bad := badNodes(f.nodes)
 	return f.until(ctx, limit, "the status does not come to rest", func() (bool, error) {
 		if err := f.client.Get(ctx, client.ObjectKey{Namespace: namespace, Name: objectName}, obj); err != nil {
 			return false, fmt.Errorf("looking at the object: %w", err)
@@ -72,7 +69,7 @@ func (f *fleet) settle(ctx context.Context) error {
 		if !equality.Semantic.DeepEqual(obj.Status, last) {
 			last, since = *obj.Status.DeepCopy(), time.Now()
 		}
-		return int(obj.Status.Bad) == badNodes(f.nodes) && time.Since(since) > quiet, nil
+		return int(obj.Status.Bad) == bad && time.Since(since) > f.quiet, nil
 	})
 }
 
@@ -176,32 +173,32 @@ func (r *atRest) count(audit io.Reader) error {
 }
 
 // sweep lets another process ask all parsers at once.
-func (f *fleet) sweep(ctx context.Context) ([]swept, error) {
+func (f *fleet) sweep(ctx context.Context) (sweeps, error) {
 	say("%d nodes: sweeps", f.nodes)
+	var result sweeps
 	cmd, err := ownCommand(sweepCommand, "--nodes", strconv.Itoa(f.nodes), "--second", strconv.Itoa(f.second),
-		"--workers", strconv.Itoa(pollWorkers))
+		"--workers", strconv.Itoa(pollWorkers), "--interval", f.pollInterval.String())
 	if err != nil {
-		return nil, err
+		return result, err
 	}
 	out := f.path("sweeps.json")
 	child, err := f.children.Start("sweep", cmd, out)
 	if err != nil {
-		return nil, err
+		return result, err
 	}
 	select {
 	case <-ctx.Done():
-		return nil, ctx.Err()
+		return result, ctx.Err()
 	case <-child.Done():
 	}
 	text, err := os.ReadFile(out)
 	if err != nil {
-		return nil, fmt.Errorf("reading what sweeps took: %w", err)
+		return result, fmt.Errorf("reading what sweeps took: %w", err)
 	}
-	var sweeps []swept
-	if err := json.Unmarshal(text, &sweeps); err != nil || len(sweeps) < 2 {
-		return nil, fmt.Errorf("the sweeps failed: %s", text)
+	if err := json.Unmarshal(text, &result); err != nil || len(result.AtOnce) < 2 {
+		return result, fmt.Errorf("the sweeps failed: %s", text)
 	}
-	return sweeps, nil
+	return result, nil
 }
 
 // fault is how long it took to see one.
@@ -235,7 +232,7 @@ func (f *fleet) fault(ctx context.Context) (fault, error) {
 		obj, ok := event.Object.(*v1alpha1.HyperliquidParser)
 		told = ok && slices.ContainsFunc(obj.Status.Targets, func(t v1alpha1.TargetStatus) bool { return t.Target == nodeName(node) })
 	}
-	result.late = time.Since(begin) - stuckAfter
+	result.late = time.Since(begin) - f.stuckAfter
 	err = f.until(ctx, limit, "the parser that hangs is not replaced", func() (bool, error) {
 		_, running, _, lastRunning, err := f.kubelets.pods()
 		result.cured = lastRunning.Sub(begin)

@@ -199,7 +199,7 @@ func (r *Reconciler) createAll(ctx context.Context, obj *v1alpha1.HyperliquidPar
 	}
 	var done outcome
 	var failed []error
-	for size := 1; len(actions) > 0 && len(failed) == 0; size *= 2 {
+	for size := 1; len(actions) > 0 && len(failed) == 0; size *= 4 {
 		batch := actions[:min(size, len(actions))]
 		actions = actions[len(batch):]
 		for _, err := range inParallel(batch, func(a plan.Action) error { return r.create(ctx, obj, s, a) }) {

@@ -34,12 +34,9 @@ import (
 )
 
 const (
-	// gather is how long changes of verdicts are gathered before they are looked at: when a broker dies, a whole fleet's verdicts
-	// change within one poll interval.
+	// gather is how long changes of verdicts and of pods are gathered before they are looked at: when a broker dies, a whole fleet's
+	// verdicts change within one poll interval, and when a fleet starts, all its pods within minutes. Each look is at all of them.
 	gather = 250 * time.Millisecond
-	// gatherPods is how long changes of pods are gathered: when a fleet starts, thousands change one after another, and each look is at
-	// all of them.
-	gatherPods = 500 * time.Millisecond
 	// firstFailedBackoff and longestFailedBackoff are a DaemonSet's: a node that rejects pods is asked again soon, then seldom.
 	firstFailedBackoff   = time.Second
 	longestFailedBackoff = 15 * time.Minute
@@ -277,7 +274,7 @@ func (g gathered) Generic(ctx context.Context, e event.GenericEvent, q queue) {
 // later is a queue whose items are added a moment later, each once, however often it is added until then.
 type later struct{ queue }
 
-func (q later) Add(request reconcile.Request) { q.AddAfter(request, gatherPods) }
+func (q later) Add(request reconcile.Request) { q.AddAfter(request, gather) }
 
 func wakeObject() handler.TypedEventHandler[types.NamespacedName, reconcile.Request] {
 	return handler.TypedFuncs[types.NamespacedName, reconcile.Request]{

@@ -58,7 +58,7 @@ func newParsers(t *testing.T) *parsers {
 func (p *parsers) serve(handler http.HandlerFunc) string {
 	p.t.Helper()
 	n := address.Add(1)
-	ip := fmt.Sprintf("127.65.%d.%d", os.Getpid()%250, n)
+	ip := fmt.Sprintf("127.%d.%d.%d", 65+n/250, os.Getpid()%250, n%250+1)
 	listener, err := net.Listen("tcp", net.JoinHostPort(ip, strconv.Itoa(p.port)))
 	if err != nil {
 		p.t.Fatal(err)
@@ -308,15 +308,15 @@ func (p *parsers) stepped(workers int) *stepped {
 	return s
 }
 
-// step lets an interval pass, when both lanes wait for it.
-func (s *stepped) step(t testing.TB) {
+// step lets time pass, when both lanes wait for it.
+func (s *stepped) step(t *testing.T, d time.Duration) {
 	t.Helper()
-	for end := time.Now().Add(10 * time.Second); s.clock.Waiters() < 2; runtime.Gosched() {
+	for end := time.Now().Add(20 * time.Second); s.clock.Waiters() < 2; time.Sleep(100 * time.Microsecond) {
 		if time.Now().After(end) {
 			t.Fatal("the poller does not wait")
 		}
 	}
-	s.clock.Step(interval)
+	s.clock.Step(d)
 }
 
 func TestAParserThatDoesNotAnswerIsAskedEveryOtherTimeOnceItIsUnreachableAndEveryTimeOnceItIsBack(t *testing.T) {
@@ -338,7 +338,7 @@ func TestAParserThatDoesNotAnswerIsAskedEveryOtherTimeOnceItIsUnreachableAndEver
 	var want int32
 	step := func(isAsked bool) {
 		t.Helper()
-		if polls.step(t); isAsked {
+		if polls.step(t, interval); isAsked {
 			want++
 		}
 		// One that is asked too often shows at the next step, or in the end.
@@ -528,31 +528,23 @@ func TestAPollerThatEndsLeavesNoConnection(t *testing.T) {
 
 func TestPollsAreStaggeredOverTheInterval(t *testing.T) {
 	p := newParsers(t)
-	polls := p.start(poller.Options{Workers: 100})
-	slow := settings
-	slow.PollInterval = time.Second
-	var mu sync.Mutex
-	var first []time.Time
+	polls := p.stepped(1)
 	list := make([]poller.Endpoint, 0, 60)
 	for i := range 60 {
 		name := fmt.Sprint(i)
-		works := good("pod-" + name)
-		var once sync.Once
-		list = append(list, endpoint(name, p.serve(func(w http.ResponseWriter, r *http.Request) {
-			once.Do(func() { mu.Lock(); first = append(first, time.Now()); mu.Unlock() })
-			works(w, r)
-		})))
+		list = append(list, endpoint(name, p.serve(good("pod-"+name))))
 	}
-	begin := time.Now()
-	polls.Track(object, slow, list)
-	eventually(t, "all are asked", func() bool { mu.Lock(); defer mu.Unlock(); return len(first) == 60 })
-	var quarters [4]int
-	for _, at := range first {
-		quarters[min(int(at.Sub(begin)/(time.Second/4)), 3)]++
-	}
-	for i, n := range quarters {
-		if n < 4 {
-			t.Errorf("quarter %d of the interval has %d of 60 polls", i, n)
+	polls.Track(object, settings, list)
+	const least = 4 // of 60, in each quarter
+	for quarter := range int32(4) {
+		polls.step(t, interval/4)
+		eventually(t, fmt.Sprintf("the polls of quarter %d", quarter), func() bool { return polls.polled.Load() >= least*(quarter+1) })
+		for n := int32(-1); n != polls.polled.Load(); time.Sleep(interval) {
+			n = polls.polled.Load() // more that are due now may be under way
+		}
+		if n := polls.polled.Load(); n > 60-least*(3-quarter) {
+			t.Errorf("%d of 60 polls by the end of quarter %d", n, quarter)
 		}
 	}
+	eventually(t, "all are asked", func() bool { return polls.polled.Load() == 60 })
 }
