@@ -60,7 +60,7 @@ func (g *Budget) NewBuffer() *Buffer {
 	b := &Buffer{
 		budget:   g,
 		notEmpty: make(chan struct{}, 1), space: make(chan struct{}, 1),
-		live: &Snapshot{}, spare: &Snapshot{},
+		spare: &Snapshot{},
 	}
 	g.mu.Lock()
 	defer g.mu.Unlock()
@@ -80,12 +80,10 @@ func (g *Budget) Peak() int64 {
 
 // Close gives back what a buffer holds, when its reader and its processor have ended. The buffer must not be used again.
 func (g *Budget) Close(b *Buffer) {
-	b.mu.Lock()
-	left := b.live
-	b.live = &Snapshot{}
-	b.mu.Unlock()
-	for _, block := range left.Blocks {
+	for block := b.newest.Swap(nil); block != nil; {
+		older := block.older
 		g.put(b, block)
+		block = older
 	}
 	g.mu.Lock()
 	defer g.mu.Unlock()

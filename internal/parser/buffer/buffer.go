@@ -5,13 +5,18 @@
 // share of it. Nothing is ever dropped to stay within the budget: the reader waits, since the data is on disk already.
 //
 // A block has one owner at a time: the reader that fills it, the live buffer, the snapshot that took it; it returns to the
-// free list by Release only. The package must never look inside a line, and never hold a lock while memory is copied.
+// free list by Release only. Reader and processor share one pointer and no lock: an append puts a block on top of a chain, a
+// swap takes the chain, each in one atomic instruction, so that neither ever waits for the other.
+//
+// The package must never look inside a line, and never hold a lock while memory is copied.
 package buffer
 
 import (
 	"context"
 	"fmt"
+	"slices"
 	"sync"
+	"sync/atomic"
 
 	"github.com/hlparser/hyperliquid-parser-operator/internal/parser/checkpoint"
 )
@@ -34,6 +39,19 @@ type Block struct {
 	memory  []byte // Data's backing array, its full capacity
 	charged int64  // bytes of the budget that this block holds
 	token   bool   // holds the budget's long-line token
+
+	older *Block // appended before this one and not taken yet
+	upTo  totals // of all blocks appended so far, this one included
+}
+
+// totals are sums over a buffer's blocks since it was made.
+type totals struct{ blocks, lines, bytes, charged int64 }
+
+func (t *totals) add(block *Block) {
+	t.blocks++
+	t.lines += int64(block.Lines)
+	t.bytes += int64(len(block.Data))
+	t.charged += block.charged
 }
 
 // Skip is data of the node that no record will ever be made of.
@@ -51,11 +69,26 @@ func (b *Block) End() int64 { return b.Offset + int64(len(b.Data)) }
 
 // Snapshot is what one swap took. It belongs to the one who swapped.
 type Snapshot struct {
-	Blocks []*Block // in the order in which they were appended
-	Lines  int64
-	Bytes  int64
+	Lines int64
+	Bytes int64
 
-	charged int64
+	newest *Block // of the chain that was taken; nil once Blocks has turned it around
+	count  int64  // blocks in it
+	blocks []*Block
+}
+
+// Blocks are the snapshot's blocks in the order in which they were appended. The first call turns their chain around, which
+// costs a few nanoseconds a block and holds nobody up; the next ones return the same slice.
+func (s *Snapshot) Blocks() []*Block {
+	if s.newest == nil {
+		return s.blocks
+	}
+	s.blocks = slices.Grow(s.blocks, int(s.count))[:s.count]
+	for i := len(s.blocks) - 1; i >= 0; i-- {
+		block := s.newest
+		s.blocks[i], s.newest, block.older = block, block.older, nil
+	}
+	return s.blocks
 }
 
 // Stats are a buffer's figures at one moment.
@@ -66,18 +99,26 @@ type Stats struct {
 	LastBatchLines               int64 // of the newest of them
 }
 
-// Buffer is one stream's live buffer and its account of the process's budget. One goroutine calls Get, Grow, Append and
+// Buffer is one stream's live buffer and its account of the process's budget. One goroutine calls Get, TryGet, Append and
 // Discard; another calls Swap, Release and Recycle; Stats may be called by anyone.
 type Buffer struct {
 	budget   *Budget
 	notEmpty chan struct{} // holds one token when Append made the live buffer non-empty
 	space    chan struct{} // holds one token when a waiting Get should look again
 
+	// newest is the live buffer: the last block appended, and through it the ones before.
+	newest       atomic.Pointer[Block]
+	takenCharged atomic.Int64 // taken.charged, for the reader
+
+	// The reader's own.
+	appended totals
+	reading  int64 // charge of blocks in the reader's hands
+
+	// The processor's own; the lock is for Stats.
 	mu       sync.Mutex
-	live     *Snapshot
+	taken    totals    // appended until the last swap
 	spare    *Snapshot // the snapshot to use at the next swap; nil: make one
 	inFlight Snapshot  // counters only
-	reading  int64     // charge of blocks in the reader's hands
 	swaps    int64
 	last     int64
 }
@@ -87,27 +128,37 @@ func (b *Buffer) NotEmpty() <-chan struct{} { return b.notEmpty }
 
 // Append adds a block that Get returned, filled by the reader, to the live buffer.
 func (b *Buffer) Append(block *Block) {
-	b.mu.Lock()
-	s := b.live
-	s.Blocks = append(s.Blocks, block)
-	s.Lines += int64(block.Lines)
-	s.Bytes += int64(len(block.Data))
-	s.charged += block.charged
 	b.reading -= block.charged
-	b.mu.Unlock()
+	b.appended.add(block)
+	block.upTo = b.appended
+	// No other goroutine puts a block on the chain, so the exchange fails only for a swap in between. The old top is never
+	// looked at: it may be taken, released and on its way to the free list by now.
+	for {
+		block.older = b.newest.Load()
+		if b.newest.CompareAndSwap(block.older, block) {
+			break
+		}
+	}
 	wake(b.notEmpty)
 }
 
-// Swap takes the live buffer and leaves an empty one. It costs the same whatever the buffer holds: a pointer and a few
-// counters change hands, no line is looked at and none is copied. The result may hold no block. Give it back with Recycle.
+// Swap takes the live buffer and leaves an empty one. It costs the same whatever the buffer holds: one pointer and a few
+// counters change hands, no block or line is looked at and none is copied. The result may hold no block. Give it back with
+// Recycle.
 func (b *Buffer) Swap() *Snapshot {
 	b.mu.Lock()
-	s := b.live
-	if b.live, b.spare = b.spare, nil; b.live == nil {
-		b.live = &Snapshot{}
+	s := b.spare
+	if b.spare = nil; s == nil {
+		s = &Snapshot{}
 	}
-	b.inFlight.Lines += s.Lines
-	b.inFlight.Bytes += s.Bytes
+	if s.newest = b.newest.Swap(nil); s.newest != nil {
+		upTo := s.newest.upTo
+		s.count, s.Lines, s.Bytes = upTo.blocks-b.taken.blocks, upTo.lines-b.taken.lines, upTo.bytes-b.taken.bytes
+		b.taken = upTo
+		b.takenCharged.Store(upTo.charged)
+		b.inFlight.Lines += s.Lines
+		b.inFlight.Bytes += s.Bytes
+	}
 	if s.Lines > 0 {
 		b.swaps++
 		b.last = s.Lines
@@ -119,8 +170,8 @@ func (b *Buffer) Swap() *Snapshot {
 
 // Recycle gives an exhausted snapshot back, so that the next swap need not make one. Its blocks must have been released.
 func (b *Buffer) Recycle(s *Snapshot) {
-	clear(s.Blocks)
-	*s = Snapshot{Blocks: s.Blocks[:0]}
+	clear(s.blocks)
+	*s = Snapshot{blocks: s.blocks[:0]}
 	b.mu.Lock()
 	b.spare = s
 	b.mu.Unlock()
@@ -139,8 +190,12 @@ func (b *Buffer) Release(block *Block) {
 func (b *Buffer) Stats() Stats {
 	b.mu.Lock()
 	defer b.mu.Unlock()
+	var live totals
+	if newest := b.newest.Load(); newest != nil { // it stays the buffer's while no swap can run
+		live.lines, live.bytes = newest.upTo.lines-b.taken.lines, newest.upTo.bytes-b.taken.bytes
+	}
 	return Stats{
-		Lines: b.live.Lines, Bytes: b.live.Bytes,
+		Lines: live.lines, Bytes: live.bytes,
 		InFlightLines: b.inFlight.Lines, InFlightBytes: b.inFlight.Bytes,
 		Swaps: b.swaps, LastBatchLines: b.last,
 	}
@@ -165,9 +220,7 @@ func (b *Buffer) Get(ctx context.Context, size int) (*Block, error) {
 // TryGet is Get that does not wait: nil means that there is no room now. Room receives when it is worth trying again.
 func (b *Buffer) TryGet(size int) *Block {
 	capacity := classOf(size)
-	b.mu.Lock()
-	live := b.live.charged + b.reading
-	b.mu.Unlock()
+	live := b.appended.charged - b.takenCharged.Load() + b.reading
 	if live > 0 && live+capacity > b.budget.ahead {
 		return nil
 	}
@@ -175,9 +228,7 @@ func (b *Buffer) TryGet(size int) *Block {
 	if block == nil {
 		return nil
 	}
-	b.mu.Lock()
 	b.reading += block.charged
-	b.mu.Unlock()
 	return block
 }
 
@@ -186,9 +237,7 @@ func (b *Buffer) Room() <-chan struct{} { return b.space }
 
 // Discard returns a block that was not appended.
 func (b *Buffer) Discard(block *Block) {
-	b.mu.Lock()
 	b.reading -= block.charged
-	b.mu.Unlock()
 	b.budget.put(b, block)
 }
 

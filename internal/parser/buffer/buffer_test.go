@@ -37,7 +37,7 @@ func fill(t testing.TB, b *Buffer, first, n int) *Block {
 func numbers(t testing.TB, s *Snapshot) []int {
 	t.Helper()
 	var out []int
-	for _, block := range s.Blocks {
+	for _, block := range s.Blocks() {
 		for line := range bytes.Lines(block.Data) {
 			var n int
 			if _, err := fmt.Sscanf(string(line), "%d\n", &n); err != nil {
@@ -69,7 +69,7 @@ func TestTheLiveBufferIsEmptyFromTheSwapOnAndWhileTheSnapshotIsProcessed(t *test
 	if got := b.Stats().Lines; got != 3 {
 		t.Fatalf("the live buffer holds %d lines; want the 3 that arrived during processing", got)
 	}
-	for _, block := range snapshot.Blocks {
+	for _, block := range snapshot.Blocks() {
 		b.Release(block)
 	}
 	b.Recycle(snapshot)
@@ -84,8 +84,8 @@ func TestTheLiveBufferIsEmptyFromTheSwapOnAndWhileTheSnapshotIsProcessed(t *test
 func TestASwapOfAnEmptyBufferIsNoBatch(t *testing.T) {
 	b := NewBudget(32*mib, 1).NewBuffer()
 	s := b.Swap()
-	if len(s.Blocks) != 0 || b.Stats().Swaps != 0 {
-		t.Fatalf("an empty swap took %d blocks and counted %d batches", len(s.Blocks), b.Stats().Swaps)
+	if len(s.Blocks()) != 0 || b.Stats().Swaps != 0 {
+		t.Fatalf("an empty swap took %d blocks and counted %d batches", len(s.Blocks()), b.Stats().Swaps)
 	}
 }
 
@@ -121,7 +121,7 @@ func TestNoLineIsLostOrDoubledUnderRandomSchedules(t *testing.T) {
 		for i := 0; want < uint64(total); i++ {
 			s := b.Swap()
 			lines := 0
-			for _, block := range s.Blocks {
+			for _, block := range s.Blocks() {
 				for data := block.Data; len(data) > 0; data = data[8:] {
 					if got := binary.BigEndian.Uint64(data); got != want {
 						t.Fatalf("line %d where %d was due", got, want)
@@ -152,7 +152,7 @@ func TestABlockIsNotReusedWhileASnapshotHoldsIt(t *testing.T) {
 	b := budget.NewBuffer()
 	b.Append(fill(t, b, 0, 100))
 	s := b.Swap()
-	held := s.Blocks[0]
+	held := s.Blocks()[0]
 	memory := &held.Memory()[0]
 	for range 200 {
 		block := b.TryGet(BlockSize)
@@ -173,7 +173,7 @@ func TestABlockIsNotReusedWhileASnapshotHoldsIt(t *testing.T) {
 	b.Release(held)
 	again := b.TryGet(BlockSize)
 	for tries := 0; again == nil && tries < 2; tries++ {
-		for _, block := range b.Swap().Blocks {
+		for _, block := range b.Swap().Blocks() {
 			b.Release(block)
 		}
 		again = b.TryGet(BlockSize)
@@ -197,10 +197,10 @@ func TestTheBufferDoesNotGrowOverManyCycles(t *testing.T) {
 			b.Append(block)
 		}
 		s := b.Swap()
-		if len(s.Blocks) != 3 {
-			t.Fatalf("a batch of %d blocks; want 3", len(s.Blocks))
+		if len(s.Blocks()) != 3 {
+			t.Fatalf("a batch of %d blocks; want 3", len(s.Blocks()))
 		}
-		for _, block := range s.Blocks {
+		for _, block := range s.Blocks() {
 			b.Release(block)
 		}
 		b.Recycle(s)
@@ -215,7 +215,7 @@ func TestTheBufferDoesNotGrowOverManyCycles(t *testing.T) {
 	if got := budget.Peak(); got != settled {
 		t.Fatalf("the peak grew from %d to %d bytes over 100,000 cycles", settled, got)
 	}
-	if got := cap(b.live.Blocks); got > 8 {
+	if got := cap(b.spare.blocks); got > 8 {
 		t.Fatalf("the block list grew to %d", got)
 	}
 	if allocs := testing.AllocsPerRun(1000, cycle); allocs != 0 {
@@ -247,7 +247,7 @@ func TestAReaderFasterThanItsSinkWaitsAtTheLimit(t *testing.T) {
 		acked := 0
 		for acked < 500 {
 			s := b.Swap()
-			for _, block := range s.Blocks {
+			for _, block := range s.Blocks() {
 				time.Sleep(10 * time.Millisecond)
 				b.Release(block)
 				acked++
@@ -256,7 +256,7 @@ func TestAReaderFasterThanItsSinkWaitsAtTheLimit(t *testing.T) {
 				}
 			}
 			b.Recycle(s)
-			if len(s.Blocks) == 0 {
+			if len(s.Blocks()) == 0 {
 				time.Sleep(time.Millisecond)
 			}
 		}
@@ -278,7 +278,7 @@ func TestOneStreamCannotStarveAnother(t *testing.T) {
 	for {
 		block := greedy.TryGet(BlockSize)
 		if block == nil {
-			if s := greedy.Swap(); len(s.Blocks) > 0 { // in flight at a dead sink: nothing comes back
+			if s := greedy.Swap(); len(s.Blocks()) > 0 { // in flight at a dead sink: nothing comes back
 				continue
 			}
 			break
@@ -320,7 +320,7 @@ func TestALineLongerThanTheBudgetPassesByTheTokenOneAtATime(t *testing.T) {
 	}
 	first.Data, first.Lines = first.Memory(), 1
 	a.Append(first)
-	a.Release(a.Swap().Blocks[0])
+	a.Release(a.Swap().Blocks()[0])
 	if second := b.TryGet(line); second != nil {
 		t.Fatal("a stream with lines of its own in hand took the token; it must deliver them first")
 	}
@@ -371,7 +371,7 @@ func TestTheBudgetHoldsUnderRandomUse(t *testing.T) {
 					}
 				}
 			case 2:
-				flight[i] = append(flight[i], b.Swap().Blocks...)
+				flight[i] = append(flight[i], b.Swap().Blocks()...)
 			case 3:
 				if len(flight[i]) > 0 {
 					b.Release(flight[i][0])
@@ -383,11 +383,11 @@ func TestTheBudgetHoldsUnderRandomUse(t *testing.T) {
 			}
 		}
 		for i, b := range buffers {
-			for _, block := range append(flight[i], b.Swap().Blocks...) {
+			for _, block := range append(flight[i], b.Swap().Blocks()...) {
 				b.Release(block)
 			}
-			if got := b.Stats(); got.InFlightBytes != 0 || b.reading != 0 || b.live.charged != 0 {
-				t.Fatalf("stream %d holds nothing and says %+v, reading %d, charged %d", i, got, b.reading, b.live.charged)
+			if got := b.Stats(); got.InFlightBytes != 0 || b.reading != 0 || (b.appended.charged - b.takenCharged.Load()) != 0 {
+				t.Fatalf("stream %d holds nothing and says %+v, reading %d, charged %d", i, got, b.reading, (b.appended.charged - b.takenCharged.Load()))
 			}
 			if budget.used[b] != 0 {
 				t.Fatalf("stream %d holds nothing and is charged %d", i, budget.used[b])
@@ -414,53 +414,49 @@ func benchmarkSwap(b *testing.B, lines int) {
 	const line = "{}\n"
 	full := bytes.Repeat([]byte(line), BlockSize/len(line))
 	perBlock := BlockSize / len(line)
-	buf := NewBudget(1<<40, 1).NewBuffer()
-	held := 0
+	budget := NewBudget(1<<40, 1)
+	var blocks []*Block
 	for rest := lines; rest > 0; rest -= perBlock {
-		block, err := buf.Get(context.Background(), BlockSize)
-		if err != nil {
-			b.Fatal(err)
-		}
+		block := budget.reuse(BlockSize)
 		n := min(rest, perBlock)
 		block.Data, block.Lines = append(block.Memory()[:0], full[:n*len(line)]...), n
-		buf.Append(block)
-		held++
+		blocks = append(blocks, block)
 	}
-	stop := make(chan struct{})
+	held := len(blocks)
+	// Behind the blocks that make the size come some that the writer is still appending when the swap comes.
+	for range 64 {
+		blocks = append(blocks, &Block{Data: []byte(line), Lines: 1})
+	}
+	buf := budget.NewBuffer()
+	back := make(chan []*Block, 1)
+	back <- blocks
+	lists := [2][]*Block{slices.Clone(blocks), slices.Clone(blocks)} // one may still be read by the writer
 	var writer sync.WaitGroup
-	extra := make(chan *Block, 4)
-	for range cap(extra) {
-		extra <- &Block{Data: []byte(line), Lines: 1}
-	}
 	writer.Go(func() {
-		for {
-			select {
-			case <-stop:
-				return
-			case block := <-extra:
+		for taken := range back {
+			for _, block := range taken {
 				buf.Append(block)
 			}
 		}
 	})
 	spent := make([]time.Duration, 0, 1<<20)
 	b.ReportAllocs()
-	for b.Loop() {
+	for i := 0; b.Loop(); i++ {
+		for buf.Stats().Lines < int64(lines) {
+			runtime.Gosched()
+		}
 		began := time.Now()
 		s := buf.Swap()
-		if took := time.Since(began); len(spent) < cap(spent) {
+		took := time.Since(began)
+		if len(spent) < cap(spent) {
 			spent = append(spent, took)
 		}
-		// Put the lines back, so that the next swap finds as many; the writer's blocks go back to the writer.
-		for _, block := range s.Blocks {
-			if block.memory == nil {
-				extra <- block
-				continue
-			}
-			buf.Append(block)
-		}
+		list := lists[i%2]
+		n := copy(list, s.Blocks())
 		buf.Recycle(s)
+		back <- list[:n] // what the writer has not appended yet comes with the next swap
 	}
-	close(stop)
+	close(back)
 	writer.Wait()
 	slices.Sort(spent)
 	b.ReportMetric(float64(spent[len(spent)/2].Nanoseconds()), "ns/op") // of the swap alone, not of putting the lines back
@@ -484,7 +480,7 @@ func TestTheReaderStaysSoFarAheadAsItIsTold(t *testing.T) {
 		t.Fatal("no block is handed out though none waits")
 	}
 	b.Discard(third)
-	for _, block := range taken.Blocks {
+	for _, block := range taken.Blocks() {
 		b.Release(block)
 	}
 	b.Append(b.TryGet(1))

@@ -274,7 +274,8 @@ func (a *attempt) loop(ctx context.Context, ended <-chan error) (err, readErr er
 	defer timer.Stop()
 	for ctx.Err() == nil {
 		batch := a.buf.Swap()
-		if len(batch.Blocks) > 0 {
+		empty := len(batch.Blocks()) == 0
+		if !empty {
 			a.batch.taken(batch)
 			err = a.process(ctx, work, batch)
 		}
@@ -282,10 +283,10 @@ func (a *attempt) loop(ctx context.Context, ended <-chan error) (err, readErr er
 		if err != nil {
 			break
 		}
-		if batch.Lines == 0 && readErr != nil {
+		if empty && readErr != nil {
 			break
 		}
-		if err = a.commitIfDue(work); err != nil || batch.Lines > 0 || readErr != nil {
+		if err = a.commitIfDue(work); err != nil || !empty || readErr != nil {
 			if err != nil {
 				break
 			}
@@ -354,7 +355,7 @@ func (a *attempt) finish(work context.Context, final bool) error {
 
 // recycle gives a batch back, with the blocks that were not processed.
 func (a *attempt) recycle(batch *buffer.Snapshot) {
-	for _, block := range batch.Blocks {
+	for _, block := range batch.Blocks() {
 		if block != nil {
 			a.buf.Release(block)
 		}

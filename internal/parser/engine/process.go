@@ -52,7 +52,7 @@ func (a *attempt) process(ctx, work context.Context, batch *buffer.Snapshot) err
 	if batch.Lines >= int64(a.engine.cfg.Engine.ParallelThreshold) || batch.Bytes >= parallelBytes {
 		wide = len(a.slots[0])
 	}
-	w := waves{attempt: a, work: work, tasks: taskQueue{attempt: a, batch: batch, wide: wide}}
+	w := waves{attempt: a, work: work, tasks: taskQueue{attempt: a, blocks: batch.Blocks(), wide: wide}}
 	defer w.wait()
 	for slots := w.next(); len(slots) > 0; slots = w.next() {
 		for i := range slots {
@@ -123,7 +123,7 @@ func (w *waves) wait() { w.busy.Wait() }
 // taskQueue cuts a batch's blocks into tasks, as they are needed.
 type taskQueue struct {
 	attempt *attempt
-	batch   *buffer.Snapshot
+	blocks  []*buffer.Block // the batch; nil where released
 	wide    int
 	block   int // the next to cut
 	repeats repeats
@@ -135,13 +135,13 @@ type taskQueue struct {
 
 func (q *taskQueue) next(t *task) bool {
 	for q.at == len(q.spans) {
-		if q.block == len(q.batch.Blocks) {
+		if q.block == len(q.blocks) {
 			return false
 		}
-		b := q.batch.Blocks[q.block]
+		b := q.blocks[q.block]
 		q.block++
 		parts := (len(b.Data) + spanBytes - 1) / spanBytes
-		if left := len(q.batch.Blocks) - q.block + 1; left < q.wide { // too few blocks to keep all workers busy
+		if left := len(q.blocks) - q.block + 1; left < q.wide { // too few blocks to keep all workers busy
 			parts = max(parts, (q.wide+left-1)/left)
 		}
 		c := q.attempt.codecs[b.Origin.ID.Directory]
@@ -156,7 +156,7 @@ func (q *taskQueue) next(t *task) bool {
 			q.spans = append(q.spans, hyperliquid.Span{Offset: b.Offset})
 		}
 	}
-	*t = task{block: q.batch.Blocks[q.block-1], span: q.spans[q.at], last: q.at == len(q.spans)-1}
+	*t = task{block: q.blocks[q.block-1], span: q.spans[q.at], last: q.at == len(q.spans)-1}
 	for len(q.marks) > 0 && q.marks[0].before == q.at {
 		t.marks, q.marks = append(t.marks, q.marks[0]), q.marks[1:]
 	}
@@ -170,7 +170,7 @@ func (q *taskQueue) next(t *task) bool {
 // release gives back a block that was delivered. Blocks are delivered in order.
 func (q *taskQueue) release(b *buffer.Block) {
 	q.attempt.buf.Release(b)
-	q.batch.Blocks[q.done] = nil
+	q.blocks[q.done] = nil
 	q.done++
 }
 

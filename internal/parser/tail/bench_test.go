@@ -46,7 +46,7 @@ func BenchmarkRead(b *testing.B) {
 				for f.limit() > f.scanned {
 					d.do(r.tail.readBlock(b.Context(), r.tail.dirs[0], f))
 					batch := r.buf.Swap()
-					for _, block := range batch.Blocks {
+					for _, block := range batch.Blocks() {
 						r.buf.Release(block)
 					}
 					r.buf.Recycle(batch)

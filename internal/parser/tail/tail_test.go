@@ -141,7 +141,7 @@ func (r *reader) step(d time.Duration) []string {
 func (r *reader) take(acknowledge bool) {
 	r.t.Helper()
 	batch := r.buf.Swap()
-	for _, block := range batch.Blocks {
+	for _, block := range batch.Blocks() {
 		offset := block.Offset
 		for _, s := range block.Skipped {
 			r.lost = append(r.lost, fmt.Sprintf("%s %d before %d", s.File, s.Bytes, offset))
@@ -614,7 +614,7 @@ func TestRunFollowsTheNodeUntilItIsToldToStop(t *testing.T) {
 		d.append("node_fills/20260430/8", fmt.Sprintf("%d\n", i))
 		select {
 		case <-buf.NotEmpty():
-			for _, block := range buf.Swap().Blocks {
+			for _, block := range buf.Swap().Blocks() {
 				lines += block.Lines
 				buf.Release(block)
 			}
