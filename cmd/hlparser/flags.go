@@ -40,7 +40,7 @@ func (s *settings) register(cmd *cobra.Command) {
 	f.StringArrayVar(&c.Filter.ExcludeStatuses, "exclude-status", nil, "drop this order status; repeatable")
 	f.StringArrayVar(&c.Filter.Sides, "side", nil, "keep this side, A or B; repeatable")
 	f.StringVar(&c.Filter.MinNotional, "min-notional", "", "keep events of at least this price × size")
-	f.StringVar(&s.sink, "sink", "", "where records go: stdout or file:DIR")
+	f.StringVar(&s.sink, "sink", "", "where records go: stdout, file:DIR, nats://HOST:PORT/STREAM or kafka://HOST:PORT/TOPIC")
 	f.Var(&s.maxSize, "max-size", "close a file of the file sink before it passes this size")
 	f.DurationVar(&s.maxAge, "max-age", 0, "close a file of the file sink when it is this old")
 	f.StringVar(&s.rotate, "rotate", "", "what closes a file of the file sink: size (and age), or hour (and size)")
@@ -77,6 +77,7 @@ func (s *settings) config(cmd *cobra.Command) (config.Config, error) {
 		return c, err
 	}
 	c.Target = firstOf(s.flags.Target, os.Getenv("HLPARSER_TARGET"), hostName())
+	c.Writer = firstOf(os.Getenv("HLPARSER_WRITER"), c.Target)
 	c.Pod = os.Getenv("HLPARSER_POD")
 	c = c.WithDefaults(runtime.GOMAXPROCS(0))
 	return c, c.Validate()

@@ -72,7 +72,7 @@ func TestABadSettingExitsWith2AndOneLineThatNamesTheField(t *testing.T) {
 		"an unknown stream":        {append(good, "--stream", "orders"), `stream: "orders" is unknown: write one of order-statuses`},
 		"an unknown mode":          {append(good, "--stream", "trades:hourly"), `stream: "hourly" is unknown: write one of auto`},
 		"a stream twice":           {append(good, "--stream", "fills:line", "--stream", "fills"), "streams[1].name: Fills is named twice"},
-		"an unknown sink":          {append(good, "--sink", "s3://x"), `sink: "s3://x" is unknown: write stdout or file:DIR`},
+		"an unknown sink":          {append(good, "--sink", "s3://x"), `sink: "s3://x" is unknown: write stdout, file:DIR, nats:`},
 		"an unknown format":        {append(good, "--format", "xml"), `format: "Xml" is unknown: write one of Raw, Enveloped, Normalized`},
 		"a shape there is not":     {append(good, "--stream", "misc-events", "--format", "normalized"), "format: Normalized has no shape for MiscEvents: write Enveloped"},
 		"a size that is none":      {append(good, "--buffer-limit", "lots"), `"lots" is not a size`},
@@ -92,7 +92,7 @@ func TestABadSettingExitsWith2AndOneLineThatNamesTheField(t *testing.T) {
 		"a missing configuration":  {[]string{"--config", filepath.Join(dir, "none.yaml")}, "none.yaml: no such file"},
 		"an unknown field":         {[]string{"--config", write("typo.yaml", "dataDir: /x\nfilters: {coins: [BTC]}\n")}, `unknown field "filters"`},
 		"a field of another type":  {[]string{"--config", write("type.yaml", "dataDir: [1]\n")}, "dataDir"},
-		"two sinks":                {[]string{"--config", write("two.yaml", "dataDir: /x\nstateDir: /y\nstreams: [{name: Fills}]\nsink: {stdout: {}, file: {path: /z}}\n")}, "sink: has two: set only one of stdout, file"},
+		"two sinks":                {[]string{"--config", write("two.yaml", "dataDir: /x\nstateDir: /y\nstreams: [{name: Fills}]\nsink: {stdout: {}, file: {path: /z}}\n")}, "sink: has 2: set only one of stdout, file, nats, kafka"},
 		"an address that is taken": {append(good, "--listen", "256.0.0.1:1"), "listen: "},
 	} {
 		t.Run(name, func(t *testing.T) {

@@ -86,7 +86,7 @@ func run(ctx context.Context, c config.Config, log *slog.Logger) error {
 		}
 		defer func() { _ = listener.Close() }()
 	}
-	output := sink.Deferred(func(ctx context.Context) (sink.Output, error) { return openOutput(ctx, c, log) })
+	output := sink.Routes(destinations(c, log))
 	e, err := engine.New(engine.Options{Config: c, Output: output, FS: vfs.OS, Log: log})
 	if err != nil {
 		return err
@@ -105,12 +105,33 @@ func run(ctx context.Context, c config.Config, log *slog.Logger) error {
 	return errors.Join(err, <-served)
 }
 
-// openOutput opens the destination. Another parser that still writes there is waited for.
-func openOutput(ctx context.Context, c config.Config, log *slog.Logger) (sink.Output, error) {
-	if c.Sink.Stdout != nil {
-		return stdout.New(os.Stdout), nil
+// destinations are where each stream's records go.
+func destinations(c config.Config, log *slog.Logger) map[string]sink.Destination {
+	made := map[string]sink.Destination{} // by the sink's name
+	out := map[string]sink.Destination{}  // by the stream's
+	for _, stream := range c.Streams {
+		to, ok := made[stream.Sink]
+		if !ok {
+			to = destination(c.SinkOf(stream), c, log)
+			made[stream.Sink] = to
+		}
+		out[stream.Name.Kebab()] = to
 	}
-	f := c.Sink.File
+	return out
+}
+
+// destination is a sink's output, which is opened when the first stream asks for it.
+func destination(s config.Sink, c config.Config, log *slog.Logger) sink.Destination {
+	if s.Stdout != nil {
+		return sink.Destination{Kind: "stdout", Output: stdout.New(os.Stdout)}
+	}
+	return sink.Destination{Kind: "file", Output: sink.Deferred(func(ctx context.Context) (sink.Output, error) {
+		return openFiles(ctx, s.File, log)
+	})}
+}
+
+// openFiles opens the file sink's directory. Another parser that still writes there is waited for.
+func openFiles(ctx context.Context, f *config.FileSink, log *slog.Logger) (sink.Output, error) {
 	output, err := file.New(ctx, vfs.OS, f.Path, file.Options{
 		MaxBytes: int64(f.MaxSize), MaxAge: f.MaxAge.Duration,
 		Hourly: f.Rotate == config.RotateByHour, Zstd: f.Compress == config.Zstd,

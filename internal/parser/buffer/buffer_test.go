@@ -386,7 +386,7 @@ func TestTheBudgetHoldsUnderRandomUse(t *testing.T) {
 			for _, block := range append(flight[i], b.Swap().Blocks()...) {
 				b.Release(block)
 			}
-			if got := b.Stats(); got.InFlightBytes != 0 || b.reading != 0 || (b.appended.charged - b.takenCharged.Load()) != 0 {
+			if got := b.Stats(); got.InFlightBytes != 0 || b.reading != 0 || (b.appended.charged-b.takenCharged.Load()) != 0 {
 				t.Fatalf("stream %d holds nothing and says %+v, reading %d, charged %d", i, got, b.reading, (b.appended.charged - b.takenCharged.Load()))
 			}
 			if budget.used[b] != 0 {

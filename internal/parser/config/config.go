@@ -127,6 +127,9 @@ const (
 type Config struct {
 	// Target is what this parser reads for: a node's name, or the host's. Not part of the file; see the package comment.
 	Target string `json:"-"`
+	// Writer names this parser among all that write to one destination, such as <cluster>/<namespace>/<name>/<target>: a sink that
+	// fences lets one writer of a name in at a time. Default: the target. Not part of the file.
+	Writer string `json:"-"`
 	// Pod is the name of the pod that this process runs in; empty outside Kubernetes. Not part of the file.
 	Pod string `json:"-"`
 
@@ -139,8 +142,10 @@ type Config struct {
 	Filter  Filter         `json:"filter,omitzero"`
 	// Format of records; default Enveloped.
 	Format Format `json:"format,omitempty"`
-	Sink   Sink   `json:"sink"`
-	Engine Engine `json:"engine,omitzero"`
+	// Sink is where all streams' records go, unless Sinks are named and each stream chooses one of them.
+	Sink   Sink        `json:"sink,omitzero"`
+	Sinks  []NamedSink `json:"sinks,omitempty"`
+	Engine Engine      `json:"engine,omitzero"`
 	// Listen is the address of the report's HTTP server, host:port; empty: no server.
 	Listen string `json:"listen,omitempty"`
 	// Once reads to the sizes seen at start, delivers, commits and exits.
@@ -156,6 +161,7 @@ type Config struct {
 type StreamConfig struct {
 	Name Stream `json:"name"`
 	Mode Mode   `json:"mode,omitempty"` // default Auto
+	Sink string `json:"sink,omitempty"` // the name of one of sinks, if there are any
 }
 
 // Filter says which events pass. An empty list passes all. Each stream applies the lists that it has fields for.
@@ -166,25 +172,6 @@ type Filter struct {
 	ExcludeStatuses []string `json:"excludeStatuses,omitempty"` // order statuses to drop
 	Sides           []string `json:"sides,omitempty"`           // A (ask), B (bid)
 	MinNotional     string   `json:"minNotional,omitempty"`     // price × original size, a decimal; empty: none
-}
-
-// Sink says where records go: exactly one field is set.
-type Sink struct {
-	Stdout *StdoutSink `json:"stdout,omitempty"`
-	File   *FileSink   `json:"file,omitempty"`
-}
-
-// StdoutSink writes records to standard output, one a line.
-type StdoutSink struct{}
-
-// FileSink writes records into files below Path, a directory a stream.
-type FileSink struct {
-	Path    string   `json:"path"`
-	MaxSize Bytes    `json:"maxSize,omitempty"` // a part is closed before it would pass this, as it is on disk; default 1Gi
-	MaxAge  Duration `json:"maxAge,omitzero"`   // a part is closed when it gets this old, unless it rotates by hour; default 1h
-
-	Rotate   Rotation    `json:"rotate,omitempty"`   // default Size
-	Compress Compression `json:"compress,omitempty"` // default: not
 }
 
 // Engine sizes the pipeline.
@@ -294,12 +281,10 @@ func (c Config) WithDefaults(cpus int) Config {
 	}
 	setDefault(&c.Engine.StartAt, startAt)
 	setDefault(&c.ShutdownTimeout.Duration, DefaultShutdownTimeout)
-	if f := c.Sink.File; f != nil {
-		file := *f
-		setDefault(&file.MaxSize, DefaultMaxSize)
-		setDefault(&file.MaxAge.Duration, DefaultMaxAge)
-		setDefault(&file.Rotate, RotateBySize)
-		c.Sink.File = &file
+	c.Sink = c.Sink.withDefaults()
+	c.Sinks = slices.Clone(c.Sinks)
+	for i := range c.Sinks {
+		c.Sinks[i].Sink = c.Sinks[i].withDefaults()
 	}
 	return c
 }
@@ -321,7 +306,7 @@ func (c Config) Validate() error {
 	if err := c.validateFormat(); err != nil {
 		return err
 	}
-	if err := c.Sink.validate(); err != nil {
+	if err := c.validateSinks(); err != nil {
 		return err
 	}
 	if c.ShutdownTimeout.Duration < 0 {
@@ -413,30 +398,6 @@ func (f Filter) validate() error {
 	return nil
 }
 
-func (s Sink) validate() error {
-	switch {
-	case s.Stdout == nil && s.File == nil:
-		return &FieldError{"sink", "is missing: set one of stdout, file"}
-	case s.Stdout != nil && s.File != nil:
-		return &FieldError{"sink", "has two: set only one of stdout, file"}
-	case s.Stdout != nil:
-		return nil
-	}
-	switch f := s.File; {
-	case f.Path == "":
-		return &FieldError{"sink.file.path", "is missing: name the directory to write into"}
-	case f.MaxSize < MinMaxSize:
-		return &FieldError{"sink.file.maxSize", fmt.Sprintf("%s is too small: at least %s", f.MaxSize, MinMaxSize)}
-	case f.MaxAge.Duration < MinMaxAge:
-		return &FieldError{"sink.file.maxAge", fmt.Sprintf("%s is too short: at least %s", f.MaxAge, MinMaxAge)}
-	case f.Rotate != RotateBySize && f.Rotate != RotateByHour:
-		return &FieldError{"sink.file.rotate", fmt.Sprintf("%q is unknown: write Size or Hour", f.Rotate)}
-	case f.Compress != "" && f.Compress != Zstd:
-		return &FieldError{"sink.file.compress", fmt.Sprintf("%q is unknown: write zstd, or leave it out", f.Compress)}
-	}
-	return nil
-}
-
 func (e Engine) validate() error {
 	switch {
 	case e.BufferLimit < MinBufferLimit || e.BufferLimit > MaxBufferLimit:
@@ -481,7 +442,8 @@ func ParseStreamFlag(s string) (StreamConfig, error) {
 	return out, nil
 }
 
-// ParseSinkFlag reads a sink as it stands in a flag: "stdout", "file:DIR".
+// ParseSinkFlag reads a sink as it stands in a flag: "stdout", "file:DIR", "nats://host:4222/STREAM", "kafka://host:9092/TOPIC". What
+// follows a question mark are settings: subject, delivery, credentials, create=true; key, delivery, compression, create=true.
 func ParseSinkFlag(s string) (Sink, error) {
 	kind, rest, _ := strings.Cut(s, ":")
 	switch {
@@ -490,7 +452,10 @@ func ParseSinkFlag(s string) (Sink, error) {
 	case kind == "file" && rest != "":
 		return Sink{File: &FileSink{Path: filepath.Clean(rest)}}, nil
 	}
-	return Sink{}, fmt.Errorf("%q is unknown: write stdout or file:DIR", s)
+	if scheme, _, ok := strings.Cut(s, "://"); ok && (scheme == "nats" || scheme == "tls" || scheme == "kafka") {
+		return parseSinkURL(s)
+	}
+	return Sink{}, fmt.Errorf("%q is unknown: write stdout, file:DIR, nats://HOST:PORT/STREAM or kafka://HOST:PORT/TOPIC", s)
 }
 
 func setDefault[T comparable](field *T, value T) {

@@ -185,7 +185,7 @@ func TestMarkersMatchTheirSchema(t *testing.T) {
 // TestWhoReadsMarkersKnowsEveryGap is the consumer's side: with nothing but the records he knows whenever the next block is not the
 // one after the highest, and is told nothing else.
 func TestWhoReadsMarkersKnowsEveryGap(t *testing.T) {
-	encoder, err := hyperliquid.NewEncoder(config.Trades, config.ByBlock, config.Filter{}, config.Raw, "node-1")
+	encoder, err := hyperliquid.NewEncoder(config.Trades, config.ByBlock, config.Filter{}, config.Raw, "node-1", false)
 	if err != nil {
 		t.Fatal(err)
 	}

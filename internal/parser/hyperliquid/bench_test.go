@@ -80,7 +80,7 @@ func BenchmarkEncode(b *testing.B) {
 			{"all/normalized", config.Filter{}, config.Normalized},
 		} {
 			b.Run(framing.name+"/"+c.name, func(b *testing.B) {
-				e, err := NewEncoder(config.OrderStatuses, framing.mode, c.filter, c.format, "node-1")
+				e, err := NewEncoder(config.OrderStatuses, framing.mode, c.filter, c.format, "node-1", false)
 				if err != nil {
 					b.Fatal(err)
 				}
@@ -99,7 +99,7 @@ func BenchmarkEncode(b *testing.B) {
 		format config.Format
 	}{{"one-coin/raw", oneCoin, config.Raw}, {"all/raw", config.Filter{}, config.Raw}, {"all/normalized", config.Filter{}, config.Normalized}} {
 		b.Run("line-of-unknown-layout/"+c.name, func(b *testing.B) {
-			e, err := NewEncoder(config.OrderStatuses, config.Line, c.filter, c.format, "node-1")
+			e, err := NewEncoder(config.OrderStatuses, config.Line, c.filter, c.format, "node-1", false)
 			if err != nil {
 				b.Fatal(err)
 			}
@@ -172,7 +172,7 @@ func BenchmarkNormalized(b *testing.B) {
 		}
 		data := frame(config.Line, many, 1)
 		b.Run(stream.Kebab(), func(b *testing.B) {
-			e, err := NewEncoder(stream, config.Line, config.Filter{}, config.Normalized, "node-1")
+			e, err := NewEncoder(stream, config.Line, config.Filter{}, config.Normalized, "node-1", false)
 			if err != nil {
 				b.Fatal(err)
 			}
@@ -200,7 +200,7 @@ func BenchmarkCut(b *testing.B) {
 	}{{"lines", 1000}, {"one-long-line", len(events)}} {
 		b.Run(c.name, func(b *testing.B) {
 			data := frame(config.ByBlock, events, c.perBlock)
-			e, err := NewEncoder(config.OrderStatuses, config.ByBlock, config.Filter{}, config.Raw, "node-1")
+			e, err := NewEncoder(config.OrderStatuses, config.ByBlock, config.Filter{}, config.Raw, "node-1", false)
 			if err != nil {
 				b.Fatal(err)
 			}

@@ -34,7 +34,7 @@ func TestCutIntoAnyNumberOfSpansChangesNothing(t *testing.T) {
 			})
 		}
 		data := lines(rapid.SliceOfN(line, 1, 8).Draw(r, "lines")...)
-		e, err := NewEncoder(s.stream, s.mode, s.filter, s.format, testTarget)
+		e, err := NewEncoder(s.stream, s.mode, s.filter, s.format, testTarget, s.keyed())
 		if err != nil {
 			r.Fatal(err)
 		}

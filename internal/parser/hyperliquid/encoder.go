@@ -16,6 +16,7 @@ import (
 // each encodes with a Worker of its own.
 type Encoder struct {
 	enveloped bool // the lines are
+	keyed     bool // records tell their coin
 	format    config.Format
 	filter    filter
 	pair      bool
@@ -28,8 +29,8 @@ type Encoder struct {
 }
 
 // NewEncoder prepares the encoding of a stream in a mode, which is not config.Auto. target stands in Enveloped records. Of
-// the filter only the lists that the stream has fields for apply.
-func NewEncoder(stream config.Stream, mode config.Mode, f config.Filter, format config.Format, target string) (*Encoder, error) {
+// the filter only the lists that the stream has fields for apply. keyed is for sinks that ask for a record's coin.
+func NewEncoder(stream config.Stream, mode config.Mode, f config.Filter, format config.Format, target string, keyed bool) (*Encoder, error) {
 	if Directory(stream, mode) == "" {
 		return nil, fmt.Errorf("no node writes stream %q in mode %q", stream, mode)
 	}
@@ -48,12 +49,16 @@ func NewEncoder(stream config.Stream, mode config.Mode, f config.Filter, format 
 	if err != nil {
 		return nil, err
 	}
+	if keyed {
+		ready.used |= coinField & l.fields()
+	}
 	quoted, err := json.Marshal(target)
 	if err != nil {
 		return nil, fmt.Errorf("quoting the target: %w", err)
 	}
 	e := &Encoder{
 		enveloped: mode != config.Line,
+		keyed:     keyed,
 		format:    format,
 		filter:    ready,
 		longLine:  longLine,
@@ -145,6 +150,8 @@ func (o *Output) rewind(to Output) {
 type Worker struct {
 	encoder *Encoder
 	event   event
+	coins   map[string]string // each coin once, so that records share it
+	block   int64             // of the line that is being encoded; 0 in line mode
 
 	file string // as it stands in a JSON string
 	// What the Enveloped records of a line share: before the index, between its two places, and after it up to the event; or
@@ -159,7 +166,7 @@ type Worker struct {
 }
 
 // NewWorker returns a worker of this encoder.
-func (e *Encoder) NewWorker() *Worker { return &Worker{encoder: e} }
+func (e *Encoder) NewWorker() *Worker { return &Worker{encoder: e, coins: map[string]string{}} }
 
 // Encode appends the records of a span to out. file is the label that their positions begin with, such as
 // "node_fills_by_block/20260430/20@1a2b3c4d". All spans that go to one out belong to that file.
@@ -338,6 +345,7 @@ func (w *Worker) element(b []byte, i int) (end int, v verdict) {
 
 // begin prepares the parts of Enveloped and Normalized records that the events of a line share.
 func (w *Worker) begin(h header, offset int64) {
+	w.block = h.block
 	switch w.encoder.format {
 	case config.Raw:
 		return
@@ -397,8 +405,29 @@ func (w *Worker) append(out *Output, b []byte, from, to int, offset int64, index
 		d = append(d, "}\n"...)
 	}
 	out.Data = d
-	out.Records = append(out.Records, sink.Record{End: len(d), Offset: offset, Index: int32(index)})
+	out.Records = append(out.Records, sink.Record{
+		End: len(d), Offset: offset, Index: int32(index), Block: w.block, Coin: w.coin(),
+	})
 	out.Events++
 	out.Delivered++
 	return true
+}
+
+// keptCoins bounds the coins that a worker remembers; a node lists a few hundred.
+const keptCoins = 1 << 14
+
+// coin is the coin of the event that was just read, if it has one and records tell it.
+func (w *Worker) coin() string {
+	if len(w.event.coin) == 0 || !w.encoder.keyed {
+		return ""
+	}
+	if s, ok := w.coins[string(w.event.coin)]; ok {
+		return s
+	}
+	if len(w.coins) == keptCoins {
+		clear(w.coins)
+	}
+	s := string(w.event.coin)
+	w.coins[s] = s
+	return s
 }

@@ -261,7 +261,7 @@ func TestSettingsThatCannotWorkAreRefused(t *testing.T) {
 		"a minimum of no amount": {config.Fills, config.Line, config.Filter{MinNotional: "1e3"}, config.Raw},
 		"a minimum below 0":      {config.Fills, config.Line, config.Filter{MinNotional: "-1"}, config.Raw},
 	} {
-		if e, err := NewEncoder(s.stream, s.mode, s.filter, s.format, ""); err == nil || e != nil {
+		if e, err := NewEncoder(s.stream, s.mode, s.filter, s.format, "", false); err == nil || e != nil {
 			t.Errorf("%s: no error", name)
 		}
 	}

@@ -15,6 +15,7 @@ type event struct {
 	met         field // the wanted fields that were found to be listed
 	excluded    bool
 	price, size []byte
+	coin        []byte // not empty only if the field is used
 }
 
 // take notes a field's value and says whether the event may still pass by it.
@@ -25,6 +26,9 @@ func (w *Worker) take(which field, v []byte) bool {
 	case sizeField:
 		w.event.size = v
 	default:
+		if which == coinField {
+			w.event.coin = v
+		}
 		if !w.encoder.filter.allows(which, v) {
 			w.event.excluded = w.event.excluded || which == statusField
 			return false

@@ -13,7 +13,7 @@ import (
 // not excluded.
 type filter struct {
 	wanted   field // the fields that must be there and listed
-	used     field // those that must be looked at: wanted, and status if some are excluded
+	used     field // those that must be looked at: wanted, status if some are excluded, and coin if records tell it
 	coins    set
 	prefixes []string // of coins, with the colon: "xyz:"
 	users    map[address]struct{}
@@ -77,7 +77,7 @@ func newFilter(c config.Filter, has field) (filter, error) {
 func (f *filter) allows(which field, v []byte) bool {
 	switch which {
 	case coinField:
-		if f.coins.has(v) {
+		if f.wanted&coinField == 0 || f.coins.has(v) {
 			return true
 		}
 		for _, p := range f.prefixes {

@@ -31,9 +31,12 @@ const (
 	testFile   = "dir/20260430/20@1a2b3c4d"
 )
 
+// keyed says whether records tell their coin; those of one format do not, so that both ways are tried.
+func (s setting) keyed() bool { return s.format != config.Raw }
+
 func (s setting) encoder(t testing.TB) *Encoder {
 	t.Helper()
-	e, err := NewEncoder(s.stream, s.mode, s.filter, s.format, testTarget)
+	e, err := NewEncoder(s.stream, s.mode, s.filter, s.format, testTarget, s.keyed())
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -124,7 +127,9 @@ func (w *want) event(s setting, offset int64, index int, h refHeader, event, who
 			target, s.stream, testFile, offset, index, block, place, blockTime, localTime, event)
 	}
 	w.Events++
-	w.Records = append(w.Records, sink.Record{End: len(w.Data), Offset: offset, Index: int32(index)})
+	w.Records = append(w.Records, sink.Record{
+		End: len(w.Data), Offset: offset, Index: int32(index), Block: h.block, Coin: s.coin(event),
+	})
 	w.Delivered++
 }
 
@@ -212,6 +217,21 @@ func get(tree any, path ...string) []string {
 }
 
 // passes is the filter's definition in the design: engine.md, "Filter".
+func (s setting) coin(event []byte) string {
+	tree := parseTree(event)
+	var coins []string
+	switch {
+	case !s.keyed():
+	case s.stream == config.OrderStatuses:
+		coins = get(tree, "order", "coin")
+	case s.stream == config.Fills:
+		coins = get(tree.([]any)[1], "coin")
+	case s.stream == config.Trades || s.stream == config.RawBookDiffs:
+		coins = get(tree, "coin")
+	}
+	return strings.Join(coins, "")
+}
+
 func (s setting) passes(event []byte) bool {
 	tree := parseTree(event)
 	var coins, users, statuses, sides, prices, sizes []string

@@ -20,9 +20,16 @@ import (
 // one at 0). Offset and Index are its position in Batch.File: the byte offset
 // of the line it came from and its index in that line (0 in line mode). A marker,
 // which stands before a line's events, has a negative index.
+//
+// Block is the number of the block that the event belongs to; 0 in line mode and
+// for markers. Coin is what the event is about, as the node names it; empty for
+// events that have none, for markers, and for every record of a sink that was
+// configured without asking for it (config.Sink.Keyed).
 type Record struct {
 	End    int
 	Offset int64
+	Block  int64
+	Coin   string
 	Index  int32
 }
 
