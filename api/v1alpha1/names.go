@@ -87,6 +87,8 @@ const (
 	ReasonPodRejected = "PodRejected"
 	// ReasonCanaryFailed: the new revision's canaries were worse than before, and were sent back.
 	ReasonCanaryFailed = "CanaryFailed"
+	// ReasonSecretMissing: parsers lack a Secret, or a key of it, that their sink needs.
+	ReasonSecretMissing = "SecretMissing"
 	// ReasonNameTaken: an object that is not ours has the name of a pod, ConfigMap or revision that is needed.
 	ReasonNameTaken = "NameTaken"
 )

@@ -11,6 +11,11 @@ import (
 //
 // +kubebuilder:validation:XValidation:rule="!has(self.engine) || !has(self.engine.deduplicateBlocks) || !self.engine.deduplicateBlocks || self.streams.all(s, !has(s.mode) || s.mode != 'Line')",fieldPath=".engine.deduplicateBlocks",message="lines of mode Line do not name their block: leave deduplicateBlocks out, or set the streams' mode to Auto, Streaming or ByBlock"
 // +kubebuilder:validation:XValidation:rule="!has(self.format) || self.format != 'Normalized' || self.streams.all(s, s.name in ['OrderStatuses', 'Fills', 'Trades', 'RawBookDiffs'])",fieldPath=".format",message="Normalized has no shape for MiscEvents, OracleUpdates and SystemActions: write Enveloped, or leave these streams out"
+// +kubebuilder:validation:XValidation:rule="has(self.sink) != has(self.sinks)",fieldPath=".sink",message="write either sink, or sinks of which each stream names one"
+// +kubebuilder:validation:XValidation:rule="has(self.sinks) ? self.streams.all(s, has(s.sink) && self.sinks.exists(n, n.name == s.sink)) : self.streams.all(s, !has(s.sink))",fieldPath=".streams",message="with sinks each stream's sink is the name of one of them; without, it is left out"
+// +kubebuilder:validation:XValidation:rule="!has(self.sinks) || self.sinks.all(n, self.streams.exists(s, has(s.sink) && s.sink == n.name))",fieldPath=".sinks",message="no stream goes to one of the sinks: name it in a stream's sink, or leave it out"
+// +kubebuilder:validation:XValidation:rule="!has(self.sinks) || (self.sinks.filter(n, has(n.file)).size() <= 1 && self.sinks.filter(n, has(n.stdout)).size() <= 1)",fieldPath=".sinks",message="a parser has one output directory and one standard output: write file and stdout once each"
+// +kubebuilder:validation:XValidation:rule="!has(self.sink) || !has(self.sink.nats) || !has(self.sink.nats.identity) || self.sink.nats.identity != 'Chain' || self.streams.all(s, has(s.mode) && s.mode == 'ByBlock')",fieldPath=".sink.nats.identity",message="identity Chain tells events by their place in the block, which only by-block lines show: set the streams' mode to ByBlock"
 type HyperliquidParserSpec struct {
 	// target says what gets one parser each.
 	// +required
@@ -35,9 +40,17 @@ type HyperliquidParserSpec struct {
 	// +kubebuilder:default=Enveloped
 	Format Format `json:"format,omitempty"`
 
-	// sink says where records go.
-	// +required
-	Sink Sink `json:"sink"`
+	// sink says where records go. Left out, there are sinks.
+	// +optional
+	Sink Sink `json:"sink,omitzero"`
+
+	// sinks has several of them: the parser reads once, and each stream goes to the one that it names.
+	// +optional
+	// +listType=map
+	// +listMapKey=name
+	// +kubebuilder:validation:MinItems=1
+	// +kubebuilder:validation:MaxItems=7
+	Sinks []NamedSink `json:"sinks,omitempty"`
 
 	// engine sizes the parser's pipeline.
 	// +optional
@@ -240,6 +253,10 @@ type Stream struct {
 	// +optional
 	// +kubebuilder:default=Auto
 	Mode StreamMode `json:"mode,omitempty"`
+
+	// sink is the name of the one of sinks that the stream's records go to.
+	// +optional
+	Sink SinkName `json:"sink,omitempty"`
 }
 
 // StreamName names one kind of output of a Hyperliquid node.
@@ -320,22 +337,6 @@ type OrderStatus string
 //
 // +kubebuilder:validation:Enum=A;B
 type Side string
-
-// Sink says where records go: exactly one field is set.
-//
-// +kubebuilder:validation:ExactlyOneOf=stdout;file
-type Sink struct {
-	// stdout writes records to the container's standard output, one a line. The parser's own log goes to standard error.
-	// +optional
-	Stdout *StdoutSink `json:"stdout,omitempty"`
-
-	// file writes records into files on the node, or on a claim.
-	// +optional
-	File *FileSink `json:"file,omitempty"`
-}
-
-// StdoutSink has no settings.
-type StdoutSink struct{}
 
 // FileSink writes records into files on the node or on a claim, a directory a stream.
 //

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"path"
 	"runtime"
 	"strings"
 	"time"
@@ -77,7 +78,7 @@ func (s *settings) config(cmd *cobra.Command) (config.Config, error) {
 		return c, err
 	}
 	c.Target = firstOf(s.flags.Target, os.Getenv("HLPARSER_TARGET"), hostName())
-	c.Writer = firstOf(os.Getenv("HLPARSER_WRITER"), c.Target)
+	c.Writer = path.Join(os.Getenv("HLPARSER_FLEET"), c.Target)
 	c.Pod = os.Getenv("HLPARSER_POD")
 	c = c.WithDefaults(runtime.GOMAXPROCS(0))
 	return c, c.Validate()

@@ -13,12 +13,16 @@ import (
 	"time"
 
 	"github.com/spf13/cobra"
+	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime"
 	utilruntime "k8s.io/apimachinery/pkg/util/runtime"
+	"k8s.io/apimachinery/pkg/util/wait"
 	clientgoscheme "k8s.io/client-go/kubernetes/scheme"
 	"k8s.io/klog/v2"
 	"k8s.io/utils/clock"
 	ctrl "sigs.k8s.io/controller-runtime"
+	"sigs.k8s.io/controller-runtime/pkg/client"
 	"sigs.k8s.io/controller-runtime/pkg/controller"
 	"sigs.k8s.io/controller-runtime/pkg/healthz"
 	"sigs.k8s.io/controller-runtime/pkg/log/zap"
@@ -67,6 +71,7 @@ func main() {
 // settings are what the flags say.
 type settings struct {
 	parserImage string
+	cluster     string
 	bounds      fleet.Bounds
 
 	leaderElect     bool
@@ -110,6 +115,9 @@ func command() *cobra.Command {
 	f := cmd.Flags()
 	f.StringVar(&s.parserImage, "parser-image", "",
 		"image of the parsers, for objects that name none; required")
+	f.StringVar(&s.cluster, "cluster-name", "",
+		"what tells this cluster's parsers from those of other clusters that write to the same NATS or Kafka; "+
+			"default: the UID of namespace kube-system. To change it lets parsers forget what such a server knows of them")
 	f.StringSliceVar(&s.bounds.DataPaths, "allowed-data-paths",
 		[]string{"/home/hluser", "/var/lib/hyperliquid", "/mnt", "/data"},
 		"directories of nodes at or below which an object's dataPath may be")
@@ -204,9 +212,15 @@ func (s *settings) run(ctx context.Context) error {
 	if err != nil {
 		return fmt.Errorf("making the manager: %w", err)
 	}
+	if s.cluster == "" {
+		if s.cluster, err = clusterID(ctx, mgr.GetAPIReader()); err != nil {
+			return err
+		}
+	}
 	err = fleet.Add(mgr, fleet.Options{
 		Bounds:       s.bounds,
 		ParserImage:  s.parserImage,
+		Cluster:      s.cluster,
 		ReportPort:   podspec.ReportPort,
 		PollWorkers:  s.pollWorkers,
 		ForwardPorts: s.pollVia == viaPortForward,
@@ -227,4 +241,17 @@ func (s *settings) run(ctx context.Context) error {
 		return fmt.Errorf("running the manager: %w", err)
 	}
 	return nil
+}
+
+// clusterID is the UID of the namespace that every cluster has one of. An API server that has just started makes it within a moment.
+func clusterID(ctx context.Context, reader client.Reader) (string, error) {
+	var system corev1.Namespace
+	err := wait.PollUntilContextTimeout(ctx, 200*time.Millisecond, 10*time.Second, true, func(ctx context.Context) (bool, error) {
+		err := reader.Get(ctx, client.ObjectKey{Name: metav1.NamespaceSystem}, &system)
+		return err == nil, client.IgnoreNotFound(err)
+	})
+	if err != nil {
+		return "", fmt.Errorf("getting namespace %s, whose UID names this cluster unless --cluster-name does: %w", metav1.NamespaceSystem, err)
+	}
+	return string(system.UID), nil
 }

@@ -35,6 +35,7 @@ var _ = Describe("admission", func() {
 		over := map[string]any{}
 		Expect(yaml.Unmarshal([]byte(spec), &over)).To(Succeed())
 		maps.Copy(base, over)
+		maps.DeleteFunc(base, func(_ string, v any) bool { return v == nil })
 		obj := &unstructured.Unstructured{Object: map[string]any{"spec": base}}
 		obj.SetGroupVersionKind(v1alpha1.GroupVersion.WithKind("HyperliquidParser"))
 		obj.SetNamespace("default")
@@ -69,6 +70,15 @@ var _ = Describe("admission", func() {
 		Entry("a year's files", "growth: {retention: 8760h}"),
 		Entry("blocks that lines name", "{streams: [{name: Fills}, {name: Trades, mode: ByBlock}], engine: {deduplicateBlocks: true}}"),
 		Entry("one shape a stream", "{streams: [{name: OrderStatuses}, {name: Fills}, {name: Trades}, {name: RawBookDiffs}], format: Normalized}"),
+		Entry("a JetStream stream", "sink: {nats: {url: 'nats://nats:4222', stream: HYPERLIQUID}}"),
+		Entry("a cluster of NATS servers, with everything", `sink: {nats: {url: 'tls://a.b:4222,tls://c.d:4222', stream: HL, subject: 'hl.{target}.x-{coin}', create: {replicas: 3, maxBytes: 100Gi, maxAge: 72h},
+  delivery: ExactlyOnce, recordsPerMessage: 100, credentialsSecretRef: {name: nats-creds}, tls: {caSecretRef: {name: ca}, certSecretRef: {name: client}, serverName: nats}}}`),
+		Entry("the chain's own identity", "{streams: [{name: Fills, mode: ByBlock}], sink: {nats: {url: 'nats://nats:4222', stream: HL, identity: Chain}}}"),
+		Entry("Kafka", "sink: {kafka: {brokers: ['kafka:9092']}}"),
+		Entry("Kafka, with everything", `sink: {kafka: {brokers: ['a:9092', '[2001:db8::1]:9092'], topic: 'hl.{stream}.{coin}', key: '{target}/{coin}', delivery: AtLeastOnce, positionsTopic: positions,
+  create: {partitions: 12, replicationFactor: 3}, compression: lz4, maxMessageBytes: 8388608, tls: {caSecretRef: {name: ca}}, sasl: {secretRef: {name: login}}}}`),
+		Entry("sinks by name", `{sink: null, streams: [{name: Fills, sink: live}, {name: Trades, sink: archive}, {name: MiscEvents, sink: archive}],
+  sinks: [{name: live, kafka: {brokers: ['kafka:9092']}}, {name: archive, file: {path: /var/lib/hlparser-out}}]}`),
 		Entry("all of a builder's coins", `filter: {coins: ["xyz:*", "@107", "PURR/USDC"]}`),
 	)
 
@@ -93,8 +103,31 @@ var _ = Describe("admission", func() {
 		Entry("a stream twice", "streams: [{name: Fills}, {name: Fills}]", "spec.streams[1]", "Duplicate value"),
 		Entry("an unknown stream", "streams: [{name: Fill}]", "spec.streams[0].name", `supported values: "OrderStatuses", "Fills"`),
 		Entry("an unknown mode", "streams: [{name: Fills, mode: line}]", "spec.streams[0].mode", `supported values: "Auto", "Line"`),
-		Entry("no sink", "sink: {}", "spec.sink", "exactly one of the fields in [stdout file] must be set"),
-		Entry("two sinks", "sink: {stdout: {}, file: {path: /out}}", "spec.sink", "exactly one of the fields in [stdout file] must be set"),
+		Entry("no sink", "sink: {}", "spec.sink", "exactly one of the fields in [stdout file nats kafka] must be set"),
+		Entry("neither sink nor sinks", "sink: null", "spec.sink", "write either sink, or sinks of which each stream names one"),
+		Entry("both sink and sinks", "{streams: [{name: Fills, sink: a}], sinks: [{name: a, stdout: {}}]}", "spec.sink", "write either sink, or sinks"),
+		Entry("a stream whose sink there is not", "{sink: null, streams: [{name: Fills, sink: b}], sinks: [{name: a, stdout: {}}]}", "spec.streams", "each stream's sink is the name of one of them"),
+		Entry("a stream that names no sink", "{sink: null, streams: [{name: Fills, sink: a}, {name: Trades}], sinks: [{name: a, stdout: {}}]}", "spec.streams", "each stream's sink is the name of one of them"),
+		Entry("a stream that names a sink where there is one", "streams: [{name: Fills, sink: a}]", "spec.streams", "without, it is left out"),
+		Entry("a sink of no stream", "{sink: null, streams: [{name: Fills, sink: a}], sinks: [{name: a, stdout: {}}, {name: b, kafka: {brokers: ['k:9092']}}]}", "spec.sinks", "no stream goes to one of the sinks"),
+		Entry("two output directories", "{sink: null, streams: [{name: Fills, sink: a}, {name: Trades, sink: b}], sinks: [{name: a, file: {path: /a}}, {name: b, file: {path: /b}}]}", "spec.sinks", "write file and stdout once each"),
+		Entry("a sink's name that is none", "{sink: null, streams: [{name: Fills, sink: A}], sinks: [{name: A, stdout: {}}]}", "spec.sinks[0].name", "should match"),
+		Entry("a named sink that is none", "{sink: null, streams: [{name: Fills, sink: a}], sinks: [{name: a}]}", "spec.sinks[0]", "exactly one of the fields in [stdout file nats kafka] must be set"),
+		Entry("NATS without its scheme", "sink: {nats: {url: 'nats:4222', stream: HL}}", "spec.sink.nats.url", "write a server's address such as nats://nats:4222"),
+		Entry("a password in an address", "sink: {nats: {url: 'nats://me:secret@nats:4222', stream: HL}}", "spec.sink.nats.url", "no name or password in it"),
+		Entry("a stream's name with dots", "sink: {nats: {url: 'nats://nats:4222', stream: a.b}}", "spec.sink.nats.stream", "no spaces, dots, stars"),
+		Entry("an unknown placeholder", "sink: {nats: {url: 'nats://nats:4222', stream: HL, subject: 'hl.{symbol}'}}", "spec.sink.nats.subject", "with {stream}, {coin} or {target}"),
+		Entry("a subject for everything", "sink: {nats: {url: 'nats://nats:4222', stream: HL, subject: 'hl.>'}}", "spec.sink.nats.subject", "write words between single dots"),
+		Entry("packed messages with the chain's identity", "{streams: [{name: Fills, mode: ByBlock}], sink: {nats: {url: 'nats://nats:4222', stream: HL, identity: Chain, recordsPerMessage: 10}}}", "spec.sink.nats.recordsPerMessage", "leave recordsPerMessage out"),
+		Entry("the chain's identity without blocks", "sink: {nats: {url: 'nats://nats:4222', stream: HL, identity: Chain}}", "spec.sink", "set the streams' mode to ByBlock"),
+		Entry("a broker without a port", "sink: {kafka: {brokers: [kafka]}}", "spec.sink.kafka.brokers[0]", "write an address with its port"),
+		Entry("no broker", "sink: {kafka: {brokers: []}}", "spec.sink.kafka.brokers", "should have at least 1 items"),
+		Entry("a topic that is none", "sink: {kafka: {brokers: ['k:9092'], topic: 'a b'}}", "spec.sink.kafka.topic", "write letters, digits, dots"),
+		Entry("a key without an end", "sink: {kafka: {brokers: ['k:9092'], key: '{coin'}}", "spec.sink.kafka.key", "write text with {stream}"),
+		Entry("the best that Kafka can", "sink: {kafka: {brokers: ['k:9092'], delivery: Best}}", "spec.sink.kafka.delivery", "write ExactlyOnce or AtLeastOnce"),
+		Entry("messages too small", "sink: {kafka: {brokers: ['k:9092'], maxMessageBytes: 100}}", "spec.sink.kafka.maxMessageBytes", "greater than or equal to 1024"),
+		Entry("a Secret that is none", "sink: {kafka: {brokers: ['k:9092'], sasl: {secretRef: {name: ../x}}}}", "spec.sink.kafka.sasl.secretRef.name", "write the name of a Secret"),
+		Entry("two sinks", "sink: {stdout: {}, file: {path: /out}}", "spec.sink", "exactly one of the fields in [stdout file nats kafka] must be set"),
 		Entry("an empty selector", "target: {nodes: {selector: {}, dataPath: /data}}", "spec.target.nodes.selector", "write the label of the nodes that hold data"),
 		Entry("a relative dataPath", "target: {nodes: {selector: {matchLabels: {a: b}}, dataPath: data}}", "spec.target.nodes.dataPath", "write an absolute path below /"),
 		Entry("the root as dataPath", "target: {nodes: {selector: {matchLabels: {a: b}}, dataPath: /}}", "spec.target.nodes.dataPath", "write an absolute path below /"),
@@ -148,12 +181,12 @@ var _ = Describe("admission", func() {
 		Entry("a shape there is not", "{streams: [{name: Fills}, {name: MiscEvents}], format: Normalized}", "spec.format", "write Enveloped, or leave these streams out"),
 	)
 
-	It("accepts the sample", func(ctx SpecContext) {
+	DescribeTable("accepts the samples", func(ctx SpecContext, name string) {
 		sample := &v1alpha1.HyperliquidParser{}
-		readYAML("../../config/samples/fleet_v1alpha1_hyperliquidparser.yaml", sample)
+		readYAML("../../config/samples/fleet_v1alpha1_hyperliquidparser"+name+".yaml", sample)
 		sample.Namespace = "default"
 		Expect(k8s.Create(ctx, sample, client.DryRunAll)).To(Succeed())
-	})
+	}, Entry("the first", ""), Entry("NATS", "_nats"), Entry("Kafka", "_kafka"))
 
 	It("refuses another kind of target", func(ctx SpecContext) {
 		f := newFarm(ctx, 0)
@@ -277,7 +310,7 @@ var _ = Describe("names and quotas", func() {
 			Spec:       corev1.PodSpec{Containers: []corev1.Container{{Name: "c", Image: "i"}}},
 		}
 		Expect(k8s.Create(ctx, stranger)).To(Succeed())
-		revision, err := podspec.NewRevision(obj, parserImage)
+		revision, err := podspec.NewRevision(obj, parserImage, "cluster")
 		Expect(err).NotTo(HaveOccurred())
 		orphan := revision.Pod(client.ObjectKeyFromObject(obj), f.target(1), "")
 		Expect(k8s.Create(ctx, orphan)).To(Succeed())

@@ -39,7 +39,7 @@ func (b Bounds) check(obj *v1alpha1.HyperliquidParser) *problem {
 		}
 	}
 	// What is on claims is on the namespace's own disks.
-	if file := obj.Spec.Sink.File; file != nil && file.ClaimName == "" && !below(string(file.Path), b.OutputRoot) {
+	if file := obj.Spec.FileSink(); file != nil && file.ClaimName == "" && !below(string(file.Path), b.OutputRoot) {
 		return outside("sink.file.path", string(file.Path), "--output-root", b.OutputRoot)
 	}
 	if image := obj.Spec.Image; image != "" && !below(Repository(image), b.Images...) {

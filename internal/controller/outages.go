@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"path"
+	"slices"
 	"sync"
 
 	"k8s.io/apimachinery/pkg/types"
@@ -26,7 +27,7 @@ type Outages struct {
 
 // fleet is what the last plan said of one object.
 type fleet struct {
-	sink              string // "" shares none
+	sinks             []string // that others may share
 	desired, affected int
 	fleetWide         bool
 }
@@ -44,11 +45,11 @@ func (o *Outages) Changes() <-chan event.TypedGenericEvent[types.NamespacedName]
 
 // around returns the counts of the other objects with the same sink, and whether the object's last plan found a fleet-wide fault.
 func (o *Outages) around(obj *v1alpha1.HyperliquidParser) (elsewhere plan.Elsewhere, fleetWide bool) {
-	name, sink := client.ObjectKeyFromObject(obj), sharedSink(obj)
+	name, sinks := client.ObjectKeyFromObject(obj), sharedSinks(obj)
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	for other, f := range o.fleets {
-		if other != name && sink != "" && f.sink == sink {
+		if other != name && shared(f.sinks, sinks) {
 			elsewhere.Desired += f.desired
 			elsewhere.Affected += f.affected
 		}
@@ -59,13 +60,13 @@ func (o *Outages) around(obj *v1alpha1.HyperliquidParser) (elsewhere plan.Elsewh
 // saw takes in what a plan says of an object with so many targets, and wakes the others for which that is news.
 func (o *Outages) saw(ctx context.Context, obj *v1alpha1.HyperliquidParser, desired int, result plan.Result) {
 	name := client.ObjectKeyFromObject(obj)
-	now := fleet{sink: sharedSink(obj), desired: desired, affected: result.Affected, fleetWide: result.FleetWide}
+	now := fleet{sinks: sharedSinks(obj), desired: desired, affected: result.Affected, fleetWide: result.FleetWide}
 	o.mu.Lock()
 	before := o.fleets[name]
 	o.fleets[name] = now
 	o.mu.Unlock()
-	if before.sink != now.sink || before.desired != now.desired || before.affected != now.affected {
-		o.wake(ctx, name, before.sink, now.sink)
+	if !slices.Equal(before.sinks, now.sinks) || before.desired != now.desired || before.affected != now.affected {
+		o.wake(ctx, name, slices.Concat(before.sinks, now.sinks))
 	}
 }
 
@@ -76,20 +77,17 @@ func (o *Outages) forget(ctx context.Context, name types.NamespacedName) {
 	delete(o.fleets, name)
 	o.mu.Unlock()
 	if ok {
-		o.wake(ctx, name, before.sink)
+		o.wake(ctx, name, before.sinks)
 	}
 }
 
 // wake wakes the objects with one of the sinks, but for the one by which they are woken.
-func (o *Outages) wake(ctx context.Context, by types.NamespacedName, sinks ...string) {
+func (o *Outages) wake(ctx context.Context, by types.NamespacedName, sinks []string) {
 	o.mu.Lock()
 	var others []types.NamespacedName
 	for name, f := range o.fleets {
-		for _, sink := range sinks {
-			if name != by && sink != "" && f.sink == sink {
-				others = append(others, name)
-				break
-			}
+		if name != by && shared(f.sinks, sinks) {
+			others = append(others, name)
 		}
 	}
 	o.mu.Unlock()
@@ -102,12 +100,34 @@ func (o *Outages) wake(ctx context.Context, by types.NamespacedName, sinks ...st
 	}
 }
 
-// sharedSink tells sinks apart that objects may share: files are the same claim's, or the same disk's on the same nodes only, and
-// standard output is each parser's own.
-func sharedSink(obj *v1alpha1.HyperliquidParser) string {
-	file, nodes := obj.Spec.Sink.File, obj.Spec.Target.Nodes
+// shared reports whether two lists have a sink in common.
+func shared(a, b []string) bool {
+	return slices.ContainsFunc(a, func(sink string) bool { return slices.Contains(b, sink) })
+}
+
+// sharedSinks names the sinks of an object that others may have too.
+func sharedSinks(obj *v1alpha1.HyperliquidParser) []string {
+	var out []string
+	for _, sink := range obj.Spec.AllSinks() {
+		if name := sharedSink(obj, sink); name != "" {
+			out = append(out, name)
+		}
+	}
+	return out
+}
+
+// sharedSink tells sinks apart that objects may share: servers by their addresses; files are the same claim's, or the same disk's on
+// the same nodes only; and standard output is each parser's own, which is "".
+func sharedSink(obj *v1alpha1.HyperliquidParser, sink v1alpha1.Sink) string {
+	file, nodes := sink.File, obj.Spec.Target.Nodes
 	var what []any
 	switch {
+	case sink.NATS != nil:
+		what = []any{"nats", sink.NATS.URL}
+	case sink.Kafka != nil:
+		brokers := slices.Clone(sink.Kafka.Brokers)
+		slices.Sort(brokers)
+		what = []any{"kafka", brokers}
 	case file == nil:
 		return ""
 	case file.ClaimName != "":

@@ -94,3 +94,27 @@ func TestWakingOthersEndsWithTheReconcileThatDoesIt(t *testing.T) {
 		t.Errorf("%d objects are to be woken", len(o.Changes()))
 	}
 }
+
+func TestServersAreSharedByWhoeverNamesThem(t *testing.T) {
+	kafka := func(name string, brokers ...v1alpha1.Broker) *v1alpha1.HyperliquidParser {
+		obj := sharing(name, "", name)
+		obj.Spec.Sink.Kafka = &v1alpha1.KafkaSink{Brokers: brokers}
+		return obj
+	}
+	both := sharing("both", "", "both")
+	both.Spec.Sinks = []v1alpha1.NamedSink{
+		{Name: "a", NATS: &v1alpha1.NATSSink{URL: "nats://n:4222"}}, {Name: "b", Kafka: &v1alpha1.KafkaSink{Brokers: []v1alpha1.Broker{"x:1", "y:1"}}},
+	}
+	nats := sharing("nats", "", "nats")
+	nats.Spec.Sink.NATS = &v1alpha1.NATSSink{URL: "nats://n:4222", Stream: "OTHER"}
+	o := NewOutages()
+	all := []*v1alpha1.HyperliquidParser{both, nats, kafka("same", "y:1", "x:1"), kafka("other", "z:1")}
+	for _, obj := range all {
+		o.saw(t.Context(), obj, 10, plan.Result{Affected: 1})
+	}
+	for i, want := range []int{2, 1, 1, 0} {
+		if got, _ := o.around(all[i]); got.Affected != want {
+			t.Errorf("around %s: %+v, want %d affected", all[i].Name, got, want)
+		}
+	}
+}

@@ -60,6 +60,8 @@ type Reconciler struct {
 	Bounds Bounds
 	// ParserImage stands for spec.image where that is empty.
 	ParserImage string
+	// Cluster names this cluster to servers that parsers of several clusters write to.
+	Cluster string
 	// Events tells people.
 	Events *Events
 	// Metrics of the fleets.
@@ -74,6 +76,7 @@ type Reconciler struct {
 // +kubebuilder:rbac:groups=fleet.hlparser.dev,resources=hyperliquidparsers/status,verbs=update
 // OpenShift refuses an owner reference that blocks deletion from one who may not set finalizers on the owner.
 // +kubebuilder:rbac:groups=fleet.hlparser.dev,resources=hyperliquidparsers/finalizers,verbs=update
+// +kubebuilder:rbac:groups="",resources=namespaces,resourceNames=kube-system,verbs=get
 // +kubebuilder:rbac:groups="",resources=nodes,verbs=get;list;watch
 // +kubebuilder:rbac:groups="",resources=pods,verbs=get;list;watch;create;delete;patch
 // +kubebuilder:rbac:groups="",resources=persistentvolumeclaims,verbs=get

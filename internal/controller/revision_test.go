@@ -230,7 +230,7 @@ var _ = Describe("revisions", func() {
 		f := newFarm(ctx, 1)
 		obj := f.object()
 		f.defaulted(ctx, obj)
-		first, err := podspec.NewRevision(obj, parserImage)
+		first, err := podspec.NewRevision(obj, parserImage, "cluster")
 		Expect(err).NotTo(HaveOccurred())
 		strangers := &appsv1.ControllerRevision{
 			ObjectMeta: metav1.ObjectMeta{Namespace: f.namespace, Name: first.Name(obj.Name)}, Revision: 7,

@@ -203,7 +203,7 @@ func (r *Reconciler) newRevision(ctx context.Context, obj *v1alpha1.HyperliquidP
 	if old != nil {
 		return r.store(ctx, obj, s, *old, identity)
 	}
-	rendered, err := podspec.NewRevision(obj, r.ParserImage)
+	rendered, err := podspec.NewRevision(obj, r.ParserImage, r.Cluster)
 	if err != nil {
 		s.problem = &problem{v1alpha1.ReasonSpecInvalid, err.Error()}
 		return nil, nil

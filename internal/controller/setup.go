@@ -57,6 +57,8 @@ type Options struct {
 	ForwardPorts bool
 	// Clock tells the time.
 	Clock clock.Clock
+	// Cluster names this cluster to servers that parsers of several clusters write to.
+	Cluster string
 	// Registry takes the operator's metrics.
 	Registry prometheus.Registerer
 	// Controller are controller-runtime's own settings.
@@ -97,6 +99,7 @@ func Add(mgr ctrl.Manager, options Options) error {
 		Clock:         options.Clock,
 		Bounds:        options.Bounds,
 		ParserImage:   options.ParserImage,
+		Cluster:       options.Cluster,
 		Events:        NewEvents(mgr.GetEventRecorder("hyperliquid-parser-operator"), options.Clock),
 		Metrics:       metrics,
 		Outages:       NewOutages(),

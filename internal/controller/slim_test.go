@@ -24,7 +24,7 @@ func heavyPod(t *testing.T) *corev1.Pod {
 	obj.Spec.Target.Nodes = &v1alpha1.NodeTarget{DataPath: "/data"}
 	obj.Spec.Streams = []v1alpha1.Stream{{Name: "Fills"}}
 	obj.Spec.Sink.Stdout = &v1alpha1.StdoutSink{}
-	revision, err := podspec.NewRevision(obj, "image:v1")
+	revision, err := podspec.NewRevision(obj, "image:v1", "cluster")
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -220,6 +220,9 @@ func conditions(
 	if stalled == nil && next.Phase == plan.PhaseFailed {
 		stalled = &problem{v1alpha1.ReasonCanaryFailed, next.Message}
 	}
+	if stalled == nil {
+		stalled = s.missingSecret()
+	}
 	if stalled != nil {
 		set(v1alpha1.ConditionStalled, metav1.ConditionTrue, stalled.reason, stalled.message)
 		reconciling = ""
@@ -310,6 +313,28 @@ func (s *seen) lostData() string {
 		text += fmt.Sprintf(" (and %s more)", plural(n, "target"))
 	}
 	return text
+}
+
+// missingSecret is the problem of parsers that cannot reach their sink for want of a Secret; nil when there is none. Only they can tell:
+// the operator may not read Secrets.
+func (s *seen) missingSecret() *problem {
+	var without []string
+	for _, t := range s.targets {
+		if s.views[t.Name].MissingSecret != "" {
+			without = append(without, t.Name)
+		}
+	}
+	if len(without) == 0 {
+		return nil
+	}
+	file := s.views[without[0]].MissingSecret
+	what := "the file " + file
+	if name, key, ok := podspec.SecretOf(file); ok {
+		what = fmt.Sprintf("key %s of Secret %s", key, name)
+	}
+	return &problem{v1alpha1.ReasonSecretMissing, fmt.Sprintf(
+		"%s is missing or cannot be used, and the sink needs it: %s waits; make or correct it in this namespace, and parsers go on by themselves within a minute or two",
+		what, first(without))}
 }
 
 func (s *seen) anyUnknown() bool {

@@ -514,3 +514,26 @@ func TestConditionsSayWhyARestartThatIsDueWouldNotHelp(t *testing.T) {
 		})
 	}
 }
+
+func TestAMissingSecretStallsTheObjectAndNamesIt(t *testing.T) {
+	obj, s := scene(5)
+	var r Reconciler
+	stalled := func() string {
+		status := r.status(obj, s, plan.Result{})
+		c := meta.FindStatusCondition(status.Conditions, v1alpha1.ConditionStalled)
+		return string(c.Status) + "/" + c.Reason + ": " + c.Message
+	}
+	if got := stalled(); got != "False/NotStalled: " {
+		t.Error(got)
+	}
+	for _, i := range []int{1, 3} {
+		v := s.views[nodeName(i)]
+		v.MissingSecret = "/secrets/nats-creds/nats.creds"
+		s.views[nodeName(i)] = v
+	}
+	want := "True/SecretMissing: key nats.creds of Secret nats-creds is missing or cannot be used, and the sink needs it: node-0001, node-0003 waits; " +
+		"make or correct it in this namespace, and parsers go on by themselves within a minute or two"
+	if got := stalled(); got != want {
+		t.Error(got)
+	}
+}

@@ -78,6 +78,8 @@ const (
 	ReasonMemory = "Memory"
 	// ReasonStreamFailed is the reason of NotRunning when the container runs and one of its streams has stopped for good.
 	ReasonStreamFailed = "StreamFailed"
+	// ReasonSecretMissing is the reason of SinkDown when the parser has nothing to log in with.
+	ReasonSecretMissing = "SecretMissing"
 )
 
 // The chain's figures that are not settings.

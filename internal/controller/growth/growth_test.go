@@ -144,6 +144,11 @@ func TestPolicies(t *testing.T) {
 			})),
 			verdict: growth.NotRunning, reason: growth.ReasonStreamFailed, message: "Fills has failed: the checkpoint is corrupt: see state/Fills.bad",
 		},
+		"a secret that is missing explains the first report": {
+			pod: running(), window: window(1, with(func(s *growth.Stream) { s.MissingSecret = "/secrets/nats/nats.creds" })),
+			verdict: growth.SinkDown, reason: growth.ReasonSecretMissing,
+			message: "the sink of Fills cannot be reached without a secret: /secrets/nats/nats.creds",
+		},
 		"five reports are too few": {
 			pod: running(), window: window(5, ok),
 			verdict: growth.Unknown, reason: "TooFewReports", message: "waiting for 6 reports",

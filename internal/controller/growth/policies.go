@@ -32,6 +32,7 @@ func NewChain() Chain {
 		NotRunningPod,    // the container does not run
 		UnreachableOver,  // it runs, and its report cannot be had
 		FailedStream,     // it reports that a stream has stopped for good
+		MissingSecret,    // it reports that it cannot log in: no more reports would tell more
 		UnboundedBuffers, // the bound itself is broken: too dangerous to wait for more reports
 		TooFewReports,    // nothing below can be told yet
 		SilentSink,       // the sink explains it
@@ -85,6 +86,16 @@ func FailedStream(in *Input) (Verdict, string, string, bool) {
 	for i := range in.Window.Streams {
 		if s := &in.Window.Streams[i]; s.State == report.Failed {
 			return NotRunning, ReasonStreamFailed, sentence(s.Name+" has failed", s.Message), true
+		}
+	}
+	return "", "", "", false
+}
+
+// MissingSecret matches a parser that has no password or key to reach its sink with. The detail is the file's path alone.
+func MissingSecret(in *Input) (Verdict, string, string, bool) {
+	for i := range in.Window.Streams {
+		if s := &in.Window.Streams[i]; s.MissingSecret != "" {
+			return SinkDown, ReasonSecretMissing, sentence("the sink of "+s.Name+" cannot be reached without a secret", s.MissingSecret), true
 		}
 	}
 	return "", "", "", false

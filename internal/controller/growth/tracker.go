@@ -45,6 +45,17 @@ func (t *Tracker) Missed() int { return t.window.Missed }
 // Lag is the worst stream's in the newest report; 0 when there is none.
 func (t *Tracker) Lag() time.Duration { return t.window.Lag() }
 
+// MissingSecret is the path, in the pod, of a secret without which the parser cannot reach a sink, as the newest report says; "" if none
+// is missing.
+func (t *Tracker) MissingSecret() string {
+	for i := range t.window.Streams {
+		if s := &t.window.Streams[i]; s.MissingSecret != "" {
+			return s.MissingSecret
+		}
+	}
+	return ""
+}
+
 // Evidence returns the totals that the rates of the verdict rest on, oldest first.
 func (t *Tracker) Evidence() []Sample { return t.window.samples() }
 

@@ -52,11 +52,13 @@ type Stream struct {
 	Parsed      int64
 	Acked       int64
 
-	SinkState   report.SinkState
-	SinkError   string
-	SinkSilent  time.Duration // since the last acknowledgement, or since the sink got into its state when there was none yet
-	SinkSince   time.Duration // in SinkState
-	Outstanding time.Duration // age of the request being waited for
+	SinkState report.SinkState
+	SinkError string
+	// MissingSecret is the path of the file without which the sink cannot be reached.
+	MissingSecret string
+	SinkSilent    time.Duration // since the last acknowledgement, or since the sink got into its state when there was none yet
+	SinkSince     time.Duration // in SinkState
+	Outstanding   time.Duration // age of the request being waited for
 
 	// Rest is how long no whole line has been seen on disk.
 	Rest time.Duration
@@ -161,7 +163,7 @@ func (s *Stream) read(from *report.Stream, now time.Time) {
 	s.Uncommitted = from.UncommittedBytes
 	s.Lag = seconds(from.LagSeconds)
 	s.Read, s.Parsed, s.Acked = from.ReadBytesTotal, from.ParsedBytesTotal, from.AckedBytesTotal
-	s.SinkState, s.SinkError = from.Sink.State, from.Sink.LastError
+	s.SinkState, s.SinkError, s.MissingSecret = from.Sink.State, from.Sink.LastError, from.Sink.MissingSecret
 	s.Outstanding, s.SinkSince = seconds(from.Sink.OutstandingSeconds), 0
 	if from.Sink.Since != nil {
 		s.SinkSince = now.Sub(*from.Sink.Since)

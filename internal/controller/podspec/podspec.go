@@ -64,7 +64,7 @@ func PodName(object string, t target.Target) string {
 }
 
 // template renders what all pods of a revision have in common. What differs between targets is added by Revision.Pod.
-func template(obj *v1alpha1.HyperliquidParser, image string) corev1.PodTemplateSpec {
+func template(obj *v1alpha1.HyperliquidParser, image, cluster string) corev1.PodTemplateSpec {
 	spec := &obj.Spec
 	return corev1.PodTemplateSpec{
 		ObjectMeta: metav1.ObjectMeta{
@@ -89,7 +89,7 @@ func template(obj *v1alpha1.HyperliquidParser, image string) corev1.PodTemplateS
 				SeccompProfile:     &corev1.SeccompProfile{Type: corev1.SeccompProfileTypeRuntimeDefault},
 			},
 			InitContainers: []corev1.Container{prepare(obj, image)},
-			Containers:     []corev1.Container{container(obj, image)},
+			Containers:     []corev1.Container{container(obj, image, cluster)},
 			Volumes:        volumes(obj),
 		},
 	}
@@ -171,7 +171,7 @@ func written(obj *v1alpha1.HyperliquidParser) []corev1.VolumeMount {
 		state.Name, state.SubPath = dataVolume, path.Join(StatePath(obj), obj.Name)
 	}
 	out := []corev1.VolumeMount{state}
-	if file := obj.Spec.Sink.File; file != nil {
+	if file := obj.Spec.FileSink(); file != nil {
 		mount := corev1.VolumeMount{Name: outVolume, MountPath: outDir, SubPath: own}
 		if file.ClaimName != "" {
 			mount.SubPath = strings.TrimPrefix(path.Join(string(file.Path), own), "/")
@@ -197,19 +197,24 @@ func read(obj *v1alpha1.HyperliquidParser) corev1.VolumeMount {
 	return mount
 }
 
-func container(obj *v1alpha1.HyperliquidParser, image string) corev1.Container {
+func container(obj *v1alpha1.HyperliquidParser, image, cluster string) corev1.Container {
 	spec := &obj.Spec
-	mounts := append([]corev1.VolumeMount{read(obj), {Name: configVolume, MountPath: configDir, ReadOnly: true}}, written(obj)...)
+	mounts := slices.Concat(
+		[]corev1.VolumeMount{read(obj), {Name: configVolume, MountPath: configDir, ReadOnly: true}}, written(obj), secretMounts(spec))
+	env := []corev1.EnvVar{
+		{Name: "POD_IP", ValueFrom: field("status.podIP")},
+		{Name: "HLPARSER_POD", ValueFrom: field("metadata.name")},
+	}
+	if remote(spec) {
+		env = append(env, corev1.EnvVar{Name: fleetVariable, Value: path.Join(cluster, obj.Namespace, obj.Name)})
+	}
 	return corev1.Container{
 		Name:            growth.ContainerName,
 		Image:           image,
 		ImagePullPolicy: spec.ImagePullPolicy,
 		// The brackets are what an IPv6 address needs and an IPv4 address allows.
-		Command: []string{"/hlparser", "run", "--config", configDir + "/" + configFile, "--listen", "[$(POD_IP)]:" + strconv.Itoa(ReportPort)},
-		Env: []corev1.EnvVar{
-			{Name: "POD_IP", ValueFrom: field("status.podIP")},
-			{Name: "HLPARSER_POD", ValueFrom: field("metadata.name")},
-		},
+		Command:   []string{"/hlparser", "run", "--config", configDir + "/" + configFile, "--listen", "[$(POD_IP)]:" + strconv.Itoa(ReportPort)},
+		Env:       env,
 		Ports:     []corev1.ContainerPort{{Name: "report", ContainerPort: ReportPort, Protocol: corev1.ProtocolTCP}},
 		Resources: resources(spec.Resources),
 		// Liveness asks only whether the process answers: a pipeline that is stuck or blocked is judged by the operator, with its
@@ -221,14 +226,14 @@ func container(obj *v1alpha1.HyperliquidParser, image string) corev1.Container {
 			ReadOnlyRootFilesystem:   ptr.To(true),
 			Capabilities:             &corev1.Capabilities{Drop: []corev1.Capability{"ALL"}},
 		},
-		TerminationMessagePolicy: lastWords(spec.Sink),
+		TerminationMessagePolicy: lastWords(spec),
 		VolumeMounts:             mounts,
 	}
 }
 
 // lastWords makes the end of the log of a parser that crashed part of its pod's status, unless the log holds the stream's data.
-func lastWords(sink v1alpha1.Sink) corev1.TerminationMessagePolicy {
-	if sink.Stdout != nil {
+func lastWords(spec *v1alpha1.HyperliquidParserSpec) corev1.TerminationMessagePolicy {
+	if slices.ContainsFunc(spec.AllSinks(), func(s v1alpha1.Sink) bool { return s.Stdout != nil }) {
 		return corev1.TerminationMessageReadFile
 	}
 	return corev1.TerminationMessageFallbackToLogsOnError
@@ -273,12 +278,12 @@ func volumes(obj *v1alpha1.HyperliquidParser) []corev1.Volume {
 	}
 	// Its name is that of the revision.
 	out = append(out, corev1.Volume{Name: configVolume, VolumeSource: corev1.VolumeSource{ConfigMap: &corev1.ConfigMapVolumeSource{}}})
-	if file := obj.Spec.Sink.File; file != nil && file.ClaimName != "" {
+	if file := obj.Spec.FileSink(); file != nil && file.ClaimName != "" {
 		out = append(out, claim(outVolume, file.ClaimName))
 	} else if file != nil {
 		out = append(out, hostPath(outVolume, string(file.Path), corev1.HostPathDirectoryOrCreate))
 	}
-	return out
+	return append(out, secretVolumes(&obj.Spec)...)
 }
 
 // StatePath is the directory for checkpoints, on the host or in the claim, below which each object has its own.

@@ -62,7 +62,7 @@ func object() *v1alpha1.HyperliquidParser {
 
 func revision(t *testing.T, obj *v1alpha1.HyperliquidParser) podspec.Revision {
 	t.Helper()
-	r, err := podspec.NewRevision(obj, "registry.example/hlparser:v1")
+	r, err := podspec.NewRevision(obj, "registry.example/hlparser:v1", "cluster")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -215,7 +215,7 @@ func TestASettingThatTheParserWouldRefuseIsRefusedHere(t *testing.T) {
 	obj := object()
 	obj.Spec.Filter.Users = []v1alpha1.Address{"nobody"}
 	var field *config.FieldError
-	if _, err := podspec.NewRevision(obj, "i"); !errors.As(err, &field) || field.Field != "filter.users[0]" {
+	if _, err := podspec.NewRevision(obj, "i", "cluster"); !errors.As(err, &field) || field.Field != "filter.users[0]" {
 		t.Errorf("got %v", err)
 	}
 }
@@ -279,11 +279,11 @@ func identity(t *testing.T, obj *v1alpha1.HyperliquidParser) string {
 }
 
 func TestTheIdentityOfASpecIsNotWhatAnOperatorMakesOfIt(t *testing.T) {
-	one, err := podspec.NewRevision(object(), "registry.example/hlparser:v1")
+	one, err := podspec.NewRevision(object(), "registry.example/hlparser:v1", "cluster")
 	if err != nil {
 		t.Fatal(err)
 	}
-	other, err := podspec.NewRevision(object(), "registry.example/hlparser:v2")
+	other, err := podspec.NewRevision(object(), "registry.example/hlparser:v2", "cluster")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -497,5 +497,75 @@ func TestTheOperatorsLabelsWin(t *testing.T) {
 	}
 	if pod.Spec.NodeName != "" {
 		t.Error("the scheduler binds pods")
+	}
+}
+
+// toServers is the object with a sink for each of its streams, and every Secret that there may be.
+func toServers() *v1alpha1.HyperliquidParser {
+	obj := object()
+	obj.Spec.Sink = v1alpha1.Sink{}
+	obj.Spec.Streams[0].Sink, obj.Spec.Streams[1].Sink = "live", "log"
+	obj.Spec.Sinks = []v1alpha1.NamedSink{
+		{Name: "live", NATS: &v1alpha1.NATSSink{
+			URL: "tls://nats:4222", Stream: "HYPERLIQUID", Subject: "hl.{stream}.{coin}", Delivery: "Best", Identity: "Chain",
+			RecordsPerMessage:    ptr.To[int32](1),
+			Create:               &v1alpha1.NATSCreate{Replicas: ptr.To[int32](3), MaxBytes: ptr.To(resource.MustParse("100Gi")), MaxAge: &metav1.Duration{Duration: time.Hour}},
+			CredentialsSecretRef: &v1alpha1.CredentialsSecretRef{SecretRef: v1alpha1.SecretRef{Name: "nats"}},
+			TLS:                  &v1alpha1.TLS{CASecretRef: &v1alpha1.SecretRef{Name: "ca"}, CertSecretRef: &v1alpha1.SecretRef{Name: "client"}, ServerName: "nats"},
+		}},
+		{Name: "log", Kafka: &v1alpha1.KafkaSink{
+			Brokers: []v1alpha1.Broker{"kafka:9092"}, Topic: "hl.{stream}", Key: "{coin}", Delivery: "ExactlyOnce", PositionsTopic: "positions",
+			Create:      &v1alpha1.KafkaCreate{Partitions: ptr.To[int32](12), ReplicationFactor: ptr.To[int32](3)},
+			Compression: "lz4", MaxMessageBytes: ptr.To[int32](8 << 20),
+			TLS:  &v1alpha1.TLS{CASecretRef: &v1alpha1.SecretRef{Name: "ca"}},
+			SASL: &v1alpha1.KafkaSASL{SecretRef: v1alpha1.SecretRef{Name: "login"}},
+		}},
+	}
+	return obj
+}
+
+func TestSinksOnServersAreAsReviewed(t *testing.T) {
+	obj := toServers()
+	r := revision(t, obj)
+	golden(t, "pod-to-servers.yaml", pod(obj, r, on("node-1.example.com")))
+	golden(t, "configmap-to-servers.yaml", r.ConfigMap(obj.Namespace, obj.Name))
+}
+
+func TestEverySecretFileIsMountedAndToldBackByItsSecret(t *testing.T) {
+	obj := toServers()
+	r := revision(t, obj)
+	var c config.Config
+	if err := yaml.Unmarshal([]byte(r.Config), &c); err != nil {
+		t.Fatal(err)
+	}
+	nats, kafka := c.Sinks[0].NATS, c.Sinks[1].Kafka
+	for file, want := range map[string]string{
+		nats.CredentialsFile: "nats nats.creds", nats.TLS.CAFile: "ca ca.crt", nats.TLS.CertFile: "client tls.crt", nats.TLS.KeyFile: "client tls.key",
+		kafka.TLS.CAFile: "ca ca.crt", kafka.SASL.UsernameFile: "login username", kafka.SASL.PasswordFile: "login password",
+	} {
+		name, key, ok := podspec.SecretOf(file)
+		if !ok || name+" "+key != want {
+			t.Errorf("%s is told as %s %s (%v), want %s", file, name, key, ok, want)
+		}
+		p := pod(obj, r, on("n"))
+		mount := slices.IndexFunc(p.Spec.Containers[0].VolumeMounts, func(m corev1.VolumeMount) bool { return strings.HasPrefix(file, m.MountPath+"/") && m.SubPath == "" && m.ReadOnly })
+		if mount < 0 {
+			t.Errorf("%s is in no mount", file)
+			continue
+		}
+		volume := p.Spec.Containers[0].VolumeMounts[mount].Name
+		if !slices.ContainsFunc(p.Spec.Volumes, func(v corev1.Volume) bool {
+			return v.Name == volume && v.Secret != nil && v.Secret.SecretName == name && *v.Secret.Optional
+		}) {
+			t.Errorf("%s is in volume %s, which is not the optional Secret %s", file, volume, name)
+		}
+		for _, init := range p.Spec.InitContainers {
+			if slices.ContainsFunc(init.VolumeMounts, func(m corev1.VolumeMount) bool { return m.Name == volume }) {
+				t.Errorf("container %s, which is root, sees Secret %s", init.Name, name)
+			}
+		}
+	}
+	if _, _, ok := podspec.SecretOf("/etc/passwd"); ok {
+		t.Error("a file elsewhere is told as a Secret's")
 	}
 }

@@ -32,9 +32,10 @@ type Revision struct {
 	Template corev1.PodTemplateSpec `json:"template"`
 }
 
-// NewRevision renders the object's spec and names what it rendered. defaultImage stands for spec.image where that is empty. It fails
-// with a *config.FieldError for a setting that admission let pass and the parser would refuse.
-func NewRevision(obj *v1alpha1.HyperliquidParser, defaultImage string) (Revision, error) {
+// NewRevision renders the object's spec and names what it rendered. defaultImage stands for spec.image where that is empty; cluster
+// tells this cluster's parsers from those of another that write to the same server. It fails with a *config.FieldError for a setting
+// that admission let pass and the parser would refuse.
+func NewRevision(obj *v1alpha1.HyperliquidParser, defaultImage, cluster string) (Revision, error) {
 	rendered := render(&obj.Spec)
 	// The parser defaults and checks what it reads in the same way. The count of CPUs stands for a setting that the schema defaults.
 	if err := rendered.WithDefaults(1).Validate(); err != nil {
@@ -44,7 +45,7 @@ func NewRevision(obj *v1alpha1.HyperliquidParser, defaultImage string) (Revision
 	if err != nil {
 		return Revision{}, fmt.Errorf("rendering the parsers' config: %w", err)
 	}
-	r := Revision{Config: string(text), Template: template(obj, cmp.Or(obj.Spec.Image, defaultImage))}
+	r := Revision{Config: string(text), Template: template(obj, cmp.Or(obj.Spec.Image, defaultImage), cluster)}
 	data, err := r.Encode()
 	if err != nil {
 		return Revision{}, err
@@ -227,19 +228,11 @@ func render(spec *v1alpha1.HyperliquidParserSpec) config.Config {
 		ShutdownTimeout: config.Duration{Duration: time.Duration(ptr.Deref(spec.TerminationGracePeriodSeconds, defaultGrace)) * time.Second * 2 / 3},
 	}
 	for _, s := range spec.Streams {
-		c.Streams = append(c.Streams, config.StreamConfig{Name: config.Stream(s.Name), Mode: config.Mode(s.Mode)})
+		c.Streams = append(c.Streams, config.StreamConfig{Name: config.Stream(s.Name), Mode: config.Mode(s.Mode), Sink: string(s.Sink)})
 	}
-	if spec.Sink.Stdout != nil {
-		c.Sink.Stdout = &config.StdoutSink{}
-	}
-	if file := spec.Sink.File; file != nil {
-		c.Sink.File = &config.FileSink{Path: outDir, Rotate: config.Rotation(file.Rotate), Compress: config.Compression(file.Compress)}
-		if file.MaxSize != nil {
-			c.Sink.File.MaxSize = config.Bytes(file.MaxSize.Value())
-		}
-		if file.MaxAge != nil {
-			c.Sink.File.MaxAge.Duration = file.MaxAge.Duration
-		}
+	c.Sink = renderSink(spec.Sink)
+	for i := range spec.Sinks {
+		c.Sinks = append(c.Sinks, config.NamedSink{Name: string(spec.Sinks[i].Name), Sink: renderSink(spec.Sinks[i].Sink())})
 	}
 	e := spec.Engine
 	if e.BufferLimit != nil {

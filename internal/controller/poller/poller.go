@@ -66,12 +66,14 @@ type View struct {
 	// Reports is how many reports the process that runs has given, and Lag the worst stream's in the newest.
 	Reports int
 	Lag     time.Duration
+	// MissingSecret is the path in the pod of a secret that its sink needs; "" when none is missing.
+	MissingSecret string
 	// Evidence is what a verdict that a restart may cure rests on, oldest first; nil with all others.
 	Evidence []growth.Sample
 }
 
 func view(t *growth.Tracker) View {
-	v := View{Judgement: t.Judgement(), Alerts: t.Alerts(), Reports: t.Reports(), Lag: t.Lag()}
+	v := View{Judgement: t.Judgement(), Alerts: t.Alerts(), Reports: t.Reports(), Lag: t.Lag(), MissingSecret: t.MissingSecret()}
 	if v.Judgement.Verdict.Restartable() {
 		v.Evidence = t.Evidence()
 	}

@@ -1,12 +1,14 @@
 package engine
 
 import (
+	"errors"
 	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
 
 	"github.com/hlparser/hyperliquid-parser-operator/internal/parser/report"
+	"github.com/hlparser/hyperliquid-parser-operator/internal/parser/sink/secret"
 )
 
 // maxMessage bounds what a report says in words.
@@ -29,6 +31,7 @@ type stats struct {
 	sinkState    report.SinkState
 	sinkSince    time.Time
 	sinkError    string
+	sinkSecret   string // path of the secret that is missing, while it is
 	retries      int64
 	lastAck      time.Time
 	requestSince time.Time // zero: none outstanding
@@ -45,6 +48,11 @@ func (s *stats) set(f func(*stats)) {
 func (s *stats) sink(state report.SinkState, err error, now time.Time) {
 	if s.sinkState != state {
 		s.sinkState, s.sinkSince = state, now
+	}
+	s.sinkSecret = ""
+	var missing *secret.Error
+	if errors.As(err, &missing) {
+		s.sinkSecret = missing.Path
 	}
 	if err != nil {
 		s.sinkError = clip(err.Error(), maxMessage)
@@ -81,7 +89,7 @@ func (p *pipeline) report() report.Stream {
 		File:                 t.File, Position: t.Position, CommittedPosition: t.Committed,
 		LastLineAt: timeOrNil(t.LastLine), LastCommitAt: timeOrNil(s.lastCommit),
 		Sink: report.Sink{
-			State: s.sinkState, Since: timeOrNil(s.sinkSince), LastError: s.sinkError, RetriesTotal: s.retries,
+			State: s.sinkState, Since: timeOrNil(s.sinkSince), LastError: s.sinkError, RetriesTotal: s.retries, MissingSecret: s.sinkSecret,
 			LastAckAt: timeOrNil(s.lastAck), BusySecondsTotal: s.busy.Seconds(),
 		},
 	}

@@ -111,10 +111,11 @@ type Stream struct {
 // Sink is one stream's exchange with where its records go.
 type Sink struct {
 	State              SinkState  `json:"state"`
-	Since              *time.Time `json:"since"`               // of State
-	LastError          string     `json:"lastError,omitempty"` // at most 512 bytes
-	RetriesTotal       int64      `json:"retriesTotal"`        //
-	LastAckAt          *time.Time `json:"lastAckAt"`           // null: nothing acknowledged yet
-	OutstandingSeconds float64    `json:"outstandingSeconds"`  // age of the request being waited for; 0 when there is none
-	BusySecondsTotal   float64    `json:"busySecondsTotal"`    // time with a request outstanding
+	Since              *time.Time `json:"since"`                   // of State
+	LastError          string     `json:"lastError,omitempty"`     // at most 512 bytes
+	RetriesTotal       int64      `json:"retriesTotal"`            //
+	MissingSecret      string     `json:"missingSecret,omitempty"` // path of a password's or key's file without which the sink cannot be reached
+	LastAckAt          *time.Time `json:"lastAckAt"`               // null: nothing acknowledged yet
+	OutstandingSeconds float64    `json:"outstandingSeconds"`      // age of the request being waited for; 0 when there is none
+	BusySecondsTotal   float64    `json:"busySecondsTotal"`        // time with a request outstanding
 }
