@@ -427,6 +427,15 @@ func (p *parser) fault(breaks func(*report.Report)) {
 	p.moves, p.breaks = false, breaks
 }
 
+// heal ends a fault of the sink.
+func (p *parser) heal() {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	now := time.Now()
+	p.moves, p.breaks = true, nil
+	p.figures.Streams[0].Sink = report.Sink{State: report.SinkHealthy, Since: &now, LastAckAt: &now}
+}
+
 // lose counts files of its second stream that vanished unread. The parser goes on.
 func (p *parser) lose(files int64) {
 	p.mu.Lock()
@@ -492,6 +501,9 @@ var (
 		long := r.Now.Add(-45 * time.Second)
 		r.Streams[0].UncommittedBytes = 5_000_000
 		r.Streams[0].Sink = report.Sink{State: report.SinkRetrying, Since: &long, LastAckAt: &long, LastError: "no space left on device"}
+	}
+	noSecret = func(r *report.Report) {
+		r.Streams[0].Sink = report.Sink{State: report.SinkRetrying, MissingSecret: "/secrets/kafka-login/password", LastError: "no such file"}
 	}
 )
 

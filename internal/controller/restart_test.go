@@ -221,6 +221,37 @@ var _ = Describe("restarts", func() {
 	})
 })
 
+var _ = Describe("a Secret that is missing", func() {
+	It("stalls the object by its name, and is picked up without an edit", func(ctx SpecContext) {
+		f := newFarm(ctx, 2)
+		run(runOptions{})
+		obj := f.object()
+		obj.Spec.Sink = v1alpha1.Sink{Kafka: &v1alpha1.KafkaSink{
+			Brokers: []v1alpha1.Broker{"kafka:9092"}, SASL: &v1alpha1.KafkaSASL{SecretRef: v1alpha1.SecretRef{Name: "kafka-login"}},
+		}}
+		Expect(k8s.Create(ctx, obj)).To(Succeed())
+		allReady(ctx, obj)
+		before := f.uids(ctx)
+		for i := range 2 {
+			f.parser(i).fault(noSecret)
+		}
+		eventuallyCondition(ctx, obj, v1alpha1.ConditionStalled, "True/"+v1alpha1.ReasonSecretMissing, judged)
+		now := current(ctx, obj)
+		Expect(conditionMessage(now, v1alpha1.ConditionStalled)).To(ContainSubstring("key password of Secret kafka-login is missing"))
+		Expect(condition(now, v1alpha1.ConditionReady)).To(Equal("False/" + v1alpha1.ReasonSecretMissing))
+		Expect(condition(now, v1alpha1.ConditionDelivering)).To(Equal("False/SinkDown"))
+		Expect(now.Status.Targets[0].Reason).To(Equal("SecretMissing"))
+
+		for i := range 2 {
+			f.parser(i).heal()
+		}
+		eventuallyCondition(ctx, obj, v1alpha1.ConditionStalled, "False/NotStalled", judged)
+		allReady(ctx, obj)
+		eventuallyCondition(ctx, obj, v1alpha1.ConditionDelivering, "True/"+v1alpha1.ReasonAllDelivering, judged)
+		Expect(f.uids(ctx)).To(Equal(before))
+	})
+})
+
 // holder is a client whose deletions of pods wait to be let through, or fail.
 type holder struct {
 	client.Client

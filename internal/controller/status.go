@@ -333,7 +333,7 @@ func (s *seen) missingSecret() *problem {
 		what = fmt.Sprintf("key %s of Secret %s", key, name)
 	}
 	return &problem{v1alpha1.ReasonSecretMissing, fmt.Sprintf(
-		"%s is missing or cannot be used, and the sink needs it: %s waits; make or correct it in this namespace, and parsers go on by themselves within a minute or two",
+		"%s is missing or cannot be used, and the sink of %s needs it: make or correct it in this namespace, and parsers go on by themselves within a minute or two",
 		what, first(without))}
 }
 

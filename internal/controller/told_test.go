@@ -531,7 +531,7 @@ func TestAMissingSecretStallsTheObjectAndNamesIt(t *testing.T) {
 		v.MissingSecret = "/secrets/nats-creds/nats.creds"
 		s.views[nodeName(i)] = v
 	}
-	want := "True/SecretMissing: key nats.creds of Secret nats-creds is missing or cannot be used, and the sink needs it: node-0001, node-0003 waits; " +
+	want := "True/SecretMissing: key nats.creds of Secret nats-creds is missing or cannot be used, and the sink of node-0001, node-0003 needs it: " +
 		"make or correct it in this namespace, and parsers go on by themselves within a minute or two"
 	if got := stalled(); got != want {
 		t.Error(got)
