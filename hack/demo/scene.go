@@ -40,9 +40,9 @@ type options struct {
 
 // The demo must end by itself; these are its limits.
 const (
-	readyLimit    = 40 * time.Second
-	deliveryLimit = 25 * time.Second
-	wholeLimit    = 120 * time.Second // from the control plane being up
+	readyLimit    = 90 * time.Second
+	deliveryLimit = 90 * time.Second
+	wholeLimit    = 5 * time.Minute // from the control plane being up
 	lookEvery     = time.Second
 	closeGrace    = 5 * time.Second
 )
