@@ -18,6 +18,7 @@ import (
 	"github.com/hlparser/hyperliquid-parser-operator/internal/parser/report"
 	"github.com/hlparser/hyperliquid-parser-operator/internal/parser/sink"
 	"github.com/hlparser/hyperliquid-parser-operator/internal/parser/sink/file"
+	"github.com/hlparser/hyperliquid-parser-operator/internal/parser/sink/nats"
 	"github.com/hlparser/hyperliquid-parser-operator/internal/parser/sink/stdout"
 	"github.com/hlparser/hyperliquid-parser-operator/internal/parser/vfs"
 )
@@ -122,8 +123,12 @@ func destinations(c config.Config, log *slog.Logger) map[string]sink.Destination
 
 // destination is a sink's output, which is opened when the first stream asks for it.
 func destination(s config.Sink, c config.Config, log *slog.Logger) sink.Destination {
-	if s.Stdout != nil {
+	switch {
+	case s.Stdout != nil:
 		return sink.Destination{Kind: "stdout", Output: stdout.New(os.Stdout)}
+	case s.NATS != nil:
+		output := nats.New(nats.Options{Config: s.NATS, Writer: c.Writer, Target: c.Target, Log: log})
+		return sink.Destination{Kind: "nats", Output: output}
 	}
 	return sink.Destination{Kind: "file", Output: sink.Deferred(func(ctx context.Context) (sink.Output, error) {
 		return openFiles(ctx, s.File, log)

@@ -1,0 +1,322 @@
+package nats_test
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"io"
+	"log/slog"
+	"net"
+	"os"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/nats-io/nats-server/v2/server"
+	"github.com/nats-io/nats.go"
+	"github.com/nats-io/nats.go/jetstream"
+	"go.uber.org/goleak"
+
+	"github.com/hlparser/hyperliquid-parser-operator/internal/parser/checkpoint"
+	"github.com/hlparser/hyperliquid-parser-operator/internal/parser/config"
+	"github.com/hlparser/hyperliquid-parser-operator/internal/parser/sink"
+	hlnats "github.com/hlparser/hyperliquid-parser-operator/internal/parser/sink/nats"
+)
+
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+
+func must(t testing.TB, err error) {
+	t.Helper()
+	if err != nil {
+		t.Fatal(err)
+	}
+}
+
+// eventually waits until a condition holds.
+func eventually(t testing.TB, what string, holds func() bool) {
+	t.Helper()
+	for deadline := time.Now().Add(30 * time.Second); !holds(); time.Sleep(10 * time.Millisecond) {
+		if time.Now().After(deadline) {
+			t.Fatalf("never: %s", what)
+		}
+	}
+}
+
+// startServer runs a server with a file store on a port of its own.
+func startServer(t testing.TB, opts *server.Options) *server.Server {
+	t.Helper()
+	if opts.StoreDir == "" {
+		opts.StoreDir = t.TempDir()
+	}
+	opts.Host, opts.JetStream, opts.NoSigs, opts.NoLog = "127.0.0.1", true, true, true
+	if opts.Port == 0 {
+		opts.Port = -1
+	}
+	if opts.MaxPayload == 0 {
+		opts.MaxPayload = 32 << 20
+		opts.MaxPending = 256 << 20
+	}
+	s, err := server.NewServer(opts)
+	must(t, err)
+	s.Start()
+	t.Cleanup(func() { stopServer(s) })
+	if !s.ReadyForConnections(10 * time.Second) {
+		t.Fatal("the server does not start")
+	}
+	return s
+}
+
+func stopServer(s *server.Server) {
+	s.Shutdown()
+	s.WaitForShutdown()
+}
+
+// proxy is a TCP proxy whose line can be cut or held up.
+type proxy struct {
+	listener net.Listener
+	to       func() string
+
+	mu    sync.Mutex
+	down  bool
+	held  chan struct{} // nil: not; closed when it ends
+	conns map[net.Conn]bool
+	wg    sync.WaitGroup
+}
+
+func startProxy(t testing.TB, to func() string) *proxy {
+	t.Helper()
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	must(t, err)
+	p := &proxy{listener: l, to: to, conns: map[net.Conn]bool{}}
+	p.wg.Go(p.accept)
+	t.Cleanup(func() {
+		p.hold(false)
+		p.outage(true)
+		_ = l.Close()
+		p.wg.Wait()
+	})
+	return p
+}
+
+func (p *proxy) url() string { return "nats://" + p.listener.Addr().String() }
+
+func (p *proxy) accept() {
+	for {
+		c, err := p.listener.Accept()
+		if err != nil {
+			return
+		}
+		there, err := net.Dial("tcp", p.to())
+		p.mu.Lock()
+		if err != nil || p.down {
+			p.mu.Unlock()
+			_ = c.Close()
+			if there != nil {
+				_ = there.Close()
+			}
+			continue
+		}
+		p.conns[c], p.conns[there] = true, true
+		p.mu.Unlock()
+		p.wg.Go(func() { p.pump(c, there) })
+		p.wg.Go(func() { p.pump(there, c) })
+	}
+}
+
+func (p *proxy) pump(from, to net.Conn) {
+	defer func() {
+		_, _ = from.Close(), to.Close()
+		p.mu.Lock()
+		defer p.mu.Unlock()
+		delete(p.conns, from)
+		delete(p.conns, to)
+	}()
+	buf := make([]byte, 16<<10)
+	for {
+		n, err := from.Read(buf)
+		p.mu.Lock()
+		held := p.held
+		p.mu.Unlock()
+		if held != nil {
+			<-held
+		}
+		if _, werr := to.Write(buf[:n]); err != nil || werr != nil {
+			return
+		}
+	}
+}
+
+func (p *proxy) outage(on bool) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.down = on
+	if on {
+		for c := range p.conns {
+			_ = c.Close()
+		}
+	}
+}
+
+// flap ends the connections that are.
+func (p *proxy) flap() {
+	p.outage(true)
+	p.outage(false)
+}
+
+func (p *proxy) hold(on bool) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	switch {
+	case on && p.held == nil:
+		p.held = make(chan struct{})
+	case !on && p.held != nil:
+		close(p.held)
+		p.held = nil
+	}
+}
+
+// settings are a sink's, with the defaults.
+func settings(url string, edit func(*config.NATSSink)) *config.NATSSink {
+	c := &config.NATSSink{
+		URL: url, Stream: "HL", Subject: config.DefaultNATSSubject, Create: &config.NATSCreate{Replicas: 1},
+		Delivery: config.Best, Identity: config.ByPosition, RecordsPerMessage: 1,
+	}
+	if edit != nil {
+		edit(c)
+	}
+	return c
+}
+
+func newOutput(t testing.TB, c *config.NATSSink) *hlnats.Output {
+	t.Helper()
+	o := hlnats.New(hlnats.Options{Config: c, Writer: "test/node-1", Target: "node-1", Log: slog.New(slog.NewTextHandler(io.Discard, nil))})
+	t.Cleanup(func() { _ = o.Close() })
+	return o
+}
+
+// client is a consumer's connection.
+func client(t testing.TB, url string, options ...nats.Option) jetstream.JetStream {
+	t.Helper()
+	nc, err := nats.Connect(url, options...)
+	must(t, err)
+	t.Cleanup(nc.Close)
+	js, err := jetstream.New(nc)
+	must(t, err)
+	return js
+}
+
+// messages returns what the stream holds on the subjects, in order.
+func messages(ctx context.Context, js jetstream.JetStream, filter string) ([]jetstream.Msg, error) {
+	s, err := js.Stream(ctx, "HL")
+	if err != nil {
+		return nil, err
+	}
+	c, err := s.OrderedConsumer(ctx, jetstream.OrderedConsumerConfig{FilterSubjects: []string{filter}})
+	if err != nil {
+		return nil, err
+	}
+	info, err := s.Info(ctx, jetstream.WithSubjectFilter(filter))
+	if err != nil {
+		return nil, err
+	}
+	left := uint64(0)
+	for _, n := range info.State.Subjects {
+		left += n
+	}
+	var out []jetstream.Msg
+	for left > 0 {
+		batch, err := c.Fetch(int(min(left, 500)), jetstream.FetchMaxWait(5*time.Second))
+		if err != nil {
+			return nil, err
+		}
+		for m := range batch.Messages() {
+			out = append(out, m)
+			left--
+		}
+		if err := batch.Error(); err != nil {
+			return nil, err
+		}
+	}
+	return out, nil
+}
+
+// records returns the records of messages, one a line.
+func records(messages []jetstream.Msg) []byte {
+	var out []byte
+	for _, m := range messages {
+		out = append(append(out, m.Data()...), '\n')
+	}
+	return out
+}
+
+var hour = checkpoint.FileID{Directory: "node_fills_by_block", Date: "20260430", Hour: 8, Generation: "1a2b3c4d"}
+
+// batch is some lines from a file, each 100 bytes further on.
+func batch(from int, coin string, lines ...string) sink.Batch {
+	b := sink.Batch{File: hour}
+	for i, line := range lines {
+		b.Data = append(append(b.Data, line...), '\n')
+		b.Records = append(b.Records, sink.Record{End: len(b.Data), Offset: int64(from+i) * 100, Block: int64(1000 + from + i), Index: int32(i % 3), Coin: coin})
+	}
+	return b
+}
+
+func numbered(from, n int) []string {
+	out := make([]string, n)
+	for i := range out {
+		out[i] = fmt.Sprintf(`{"n":%d}`, from+i)
+	}
+	return out
+}
+
+// wantNumbered checks that records are exactly numbered(0, n).
+func wantNumbered(t testing.TB, data []byte, n int) {
+	t.Helper()
+	want := strings.Join(numbered(0, n), "\n") + "\n"
+	if n == 0 {
+		want = ""
+	}
+	if string(data) != want {
+		got := strings.Split(string(data), "\n")
+		for i, line := range strings.Split(want, "\n") {
+			if i >= len(got) || got[i] != line {
+				t.Fatalf("record %d of %d is %.60q, want %q", i, len(got)-1, got[min(i, len(got)-1)], line)
+			}
+		}
+		t.Fatalf("%d records, want %d", len(got)-1, n)
+	}
+}
+
+// commit does what the engine does, and returns the state.
+func commit(t testing.TB, s sink.Sink) json.RawMessage {
+	t.Helper()
+	f, err := s.Flush(t.Context(), false)
+	must(t, err)
+	must(t, s.Committed(t.Context()))
+	return f.State
+}
+
+func open(t testing.TB, o *hlnats.Output, state json.RawMessage) sink.Sink {
+	t.Helper()
+	s, err := o.Open(t.Context(), "fills", state)
+	must(t, err)
+	return s
+}
+
+// again makes a call until it succeeds, as the engine does in an outage.
+func again(t testing.TB, call func() error) {
+	t.Helper()
+	var err error
+	for deadline := time.Now().Add(30 * time.Second); time.Now().Before(deadline); time.Sleep(20 * time.Millisecond) {
+		if err = call(); err == nil || isNoOutage(err) {
+			break
+		}
+	}
+	must(t, err)
+}
+
+func writeFile(t testing.TB, path string, data []byte) {
+	t.Helper()
+	must(t, os.WriteFile(path, data, 0o600))
+}
