@@ -1,0 +1,456 @@
+package nats_test
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/nats-io/nats-server/v2/server"
+	"github.com/nats-io/nats.go/jetstream"
+
+	"github.com/hlparser/hyperliquid-parser-operator/internal/parser/config"
+	"github.com/hlparser/hyperliquid-parser-operator/internal/parser/sink"
+	hlnats "github.com/hlparser/hyperliquid-parser-operator/internal/parser/sink/nats"
+)
+
+var bothDeliveries = []config.Delivery{config.ExactlyOnce, config.AtLeastOnce}
+
+func TestMessagesSayWhatTheyHold(t *testing.T) {
+	s := startServer(t, &server.Options{})
+	js := client(t, s.ClientURL())
+	for _, c := range []struct {
+		delivery config.Delivery
+		identity config.RecordIdentity
+		packed   int
+		coin     string
+		want     map[string]string // headers of the second message
+		id       string
+	}{
+		{config.ExactlyOnce, config.ByPosition, 1, "PURR/USDC", map[string]string{
+			"Hl-Target": "node-1", "Hl-Stream": "fills", "Hl-Block": "1001", "Hl-Index": "1",
+			"Hl-Position": "node_fills_by_block/20260430/8@1a2b3c4d:100:1", "Hl-Count": "", "Nats-Msg-Id": "",
+		}, ""},
+		{config.AtLeastOnce, config.ByPosition, 1, "a", map[string]string{
+			"Nats-Msg-Id": "test/node-1/fills/node_fills_by_block/20260430/8@1a2b3c4d:100:1",
+		}, ""},
+		{config.AtLeastOnce, config.ByChain, 1, "b", map[string]string{"Nats-Msg-Id": "fills/1001/1"}, ""},
+		{config.AtLeastOnce, config.ByPosition, 3, "c", map[string]string{
+			"Hl-Count": "2", "Hl-Block": "1003", "Hl-Position": "node_fills_by_block/20260430/8@1a2b3c4d:300:0",
+			"Nats-Msg-Id": "test/node-1/fills/node_fills_by_block/20260430/8@1a2b3c4d:300:0/node_fills_by_block/20260430/8@1a2b3c4d:400:1/2",
+		}, ""},
+	} {
+		t.Run(fmt.Sprint(c.delivery, c.identity, c.packed), func(t *testing.T) {
+			o := newOutput(t, settings(s.ClientURL(), func(n *config.NATSSink) {
+				n.Delivery, n.Identity, n.RecordsPerMessage = c.delivery, c.identity, c.packed
+			}))
+			must(t, open(t, o, nil).Write(t.Context(), batch(0, c.coin, numbered(0, 5)...)))
+			got, err := messages(t.Context(), js, "hl.fills."+c.coin)
+			must(t, err)
+			wantNumbered(t, records(got), 5)
+			for name, want := range c.want {
+				if v := got[1].Headers().Get(name); v != want {
+					t.Errorf("%s is %q, want %q", name, v, want)
+				}
+			}
+		})
+	}
+	lines := open(t, newOutput(t, settings(s.ClientURL(), nil)), json.RawMessage(`{"generation":9}`))
+	b := batch(0, "", `{"n":0}`)
+	b.Records[0].Block = 0
+	b.File.Directory = "node_order_statuses"
+	must(t, lines.Write(t.Context(), b))
+	got, err := messages(t.Context(), js, "hl.fills._")
+	must(t, err)
+	if _, ok := got[0].Headers()["Hl-Block"]; ok {
+		t.Errorf("a record in line mode has the headers %v", got[0].Headers())
+	}
+}
+
+func TestPackedRecordsShareASubject(t *testing.T) {
+	s := startServer(t, &server.Options{})
+	js := client(t, s.ClientURL())
+	o := newOutput(t, settings(s.ClientURL(), func(c *config.NATSSink) { c.RecordsPerMessage = 100 }))
+	b := batch(0, "BTC", numbered(0, 250)...)
+	for i := 120; i < 130; i++ {
+		b.Records[i].Coin = "ETH"
+	}
+	must(t, open(t, o, nil).Write(t.Context(), b))
+	var counts []string
+	got, err := messages(t.Context(), js, "hl.>")
+	must(t, err)
+	for _, m := range got {
+		counts = append(counts, m.Subject()+" "+m.Headers().Get("Hl-Count"))
+	}
+	want := "[hl.fills.BTC 100 hl.fills.BTC 20 hl.fills.ETH 10 hl.fills.BTC 100 hl.fills.BTC 20]"
+	if fmt.Sprint(counts) != want {
+		t.Errorf("the messages are %v, want %v", counts, want)
+	}
+	wantNumbered(t, records(got), 250)
+}
+
+func TestARecordThatFitsIntoNoMessageIsRefusedAndTheOthersAreStored(t *testing.T) {
+	for _, packed := range []int{1, 7} {
+		for _, delivery := range bothDeliveries {
+			for _, where := range []string{"max_payload", "max_msg_size"} {
+				t.Run(fmt.Sprint(where, delivery, packed), func(t *testing.T) {
+					opts := &server.Options{}
+					if where == "max_payload" {
+						opts.MaxPayload = 1 << 20
+					}
+					s := startServer(t, opts)
+					js := client(t, s.ClientURL())
+					o := newOutput(t, settings(s.ClientURL(), func(c *config.NATSSink) { c.Delivery, c.RecordsPerMessage = delivery, packed }))
+					w := open(t, o, nil)
+					if where == "max_msg_size" {
+						st, err := js.Stream(t.Context(), "HL")
+						must(t, err)
+						edited := st.CachedInfo().Config
+						edited.MaxMsgSize = 1 << 20
+						_, err = js.UpdateStream(t.Context(), edited)
+						must(t, err)
+						w = open(t, o, nil)
+					}
+					lines := numbered(0, 20)
+					lines[9] = `{"pad":"` + strings.Repeat("x", 20_000_000) + `"}`
+					b := batch(0, "BTC", lines...)
+					var refusal *sink.Refusal
+					if err := w.Write(t.Context(), b); !errors.As(err, &refusal) || refusal.Index != 9 {
+						t.Fatalf("got %v, want a refusal of record 9", err)
+					}
+					must(t, w.Write(t.Context(), b.Slice(0, 9)))
+					must(t, w.Write(t.Context(), b.Slice(10, 20)))
+					commit(t, w)
+					got, err := messages(t.Context(), js, "hl.>")
+					must(t, err)
+					if n := strings.Count(string(records(got)), "\n"); n != 19 {
+						t.Errorf("%d records, want 19", n)
+					}
+					// The largest that fits is taken, whatever its headers.
+					for n := 1<<20 - 1000; n < 1<<20; n++ {
+						if err := w.Write(t.Context(), batch(n, "BTC", strings.Repeat("y", n))); errors.As(err, &refusal) {
+							if n < 1<<20-500 {
+								t.Errorf("%d bytes are refused: %v", n, err)
+							}
+							break
+						} else if err != nil {
+							t.Fatalf("%d bytes: %v", n, err)
+						}
+					}
+				})
+			}
+		}
+	}
+}
+
+// writeAll writes records in small batches with commits, through outages, until stop says so or all are written.
+func writeAll(t testing.TB, w sink.Sink, from, to int) json.RawMessage {
+	t.Helper()
+	r := rand.New(rand.NewPCG(uint64(from), uint64(to)))
+	var state json.RawMessage
+	for from < to {
+		n := min(1+r.IntN(300), to-from)
+		b := batch(from, "BTC", numbered(from, n)...)
+		again(t, func() error { return w.Write(t.Context(), b) })
+		from += n
+		state = commit(t, w)
+	}
+	return state
+}
+
+func TestAServerThatRestartsInTheMiddleOfAWriteHasEachRecordOnce(t *testing.T) {
+	dir := t.TempDir()
+	s := startServer(t, &server.Options{StoreDir: dir})
+	port := s.Addr().String()
+	var at int
+	_, err := fmt.Sscanf(port[strings.LastIndexByte(port, ':')+1:], "%d", &at)
+	must(t, err)
+	w := open(t, newOutput(t, settings(s.ClientURL(), nil)), nil)
+	const total = 30_000
+	var writing sync.WaitGroup
+	writing.Go(func() { writeAll(t, w, 0, total) })
+	for range 3 {
+		time.Sleep(300 * time.Millisecond)
+		stopServer(s)
+		s = startServer(t, &server.Options{StoreDir: dir, Port: at})
+	}
+	writing.Wait()
+	got, err := messages(t.Context(), client(t, s.ClientURL()), "hl.>")
+	must(t, err)
+	wantNumbered(t, records(got), total)
+}
+
+func TestAClusterWhoseLeaderStepsDownHasEachRecordOnce(t *testing.T) {
+	if testing.Short() {
+		t.Skip("three servers")
+	}
+	servers := startCluster(t)
+	urls := make([]string, len(servers))
+	for i, s := range servers {
+		urls[i] = s.ClientURL()
+	}
+	c := settings(strings.Join(urls, ","), func(c *config.NATSSink) { c.Create.Replicas, c.Delivery = 3, config.ExactlyOnce })
+	var w sink.Sink
+	o := newOutput(t, c)
+	again(t, func() (err error) { w, err = o.Open(t.Context(), "fills", nil); return err })
+	const total = 40_000
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		writeAll(t, w, 0, total)
+	}()
+	js := client(t, c.URL)
+	steps := 0
+	for stepping := true; stepping; {
+		select {
+		case <-done:
+			stepping = false
+		case <-time.After(150 * time.Millisecond):
+			if _, err := js.Conn().Request("$JS.API.STREAM.LEADER.STEPDOWN.HL", nil, time.Second); err == nil {
+				steps++
+			}
+		}
+	}
+	t.Logf("the leader stepped down %d times", steps)
+	if steps < 3 {
+		t.Errorf("the leader stepped down %d times, want more", steps)
+	}
+	var got []jetstream.Msg
+	again(t, func() (err error) { got, err = messages(t.Context(), js, "hl.>"); return err })
+	wantNumbered(t, records(got), total)
+}
+
+func startCluster(t testing.TB) []*server.Server {
+	t.Helper()
+	servers := make([]*server.Server, 3)
+	routes := ""
+	for i := range servers {
+		opts := &server.Options{ServerName: fmt.Sprint("n", i)}
+		opts.Cluster = server.ClusterOpts{Name: "c", Host: "127.0.0.1", Port: -1}
+		if routes != "" {
+			opts.Routes = server.RoutesFromStr(routes)
+		}
+		servers[i] = startClustered(t, opts)
+		if routes == "" {
+			routes = "nats://" + servers[0].ClusterAddr().String()
+		}
+	}
+	eventually(t, "the cluster has a leader and knows all", func() bool {
+		for _, s := range servers {
+			if s.JetStreamIsLeader() && len(s.JetStreamClusterPeers()) == len(servers) {
+				return true
+			}
+		}
+		return false
+	})
+	return servers
+}
+
+func startClustered(t testing.TB, opts *server.Options) *server.Server {
+	t.Helper()
+	opts.Host, opts.Port, opts.JetStream, opts.NoSigs, opts.NoLog, opts.StoreDir = "127.0.0.1", -1, true, true, true, t.TempDir()
+	s, err := server.NewServer(opts)
+	must(t, err)
+	go s.Start()
+	t.Cleanup(func() { stopServer(s) })
+	eventually(t, "the server has its addresses", func() bool { return s.Addr() != nil && s.ClusterAddr() != nil })
+	return s
+}
+
+func TestAStreamThatIsFullIsWaitedFor(t *testing.T) {
+	for _, delivery := range bothDeliveries {
+		t.Run(string(delivery), func(t *testing.T) {
+			s := startServer(t, &server.Options{})
+			js := client(t, s.ClientURL())
+			st, err := js.CreateStream(t.Context(), jetstream.StreamConfig{
+				Name: "HL", Subjects: []string{"hl.>", "hlparser.HL.>"}, MaxBytes: 200_000, Discard: jetstream.DiscardNew, AllowAtomicPublish: true,
+			})
+			must(t, err)
+			w := open(t, newOutput(t, settings(s.ClientURL(), func(c *config.NATSSink) { c.Delivery = delivery })), nil)
+			var full error
+			n := 0
+			for ; full == nil; n++ {
+				full = w.Write(t.Context(), batch(n, "BTC", numbered(n, 1)...))
+			}
+			if isNoOutage(full) || !strings.Contains(full.Error(), "maximum bytes exceeded") {
+				t.Fatalf("got %v, want an outage that says why", full)
+			}
+			must(t, st.Purge(t.Context(), jetstream.WithPurgeSubject("hl.>")))
+			again(t, func() error { return w.Write(t.Context(), batch(n-1, "BTC", numbered(n-1, 1)...)) })
+			got, err := messages(t.Context(), js, "hl.>")
+			must(t, err)
+			if string(records(got)) != fmt.Sprintf("{\"n\":%d}\n", n-1) {
+				t.Errorf("after that the stream holds %q", records(got))
+			}
+		})
+	}
+}
+
+func TestAnOldParserCannotWriteAfterANewOneHasOpened(t *testing.T) {
+	s := startServer(t, &server.Options{})
+	js := client(t, s.ClientURL())
+	old := open(t, newOutput(t, settings(s.ClientURL(), nil)), nil)
+	state := commit(t, old)
+	must(t, old.Write(t.Context(), batch(0, "BTC", numbered(0, 10)...)))
+	young := open(t, newOutput(t, settings(s.ClientURL(), nil)), state)
+	for range 2 {
+		if err := old.Write(t.Context(), batch(10, "BTC", numbered(10, 5)...)); !errors.Is(err, sink.ErrFailed) ||
+			!strings.Contains(err.Error(), "another parser writes as test/node-1") {
+			t.Fatalf("the old one gets %v", err)
+		}
+	}
+	must(t, young.Write(t.Context(), batch(0, "BTC", numbered(0, 20)...)))
+	got, err := messages(t.Context(), js, "hl.>")
+	must(t, err)
+	wantNumbered(t, records(got), 20)
+}
+
+func TestABatchInFlightWhenAnotherParserOpensIsStoredOnceOrNotAtAll(t *testing.T) {
+	s := startServer(t, &server.Options{})
+	p := startProxy(t, func() string { return s.Addr().String() })
+	js := client(t, s.ClientURL())
+	old := open(t, newOutput(t, settings(p.url(), nil)), nil)
+	state := commit(t, old)
+	p.hold(true)
+	ctx, cancel := context.WithTimeout(t.Context(), 50*time.Millisecond)
+	defer cancel()
+	if err := old.Write(ctx, batch(0, "BTC", numbered(0, 10)...)); !errors.Is(err, context.DeadlineExceeded) {
+		t.Fatalf("got %v", err)
+	}
+	young := open(t, newOutput(t, settings(s.ClientURL(), nil)), state)
+	p.hold(false) // now it arrives
+	must(t, young.Write(t.Context(), batch(0, "BTC", numbered(0, 20)...)))
+	got, err := messages(t.Context(), js, "hl.>")
+	must(t, err)
+	wantNumbered(t, records(got), 20)
+}
+
+func TestRedundantParsersWithTheChainsIdentityStoreEachEventOnce(t *testing.T) {
+	s := startServer(t, &server.Options{})
+	js := client(t, s.ClientURL())
+	var sinks []sink.Sink
+	for i := range 2 {
+		o := hlnats.New(hlnats.Options{
+			Config: settings(s.ClientURL(), func(c *config.NATSSink) { c.Identity = config.ByChain }),
+			Writer: fmt.Sprint("test/node-", i), Target: fmt.Sprint("node-", i),
+		})
+		t.Cleanup(func() { _ = o.Close() })
+		sinks = append(sinks, open(t, o, nil))
+	}
+	const total = 1000
+	for i := 0; i < total; i += 10 {
+		for k, w := range sinks {
+			b := batch(i, "BTC", numbered(i, 10)...)
+			b.File.Generation = fmt.Sprintf("%08d", k)
+			for j := range b.Records {
+				b.Records[j].Offset += int64(k)
+			}
+			must(t, w.Write(t.Context(), b))
+		}
+	}
+	got, err := messages(t.Context(), js, "hl.>")
+	must(t, err)
+	wantNumbered(t, records(got), total)
+	// Markers of two parsers are two.
+	for k, w := range sinks {
+		b := batch(0, "", `{"marker":true}`)
+		b.File.Generation, b.Records[0].Block, b.Records[0].Index = fmt.Sprintf("%08d", k), 0, -1
+		must(t, w.Write(t.Context(), b))
+	}
+	if got, err = messages(t.Context(), js, "hl.fills._"); err != nil || len(got) != 2 {
+		t.Errorf("%d markers, %v", len(got), err)
+	}
+}
+
+func TestWithoutAtomicBatchesDeliveryIsAtLeastOnceOrFails(t *testing.T) {
+	for title, stream := range map[string]jetstream.StreamConfig{
+		"no allow_atomic":    {},
+		"interest retention": {AllowAtomicPublish: true, Retention: jetstream.InterestPolicy},
+	} {
+		t.Run(title, func(t *testing.T) {
+			s := startServer(t, &server.Options{})
+			stream.Name, stream.Subjects = "HL", []string{"hl.>", "hlparser.HL.>"}
+			_, err := client(t, s.ClientURL()).CreateStream(t.Context(), stream)
+			must(t, err)
+			must(t, open(t, newOutput(t, settings(s.ClientURL(), nil)), nil).Write(t.Context(), batch(0, "BTC", "x")))
+			o := newOutput(t, settings(s.ClientURL(), func(c *config.NATSSink) { c.Delivery = config.ExactlyOnce }))
+			if _, err := o.Open(t.Context(), "fills", nil); !errors.Is(err, sink.ErrFailed) {
+				t.Errorf("exactly once gets %v, want ErrFailed", err)
+			}
+		})
+	}
+}
+
+func TestWhatIsMissingOnTheServerIsAnOutageThatSaysWhatToDo(t *testing.T) {
+	s := startServer(t, &server.Options{})
+	js := client(t, s.ClientURL())
+	for _, delivery := range bothDeliveries {
+		o := newOutput(t, settings(s.ClientURL(), func(c *config.NATSSink) { c.Create, c.Delivery = nil, delivery }))
+		openAnd := func(do func(sink.Sink) error) error {
+			w, err := o.Open(t.Context(), "fills", nil)
+			if err != nil {
+				return err
+			}
+			return errors.Join(do(w), w.Close())
+		}
+		write := func(w sink.Sink) error { return w.Write(t.Context(), batch(0, "BTC", "x")) }
+		if err := openAnd(write); err == nil || isNoOutage(err) || !strings.Contains(err.Error(), "make it with the subjects") {
+			t.Errorf("without the stream: got %v", err)
+		}
+		_, err := js.CreateStream(t.Context(), jetstream.StreamConfig{Name: "HL", Subjects: []string{"other.>"}, AllowAtomicPublish: true})
+		must(t, err)
+		if err := openAnd(write); err == nil || isNoOutage(err) || !strings.Contains(err.Error(), `add the subjects ["hl.*.*" "hlparser.HL.*"]`) {
+			t.Errorf("without the subjects: got %v", err)
+		}
+		_, err = js.UpdateStream(t.Context(), jetstream.StreamConfig{Name: "HL", Subjects: []string{"hl.>", "hlparser.HL.>"}, AllowAtomicPublish: true})
+		must(t, err)
+		must(t, openAnd(write))
+		must(t, js.DeleteStream(t.Context(), "HL"))
+	}
+}
+
+func TestAStreamThatIsMadeAnewStartsAgainFromTheCheckpoint(t *testing.T) {
+	s := startServer(t, &server.Options{})
+	js := client(t, s.ClientURL())
+	o := newOutput(t, settings(s.ClientURL(), nil))
+	w := open(t, o, nil)
+	must(t, w.Write(t.Context(), batch(0, "BTC", numbered(0, 10)...)))
+	state := commit(t, w)
+	must(t, js.DeleteStream(t.Context(), "HL"))
+	var err error
+	for range 10 {
+		if err = w.Write(t.Context(), batch(10, "BTC", numbered(10, 10)...)); isNoOutage(err) {
+			break
+		}
+	}
+	if !errors.Is(err, sink.ErrReopen) {
+		t.Fatalf("got %v, want ErrReopen", err)
+	}
+	must(t, open(t, o, state).Write(t.Context(), batch(10, "BTC", numbered(10, 10)...)))
+	got, err := messages(t.Context(), js, "hl.>")
+	must(t, err)
+	if len(got) != 10 {
+		t.Errorf("%d messages, want the 10 after the checkpoint", len(got))
+	}
+}
+
+func TestALostCheckpointIsTold(t *testing.T) {
+	s := startServer(t, &server.Options{})
+	strict := newOutput(t, settings(s.ClientURL(), func(c *config.NATSSink) { c.Delivery = config.ExactlyOnce }))
+	w := open(t, strict, nil)
+	must(t, w.Write(t.Context(), batch(0, "BTC", numbered(0, 10)...)))
+	must(t, w.Close())
+	if _, err := strict.Open(t.Context(), "fills", nil); !errors.Is(err, sink.ErrFailed) || !strings.Contains(err.Error(), "nats stream purge HL --subject hlparser.HL.test/node-1/fills") {
+		t.Errorf("got %v", err)
+	}
+	// Best goes on, and what the position names is not sent again.
+	must(t, open(t, newOutput(t, settings(s.ClientURL(), nil)), nil).Write(t.Context(), batch(0, "BTC", numbered(0, 20)...)))
+	got, err := messages(t.Context(), client(t, s.ClientURL()), "hl.>")
+	must(t, err)
+	wantNumbered(t, records(got), 20)
+}
