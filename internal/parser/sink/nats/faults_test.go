@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"math/rand/v2"
+	"net"
 	"strings"
 	"sync"
 	"testing"
@@ -227,17 +228,28 @@ func TestAClusterWhoseLeaderStepsDownHasEachRecordOnce(t *testing.T) {
 
 func startCluster(t testing.TB) []*server.Server {
 	t.Helper()
-	servers := make([]*server.Server, 3)
-	routes := ""
+	servers, ports := make([]*server.Server, 3), make([]int, 3)
+	var routes []string
+	for i := range ports {
+		l, err := net.Listen("tcp", "127.0.0.1:0")
+		must(t, err)
+		ports[i] = l.Addr().(*net.TCPAddr).Port
+		must(t, l.Close())
+		routes = append(routes, "nats://"+l.Addr().String())
+	}
 	for i := range servers {
-		opts := &server.Options{ServerName: fmt.Sprint("n", i)}
-		opts.Cluster = server.ClusterOpts{Name: "c", Host: "127.0.0.1", Port: -1}
-		if routes != "" {
-			opts.Routes = server.RoutesFromStr(routes)
-		}
-		servers[i] = startClustered(t, opts)
-		if routes == "" {
-			routes = "nats://" + servers[0].ClusterAddr().String()
+		s, err := server.NewServer(&server.Options{
+			ServerName: fmt.Sprint("n", i), Host: "127.0.0.1", Port: -1, JetStream: true, NoSigs: true, NoLog: true, StoreDir: t.TempDir(),
+			Cluster: server.ClusterOpts{Name: "c", Host: "127.0.0.1", Port: ports[i]}, Routes: server.RoutesFromStr(strings.Join(routes, ",")),
+		})
+		must(t, err)
+		go s.Start()
+		t.Cleanup(func() { stopServer(s) })
+		servers[i] = s
+	}
+	for _, s := range servers {
+		if !s.ReadyForConnections(20 * time.Second) {
+			t.Fatal("a server does not start")
 		}
 	}
 	eventually(t, "the cluster has a leader and knows all", func() bool {
@@ -249,17 +261,6 @@ func startCluster(t testing.TB) []*server.Server {
 		return false
 	})
 	return servers
-}
-
-func startClustered(t testing.TB, opts *server.Options) *server.Server {
-	t.Helper()
-	opts.Host, opts.Port, opts.JetStream, opts.NoSigs, opts.NoLog, opts.StoreDir = "127.0.0.1", -1, true, true, true, t.TempDir()
-	s, err := server.NewServer(opts)
-	must(t, err)
-	go s.Start()
-	t.Cleanup(func() { stopServer(s) })
-	eventually(t, "the server has its addresses", func() bool { return s.Addr() != nil && s.ClusterAddr() != nil })
-	return s
 }
 
 func TestAStreamThatIsFullIsWaitedFor(t *testing.T) {
