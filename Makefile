@@ -67,11 +67,11 @@ soak: ## Kill the parser at random for as long as SOAK says, then try SOAK_CHECK
 	go test -timeout 0 -count 1 -run '^TestModel' -v ./internal/parser/tail ./internal/parser/engine -rapid.checks=$(SOAK_CHECKS)
 
 .PHONY: demo
-demo: ## Run a fleet on this machine, without Docker or root; KEEP=1 leaves it running.
+demo: ## Run a fleet on this machine, without Docker or root; KEEP=1 leaves it running, SINK=nats delivers to a NATS server.
 	$(GO_BUILD) -o bin/demo/ ./cmd/manager ./hack/demo
 	$(GO_BUILD) -tags faultinject -o bin/demo/ ./cmd/hlparser
 	assets=$$($(CONTROLPLANE) --with kube-controller-manager); \
-	KUBEBUILDER_ASSETS="$$assets" bin/demo/demo $(if $(KEEP),--keep)
+	KUBEBUILDER_ASSETS="$$assets" bin/demo/demo --sink=$(or $(SINK),file) $(if $(KEEP),--keep)
 
 .PHONY: bench
 bench: ## Measure hlparser beside its peers, some minutes, into docs/benchmarks.md.

@@ -97,6 +97,30 @@ func apply(ctx context.Context, c client.Client, manifests []byte, skip ...strin
 	}
 }
 
+// withSink returns the manifests with another sink for each HyperliquidParser.
+func withSink(manifests []byte, sink map[string]any) ([]byte, error) {
+	var out bytes.Buffer
+	decoder := yaml.NewYAMLOrJSONDecoder(bytes.NewReader(manifests), 4096)
+	for {
+		obj := &unstructured.Unstructured{}
+		if err := decoder.Decode(&obj.Object); errors.Is(err, io.EOF) {
+			return out.Bytes(), nil
+		} else if err != nil {
+			return nil, fmt.Errorf("read manifests: %w", err)
+		}
+		if obj.GetKind() == "HyperliquidParser" {
+			if err := unstructured.SetNestedMap(obj.Object, sink, "spec", "sink"); err != nil {
+				return nil, fmt.Errorf("set the sink of %s: %w", obj.GetName(), err)
+			}
+		}
+		text, err := obj.MarshalJSON()
+		if err != nil {
+			return nil, fmt.Errorf("write manifests: %w", err)
+		}
+		out.Write(append(text, '\n'))
+	}
+}
+
 // waitServed waits until objects of a new kind can be written.
 func waitServed(ctx context.Context, c client.Client, crd string) error {
 	const interval, limit = 50 * time.Millisecond, 30 * time.Second

@@ -19,7 +19,13 @@ import (
 
 // TestHungParserIsRestartedAndNoEventIsLost is the demo in short: two nodes, a
 // few seconds of traffic, real processes throughout.
-func TestHungParserIsRestartedAndNoEventIsLost(t *testing.T) {
+func TestHungParserIsRestartedAndNoEventIsLost(t *testing.T) { playInShort(t, fileSink) }
+
+// TestHungParserIsRestartedAndNATSHasEachEventOnce is the same with the parsers' records in a NATS server.
+func TestHungParserIsRestartedAndNATSHasEachEventOnce(t *testing.T) { playInShort(t, natsSink) }
+
+func playInShort(t *testing.T, sink string) {
+	t.Helper()
 	assets := os.Getenv("KUBEBUILDER_ASSETS")
 	if assets == "" {
 		t.Skip("KUBEBUILDER_ASSETS names no directory with etcd and kube-apiserver: run `make test`")
@@ -35,6 +41,7 @@ func TestHungParserIsRestartedAndNoEventIsLost(t *testing.T) {
 			manager: build(t, tree, dir, "./cmd/manager"),
 			parser:  build(t, tree, dir, "./cmd/hlparser", "-tags=faultinject"),
 			nodes:   2, statusRate: 1000, trafficFor: 15 * time.Second, hangAt: 4 * time.Second, hourEvery: 3 * time.Second,
+			sink: sink,
 		},
 		screen:   &screen{out: t.Output(), begin: time.Now()},
 		log:      slog.New(slog.NewTextHandler(t.Output(), nil)),

@@ -24,11 +24,12 @@ import (
 
 func main() {
 	keep := flag.Bool("keep", false, "stay up after the comparison, until Ctrl-C")
+	sink := flag.String("sink", fileSink, "where the parsers deliver: "+fileSink+", or "+natsSink+" for a NATS server that the demo runs")
 	keepFiles := flag.Bool("keep-files", false, "keep data and logs of a run that went well, too")
 	flag.Parse()
 
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
-	err := run(ctx, *keep, *keepFiles)
+	err := run(ctx, *sink, *keep, *keepFiles)
 	stop()
 	if err != nil {
 		fmt.Fprintln(os.Stderr, "demo:", err)
@@ -36,7 +37,10 @@ func main() {
 	}
 }
 
-func run(ctx context.Context, keep, keepFiles bool) (err error) {
+func run(ctx context.Context, sink string, keep, keepFiles bool) (err error) {
+	if sink != fileSink && sink != natsSink {
+		return fmt.Errorf("--sink is %q: %s or %s", sink, fileSink, natsSink)
+	}
 	assets := os.Getenv("KUBEBUILDER_ASSETS")
 	if assets == "" {
 		return errors.New("KUBEBUILDER_ASSETS: want the directory of etcd, kube-apiserver and kube-controller-manager; " +
@@ -63,6 +67,7 @@ func run(ctx context.Context, keep, keepFiles bool) (err error) {
 			manager: filepath.Join(tree, "bin", "demo", "manager"), parser: filepath.Join(tree, "bin", "demo", "hlparser"),
 			nodes: 4, controllerManager: true,
 			statusRate: 1300, trafficFor: time.Minute, hangAt: 15 * time.Second, hourEvery: 15 * time.Second,
+			sink: sink,
 		},
 		screen:   newScreen(os.Stdout),
 		log:      slog.New(slog.NewTextHandler(log, nil)),

@@ -68,6 +68,9 @@ func (s *scene) compare(ctx context.Context) (compare.Result, error) {
 }
 
 func (s *scene) outDir(w *writer) string {
+	if s.broker != nil {
+		return s.broker.records(w.node, string(w.Stream))
+	}
 	return filepath.Join(s.agent.HostPath(w.node, outputPath), string(w.Stream))
 }
 

@@ -36,7 +36,15 @@ type options struct {
 	trafficFor        time.Duration // how long nodes write
 	hangAt            time.Duration // since traffic began
 	hourEvery         time.Duration
+	// sink is where the parsers deliver: fileSink or natsSink.
+	sink string
 }
+
+// Values of options.sink.
+const (
+	fileSink = "file"
+	natsSink = "nats"
+)
 
 // The demo must end by itself; these are its limits.
 const (
@@ -61,6 +69,7 @@ type scene struct {
 	operator *child.Child
 	watcher  *watcher
 	traffic  *traffic
+	broker   *broker // nil with the file sink
 	events   []eventsv1.Event
 	last     look
 
@@ -74,6 +83,11 @@ func (s *scene) close() {
 		s.stopNodes()
 		if err := <-s.nodesEnded; err != nil {
 			s.log.Error("the nodes' agent", "error", err)
+		}
+	}
+	if s.broker != nil {
+		if err := s.broker.close(); err != nil {
+			s.log.Error("the NATS server", "error", err)
 		}
 	}
 	s.children.Close(closeGrace)
@@ -197,7 +211,11 @@ func (s *scene) startFleet(ctx context.Context) error {
 	s.stopNodes = stop
 	s.nodesEnded = make(chan error, 1)
 	go func() { s.nodesEnded <- s.agent.Run(serving) }()
-	if err := apply(ctx, s.client, fleetYAML); err != nil {
+	manifests, err := s.fleet()
+	if err != nil {
+		return err
+	}
+	if err := apply(ctx, s.client, manifests); err != nil {
 		return err
 	}
 	if !s.controllerManager {
@@ -206,12 +224,33 @@ func (s *scene) startFleet(ctx context.Context) error {
 		}
 	}
 	s.screen.say("%d nodes registered; applied hack/demo/fleet.yaml", len(s.names))
-	err := s.until(ctx, readyLimit, "waiting for the parsers", (*look).allReady)
+	if s.broker != nil {
+		if err := s.broker.consume(ctx); err != nil {
+			return err
+		}
+		s.screen.say("a NATS server keeps what parsers publish, and a consumer reads it (%s)", seconds(begin))
+	}
+	err = s.until(ctx, readyLimit, "waiting for the parsers", (*look).allReady)
 	if err != nil {
 		return fmt.Errorf("not every node has a ready parser: %w", err)
 	}
 	s.screen.say("every node has a ready parser (%s)", seconds(begin))
 	return nil
+}
+
+// fleet is fleet.yaml, with another sink if that is asked for.
+func (s *scene) fleet() ([]byte, error) {
+	if s.sink == fileSink {
+		return fleetYAML, nil
+	}
+	dir, err := s.mkdir("broker")
+	if err != nil {
+		return nil, err
+	}
+	if s.broker, err = startBroker(dir); err != nil {
+		return nil, err
+	}
+	return withSink(fleetYAML, s.broker.sink())
 }
 
 // runTraffic lets the nodes write and makes one parser hang in the middle. It

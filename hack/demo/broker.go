@@ -1,0 +1,137 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"sync"
+	"time"
+
+	"github.com/nats-io/nats-server/v2/server"
+	"github.com/nats-io/nats.go"
+	"github.com/nats-io/nats.go/jetstream"
+)
+
+// What the parsers are told of the broker.
+const (
+	brokerStream   = "HYPERLIQUID"
+	brokerSubjects = "hl.{target}.{stream}.{coin}"
+	brokerRecords  = "hl.>"
+)
+
+// broker is a real NATS server beside the fleet, and a consumer that knows nothing of parsers: it reads what the server hands out, in
+// that order, and writes it down for the comparison as a directory a node and stream.
+type broker struct {
+	server    *server.Server
+	conn      *nats.Conn
+	consuming jetstream.ConsumeContext
+	dir       string
+
+	mu    sync.Mutex
+	files map[string]*os.File
+	err   error
+}
+
+// startBroker starts a server that keeps its files below dir.
+func startBroker(dir string) (*broker, error) {
+	const patience = 10 * time.Second
+	srv, err := server.NewServer(&server.Options{
+		ServerName: "demo", Host: "127.0.0.1", Port: server.RANDOM_PORT, NoSigs: true, NoLog: true,
+		JetStream: true, StoreDir: filepath.Join(dir, "nats"),
+	})
+	if err != nil {
+		return nil, fmt.Errorf("make a NATS server: %w", err)
+	}
+	srv.Start()
+	b := &broker{server: srv, dir: filepath.Join(dir, "consumed"), files: map[string]*os.File{}}
+	if !srv.ReadyForConnections(patience) {
+		return nil, errors.Join(fmt.Errorf("the NATS server is not ready after %s", patience), b.close())
+	}
+	if b.conn, err = nats.Connect(srv.ClientURL(), nats.Name("demo")); err != nil {
+		return nil, errors.Join(fmt.Errorf("connect to the demo's NATS server: %w", err), b.close())
+	}
+	return b, nil
+}
+
+// sink is what the fleet's object says of it.
+func (b *broker) sink() map[string]any {
+	return map[string]any{"nats": map[string]any{
+		"url": b.server.ClientURL(), "stream": brokerStream, "subject": brokerSubjects,
+		"delivery": "ExactlyOnce", "create": map[string]any{},
+	}}
+}
+
+// consume reads from the stream's beginning on, from when a parser has made the stream, until close.
+func (b *broker) consume(ctx context.Context) error {
+	js, err := jetstream.New(b.conn)
+	if err != nil {
+		return fmt.Errorf("consume from NATS: %w", err)
+	}
+	var consumer jetstream.Consumer
+	for {
+		consumer, err = js.OrderedConsumer(ctx, brokerStream, jetstream.OrderedConsumerConfig{FilterSubjects: []string{brokerRecords}})
+		if err == nil {
+			break
+		}
+		if !errors.Is(err, jetstream.ErrStreamNotFound) {
+			return fmt.Errorf("consume from NATS: %w", err)
+		}
+		select {
+		case <-ctx.Done():
+			return fmt.Errorf("no parser has made the JetStream stream %s: %w", brokerStream, context.Cause(ctx))
+		case <-time.After(lookEvery):
+		}
+	}
+	b.consuming, err = consumer.Consume(b.take)
+	if err != nil {
+		return fmt.Errorf("consume from NATS: %w", err)
+	}
+	return nil
+}
+
+// take writes one message down.
+func (b *broker) take(m jetstream.Msg) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	dir := b.records(m.Headers().Get("Hl-Target"), m.Headers().Get("Hl-Stream"))
+	f, ok := b.files[dir]
+	if !ok {
+		err := os.MkdirAll(dir, 0o755)
+		if err == nil {
+			f, err = os.Create(filepath.Join(dir, "consumed.jsonl"))
+		}
+		if err != nil {
+			b.err = errors.Join(b.err, fmt.Errorf("write down what NATS delivers: %w", err))
+			return
+		}
+		b.files[dir] = f
+	}
+	// In one write, so that whoever counts meanwhile sees whole lines.
+	if _, err := f.Write(append(m.Data(), '\n')); err != nil {
+		b.err = errors.Join(b.err, fmt.Errorf("write down what NATS delivers: %w", err))
+	}
+}
+
+// records is the directory of what was consumed of a node's stream.
+func (b *broker) records(node, stream string) string { return filepath.Join(b.dir, node, stream) }
+
+// close ends the consumer and the server, and returns what the consumer could not write.
+func (b *broker) close() error {
+	if b.consuming != nil {
+		b.consuming.Stop()
+		<-b.consuming.Closed()
+	}
+	if b.conn != nil {
+		b.conn.Close()
+	}
+	b.server.Shutdown()
+	b.server.WaitForShutdown()
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	for _, f := range b.files {
+		b.err = errors.Join(b.err, f.Close())
+	}
+	return b.err
+}
