@@ -548,7 +548,9 @@ func TestEverySecretFileIsMountedAndToldBackByItsSecret(t *testing.T) {
 			t.Errorf("%s is told as %s %s (%v), want %s", file, name, key, ok, want)
 		}
 		p := pod(obj, r, on("n"))
-		mount := slices.IndexFunc(p.Spec.Containers[0].VolumeMounts, func(m corev1.VolumeMount) bool { return strings.HasPrefix(file, m.MountPath+"/") && m.SubPath == "" && m.ReadOnly })
+		mount := slices.IndexFunc(p.Spec.Containers[0].VolumeMounts, func(m corev1.VolumeMount) bool {
+			return strings.HasPrefix(file, m.MountPath+"/") && m.SubPath == "" && m.ReadOnly
+		})
 		if mount < 0 {
 			t.Errorf("%s is in no mount", file)
 			continue

@@ -1,6 +1,7 @@
 package poller
 
 import (
+	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
@@ -11,6 +12,7 @@ import (
 	"net/url"
 	"strconv"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/hlparser/hyperliquid-parser-operator/internal/parser/report"
@@ -19,6 +21,8 @@ import (
 const (
 	// maxBody bounds a report. Seven streams with the longest messages stay under 32 KiB.
 	maxBody = 256 << 10
+	// keptBody is the largest buffer that is kept for the next report.
+	keptBody = 64 << 10
 	// maxStacks bounds what is logged of a parser that is about to be restarted. It has some tens of goroutines, of half a KiB each.
 	maxStacks = 64 << 10
 	// maxHeader bounds the headers of an answer.
@@ -33,9 +37,8 @@ const (
 	timeout = 2 * time.Second
 	// keepAlive is how long a connection waits for the next poll; the longest poll interval is ten minutes, most are seconds.
 	keepAlive = 90 * time.Second
-	// ioBuffer is the size of a connection's two buffers. There are as many connections as parsers, and a request has a few hundred
-	// bytes; a report is read past the buffer.
-	ioBuffer = 1 << 10
+	// ioBuffer is the size of an exchange's two buffers: a report of seven streams fits.
+	ioBuffer = 8 << 10
 )
 
 // Client fetches reports. It trusts nothing that it gets: addresses are reused by other pods, and a pod may answer anything.
@@ -46,6 +49,8 @@ type Client struct {
 	host func(namespace string, e Endpoint) string
 	// limit bounds one poll.
 	limit time.Duration
+	// bodies holds *bytes.Buffer for reports that are being read.
+	bodies sync.Pool
 }
 
 // NewClient returns a client that asks pods at their addresses, at the given port.
@@ -58,19 +63,11 @@ func NewClient(port int) *Client {
 func newClient(
 	port int, limit time.Duration, host func(string, Endpoint) string, dial func(ctx context.Context, network, address string) (net.Conn, error),
 ) *Client {
-	return &Client{port: strconv.Itoa(port), host: host, limit: limit, http: &http.Client{
+	return &Client{port: strconv.Itoa(port), host: host, limit: limit, bodies: sync.Pool{New: func() any { return new(bytes.Buffer) }}, http: &http.Client{
 		// A pod must not send the operator elsewhere.
 		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
-		Transport: &http.Transport{
-			// No proxy: a proxy of the environment does not reach pods.
-			DialContext:            dial,
-			MaxIdleConnsPerHost:    1,
-			IdleConnTimeout:        keepAlive,
-			MaxResponseHeaderBytes: maxHeader,
-			ReadBufferSize:         ioBuffer,
-			WriteBufferSize:        ioBuffer,
-			DisableCompression:     true, // so that a small body stays small
-		},
+		// No proxy: a proxy of the environment does not reach pods.
+		Transport: newTransport(dial),
 	}}
 }
 
@@ -98,14 +95,20 @@ func (c *Client) Fetch(ctx context.Context, namespace string, e Endpoint, interv
 	if encoding := response.Header.Get("Content-Encoding"); encoding != "" {
 		return nil, fmt.Errorf("the report is compressed (%.20q), which nobody asked for", encoding)
 	}
-	body, err := read(response)
-	if err != nil {
+	body := c.bodies.Get().(*bytes.Buffer)
+	defer func() {
+		if body.Cap() <= keptBody {
+			body.Reset()
+			c.bodies.Put(body)
+		}
+	}()
+	if _, err := body.ReadFrom(io.LimitReader(response.Body, maxBody+1)); err != nil {
 		return nil, plain(err, limit)
 	}
-	if len(body) > maxBody {
+	if body.Len() > maxBody {
 		return nil, fmt.Errorf("the report is longer than %d KiB", maxBody>>10)
 	}
-	return decode(body, e)
+	return decode(body.Bytes(), e)
 }
 
 // Stacks returns where the goroutines of the parser in a target's pod are, the first 64 KiB of it. It takes no longer than Fetch.
@@ -134,18 +137,6 @@ func (c *Client) Stacks(ctx context.Context, namespace string, e Endpoint) (stri
 func (c *Client) request(ctx context.Context, namespace string, e Endpoint, path string) (*http.Request, error) {
 	address := "http://" + net.JoinHostPort(c.host(namespace, e), c.port) + path
 	return http.NewRequestWithContext(ctx, http.MethodGet, address, http.NoBody)
-}
-
-// read returns a body, or one byte more of it than it may have. What a pod says of its length is not believed before it is there.
-func read(response *http.Response) ([]byte, error) {
-	bounded := io.LimitReader(response.Body, maxBody+1)
-	const believed = 32 << 10
-	if n := response.ContentLength; n >= 0 && n <= believed {
-		body := make([]byte, n)
-		_, err := io.ReadFull(bounded, body)
-		return body, err
-	}
-	return io.ReadAll(bounded)
 }
 
 // decode reads a report, and refuses one that is not of the target's parser or holds what no parser says.
