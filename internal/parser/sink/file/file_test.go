@@ -9,6 +9,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"sync"
 	"syscall"
 	"testing"
 	"time"
@@ -21,37 +22,151 @@ import (
 	"github.com/hlparser/hyperliquid-parser-operator/internal/parser/vfs/crashfs"
 )
 
+// variants are the settings that the suite is run with.
+var variants = map[string]file.Options{
+	"one part":                  {},
+	"one compressed part":       {Zstd: true},
+	"each record is a part":     {MaxBytes: 1},
+	"parts of 1000 bytes":       {MaxBytes: 1000},
+	"parts by hour":             {Hourly: true},
+	"each a compressed part":    {MaxBytes: 1, Zstd: true},
+	"compressed parts and hour": {MaxBytes: 300, Zstd: true, Hourly: true},
+}
+
 func TestConformance(t *testing.T) {
-	for title, opts := range map[string]file.Options{
-		"one part":                  {},
-		"each record is a part":     {MaxBytes: 1},
-		"parts of 1000 bytes":       {MaxBytes: 1000},
-		"parts by hour":             {Hourly: true},
-		"each a compressed part":    {MaxBytes: 1, Zstd: true},
-		"compressed parts and hour": {MaxBytes: 300, Zstd: true, Hourly: true}, // frames that all batches of the outages are longer than
-	} {
+	for title, opts := range variants {
 		t.Run(title, func(t *testing.T) {
-			sinktest.Run(t, func(t *testing.T) sinktest.Target {
-				fsys := crashfs.New()
-				return sinktest.Target{
-					ExactlyOnce: true,
-					Open: func() (sink.Output, error) {
-						return file.New(t.Context(), fsys, "out", opts, func() { t.Error("locked") })
-					},
-					Crash: func() { fsys = fsys.Kill(false) },
-					Outage: func(on bool) {
-						fsys.Inject(func(op crashfs.Op) error {
-							if on && (op.Kind == crashfs.Create || op.Kind == crashfs.Write) {
-								return syscall.ENOSPC
-							}
-							return nil
-						})
-					},
-					Received: func(stream string) ([]byte, error) { return closed(fsys, filepath.Join("out", stream)) },
-				}
-			})
+			sinktest.Run(t, func(t *testing.T) sinktest.Target { return newDisk(t, opts).target() })
 		})
 	}
+}
+
+func TestConformanceWithEngine(t *testing.T) {
+	for _, title := range []string{"one part", "one compressed part"} {
+		t.Run(title, func(t *testing.T) {
+			sinktest.RunWithEngine(t, func(t *testing.T) sinktest.Target { return newDisk(t, variants[title]).target() })
+		})
+	}
+}
+
+func BenchmarkConformance(b *testing.B) {
+	for title, opts := range map[string]file.Options{"plain": {}, "compressed": {Zstd: true}} {
+		b.Run(title, func(b *testing.B) {
+			sinktest.Benchmark(b, sinktest.Target{Open: func() (sink.Output, error) {
+				return file.New(b.Context(), vfs.OS, filepath.Join(b.TempDir(), "out"), opts, func() { b.Error("locked") })
+			}})
+		})
+	}
+}
+
+// disk is a directory of the file sink, and a consumer that reads the files in
+// the order in which they are closed.
+type disk struct {
+	t    *testing.T
+	opts file.Options
+	fs   *crashfs.FS
+
+	mu       sync.Mutex
+	outage   bool
+	failures int // in this outage
+	delay    time.Duration
+	closed   []string // paths without a suffix, in their order
+	known    map[string]bool
+}
+
+func newDisk(t *testing.T, opts file.Options) *disk {
+	d := &disk{t: t, opts: opts, fs: crashfs.New(), known: map[string]bool{}}
+	d.fs.Inject(d.fault)
+	return d
+}
+
+func (d *disk) target() sinktest.Target {
+	gathers := 0
+	if d.opts.Zstd {
+		gathers = 1 << 20
+	}
+	return sinktest.Target{
+		ExactlyOnce: true,
+		Gathers:     gathers,
+		Open: func() (sink.Output, error) {
+			return file.New(d.t.Context(), d.fs, "out", d.opts, func() { d.t.Error("locked") })
+		},
+		Crash: func() {
+			d.fs = d.fs.Kill(false)
+			d.fs.Inject(d.fault)
+		},
+		Outage: func(on bool) {
+			d.mu.Lock()
+			defer d.mu.Unlock()
+			d.outage, d.failures = on, 0
+		},
+		Slow: func(delay time.Duration) {
+			d.mu.Lock()
+			defer d.mu.Unlock()
+			d.delay = delay
+		},
+		Received: d.received,
+	}
+}
+
+// fault lets a disk be full or slow, and notes which file gets its name. A disk
+// that is full for long cuts nothing off either: crashfs keeps each half that a
+// failed write leaves.
+func (d *disk) fault(op crashfs.Op) error {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	switch op.Kind {
+	case crashfs.Write:
+		time.Sleep(d.delay)
+	case crashfs.Rename:
+		path := strings.TrimSuffix(strings.TrimSuffix(op.Name, ".part"), ".zst")
+		if !d.known[path] {
+			d.known[path] = true
+			d.closed = append(d.closed, path)
+		}
+	}
+	if !d.outage || op.Kind != crashfs.Create && op.Kind != crashfs.Write && (op.Kind != crashfs.Truncate || d.failures < 20) {
+		return nil
+	}
+	d.failures++
+	return syscall.ENOSPC
+}
+
+func (d *disk) received(stream string) ([]byte, error) {
+	dir := filepath.Join("out", stream)
+	names, err := d.fs.List(dir)
+	if err != nil {
+		return nil, err
+	}
+	files := map[string]string{} // by path without a suffix
+	for _, name := range names {
+		if base, ok := strings.CutSuffix(strings.TrimSuffix(name, ".zst"), ".jsonl"); ok {
+			files[filepath.Join(dir, base)] = filepath.Join(dir, name)
+		}
+	}
+	d.mu.Lock()
+	order := slices.Clone(d.closed)
+	d.mu.Unlock()
+	var data []byte
+	for _, path := range order {
+		if files[path] == "" {
+			continue
+		}
+		text, err := content(d.fs, files[path])
+		if err != nil {
+			return nil, err
+		}
+		data = append(data, text...)
+	}
+	return data, nil
+}
+
+func content(fsys vfs.FS, path string) (string, error) {
+	data, err := fsys.ReadFile(path)
+	if err != nil {
+		return "", err
+	}
+	return unpack(path, string(data))
 }
 
 // closed returns the bytes of the closed files of a directory, in their order.
@@ -65,11 +180,7 @@ func closed(fsys vfs.FS, dir string) ([]byte, error) {
 		if !strings.HasSuffix(name, ".jsonl") && !strings.HasSuffix(name, ".jsonl.zst") {
 			continue
 		}
-		content, err := fsys.ReadFile(filepath.Join(dir, name))
-		if err != nil {
-			return nil, err
-		}
-		text, err := unpack(name, string(content))
+		text, err := content(fsys, filepath.Join(dir, name))
 		if err != nil {
 			return nil, err
 		}

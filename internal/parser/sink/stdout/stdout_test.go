@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"errors"
+	"io"
 	"os"
 	"os/signal"
 	"slices"
@@ -68,23 +69,29 @@ func (r *reader) Write(p []byte) (int, error) {
 	return len(p), nil
 }
 
-func TestConformance(t *testing.T) {
-	sinktest.Run(t, func(*testing.T) sinktest.Target {
-		r := newReader()
-		return sinktest.Target{
-			Open: func() (sink.Output, error) {
-				r.nextProcess()
-				return stdout.New(r), nil
-			},
-			Outage: r.set(&r.outage),
-			Block:  r.set(&r.blocked),
-			Received: func(string) ([]byte, error) {
-				r.mu.Lock()
-				defer r.mu.Unlock()
-				return slices.Clone(r.data), nil
-			},
-		}
-	})
+func target(*testing.T) sinktest.Target {
+	r := newReader()
+	return sinktest.Target{
+		Open: func() (sink.Output, error) {
+			r.nextProcess()
+			return stdout.New(r), nil
+		},
+		Outage: r.set(&r.outage),
+		Block:  r.set(&r.blocked),
+		Received: func(string) ([]byte, error) {
+			r.mu.Lock()
+			defer r.mu.Unlock()
+			return slices.Clone(r.data), nil
+		},
+	}
+}
+
+func TestConformance(t *testing.T) { sinktest.Run(t, target) }
+
+func TestConformanceWithEngine(t *testing.T) { sinktest.RunWithEngine(t, target) }
+
+func BenchmarkConformance(b *testing.B) {
+	sinktest.Benchmark(b, sinktest.Target{Open: func() (sink.Output, error) { return stdout.New(io.Discard), nil }})
 }
 
 func batch(lines ...string) sink.Batch {

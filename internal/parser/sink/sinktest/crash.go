@@ -1,0 +1,196 @@
+package sinktest
+
+import (
+	"fmt"
+	"time"
+
+	"pgregory.net/rapid"
+
+	"github.com/hlparser/hyperliquid-parser-operator/internal/parser/sink"
+)
+
+// writer is a stream in the hands of a random schedule. It does what the engine
+// does, in the engine's order, and may be ended between any two steps.
+type writer struct {
+	*stream
+	t *rapid.T
+
+	begun  bool // the first commit since the sink was opened was completed
+	commit *pendingCommit
+}
+
+// pendingCommit is a commit on its way.
+type pendingCommit struct {
+	flushed sink.Flushed
+	next    int // the first record behind its line
+	synced  bool
+	saved   bool
+}
+
+// crashAnywhere runs random schedules of everything that the engine does, and
+// compares what consumers were given with a model: the numbers of the records
+// that were acknowledged.
+func crashAnywhere(p *process) {
+	p.sequences(1200*time.Millisecond, func(t *rapid.T, p *process) {
+		writers := make([]*writer, rapid.IntRange(1, 3).Draw(t, "streams"))
+		files := rapid.Bool().Draw(t, "many files")
+		for i := range writers {
+			s := p.opened(fmt.Sprintf("stream%d", i))
+			if files {
+				s.interleave()
+			}
+			s.pad(rapid.SampledFrom([]int{0, 0, 200, 3000}).Draw(t, "padding"))
+			writers[i] = &writer{stream: s, t: t}
+		}
+		for range rapid.IntRange(1, 60).Draw(t, "steps") {
+			w := writers[rapid.IntRange(0, len(writers)-1).Draw(t, "stream")]
+			switch step := rapid.SampledFrom(steps).Draw(t, "step"); step {
+			case "crash", "restart":
+				if step == "crash" {
+					p.crash()
+				} else {
+					p.restart()
+				}
+				for _, w := range writers {
+					w.reopen()
+				}
+			default:
+				w.step(step)
+			}
+		}
+		for _, w := range writers {
+			w.completeCommit()
+			w.finish()
+		}
+	})
+}
+
+// steps are what may come next; what comes more often stands there more often.
+var steps = []string{
+	"write", "write", "write", "refused write", "flush", "flush", "sync", "sync", "write beside sync", "save", "save",
+	"committed", "committed", "whole commit", "whole commit", "last commit", "crash", "crash", "restart",
+}
+
+// step does what may be done now, or nothing. What fails for an outage that has just ended may be done again later.
+func (w *writer) step(name string) {
+	w.t.Helper()
+	c := w.commit
+	switch name {
+	case "write":
+		if w.begun {
+			w.outcome(w.write(w.t.Context(), w.draw("records")))
+		}
+	case "refused write":
+		if w.begun {
+			w.p.target.Outage(true)
+			w.brief(w.draw("records"))
+			w.p.target.Outage(false)
+			w.reopen()
+		}
+	case "flush":
+		if c == nil || !c.saved {
+			w.flushNow(false)
+		}
+	case "sync":
+		if c != nil && !c.synced {
+			w.sync(0)
+		}
+	case "write beside sync":
+		if w.begun && c != nil && !c.synced {
+			w.sync(w.draw("records"))
+		}
+	case "save":
+		if c != nil && c.synced && !c.saved {
+			w.save(c.flushed.State, c.next)
+			c.saved = true
+		}
+	case "committed":
+		if c != nil && c.saved {
+			w.completed()
+		}
+	case "whole commit":
+		w.completeCommit()
+	case "last commit":
+		w.completeCommit()
+		w.flushNow(true)
+		w.completeCommit()
+	}
+}
+
+func (w *writer) draw(what string) int { return rapid.IntRange(1, 40).Draw(w.t, what) }
+
+// outcome takes a call's error. It tells whether there was none.
+func (w *writer) outcome(err error) bool {
+	w.t.Helper()
+	if err != nil && !w.mayReopen(err) {
+		w.mustBeOutage(err)
+	}
+	w.reopen()
+	return err == nil
+}
+
+// reopen opens the sink again where it asked for that.
+func (w *writer) reopen() {
+	w.t.Helper()
+	if w.stream.sink == nil {
+		w.begun, w.commit = false, nil
+		w.open()
+	}
+}
+
+func (w *writer) flushNow(final bool) {
+	w.t.Helper()
+	f, err := w.stream.sink.Flush(w.t.Context(), final)
+	if w.outcome(err) {
+		w.commit = &pendingCommit{flushed: f, next: w.next}
+	}
+}
+
+// sync carries out the commit's sync, beside a write of n records.
+func (w *writer) sync(n int) {
+	w.t.Helper()
+	synced, c := make(chan error, 1), w.commit
+	go func() {
+		if c.flushed.Sync == nil {
+			synced <- nil
+			return
+		}
+		synced <- c.flushed.Sync(w.t.Context())
+	}()
+	var wrote error
+	if n > 0 {
+		wrote = w.write(w.t.Context(), n)
+	}
+	err := <-synced
+	c.synced = err == nil
+	if w.outcome(wrote) {
+		w.outcome(err)
+	}
+}
+
+func (w *writer) completed() {
+	w.t.Helper()
+	if w.outcome(w.committed(w.t.Context())) {
+		w.commit, w.begun = nil, true
+	}
+}
+
+// completeCommit does what is missing of the commit on its way, or makes one.
+func (w *writer) completeCommit() {
+	w.t.Helper()
+	for deadline := time.Now().Add(patience); ; time.Sleep(time.Millisecond) {
+		for _, step := range []string{"flush", "sync", "save"} {
+			if w.commit == nil == (step == "flush") {
+				w.step(step)
+			}
+		}
+		if c := w.commit; c != nil && c.saved {
+			if w.completed(); w.commit == nil {
+				return
+			}
+		}
+		if time.Now().After(deadline) {
+			w.t.Fatalf("commit %s: it does not succeed within %v", w.name, patience)
+		}
+	}
+}
