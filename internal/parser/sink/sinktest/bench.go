@@ -87,7 +87,7 @@ func (d *driver) commit() {
 // benchBatches are fills that differ as fills do, so that they compress no better.
 func benchBatches() []sink.Batch {
 	r := rand.New(rand.NewPCG(1, 2))
-	coins := []string{"BTC", "ETH", "SOL", "HYPE", "@142", "xyz:TSLA"}
+	coins := []string{"SOL", "HYPE", "DOGE", "@107", "PURR/USDC"}
 	batches := make([]sink.Batch, benchKept)
 	for i := range batches {
 		b := sink.Batch{File: hour(8)}

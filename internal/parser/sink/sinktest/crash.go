@@ -45,8 +45,8 @@ func crashAnywhere(p *process) {
 		for range rapid.IntRange(1, 60).Draw(t, "steps") {
 			w := writers[rapid.IntRange(0, len(writers)-1).Draw(t, "stream")]
 			switch step := rapid.SampledFrom(steps).Draw(t, "step"); step {
-			case "crash", "restart":
-				if step == "crash" {
+			case stepCrash, "restart":
+				if step == stepCrash {
 					p.crash()
 				} else {
 					p.restart()
@@ -65,10 +65,20 @@ func crashAnywhere(p *process) {
 	})
 }
 
+const (
+	stepWrite     = "write"
+	stepFlush     = "flush"
+	stepSync      = "sync"
+	stepSave      = "save"
+	stepCommitted = "committed"
+	stepCommit    = "whole commit"
+	stepCrash     = "crash"
+)
+
 // steps are what may come next; what comes more often stands there more often.
 var steps = []string{
-	"write", "write", "write", "refused write", "flush", "flush", "sync", "sync", "write beside sync", "save", "save",
-	"committed", "committed", "whole commit", "whole commit", "last commit", "crash", "crash", "restart",
+	stepWrite, stepWrite, stepWrite, "refused write", stepFlush, stepFlush, stepSync, stepSync, "write beside sync", stepSave, stepSave,
+	stepCommitted, stepCommitted, stepCommit, stepCommit, "last commit", stepCrash, stepCrash, "restart",
 }
 
 // step does what may be done now, or nothing. What fails for an outage that has just ended may be done again later.
@@ -76,7 +86,7 @@ func (w *writer) step(name string) {
 	w.t.Helper()
 	c := w.commit
 	switch name {
-	case "write":
+	case stepWrite:
 		if w.begun {
 			w.outcome(w.write(w.t.Context(), w.draw("records")))
 		}
@@ -87,11 +97,11 @@ func (w *writer) step(name string) {
 			w.p.target.Outage(false)
 			w.reopen()
 		}
-	case "flush":
+	case stepFlush:
 		if c == nil || !c.saved {
 			w.flushNow(false)
 		}
-	case "sync":
+	case stepSync:
 		if c != nil && !c.synced {
 			w.sync(0)
 		}
@@ -99,16 +109,16 @@ func (w *writer) step(name string) {
 		if w.begun && c != nil && !c.synced {
 			w.sync(w.draw("records"))
 		}
-	case "save":
+	case stepSave:
 		if c != nil && c.synced && !c.saved {
 			w.save(c.flushed.State, c.next)
 			c.saved = true
 		}
-	case "committed":
+	case stepCommitted:
 		if c != nil && c.saved {
 			w.completed()
 		}
-	case "whole commit":
+	case stepCommit:
 		w.completeCommit()
 	case "last commit":
 		w.completeCommit()
@@ -132,7 +142,7 @@ func (w *writer) outcome(err error) bool {
 // reopen opens the sink again where it asked for that.
 func (w *writer) reopen() {
 	w.t.Helper()
-	if w.stream.sink == nil {
+	if w.sink == nil {
 		w.begun, w.commit = false, nil
 		w.open()
 	}
@@ -140,7 +150,7 @@ func (w *writer) reopen() {
 
 func (w *writer) flushNow(final bool) {
 	w.t.Helper()
-	f, err := w.stream.sink.Flush(w.t.Context(), final)
+	f, err := w.sink.Flush(w.t.Context(), final)
 	if w.outcome(err) {
 		w.commit = &pendingCommit{flushed: f, next: w.next}
 	}
@@ -179,8 +189,8 @@ func (w *writer) completed() {
 func (w *writer) completeCommit() {
 	w.t.Helper()
 	for deadline := time.Now().Add(patience); ; time.Sleep(time.Millisecond) {
-		for _, step := range []string{"flush", "sync", "save"} {
-			if w.commit == nil == (step == "flush") {
+		for _, step := range []string{stepFlush, stepSync, stepSave} {
+			if w.commit == nil == (step == stepFlush) {
 				w.step(step)
 			}
 		}

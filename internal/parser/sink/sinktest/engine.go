@@ -74,7 +74,7 @@ func newParser(t *testing.T, target Target) *parser {
 	}.WithDefaults(2)
 	p.lines = &stream{p: p.process, name: engineStream}
 	p.lines.layout.place = func(n int) (checkpoint.FileID, place) { return hour(8), place{offset: int64(n)} }
-	p.lines.layout.coin = func(int) string { return "BTC" }
+	p.lines.layout.coin = func(int) string { return "" }
 	p.lines.layout.text = func(n int) []byte {
 		return fmt.Appendf(nil, `{"coin":"BTC","side":"B","time":"2026-04-30T20:46:43.304461819","px":"76450.0","sz":"0.5","n":%d,"pad":"%s"}`,
 			n, strings.Repeat("x", p.lines.size(n)))
@@ -164,9 +164,9 @@ func (p *parser) until(what string, ok func(report.Stream) bool) report.Stream {
 	}
 }
 
-func (p *parser) untilDelivered() report.Stream {
+func (p *parser) untilDelivered() {
 	p.t.Helper()
-	return p.until("delivery of everything", func(s report.Stream) bool {
+	p.until("delivery of everything", func(s report.Stream) bool {
 		return s.DeliveredTotal >= int64(p.lines.next) && s.Sink.State == report.SinkHealthy
 	})
 }

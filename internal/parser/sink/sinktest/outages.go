@@ -158,12 +158,12 @@ func flapping(p *process) {
 		s := p.stream("fills")
 		s.pad(rapid.SampledFrom([]int{0, 100, 5000}).Draw(t, "padding"))
 		for range rapid.IntRange(1, 12).Draw(t, "steps") {
-			switch rapid.SampledFrom([]string{"on", "off", "write", "write", "write", "storm", "commit"}).Draw(t, "step") {
+			switch rapid.SampledFrom([]string{"on", "off", stepWrite, stepWrite, stepWrite, "storm", "commit"}).Draw(t, "step") {
 			case "on":
 				p.target.Outage(true)
 			case "off":
 				p.target.Outage(false)
-			case "write":
+			case stepWrite:
 				s.brief(rapid.IntRange(1, 60).Draw(t, "records"))
 			case "storm":
 				storm(t, p, s)
@@ -233,21 +233,21 @@ type silent struct {
 
 func (s *silent) Logf(format string, args ...any) {
 	if s.loud {
-		s.tester.Helper()
+		s.Helper()
 		s.tester.Logf(format, args...)
 	}
 }
 
 func (s *silent) Log(args ...any) {
 	if s.loud {
-		s.tester.Helper()
+		s.Helper()
 		s.tester.Log(args...)
 	}
 }
 
 func (s *silent) Errorf(format string, args ...any) {
 	s.loud = true
-	s.tester.Helper()
+	s.Helper()
 	s.tester.Errorf(format, args...)
 }
 

@@ -141,7 +141,7 @@ type stream struct {
 	refused   map[int]bool
 }
 
-func (s *stream) pad(bytes int) { s.size = func(int) int { return bytes } }
+func (s *stream) pad(size int) { s.size = func(int) int { return size } }
 
 // open opens the sink from the checkpoint, and waits for the destination if need be.
 func (s *stream) open() {
