@@ -59,6 +59,9 @@ var flaws = []struct {
 func TestTheSuiteCatchesASinkThat(t *testing.T) {
 	caught := map[string]bool{}
 	for _, f := range flaws {
+		for _, name := range f.cases {
+			caught[name] = true
+		}
 		t.Run(f.flaw, func(t *testing.T) {
 			for _, name := range f.cases {
 				i := slices.IndexFunc(cases, func(c testCase) bool { return c.name == name })
@@ -70,7 +73,6 @@ func TestTheSuiteCatchesASinkThat(t *testing.T) {
 				if !r.failed {
 					t.Errorf("passes %q", name)
 				}
-				caught[name] = true
 			}
 		})
 	}

@@ -358,10 +358,16 @@ func (s *stream) delayed() {
 }
 
 func (s *stream) held() {
+	const records = 100
 	for range 10 {
 		s.p.target.Block(true)
-		written := make(chan error, 1)
-		go func() { written <- s.write(s.p.t.Context(), 100) }()
+		b := s.batch(s.next, records)
+		begun, written := make(chan struct{}), make(chan error, 1)
+		go func() {
+			close(begun)
+			written <- s.sink.Write(s.p.t.Context(), b)
+		}()
+		<-begun
 		select {
 		case err := <-written:
 			s.p.target.Block(false)
@@ -374,6 +380,8 @@ func (s *stream) held() {
 			if err != nil {
 				s.p.t.Fatalf("write to a slow destination: %v", err)
 			}
+			s.next += records
+			s.goal = s.next
 		case <-time.After(patience):
 			s.p.t.Fatalf("a write goes on after the destination has taken the batch")
 		}
