@@ -34,6 +34,7 @@ type conn struct {
 
 	mu      sync.Mutex
 	trouble error // the last that the server said out of turn, such as a missing permission
+	since   time.Time
 }
 
 // dialer dials one connection, and can cut it.
@@ -90,7 +91,7 @@ func connect(ctx context.Context, o *Options) (*conn, error) {
 		nats.ErrorHandler(func(_ *nats.Conn, _ *nats.Subscription, err error) {
 			c.mu.Lock()
 			defer c.mu.Unlock()
-			c.trouble = err
+			c.trouble, c.since = err, time.Now()
 		}),
 	}
 	tls, err := secret.TLS(o.Config.TLS, "") // the library fills in the host that it dials
@@ -121,8 +122,27 @@ func connect(ctx context.Context, o *Options) (*conn, error) {
 	return c, nil
 }
 
-// alive tells whether the connection can be used.
-func (c *conn) alive() bool { return c.nc.IsConnected() && !c.dial.severed() }
+// alive tells whether the connection can be used, for all that is known. It does not ask the library, which lets nobody in while a
+// publish is held up.
+func (c *conn) alive() bool {
+	select {
+	case <-c.gone:
+		return false
+	default:
+		return !c.dial.severed()
+	}
+}
+
+// publish hands a message to the library. No error does not mean that it was sent.
+func (c *conn) publish(m *nats.Msg) error {
+	if err := c.nc.PublishMsg(m); err != nil {
+		if errors.Is(err, nats.ErrConnectionClosed) {
+			c.dial.sever()
+		}
+		return fmt.Errorf("publishing to %s: %w", m.Subject, err)
+	}
+	return nil
+}
 
 // guard cuts the connection if what is done under it goes on after the context has ended: a server that takes nothing holds up the
 // library's publish, which knows no context.
@@ -144,7 +164,7 @@ func (c *conn) guard(ctx context.Context) (done func()) {
 func (c *conn) silence() error {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if c.trouble != nil {
+	if c.trouble != nil && time.Since(c.since) < 2*answerTimeout {
 		return fmt.Errorf("no answer in %v; the server said: %w", answerTimeout, c.trouble)
 	}
 	return fmt.Errorf("no answer in %v", answerTimeout)
@@ -190,7 +210,8 @@ func (c *conn) newInbox(jetStream string) (*inbox, error) {
 	return in, nil
 }
 
-func (in *inbox) close() { _ = in.sub.Unsubscribe() } // of a connection that has ended there is nothing to end
+// close lets go of the subscription, without waiting for a connection that is held up. If it has ended there is nothing to let go of.
+func (in *inbox) close() { go func() { _ = in.sub.Unsubscribe() }() }
 
 // begin starts an exchange.
 func (in *inbox) begin() {
@@ -200,14 +221,14 @@ func (in *inbox) begin() {
 	in.came, in.open, in.err, in.last = in.came[:0], 0, nil, nil
 }
 
-// expect returns the subject for the answer to the exchange's next publish.
-func (in *inbox) expect() string {
+// expect returns the subject for the answer to the exchange's next publish, and how many answers are due.
+func (in *inbox) expect() (subject string, open int) {
 	in.mu.Lock()
 	defer in.mu.Unlock()
 	in.reply = strconv.AppendUint(append(in.reply[:0], in.prefix...), in.first+uint64(len(in.came)), 10)
 	in.came = append(in.came, false)
 	in.open++
-	return string(in.reply)
+	return string(in.reply), in.open
 }
 
 // state returns how many answers are due, and the first bad one.

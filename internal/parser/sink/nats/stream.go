@@ -25,7 +25,7 @@ const (
 	// batchMessages is the server's limit of an atomic batch, the position included; batchBytes keeps what the server stages small.
 	batchMessages = 1000
 	batchBytes    = 8 << 20
-	// checkEvery is after how many messages of a batch a refusal is looked for.
+	// checkEvery is after how many messages a bad answer to one of them is looked for.
 	checkEvery = 64
 	// storedBytes is the most that a stream's file storage takes in one message.
 	storedBytes = 32<<20 - 8<<10
@@ -169,22 +169,21 @@ func (s *stream) writeMessages(ctx context.Context, b sink.Batch) error {
 		return err
 	}
 	s.inbox.begin()
-	for i := 0; i < len(b.Records); {
-		if open, err := s.inbox.state(); open >= maxUnanswered || err != nil {
-			if err := s.inbox.wait(ctx, maxUnanswered/2); err != nil {
+	for i, sent := 0, 1; i < len(b.Records); sent++ {
+		j := s.packer.end(b, i, s.limit-overhead)
+		m := s.packer.pack(b, i, j)
+		var open int
+		m.Reply, open = s.inbox.expect()
+		if err := s.conn.publish(m); err != nil {
+			return err
+		}
+		i = j
+		if open >= maxUnanswered || sent%checkEvery == 0 {
+			// After a bad answer nothing more may be stored: what is sent again would come after it.
+			if err := s.inbox.wait(ctx, maxUnanswered-checkEvery); err != nil {
 				return s.explain(err)
 			}
 		}
-		if err := ctx.Err(); err != nil {
-			return err
-		}
-		j := s.packer.end(b, i, s.limit-overhead)
-		m := s.packer.pack(b, i, j)
-		m.Reply = s.inbox.expect()
-		if err := s.conn.nc.PublishMsg(m); err != nil {
-			return fmt.Errorf("publishing to %s: %w", m.Subject, err)
-		}
-		i = j
 	}
 	if err := s.inbox.wait(ctx, 0); err != nil {
 		return s.explain(err)
@@ -236,12 +235,9 @@ func (s *stream) writeBatch(ctx context.Context, b sink.Batch, from, overhead in
 		m.Header[headerBatchSequence] = []string{strconv.Itoa(number)}
 		m.Reply = ""
 		if answer {
-			m.Reply = s.inbox.expect()
+			m.Reply, _ = s.inbox.expect()
 		}
-		if err := s.conn.nc.PublishMsg(m); err != nil {
-			return fmt.Errorf("publishing to %s: %w", m.Subject, err)
-		}
-		return nil
+		return s.conn.publish(m)
 	}
 	s.inbox.begin()
 	s.inFlight, s.uncertain = b.File, true
@@ -257,7 +253,7 @@ func (s *stream) writeBatch(ctx context.Context, b sink.Batch, from, overhead in
 		}
 		j := s.packer.end(b, i, s.limit-overhead)
 		m := s.packer.pack(b, i, j)
-		if err := publish(m, number == 0 || s.verbose); err != nil {
+		if err := publish(m, s.verbose); err != nil {
 			return err
 		}
 		i, bytes = j, bytes+len(m.Data)
