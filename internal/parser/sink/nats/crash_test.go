@@ -270,7 +270,9 @@ func TestNothingIsLostOrDoubledThroughKill9(t *testing.T) {
 		case <-time.After(time.Duration(pause) * time.Millisecond):
 		}
 		must(t, cmd.Process.Kill())
-		<-ended
+		if err := <-ended; err == nil {
+			t.Fatalf("after %d kills it ended by itself\n%s", kill, &logs)
+		}
 		if strings.Contains(logs.String(), "the stream has failed") {
 			t.Fatalf("after %d kills: %s", kill, &logs)
 		}

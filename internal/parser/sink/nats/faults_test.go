@@ -82,9 +82,9 @@ func TestPackedRecordsShareASubject(t *testing.T) {
 		b.Records[i].Coin = "ETH"
 	}
 	must(t, open(t, o, nil).Write(t.Context(), b))
-	var counts []string
 	got, err := messages(t.Context(), js, "hl.>")
 	must(t, err)
+	counts := make([]string, 0, len(got))
 	for _, m := range got {
 		counts = append(counts, m.Subject()+" "+m.Headers().Get("Hl-Count"))
 	}
@@ -150,18 +150,16 @@ func TestARecordThatFitsIntoNoMessageIsRefusedAndTheOthersAreStored(t *testing.T
 }
 
 // writeAll writes records in small batches with commits, through outages, until stop says so or all are written.
-func writeAll(t testing.TB, w sink.Sink, from, to int) json.RawMessage {
+func writeAll(t testing.TB, w sink.Sink, from, to int) {
 	t.Helper()
 	r := rand.New(rand.NewPCG(uint64(from), uint64(to)))
-	var state json.RawMessage
 	for from < to {
 		n := min(1+r.IntN(300), to-from)
 		b := batch(from, "BTC", numbered(from, n)...)
 		again(t, func() error { return w.Write(t.Context(), b) })
 		from += n
-		state = commit(t, w)
+		commit(t, w)
 	}
-	return state
 }
 
 func TestAServerThatRestartsInTheMiddleOfAWriteHasEachRecordOnce(t *testing.T) {
@@ -229,7 +227,7 @@ func TestAClusterWhoseLeaderStepsDownHasEachRecordOnce(t *testing.T) {
 func startCluster(t testing.TB) []*server.Server {
 	t.Helper()
 	servers, ports := make([]*server.Server, 3), make([]int, 3)
-	var routes []string
+	routes := make([]string, 0, len(ports))
 	for i := range ports {
 		l, err := net.Listen("tcp", "127.0.0.1:0")
 		must(t, err)
@@ -334,14 +332,14 @@ func TestABatchInFlightWhenAnotherParserOpensIsStoredOnceOrNotAtAll(t *testing.T
 func TestRedundantParsersWithTheChainsIdentityStoreEachEventOnce(t *testing.T) {
 	s := startServer(t, &server.Options{})
 	js := client(t, s.ClientURL())
-	var sinks []sink.Sink
-	for i := range 2 {
+	sinks := make([]sink.Sink, 2)
+	for i := range sinks {
 		o := hlnats.New(hlnats.Options{
 			Config: settings(s.ClientURL(), func(c *config.NATSSink) { c.Identity = config.ByChain }),
 			Writer: fmt.Sprint("test/node-", i), Target: fmt.Sprint("node-", i),
 		})
 		t.Cleanup(func() { _ = o.Close() })
-		sinks = append(sinks, open(t, o, nil))
+		sinks[i] = open(t, o, nil)
 	}
 	const total = 1000
 	for i := 0; i < total; i += 10 {

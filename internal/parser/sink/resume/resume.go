@@ -19,7 +19,6 @@ import (
 	"fmt"
 	"maps"
 	"slices"
-	"sort"
 
 	"github.com/hlparser/hyperliquid-parser-operator/internal/parser/checkpoint"
 	"github.com/hlparser/hyperliquid-parser-operator/internal/parser/sink"
@@ -189,7 +188,13 @@ func (t *Tracker) Skip(b sink.Batch) int {
 	if !ok {
 		return 0
 	}
-	return sort.Search(len(b.Records), func(i int) bool { return PointOf(b, i).Compare(until) > 0 })
+	n, _ := slices.BinarySearchFunc(b.Records, until, func(r sink.Record, until Point) int {
+		if (Point{r.Offset, r.Index}).Compare(until) <= 0 {
+			return -1
+		}
+		return 1
+	})
+	return n
 }
 
 // Position returns what the destination must hold when it stores the record at p of the file, and all before it.

@@ -109,10 +109,10 @@ func (w *world) commit() {
 func TestEveryRecordIsStoredOnceWhateverHappens(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		w := &world{files: map[checkpoint.FileID][]resume.Point{}, stored: map[checkpoint.FileID][]resume.Point{}}
-		var names []checkpoint.FileID
-		for i := range rapid.IntRange(1, 4).Draw(t, "files") {
+		names := make([]checkpoint.FileID, rapid.IntRange(1, 4).Draw(t, "files"))
+		for i := range names {
 			f, at := file(i), resume.Point{Index: -2}
-			names = append(names, f)
+			names[i] = f
 			for range rapid.IntRange(1, 60).Draw(t, "records") {
 				if at.Index++; rapid.Bool().Draw(t, "next line") {
 					at.Offset += 100
