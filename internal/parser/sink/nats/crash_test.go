@@ -159,21 +159,24 @@ func (n *node) write(stop <-chan struct{}) {
 		hour := round / 200
 		var lines strings.Builder
 		for range 1 + n.rand.IntN(60) {
-			fmt.Fprintf(&lines, `{"time":"2026-04-30T20:46:43.304461819","user":"0xb1edfeccf03f35d2268f5dc4013508a6eb52c702","hash":null,"builder":null,"status":"open",`+
-				`"order":{"coin":%q,"side":"A","limitPx":"76466.0","sz":"0.0686","oid":%d,"timestamp":1777582003304}}`+"\n", coins[n.rand.IntN(len(coins))], n.statuses)
+			fmt.Fprintf(&lines, `{"time":"2026-04-30T20:46:43.304461819","user":"0xb1edfeccf03f35d2268f5dc4013508a6eb52c702",`+
+				`"hash":null,"builder":null,"status":"open","order":{"coin":%q,"side":"A","limitPx":"76466.0","sz":"0.0686","oid":%d,"timestamp":1777582003304}}`+"\n",
+				coins[n.rand.IntN(len(coins))], n.statuses)
 			n.statuses++
 		}
 		n.append("node_order_statuses", hour, lines.String())
 		lines.Reset()
 		for range 1 + n.rand.IntN(3) {
-			fmt.Fprintf(&lines, `{"local_time":"2026-04-30T20:46:46.266580134","block_time":"2026-04-30T20:46:43.304461819","block_number":%d,"events":[`, 1000+n.blocks)
+			fmt.Fprintf(&lines, `{"local_time":"2026-04-30T20:46:46.266580134","block_time":"2026-04-30T20:46:43.304461819",`+
+				`"block_number":%d,"events":[`, 1000+n.blocks)
 			n.blocks++
 			for i := range n.rand.IntN(40) {
 				if i > 0 {
 					lines.WriteByte(',')
 				}
-				fmt.Fprintf(&lines, `["0xb1edfeccf03f35d2268f5dc4013508a6eb52c702",{"coin":%q,"px":"76466.0","sz":"0.0686","side":"B","time":1777582003304,`+
-					`"dir":"Open Long","oid":1,"crossed":true,"fee":"0.1","tid":%d,"feeToken":"USDC"}]`, coins[n.rand.IntN(len(coins))], n.fills)
+				fmt.Fprintf(&lines, `["0xb1edfeccf03f35d2268f5dc4013508a6eb52c702",{"coin":%q,"px":"76466.0","sz":"0.0686",`+
+					`"side":"B","time":1777582003304,"dir":"Open Long","oid":1,"crossed":true,"fee":"0.1","tid":%d,"feeToken":"USDC"}]`,
+					coins[n.rand.IntN(len(coins))], n.fills)
 				n.fills++
 			}
 			lines.WriteString("]}\n")

@@ -398,15 +398,19 @@ func TestWhatIsMissingOnTheServerIsAnOutageThatSaysWhatToDo(t *testing.T) {
 			return errors.Join(do(w), w.Close())
 		}
 		write := func(w sink.Sink) error { return w.Write(t.Context(), batch(0, "BTC", "x")) }
-		if err := openAnd(write); err == nil || isNoOutage(err) || !strings.Contains(err.Error(), "make it with the subjects") {
+		err := openAnd(write)
+		if err == nil || isNoOutage(err) || !strings.Contains(err.Error(), "make it with the subjects") {
 			t.Errorf("without the stream: got %v", err)
 		}
-		_, err := js.CreateStream(t.Context(), jetstream.StreamConfig{Name: "HL", Subjects: []string{"other.>"}, AllowAtomicPublish: true})
+		made := jetstream.StreamConfig{Name: "HL", Subjects: []string{"other.>"}, AllowAtomicPublish: true}
+		_, err = js.CreateStream(t.Context(), made)
 		must(t, err)
-		if err := openAnd(write); err == nil || isNoOutage(err) || !strings.Contains(err.Error(), `add the subjects ["hl.*.*" "hlparser.HL.*"]`) {
+		err = openAnd(write)
+		if err == nil || isNoOutage(err) || !strings.Contains(err.Error(), `add the subjects ["hl.*.*" "hlparser.HL.*"]`) {
 			t.Errorf("without the subjects: got %v", err)
 		}
-		_, err = js.UpdateStream(t.Context(), jetstream.StreamConfig{Name: "HL", Subjects: []string{"hl.>", "hlparser.HL.>"}, AllowAtomicPublish: true})
+		made.Subjects = []string{"hl.>", "hlparser.HL.>"}
+		_, err = js.UpdateStream(t.Context(), made)
 		must(t, err)
 		must(t, openAnd(write))
 		must(t, js.DeleteStream(t.Context(), "HL"))
@@ -444,7 +448,8 @@ func TestALostCheckpointIsTold(t *testing.T) {
 	w := open(t, strict, nil)
 	must(t, w.Write(t.Context(), batch(0, "BTC", numbered(0, 10)...)))
 	must(t, w.Close())
-	if _, err := strict.Open(t.Context(), "fills", nil); !errors.Is(err, sink.ErrFailed) || !strings.Contains(err.Error(), "nats stream purge HL --subject hlparser.HL.test/node-1/fills") {
+	_, err := strict.Open(t.Context(), "fills", nil)
+	if !errors.Is(err, sink.ErrFailed) || !strings.Contains(err.Error(), "nats stream purge HL --subject hlparser.HL.test/node-1/fills") {
 		t.Errorf("got %v", err)
 	}
 	// Best goes on, and what the position names is not sent again.

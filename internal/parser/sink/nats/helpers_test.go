@@ -257,7 +257,10 @@ func batch(from int, coin string, lines ...string) sink.Batch {
 	b := sink.Batch{File: hour}
 	for i, line := range lines {
 		b.Data = append(append(b.Data, line...), '\n')
-		b.Records = append(b.Records, sink.Record{End: len(b.Data), Offset: int64(from+i) * 100, Block: int64(1000 + from + i), Index: int32((from + i) % 3), Coin: coin})
+		n := from + i
+		b.Records = append(b.Records, sink.Record{
+			End: len(b.Data), Offset: int64(n) * 100, Block: int64(1000 + n), Index: int32(n % 3), Coin: coin,
+		})
 	}
 	return b
 }

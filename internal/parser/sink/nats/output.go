@@ -184,7 +184,8 @@ func (o *Output) atomic(info *jetstream.StreamInfo, log *slog.Logger) (bool, err
 		why = fmt.Sprintf("the JetStream stream %s takes no atomic batches: it needs nats-server 2.12 or later, and allow_atomic "+
 			"(nats stream edit %[1]s --allow-batch)", cfg.Stream)
 	case info.Config.Retention != jetstream.LimitsPolicy:
-		why = fmt.Sprintf("the JetStream stream %s drops what its consumers have acknowledged, and the position with it: it needs the retention limits", cfg.Stream)
+		why = fmt.Sprintf("the JetStream stream %s drops what its consumers have acknowledged, and the position with it: "+
+			"it needs limits retention", cfg.Stream)
 	default:
 		return true, nil
 	}

@@ -66,7 +66,8 @@ func (a *authority) issue() (cert, key []byte) {
 	must(a.t, err)
 	bytes, err := x509.MarshalECPrivateKey(k)
 	must(a.t, err)
-	return pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der}), pem.EncodeToMemory(&pem.Block{Type: "EC PRIVATE KEY", Bytes: bytes})
+	return pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der}),
+		pem.EncodeToMemory(&pem.Block{Type: "EC PRIVATE KEY", Bytes: bytes})
 }
 
 // operator signs the users of one account.
@@ -129,7 +130,9 @@ func TestSecretsAreReadAtEachConnectAndWaitedFor(t *testing.T) {
 	pool.AddCert(ca.cert)
 	opts := op.options
 	opts.TLS, opts.TLSVerify, opts.TLSTimeout = true, true, 5
-	opts.TLSConfig = &tls.Config{MinVersion: tls.VersionTLS12, Certificates: []tls.Certificate{pair}, ClientCAs: pool, ClientAuth: tls.RequireAndVerifyClientCert}
+	opts.TLSConfig = &tls.Config{
+		MinVersion: tls.VersionTLS12, Certificates: []tls.Certificate{pair}, ClientCAs: pool, ClientAuth: tls.RequireAndVerifyClientCert,
+	}
 	s := startServer(t, &opts)
 	p := startProxy(t, func() string { return s.Addr().String() })
 
@@ -154,7 +157,8 @@ func TestSecretsAreReadAtEachConnectAndWaitedFor(t *testing.T) {
 	missing("creds")
 	stranger := newOperator(t)
 	writeFile(t, path("creds"), stranger.credentials())
-	if _, err := o.Open(t.Context(), "fills", nil); err == nil || isNoOutage(err) || !strings.Contains(err.Error(), "does not let this user in") {
+	_, err = o.Open(t.Context(), "fills", nil)
+	if err == nil || isNoOutage(err) || !strings.Contains(err.Error(), "does not let this user in") {
 		t.Fatalf("with a stranger's credentials: got %v", err)
 	}
 	writeFile(t, path("creds"), op.credentials())
@@ -173,7 +177,8 @@ func TestSecretsAreReadAtEachConnectAndWaitedFor(t *testing.T) {
 	})
 	writeFile(t, path("creds"), op.credentials())
 	again(t, func() error { return w.Write(t.Context(), batch(5, "BTC", numbered(5, 5)...)) })
-	js := client(t, s.ClientURL(), nats.UserCredentials(path("creds")), nats.Secure(&tls.Config{MinVersion: tls.VersionTLS12, RootCAs: pool, Certificates: []tls.Certificate{pair}}))
+	js := client(t, s.ClientURL(), nats.UserCredentials(path("creds")),
+		nats.Secure(&tls.Config{MinVersion: tls.VersionTLS12, RootCAs: pool, Certificates: []tls.Certificate{pair}}))
 	got, err := messages(t.Context(), js, "hl.>")
 	must(t, err)
 	wantNumbered(t, records(got), 10)
@@ -186,7 +191,8 @@ func TestAMissingPermissionIsAnOutageThatNamesIt(t *testing.T) {
 	s := startServer(t, &server.Options{Users: users})
 	at := strings.Replace(s.ClientURL(), "nats://", "nats://a:b@", 1)
 	w := open(t, newOutput(t, settings(at, func(c *config.NATSSink) { c.Delivery = config.AtLeastOnce })), nil)
-	if err := w.Write(t.Context(), batch(0, "BTC", "x")); err == nil || isNoOutage(err) || !strings.Contains(strings.ToLower(err.Error()), "permissions violation") {
+	err := w.Write(t.Context(), batch(0, "BTC", "x"))
+	if err == nil || isNoOutage(err) || !strings.Contains(strings.ToLower(err.Error()), "permissions violation") {
 		t.Fatalf("got %v", err)
 	}
 	must(t, w.Write(t.Context(), batch(0, "ETH", "x")))

@@ -147,8 +147,8 @@ func (s *stream) refuse(b sink.Batch, from, overhead int) error {
 		delete(header, headerBatchID)
 		delete(header, headerBatchSequence)
 		if n += headerBytes(header) + s.batchHeaders(); n > s.limit {
-			return &sink.Refusal{Index: i, Reason: fmt.Sprintf("a message of %d bytes with its headers; the server takes %d (the server's max_payload, "+
-				"the stream's max_msg_size, or 32 MiB)", n, s.limit)}
+			return &sink.Refusal{Index: i, Reason: fmt.Sprintf("a message of %d bytes with its headers; the server takes %d "+
+				"(its max_payload, the stream's max_msg_size, or 32 MiB)", n, s.limit)}
 		}
 	}
 	return nil

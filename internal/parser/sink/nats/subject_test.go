@@ -29,8 +29,8 @@ func TestAnyTextIsOneWordOfASubjectAndCanBeReadBack(t *testing.T) {
 }
 
 func TestCoinsAsTheyAreStayReadable(t *testing.T) {
-	for coin, want := range map[string]string{"BTC": "BTC", "@107": "@107", "PURR/USDC": "PURR/USDC", "xyz:TSLA": "xyz:TSLA", "kPEPE": "kPEPE", "币": "币", "": "_"} {
-		if got := escape(coin); got != want {
+	for _, coin := range []string{"BTC", "@107", "PURR/USDC", "xyz:TSLA", "kPEPE", "币"} {
+		if got := escape(coin); got != coin {
 			t.Errorf("%q becomes %q", coin, got)
 		}
 	}

@@ -8,7 +8,8 @@
 // What a sink does with it:
 //
 //	t := Open(state of the checkpoint, position of the destination)
-//	Write:     if t.Full(file) { outage }; skip b.Records[:t.Skip(b)]; store others together with t.Position(file, last), then t.Landed(file, last); at the end t.Acked(b)
+//	Write:     leave out b.Records[:t.Skip(b)]; if t.Full(file) { outage }
+//	           store the others together with t.Position(file, last), then t.Landed(file, last); after the last t.Acked(b)
 //	Flush:     t.Flush()
 //	Committed: t.Committed()
 package resume

@@ -307,7 +307,9 @@ func TestFilesAreReadAsTheyWereWritten(t *testing.T) {
 			t.Fatalf("%s is read as %v, %v", data, got, err)
 		}
 	})
-	for _, bad := range []string{`{"x":[1,2]}`, `{"node_fills/20260430/8@1a2b3c4d":[1,4294967296]}`, `[]`, `{"node_fills/20260430/8@1a2b3c4d":{}}`} {
+	for _, bad := range []string{
+		`{"x":[1,2]}`, `{"node_fills/20260430/8@1a2b3c4d":[1,4294967296]}`, `[]`, `{"node_fills/20260430/8@1a2b3c4d":{}}`,
+	} {
 		if err := json.Unmarshal([]byte(bad), new(resume.Files)); err == nil {
 			t.Errorf("%s is taken", bad)
 		}
