@@ -227,12 +227,12 @@ func (s *stream) writeBatches(ctx context.Context, b sink.Batch) error {
 
 // writeBatch stores as many records, from the one at from on, as one atomic batch takes, with their position as the last message.
 func (s *stream) writeBatch(ctx context.Context, b sink.Batch, from, overhead int) error {
-	id := nuid.Next()
-	number := 0
+	id, number := nuid.Next(), 0
+	idValue, numberValue := []string{id}, []string{""}
 	publish := func(m *nats.Msg, answer bool) error {
 		number++
-		m.Header[headerBatchID] = []string{id}
-		m.Header[headerBatchSequence] = []string{strconv.Itoa(number)}
+		numberValue[0] = strconv.Itoa(number)
+		m.Header[headerBatchID], m.Header[headerBatchSequence] = idValue, numberValue
 		m.Reply = ""
 		if answer {
 			m.Reply, _ = s.inbox.expect()
