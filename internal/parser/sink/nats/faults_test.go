@@ -133,15 +133,20 @@ func TestARecordThatFitsIntoNoMessageIsRefusedAndTheOthersAreStored(t *testing.T
 						t.Errorf("%d records, want 19", n)
 					}
 					// The largest that fits is taken, whatever its headers.
-					for n := 1<<20 - 1000; n < 1<<20; n++ {
-						if err := w.Write(t.Context(), batch(n, "BTC", strings.Repeat("y", n))); errors.As(err, &refusal) {
-							if n < 1<<20-500 {
-								t.Errorf("%d bytes are refused: %v", n, err)
-							}
-							break
-						} else if err != nil {
+					fits, not := 1<<20-1000, 1<<20
+					for fits+1 < not {
+						n := (fits + not) / 2
+						switch err := w.Write(t.Context(), batch(100+n, "BTC", strings.Repeat("y", n))); {
+						case err == nil:
+							fits = n
+						case errors.As(err, &refusal):
+							not = n
+						default:
 							t.Fatalf("%d bytes: %v", n, err)
 						}
+					}
+					if fits < 1<<20-400 {
+						t.Errorf("of 1 MiB only %d bytes are for the record", fits)
 					}
 				})
 			}
@@ -327,6 +332,50 @@ func TestABatchInFlightWhenAnotherParserOpensIsStoredOnceOrNotAtAll(t *testing.T
 	got, err := messages(t.Context(), js, "hl.>")
 	must(t, err)
 	wantNumbered(t, records(got), 20)
+}
+
+func TestAContextEndsAWriteThatTheConnectionHoldsUpAndTheStreamsBesideIt(t *testing.T) {
+	for _, delivery := range bothDeliveries {
+		t.Run(string(delivery), func(t *testing.T) {
+			s := startServer(t, &server.Options{})
+			p := startProxy(t, func() string { return s.Addr().String() })
+			o := newOutput(t, settings(p.url(), func(c *config.NATSSink) { c.Delivery = delivery }))
+			big := open(t, o, nil)
+			small, err := o.Open(t.Context(), "trades", nil)
+			must(t, err)
+			lines := make([]string, 64)
+			for i := range lines {
+				lines[i] = strings.Repeat("x", 1<<20)
+			}
+			b := batch(0, "BTC", lines...)
+			p.hold(true)
+			var writing sync.WaitGroup
+			for _, w := range []sink.Sink{big, small} {
+				writing.Go(func() {
+					ctx, cancel := context.WithTimeout(t.Context(), 300*time.Millisecond)
+					defer cancel()
+					mine := b
+					if w == small {
+						mine = batch(0, "BTC", "x")
+					}
+					began := time.Now()
+					if err := w.Write(ctx, mine); !errors.Is(err, context.DeadlineExceeded) {
+						t.Errorf("got %v, want the context's error", err)
+					}
+					if err := w.Close(); err != nil {
+						t.Error(err)
+					}
+					if took := time.Since(began); took > 3*time.Second {
+						t.Errorf("it took %v", took)
+					}
+				})
+			}
+			writing.Wait()
+			p.hold(false)
+			w := open(t, o, json.RawMessage(`{"generation":0}`))
+			must(t, w.Write(t.Context(), b))
+		})
+	}
 }
 
 func TestRedundantParsersWithTheChainsIdentityStoreEachEventOnce(t *testing.T) {
