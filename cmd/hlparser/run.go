@@ -18,6 +18,7 @@ import (
 	"github.com/hlparser/hyperliquid-parser-operator/internal/parser/report"
 	"github.com/hlparser/hyperliquid-parser-operator/internal/parser/sink"
 	"github.com/hlparser/hyperliquid-parser-operator/internal/parser/sink/file"
+	"github.com/hlparser/hyperliquid-parser-operator/internal/parser/sink/kafka"
 	"github.com/hlparser/hyperliquid-parser-operator/internal/parser/sink/nats"
 	"github.com/hlparser/hyperliquid-parser-operator/internal/parser/sink/stdout"
 	"github.com/hlparser/hyperliquid-parser-operator/internal/parser/vfs"
@@ -129,6 +130,8 @@ func destination(s config.Sink, c config.Config, log *slog.Logger) sink.Destinat
 	case s.NATS != nil:
 		output := nats.New(nats.Options{Config: s.NATS, Writer: c.Writer, Target: c.Target, Log: log})
 		return sink.Destination{Kind: "nats", Output: output}
+	case s.Kafka != nil:
+		return sink.Destination{Kind: "kafka", Output: kafka.New(kafka.Options{Config: s.Kafka, Writer: c.Writer, Target: c.Target, Log: log})}
 	}
 	return sink.Destination{Kind: "file", Output: sink.Deferred(func(ctx context.Context) (sink.Output, error) {
 		return openFiles(ctx, s.File, log)

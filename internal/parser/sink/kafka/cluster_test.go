@@ -1,0 +1,368 @@
+package kafka_test
+
+import (
+	"bytes"
+	"context"
+	"crypto/rand"
+	"encoding/json"
+	"maps"
+	"net"
+	"os"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/twmb/franz-go/pkg/kadm"
+	"github.com/twmb/franz-go/pkg/kfake"
+	"github.com/twmb/franz-go/pkg/kgo"
+	"go.uber.org/goleak"
+
+	"github.com/hlparser/hyperliquid-parser-operator/internal/parser/config"
+	"github.com/hlparser/hyperliquid-parser-operator/internal/parser/sink"
+	"github.com/hlparser/hyperliquid-parser-operator/internal/parser/sink/kafka"
+)
+
+// realBroker is the address of a cluster that stands in for kfake, in those tests that need no hand on it.
+const realBroker = "HLPARSER_KAFKA"
+
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+
+// cluster is a Kafka cluster, and a proxy before each of its brokers.
+type cluster struct {
+	t     *testing.T
+	fake  *kfake.Cluster // nil: a real one
+	seeds []string
+	proxy *proxy
+	unit  string // in the names of what belongs to this test, so that a real cluster can be used again
+}
+
+// newCluster returns a cluster with a topic for each stream, of a few partitions.
+func newCluster(t *testing.T, opts ...kfake.Opt) *cluster {
+	t.Helper()
+	c := &cluster{t: t, proxy: newProxy(t), unit: strings.ToLower(rand.Text())}
+	if real := os.Getenv(realBroker); real != "" && len(opts) == 0 {
+		c.seeds = strings.Split(real, ",")
+		return c
+	}
+	return c.start(opts...)
+}
+
+// newFake returns a cluster that the test has its hands on.
+func newFake(t *testing.T, opts ...kfake.Opt) *cluster {
+	t.Helper()
+	c := &cluster{t: t, proxy: newProxy(t), unit: strings.ToLower(rand.Text())}
+	return c.start(opts...)
+}
+
+func (c *cluster) start(opts ...kfake.Opt) *cluster {
+	c.t.Helper()
+	opts = append([]kfake.Opt{
+		kfake.NumBrokers(2),
+		kfake.BrokerConfigs(map[string]string{"message.max.bytes": "100000000"}),
+	}, opts...)
+	fake, err := kfake.NewCluster(opts...)
+	if err != nil {
+		c.t.Fatal(err)
+	}
+	c.t.Cleanup(fake.Close)
+	c.fake, c.seeds = fake, fake.ListenAddrs()
+	return c
+}
+
+// topic is the name of a stream's topic.
+func (c *cluster) topic(stream string) string { return "hl." + c.unit + "." + stream }
+
+func (c *cluster) positions() string { return "positions-" + c.unit }
+
+func (c *cluster) config(delivery config.Delivery) *config.KafkaSink {
+	return &config.KafkaSink{
+		Brokers: c.seeds, Topic: "hl." + c.unit + ".{stream}", Key: config.DefaultKafkaKey, Delivery: delivery,
+		PositionsTopic: c.positions(), Create: &config.KafkaCreate{Partitions: 3}, Compression: config.KafkaZstd,
+		MaxMessageBytes: 64 << 20,
+	}
+}
+
+// output returns a new process's output.
+func (c *cluster) output(settings *config.KafkaSink) *kafka.Output {
+	return kafka.New(kafka.Options{
+		Config: settings, Writer: "cluster/ns/" + c.unit, Target: "node-1", Patience: time.Second,
+		Client: []kgo.Opt{kgo.Dialer(c.proxy.dial)},
+	})
+}
+
+// client returns a client that goes around the proxy.
+func (c *cluster) client(opts ...kgo.Opt) *kgo.Client {
+	c.t.Helper()
+	client, err := kgo.NewClient(append([]kgo.Opt{
+		kgo.SeedBrokers(c.seeds...), kgo.MetadataMinAge(50 * time.Millisecond), kgo.DisableClientMetrics(),
+	}, opts...)...)
+	if err != nil {
+		c.t.Fatal(err)
+	}
+	c.t.Cleanup(client.Close)
+	return client
+}
+
+// makeTopic makes a topic that takes large messages.
+func (c *cluster) makeTopic(name string, partitions int32) {
+	c.t.Helper()
+	_, err := kadm.NewClient(c.client()).CreateTopic(c.t.Context(), partitions, -1,
+		map[string]*string{"max.message.bytes": kadm.StringPtr("100000000")}, name)
+	if err != nil {
+		c.t.Fatal(err)
+	}
+}
+
+// consume returns the committed records of a topic, each partition's in order; none if there is no such topic.
+func (c *cluster) consume(topic string) ([]*kgo.Record, error) {
+	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
+	defer cancel()
+	client := c.client(
+		kgo.FetchIsolationLevel(kgo.ReadCommitted()), kgo.KeepControlRecords(), kgo.FetchMaxWait(50*time.Millisecond),
+		kgo.FetchMaxPartitionBytes(32<<20), kgo.BrokerMaxReadBytes(200<<20),
+	)
+	defer client.Close()
+	ends, err := kadm.NewClient(client).ListEndOffsets(ctx, topic)
+	if err != nil {
+		return nil, err
+	}
+	left := map[int32]int64{}
+	from := map[int32]kgo.Offset{}
+	ends.Each(func(o kadm.ListedOffset) {
+		if o.Err == nil && o.Offset > 0 {
+			left[o.Partition] = o.Offset
+			from[o.Partition] = kgo.NewOffset().AtStart()
+		}
+	})
+	client.AddConsumePartitions(map[string]map[int32]kgo.Offset{topic: maps.Clone(from)})
+	var out []*kgo.Record
+	for len(left) > 0 {
+		fetches := client.PollFetches(ctx)
+		if err := fetches.Err(); err != nil {
+			return nil, err
+		}
+		fetches.EachRecord(func(r *kgo.Record) {
+			if r.Offset+1 >= left[r.Partition] {
+				delete(left, r.Partition)
+			}
+			if !r.Attrs.IsControl() {
+				out = append(out, r)
+			}
+		})
+	}
+	return out, nil
+}
+
+// received returns the lines of a topic.
+func (c *cluster) received(topic string) ([]byte, error) {
+	records, err := c.consume(topic)
+	var out bytes.Buffer
+	for _, r := range records {
+		out.Write(r.Value)
+		out.WriteByte('\n')
+	}
+	return out.Bytes(), err
+}
+
+// proxy stands before each address that is dialled through it.
+type proxy struct {
+	mu      sync.Mutex
+	changed sync.Cond
+	fronts  map[string]*front // by the address behind
+	conns   map[net.Conn]bool
+	down    bool // connections are refused, and those that were open are cut
+	blocked bool // nothing goes through
+	mute    bool // answers do not come through
+	copying sync.WaitGroup
+}
+
+type front struct {
+	address  string
+	listener net.Listener // nil while it is down
+	accepts  sync.WaitGroup
+}
+
+func newProxy(t *testing.T) *proxy {
+	p := &proxy{fronts: map[string]*front{}, conns: map[net.Conn]bool{}}
+	p.changed.L = &p.mu
+	t.Cleanup(func() {
+		p.setBlocked(false)
+		p.setMute(false)
+		p.setDown(true)
+		p.copying.Wait()
+	})
+	return p
+}
+
+// front returns the address that leads to another one.
+func (p *proxy) front(behind string) (string, error) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if f := p.fronts[behind]; f != nil {
+		return f.address, nil
+	}
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		return "", err
+	}
+	f := &front{address: l.Addr().String()}
+	p.fronts[behind] = f
+	if p.down {
+		return f.address, l.Close()
+	}
+	p.open(f, l, behind)
+	return f.address, nil
+}
+
+func (p *proxy) open(f *front, l net.Listener, behind string) {
+	f.listener = l
+	f.accepts.Go(func() {
+		for {
+			conn, err := l.Accept()
+			if err != nil {
+				return
+			}
+			p.copying.Go(func() { p.serve(conn, behind) })
+		}
+	})
+}
+
+func (p *proxy) serve(conn net.Conn, behind string) {
+	to, err := net.Dial("tcp", behind)
+	if err != nil {
+		_ = conn.Close()
+		return
+	}
+	p.mu.Lock()
+	p.conns[conn], p.conns[to] = true, true
+	if p.down {
+		_ = conn.Close()
+		_ = to.Close()
+	}
+	p.mu.Unlock()
+	var both sync.WaitGroup
+	both.Go(func() { p.copy(to, conn, false) })
+	both.Go(func() { p.copy(conn, to, true) })
+	both.Wait()
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	delete(p.conns, conn)
+	delete(p.conns, to)
+}
+
+func (p *proxy) copy(to, from net.Conn, answers bool) {
+	defer func() { _, _ = to.Close(), from.Close() }()
+	buf := make([]byte, 64<<10)
+	for {
+		n, err := from.Read(buf)
+		p.mu.Lock()
+		for p.conns[from] && !p.down && (p.blocked || p.mute && answers) {
+			p.changed.Wait()
+		}
+		p.mu.Unlock()
+		if n > 0 {
+			if _, err := to.Write(buf[:n]); err != nil {
+				return
+			}
+		}
+		if err != nil {
+			return
+		}
+	}
+}
+
+func (p *proxy) dial(ctx context.Context, network, address string) (net.Conn, error) {
+	front, err := p.front(address)
+	if err != nil {
+		return nil, err
+	}
+	return (&net.Dialer{}).DialContext(ctx, network, front)
+}
+
+// cut breaks the connections that are open.
+func (p *proxy) cut() {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.cutLocked()
+}
+
+func (p *proxy) cutLocked() {
+	for conn := range p.conns {
+		_ = conn.Close()
+		delete(p.conns, conn)
+	}
+	p.changed.Broadcast()
+}
+
+func (p *proxy) setDown(on bool) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.down == on {
+		return
+	}
+	p.down = on
+	for behind, f := range p.fronts {
+		if on {
+			_ = f.listener.Close()
+			f.accepts.Wait()
+			f.listener = nil
+			continue
+		}
+		l, err := net.Listen("tcp", f.address)
+		if err != nil {
+			panic(err)
+		}
+		p.open(f, l, behind)
+	}
+	if on {
+		p.cutLocked()
+	}
+}
+
+func (p *proxy) set(field *bool, on bool) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	*field = on
+	p.changed.Broadcast()
+}
+
+func (p *proxy) setBlocked(on bool) { p.set(&p.blocked, on) }
+
+func (p *proxy) setMute(on bool) { p.set(&p.mute, on) }
+
+// processes let go of what a process that was killed had open: its connections break, and nothing is said to the cluster.
+type processes struct {
+	t       *testing.T
+	mu      sync.Mutex
+	streams []sink.Sink
+}
+
+type process struct {
+	sink.Output
+	all *processes
+}
+
+func (p *processes) start(o sink.Output) sink.Output { return process{o, p} }
+
+// Open implements sink.Output.
+func (p process) Open(ctx context.Context, stream string, state json.RawMessage) (sink.Sink, error) {
+	s, err := p.Output.Open(ctx, stream, state)
+	if err == nil {
+		p.all.mu.Lock()
+		defer p.all.mu.Unlock()
+		p.all.streams = append(p.all.streams, s)
+	}
+	return s, err
+}
+
+func (p *processes) crash() {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	for _, s := range p.streams {
+		if err := s.Close(); err != nil {
+			p.t.Errorf("close a sink: %v", err)
+		}
+	}
+	p.streams = nil
+}

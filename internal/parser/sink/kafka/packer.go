@@ -1,0 +1,130 @@
+package kafka
+
+import (
+	"encoding/binary"
+	"fmt"
+	"slices"
+	"strconv"
+	"time"
+
+	"github.com/twmb/franz-go/pkg/kgo"
+
+	"github.com/hlparser/hyperliquid-parser-operator/internal/parser/sink"
+)
+
+// Headers of each record.
+const (
+	HeaderTarget   = "hl-target"   // what the parser reads for
+	HeaderStream   = "hl-stream"   // such as "order-statuses"
+	HeaderBlock    = "hl-block"    // the event's block; not there in line mode
+	HeaderIndex    = "hl-index"    // the event's index in its line
+	HeaderPosition = "hl-position" // file, offset and index, by which consumers recognise a record that they have seen
+)
+
+const (
+	headersPerRecord = 5
+	headerNames      = len(HeaderTarget) + len(HeaderStream) + len(HeaderBlock) + len(HeaderIndex) + len(HeaderPosition)
+	// batchOverhead is what a batch of one record holds besides it. The other two bound the variable-length numbers in a record, and
+	// the decimal ones in its headers: a block, an index, and an offset and an index.
+	batchOverhead  = 61
+	recordOverhead = 4*binary.MaxVarintLen32 + headersPerRecord*2*binary.MaxVarintLen16
+	decimals       = 20 + 11 + 1 + 20 + 1 + 11
+)
+
+// packer makes Kafka's records of a stream's. What it returns is in memory of its own, which it uses again for the next chunk.
+type packer struct {
+	routes routes
+	limit  int64 // of a message, in bytes
+
+	to      []*route // of each record of the batch that was prepared
+	file    []byte   // of that batch, as text
+	data    []byte   // values
+	text    []byte   // of headers
+	headers []kgo.RecordHeader
+	out     []kgo.Record
+}
+
+// prepare finds the routes of a batch's records from number i on. It returns those of their topics that are not among the known
+// ones, or a refusal of the first record that cannot be sent.
+func (p *packer) prepare(b sink.Batch, i int, known map[string]struct{}) (unknown []string, refusal *sink.Refusal) {
+	p.to = slices.Grow(p.to[:0], len(b.Records))[:len(b.Records)]
+	p.file = append(p.file[:0], b.File.String()...)
+	overhead := batchOverhead + recordOverhead + headerNames + decimals + len(p.routes.target) + len(p.routes.stream) + len(p.file)
+	var to *route
+	var coin string
+	start := 0
+	if i > 0 {
+		start = b.Records[i-1].End
+	}
+	for ; i < len(b.Records); i++ {
+		r := &b.Records[i]
+		if to == nil || r.Coin != coin {
+			coin = r.Coin
+			to = p.routes.of(coin)
+			if to.wrong != "" {
+				return nil, &sink.Refusal{Index: i, Reason: to.wrong}
+			}
+			if _, ok := known[to.topic]; !ok && !slices.Contains(unknown, to.topic) {
+				unknown = append(unknown, to.topic)
+			}
+		}
+		p.to[i] = to
+		if size := int64(overhead + len(to.key) + r.End - start); size > p.limit {
+			return nil, &sink.Refusal{Index: i, Reason: fmt.Sprintf("as a message it has %d bytes, and maxMessageBytes is %d", size, p.limit)}
+		}
+		start = r.End
+	}
+	return unknown, nil
+}
+
+// records makes Kafka's records of i to j-1 of the batch that was prepared.
+func (p *packer) records(b sink.Batch, i, j int) []kgo.Record {
+	start := 0
+	if i > 0 {
+		start = b.Records[i-1].End
+	}
+	p.data = append(p.data[:0], b.Data[start:b.Records[j-1].End]...)
+	p.text = p.text[:0]
+	p.headers = slices.Grow(p.headers[:0], (j-i)*headersPerRecord)
+	p.out = slices.Grow(p.out[:0], j-i)[:j-i]
+	target, stream := []byte(p.routes.target), []byte(p.routes.stream)
+	now := time.Now()
+	var block []byte
+	var of int64
+	data := p.data
+	for k := i; k < j; k++ {
+		r := &b.Records[k]
+		n := r.End - start
+		value := data[: n-1 : n-1] // Kafka needs no newline
+		data, start = data[n:], r.End
+		first := len(p.headers)
+		p.headers = append(p.headers, kgo.RecordHeader{Key: HeaderTarget, Value: target}, kgo.RecordHeader{Key: HeaderStream, Value: stream})
+		if r.Block != 0 {
+			if r.Block != of {
+				block, of = p.number(r.Block), r.Block
+			}
+			p.headers = append(p.headers, kgo.RecordHeader{Key: HeaderBlock, Value: block})
+		}
+		from := len(p.text)
+		p.text = append(p.text, p.file...)
+		p.text = append(p.text, ':')
+		p.text = strconv.AppendInt(p.text, r.Offset, 10)
+		p.text = append(p.text, ':')
+		at := len(p.text)
+		p.text = strconv.AppendInt(p.text, int64(r.Index), 10)
+		end := len(p.text)
+		p.headers = append(p.headers,
+			kgo.RecordHeader{Key: HeaderIndex, Value: p.text[at:end:end]},
+			kgo.RecordHeader{Key: HeaderPosition, Value: p.text[from:end:end]})
+		last := len(p.headers)
+		p.out[k-i] = kgo.Record{Topic: p.to[k].topic, Key: p.to[k].key, Value: value, Headers: p.headers[first:last:last], Timestamp: now}
+	}
+	return p.out
+}
+
+func (p *packer) number(n int64) []byte {
+	from := len(p.text)
+	p.text = strconv.AppendInt(p.text, n, 10)
+	end := len(p.text)
+	return p.text[from:end:end]
+}
