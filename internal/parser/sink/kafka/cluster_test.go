@@ -34,6 +34,7 @@ type cluster struct {
 	fake  *kfake.Cluster // nil: a real one
 	seeds []string
 	proxy *proxy
+	now   func() time.Time
 	unit  string // in the names of what belongs to this test, so that a real cluster can be used again
 }
 
@@ -70,6 +71,12 @@ func (c *cluster) start(opts ...kfake.Opt) *cluster {
 	return c
 }
 
+// freeze stops the sinks' clock, so that no transaction ends for its age.
+func (c *cluster) freeze() {
+	now := time.Now()
+	c.now = func() time.Time { return now }
+}
+
 // topic is the name of a stream's topic.
 func (c *cluster) topic(stream string) string { return "hl." + c.unit + "." + stream }
 
@@ -86,7 +93,7 @@ func (c *cluster) config(delivery config.Delivery) *config.KafkaSink {
 // output returns a new process's output.
 func (c *cluster) output(settings *config.KafkaSink) *kafka.Output {
 	return kafka.New(kafka.Options{
-		Config: settings, Writer: "cluster/ns/" + c.unit, Target: "node-1", Patience: time.Second,
+		Config: settings, Writer: "cluster/ns/" + c.unit, Target: "node-1", Patience: time.Second, Now: c.now,
 		Client: []kgo.Opt{kgo.Dialer(c.proxy.dial)},
 	})
 }

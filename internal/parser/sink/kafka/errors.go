@@ -80,3 +80,8 @@ func (s *stream) reopen(format string, args ...any) error {
 	s.dead = fmt.Errorf("%w: "+format, append([]any{sink.ErrReopen}, args...)...)
 	return s.dead
 }
+
+// taken is reopen for an answer that is among the lost ones.
+func (s *stream) taken(doing string, err error) error {
+	return s.reopen("%s: the brokers have ended the transaction of %s, or another parser has taken its place: %w", doing, s.id, err)
+}

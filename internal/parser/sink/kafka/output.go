@@ -54,6 +54,8 @@ type Options struct {
 	// Patience is how long a call waits without a connection before it reports an outage, and a tenth of how long it waits with one;
 	// 0 means 3 s. What was asked of Kafka goes on meanwhile.
 	Patience time.Duration
+	// Now is the clock; nil means time.Now.
+	Now func() time.Time
 	// Client are further options of each stream's client, such as a dialer.
 	Client []kgo.Opt
 }
@@ -76,6 +78,9 @@ func New(opts Options) *Output {
 	}
 	if opts.Log == nil {
 		opts.Log = slog.New(slog.DiscardHandler)
+	}
+	if opts.Now == nil {
+		opts.Now = time.Now
 	}
 	return &Output{opts: opts, owner: rand.Text(), claimed: map[string]bool{}, careful: map[string]time.Time{}}
 }
@@ -122,11 +127,11 @@ func (o *Output) claim(stream string) {
 func (o *Output) isCareful(stream string) bool {
 	o.mu.Lock()
 	defer o.mu.Unlock()
-	return time.Now().Before(o.careful[stream])
+	return o.opts.Now().Before(o.careful[stream])
 }
 
 func (o *Output) beCareful(stream string) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
-	o.careful[stream] = time.Now().Add(carefulFor)
+	o.careful[stream] = o.opts.Now().Add(carefulFor)
 }

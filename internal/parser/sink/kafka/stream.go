@@ -204,7 +204,7 @@ func (s *stream) deliver(ctx context.Context, b sink.Batch, i int) error {
 // due tells whether the transaction in hand must end. What is sent one by one has transactions of its own, so that one record's
 // failure takes no other with it.
 func (s *stream) due() bool {
-	return s.single || s.pending >= transactionRecords || time.Since(s.ended) >= transactionAge || s.out.isCareful(s.name)
+	return s.single || s.pending >= transactionRecords || s.out.opts.Now().Sub(s.ended) >= transactionAge || s.out.isCareful(s.name)
 }
 
 // chunk returns the end of a chunk that begins with record i: at most n records, and chunkBytes unless one has more.
@@ -273,7 +273,7 @@ func (s *stream) notProduced(err error) error {
 	case s.id == "":
 		return explained
 	case isLost(err):
-		return s.reopen("producing as %s, whose transaction was aborted, or taken over by another parser: %w", s.id, err)
+		return s.taken("producing", err)
 	case s.pending > 0:
 		s.out.beCareful(s.name)
 		return s.reopen("what was produced before in the same transaction is given up: %w", explained)
@@ -319,9 +319,12 @@ func (s *stream) end(ctx context.Context) error {
 	}, func(err error) error {
 		if err != nil {
 			// It may have been committed all the same, and the position tells.
-			return s.reopen("ending a transaction of %s: %w", s.id, s.explain(err))
+			if isLost(err) {
+				return s.taken("ending a transaction", err)
+			}
+			return s.reopen("ending a transaction: %w", s.explain(err))
 		}
-		s.began, s.pending, s.durable, s.ended, s.offset = false, 0, acked, time.Now(), record[0].Offset
+		s.began, s.pending, s.durable, s.ended, s.offset = false, 0, acked, s.out.opts.Now(), record[0].Offset
 		return nil
 	})
 	return s.settle(ctx)

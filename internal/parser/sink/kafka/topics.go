@@ -116,7 +116,7 @@ func (s *stream) create(ctx context.Context, topics []string, partitions int32, 
 
 // await waits until the brokers know topics that were just made.
 func (s *stream) await(ctx context.Context, topics []string) error {
-	deadline := time.Now().Add(s.out.opts.Patience)
+	deadline := time.Now().Add(silence * s.out.opts.Patience)
 	for {
 		missing, err := s.missing(ctx, topics)
 		if err != nil || len(missing) == 0 {

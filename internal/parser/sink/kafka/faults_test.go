@@ -1,0 +1,618 @@
+package kafka_test
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"slices"
+	"strconv"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/twmb/franz-go/pkg/kerr"
+	"github.com/twmb/franz-go/pkg/kfake"
+	"github.com/twmb/franz-go/pkg/kgo"
+	"github.com/twmb/franz-go/pkg/kmsg"
+
+	"github.com/hlparser/hyperliquid-parser-operator/internal/parser/checkpoint"
+	"github.com/hlparser/hyperliquid-parser-operator/internal/parser/config"
+	"github.com/hlparser/hyperliquid-parser-operator/internal/parser/sink"
+	"github.com/hlparser/hyperliquid-parser-operator/internal/parser/sink/kafka"
+	"github.com/hlparser/hyperliquid-parser-operator/internal/parser/sink/sinktest"
+)
+
+var coins = []string{"BTC", "ETH", "xyz:GOLD", "@107", ""}
+
+// batch holds the records from number first to next-1, whose coins take turns.
+func batch(first, next int) sink.Batch {
+	b := sink.Batch{File: checkpoint.FileID{Directory: "node_fills_by_block", Date: "20260430", Hour: 8, Generation: "1a2b3c4d"}}
+	for i := first; i < next; i++ {
+		coin := coins[i%len(coins)]
+		b.Data = fmt.Appendf(b.Data, `{"coin":%q,"n":%d}`+"\n", coin, i)
+		b.Records = append(b.Records, sink.Record{End: len(b.Data), Offset: int64(i / 10 * 100), Index: int32(i%10) - 1, Block: int64(1 + i/10), Coin: coin})
+	}
+	return b
+}
+
+// numbers are those of records, checked to be of the right key and, for each key, ascending.
+func numbers(t *testing.T, records []*kgo.Record) []int {
+	t.Helper()
+	last := map[string]int{}
+	var out []int
+	for _, r := range records {
+		var v struct {
+			Coin string
+			N    int
+		}
+		if err := json.Unmarshal(r.Value, &v); err != nil {
+			t.Fatalf("a consumer was given %q: %v", r.Value, err)
+		}
+		key := v.Coin
+		if key == "" {
+			key = "fills"
+		}
+		if string(r.Key) != key {
+			t.Fatalf("record %d has the key %q, want %q", v.N, r.Key, key)
+		}
+		if before, ok := last[key]; ok && v.N <= before {
+			t.Fatalf("a consumer was given record %d of %q after record %d", v.N, key, before)
+		}
+		last[key] = v.N
+		out = append(out, v.N)
+	}
+	slices.Sort(out)
+	return out
+}
+
+// mustHold checks that consumers are given the records 0 to n-1, each once.
+func (c *cluster) mustHold(stream string, n int) {
+	c.t.Helper()
+	records, err := c.consume(c.topic(stream))
+	if err != nil {
+		c.t.Fatal(err)
+	}
+	got := numbers(c.t, records)
+	if len(got) != n || n > 0 && (got[0] != 0 || got[n-1] != n-1) {
+		c.t.Fatalf("consumers were given %d records, want those from 0 to %d: %v", len(got), n-1, got[:min(len(got), 50)])
+	}
+}
+
+// mustHoldByFile is mustHold where two files take turns, so that only the order of a file's records is known.
+func (c *cluster) mustHoldByFile(stream string, n int) {
+	c.t.Helper()
+	records, err := c.consume(c.topic(stream))
+	if err != nil {
+		c.t.Fatal(err)
+	}
+	byFile := map[string][]*kgo.Record{}
+	for _, r := range records {
+		position, _, _ := strings.Cut(string(r.Headers[len(r.Headers)-1].Value), "@")
+		byFile[position] = append(byFile[position], r)
+	}
+	var got []int
+	for _, of := range byFile {
+		got = append(got, numbers(c.t, of)...)
+	}
+	slices.Sort(got)
+	for i, v := range got {
+		if i != v {
+			c.t.Fatalf("consumers were given %d records, of which record %d is missing or record %d is there twice", len(got), i, v)
+		}
+	}
+	if len(got) != n {
+		c.t.Fatalf("consumers were given %d records, want %d", len(got), n)
+	}
+}
+
+// opened is a sink with its first commit made, and the state of that.
+type opened struct {
+	sink.Sink
+	t     *testing.T
+	state json.RawMessage
+}
+
+// try opens the sink of a stream as the engine does.
+func try(t *testing.T, o sink.Output, stream string, state json.RawMessage) (*opened, error) {
+	t.Helper()
+	s, err := o.Open(t.Context(), stream, state)
+	if err != nil {
+		return nil, err
+	}
+	out := &opened{s, t, state}
+	if err := out.commit(); err != nil {
+		return nil, errors.Join(err, s.Close())
+	}
+	return out, nil
+}
+
+func open(t *testing.T, o sink.Output, stream string, state json.RawMessage) *opened {
+	t.Helper()
+	s, err := try(t, o, stream, state)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(s.close)
+	return s
+}
+
+func (o *opened) commit() error {
+	state, err := sinktest.Flush(o.t.Context(), o.Sink, false)
+	if err != nil {
+		return err
+	}
+	o.state = slices.Clone(state)
+	return o.Committed(o.t.Context())
+}
+
+func (o *opened) write(first, next int) error { return o.Write(o.t.Context(), batch(first, next)) }
+
+func (o *opened) mustWrite(first, next int) {
+	o.t.Helper()
+	if err := o.write(first, next); err != nil {
+		o.t.Fatal(err)
+	}
+}
+
+func (o *opened) mustCommit() {
+	o.t.Helper()
+	if err := o.commit(); err != nil {
+		o.t.Fatal(err)
+	}
+}
+
+func (o *opened) close() {
+	if err := o.Close(); err != nil {
+		o.t.Error(err)
+	}
+}
+
+// eventually calls until there is no error.
+func eventually(t *testing.T, call func() error) {
+	t.Helper()
+	deadline := time.Now().Add(time.Minute)
+	for err := call(); err != nil; err = call() {
+		if time.Now().After(deadline) {
+			t.Fatal(err)
+		}
+	}
+}
+
+// mustBe checks an error's kind and that its text says something; a nil kind is an outage.
+func mustBe(t *testing.T, err, kind error, text string) {
+	t.Helper()
+	var refusal *sink.Refusal
+	isOutage := err != nil && !errors.Is(err, sink.ErrReopen) && !errors.Is(err, sink.ErrFailed) && !errors.Is(err, sink.ErrGone) && !errors.As(err, &refusal)
+	if kind == nil && !isOutage || kind != nil && !errors.Is(err, kind) || !strings.Contains(fmt.Sprint(err), text) {
+		t.Fatalf("got %v, want %v with %q", err, kind, text)
+	}
+}
+
+func TestAnotherParserOfTheSameNameEndsTheOneBefore(t *testing.T) {
+	c := newCluster(t)
+	older, newer := c.output(c.config(config.ExactlyOnce)), c.output(c.config(config.ExactlyOnce))
+	old := open(t, older, "fills", nil)
+	old.mustWrite(0, 10)
+	old.mustCommit()
+	old.mustWrite(10, 20) // acknowledged, and perhaps not committed
+	state := old.state
+
+	young := open(t, newer, "fills", state)
+	err := old.write(20, 30)
+	if err == nil {
+		err = old.commit()
+	}
+	mustBe(t, err, sink.ErrReopen, "another parser")
+	for range 2 {
+		_, err = try(t, older, "fills", state)
+		mustBe(t, err, sink.ErrFailed, "another parser writes as hlparser/cluster/ns/"+c.unit+"/fills")
+	}
+	// The new one starts again if the old one has got in its way, and stays.
+	err = young.write(10, 40)
+	if err == nil {
+		err = young.commit()
+	}
+	if err != nil {
+		mustBe(t, err, sink.ErrReopen, "another parser")
+		young = open(t, newer, "fills", state)
+		young.mustWrite(10, 40)
+		young.mustCommit()
+	}
+	c.mustHold("fills", 40)
+}
+
+func TestANewParserTakesOverAndSendsWhatIsMissing(t *testing.T) {
+	c := newCluster(t)
+	first := open(t, c.output(c.config(config.ExactlyOnce)), "fills", nil)
+	first.mustWrite(0, 10)
+	first.mustCommit()
+	first.mustWrite(10, 20)
+	second := open(t, c.output(c.config(config.ExactlyOnce)), "fills", first.state)
+	second.mustWrite(10, 40)
+	if err := first.write(20, 30); err == nil {
+		t.Error("a parser that was replaced can still write")
+	}
+	second.mustCommit()
+	c.mustHold("fills", 40)
+}
+
+func TestACommitWhoseAnswerIsLostIsNotGuessed(t *testing.T) {
+	for _, arrives := range []bool{true, false} {
+		t.Run(fmt.Sprintf("it was carried out %t", arrives), func(t *testing.T) {
+			c := newFake(t)
+			c.freeze()
+			out := c.output(c.config(config.ExactlyOnce))
+			s := open(t, out, "fills", nil)
+			s.mustWrite(0, 10)
+			s.mustCommit()
+			s.mustWrite(10, 20)
+			c.fake.ControlKey(int16(kmsg.EndTxn), func(kmsg.Request) (kmsg.Response, error, bool) {
+				c.fake.DropControl()
+				c.proxy.setMute(true) // before the answer is written
+				if arrives {
+					return nil, nil, false
+				}
+				return nil, errors.New("the connection breaks"), true
+			})
+			state := s.state
+			failed := make(chan error, 1)
+			go func() {
+				for {
+					err := s.commit()
+					if err == nil || errors.Is(err, sink.ErrReopen) {
+						failed <- err
+						return
+					}
+				}
+			}()
+			for c.fakeIdle() {
+				time.Sleep(time.Millisecond)
+			}
+			c.proxy.setDown(true)
+			c.proxy.setMute(false)
+			mustBe(t, <-failed, sink.ErrReopen, "ending a transaction")
+			c.proxy.setDown(false)
+
+			again := open(t, out, "fills", state)
+			again.mustWrite(10, 30)
+			again.mustCommit()
+			c.mustHold("fills", 30)
+		})
+	}
+}
+
+// fakeIdle tells that the proxy has not been told to be mute yet.
+func (c *cluster) fakeIdle() bool {
+	c.proxy.mu.Lock()
+	defer c.proxy.mu.Unlock()
+	return !c.proxy.mute
+}
+
+func TestAFailureOfOnePartitionFailsTheBatchAndNothingIsTwice(t *testing.T) {
+	for _, before := range []int{0, 10} { // records in the same transaction
+		t.Run(fmt.Sprintf("after %d records", before), func(t *testing.T) {
+			c := newFake(t)
+			c.freeze()
+			c.makeTopic(c.topic("fills"), 3)
+			out := c.output(c.config(config.ExactlyOnce))
+			s := open(t, out, "fills", nil)
+			if before > 0 {
+				s.mustWrite(0, before)
+			}
+			c.fake.Fault(kfake.Fault{
+				Keys: []kmsg.Key{kmsg.Produce}, Topic: c.topic("fills"), Partitions: []int32{1}, Err: kerr.TopicAuthorizationFailed,
+			})
+			failures := 0
+			for {
+				err := s.write(before, before+100)
+				if err == nil {
+					break
+				}
+				failures++
+				if errors.Is(err, sink.ErrReopen) {
+					s.close()
+					s = open(t, out, "fills", s.state)
+					if before > 0 {
+						s.mustWrite(0, before)
+					}
+					continue
+				}
+				mustBe(t, err, nil, "allow this user to Write and Describe")
+			}
+			if failures != 1 {
+				t.Errorf("the batch failed %d times, want once", failures)
+			}
+			s.mustCommit()
+			c.mustHold("fills", before+100)
+		})
+	}
+}
+
+func TestAnAtLeastOnceBatchIsSentAgainAfterAFailureOfOnePartition(t *testing.T) {
+	c := newFake(t)
+	c.makeTopic(c.topic("fills"), 3)
+	s := open(t, c.output(c.config(config.AtLeastOnce)), "fills", nil)
+	c.fake.Fault(kfake.Fault{Keys: []kmsg.Key{kmsg.Produce}, Topic: c.topic("fills"), Partitions: []int32{1}, Err: kerr.InvalidRecord})
+	mustBe(t, s.write(0, 100), nil, "INVALID_RECORD")
+	s.mustWrite(0, 100)
+	seen := map[string]bool{}
+	records, err := c.consume(c.topic("fills"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, r := range records {
+		seen[string(r.Value)] = true
+	}
+	if len(seen) != 100 {
+		t.Errorf("consumers were given %d different records, want 100", len(seen))
+	}
+}
+
+func TestABrokerThatAbortsATransactionHasTheStreamStartAgain(t *testing.T) {
+	for _, answer := range []*kerr.Error{kerr.TransactionAbortable, kerr.ProducerFenced, kerr.InvalidTxnState, kerr.InvalidProducerEpoch} {
+		t.Run(answer.Message, func(t *testing.T) {
+			c := newFake(t)
+			c.freeze()
+			out := c.output(c.config(config.ExactlyOnce))
+			s := open(t, out, "fills", nil)
+			s.mustWrite(0, 10)
+			s.mustCommit()
+			s.mustWrite(10, 20)
+			s.mustWrite(20, 30)
+			state := s.state
+			c.fake.Fault(kfake.Fault{Keys: []kmsg.Key{kmsg.EndTxn}, Err: answer})
+			mustBe(t, s.commit(), sink.ErrReopen, "the brokers have ended the transaction")
+			again := open(t, out, "fills", state)
+			again.mustWrite(10, 50)
+			again.mustCommit()
+			c.mustHold("fills", 50)
+		})
+	}
+}
+
+func TestACoordinatorOrALeaderMayMove(t *testing.T) {
+	c := newFake(t)
+	s := open(t, c.output(c.config(config.ExactlyOnce)), "fills", nil)
+	for i := range 20 {
+		s.mustWrite(i*10, i*10+10)
+		c.fake.RehashCoordinators()
+		c.fake.ShufflePartitionLeaders()
+		s.mustCommit()
+	}
+	c.mustHold("fills", 200)
+}
+
+func TestBrokersThatGoAndComeBackLoseNothing(t *testing.T) {
+	c := newCluster(t)
+	out := c.output(c.config(config.ExactlyOnce))
+	s := open(t, out, "fills", nil)
+	for i := range 10 {
+		first, next := i*10, i*10+10
+		done := make(chan struct{})
+		go func() {
+			defer close(done)
+			time.Sleep(time.Duration(i) * time.Millisecond)
+			c.proxy.setDown(true)
+			time.Sleep(20 * time.Millisecond)
+			c.proxy.setDown(false)
+		}()
+		for {
+			err := s.write(first, next)
+			if err == nil {
+				err = s.commit()
+			}
+			if err == nil {
+				break
+			}
+			if errors.Is(err, sink.ErrReopen) {
+				s.close()
+				for {
+					if again, err := try(t, out, "fills", s.state); err == nil {
+						s = again
+						break
+					}
+				}
+				t.Cleanup(s.close)
+			}
+		}
+		<-done
+	}
+	c.mustHold("fills", 100)
+}
+
+func TestAMissingTopicIsAnOutageUntilSomebodyMakesIt(t *testing.T) {
+	for _, delivery := range []config.Delivery{config.AtLeastOnce, config.ExactlyOnce} {
+		c := newCluster(t)
+		settings := c.config(delivery)
+		settings.Create = nil
+		s := open(t, c.output(settings), "fills", nil)
+		mustBe(t, s.write(0, 10), nil, "topic "+c.topic("fills")+" does not exist: make it, or set create")
+		c.makeTopic(c.topic("fills"), 2)
+		eventually(t, func() error { return s.write(0, 10) })
+		s.mustCommit()
+		c.mustHold("fills", 10)
+	}
+}
+
+func TestATopicIsMadeWithItsSettings(t *testing.T) {
+	c := newFake(t)
+	settings := c.config(config.ExactlyOnce)
+	settings.Topic = "hl." + c.unit + ".{stream}.{coin}"
+	settings.Create = &config.KafkaCreate{Partitions: 4, ReplicationFactor: 2}
+	s := open(t, c.output(settings), "fills", nil)
+	s.mustWrite(0, 10)
+	for _, topic := range []string{"BTC", "ETH", "xyz_3aGOLD", "_40107", "fills"} {
+		if info := c.fake.TopicInfo(c.topic("fills." + topic)); info == nil || info.NumReplicas != 2 || c.fake.LeaderFor(info.Topic, 3) < 0 {
+			t.Errorf("topic %s: %+v", topic, info)
+		}
+	}
+	if info := c.fake.TopicInfo(c.positions()); info == nil || *info.Configs["cleanup.policy"] != "compact" || *info.Configs["segment.bytes"] != "16777216" {
+		t.Errorf("the topic of positions: %+v", info)
+	}
+}
+
+func TestARecordThatIsTooLargeIsRefusedBeforeAnythingIsSent(t *testing.T) {
+	c := newFake(t)
+	produced := c.fake.Fault(kfake.Fault{Keys: []kmsg.Key{kmsg.Produce}, Topic: c.topic("fills"), Count: -1, Observe: true})
+	settings := c.config(config.AtLeastOnce)
+	settings.MaxMessageBytes = 1 << 10
+	s := open(t, c.output(settings), "fills", nil)
+	b := batch(0, 3)
+	large := sink.Batch{File: b.File, Data: []byte(strings.Repeat("x", 900) + "\n"), Records: []sink.Record{{End: 901, Offset: 1}}}
+	b.Records = append(b.Records, sink.Record{End: len(b.Data) + 901, Offset: 300})
+	b.Data = append(b.Data, large.Data...)
+	var refusal *sink.Refusal
+	if err := s.Write(t.Context(), b); !errors.As(err, &refusal) || refusal.Index != 3 || !strings.Contains(refusal.Reason, "maxMessageBytes is 1024") {
+		t.Fatalf("got %v, want a refusal of record 3", err)
+	}
+	if n := produced.Hits(); n > 0 {
+		t.Errorf("%d requests to produce came before the refusal", n)
+	}
+	if err := s.Write(t.Context(), b.Slice(0, 3)); err != nil {
+		t.Fatal(err)
+	}
+	c.mustHold("fills", 3)
+}
+
+// A broker may take less than this sink was told. Then the record is found that it does not take, and no other is lost or doubled.
+func TestARecordThatTheBrokerFindsTooLargeIsRefused(t *testing.T) {
+	for _, delivery := range []config.Delivery{config.AtLeastOnce, config.ExactlyOnce} {
+		t.Run(string(delivery), func(t *testing.T) {
+			c := newFake(t, kfake.BrokerConfigs(map[string]string{"message.max.bytes": "2000"}))
+			settings := c.config(delivery)
+			settings.Compression = config.KafkaNone
+			out := c.output(settings)
+			s := open(t, out, "fills", nil)
+			b := sink.Batch{File: batch(0, 1).File}
+			for i, whole := 0, batch(0, 31); i < 31; i++ {
+				data, r := whole.Record(i), whole.Records[i]
+				if i == 11 {
+					data = []byte(strings.Repeat("x", 3000) + "\n")
+				}
+				b.Data = append(b.Data, data...)
+				r.End = len(b.Data)
+				b.Records = append(b.Records, r)
+			}
+			var refusal *sink.Refusal
+			if err := s.Write(t.Context(), b); !errors.As(err, &refusal) || refusal.Index != 11 {
+				t.Fatalf("got %v, want a refusal of record 11", err)
+			}
+			for _, part := range []sink.Batch{b.Slice(0, 11), b.Slice(12, len(b.Records))} {
+				if err := s.Write(t.Context(), part); err != nil {
+					t.Fatal(err)
+				}
+			}
+			s.mustCommit()
+			records, err := c.consume(c.topic("fills"))
+			if err != nil {
+				t.Fatal(err)
+			}
+			seen := map[string]int{}
+			for _, r := range records {
+				seen[string(r.Value)]++
+			}
+			if len(seen) != 30 || delivery == config.ExactlyOnce && len(records) != 30 {
+				t.Errorf("consumers were given %d records, %d different ones, want 30", len(records), len(seen))
+			}
+		})
+	}
+}
+
+func TestEachRecordHasItsHeaders(t *testing.T) {
+	c := newCluster(t)
+	s := open(t, c.output(c.config(config.ExactlyOnce)), "fills", nil)
+	b := batch(0, 12)
+	b.Records[11].Block = 0
+	if err := s.Write(t.Context(), b); err != nil {
+		t.Fatal(err)
+	}
+	s.mustCommit()
+	records, err := c.consume(c.topic("fills"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, r := range records {
+		var v struct{ N int }
+		if err := json.Unmarshal(r.Value, &v); err != nil {
+			t.Fatal(err)
+		}
+		got := map[string]string{}
+		for _, h := range r.Headers {
+			got[h.Key] = string(h.Value)
+		}
+		want := map[string]string{
+			kafka.HeaderTarget: "node-1", kafka.HeaderStream: "fills",
+			kafka.HeaderIndex: strconv.Itoa(int(b.Records[v.N].Index)), kafka.HeaderPosition: b.Position(v.N).String(),
+		}
+		if block := b.Records[v.N].Block; block != 0 {
+			want[kafka.HeaderBlock] = fmt.Sprint(block)
+		}
+		if fmt.Sprint(got) != fmt.Sprint(want) {
+			t.Errorf("record %d has the headers %v, want %v", v.N, got, want)
+		}
+	}
+}
+
+// The topic of positions is shared: one parser's open transaction must not hide what another has committed after it.
+func TestAPositionIsFoundBehindAnotherParsersOpenTransaction(t *testing.T) {
+	c := newCluster(t)
+	out := c.output(c.config(config.ExactlyOnce))
+	s := open(t, out, "fills", nil)
+	other := c.client(kgo.TransactionalID("other-"+c.unit), kgo.RecordPartitioner(kgo.ManualPartitioner()))
+	if err := other.BeginTransaction(); err != nil {
+		t.Fatal(err)
+	}
+	if err := other.ProduceSync(t.Context(), &kgo.Record{Topic: c.positions(), Key: []byte("other"), Value: []byte("{}")}).FirstErr(); err != nil {
+		t.Fatal(err)
+	}
+	s.mustWrite(0, 10)
+	if _, err := sinktest.Flush(t.Context(), s.Sink, false); err != nil { // and no checkpoint
+		t.Fatal(err)
+	}
+	s.close()
+
+	ctx, cancel := context.WithTimeout(t.Context(), 100*time.Millisecond)
+	defer cancel()
+	if _, err := out.Open(ctx, "fills", s.state); !errors.Is(err, context.DeadlineExceeded) {
+		t.Fatalf("got %v: the position was read while an earlier one might still be committed", err)
+	}
+	if err := other.EndTransaction(t.Context(), kgo.TryCommit); err != nil {
+		t.Fatal(err)
+	}
+	again := open(t, out, "fills", s.state)
+	again.mustWrite(0, 20)
+	again.mustCommit()
+	c.mustHold("fills", 20)
+}
+
+func TestPositionsSurviveCompactionAndTheLossOfTheirStart(t *testing.T) {
+	c := newFake(t)
+	var state json.RawMessage
+	saved := 0
+	for round := range 6 {
+		s := open(t, c.output(c.config(config.ExactlyOnce)), "fills", state)
+		s.mustWrite(saved, (round+1)*10)
+		if round%2 == 0 {
+			s.mustCommit()
+			state, saved = s.state, (round+1)*10
+		} else if _, err := sinktest.Flush(t.Context(), s.Sink, false); err != nil { // and no checkpoint
+			t.Fatal(err)
+		}
+		s.close()
+		c.fake.Compact()
+		if round == 3 {
+			end := c.fake.PartitionInfo(c.positions(), 0).HighWatermark
+			if err := c.fake.DeleteRecords(c.positions(), 0, end-2); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	c.mustHold("fills", 60)
+}
+
+func TestAStateThatCannotBeReadIsNotGuessed(t *testing.T) {
+	c := newFake(t)
+	_, err := c.output(c.config(config.ExactlyOnce)).Open(t.Context(), "fills", json.RawMessage(`{"generation":"x"}`))
+	mustBe(t, err, sink.ErrFailed, "checkpoint of fills")
+}
