@@ -35,7 +35,9 @@ type cluster struct {
 	seeds []string
 	proxy *proxy
 	now   func() time.Time
-	unit  string // in the names of what belongs to this test, so that a real cluster can be used again
+	// direct goes around the proxy, where the brokers advertise it; nil: they do not.
+	direct func(ctx context.Context, network, address string) (net.Conn, error)
+	unit   string // in the names of what belongs to this test, so that a real cluster can be used again
 }
 
 // newCluster returns a cluster with a topic for each stream, of a few partitions.
@@ -101,9 +103,11 @@ func (c *cluster) output(settings *config.KafkaSink) *kafka.Output {
 // client returns a client that goes around the proxy.
 func (c *cluster) client(opts ...kgo.Opt) *kgo.Client {
 	c.t.Helper()
-	client, err := kgo.NewClient(append([]kgo.Opt{
-		kgo.SeedBrokers(c.seeds...), kgo.MetadataMinAge(50 * time.Millisecond), kgo.DisableClientMetrics(),
-	}, opts...)...)
+	all := []kgo.Opt{kgo.SeedBrokers(c.seeds...), kgo.MetadataMinAge(50 * time.Millisecond), kgo.DisableClientMetrics()}
+	if c.direct != nil {
+		all = append(all, kgo.Dialer(c.direct))
+	}
+	client, err := kgo.NewClient(append(all, opts...)...)
 	if err != nil {
 		c.t.Fatal(err)
 	}
