@@ -8,6 +8,7 @@ import (
 	"maps"
 	"net"
 	"os"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -190,19 +191,14 @@ type proxy struct {
 
 type front struct {
 	address  string
-	listener net.Listener // nil while it is down
+	listener net.Listener
 	accepts  sync.WaitGroup
 }
 
 func newProxy(t *testing.T) *proxy {
 	p := &proxy{fronts: map[string]*front{}, conns: map[net.Conn]bool{}}
 	p.changed.L = &p.mu
-	t.Cleanup(func() {
-		p.setBlocked(false)
-		p.setMute(false)
-		p.setDown(true)
-		p.copying.Wait()
-	})
+	t.Cleanup(p.close)
 	return p
 }
 
@@ -217,26 +213,22 @@ func (p *proxy) front(behind string) (string, error) {
 	if err != nil {
 		return "", err
 	}
-	f := &front{address: l.Addr().String()}
+	f := &front{address: l.Addr().String(), listener: l}
 	p.fronts[behind] = f
-	if p.down {
-		return f.address, l.Close()
-	}
-	p.open(f, l, behind)
-	return f.address, nil
-}
-
-func (p *proxy) open(f *front, l net.Listener, behind string) {
-	f.listener = l
 	f.accepts.Go(func() {
 		for {
 			conn, err := l.Accept()
 			if err != nil {
 				return
 			}
+			if p.isDown() {
+				reset(conn)
+				continue
+			}
 			p.copying.Go(func() { p.serve(conn, behind) })
 		}
 	})
+	return f.address, nil
 }
 
 func (p *proxy) serve(conn net.Conn, behind string) {
@@ -248,8 +240,7 @@ func (p *proxy) serve(conn net.Conn, behind string) {
 	p.mu.Lock()
 	p.conns[conn], p.conns[to] = true, true
 	if p.down {
-		_ = conn.Close()
-		_ = to.Close()
+		p.cutLocked()
 	}
 	p.mu.Unlock()
 	var both sync.WaitGroup
@@ -300,35 +291,43 @@ func (p *proxy) cut() {
 
 func (p *proxy) cutLocked() {
 	for conn := range p.conns {
-		_ = conn.Close()
+		reset(conn)
 		delete(p.conns, conn)
 	}
 	p.changed.Broadcast()
 }
 
+// reset closes a connection as a host does that knows nothing of it. The port itself stays ours, or another may take it.
+func reset(conn net.Conn) {
+	_ = conn.(*net.TCPConn).SetLinger(0)
+	_ = conn.Close()
+}
+
+func (p *proxy) isDown() bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.down
+}
+
 func (p *proxy) setDown(on bool) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	if p.down == on {
-		return
-	}
 	p.down = on
-	for behind, f := range p.fronts {
-		if on {
-			_ = f.listener.Close()
-			f.accepts.Wait()
-			f.listener = nil
-			continue
-		}
-		l, err := net.Listen("tcp", f.address)
-		if err != nil {
-			panic(err)
-		}
-		p.open(f, l, behind)
-	}
 	if on {
 		p.cutLocked()
 	}
+}
+
+func (p *proxy) close() {
+	p.setDown(true)
+	p.mu.Lock()
+	fronts := slices.Collect(maps.Values(p.fronts))
+	p.mu.Unlock()
+	for _, f := range fronts {
+		_ = f.listener.Close()
+		f.accepts.Wait()
+	}
+	p.copying.Wait()
 }
 
 func (p *proxy) set(field *bool, on bool) {

@@ -41,7 +41,7 @@ type stream struct {
 	single   bool                // the records of the next batch are sent one by one, to find the one that is too large
 	began    bool                // the client is in a transaction
 	pending  int                 // records in it that are acknowledged
-	acked    int64               // records acknowledged so far
+	acked    int64               // records acknowledged in transactions so far
 	durable  int64               // as many of them are committed
 	ended    time.Time           // when the last transaction was
 	progress *resume.Tracker
@@ -228,9 +228,11 @@ func (s *stream) produce(ctx context.Context, b sink.Batch, i, j int) error {
 		if err != nil {
 			return s.notProduced(err)
 		}
-		s.pending += n
-		s.acked += int64(n)
 		s.progress.Landed(file, last)
+		if s.id != "" {
+			s.pending += n
+			s.acked += int64(n)
+		}
 		return nil
 	})
 	err := s.settle(ctx)
