@@ -616,3 +616,63 @@ func TestAStateThatCannotBeReadIsNotGuessed(t *testing.T) {
 	_, err := c.output(c.config(config.ExactlyOnce)).Open(t.Context(), "fills", json.RawMessage(`{"generation":"x"}`))
 	mustBe(t, err, sink.ErrFailed, "checkpoint of fills")
 }
+
+// What was acknowledged before in the same transaction is lost with it, once. The next time nothing is put at risk, so that the record
+// that is in the way comes to light.
+func TestARecordThatIsRefusedCannotHoldUpTheStream(t *testing.T) {
+	c := newFake(t, kfake.BrokerConfigs(map[string]string{"message.max.bytes": "2000"}))
+	c.freeze()
+	settings := c.config(config.ExactlyOnce)
+	settings.Compression = config.KafkaNone
+	out := c.output(settings)
+	s := open(t, out, "fills", nil)
+	state := s.state
+	b := batch(10, 11)
+	b.Data = []byte(strings.Repeat("x", 3000) + "\n")
+	b.Records[0].End = len(b.Data)
+	s.mustWrite(0, 10)
+	mustBe(t, s.Write(t.Context(), b), sink.ErrReopen, "too large")
+	s.close()
+	again := open(t, out, "fills", state)
+	again.mustWrite(0, 10)
+	var refusal *sink.Refusal
+	if err := again.Write(t.Context(), b); !errors.As(err, &refusal) || refusal.Index != 0 {
+		t.Fatalf("got %v, want a refusal", err)
+	}
+	again.mustCommit()
+	c.mustHold("fills", 10)
+}
+
+func TestABatchThatIsUnderWayIsNotSentTwice(t *testing.T) {
+	c := newCluster(t)
+	s := open(t, c.output(c.config(config.AtLeastOnce)), "fills", nil)
+	s.mustWrite(0, 10)
+	for i := range 5 {
+		c.proxy.setMute(true) // the brokers take it, and nobody learns of it
+		ctx, cancel := context.WithTimeout(t.Context(), 20*time.Millisecond)
+		if err := s.Write(ctx, batch(10+i*10, 20+i*10)); !errors.Is(err, context.DeadlineExceeded) {
+			t.Fatalf("got %v, want the context's error", err)
+		}
+		cancel()
+		c.proxy.setMute(false)
+		s.mustWrite(10+i*10, 20+i*10)
+	}
+	c.mustHold("fills", 60)
+}
+
+func TestALargeBatchIsSeveralTransactions(t *testing.T) {
+	c := newFake(t)
+	c.freeze()
+	ended := c.fake.Fault(kfake.Fault{Keys: []kmsg.Key{kmsg.EndTxn}, Count: -1, Observe: true})
+	s := open(t, c.output(c.config(config.ExactlyOnce)), "fills", nil)
+	before := ended.Hits()
+	s.mustWrite(0, 25_000)
+	if n := ended.Hits() - before; n != 2 {
+		t.Errorf("25,000 records ended %d transactions, want 2 and a rest for the commit", n)
+	}
+	s.mustCommit()
+	if n := ended.Hits() - before; n != 3 {
+		t.Errorf("after the commit %d transactions have ended, want 3", n)
+	}
+	c.mustHold("fills", 25_000)
+}
