@@ -3,6 +3,7 @@ package kafka_test
 import (
 	"context"
 	"fmt"
+	"syscall"
 	"testing"
 	"time"
 
@@ -70,11 +71,25 @@ func benchmark(b *testing.B, delivery config.Delivery, compression config.KafkaC
 	}
 	defer fake.Close()
 	b.ReportAllocs()
+	before := processorTime(b)
 	run(&benchCluster{b, &config.KafkaSink{
 		Brokers: fake.ListenAddrs(), Topic: "hl.{stream}", Key: "{coin}", Delivery: delivery, PositionsTopic: "positions",
 		Compression: compression, MaxMessageBytes: config.DefaultMaxMessageBytes,
 	}})
-	b.ReportMetric(float64(b.N)*benchRecords/b.Elapsed().Seconds(), "records/s")
+	records := float64(b.N) * benchRecords
+	b.ReportMetric(records/b.Elapsed().Seconds(), "records/s")
+	// Of client and cluster together, and comparable on a busy machine too.
+	b.ReportMetric(float64((processorTime(b)-before).Nanoseconds())/records, "cpu-ns/record")
+}
+
+// processorTime is what the process has used.
+func processorTime(b *testing.B) time.Duration {
+	b.Helper()
+	var u syscall.Rusage
+	if err := syscall.Getrusage(syscall.RUSAGE_SELF, &u); err != nil {
+		b.Fatal(err)
+	}
+	return time.Duration(u.Utime.Nano() + u.Stime.Nano())
 }
 
 func (c *benchCluster) sink() {
