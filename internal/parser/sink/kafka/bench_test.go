@@ -131,7 +131,7 @@ func (c *benchCluster) produce(headers bool) {
 	}
 	defer client.Close()
 	batch := benchBatch()
-	var records []kgo.Record
+	records := make([]kgo.Record, 0, len(batch.Records))
 	for i, r := range batch.Records {
 		value := batch.Record(i)
 		record := kgo.Record{Topic: "hl.order-statuses", Key: []byte(r.Coin), Value: value[:len(value)-1]}

@@ -42,14 +42,14 @@ type cluster struct {
 }
 
 // newCluster returns a cluster with a topic for each stream, of a few partitions.
-func newCluster(t *testing.T, opts ...kfake.Opt) *cluster {
+func newCluster(t *testing.T) *cluster {
 	t.Helper()
 	c := &cluster{t: t, proxy: newProxy(t), unit: strings.ToLower(rand.Text())}
-	if real := os.Getenv(realBroker); real != "" && len(opts) == 0 {
+	if real := os.Getenv(realBroker); real != "" {
 		c.seeds = strings.Split(real, ",")
 		return c
 	}
-	return c.start(opts...)
+	return c.start()
 }
 
 // newFake returns a cluster that the test has its hands on.

@@ -40,7 +40,7 @@ func batch(first, next int) sink.Batch {
 func numbers(t *testing.T, records []*kgo.Record) []int {
 	t.Helper()
 	last := map[string]int{}
-	var out []int
+	out := make([]int, 0, len(records))
 	for _, r := range records {
 		var v struct {
 			Coin string
@@ -66,10 +66,10 @@ func numbers(t *testing.T, records []*kgo.Record) []int {
 	return out
 }
 
-// mustHold checks that consumers are given the records 0 to n-1, each once.
-func (c *cluster) mustHold(stream string, n int) {
+// mustHold checks that consumers of fills are given the records 0 to n-1, each once.
+func (c *cluster) mustHold(n int) {
 	c.t.Helper()
-	records, err := c.consume(c.topic(stream))
+	records, err := c.consume(c.topic("fills"))
 	if err != nil {
 		c.t.Fatal(err)
 	}
@@ -80,9 +80,9 @@ func (c *cluster) mustHold(stream string, n int) {
 }
 
 // mustHoldByFile is mustHold where two files take turns, so that only the order of a file's records is known.
-func (c *cluster) mustHoldByFile(stream string, n int) {
+func (c *cluster) mustHoldByFile(n int) {
 	c.t.Helper()
-	records, err := c.consume(c.topic(stream))
+	records, err := c.consume(c.topic("fills"))
 	if err != nil {
 		c.t.Fatal(err)
 	}
@@ -91,7 +91,7 @@ func (c *cluster) mustHoldByFile(stream string, n int) {
 		position, _, _ := strings.Cut(string(r.Headers[len(r.Headers)-1].Value), "@")
 		byFile[position] = append(byFile[position], r)
 	}
-	var got []int
+	got := make([]int, 0, len(records))
 	for _, of := range byFile {
 		got = append(got, numbers(c.t, of)...)
 	}
@@ -113,10 +113,10 @@ type opened struct {
 	state json.RawMessage
 }
 
-// try opens the sink of a stream as the engine does.
-func try(t *testing.T, o sink.Output, stream string, state json.RawMessage) (*opened, error) {
+// try opens the sink of fills as the engine does.
+func try(t *testing.T, o sink.Output, state json.RawMessage) (*opened, error) {
 	t.Helper()
-	s, err := o.Open(t.Context(), stream, state)
+	s, err := o.Open(t.Context(), "fills", state)
 	if err != nil {
 		return nil, err
 	}
@@ -127,9 +127,9 @@ func try(t *testing.T, o sink.Output, stream string, state json.RawMessage) (*op
 	return out, nil
 }
 
-func open(t *testing.T, o sink.Output, stream string, state json.RawMessage) *opened {
+func open(t *testing.T, o sink.Output, state json.RawMessage) *opened {
 	t.Helper()
-	s, err := try(t, o, stream, state)
+	s, err := try(t, o, state)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -192,20 +192,20 @@ func mustBe(t *testing.T, err, kind error, text string) {
 func TestAnotherParserOfTheSameNameEndsTheOneBefore(t *testing.T) {
 	c := newCluster(t)
 	older, newer := c.output(c.config(config.ExactlyOnce)), c.output(c.config(config.ExactlyOnce))
-	old := open(t, older, "fills", nil)
+	old := open(t, older, nil)
 	old.mustWrite(0, 10)
 	old.mustCommit()
 	old.mustWrite(10, 20) // acknowledged, and perhaps not committed
 	state := old.state
 
-	young := open(t, newer, "fills", state)
+	young := open(t, newer, state)
 	err := old.write(20, 30)
 	if err == nil {
 		err = old.commit()
 	}
 	mustBe(t, err, sink.ErrReopen, "another parser")
 	for range 2 {
-		_, err = try(t, older, "fills", state)
+		_, err = try(t, older, state)
 		mustBe(t, err, sink.ErrFailed, "another parser writes as hlparser/cluster/ns/"+c.unit+"/fills")
 	}
 	// The new one starts again if the old one has got in its way, and stays.
@@ -215,26 +215,26 @@ func TestAnotherParserOfTheSameNameEndsTheOneBefore(t *testing.T) {
 	}
 	if err != nil {
 		mustBe(t, err, sink.ErrReopen, "another parser")
-		young = open(t, newer, "fills", state)
+		young = open(t, newer, state)
 		young.mustWrite(10, 40)
 		young.mustCommit()
 	}
-	c.mustHold("fills", 40)
+	c.mustHold(40)
 }
 
 func TestANewParserTakesOverAndSendsWhatIsMissing(t *testing.T) {
 	c := newCluster(t)
-	first := open(t, c.output(c.config(config.ExactlyOnce)), "fills", nil)
+	first := open(t, c.output(c.config(config.ExactlyOnce)), nil)
 	first.mustWrite(0, 10)
 	first.mustCommit()
 	first.mustWrite(10, 20)
-	second := open(t, c.output(c.config(config.ExactlyOnce)), "fills", first.state)
+	second := open(t, c.output(c.config(config.ExactlyOnce)), first.state)
 	second.mustWrite(10, 40)
 	if err := first.write(20, 30); err == nil {
 		t.Error("a parser that was replaced can still write")
 	}
 	second.mustCommit()
-	c.mustHold("fills", 40)
+	c.mustHold(40)
 }
 
 func TestACommitWhoseAnswerIsLostIsNotGuessed(t *testing.T) {
@@ -243,7 +243,7 @@ func TestACommitWhoseAnswerIsLostIsNotGuessed(t *testing.T) {
 			c := newFake(t)
 			c.freeze()
 			out := c.output(c.config(config.ExactlyOnce))
-			s := open(t, out, "fills", nil)
+			s := open(t, out, nil)
 			s.mustWrite(0, 10)
 			s.mustCommit()
 			s.mustWrite(10, 20)
@@ -274,10 +274,10 @@ func TestACommitWhoseAnswerIsLostIsNotGuessed(t *testing.T) {
 			mustBe(t, <-failed, sink.ErrReopen, "ending a transaction")
 			c.proxy.setDown(false)
 
-			again := open(t, out, "fills", state)
+			again := open(t, out, state)
 			again.mustWrite(10, 30)
 			again.mustCommit()
-			c.mustHold("fills", 30)
+			c.mustHold(30)
 		})
 	}
 }
@@ -296,7 +296,7 @@ func TestAFailureOfOnePartitionFailsTheBatchAndNothingIsTwice(t *testing.T) {
 			c.freeze()
 			c.makeTopic(c.topic("fills"), 3)
 			out := c.output(c.config(config.ExactlyOnce))
-			s := open(t, out, "fills", nil)
+			s := open(t, out, nil)
 			if before > 0 {
 				s.mustWrite(0, before)
 			}
@@ -312,7 +312,7 @@ func TestAFailureOfOnePartitionFailsTheBatchAndNothingIsTwice(t *testing.T) {
 				failures++
 				if errors.Is(err, sink.ErrReopen) {
 					s.close()
-					s = open(t, out, "fills", s.state)
+					s = open(t, out, s.state)
 					if before > 0 {
 						s.mustWrite(0, before)
 					}
@@ -324,7 +324,7 @@ func TestAFailureOfOnePartitionFailsTheBatchAndNothingIsTwice(t *testing.T) {
 				t.Errorf("the batch failed %d times, want once", failures)
 			}
 			s.mustCommit()
-			c.mustHold("fills", before+100)
+			c.mustHold(before+100)
 		})
 	}
 }
@@ -332,7 +332,7 @@ func TestAFailureOfOnePartitionFailsTheBatchAndNothingIsTwice(t *testing.T) {
 func TestAnAtLeastOnceBatchIsSentAgainAfterAFailureOfOnePartition(t *testing.T) {
 	c := newFake(t)
 	c.makeTopic(c.topic("fills"), 3)
-	s := open(t, c.output(c.config(config.AtLeastOnce)), "fills", nil)
+	s := open(t, c.output(c.config(config.AtLeastOnce)), nil)
 	c.fake.Fault(kfake.Fault{Keys: []kmsg.Key{kmsg.Produce}, Topic: c.topic("fills"), Partitions: []int32{1}, Err: kerr.InvalidRecord})
 	mustBe(t, s.write(0, 100), nil, "INVALID_RECORD")
 	s.mustWrite(0, 100)
@@ -355,7 +355,7 @@ func TestABrokerThatAbortsATransactionHasTheStreamStartAgain(t *testing.T) {
 			c := newFake(t)
 			c.freeze()
 			out := c.output(c.config(config.ExactlyOnce))
-			s := open(t, out, "fills", nil)
+			s := open(t, out, nil)
 			s.mustWrite(0, 10)
 			s.mustCommit()
 			s.mustWrite(10, 20)
@@ -363,30 +363,30 @@ func TestABrokerThatAbortsATransactionHasTheStreamStartAgain(t *testing.T) {
 			state := s.state
 			c.fake.Fault(kfake.Fault{Keys: []kmsg.Key{kmsg.EndTxn}, Err: answer})
 			mustBe(t, s.commit(), sink.ErrReopen, "the brokers have ended the transaction")
-			again := open(t, out, "fills", state)
+			again := open(t, out, state)
 			again.mustWrite(10, 50)
 			again.mustCommit()
-			c.mustHold("fills", 50)
+			c.mustHold(50)
 		})
 	}
 }
 
 func TestACoordinatorOrALeaderMayMove(t *testing.T) {
 	c := newFake(t)
-	s := open(t, c.output(c.config(config.ExactlyOnce)), "fills", nil)
+	s := open(t, c.output(c.config(config.ExactlyOnce)), nil)
 	for i := range 20 {
 		s.mustWrite(i*10, i*10+10)
 		c.fake.RehashCoordinators()
 		c.fake.ShufflePartitionLeaders()
 		s.mustCommit()
 	}
-	c.mustHold("fills", 200)
+	c.mustHold(200)
 }
 
 func TestBrokersThatGoAndComeBackLoseNothing(t *testing.T) {
 	c := newCluster(t)
 	out := c.output(c.config(config.ExactlyOnce))
-	s := open(t, out, "fills", nil)
+	s := open(t, out, nil)
 	for i := range 10 {
 		first, next := i*10, i*10+10
 		done := make(chan struct{})
@@ -408,7 +408,7 @@ func TestBrokersThatGoAndComeBackLoseNothing(t *testing.T) {
 			if errors.Is(err, sink.ErrReopen) {
 				s.close()
 				for {
-					if again, err := try(t, out, "fills", s.state); err == nil {
+					if again, err := try(t, out, s.state); err == nil {
 						s = again
 						break
 					}
@@ -418,7 +418,7 @@ func TestBrokersThatGoAndComeBackLoseNothing(t *testing.T) {
 		}
 		<-done
 	}
-	c.mustHold("fills", 100)
+	c.mustHold(100)
 }
 
 func TestAMissingTopicIsAnOutageUntilSomebodyMakesIt(t *testing.T) {
@@ -426,12 +426,12 @@ func TestAMissingTopicIsAnOutageUntilSomebodyMakesIt(t *testing.T) {
 		c := newCluster(t)
 		settings := c.config(delivery)
 		settings.Create = nil
-		s := open(t, c.output(settings), "fills", nil)
+		s := open(t, c.output(settings), nil)
 		mustBe(t, s.write(0, 10), nil, "topic "+c.topic("fills")+" does not exist: make it, or set create")
 		c.makeTopic(c.topic("fills"), 2)
 		eventually(t, func() error { return s.write(0, 10) })
 		s.mustCommit()
-		c.mustHold("fills", 10)
+		c.mustHold(10)
 	}
 }
 
@@ -440,7 +440,7 @@ func TestATopicIsMadeWithItsSettings(t *testing.T) {
 	settings := c.config(config.ExactlyOnce)
 	settings.Topic = "hl." + c.unit + ".{stream}.{coin}"
 	settings.Create = &config.KafkaCreate{Partitions: 4, ReplicationFactor: 2}
-	s := open(t, c.output(settings), "fills", nil)
+	s := open(t, c.output(settings), nil)
 	s.mustWrite(0, 10)
 	for _, topic := range []string{"BTC", "ETH", "xyz_3aGOLD", "_40107", "fills"} {
 		if info := c.fake.TopicInfo(c.topic("fills." + topic)); info == nil || info.NumReplicas != 2 || c.fake.LeaderFor(info.Topic, 3) < 0 {
@@ -457,7 +457,7 @@ func TestARecordThatIsTooLargeIsRefusedBeforeAnythingIsSent(t *testing.T) {
 	produced := c.fake.Fault(kfake.Fault{Keys: []kmsg.Key{kmsg.Produce}, Topic: c.topic("fills"), Count: -1, Observe: true})
 	settings := c.config(config.AtLeastOnce)
 	settings.MaxMessageBytes = 1 << 10
-	s := open(t, c.output(settings), "fills", nil)
+	s := open(t, c.output(settings), nil)
 	b := batch(0, 3)
 	large := sink.Batch{File: b.File, Data: []byte(strings.Repeat("x", 900) + "\n"), Records: []sink.Record{{End: 901, Offset: 1}}}
 	b.Records = append(b.Records, sink.Record{End: len(b.Data) + 901, Offset: 300})
@@ -472,7 +472,7 @@ func TestARecordThatIsTooLargeIsRefusedBeforeAnythingIsSent(t *testing.T) {
 	if err := s.Write(t.Context(), b.Slice(0, 3)); err != nil {
 		t.Fatal(err)
 	}
-	c.mustHold("fills", 3)
+	c.mustHold(3)
 }
 
 // A broker may take less than this sink was told. Then the record is found that it does not take, and no other is lost or doubled.
@@ -483,7 +483,7 @@ func TestARecordThatTheBrokerFindsTooLargeIsRefused(t *testing.T) {
 			settings := c.config(delivery)
 			settings.Compression = config.KafkaNone
 			out := c.output(settings)
-			s := open(t, out, "fills", nil)
+			s := open(t, out, nil)
 			b := sink.Batch{File: batch(0, 1).File}
 			for i, whole := 0, batch(0, 31); i < 31; i++ {
 				data, r := whole.Record(i), whole.Records[i]
@@ -521,7 +521,7 @@ func TestARecordThatTheBrokerFindsTooLargeIsRefused(t *testing.T) {
 
 func TestEachRecordHasItsHeaders(t *testing.T) {
 	c := newCluster(t)
-	s := open(t, c.output(c.config(config.ExactlyOnce)), "fills", nil)
+	s := open(t, c.output(c.config(config.ExactlyOnce)), nil)
 	b := batch(0, 12)
 	b.Records[11].Block = 0
 	if err := s.Write(t.Context(), b); err != nil {
@@ -558,7 +558,7 @@ func TestEachRecordHasItsHeaders(t *testing.T) {
 func TestAPositionIsFoundBehindAnotherParsersOpenTransaction(t *testing.T) {
 	c := newCluster(t)
 	out := c.output(c.config(config.ExactlyOnce))
-	s := open(t, out, "fills", nil)
+	s := open(t, out, nil)
 	other := c.client(kgo.TransactionalID("other-"+c.unit), kgo.RecordPartitioner(kgo.ManualPartitioner()))
 	if err := other.BeginTransaction(); err != nil {
 		t.Fatal(err)
@@ -580,10 +580,10 @@ func TestAPositionIsFoundBehindAnotherParsersOpenTransaction(t *testing.T) {
 	if err := other.EndTransaction(t.Context(), kgo.TryCommit); err != nil {
 		t.Fatal(err)
 	}
-	again := open(t, out, "fills", s.state)
+	again := open(t, out, s.state)
 	again.mustWrite(0, 20)
 	again.mustCommit()
-	c.mustHold("fills", 20)
+	c.mustHold(20)
 }
 
 func TestPositionsSurviveCompactionAndTheLossOfTheirStart(t *testing.T) {
@@ -591,7 +591,7 @@ func TestPositionsSurviveCompactionAndTheLossOfTheirStart(t *testing.T) {
 	var state json.RawMessage
 	saved := 0
 	for round := range 6 {
-		s := open(t, c.output(c.config(config.ExactlyOnce)), "fills", state)
+		s := open(t, c.output(c.config(config.ExactlyOnce)), state)
 		s.mustWrite(saved, (round+1)*10)
 		if round%2 == 0 {
 			s.mustCommit()
@@ -608,7 +608,7 @@ func TestPositionsSurviveCompactionAndTheLossOfTheirStart(t *testing.T) {
 			}
 		}
 	}
-	c.mustHold("fills", 60)
+	c.mustHold(60)
 }
 
 func TestAStateThatCannotBeReadIsNotGuessed(t *testing.T) {
@@ -625,7 +625,7 @@ func TestARecordThatIsRefusedCannotHoldUpTheStream(t *testing.T) {
 	settings := c.config(config.ExactlyOnce)
 	settings.Compression = config.KafkaNone
 	out := c.output(settings)
-	s := open(t, out, "fills", nil)
+	s := open(t, out, nil)
 	state := s.state
 	b := batch(10, 11)
 	b.Data = []byte(strings.Repeat("x", 3000) + "\n")
@@ -633,19 +633,19 @@ func TestARecordThatIsRefusedCannotHoldUpTheStream(t *testing.T) {
 	s.mustWrite(0, 10)
 	mustBe(t, s.Write(t.Context(), b), sink.ErrReopen, "too large")
 	s.close()
-	again := open(t, out, "fills", state)
+	again := open(t, out, state)
 	again.mustWrite(0, 10)
 	var refusal *sink.Refusal
 	if err := again.Write(t.Context(), b); !errors.As(err, &refusal) || refusal.Index != 0 {
 		t.Fatalf("got %v, want a refusal", err)
 	}
 	again.mustCommit()
-	c.mustHold("fills", 10)
+	c.mustHold(10)
 }
 
 func TestABatchThatIsUnderWayIsNotSentTwice(t *testing.T) {
 	c := newCluster(t)
-	s := open(t, c.output(c.config(config.AtLeastOnce)), "fills", nil)
+	s := open(t, c.output(c.config(config.AtLeastOnce)), nil)
 	s.mustWrite(0, 10)
 	for i := range 5 {
 		c.proxy.setMute(true) // the brokers take it, and nobody learns of it
@@ -657,14 +657,14 @@ func TestABatchThatIsUnderWayIsNotSentTwice(t *testing.T) {
 		c.proxy.setMute(false)
 		s.mustWrite(10+i*10, 20+i*10)
 	}
-	c.mustHold("fills", 60)
+	c.mustHold(60)
 }
 
 func TestALargeBatchIsSeveralTransactions(t *testing.T) {
 	c := newFake(t)
 	c.freeze()
 	ended := c.fake.Fault(kfake.Fault{Keys: []kmsg.Key{kmsg.EndTxn}, Count: -1, Observe: true})
-	s := open(t, c.output(c.config(config.ExactlyOnce)), "fills", nil)
+	s := open(t, c.output(c.config(config.ExactlyOnce)), nil)
 	before := ended.Hits()
 	s.mustWrite(0, 25_000)
 	if n := ended.Hits() - before; n != 2 {
@@ -674,5 +674,5 @@ func TestALargeBatchIsSeveralTransactions(t *testing.T) {
 	if n := ended.Hits() - before; n != 3 {
 		t.Errorf("after the commit %d transactions have ended, want 3", n)
 	}
-	c.mustHold("fills", 25_000)
+	c.mustHold(25_000)
 }

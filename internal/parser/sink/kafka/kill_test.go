@@ -237,7 +237,9 @@ func killParser(t *testing.T, binary string, args []string, pause time.Duration)
 	if err := cmd.Process.Signal(syscall.SIGKILL); err != nil {
 		t.Fatal(err)
 	}
-	<-ended
+	if err := <-ended; err == nil {
+		t.Fatal("it ended by itself")
+	}
 	if strings.Contains(logs.String(), "level=ERROR") {
 		t.Fatalf("it met an error:\n%s", &logs)
 	}

@@ -143,21 +143,21 @@ func TestFilesOfSecretsAreReadWhenTheyAreThere(t *testing.T) {
 		text []byte
 	}{{s.ca, s.caText}, {s.cert, s.certText}, {s.key, s.keyText}, {s.user, []byte("parser\n")}, {s.pass, []byte("wrong\n")}}
 	for _, step := range steps {
-		_, err := try(t, out, "fills", nil)
+		_, err := try(t, out, nil)
 		var missing *secret.Error
 		if mustBe(t, err, nil, step.path); !errors.As(err, &missing) || missing.Path != step.path {
 			t.Fatalf("without %s got %v", step.path, err)
 		}
 		s.put(step.path, step.text)
 	}
-	_, err := try(t, out, "fills", nil)
+	_, err := try(t, out, nil)
 	mustBe(t, err, nil, "") // kfake hangs up on a wrong password, where Kafka says why
 	refused := s.fake.Fault(kfake.Fault{Keys: []kmsg.Key{kmsg.SASLAuthenticate}, Err: kerr.SaslAuthenticationFailed, Count: -1})
-	_, err = try(t, out, "fills", nil)
+	_, err = try(t, out, nil)
 	mustBe(t, err, nil, "the broker does not know this user with this password")
 	refused.Remove()
 	s.put(s.pass, []byte("right\n"))
-	sink := open(t, out, "fills", nil)
+	sink := open(t, out, nil)
 	sink.mustWrite(0, 10)
 	sink.mustCommit()
 }
@@ -176,7 +176,7 @@ func TestAPermissionThatIsMissingIsAnOutageThatSaysWhatToAllow(t *testing.T) {
 
 	opening := func(text string) {
 		t.Helper()
-		_, err := try(t, out, "fills", nil)
+		_, err := try(t, out, nil)
 		mustBe(t, err, nil, text)
 	}
 	opening("Read, Write and Describe " + s.positions())
@@ -186,7 +186,7 @@ func TestAPermissionThatIsMissingIsAnOutageThatSaysWhatToAllow(t *testing.T) {
 	opening(`allow this user to Write and Describe the transactional id "hlparser/w/fills"`)
 	s.allow(id, kmsg.ACLOperationWrite, kmsg.ACLOperationDescribe)
 	s.allow(positions, kmsg.ACLOperationRead, kmsg.ACLOperationWrite)
-	sink := open(t, out, "fills", nil)
+	sink := open(t, out, nil)
 	mustBe(t, sink.write(0, 10), nil, "allow this user to Write and Describe the topics of records")
 	s.allow(records, kmsg.ACLOperationDescribe)
 	s.allow(records, kmsg.ACLOperationCreate)
