@@ -181,6 +181,6 @@ func TestNothingIsLostOrDoubledThroughCrashesOfTheSink(t *testing.T) {
 			t.Fatal("the rest is never delivered")
 		}
 	}
-	c.mustHoldByFile(p.size[0]*2)
+	c.mustHoldByFile(p.size[0] * 2)
 	t.Logf("%d crashes, %d damaged checkpoints, %d times the stream started again, %d records", p.crashes, p.damaged, p.reopened, 2*p.size[0])
 }

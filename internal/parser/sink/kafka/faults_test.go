@@ -15,6 +15,7 @@ import (
 	"github.com/twmb/franz-go/pkg/kfake"
 	"github.com/twmb/franz-go/pkg/kgo"
 	"github.com/twmb/franz-go/pkg/kmsg"
+	"github.com/twmb/franz-go/pkg/kversion"
 
 	"github.com/hlparser/hyperliquid-parser-operator/internal/parser/checkpoint"
 	"github.com/hlparser/hyperliquid-parser-operator/internal/parser/config"
@@ -223,18 +224,26 @@ func TestAnotherParserOfTheSameNameEndsTheOneBefore(t *testing.T) {
 }
 
 func TestANewParserTakesOverAndSendsWhatIsMissing(t *testing.T) {
-	c := newCluster(t)
-	first := open(t, c.output(c.config(config.ExactlyOnce)), nil)
-	first.mustWrite(0, 10)
-	first.mustCommit()
-	first.mustWrite(10, 20)
-	second := open(t, c.output(c.config(config.ExactlyOnce)), first.state)
-	second.mustWrite(10, 40)
-	if err := first.write(20, 30); err == nil {
-		t.Error("a parser that was replaced can still write")
+	for name, versions := range map[string]*kversion.Versions{"2.8": kversion.V2_8_0(), "3.9": kversion.V3_9_0(), "the newest": nil} {
+		t.Run("Kafka "+name, func(t *testing.T) {
+			var opts []kfake.Opt
+			if versions != nil {
+				opts = append(opts, kfake.MaxVersions(versions))
+			}
+			c := newFake(t, opts...)
+			first := open(t, c.output(c.config(config.ExactlyOnce)), nil)
+			first.mustWrite(0, 10)
+			first.mustCommit()
+			first.mustWrite(10, 20)
+			second := open(t, c.output(c.config(config.ExactlyOnce)), first.state)
+			second.mustWrite(10, 40)
+			if err := first.write(20, 30); err == nil {
+				t.Error("a parser that was replaced can still write")
+			}
+			second.mustCommit()
+			c.mustHold(40)
+		})
 	}
-	second.mustCommit()
-	c.mustHold(40)
 }
 
 func TestACommitWhoseAnswerIsLostIsNotGuessed(t *testing.T) {
@@ -324,7 +333,7 @@ func TestAFailureOfOnePartitionFailsTheBatchAndNothingIsTwice(t *testing.T) {
 				t.Errorf("the batch failed %d times, want once", failures)
 			}
 			s.mustCommit()
-			c.mustHold(before+100)
+			c.mustHold(before + 100)
 		})
 	}
 }
@@ -675,4 +684,39 @@ func TestALargeBatchIsSeveralTransactions(t *testing.T) {
 		t.Errorf("after the commit %d transactions have ended, want 3", n)
 	}
 	c.mustHold(25_000)
+}
+
+func TestAPositionIsFoundInATopicThatWasMadeAnew(t *testing.T) {
+	c := newFake(t)
+	s := open(t, c.output(c.config(config.ExactlyOnce)), nil)
+	for i := range 5 {
+		s.mustWrite(i, i+1)
+		s.mustCommit()
+	}
+	s.close()
+	if err := c.fake.DeleteTopic(c.positions()); err != nil {
+		t.Fatal(err)
+	}
+	var between *opened
+	eventually(t, func() (err error) { // as long as the news of its end has not got around
+		between, err = try(t, c.output(c.config(config.ExactlyOnce)), s.state)
+		return err
+	})
+	if err := between.write(5, 10); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := sinktest.Flush(t.Context(), between.Sink, false); err != nil { // and no checkpoint
+		t.Fatal(err)
+	}
+	between.close()
+	filler := c.client(kgo.RecordPartitioner(kgo.ManualPartitioner()))
+	for range 50 { // the checkpoint's offset is not past the end, and means another record
+		if err := filler.ProduceSync(t.Context(), &kgo.Record{Topic: c.positions(), Key: []byte("other"), Value: []byte("{}")}).FirstErr(); err != nil {
+			t.Fatal(err)
+		}
+	}
+	last := open(t, c.output(c.config(config.ExactlyOnce)), s.state)
+	last.mustWrite(5, 20)
+	last.mustCommit()
+	c.mustHold(20)
 }
