@@ -309,6 +309,12 @@ func (p *proxy) isDown() bool {
 	return p.down
 }
 
+func (p *proxy) isMute() bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.mute
+}
+
 func (p *proxy) setDown(on bool) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
