@@ -55,7 +55,7 @@ func run(ctx context.Context, args []string) (err error) {
 	b := bench{}
 	fs := flag.NewFlagSet("bench", flag.ContinueOnError)
 	parent := fs.String("dir", "", "where to make a temporary directory (default: the system's place)")
-	only := fs.String("only", "", "sections to measure, by comma: end-to-end, normalized, swap, memory, latency, rest")
+	only := fs.String("only", "", "sections to measure, by comma: end-to-end, normalized, swap, memory, latency, rest, sinks")
 	write := fs.String("write", "", "file to write the results into, such as docs/benchmarks.md")
 	backlog := fs.Bool("backlog", false, "drain a backlog, and measure nothing else")
 	backlogLines := fs.Int64("backlog-lines", 44_000_000, "lines of the backlog, 478 bytes each")
@@ -80,7 +80,7 @@ func run(ctx context.Context, args []string) (err error) {
 
 	title, sections := "The quick set", []section{
 		{"end-to-end", b.endToEnd}, {"normalized", normalized}, {"swap", swap},
-		{"memory", b.deadSink}, {"latency", b.latency}, {"rest", b.atRest},
+		{"memory", b.deadSink}, {"latency", b.latency}, {"rest", b.atRest}, {"sinks", sinks},
 	}
 	if *backlog {
 		drain := func(ctx context.Context) (string, error) { return b.backlog(ctx, *backlogLines) }
