@@ -327,6 +327,9 @@ func (s *stream) fence(ctx context.Context, known *resume.State) error {
 		if found != nil {
 			at = &found.Position
 		}
+		if found == nil && known != nil && known.Generation > 0 {
+			s.log.Warn("the server has no position of this stream: after a crash, what is newer than the checkpoint comes again", "subject", s.subject)
+		}
 		if !at.Covers(known) {
 			if err := s.uncovered(known); err != nil {
 				return err
