@@ -160,7 +160,8 @@ func (n *node) write(stop <-chan struct{}) {
 		var lines strings.Builder
 		for range 1 + n.rand.IntN(60) {
 			fmt.Fprintf(&lines, `{"time":"2026-04-30T20:46:43.304461819","user":"0xb1edfeccf03f35d2268f5dc4013508a6eb52c702",`+
-				`"hash":null,"builder":null,"status":"open","order":{"coin":%q,"side":"A","limitPx":"76466.0","sz":"0.0686","oid":%d,"timestamp":1777582003304}}`+"\n",
+				`"hash":null,"builder":null,`+
+				`"status":"open","order":{"coin":%q,"side":"A","limitPx":"76466.0","sz":"0.0686","oid":%d,"timestamp":1777582003304}}`+"\n",
 				coins[n.rand.IntN(len(coins))], n.statuses)
 			n.statuses++
 		}
