@@ -328,7 +328,7 @@ func (s *stream) fence(ctx context.Context, known *resume.State) error {
 			at = &found.Position
 		}
 		if found == nil && known != nil && known.Generation > 0 {
-			s.log.Warn("the server has no position of this stream: after a crash, what is newer than the checkpoint comes again", "subject", s.subject)
+			s.log.Warn("the position is gone from the server: after a crash, what is newer than the checkpoint comes again", "subject", s.subject)
 		}
 		if !at.Covers(known) {
 			if err := s.uncovered(known); err != nil {
