@@ -26,13 +26,15 @@ func benchBatch() sink.Batch {
 	b := sink.Batch{File: checkpoint.FileID{Directory: "node_order_statuses_by_block", Date: "20260430", Hour: 8, Generation: "1a2b3c4d"}}
 	for i := range benchRecords {
 		start := len(b.Data)
-		b.Data = fmt.Appendf(b.Data, `{"time":"2026-04-30T20:46:43.%09d","user":"0x%040x","status":"open","order":{"coin":"C%d","side":"A","limitPx":"%d.0","sz":"0.0686","oid":%d`,
-			i*7919, i*104729, i%50, 76000+i%997, 1777582003304+i)
+		b.Data = fmt.Appendf(b.Data, `{"time":"2026-04-30T20:46:43.%09d","user":"0x%040x","status":"open",`+
+			`"order":{"coin":"C%d","side":"A","limitPx":"%d.0","sz":"0.0686","oid":%d`, i*7919, i*104729, i%50, 76000+i%997, 1777582003304+i)
 		for len(b.Data)-start < benchBytes-3 {
 			b.Data = fmt.Appendf(b.Data, `,"f%d":null`, len(b.Data)%10)
 		}
 		b.Data = append(b.Data, "}}\n"...)
-		b.Records = append(b.Records, sink.Record{End: len(b.Data), Offset: int64(i/20) * 6000, Index: int32(i % 20), Block: int64(i / 20), Coin: fmt.Sprintf("C%d", i%50)})
+		b.Records = append(b.Records, sink.Record{
+			End: len(b.Data), Offset: int64(i/20) * 6000, Index: int32(i % 20), Block: int64(i / 20), Coin: fmt.Sprintf("C%d", i%50),
+		})
 	}
 	return b
 }
@@ -65,7 +67,8 @@ type benchCluster struct {
 
 func benchmark(b *testing.B, delivery config.Delivery, compression config.KafkaCompression, run func(*benchCluster)) {
 	b.Helper()
-	fake, err := kfake.NewCluster(kfake.NumBrokers(1), kfake.BlackholeProduce(), kfake.SeedTopics(4, "hl.order-statuses"), kfake.SeedTopics(1, "positions"))
+	fake, err := kfake.NewCluster(kfake.NumBrokers(1), kfake.BlackholeProduce(),
+		kfake.SeedTopics(4, "hl.order-statuses"), kfake.SeedTopics(1, "positions"))
 	if err != nil {
 		b.Fatal(err)
 	}

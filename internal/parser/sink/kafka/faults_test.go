@@ -32,7 +32,9 @@ func batch(first, next int) sink.Batch {
 	for i := first; i < next; i++ {
 		coin := coins[i%len(coins)]
 		b.Data = fmt.Appendf(b.Data, `{"coin":%q,"n":%d}`+"\n", coin, i)
-		b.Records = append(b.Records, sink.Record{End: len(b.Data), Offset: int64(i / 10 * 100), Index: int32(i%10) - 1, Block: int64(1 + i/10), Coin: coin})
+		b.Records = append(b.Records, sink.Record{
+			End: len(b.Data), Offset: int64(i / 10 * 100), Index: int32(i%10) - 1, Block: int64(1 + i/10), Coin: coin,
+		})
 	}
 	return b
 }
@@ -184,7 +186,8 @@ func eventually(t *testing.T, call func() error) {
 func mustBe(t *testing.T, err, kind error, text string) {
 	t.Helper()
 	var refusal *sink.Refusal
-	isOutage := err != nil && !errors.Is(err, sink.ErrReopen) && !errors.Is(err, sink.ErrFailed) && !errors.Is(err, sink.ErrGone) && !errors.As(err, &refusal)
+	isOutage := err != nil && !errors.Is(err, sink.ErrReopen) && !errors.Is(err, sink.ErrFailed) && !errors.Is(err, sink.ErrGone) &&
+		!errors.As(err, &refusal)
 	if kind == nil && !isOutage || kind != nil && !errors.Is(err, kind) || !strings.Contains(fmt.Sprint(err), text) {
 		t.Fatalf("got %v, want %v with %q", err, kind, text)
 	}
@@ -445,7 +448,8 @@ func TestATopicIsMadeWithItsSettings(t *testing.T) {
 			t.Errorf("topic %s: %+v", topic, info)
 		}
 	}
-	if info := c.fake.TopicInfo(c.positions()); info == nil || *info.Configs["cleanup.policy"] != "compact" || *info.Configs["segment.bytes"] != "16777216" {
+	info := c.fake.TopicInfo(c.positions())
+	if info == nil || *info.Configs["cleanup.policy"] != "compact" || *info.Configs["segment.bytes"] != "16777216" {
 		t.Errorf("the topic of positions: %+v", info)
 	}
 }
@@ -461,7 +465,8 @@ func TestARecordThatIsTooLargeIsRefusedBeforeAnythingIsSent(t *testing.T) {
 	b.Records = append(b.Records, sink.Record{End: len(b.Data) + 901, Offset: 300})
 	b.Data = append(b.Data, large.Data...)
 	var refusal *sink.Refusal
-	if err := s.Write(t.Context(), b); !errors.As(err, &refusal) || refusal.Index != 3 || !strings.Contains(refusal.Reason, "maxMessageBytes is 1024") {
+	err := s.Write(t.Context(), b)
+	if !errors.As(err, &refusal) || refusal.Index != 3 || !strings.Contains(refusal.Reason, "maxMessageBytes is 1024") {
 		t.Fatalf("got %v, want a refusal of record 3", err)
 	}
 	if n := produced.Hits(); n > 0 {
@@ -552,6 +557,11 @@ func TestEachRecordHasItsHeaders(t *testing.T) {
 	}
 }
 
+// foreignPosition is one of another parser.
+func (c *cluster) foreignPosition() *kgo.Record {
+	return &kgo.Record{Topic: c.positions(), Key: []byte("other"), Value: []byte("{}")}
+}
+
 // The topic of positions is shared: one parser's open transaction must not hide what another has committed after it.
 func TestAPositionIsFoundBehindAnotherParsersOpenTransaction(t *testing.T) {
 	c := newCluster(t)
@@ -561,7 +571,7 @@ func TestAPositionIsFoundBehindAnotherParsersOpenTransaction(t *testing.T) {
 	if err := other.BeginTransaction(); err != nil {
 		t.Fatal(err)
 	}
-	if err := other.ProduceSync(t.Context(), &kgo.Record{Topic: c.positions(), Key: []byte("other"), Value: []byte("{}")}).FirstErr(); err != nil {
+	if err := other.ProduceSync(t.Context(), c.foreignPosition()).FirstErr(); err != nil {
 		t.Fatal(err)
 	}
 	s.mustWrite(0, 10)
@@ -700,7 +710,7 @@ func TestAPositionIsFoundInATopicThatWasMadeAnew(t *testing.T) {
 	between.close()
 	filler := c.client(kgo.RecordPartitioner(kgo.ManualPartitioner()))
 	for range 50 { // the checkpoint's offset is not past the end, and means another record
-		if err := filler.ProduceSync(t.Context(), &kgo.Record{Topic: c.positions(), Key: []byte("other"), Value: []byte("{}")}).FirstErr(); err != nil {
+		if err := filler.ProduceSync(t.Context(), c.foreignPosition()).FirstErr(); err != nil {
 			t.Fatal(err)
 		}
 	}

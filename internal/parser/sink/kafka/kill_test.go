@@ -79,13 +79,14 @@ type killNode struct {
 var killCoins = []string{"BTC", "ETH", "xyz:GOLD", "@107", "kPEPE"}
 
 func killStatus(i int) string {
-	return fmt.Sprintf(`{"time":"2026-04-30T20:46:43.304461819","user":"0xb1edfeccf03f35d2268f5dc4013508a6eb52c702","hash":null,"builder":null,`+
-		`"status":"open","order":{"coin":%q,"side":"A","limitPx":"76466.0","sz":"0.0686","oid":%d,"timestamp":1777582003304}}`, killCoins[i%len(killCoins)], i)
+	return fmt.Sprintf(`{"time":"2026-04-30T20:46:43.304461819","user":"0xb1edfeccf03f35d2268f5dc4013508a6eb52c702",`+
+		`"hash":null,"builder":null,"status":"open","order":{"coin":%q,"side":"A","limitPx":"76466.0","sz":"0.0686","oid":%d,"timestamp":1777582003304}}`,
+		killCoins[i%len(killCoins)], i)
 }
 
 func killFill(i int) string {
-	return fmt.Sprintf(`["0xb1edfeccf03f35d2268f5dc4013508a6eb52c702",{"coin":%q,"px":"76466.0","sz":"0.0686","side":"B","time":1777582003304,`+
-		`"dir":"Open Long","oid":1,"crossed":true,"fee":"0.1","tid":%d,"feeToken":"USDC"}]`, killCoins[i%len(killCoins)], i)
+	return fmt.Sprintf(`["0xb1edfeccf03f35d2268f5dc4013508a6eb52c702",{"coin":%q,"px":"76466.0","sz":"0.0686","side":"B",`+
+		`"time":1777582003304,"dir":"Open Long","oid":1,"crossed":true,"fee":"0.1","tid":%d,"feeToken":"USDC"}]`, killCoins[i%len(killCoins)], i)
 }
 
 func (n *killNode) append(directory string, hour int, text string) {
@@ -124,7 +125,8 @@ func (n *killNode) write(stop <-chan struct{}) {
 		n.append("node_order_statuses", hour, text.String()[half:])
 		text.Reset()
 		for range 1 + n.rand.IntN(3) {
-			fmt.Fprintf(&text, `{"local_time":"2026-04-30T20:46:46.266580134","block_time":"2026-04-30T20:46:43.304461819","block_number":%d,"events":[`, 1000+n.blocks)
+			fmt.Fprintf(&text, `{"local_time":"2026-04-30T20:46:46.266580134","block_time":"2026-04-30T20:46:43.304461819",`+
+				`"block_number":%d,"events":[`, 1000+n.blocks)
 			n.blocks++
 			for i := range n.rand.IntN(30) {
 				if i > 0 {

@@ -237,7 +237,7 @@ func (s *stream) produce(ctx context.Context, b sink.Batch, i, j int) error {
 	})
 	err := s.settle(ctx)
 	if errors.Is(err, errTooLarge) && s.single && s.dead == nil {
-		return &sink.Refusal{Index: i, Reason: "the broker takes no message that large: its topic's max.message.bytes is below this sink's maxMessageBytes"}
+		return &sink.Refusal{Index: i, Reason: "the broker takes no message that large: the topic's max.message.bytes is below maxMessageBytes"}
 	}
 	return err
 }
