@@ -13,6 +13,9 @@ const (
 	// second, so that a line is durable within one: it waits for the next commit to begin, and then for the disk.
 	commitEvery = time.Second / 2
 	commitBytes = 64 << 20
+	// commitFiles bounds how often the file changes between two commits, as it does in a backlog of many small ones: a sink that keeps its
+	// position with its records, file by file, counts on it (resume.MaxFiles).
+	commitFiles = 128
 	// commitPatience is how long delivery goes on beside a commit that the disk does not finish. What hangs must hold up the
 	// stream in the end, or nobody notices.
 	commitPatience = 5 * time.Second
@@ -55,7 +58,7 @@ func (a *attempt) commitIfDue(ctx context.Context) error {
 				return err
 			}
 		default:
-			if a.ackedBytes < commitBytes && a.engine.now().Sub(c.began) < commitPatience {
+			if !a.much() && a.engine.now().Sub(c.began) < commitPatience {
 				return nil
 			}
 			if err := a.await(ctx); err != nil {
@@ -64,11 +67,14 @@ func (a *attempt) commitIfDue(ctx context.Context) error {
 		}
 	}
 	left := a.commitAt.Sub(a.engine.now())
-	if a.ackedBytes < commitBytes && left > 0 && left <= commitEvery {
+	if !a.much() && left > 0 && left <= commitEvery {
 		return nil
 	}
 	return a.begin(ctx, false)
 }
+
+// much tells that so much was acknowledged since the last commit that the next must not wait.
+func (a *attempt) much() bool { return a.ackedBytes >= commitBytes || a.turns >= commitFiles }
 
 // commit commits what was acknowledged, and waits until it is durable. It is called at the end of a line only. An outage is
 // waited out where a repetition is harmless; where it is not the error asks for a new attempt.
@@ -112,7 +118,7 @@ func (a *attempt) begin(ctx context.Context, final bool) error {
 		c.state.Blocks, c.state.CurrentBlock = a.known.processed.checkpoint(), a.known.sequence.last
 		a.stats.set(func(s *stats) { c.state.LastBlock = s.lastBlock })
 	}
-	a.ackedBytes, a.pending = 0, c
+	a.ackedBytes, a.turns, a.pending = 0, 0, c
 	work, cancel := context.WithCancel(ctx)
 	c.cancel = cancel
 	go func() {

@@ -3,7 +3,9 @@ package engine
 import (
 	"context"
 	"errors"
+	"fmt"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -161,5 +163,38 @@ func TestAStreamWhoseCommitHangsStopsInTime(t *testing.T) {
 			disk.armed.Store(false)
 			disk.gate <- nil
 		}
+	}
+}
+
+func TestABacklogOfManySmallFilesIsCommittedBeforeManyWereWrittenTo(t *testing.T) {
+	const files = 700 // the hours of a month
+	b := newBench(t)
+	for i := range files {
+		b.node(fmt.Sprintf("node_trades/%d/%d", 20260101+i/24, i%24), trade(i)+"\n")
+	}
+	var mu sync.Mutex
+	written, most := map[checkpoint.FileID]bool{}, 0
+	output := &memory{}
+	output.fail = func(_ int, batch sink.Batch) error {
+		mu.Lock()
+		defer mu.Unlock()
+		written[batch.File] = true
+		most = max(most, len(written))
+		return nil
+	}
+	output.flush = func(int) error {
+		mu.Lock()
+		defer mu.Unlock()
+		clear(written)
+		return nil
+	}
+	b.cfg.Once = true
+	if err := b.engine(output).Run(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	mu.Lock()
+	defer mu.Unlock()
+	if output.writes < files || most == 0 || most > commitFiles {
+		t.Errorf("%d writes, up to %d files between two commits; want at most %d", output.writes, most, commitFiles)
 	}
 }

@@ -71,10 +71,12 @@ type attempt struct {
 	commitAt   time.Time // when the next commit is due
 	pending    *commit   // the one that is being carried out; nil: none
 	ackedBytes int64     // since the last commit was begun
-	midBlock   bool      // a part of a block was delivered: this is no moment to commit
-	logged     int       // malformed lines and events that were logged
-	ahead      lookout   // blocks of lines, up to what was cut into spans; only with deduplicateBlocks or markers
-	known      lookout   // the same up to what was acknowledged
+	turns      int       // how often the file changed since then
+	lastFile   *buffer.Origin
+	midBlock   bool    // a part of a block was delivered: this is no moment to commit
+	logged     int     // malformed lines and events that were logged
+	ahead      lookout // blocks of lines, up to what was cut into spans; only with deduplicateBlocks or markers
+	known      lookout // the same up to what was acknowledged
 	saved      checkpoint.State
 	version    uint64 // of the tailer's files in saved; 0: none of this attempt
 }

@@ -238,6 +238,9 @@ func (a *attempt) deliver(ctx context.Context, s *slot) error {
 		}
 	}
 	a.ackedBytes += int64(len(s.span.span.Data))
+	if origin != a.lastFile {
+		a.turns, a.lastFile = a.turns+1, origin
+	}
 	everyBlock := a.codecs[origin.ID.Directory].whole
 	deduplicated := a.engine.cfg.Engine.DeduplicateBlocks
 	a.stats.set(func(st *stats) {

@@ -101,7 +101,7 @@ type Output interface {
 //
 //	sink := output.Open(state of the last saved checkpoint)
 //	commit                            // so that no record is ever written before a checkpoint knows the sink
-//	for { Write … Write, commit }     // commit about every second, also when nothing was written
+//	for { Write … Write, commit }     // commit about every second, also when nothing was written, and after 128 changes of file
 //	commit, commit, … with final      // only when no record will ever follow (--once); until Flush's state stays the same
 //	sink.Close()
 //

@@ -27,6 +27,8 @@ func TestConformance(t *testing.T) {
 					Block:       c.proxy.setBlocked,
 					Received:    func(stream string) ([]byte, error) { return c.received(c.topic(stream)) },
 					ExactlyOnce: delivery == config.ExactlyOnce,
+					Fenced:      delivery == config.ExactlyOnce,
+					OrderKey:    func(r sink.Record) string { return r.Coin },
 				}
 			})
 		})

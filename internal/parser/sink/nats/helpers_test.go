@@ -57,6 +57,8 @@ func startServer(t testing.TB, opts *server.Options) *server.Server {
 		opts.MaxPayload = 32 << 20
 		opts.MaxPending = 256 << 20
 	}
+	// By default the server remembers the last 10,000 connections that ended, some 20 KiB each, and a test of memory counts them.
+	opts.MaxClosedClients = 1
 	s, err := server.NewServer(opts)
 	must(t, err)
 	s.Start()

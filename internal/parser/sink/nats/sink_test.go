@@ -17,7 +17,7 @@ func isNoOutage(err error) bool {
 	return errors.Is(err, sink.ErrReopen) || errors.Is(err, sink.ErrFailed) || errors.Is(err, sink.ErrGone) || errors.As(err, &refusal)
 }
 
-func TestTheSinkKeepsItsContract(t *testing.T) {
+func TestConformance(t *testing.T) {
 	for title, edit := range map[string]func(*config.NATSSink){
 		"exactly once":         func(c *config.NATSSink) { c.Delivery = config.ExactlyOnce },
 		"exactly once, packed": func(c *config.NATSSink) { c.RecordsPerMessage = 20 },
@@ -25,6 +25,7 @@ func TestTheSinkKeepsItsContract(t *testing.T) {
 	} {
 		t.Run(title, func(t *testing.T) {
 			sinktest.Run(t, func(t *testing.T) sinktest.Target {
+				t.Helper()
 				s := startServer(t, &server.Options{})
 				p := startProxy(t, func() string { return s.Addr().String() })
 				js := client(t, s.ClientURL())
@@ -38,6 +39,7 @@ func TestTheSinkKeepsItsContract(t *testing.T) {
 					Outage:      p.outage,
 					Block:       p.hold,
 					ExactlyOnce: c.Delivery != config.AtLeastOnce,
+					Fenced:      c.Delivery != config.AtLeastOnce,
 				}
 			})
 		})
