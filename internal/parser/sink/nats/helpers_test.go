@@ -1,6 +1,7 @@
 package nats_test
 
 import (
+	"bytes"
 	"context"
 	"encoding/json"
 	"fmt"
@@ -140,10 +141,13 @@ func (p *proxy) pump(from, to net.Conn) {
 		p.mu.Lock()
 		held := p.held
 		p.mu.Unlock()
+		chunk := buf[:n]
 		if held != nil {
+			chunk, buf = bytes.Clone(chunk), nil // hundreds may wait, beside a test that measures memory
 			<-held
+			buf = make([]byte, 16<<10)
 		}
-		if _, werr := to.Write(buf[:n]); err != nil || werr != nil {
+		if _, werr := to.Write(chunk); err != nil || werr != nil {
 			return
 		}
 	}

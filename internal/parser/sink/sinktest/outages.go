@@ -106,7 +106,7 @@ func closedInMidBatch(p *process) {
 // deadForLong looks at the memory of the process, in which the destination may be too: it is given much more than it may
 // take up.
 func deadForLong(p *process) {
-	const attempts, records, size, most = 500, 20, 3500, 4 << 20
+	const attempts, records, size, most = 500, 20, 3500, 8 << 20
 	s := p.stream("fills")
 	s.pad(size)
 	s.mustWrite(records)
