@@ -98,7 +98,8 @@ func describeSweeps(all []figures) string {
 		s := f.steadySweep()
 		row("", s, seconds(f.sweeps.Spread), "< 2 s", results.Reached(s.Wall < sweepGoal))
 	}
-	return "### Sweeps\n\nAll parsers that give a report asked at once, by the operator's poller in a process of its own. The first sweep opens the\n" +
+	return "### Sweeps\n\nAll parsers that give a report asked at once, by the operator's poller in a process of its own. " +
+		"The first sweep opens the\n" +
 		"connections; of the others the one of the median time counts. When polls are spread over the interval, as they are in the\n" +
 		"manager, each costs more: the process sleeps in between.\n\n" + t.String()
 }
@@ -145,6 +146,7 @@ func (o *options) faults(all []figures) string {
 		t.Row(fmt.Sprintf("of %s", humanize.Comma(int64(f.nodes))), seconds(f.fault.late), seconds(f.fault.cured),
 			fmt.Sprintf("≤ %.0f s", lateGoal.Seconds()), results.Reached(f.fault.late <= lateGoal))
 	}
-	return fmt.Sprintf("### A fault\n\nA verdict of Stuck is due %s after the parser stood still; polls are %s apart. It comes early by as much as the\n"+
+	return fmt.Sprintf("### A fault\n\nA verdict of Stuck is due %s after the parser stood still; polls are %s apart. "+
+		"It comes early by as much as the\n"+
 		"last report before that was old.\n\n%s", o.stuckAfter, o.pollInterval, t.String())
 }

@@ -76,8 +76,9 @@ func secrets(spec *v1alpha1.HyperliquidParserSpec) []string {
 // secretVolumes and secretMounts give the parser whole directories, so that what is rotated arrives while it runs; and optional ones,
 // so that a Secret that is missing is told by the parser, by name, and not by a pod that never starts.
 func secretVolumes(spec *v1alpha1.HyperliquidParserSpec) []corev1.Volume {
-	var out []corev1.Volume
-	for i, name := range secrets(spec) {
+	names := secrets(spec)
+	out := make([]corev1.Volume, 0, len(names))
+	for i, name := range names {
 		out = append(out, corev1.Volume{Name: secretVolume(i), VolumeSource: corev1.VolumeSource{
 			Secret: &corev1.SecretVolumeSource{SecretName: name, Optional: ptr.To(true)},
 		}})
@@ -86,8 +87,9 @@ func secretVolumes(spec *v1alpha1.HyperliquidParserSpec) []corev1.Volume {
 }
 
 func secretMounts(spec *v1alpha1.HyperliquidParserSpec) []corev1.VolumeMount {
-	var out []corev1.VolumeMount
-	for i, name := range secrets(spec) {
+	names := secrets(spec)
+	out := make([]corev1.VolumeMount, 0, len(names))
+	for i, name := range names {
 		out = append(out, corev1.VolumeMount{Name: secretVolume(i), MountPath: path.Join(secretsDir, name), ReadOnly: true})
 	}
 	return out

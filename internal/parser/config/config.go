@@ -452,7 +452,7 @@ func ParseSinkFlag(s string) (Sink, error) {
 	case kind == "file" && rest != "":
 		return Sink{File: &FileSink{Path: filepath.Clean(rest)}}, nil
 	}
-	if scheme, _, ok := strings.Cut(s, "://"); ok && (scheme == "nats" || scheme == "tls" || scheme == "kafka") {
+	if scheme, _, ok := strings.Cut(s, "://"); ok && slices.Contains(sinkSchemes, scheme) {
 		return parseSinkURL(s)
 	}
 	return Sink{}, fmt.Errorf("%q is unknown: write stdout, file:DIR, nats://HOST:PORT/STREAM or kafka://HOST:PORT/TOPIC", s)

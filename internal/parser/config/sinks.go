@@ -207,6 +207,18 @@ func (s Sink) withDefaults() Sink {
 	return s
 }
 
+// Schemes of sinks' addresses.
+const (
+	schemeNATS  = "nats"
+	schemeTLS   = "tls" // of NATS
+	schemeKafka = "kafka"
+)
+
+var (
+	natsSchemes = []string{schemeNATS, schemeTLS, "ws", "wss"}
+	sinkSchemes = []string{schemeNATS, schemeTLS, schemeKafka} // of addresses in flags
+)
+
 var sinkNamePattern = regexp.MustCompile(`^[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?$`)
 
 // validateSinks checks sink, or sinks and the streams' choice among them.
@@ -336,7 +348,7 @@ func (n *NATSSink) validate(field string, streams []StreamConfig) error {
 	for server := range strings.SplitSeq(n.URL, ",") {
 		u, err := url.Parse(strings.TrimSpace(server))
 		switch {
-		case err != nil || u.Host == "" || !slices.Contains([]string{"nats", "tls", "ws", "wss"}, u.Scheme):
+		case err != nil || u.Host == "" || !slices.Contains(natsSchemes, u.Scheme):
 			// The text is not repeated: it may hold a password.
 			return &FieldError{field + ".url", `is not a server's address: write it as "nats://nats:4222", several separated by commas`}
 		case u.User != nil:
@@ -434,7 +446,7 @@ func parseSinkURL(s string) (Sink, error) {
 	}
 	var out Sink
 	switch scheme {
-	case "nats", "tls":
+	case schemeNATS, schemeTLS:
 		var servers []string
 		for host := range strings.SplitSeq(hosts, ",") {
 			servers = append(servers, scheme+"://"+host)
@@ -446,7 +458,7 @@ func parseSinkURL(s string) (Sink, error) {
 		if take("create") == "true" {
 			out.NATS.Create = &NATSCreate{}
 		}
-	case "kafka":
+	case schemeKafka:
 		out.Kafka = &KafkaSink{
 			Brokers: strings.Split(hosts, ","), Topic: name,
 			Key: take("key"), Delivery: Delivery(take("delivery")), Compression: KafkaCompression(take("compression")),

@@ -50,8 +50,7 @@ func (s *stats) sink(state report.SinkState, err error, now time.Time) {
 		s.sinkState, s.sinkSince = state, now
 	}
 	s.sinkSecret = ""
-	var missing *secret.Error
-	if errors.As(err, &missing) {
+	if missing, ok := errors.AsType[*secret.Error](err); ok {
 		s.sinkSecret = missing.Path
 	}
 	if err != nil {
