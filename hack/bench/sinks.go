@@ -70,8 +70,10 @@ func sinks(ctx context.Context) (string, error) {
 		name := "kafka, " + strings.ReplaceAll(strings.TrimPrefix(mode, "Sink/"), "/", ", ")
 		row(name, speeds[b.name], speeds[mode+"/bare"], wanted, speeds[b.name] >= kafkaSpeed)
 	}
-	return fmt.Sprintf("### Sinks\n\nfile and stdout (into nothing): a million fills of some 400 bytes, commits included (BenchmarkConformance).\n"+
+	return fmt.Sprintf("### Sinks\n\nfile and stdout (into nothing): a million fills of some 400 bytes, commits included "+
+		"(BenchmarkConformance).\n"+
 		"nats: order statuses of 470 bytes into a server in the same process, file storage, in turns with the bare client\n"+
 		"library in the same mode. kafka: records of 300 bytes in transactions of 10,000 (ExactlyOnce) or without, into a fake\n"+
-		"cluster in the same process that forgets them (BenchmarkSink in each sink's folder). The median of %d rounds.\n\n%s", rounds, t.String()), nil
+		"cluster in the same process that forgets them (BenchmarkSink in each sink's folder). The median of %d rounds.\n\n%s",
+		rounds, t.String()), nil
 }
