@@ -15,7 +15,7 @@ import (
 
 // patience is how long a destination may need to be there again after an outage,
 // and how long a call may take that should not wait for anything.
-const patience = time.Minute
+const patience = 30 * time.Second
 
 // tester is a *testing.T or, for one of many sequences, a *rapid.T.
 type tester interface {
