@@ -17,31 +17,43 @@ func isNoOutage(err error) bool {
 	return errors.Is(err, sink.ErrReopen) || errors.Is(err, sink.ErrFailed) || errors.Is(err, sink.ErrGone) || errors.As(err, &refusal)
 }
 
+// deliveries are the modes that keep the contract in ways of their own.
+var deliveries = map[string]func(*config.NATSSink){
+	"exactly once":         func(c *config.NATSSink) { c.Delivery = config.ExactlyOnce },
+	"exactly once, packed": func(c *config.NATSSink) { c.RecordsPerMessage = 20 },
+	"at least once":        func(c *config.NATSSink) { c.Delivery = config.AtLeastOnce },
+}
+
+// target returns the suite's hands on a server of its own behind a proxy.
+func target(edit func(*config.NATSSink)) func(t *testing.T) sinktest.Target {
+	return func(t *testing.T) sinktest.Target {
+		t.Helper()
+		s := startServer(t, &server.Options{})
+		p := startProxy(t, func() string { return s.Addr().String() })
+		js := client(t, s.ClientURL())
+		c := settings(p.url(), edit)
+		return sinktest.Target{
+			Open: func() (sink.Output, error) { return newOutput(t, c), nil },
+			Received: func(stream string) ([]byte, error) {
+				out, err := messages(t.Context(), js, fmt.Sprintf("hl.%s.>", stream))
+				return records(out), err
+			},
+			Outage:      p.outage,
+			Block:       p.hold,
+			ExactlyOnce: c.Delivery != config.AtLeastOnce,
+			Fenced:      c.Delivery != config.AtLeastOnce,
+		}
+	}
+}
+
 func TestConformance(t *testing.T) {
-	for title, edit := range map[string]func(*config.NATSSink){
-		"exactly once":         func(c *config.NATSSink) { c.Delivery = config.ExactlyOnce },
-		"exactly once, packed": func(c *config.NATSSink) { c.RecordsPerMessage = 20 },
-		"at least once":        func(c *config.NATSSink) { c.Delivery = config.AtLeastOnce },
-	} {
-		t.Run(title, func(t *testing.T) {
-			sinktest.Run(t, func(t *testing.T) sinktest.Target {
-				t.Helper()
-				s := startServer(t, &server.Options{})
-				p := startProxy(t, func() string { return s.Addr().String() })
-				js := client(t, s.ClientURL())
-				c := settings(p.url(), edit)
-				return sinktest.Target{
-					Open: func() (sink.Output, error) { return newOutput(t, c), nil },
-					Received: func(stream string) ([]byte, error) {
-						out, err := messages(t.Context(), js, fmt.Sprintf("hl.%s.>", stream))
-						return records(out), err
-					},
-					Outage:      p.outage,
-					Block:       p.hold,
-					ExactlyOnce: c.Delivery != config.AtLeastOnce,
-					Fenced:      c.Delivery != config.AtLeastOnce,
-				}
-			})
-		})
+	for title, edit := range deliveries {
+		t.Run(title, func(t *testing.T) { sinktest.Run(t, target(edit)) })
+	}
+}
+
+func TestConformanceWithEngine(t *testing.T) {
+	for title, edit := range deliveries {
+		t.Run(title, func(t *testing.T) { sinktest.RunWithEngine(t, target(edit)) })
 	}
 }
