@@ -19,7 +19,7 @@ import (
 
 const (
 	// answerTimeout is how long the server may take to answer anything at all while an answer is due.
-	answerTimeout = 10 * time.Second
+	answerTimeout = 5 * time.Second
 	// severAfter is how long a publish may go on after its context has ended before the connection is cut under it.
 	severAfter = 100 * time.Millisecond
 )
