@@ -8,12 +8,13 @@ import (
 	"github.com/hlparser/hyperliquid-parser-operator/hack/results"
 )
 
-// sinkGoals are what each mode must reach beside the bare client library, or by itself.
 const (
-	natsShare   = 0.8
-	kafkaSpeed  = 1_000_000
-	perSecond   = "records/s"
-	bareSeconds = "bare-records/s"
+	// What NATS must reach of the bare client library, and Kafka by itself.
+	natsShare  = 0.8
+	kafkaSpeed = 1_000_000
+	// Units of the benchmarks' figures.
+	perSecond     = "records/s"
+	barePerSecond = "bare-records/s"
 )
 
 // sinks measures what each sink takes, beside the bare client library that does the same.
@@ -47,7 +48,7 @@ func sinks(ctx context.Context) (string, error) {
 	}
 	for _, b := range all {
 		name := strings.NewReplacer("/", ", ", "_", " ").Replace(strings.TrimPrefix(b.name, "Sink/"))
-		own, bare := b.median(perSecond), b.median(bareSeconds)
+		own, bare := b.median(perSecond), b.median(barePerSecond)
 		row("nats, "+name, own, bare, fmt.Sprintf("ratio ≥ %.1f", natsShare), own >= natsShare*bare)
 	}
 	say("the sink kafka")

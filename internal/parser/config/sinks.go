@@ -150,7 +150,7 @@ const (
 	DefaultMaxMessageBytes Bytes = 1 << 20
 	MinMaxMessageBytes     Bytes = 1 << 10
 	MaxMaxMessageBytes     Bytes = 1 << 30
-	MaxSinks                     = 8
+	MaxSinks                     = 7 // as many as streams
 )
 
 // SinkOf returns where the records of a stream go.
