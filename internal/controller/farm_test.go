@@ -269,6 +269,18 @@ func (f *farm) start(ctx context.Context, pod *corev1.Pod, p *parser) error {
 	return nil
 }
 
+// boot makes a node boot anew: its containers start again.
+func (f *farm) boot(ctx context.Context, object string, i int, id string) {
+	GinkgoHelper()
+	f.updateNode(ctx, f.node(i), func(node *corev1.Node) { node.Status.NodeInfo.BootID = id })
+	pod := f.pod(ctx, object, i)
+	container := &pod.Status.ContainerStatuses[0]
+	container.RestartCount++
+	container.ContainerID = fmt.Sprintf("test://%s-%d", pod.UID, container.RestartCount)
+	container.LastTerminationState.Terminated = &corev1.ContainerStateTerminated{ExitCode: 255, Reason: "Unknown", ContainerID: "test://before"}
+	Expect(k8s.Status().Update(ctx, pod)).To(Succeed())
+}
+
 // end finishes a deletion. A bound pod stays Terminating until its kubelet is done: that is asserted first.
 func (f *farm) end(ctx context.Context, pod *corev1.Pod, p *parser) error {
 	Expect(pod.DeletionGracePeriodSeconds).NotTo(BeNil())

@@ -360,6 +360,9 @@ func byName(pods []corev1.Pod) map[string]*corev1.Pod {
 	return out
 }
 
+// bootLength is how much of a boot ID, which is a random UUID, is enough to tell the boots of one node apart.
+const bootLength = 8
+
 // Defaults of the schema, for objects that were made without it.
 const (
 	defaultPollInterval = 5 * time.Second
@@ -423,6 +426,7 @@ func (r *Reconciler) decide(obj *v1alpha1.HyperliquidParser, s *seen) plan.Resul
 	for _, t := range s.targets {
 		in.Targets = append(in.Targets, plan.Target{
 			Name: t.Name, Pod: podspec.PodName(obj.Name, t), Able: t.Waits == "", NodeReady: t.Waits != target.NotReady,
+			Boot: t.Boot[:min(len(t.Boot), bootLength)],
 		})
 	}
 	for i := range s.pods {

@@ -136,6 +136,31 @@ var _ = Describe("a canary", func() {
 		eventuallyCondition(ctx, obj, v1alpha1.ConditionReconciling, "True/CanarySoaking", soon)
 	})
 
+	It("is not blamed for the boots of its node", func(ctx SpecContext) {
+		f := newFarm(ctx, 2)
+		for i := range 2 {
+			f.updateNode(ctx, f.node(i), func(node *corev1.Node) { node.Status.NodeInfo.BootID = "11111111-before" })
+		}
+		run(runOptions{})
+		obj := f.withCanary(time.Hour)
+		Expect(k8s.Create(ctx, obj)).To(Succeed())
+		judgedReady(ctx, obj)
+		change(ctx, obj, func(o *v1alpha1.HyperliquidParser) { o.Spec.Format = "Raw" })
+		canary := f.canary(ctx, obj, 2)
+		update := current(ctx, obj).Status.UpdateRevision
+
+		f.boot(ctx, obj.Name, canary, "22222222-after")
+		state := func() string { return storedRevision(ctx, obj, update).Annotations[v1alpha1.AnnotationRollout] }
+		Eventually(ctx, state).WithTimeout(soon).Should(ContainSubstring(`"boot":"22222222","boots":1`))
+		Consistently(ctx, func() string { return condition(current(ctx, obj), v1alpha1.ConditionStalled) }).WithTimeout(time.Second).
+			Should(Equal("False/" + v1alpha1.ReasonNotStalled))
+
+		By("restarting its container without a boot")
+		f.boot(ctx, obj.Name, canary, "22222222-after")
+		eventuallyCondition(ctx, obj, v1alpha1.ConditionStalled, "True/"+v1alpha1.ReasonCanaryFailed, soon)
+		Expect(conditionMessage(current(ctx, obj), v1alpha1.ConditionStalled)).To(ContainSubstring("its container restarted 2 times"))
+	})
+
 	It("need not soak any longer when somebody promotes the revision, and that one alone", func(ctx SpecContext) {
 		f := newFarm(ctx, 3)
 		run(runOptions{})

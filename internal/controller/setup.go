@@ -150,6 +150,7 @@ func slimNode(obj any) (any, error) {
 	}
 	slim := &corev1.Node{Spec: corev1.NodeSpec{Taints: node.Spec.Taints, Unschedulable: node.Spec.Unschedulable}}
 	slim.Name, slim.UID, slim.ResourceVersion, slim.Labels = node.Name, node.UID, node.ResourceVersion, node.Labels
+	slim.Status.NodeInfo.BootID = node.Status.NodeInfo.BootID
 	for _, c := range node.Status.Conditions {
 		if c.Type == corev1.NodeReady {
 			slim.Status.Conditions = []corev1.NodeCondition{{Type: c.Type, Status: c.Status}}

@@ -114,6 +114,7 @@ func TestWhatIsCachedOfANodeIsEnoughForTargets(t *testing.T) {
 		Status: corev1.NodeStatus{
 			Conditions: []corev1.NodeCondition{{Type: corev1.NodeDiskPressure}, {Type: corev1.NodeReady, Status: corev1.ConditionTrue, Message: "x"}},
 			Images:     make([]corev1.ContainerImage, 50),
+			NodeInfo:   corev1.NodeSystemInfo{BootID: "boot", KernelVersion: "x"},
 		},
 	}
 	got, err := slimNode(node.DeepCopy())

@@ -27,11 +27,12 @@ var never time.Time
 
 // soak judges the canaries: it fails them, counts the time that they are well, or ends the canary.
 func (s *step) soak() {
-	canaries := s.canaries()
 	if len(s.slots) == 0 {
 		s.pass()
 		return
 	}
+	s.countBoots()
+	canaries := s.canaries()
 	seen := !slices.ContainsFunc(canaries, (*slot).unseen)
 	if s.held() {
 		s.pause(seen, "paused")
@@ -64,6 +65,32 @@ func (s *step) soak() {
 	default:
 		s.pause(seen, why)
 	}
+}
+
+// countBoots takes down how often the nodes of canaries have booted since those were taken.
+func (s *step) countBoots() {
+	for _, t := range s.slots {
+		before := s.roll.Before[t.Name]
+		if t.Boot == "" || t.Boot == before.Boot || !s.roll.has(t.Name) {
+			continue
+		}
+		if before.Boot != "" {
+			before.Boots++
+		}
+		before.Boot = t.Boot
+		s.remember(t, before)
+	}
+}
+
+// remember writes down how a target was before it was taken.
+func (s *step) remember(t *slot, before Before) {
+	if before == (Before{}) {
+		return
+	}
+	if s.roll.Before == nil {
+		s.roll.Before = map[string]Before{}
+	}
+	s.roll.Before[t.Name] = before
 }
 
 // canaries are the targets that were taken and tell something: not those whose nodes are lost, nor one that was not ready before
@@ -109,14 +136,20 @@ func (s *step) look(t *slot, outage bool) (look, string) {
 	if !t.live() || t.pod.Revision != s.Update || s.asked(t) {
 		return waits, name + " is being replaced"
 	}
-	allowed := before.allowedRestarts(s.Now.Sub(t.pod.Created))
-	if t.pod.Restarts > allowed && severity(before.Verdict) == 0 && !outage {
-		return worse, s.sentence(t, fmt.Sprintf("its container restarted %s", times(t.pod.Restarts)))
+	allowed := before.allowedRestarts(s.Now.Sub(t.pod.Created)) + before.Boots
+	restarted := t.pod.Restarts - allowed
+	if severity(before.Verdict) > 0 || outage {
+		restarted = 0
 	}
-	if !t.pod.Ready {
-		if s.settledUnready(t) {
-			return worse, s.sentence(t, fmt.Sprintf("not ready for %s", Settle))
-		}
+	switch {
+	case restarted > 1, restarted == 1 && t.pod.Ready:
+		return worse, s.sentence(t, fmt.Sprintf("its container restarted %s", times(t.pod.Restarts)))
+	case !t.pod.Ready && s.settledUnready(t):
+		return worse, s.sentence(t, fmt.Sprintf("not ready for %s", Settle))
+	case restarted == 1:
+		// By the time it is ready again, a node that has booted has said so.
+		return waits, name + " restarts"
+	case !t.pod.Ready:
 		return waits, name + " is not ready"
 	}
 	v := j.Verdict
@@ -252,12 +285,7 @@ func (s *step) takeCanaries() {
 		}
 		room--
 		s.roll.Soaked.Duration, s.roll.Since = 0, never
-		if before != (Before{}) {
-			if s.roll.Before == nil {
-				s.roll.Before = map[string]Before{}
-			}
-			s.roll.Before[t.Name] = before
-		}
+		s.remember(t, before)
 	}
 	// What of a revision that was given up does not work, and is not tried with the next one, goes back.
 	for _, t := range next {
@@ -289,11 +317,11 @@ func (s *step) givenUp(t *slot) bool {
 func (s *step) before(t *slot) Before {
 	if v := t.judgement.Verdict; s.givenUp(t) {
 		if external(v) {
-			return Before{Verdict: v}
+			return Before{Verdict: v, Boot: t.Boot}
 		}
-		return Before{}
+		return Before{Boot: t.Boot}
 	}
-	b := Before{Lag: metav1.Duration{Duration: s.Lag[t.Name].Truncate(time.Second)}, Restarts: t.pod.Restarts, Unready: !t.pod.Ready}
+	b := Before{Boot: t.Boot, Lag: metav1.Duration{Duration: s.Lag[t.Name].Truncate(time.Second)}, Restarts: t.pod.Restarts, Unready: !t.pod.Ready}
 	if v := t.judgement.Verdict; v != growth.Healthy {
 		b.Verdict = v
 	}

@@ -1,6 +1,7 @@
 package plan_test
 
 import (
+	"slices"
 	"testing"
 	"time"
 
@@ -259,6 +260,44 @@ func TestACanaryThatIsGrowingBeforeItIsRestartedIsSentBack(t *testing.T) {
 	// It was so before: a restart may cure it.
 	s = begin(t, canary(fleet(1), 1, time.Hour)).with(func(in *plan.Input) { in.Limits.AlertOnly = true }).is("a", growth.Stuck).with(update("newer")).does("Delete a: Outdated")
 	s.does("Create a at newer").with(func(in *plan.Input) { in.Limits.AlertOnly = false }).is("a", growth.Stuck).does("Restart a: Verdict").does("Create a at newer")
+}
+
+// boots makes all nodes boot anew.
+func boots(id string) func(*plan.Input) {
+	return func(in *plan.Input) {
+		in.Targets = slices.Clone(in.Targets)
+		for i := range in.Targets {
+			in.Targets[i].Boot = id
+		}
+	}
+}
+
+func TestACanaryWhoseNodeBootsIsNotBlamed(t *testing.T) {
+	begins := func() *story {
+		s := begin(t, canary(fleet(2), 1, 3*time.Hour)).with(boots("1")).with(update("newer"))
+		return s.does("Delete a: Outdated").does("Create a at newer").does().after(time.Hour).does()
+	}
+	waiting := func(p *plan.Pod) {
+		p.Restarts, p.Ready, p.ReadyChanged = p.Restarts+1, false, p.Created.Add(time.Hour)
+	}
+	again := func(p *plan.Pod) { p.Ready = true }
+
+	s := begins().with(boots("2")).pod("a", waiting).does().phase(plan.PhaseCanary, "the soak waits: a is not ready")
+	s.pod("a", again).does().phase(plan.PhaseCanary, "soaks until 15:00:00 UTC").after(time.Hour).leader()
+	s.with(boots("3")).judges(growth.Healthy).pod("a", restarts(2)).does().phase(plan.PhaseCanary, "soaks until 15:00:00 UTC")
+	s.pod("a", restarts(3)).does("Delete a: SentBack")
+	mentions(t, s.last.Message, "a on revision newer: its container restarted 3 times")
+
+	// The restart may be heard of before the boot.
+	s = begins().pod("a", waiting).does().phase(plan.PhaseCanary, "the soak waits: a restarts")
+	s.with(boots("2")).pod("a", again).does().phase(plan.PhaseCanary, "soaks until 15:00:00 UTC")
+	// One that restarts without a boot fails once it is ready again, or restarts once more, or does neither for long.
+	begins().pod("a", waiting).does().pod("a", again).does("Delete a: SentBack")
+	begins().pod("a", waiting).does().pod("a", waiting).does("Delete a: SentBack")
+	begins().pod("a", waiting).does().after(10 * time.Minute).does("Delete a: SentBack")
+	// A node that does not say when it booted, or says so for the first time, has not booted.
+	begins().with(boots("")).pod("a", restarts(1)).does("Delete a: SentBack")
+	soaking(t, 2).does().with(boots("1")).pod("a", restarts(1)).does("Delete a: SentBack")
 }
 
 func TestTheStateOfACanaryIsShort(t *testing.T) {

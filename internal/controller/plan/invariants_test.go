@@ -95,9 +95,20 @@ func TestWhateverHappensAFleetIsKeptAndComesToRest(t *testing.T) {
 				s.sink = rapid.SampledFrom([]growth.Verdict{growth.SinkDown, growth.Stuck}).Draw(t, "looks like")
 				s.after()
 			}),
-			"the sink works":  do(func(*rapid.T) { s.sink = ""; s.after() }),
-			"a node is lost":  do(func(t *rapid.T) { _, target := s.anyTarget(t); s.nodes[target.node].ready = false; s.after() }),
-			"a node returns":  do(func(t *rapid.T) { _, target := s.anyTarget(t); s.nodes[target.node].ready = true; s.after() }),
+			"the sink works": do(func(*rapid.T) { s.sink = ""; s.after() }),
+			"a node is lost": do(func(t *rapid.T) { _, target := s.anyTarget(t); s.nodes[target.node].ready = false; s.after() }),
+			"a node returns": do(func(t *rapid.T) { _, target := s.anyTarget(t); s.nodes[target.node].ready = true; s.after() }),
+			"a node boots": do(func(t *rapid.T) {
+				_, target := s.anyTarget(t)
+				s.nodes[target.node].boot++
+				for _, p := range s.pods {
+					if p.node == target.node {
+						p.Restarts++
+						s.setReady(p, false)
+					}
+				}
+				s.after()
+			}),
 			"a node is shut":  do(func(t *rapid.T) { _, target := s.anyTarget(t); s.nodes[target.node].cordoned = true; s.after() }),
 			"a node is open":  do(func(t *rapid.T) { _, target := s.anyTarget(t); s.nodes[target.node].cordoned = false; s.after() }),
 			"a target moves":  do(func(t *rapid.T) { name, _ := s.anyTarget(t); s.place(name); s.after() }),

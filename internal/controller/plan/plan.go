@@ -67,7 +67,8 @@
 // pods are of a revision that was given up, then those that are good, then the others, by name; and in place of one whose node is
 // lost, another. The canary
 //
-//	fails    when one of them is worse than it was itself before it was taken: its container restarts more often, it is not ready
+//	fails    when one of them is worse than it was itself before it was taken: its container restarts more often than its node
+//	         boots and than it did before (a first time too often counts when it is ready again), it is not ready
 //	         for Settle, or its verdict is more severe (Overloaded < all others < NotRunning), and neither fading, nor external,
 //	         nor as frequent among targets that were not taken; Unreachable and NotRunning only after Settle. Not while the fault
 //	         is fleet-wide among those that were not taken. How a pod of a revision that was given up works is no measure: such a
@@ -134,6 +135,9 @@ type Target struct {
 	Able bool
 	// NodeReady is false for a node that is lost: replacing its pod costs nothing.
 	NodeReady bool
+	// Boot tells the node's boots apart, from one another and from other nodes'; "" when that is not known. It is written down for
+	// canaries, so it should be short.
+	Boot string
 }
 
 // Pod is a pod of the fleet.

@@ -6,6 +6,7 @@ import (
 	"math/rand"
 	"reflect"
 	"slices"
+	"strconv"
 	"strings"
 	"time"
 
@@ -68,7 +69,10 @@ type simTarget struct {
 	fault string // what is wrong with it: "", or what its parser is; "sick" is Stuck whatever is done
 }
 
-type simNode struct{ ready, cordoned bool }
+type simNode struct {
+	ready, cordoned bool
+	boot            int
+}
 
 type simPod struct {
 	plan.Pod
@@ -232,7 +236,7 @@ func (s *sim) view() plan.Input {
 	for _, name := range slices.Sorted(maps.Keys(s.targets)) {
 		t := s.targets[name]
 		node := s.nodes[t.node]
-		in.Targets = append(in.Targets, plan.Target{Name: name, Pod: t.pod(), Able: node.ready && !node.cordoned, NodeReady: node.ready})
+		in.Targets = append(in.Targets, plan.Target{Name: name, Pod: t.pod(), Able: node.ready && !node.cordoned, NodeReady: node.ready, Boot: strconv.Itoa(node.boot)})
 	}
 	for _, name := range slices.Sorted(maps.Keys(s.pods)) {
 		p := s.pods[name].Pod

@@ -44,6 +44,9 @@ type Before struct {
 	Restarts int             `json:"restarts,omitempty"`
 	Age      metav1.Duration `json:"age,omitzero"`
 	Unready  bool            `json:"unready,omitempty"`
+	// Boot is that of its node, and Boots how often that has changed since.
+	Boot  string `json:"boot,omitempty"`
+	Boots int    `json:"boots,omitempty"`
 }
 
 // Encode returns the state as text; "" for the zero value.

@@ -83,7 +83,7 @@ func (p Pods) target(pod *corev1.Pod, node *corev1.Node) Target {
 	case lost(node):
 		t.Waits = NotReady
 	default:
-		t.Node, t.Claim, t.Waits = node.Name, claim, p.nodes.waits(node)
+		t.Node, t.Claim, t.Boot, t.Waits = node.Name, claim, node.Status.NodeInfo.BootID, p.nodes.waits(node)
 	}
 	return t
 }

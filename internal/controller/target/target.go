@@ -39,6 +39,8 @@ type Target struct {
 	Claim string
 	// UID of the pod that is the target; "" for a node.
 	UID string
+	// Boot is what the node says tells its boots apart; "" when it does not say, or the target has no node.
+	Boot string
 	// Waits is why a new pod must wait; "" when the target can take one now. A pod that exists on Node is kept.
 	Waits string
 }
@@ -83,7 +85,7 @@ func (n Nodes) Targets(nodes []corev1.Node) []Target {
 	var out []Target
 	for i := range nodes {
 		if n.Selects(&nodes[i]) {
-			out = append(out, Target{Name: nodes[i].Name, Node: nodes[i].Name, Waits: n.waits(&nodes[i])})
+			out = append(out, Target{Name: nodes[i].Name, Node: nodes[i].Name, Boot: nodes[i].Status.NodeInfo.BootID, Waits: n.waits(&nodes[i])})
 		}
 	}
 	return sorted(out)
@@ -128,6 +130,7 @@ func Changed(before, after *corev1.Node) bool {
 	return !labels.Equals(before.Labels, after.Labels) ||
 		before.Spec.Unschedulable != after.Spec.Unschedulable ||
 		Ready(before) != Ready(after) ||
+		before.Status.NodeInfo.BootID != after.Status.NodeInfo.BootID ||
 		!slices.EqualFunc(before.Spec.Taints, after.Spec.Taints, func(a, b corev1.Taint) bool {
 			return a.MatchTaint(&b) && a.Value == b.Value
 		})

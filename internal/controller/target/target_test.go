@@ -122,6 +122,7 @@ func TestChanged(t *testing.T) {
 		"when a taint was added": {func(n *corev1.Node) { n.Spec.Taints[0].TimeAdded = &metav1.Time{Time: time.Unix(1, 0)} }, false},
 		"a label":                {func(n *corev1.Node) { n.Labels["a"] = "b" }, true},
 		"readiness":              {func(n *corev1.Node) { n.Status.Conditions[0].Status = corev1.ConditionUnknown }, true},
+		"a boot":                 {func(n *corev1.Node) { n.Status.NodeInfo.BootID = "other" }, true},
 		"a cordon":               {func(n *corev1.Node) { n.Spec.Unschedulable = true }, true},
 		"a taint":                {taint("a", corev1.TaintEffectNoExecute), true},
 		"a taint's value":        {func(n *corev1.Node) { n.Spec.Taints[0].Value = "other" }, true},
