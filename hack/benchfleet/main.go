@@ -30,6 +30,7 @@ import (
 	ctrl "sigs.k8s.io/controller-runtime"
 
 	"github.com/hlparser/hyperliquid-parser-operator/hack/results"
+	"github.com/hlparser/hyperliquid-parser-operator/internal/controller/plan"
 )
 
 // What this program is when its first argument is one of these, so that what they take is not counted as the bench's or the manager's.
@@ -65,8 +66,9 @@ func run(ctx context.Context, args []string) error {
 
 // options of the whole run.
 type options struct {
-	sizes  []int
-	quiet  time.Duration // how long nothing new is told by a fleet that has come to rest
+	sizes []int
+	// quiet is how long nothing new is told by a fleet that has come to rest: longer than the last parsers to start take to be proven.
+	quiet  time.Duration
 	steady time.Duration // how long the fleet is watched then
 	// pollInterval and stuckAfter of the fleet's object.
 	pollInterval, stuckAfter time.Duration
@@ -82,7 +84,7 @@ type options struct {
 }
 
 func bench(ctx context.Context, args []string) (err error) {
-	o := options{assets: os.Getenv("KUBEBUILDER_ASSETS"), quiet: 30 * time.Second, pollInterval: 5 * time.Second, stuckAfter: 30 * time.Second}
+	o := options{assets: os.Getenv("KUBEBUILDER_ASSETS"), quiet: plan.Proof + 30*time.Second, pollInterval: 5 * time.Second, stuckAfter: 30 * time.Second}
 	fs := flag.NewFlagSet("benchfleet", flag.ContinueOnError)
 	sizes := fs.String("sizes", "100,1000,5000", "numbers of nodes, by comma")
 	parent := fs.String("dir", "", "where to make a temporary directory (default: the system's place)")

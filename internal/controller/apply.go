@@ -141,6 +141,9 @@ func (r *Reconciler) relabel(ctx context.Context, m *corev1.ConfigMap, component
 }
 
 func (r *Reconciler) deleteAll(ctx context.Context, obj *v1alpha1.HyperliquidParser, s *seen, actions []plan.Action) error {
+	if len(actions) == 0 {
+		return nil
+	}
 	pods := byName(s.pods)
 	return errors.Join(inParallel(actions, func(a plan.Action) error {
 		pod := &corev1.Pod{ObjectMeta: metav1.ObjectMeta{Namespace: obj.Namespace, Name: a.Pod}}
@@ -230,7 +233,7 @@ type heldBack struct {
 func (e *heldBack) Error() string { return "not created now" }
 
 func (r *Reconciler) create(ctx context.Context, obj *v1alpha1.HyperliquidParser, s *seen, a plan.Action) error {
-	t, ok := s.target(a.Target)
+	i, ok := s.index(a.Target)
 	if !ok {
 		return fmt.Errorf("creating pod %s/%s: %s is no target", obj.Namespace, a.Pod, a.Target)
 	}
@@ -238,7 +241,7 @@ func (r *Reconciler) create(ctx context.Context, obj *v1alpha1.HyperliquidParser
 	if revision == nil {
 		return fmt.Errorf("creating pod %s/%s: its revision %s is not stored: %w", obj.Namespace, a.Pod, a.Revision, errStale)
 	}
-	pod := revision.Pod(client.ObjectKeyFromObject(obj), t, obj.Annotations[v1alpha1.AnnotationRestartedAt])
+	pod := revision.Pod(client.ObjectKeyFromObject(obj), s.targets[i], obj.Annotations[v1alpha1.AnnotationRestartedAt])
 	if err := controllerutil.SetControllerReference(obj, pod, r.Client.Scheme()); err != nil {
 		return fmt.Errorf("setting the owner of pod %s/%s: %w", pod.Namespace, pod.Name, err)
 	}

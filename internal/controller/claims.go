@@ -13,7 +13,6 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"github.com/hlparser/hyperliquid-parser-operator/api/v1alpha1"
-	"github.com/hlparser/hyperliquid-parser-operator/internal/controller/podspec"
 	"github.com/hlparser/hyperliquid-parser-operator/internal/controller/target"
 )
 
@@ -38,14 +37,13 @@ func (c *Claims) Forget(object types.NamespacedName) {
 // Hyperliquid node's pod is replaced and lock that out. The API server is asked once for each parser that is made, not for those that run.
 func (r *Reconciler) checkClaims(ctx context.Context, obj *v1alpha1.HyperliquidParser, s *seen) error {
 	key := client.ObjectKeyFromObject(obj)
-	pods := byName(s.pods)
 	r.Claims.mu.Lock()
 	before := r.Claims.refused[key]
 	r.Claims.mu.Unlock()
 	refused := map[string]bool{}
 	for i := range s.targets {
 		t := &s.targets[i]
-		if t.Claim == "" || pods[podspec.PodName(obj.Name, *t)] != nil {
+		if t.Claim == "" || s.pairs[i].pod != nil {
 			continue
 		}
 		if !before[t.UID] {
@@ -59,6 +57,9 @@ func (r *Reconciler) checkClaims(ctx context.Context, obj *v1alpha1.HyperliquidP
 		}
 		refused[t.UID] = true
 		t.Node, t.Waits = "", target.NotShareable
+	}
+	if len(refused) > 0 {
+		s.pair(obj.Name)
 	}
 	if !maps.Equal(before, refused) {
 		r.Claims.mu.Lock()

@@ -20,7 +20,6 @@ import (
 	"github.com/hlparser/hyperliquid-parser-operator/api/v1alpha1"
 	"github.com/hlparser/hyperliquid-parser-operator/internal/controller/growth"
 	"github.com/hlparser/hyperliquid-parser-operator/internal/controller/plan"
-	"github.com/hlparser/hyperliquid-parser-operator/internal/controller/podspec"
 )
 
 const (
@@ -133,8 +132,9 @@ func (e *Events) judgements(obj *v1alpha1.HyperliquidParser, s *seen) {
 	defer e.mu.Unlock()
 	t := e.of(obj)
 	changes := map[growth.Verdict][]string{} // targets by their new verdict
-	for _, target := range slices.Sorted(maps.Keys(s.views)) {
-		verdict := s.views[target].Judgement.Verdict
+	for i := range s.targets {
+		target := s.targets[i].Name
+		verdict := s.views[target].Judgement.Verdict // "" without a pod
 		was := t.verdicts[target]
 		switch {
 		case verdict.Bad() && verdict != was:
@@ -146,7 +146,7 @@ func (e *Events) judgements(obj *v1alpha1.HyperliquidParser, s *seen) {
 		}
 	}
 	maps.DeleteFunc(t.verdicts, func(name string, _ growth.Verdict) bool {
-		_, wanted := s.target(name)
+		_, wanted := s.index(name)
 		return s.known && !wanted
 	})
 	for _, verdict := range growth.Verdicts() {
@@ -170,11 +170,15 @@ func (e *Events) judgements(obj *v1alpha1.HyperliquidParser, s *seen) {
 func (e *Events) alerts(obj *v1alpha1.HyperliquidParser, s *seen, t *told) {
 	for _, kind := range growth.AlertKinds() {
 		var news []string
-		for _, target := range slices.Sorted(maps.Keys(s.views)) {
+		for i := range s.targets {
+			target := s.targets[i].Name
 			key := raised{target, kind}
-			if !s.views[target].Alerts.Of(kind).Raised() {
+			view, ok := s.views[target]
+			switch {
+			case !ok:
+			case !view.Alerts.Of(kind).Raised():
 				delete(t.alerts, key)
-			} else if !t.alerts[key] {
+			case !t.alerts[key]:
 				t.alerts[key] = true
 				news = append(news, target)
 			}
@@ -184,7 +188,7 @@ func (e *Events) alerts(obj *v1alpha1.HyperliquidParser, s *seen, t *told) {
 		})
 	}
 	maps.DeleteFunc(t.alerts, func(key raised, _ bool) bool {
-		_, wanted := s.target(key.target)
+		_, wanted := s.index(key.target)
 		return s.known && !wanted
 	})
 }
@@ -197,14 +201,13 @@ func (e *Events) targets(obj *v1alpha1.HyperliquidParser, s *seen, kind, reason,
 			len(targets), strings.Replace(are, " is ", " are ", 1), first(targets), worst, message(worst)))
 		return
 	}
-	pods := byName(s.pods)
 	for _, target := range targets {
 		var name, uid string
-		if is, ok := s.target(target); ok {
-			name = podspec.PodName(obj.Name, is)
-		}
-		if pod := pods[name]; pod != nil {
-			uid = string(pod.UID)
+		if i, ok := s.index(target); ok {
+			name = s.pairs[i].name
+			if pod := s.pairs[i].pod; pod != nil {
+				uid = string(pod.UID)
+			}
 		}
 		e.emit(obj, name, uid, kind, reason, "Judge", target+are+": "+message(target))
 	}

@@ -193,6 +193,7 @@ type seen struct {
 	paused  bool
 	ready   map[string]bool // nodes that are Ready, by name
 	pods    []corev1.Pod    // that the object controls
+	pairs   []pair          // of each target
 	configs []corev1.ConfigMap
 	// missing are the pods whose data directory is not there; look is when to look for more of them, zero: never.
 	missing map[types.UID]bool
@@ -201,13 +202,25 @@ type seen struct {
 	views   map[string]poller.View // by target
 }
 
-// target returns the target of that name, and whether there is one. Targets are in order of their names.
-func (s *seen) target(name string) (target.Target, bool) {
-	i, ok := slices.BinarySearchFunc(s.targets, name, func(t target.Target, name string) int { return cmp.Compare(t.Name, name) })
-	if !ok {
-		return target.Target{}, false
+// pair is what a target has.
+type pair struct {
+	name string      // that its pod has, or will have
+	pod  *corev1.Pod // nil when there is none
+}
+
+// pair finds the pods of targets, once for all that look at them: a name takes a hash, and a fleet has thousands.
+func (s *seen) pair(object string) {
+	pods := byName(s.pods)
+	s.pairs = make([]pair, len(s.targets))
+	for i, t := range s.targets {
+		name := podspec.PodName(object, t)
+		s.pairs[i] = pair{name, pods[name]}
 	}
-	return s.targets[i], true
+}
+
+// index returns which of targets, and of pairs, has that name, and whether there is one. They are in order of names.
+func (s *seen) index(name string) (int, bool) {
+	return slices.BinarySearchFunc(s.targets, name, func(t target.Target, name string) int { return cmp.Compare(t.Name, name) })
 }
 
 // lost reports whether a pod on the node may be Terminating for ever: the node is gone or not Ready. A pod that is on none is not.
@@ -310,11 +323,8 @@ func (r *Reconciler) observeOwned(ctx context.Context, obj *v1alpha1.Hyperliquid
 	if err := r.list(ctx, &pods, client.InNamespace(obj.Namespace), ours, client.UnsafeDisableDeepCopy); err != nil {
 		return fmt.Errorf("listing pods of HyperliquidParser %s/%s: %w", obj.Namespace, obj.Name, err)
 	}
-	for i := range pods.Items {
-		if metav1.IsControlledBy(&pods.Items[i], obj) {
-			s.pods = append(s.pods, pods.Items[i])
-		}
-	}
+	s.pods = slices.DeleteFunc(pods.Items, func(pod corev1.Pod) bool { return !metav1.IsControlledBy(&pod, obj) })
+	s.pair(obj.Name)
 	if err := r.observeRevisions(ctx, obj, s); err != nil {
 		return err
 	}
@@ -340,12 +350,11 @@ func (s *seen) owns(obj *v1alpha1.HyperliquidParser, config *corev1.ConfigMap) b
 		slices.ContainsFunc(s.revisions, func(r *stored) bool { return metav1.IsControlledBy(config, r.object) })
 }
 
-// endpoints pairs targets with the pods that are theirs.
+// endpoints are where the pods of targets answer.
 func endpoints(obj *v1alpha1.HyperliquidParser, s *seen) []poller.Endpoint {
-	pods := byName(s.pods)
 	out := make([]poller.Endpoint, 0, len(s.targets))
-	for _, t := range s.targets {
-		if pod := pods[podspec.PodName(obj.Name, t)]; pod != nil {
+	for i, t := range s.targets {
+		if pod := s.pairs[i].pod; pod != nil {
 			out = append(out, poller.Endpoint{Target: t.Name, PodName: pod.Name, IP: pod.Status.PodIP, Pod: s.podState(obj, pod)})
 		}
 	}
@@ -423,9 +432,10 @@ func (r *Reconciler) decide(obj *v1alpha1.HyperliquidParser, s *seen) plan.Resul
 		in.Update = in.Current // nothing is on its way
 	}
 	in.Elsewhere, in.FleetWide = r.Outages.around(obj)
-	for _, t := range s.targets {
+	in.Targets, in.Pods = make([]plan.Target, 0, len(s.targets)), make([]plan.Pod, 0, len(s.pods))
+	for i, t := range s.targets {
 		in.Targets = append(in.Targets, plan.Target{
-			Name: t.Name, Pod: podspec.PodName(obj.Name, t), Able: t.Waits == "", NodeReady: t.Waits != target.NotReady,
+			Name: t.Name, Pod: s.pairs[i].name, Able: t.Waits == "", NodeReady: t.Waits != target.NotReady,
 			Boot: t.Boot[:min(len(t.Boot), bootLength)],
 		})
 	}

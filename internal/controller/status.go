@@ -71,8 +71,8 @@ type census struct {
 
 func count(obj *v1alpha1.HyperliquidParser, s *seen) census {
 	c := census{desired: len(s.targets)}
-	pods, asked := byName(s.pods), obj.Annotations[v1alpha1.AnnotationRestartedAt]
-	for _, t := range s.targets {
+	asked := obj.Annotations[v1alpha1.AnnotationRestartedAt]
+	for i, t := range s.targets {
 		able := t.Waits == ""
 		if !able {
 			c.waiting = append(c.waiting, t.Name)
@@ -81,7 +81,7 @@ func count(obj *v1alpha1.HyperliquidParser, s *seen) census {
 		if t.Unusable() && c.unusable.Name == "" {
 			c.unusable = t
 		}
-		pod := pods[podspec.PodName(obj.Name, t)]
+		pod := s.pairs[i].pod
 		if pod == nil || pod.DeletionTimestamp != nil {
 			if able {
 				c.missing++
@@ -117,14 +117,13 @@ func badTargets(obj *v1alpha1.HyperliquidParser, s *seen, next plan.Result) []v1
 	for _, t := range obj.Status.Targets {
 		before[t.Target] = t
 	}
-	pods := byName(s.pods)
 	var out []v1alpha1.TargetStatus
-	for _, t := range s.targets {
+	for i, t := range s.targets {
 		view, ok := s.views[t.Name]
 		if !ok {
 			continue
 		}
-		name := podspec.PodName(obj.Name, t)
+		name, pod := s.pairs[i].name, s.pairs[i].pod
 		judgement := view.Judgement
 		restarts := int32(len(s.ledger.records[t.Name].Times))
 		switch {
@@ -134,12 +133,12 @@ func badTargets(obj *v1alpha1.HyperliquidParser, s *seen, next plan.Result) []v1
 				Pod:      name,
 				Verdict:  string(judgement.Verdict),
 				Reason:   judgement.Reason,
-				Message:  message(judgement.Message, cmp.Or(next.Waiting[t.Name], restarting(obj, s, pods[name], t.Name))),
+				Message:  message(judgement.Message, cmp.Or(next.Waiting[t.Name], restarting(obj, s, pod, t.Name))),
 				Since:    metav1.NewTime(judgement.Since.Truncate(time.Second)),
 				Restarts: restarts,
 			})
 		case judgement.Verdict == growth.Unknown:
-			if old, ok := before[t.Name]; ok && !pods[name].CreationTimestamp.After(old.Since.Time) {
+			if old, ok := before[t.Name]; ok && !pod.CreationTimestamp.After(old.Since.Time) {
 				old.Restarts = restarts
 				out = append(out, old)
 			}

@@ -46,6 +46,7 @@ func scene(n int) (*v1alpha1.HyperliquidParser, *seen) {
 		s.pods = append(s.pods, pod)
 		s.judge(i, growth.Healthy)
 	}
+	s.pair(obj.Name)
 	return obj, s
 }
 

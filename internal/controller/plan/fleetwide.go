@@ -2,6 +2,7 @@ package plan
 
 import (
 	"fmt"
+	"slices"
 	"time"
 
 	"k8s.io/apimachinery/pkg/util/intstr"
@@ -20,16 +21,10 @@ type outage struct {
 // census counts targets for outages.
 type census struct {
 	desired  int
-	affected int       // bad, or restarted lately
-	unknown  int       // not judged yet
-	unproven int       // well, but not for long
-	until    time.Time // when the first of those that were restarted lately or are unproven will be neither; zero: there are none
-}
-
-func (c *census) expires(t time.Time) {
-	if c.until.IsZero() || t.Before(c.until) {
-		c.until = t
-	}
+	affected int         // bad, or restarted lately
+	unknown  int         // not judged yet
+	unproven []time.Time // well, but not for long: when they will be proven
+	until    time.Time   // when the first of those that were restarted will not have been so lately; zero: there are none
 }
 
 func (s *step) census(counts func(*slot) bool) census {
@@ -44,12 +39,13 @@ func (s *step) census(counts func(*slot) bool) census {
 			c.affected++
 		case s.tried(t):
 			c.affected++
-			c.expires(t.record.last().Add(Settle))
+			if until := t.record.last().Add(Settle); c.until.IsZero() || until.Before(c.until) {
+				c.until = until
+			}
 		case t.unknown():
 			c.unknown++
 		case t.good() && s.Now.Before(t.proven()):
-			c.unproven++
-			c.expires(t.proven())
+			c.unproven = append(c.unproven, t.proven())
 		}
 	}
 	return c
@@ -75,11 +71,31 @@ func (s *step) share(n int) int {
 	return Budget(threshold, n)
 }
 
+// lasts is true for a fault that was fleet-wide and is so until enough of those that recovered are proven. Then it asks for a new plan,
+// and not for each of them before: fleets have thousands.
+func (s *step) lasts(c census) bool {
+	ill := c.affected + c.unknown
+	if !s.reaches(ill+len(c.unproven), c.desired) {
+		return false
+	}
+	slices.SortFunc(c.unproven, time.Time.Compare)
+	for i, at := range c.unproven {
+		if left := len(c.unproven) - i - 1; !s.reaches(ill+left, c.desired) {
+			s.at(at)
+			break
+		}
+	}
+	return true
+}
+
 func (s *step) judgeOutage() {
 	c := s.census(func(*slot) bool { return true })
 	s.outage.affected = c.affected
 	s.outage.unsure = s.reaches(c.affected+c.unknown, c.desired)
-	s.outage.fleetWide = s.reaches(c.affected, c.desired) || s.FleetWide && s.reaches(c.affected+c.unknown+c.unproven, c.desired)
+	s.outage.fleetWide = s.reaches(c.affected, c.desired)
+	if !s.outage.fleetWide && s.FleetWide {
+		s.outage.fleetWide = s.lasts(c)
+	}
 	s.result.Affected, s.result.FleetWide = c.affected, s.outage.fleetWide
 	if (s.outage.fleetWide || s.outage.unsure) && !c.until.IsZero() {
 		s.at(c.until)

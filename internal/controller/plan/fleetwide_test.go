@@ -50,6 +50,24 @@ func TestAFleetWideFaultLastsUntilThoseThatRecoverAreProven(t *testing.T) {
 	s.is("a", growth.Healthy).after(2 * time.Minute).does("Restart b: Verdict")
 }
 
+func TestAFleetThatRecoversIsLookedAtOnceEnoughAreProven(t *testing.T) {
+	s := begin(t, fleet(7)).judges(growth.SinkDown).does()
+	for _, target := range s.in.Targets {
+		s.after(10*time.Second).is(target.Name, growth.Healthy).does()
+	}
+	// With two of seven that are not proven it is not the fleet's any more.
+	s.wakesIn(100 * time.Second)
+	s.after(99 * time.Second).does()
+	if !s.last.FleetWide {
+		t.Error("it is over before they are proven")
+	}
+	s.after(time.Second).does()
+	if s.last.FleetWide {
+		t.Error("it is not over")
+	}
+	s.wakesNever()
+}
+
 func TestSickTargetsDoNotHoldAFleetWideFaultForEver(t *testing.T) {
 	s := begin(t, fleet(7)).is("a", growth.NotRunning).is("b", growth.NotRunning).is("c", growth.Stuck).does()
 	s.after(time.Minute).is("c", growth.Healthy).does()

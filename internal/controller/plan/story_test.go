@@ -154,6 +154,13 @@ func (s *story) wakesIn(d time.Duration) {
 	}
 }
 
+func (s *story) wakesNever() {
+	s.t.Helper()
+	if !s.last.NextTime.IsZero() {
+		s.t.Fatalf("wakes at %s", s.last.NextTime)
+	}
+}
+
 func update(revision string) func(*plan.Input) {
 	return func(in *plan.Input) { in.Update, in.Rollout, in.Promote = revision, plan.Rollout{}, false }
 }

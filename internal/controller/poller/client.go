@@ -3,7 +3,6 @@ package poller
 import (
 	"bytes"
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -14,6 +13,8 @@ import (
 	"strings"
 	"sync"
 	"time"
+
+	"github.com/go-json-experiment/json" // less than half the time of encoding/json, and a third of its allocations
 
 	"github.com/hlparser/hyperliquid-parser-operator/internal/parser/report"
 )

@@ -145,7 +145,7 @@ func TestVerdictsFollowFromWhatParsersAnswer(t *testing.T) {
 		"drips":           {drip, growth.Unreachable, "no answer within 500ms"},
 		"huge":            {answer(`{"parser":"` + strings.Repeat("x", 1<<20)), growth.Unreachable, "the report is longer than 256 KiB"},
 		"endless":         {endless, growth.Unreachable, "the report is longer than 256 KiB"},
-		"garbage":         {answer(`<html>`), growth.Unreachable, "the answer is not a report: invalid character"},
+		"garbage":         {answer(`<html>`), growth.Unreachable, "the answer is not a report: jsontext: invalid character"},
 		"wrong types":     {answer(`{"parser":1}`), growth.Unreachable, "the answer is not a report"},
 		"another program": {answer(`{}`), growth.Unreachable, "the answer is not a parser's report"},
 		"another pod":     {good("pod-of-somebody"), growth.Unreachable, `the report is of pod "pod-of-somebody"`},
@@ -156,7 +156,7 @@ func TestVerdictsFollowFromWhatParsersAnswer(t *testing.T) {
 		"a swollen word": {answer(lie("a swollen word", "Fills", strings.Repeat("x", 100_000))), growth.Unreachable, "more of stream"},
 		"deep":           {answer(`{"streams":` + strings.Repeat("[", 100_000)), growth.Unreachable, "the answer is not a report"},
 		"a gzip bomb":    {bomb, growth.Unreachable, `the report is compressed ("gzip")`},
-		"a hidden bomb":  {hiddenBomb, growth.Unreachable, "the answer is not a report: invalid character"},
+		"a hidden bomb":  {hiddenBomb, growth.Unreachable, "the answer is not a report: jsontext: invalid character"},
 		"breaks off": {func(w http.ResponseWriter, _ *http.Request) {
 			w.Header().Set("Content-Length", "1000")
 			_, _ = w.Write([]byte(`{"parser":`))
