@@ -48,7 +48,7 @@ const (
 
 // gcPercent is how much garbage there may be beside what is in use, unless $GOGC says otherwise. Most of what is in use are the caches
 // of nodes and pods, which live for as long as the process; Go's usual 100 would double them.
-const gcPercent = 40
+const gcPercent = 60
 
 // usageError marks an error of the command line.
 type usageError struct{ error }

@@ -56,7 +56,7 @@ func (f *fleet) cpu(controller int) (times, error) {
 
 // settle waits until the operator has judged all targets and says nothing new for a while.
 func (f *fleet) settle(ctx context.Context) error {
-	const limit = 5 * time.Minute
+	const limit = 10 * time.Minute
 	say("%d nodes: coming to rest", f.nodes)
 	obj := &v1alpha1.HyperliquidParser{}
 	var last v1alpha1.HyperliquidParserStatus

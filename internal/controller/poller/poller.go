@@ -22,6 +22,7 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/event"
 
 	"github.com/hlparser/hyperliquid-parser-operator/internal/controller/growth"
+	"github.com/hlparser/hyperliquid-parser-operator/internal/parser/report"
 )
 
 const (
@@ -222,8 +223,9 @@ func (p *Poller) serve(ctx context.Context, l *lane) {
 	var workers sync.WaitGroup
 	for range max(p.options.Workers, 1) {
 		workers.Go(func() {
+			var r report.Report
 			for e := range work {
-				p.poll(ctx, e)
+				p.poll(ctx, e, &r)
 			}
 		})
 	}
@@ -271,8 +273,8 @@ func (p *Poller) next(l *lane) (*entry, time.Duration) {
 	return heap.Pop(&l.queue).(*entry), 0
 }
 
-// poll asks one parser, judges, and puts the entry back into the queue.
-func (p *Poller) poll(ctx context.Context, e *entry) {
+// poll asks one parser, judges, and puts the entry back into the queue. r is to read the report into.
+func (p *Poller) poll(ctx context.Context, e *entry, r *report.Report) {
 	p.mu.Lock()
 	asked, interval := e.endpoint, e.settings.PollInterval
 	p.mu.Unlock()
@@ -280,13 +282,13 @@ func (p *Poller) poll(ctx context.Context, e *entry) {
 	var answer *growth.Poll
 	if asked.Pod.Running && asked.IP != "" && !asked.Pod.Terminating {
 		start := p.options.Clock.Now()
-		r, err := p.options.Client.Fetch(ctx, e.object.Namespace, asked, interval)
+		err := p.options.Client.Fetch(ctx, e.object.Namespace, asked, interval, r)
 		if ctx.Err() != nil {
 			return // an answer cut short by our own end says nothing
 		}
 		answer = &growth.Poll{Report: r}
 		if err != nil {
-			answer.Failure = err.Error()
+			answer = &growth.Poll{Failure: err.Error()}
 		}
 		if p.options.Polled != nil {
 			p.options.Polled(p.options.Clock.Since(start), err == nil)
