@@ -57,6 +57,13 @@ func (o *Outages) around(obj *v1alpha1.HyperliquidParser) (elsewhere plan.Elsewh
 	return elsewhere, o.fleets[name].fleetWide
 }
 
+// desired is how many targets the last plan of an object was for; 0 before there was one.
+func (o *Outages) desired(name types.NamespacedName) int {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	return o.fleets[name].desired
+}
+
 // saw takes in what a plan says of an object with so many targets, and wakes the others for which that is news.
 func (o *Outages) saw(ctx context.Context, obj *v1alpha1.HyperliquidParser, desired int, result plan.Result) {
 	name := client.ObjectKeyFromObject(obj)

@@ -323,7 +323,12 @@ func (r *Reconciler) observeOwned(ctx context.Context, obj *v1alpha1.Hyperliquid
 	if err := r.list(ctx, &pods, client.InNamespace(obj.Namespace), ours, client.UnsafeDisableDeepCopy); err != nil {
 		return fmt.Errorf("listing pods of HyperliquidParser %s/%s: %w", obj.Namespace, obj.Name, err)
 	}
-	s.pods = slices.DeleteFunc(pods.Items, func(pod corev1.Pod) bool { return !metav1.IsControlledBy(&pod, obj) })
+	s.pods = pods.Items[:0] // a pod is a kilobyte
+	for i := range pods.Items {
+		if metav1.IsControlledBy(&pods.Items[i], obj) {
+			s.pods = append(s.pods, pods.Items[i])
+		}
+	}
 	s.pair(obj.Name)
 	if err := r.observeRevisions(ctx, obj, s); err != nil {
 		return err
