@@ -169,6 +169,7 @@ func (r *Reconciler) deleteAll(ctx context.Context, obj *v1alpha1.HyperliquidPar
 		}
 		if a.Why == plan.WhyFailed {
 			r.FailedBackoff.Next(backoffKey(obj, a.Target), r.Clock.Now())
+			r.FailedBackoff.GC() // of targets that are gone
 		}
 		return nil
 	})...)

@@ -197,20 +197,27 @@ func (e *Events) alerts(obj *v1alpha1.HyperliquidParser, s *seen, t *told) {
 func (e *Events) targets(obj *v1alpha1.HyperliquidParser, s *seen, kind, reason, are string, targets []string, message func(target string) string) {
 	if len(targets) > severalTargets {
 		worst := targets[0]
-		e.emit(obj, "", "", kind, reason, "Judge", fmt.Sprintf("%d targets%s: %s; %s: %s",
+		name, uid := s.podOf(worst)
+		e.emit(obj, name, uid, kind, reason, "Judge", fmt.Sprintf("%d targets%s: %s; %s: %s",
 			len(targets), strings.Replace(are, " is ", " are ", 1), first(targets), worst, message(worst)))
 		return
 	}
 	for _, target := range targets {
-		var name, uid string
-		if i, ok := s.index(target); ok {
-			name = s.pairs[i].name
-			if pod := s.pairs[i].pod; pod != nil {
-				uid = string(pod.UID)
-			}
-		}
+		name, uid := s.podOf(target)
 		e.emit(obj, name, uid, kind, reason, "Judge", target+are+": "+message(target))
 	}
+}
+
+// podOf is what an event about a target is related to; the UID is "" while the pod is not there.
+func (s *seen) podOf(target string) (name, uid string) {
+	i, ok := s.index(target)
+	if !ok {
+		return "", ""
+	}
+	if pod := s.pairs[i].pod; pod != nil {
+		uid = string(pod.UID)
+	}
+	return s.pairs[i].name, uid
 }
 
 // rollout tells that a new revision goes to its canaries, and that its rollout stopped: each once.
@@ -260,7 +267,7 @@ func (e *Events) of(obj *v1alpha1.HyperliquidParser) *told {
 }
 
 // emit sends an event, or holds it back when the minute is full. The pod goes along as the related object: the recorder takes events
-// that agree in everything but their text for one.
+// that agree in everything but their text for one, tells the text of the first, and writes to it once more after six minutes.
 func (e *Events) emit(obj *v1alpha1.HyperliquidParser, pod, uid, kind, reason, action, text string) {
 	t := e.of(obj)
 	e.flush(t)

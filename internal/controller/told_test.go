@@ -13,6 +13,8 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/api/meta"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/client-go/kubernetes/fake"
 	"k8s.io/client-go/tools/events"
 	testingclock "k8s.io/utils/clock/testing"
 	"sigs.k8s.io/controller-runtime/pkg/client"
@@ -128,6 +130,49 @@ func TestAFleetWithOneDeadSinkIsOneEvent(t *testing.T) {
 	want := []string{"Warning SinkDown 2000 targets are SinkDown: node-0000, node-0001, node-0002 and 1997 more; node-0000: figures"}
 	if got := told(); !slices.Equal(got, want) {
 		t.Errorf("told %q", got)
+	}
+}
+
+// A recorder takes events for one that agree in all but their text. A fleet that recovers by and by tells of it so often.
+func TestTheSameOfOthersIsAnotherEvent(t *testing.T) {
+	clients := fake.NewClientset()
+	broadcaster := events.NewBroadcaster(&events.EventSinkImpl{Interface: clients.EventsV1()})
+	defer broadcaster.Shutdown()
+	if err := broadcaster.StartRecordingToSinkWithContext(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	scheme := runtime.NewScheme()
+	if err := v1alpha1.AddToScheme(scheme); err != nil {
+		t.Fatal(err)
+	}
+	e := NewEvents(broadcaster.NewRecorder(scheme, "test"), testingclock.NewFakeClock(noon))
+	obj, s := scene(10)
+	for i := range 10 {
+		s.judge(i, growth.SinkDown)
+		if i%5 == 4 {
+			e.judgements(obj, s)
+		}
+	}
+	deadline := time.Now().Add(30 * time.Second)
+	var notes []string
+	for len(notes) < 2 && time.Now().Before(deadline) {
+		list, err := clients.EventsV1().Events("ns").List(t.Context(), metav1.ListOptions{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		notes = nil
+		for _, event := range list.Items {
+			notes = append(notes, event.Note)
+		}
+		time.Sleep(10 * time.Millisecond)
+	}
+	slices.Sort(notes)
+	want := []string{
+		"5 targets are SinkDown: node-0000, node-0001, node-0002 and 2 more; node-0000: figures",
+		"5 targets are SinkDown: node-0005, node-0006, node-0007 and 2 more; node-0005: figures",
+	}
+	if !slices.Equal(notes, want) {
+		t.Errorf("told %q, want %q", notes, want)
 	}
 }
 

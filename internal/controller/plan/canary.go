@@ -67,17 +67,29 @@ func (s *step) soak() {
 	}
 }
 
+// bootCanaries is how many canaries there may be for their nodes' boots to be written down: with all of them, and names of 60 letters,
+// the state of a rollout takes a third of what annotations may. Beyond that a boot is taken for a fault.
+const bootCanaries = 500
+
+// boot tells the boots of a canary's node apart; "" when they are not counted.
+func (s *step) boot(t *slot) string {
+	if s.wantedCanaries() > bootCanaries {
+		return ""
+	}
+	return t.Boot
+}
+
 // countBoots takes down how often the nodes of canaries have booted since those were taken.
 func (s *step) countBoots() {
 	for _, t := range s.slots {
-		before := s.roll.Before[t.Name]
-		if t.Boot == "" || t.Boot == before.Boot || !s.roll.has(t.Name) {
+		before, boot := s.roll.Before[t.Name], s.boot(t)
+		if boot == "" || boot == before.Boot || !s.roll.has(t.Name) {
 			continue
 		}
 		if before.Boot != "" {
 			before.Boots++
 		}
-		before.Boot = t.Boot
+		before.Boot = boot
 		s.remember(t, before)
 	}
 }
@@ -317,11 +329,11 @@ func (s *step) givenUp(t *slot) bool {
 func (s *step) before(t *slot) Before {
 	if v := t.judgement.Verdict; s.givenUp(t) {
 		if external(v) {
-			return Before{Verdict: v, Boot: t.Boot}
+			return Before{Verdict: v, Boot: s.boot(t)}
 		}
-		return Before{Boot: t.Boot}
+		return Before{Boot: s.boot(t)}
 	}
-	b := Before{Boot: t.Boot, Lag: metav1.Duration{Duration: s.Lag[t.Name].Truncate(time.Second)}, Restarts: t.pod.Restarts, Unready: !t.pod.Ready}
+	b := Before{Boot: s.boot(t), Lag: metav1.Duration{Duration: s.Lag[t.Name].Truncate(time.Second)}, Restarts: t.pod.Restarts, Unready: !t.pod.Ready}
 	if v := t.judgement.Verdict; v != growth.Healthy {
 		b.Verdict = v
 	}

@@ -2,6 +2,7 @@ package plan_test
 
 import (
 	"slices"
+	"strings"
 	"testing"
 	"time"
 
@@ -298,6 +299,18 @@ func TestACanaryWhoseNodeBootsIsNotBlamed(t *testing.T) {
 	// A node that does not say when it booted, or says so for the first time, has not booted.
 	begins().with(boots("")).pod("a", restarts(1)).does("Delete a: SentBack")
 	soaking(t, 2).does().with(boots("1")).pod("a", restarts(1)).does("Delete a: SentBack")
+}
+
+func TestTheBootsOfHundredsOfCanariesAreNotWrittenDown(t *testing.T) {
+	for canaries, written := range map[int32]bool{500: true, 501: false} {
+		in := canary(unavailable(fleet(600), 600), canaries, time.Hour)
+		s := begin(t, in).with(boots("12345678")).with(update("newer"))
+		s.keep(plan.Next(s.in))
+		text, err := s.in.Rollout.Encode()
+		if got := strings.Contains(text, "12345678"); err != nil || got != written {
+			t.Errorf("of %d canaries: written %v, %v", canaries, got, err)
+		}
+	}
 }
 
 func TestTheStateOfACanaryIsShort(t *testing.T) {
