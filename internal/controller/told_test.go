@@ -160,7 +160,7 @@ func TestTheSameOfOthersIsAnotherEvent(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		notes = nil
+		notes = make([]string, 0, len(list.Items))
 		for _, event := range list.Items {
 			notes = append(notes, event.Note)
 		}

@@ -65,7 +65,10 @@ func NewClient(port int) *Client {
 func newClient(
 	port int, limit time.Duration, host func(string, Endpoint) string, dial func(ctx context.Context, network, address string) (net.Conn, error),
 ) *Client {
-	return &Client{port: strconv.Itoa(port), host: host, limit: limit, transport: newTransport(dial), bodies: sync.Pool{New: func() any { return new(bytes.Buffer) }}}
+	return &Client{
+		port: strconv.Itoa(port), host: host, limit: limit, transport: newTransport(dial),
+		bodies: sync.Pool{New: func() any { return new(bytes.Buffer) }},
+	}
 }
 
 // Close ends the connections that wait for a next poll.
