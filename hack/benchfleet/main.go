@@ -84,7 +84,9 @@ type options struct {
 }
 
 func bench(ctx context.Context, args []string) (err error) {
-	o := options{assets: os.Getenv("KUBEBUILDER_ASSETS"), quiet: plan.Proof + 30*time.Second, pollInterval: 5 * time.Second, stuckAfter: 30 * time.Second}
+	o := options{
+		assets: os.Getenv("KUBEBUILDER_ASSETS"), quiet: plan.Proof + 30*time.Second, pollInterval: 5 * time.Second, stuckAfter: 30 * time.Second,
+	}
 	fs := flag.NewFlagSet("benchfleet", flag.ContinueOnError)
 	sizes := fs.String("sizes", "100,1000,5000", "numbers of nodes, by comma")
 	parent := fs.String("dir", "", "where to make a temporary directory (default: the system's place)")
