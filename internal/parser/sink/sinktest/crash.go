@@ -64,6 +64,9 @@ func crashAnywhere(p *process) {
 			}
 		}
 		for _, w := range writers {
+			w.writeAgain()
+		}
+		for _, w := range writers {
 			w.completeCommit()
 			w.finish()
 		}
