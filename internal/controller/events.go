@@ -52,6 +52,7 @@ type told struct {
 	minute   time.Time      // when the current minute began
 	count    int            // events in it
 	held     map[string]int // events over the bound, by reason
+	last     runtime.Object // that the last of those was related to
 	restarts []restartNote  // to be told after the verdicts that led to them
 	outage   bool           // that a fault is fleet-wide
 	phase    plan.Phase     // of the way to
@@ -271,11 +272,6 @@ func (e *Events) of(obj *v1alpha1.HyperliquidParser) *told {
 func (e *Events) emit(obj *v1alpha1.HyperliquidParser, pod, uid, kind, reason, action, text string) {
 	t := e.of(obj)
 	e.flush(t)
-	if t.count == eventsPerMinute {
-		t.held[reason]++
-		return
-	}
-	t.count++
 	var related runtime.Object
 	if pod != "" {
 		related = &corev1.Pod{
@@ -283,6 +279,12 @@ func (e *Events) emit(obj *v1alpha1.HyperliquidParser, pod, uid, kind, reason, a
 			ObjectMeta: metav1.ObjectMeta{Namespace: obj.Namespace, Name: pod, UID: types.UID(uid)},
 		}
 	}
+	if t.count == eventsPerMinute {
+		t.held[reason]++
+		t.last = related
+		return
+	}
+	t.count++
 	e.recorder.Eventf(obj, related, kind, reason, action, "%s", text)
 }
 
@@ -302,5 +304,5 @@ func (e *Events) flush(t *told) {
 		parts = append(parts, fmt.Sprintf("%d × %s", held[reason], reason))
 	}
 	t.count++
-	e.recorder.Eventf(t.object, nil, corev1.EventTypeNormal, reasonSuppressed, "Judge", "%s", "events not told one by one in the last minute: "+strings.Join(parts, ", "))
+	e.recorder.Eventf(t.object, t.last, corev1.EventTypeNormal, reasonSuppressed, "Judge", "%s", "events not told one by one in the last minute: "+strings.Join(parts, ", "))
 }
