@@ -160,8 +160,10 @@ func TestTheSameOfOthersIsAnotherEvent(t *testing.T) {
 		}
 	}
 	// Six of the first minute; then what was over and five more; then what was over and the rest.
-	want := []string{"in the last minute: 2 × SinkDown", "in the last minute: 3 × SinkDown"}
-	for _, i := range []int{0, 5, 10, 15, 20, 25, 40, 45, 50, 55, 60, 80, 85, 90, 95} {
+	told := []int{0, 5, 10, 15, 20, 25, 40, 45, 50, 55, 60, 80, 85, 90, 95}
+	want := make([]string, 0, len(told)+2)
+	want = append(want, "in the last minute: 2 × SinkDown", "in the last minute: 3 × SinkDown")
+	for _, i := range told {
 		want = append(want, nodeName(i)+": figures")
 	}
 	deadline := time.Now().Add(30 * time.Second)
