@@ -39,6 +39,7 @@ func BenchmarkReconcile(b *testing.B) {
 			var next plan.Result
 			b.ReportAllocs()
 			for b.Loop() {
+				s.pair(obj.Name)
 				s.views = r.Poller.Track(client.ObjectKeyFromObject(obj), growthSettings(obj), endpoints(obj, s))
 				next = r.decide(obj, s)
 				obj.Status = r.status(obj, s, next)

@@ -3,6 +3,7 @@ package controller
 import (
 	"context"
 	"testing"
+	"time"
 
 	"k8s.io/apimachinery/pkg/types"
 	"sigs.k8s.io/controller-runtime/pkg/event"
@@ -116,5 +117,18 @@ func TestServersAreSharedByWhoeverNamesThem(t *testing.T) {
 		if got, _ := o.around(all[i]); got.Affected != want {
 			t.Errorf("around %s: %+v, want %d affected", all[i].Name, got, want)
 		}
+	}
+}
+
+func TestTheLargerAFleetTheLongerItsChangesAreGathered(t *testing.T) {
+	r := &Reconciler{Outages: NewOutages()}
+	obj, name := &v1alpha1.HyperliquidParser{}, types.NamespacedName{Namespace: "ns", Name: "mainnet"}
+	obj.Namespace, obj.Name = name.Namespace, name.Name
+	if got := r.gather(name); got != 250*time.Millisecond {
+		t.Errorf("before the first plan: %s", got)
+	}
+	r.Outages.saw(t.Context(), obj, 5000, plan.Result{})
+	if got := r.gather(name); got != time.Second {
+		t.Errorf("of 5,000: %s", got)
 	}
 }

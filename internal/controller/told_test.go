@@ -149,57 +149,56 @@ func TestTheSameOfOthersIsAnotherEvent(t *testing.T) {
 	e := NewEvents(broadcaster.NewRecorder(scheme, "test"), clock)
 	const batch, targets, each = 5, 100, 40 // targets a batch, in all, and a minute
 	obj, s := scene(targets)
-	for i := range targets {
-		s.judge(i, growth.SinkDown)
-		if i%batch == batch-1 {
-			e.judgements(obj, s)
-		}
-		if i%each == each-1 {
-			clock.SetTime(clock.Now().Add(time.Minute))
-			e.judgements(obj, s)
-		}
-	}
-	// Six of the first minute; then what was over and five more; then what was over and the rest.
-	told := []int{0, 5, 10, 15, 20, 25, 40, 45, 50, 55, 60, 80, 85, 90, 95}
-	want := make([]string, 0, len(told)+2)
-	want = append(want, "in the last minute: 2 × SinkDown", "in the last minute: 3 × SinkDown")
-	for _, i := range told {
-		want = append(want, nodeName(i)+": figures")
-	}
-	deadline := time.Now().Add(30 * time.Second)
-	var notes []string
-	for len(notes) < len(want) && time.Now().Before(deadline) {
-		list, err := clients.EventsV1().Events("ns").List(t.Context(), metav1.ListOptions{})
-		if err != nil {
-			t.Fatal(err)
-		}
-		notes = make([]string, 0, len(list.Items))
-		for _, event := range list.Items {
-			notes = append(notes, event.Note)
-		}
-		time.Sleep(10 * time.Millisecond)
-	}
-	for _, text := range want {
-		if !slices.ContainsFunc(notes, func(note string) bool { return strings.HasSuffix(note, text) }) {
-			t.Errorf("nothing was told that ends with %q", text)
+	become := func(v growth.Verdict) {
+		for i := range targets {
+			s.judge(i, v)
+			if i%batch == batch-1 {
+				e.judgements(obj, s)
+			}
+			if i%each == each-1 {
+				clock.SetTime(clock.Now().Add(time.Minute))
+				e.judgements(obj, s)
+			}
 		}
 	}
-	if len(notes) != len(want) {
-		t.Errorf("told %q", notes)
+	// What is expected ends so, and nothing else is told.
+	tells := func(want ...string) {
+		t.Helper()
+		var notes []string
+		for deadline := time.Now().Add(30 * time.Second); len(notes) < len(want) && time.Now().Before(deadline); time.Sleep(10 * time.Millisecond) {
+			list, err := clients.EventsV1().Events("ns").List(t.Context(), metav1.ListOptions{})
+			if err != nil {
+				t.Fatal(err)
+			}
+			notes = make([]string, 0, len(list.Items))
+			for _, event := range list.Items {
+				notes = append(notes, event.Note)
+			}
+		}
+		for _, text := range want {
+			if !slices.ContainsFunc(notes, func(note string) bool { return strings.HasSuffix(note, text) }) {
+				t.Errorf("nothing was told that ends with %q", text)
+			}
+		}
+		if len(notes) != len(want) {
+			t.Errorf("told %d events, not %d: %q", len(notes), len(want), notes)
+		}
+	}
+	of := func(targets ...int) (texts []string) {
+		for _, i := range targets {
+			texts = append(texts, nodeName(i)+": figures")
+		}
+		return texts
 	}
 
-	// They recover likewise, while the object stays as it is: nothing is ever written to again.
-	for i := range targets {
-		s.judge(i, growth.Healthy)
-		if i%batch == batch-1 {
-			e.judgements(obj, s)
-		}
-		if i%each == each-1 {
-			clock.SetTime(clock.Now().Add(time.Minute))
-			e.judgements(obj, s)
-		}
-	}
-	broadcaster.Shutdown()
+	// Six of the first minute; then what was over and five more; then what was over and the rest.
+	become(growth.SinkDown)
+	want := append(of(0, 5, 10, 15, 20, 25, 40, 45, 50, 55, 60, 80, 85, 90, 95), "minute: 2 × SinkDown", "minute: 3 × SinkDown")
+	tells(want...)
+	// The status has told of that meanwhile. It does not tell that they recover, once it has forgotten them. One more of that minute, and so on.
+	obj.ResourceVersion = "2"
+	become(growth.Healthy)
+	tells(slices.Concat(want, of(0, 40, 45, 50, 55, 60, 80, 85, 90, 95), []string{"minute: 7 × Recovered", "minute: 3 × Recovered"})...)
 	for _, action := range clients.Actions() {
 		if action.GetVerb() == "patch" {
 			t.Errorf("an event is written to again: %v", action)

@@ -289,6 +289,7 @@ func (p *Poller) poll(ctx context.Context, e *entry, r *report.Report) {
 		answer = &growth.Poll{Report: r}
 		if err != nil {
 			answer = &growth.Poll{Failure: err.Error()}
+			*r = report.Report{} // what a liar has filled it with is not kept
 		}
 		if p.options.Polled != nil {
 			p.options.Polled(p.options.Clock.Since(start), err == nil)

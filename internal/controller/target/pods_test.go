@@ -28,7 +28,7 @@ func pod(change func(*corev1.Pod)) *corev1.Pod {
 }
 
 func TestTargetsThatArePods(t *testing.T) {
-	runs := target.Target{Name: "hl-0", UID: "u", Node: "n", Claim: "data-hl-0"}
+	runs := target.Target{Name: "hl-0", UID: "u", Node: "n", Claim: "data-hl-0", Boot: "boot"}
 	waits := func(why string) *target.Target { w := runs; w.Waits = why; return &w }
 	nowhere := func(why string) *target.Target { return &target.Target{Name: "hl-0", UID: "u", Waits: why} }
 	ready := func(status corev1.ConditionStatus) *corev1.Node {
