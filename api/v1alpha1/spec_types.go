@@ -583,8 +583,8 @@ type Rollout struct {
 // Canary says how a new revision proves itself. Its targets are judged like all others, and compared with how they were before: when one
 // is worse they get the last good revision back (Stalled, CanaryFailed), and the spec is left alone.
 type Canary struct {
-	// count is how many targets, or which share of them, try out a new revision; more than there are means all of them. A percentage
-	// rounds up.
+	// count is how many targets, or which share of them, try out a new revision; more than there are means all of them, and more than
+	// 500 means 500. A percentage rounds up.
 	// +optional
 	// +kubebuilder:default=1
 	// +kubebuilder:validation:XValidation:rule="type(self) == int ? int(self) >= 1 : string(self).matches('^(100|[1-9][0-9]?)%$')",message="write a number of targets from 1, or a percentage from 1% to 100% such as \"10%\""

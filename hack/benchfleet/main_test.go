@@ -44,8 +44,8 @@ func TestASmallFleet(t *testing.T) {
 	if !f.ours.measured || f.ours.created <= 0 || f.ours.created > f.ours.told {
 		t.Errorf("creation: %+v", f.ours)
 	}
-	if f.rest.writes != 0 || f.rest.leases == 0 {
-		t.Errorf("at rest the manager made %d writes (%v), and wrote its Lease %d times", f.rest.writes, f.rest.requests, f.rest.leases)
+	if len(f.rest.written) != 0 || f.rest.leases == 0 {
+		t.Errorf("at rest the manager wrote %v, and its Lease %d times", f.rest.written, f.rest.leases)
 	}
 	if f.fault.cured < o.stuckAfter/2 {
 		t.Errorf("the parser that hung was replaced after %s", f.fault.cured)
@@ -84,7 +84,7 @@ func children(t *testing.T) sets.Set[string] {
 
 func TestWhatTheAuditLogSaysIsCounted(t *testing.T) {
 	line := func(stage, verb, resource, sub, user string) string {
-		return fmt.Sprintf(`{"stage":%q,"verb":%q,"objectRef":{"resource":%q,"subresource":%q},"user":{"username":%q}}`+"\n",
+		return fmt.Sprintf(`{"stage":%q,"verb":%q,"objectRef":{"resource":%q,"subresource":%q,"name":"a"},"user":{"username":%q}}`+"\n",
 			stage, verb, resource, sub, user)
 	}
 	r := atRest{requests: map[string]int{}}
@@ -98,7 +98,8 @@ func TestWhatTheAuditLogSaysIsCounted(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if r.leases != 1 || r.writes != 2 || fmt.Sprint(r.requests) != "map[delete pods:1 update hyperliquidparsers/status:1 watch pods:1]" {
+	if r.leases != 1 || fmt.Sprint(r.written) != "[update hyperliquidparsers/status a delete pods a]" ||
+		fmt.Sprint(r.requests) != "map[delete pods:1 update hyperliquidparsers/status:1 watch pods:1]" {
 		t.Errorf("got %+v", r)
 	}
 }

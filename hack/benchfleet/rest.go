@@ -14,6 +14,7 @@ import (
 	"strconv"
 	"time"
 
+	eventsv1 "k8s.io/api/events/v1"
 	"k8s.io/apimachinery/pkg/api/equality"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
@@ -28,7 +29,7 @@ const pollWorkers = 128
 type atRest struct {
 	watched  time.Duration
 	requests map[string]int // of the manager, by verb and resource, the Lease's left out
-	writes   int            // among them
+	written  []string       // the writes among them, with the object's name
 	leases   int
 	cpu      time.Duration // of the manager
 	resident int64         // bytes, the most of those seen
@@ -113,10 +114,16 @@ func (f *fleet) watchRest(ctx context.Context) (atRest, error) {
 	if r.peak, err = results.PeakOf(pid); err != nil {
 		return r, err
 	}
-	return r, r.count(audit)
+	if err := r.count(audit); err != nil {
+		return r, err
+	}
+	for _, what := range r.written {
+		say("%d nodes: written at rest: %s", f.nodes, what)
+	}
+	return r, nil
 }
 
-// keep keeps the manager's profiles and its log, if asked to.
+// keep keeps the manager's profiles, its log and its events, if asked to.
 func (f *fleet) keep(ctx context.Context) error {
 	if f.profiles == "" {
 		return nil
@@ -127,6 +134,17 @@ func (f *fleet) keep(ctx context.Context) error {
 	}
 	if err := os.WriteFile(filepath.Join(f.profiles, fmt.Sprintf("manager-%d.log", f.nodes)), log, 0o644); err != nil {
 		return fmt.Errorf("keeping the manager's log: %w", err)
+	}
+	told := &eventsv1.EventList{}
+	if err := f.client.List(ctx, told); err != nil {
+		return fmt.Errorf("listing the events: %w", err)
+	}
+	text, err := json.MarshalIndent(told.Items, "", "  ")
+	if err != nil {
+		return fmt.Errorf("writing down the events: %w", err)
+	}
+	if err := os.WriteFile(filepath.Join(f.profiles, fmt.Sprintf("events-%d.json", f.nodes)), text, 0o644); err != nil {
+		return fmt.Errorf("keeping the events: %w", err)
 	}
 	return errors.Join(f.profile(ctx, "profile", "?seconds=30", "rest"), f.profile(ctx, "heap", "?gc=1", "heap"),
 		f.profile(ctx, "heap", "?debug=1", "memory"))
@@ -143,6 +161,7 @@ func (r *atRest) count(audit io.Reader) error {
 			ObjectRef struct {
 				Resource    string `json:"resource"`
 				Subresource string `json:"subresource"`
+				Name        string `json:"name"`
 			} `json:"objectRef"`
 			User struct {
 				Username string `json:"username"`
@@ -162,7 +181,7 @@ func (r *atRest) count(audit io.Reader) error {
 		default:
 			r.requests[e.Verb+" "+what]++
 			if !slices.Contains([]string{"get", "list", "watch"}, e.Verb) {
-				r.writes++
+				r.written = append(r.written, e.Verb+" "+what+" "+e.ObjectRef.Name)
 			}
 		}
 	}

@@ -3,6 +3,7 @@ package main
 import (
 	"cmp"
 	"fmt"
+	"maps"
 	"slices"
 	"strings"
 	"time"
@@ -107,30 +108,33 @@ func describeSweeps(all []figures) string {
 func (o *options) rests(all []figures) string {
 	t := results.Table{{"at rest", "of a core", "besides sweeps", "MiB", "peak MiB", "API writes", "API reads", "Lease"}}
 	goal := results.Table{{"goal", wantedColumn, "measured", reachedColumn}}
-	var reads []string
+	requests := map[string]int{}
 	var watched time.Duration
 	for _, f := range all {
 		r := f.rest
 		watched = r.watched
 		polls := time.Duration(float64(f.sweeps.Spread) * r.watched.Seconds() / o.pollInterval.Seconds())
 		beside := share(max(r.cpu-polls, 0), r.watched)
-		total := 0
+		total, writes := 0, len(r.written)
 		for what, n := range r.requests {
 			total += n
-			reads = append(reads, fmt.Sprintf("%d %s", n, what))
+			requests[what] += n
 		}
 		size := humanize.Comma(int64(f.nodes)) + " nodes"
 		t.Row(size, fmt.Sprintf("%.1f %%", share(r.cpu, r.watched)), fmt.Sprintf("%.1f %%", beside), mebibytes(r.resident),
-			mebibytes(r.peak), fmt.Sprint(r.writes), fmt.Sprint(total-r.writes), fmt.Sprint(r.leases))
-		goal.Row(size+": API writes but the Lease's", "0", fmt.Sprint(r.writes), results.Reached(r.writes == 0))
+			mebibytes(r.peak), fmt.Sprint(writes), fmt.Sprint(total-writes), fmt.Sprint(r.leases))
+		goal.Row(size+": API writes but the Lease's", "0", fmt.Sprint(writes), results.Reached(writes == 0))
 		goal.Row(size+": of a core besides sweeps", fmt.Sprintf("< %.0f %%", besideGoal), fmt.Sprintf("%.1f %%", beside),
 			results.Reached(beside < besideGoal))
 		goal.Row(size+": MiB resident", "< 256", mebibytes(r.resident), results.Reached(r.resident < memoryGoal))
 	}
-	slices.Sort(reads)
 	said := ""
-	if len(reads) > 0 {
-		said = " Requests by verb, all sizes: " + strings.Join(reads, ", ") + "."
+	if len(requests) > 0 {
+		parts := make([]string, 0, len(requests))
+		for _, what := range slices.Sorted(maps.Keys(requests)) {
+			parts = append(parts, fmt.Sprintf("%d %s", requests[what], what))
+		}
+		said = " Requests by verb, all sizes: " + strings.Join(parts, ", ") + "."
 	}
 	return fmt.Sprintf("### At rest\n\nThe manager for %s, while each node reports its status every 5 min. Requests are counted from the\n"+
 		"API server's audit log.%s\n\n%s\n%s",

@@ -16,11 +16,15 @@ import (
 
 // Canary says how a new revision is tried out.
 type Canary struct {
-	// Count of targets, or share of them; more than there are is all of them.
+	// Count of targets, or share of them; more than there are is all of them, and more than MaxCanaries is as many.
 	Count intstr.IntOrString
 	// Soak is how long they must be well.
 	Soak time.Duration
 }
+
+// MaxCanaries is how many targets try out a revision at the most. What they were before is written down target by target: 500 of 60
+// letters take a third of what the annotations of an object may (256 KiB), 5,000 would not fit.
+const MaxCanaries = 500
 
 // never is the time that is not set.
 var never time.Time
@@ -67,22 +71,10 @@ func (s *step) soak() {
 	}
 }
 
-// bootCanaries is how many canaries there may be for their nodes' boots to be written down: with all of them, and names of 60 letters,
-// the state of a rollout takes a third of what annotations may. Beyond that a boot is taken for a fault.
-const bootCanaries = 500
-
-// boot tells the boots of a canary's node apart; "" when they are not counted.
-func (s *step) boot(t *slot) string {
-	if s.wantedCanaries() > bootCanaries {
-		return ""
-	}
-	return t.Boot
-}
-
 // countBoots takes down how often the nodes of canaries have booted since those were taken.
 func (s *step) countBoots() {
 	for _, t := range s.slots {
-		before, boot := s.roll.Before[t.Name], s.boot(t)
+		before, boot := s.roll.Before[t.Name], t.Boot
 		if boot == "" || boot == before.Boot || !s.roll.has(t.Name) {
 			continue
 		}
@@ -125,7 +117,7 @@ func (s *step) settledUnready(t *slot) bool {
 }
 
 func (s *step) wantedCanaries() int {
-	return min(Budget(s.Limits.Canary.Count, len(s.slots)), len(s.slots))
+	return min(Budget(s.Limits.Canary.Count, len(s.slots)), len(s.slots), MaxCanaries)
 }
 
 func (s *step) canTakeMore() bool {
@@ -329,11 +321,11 @@ func (s *step) givenUp(t *slot) bool {
 func (s *step) before(t *slot) Before {
 	if v := t.judgement.Verdict; s.givenUp(t) {
 		if external(v) {
-			return Before{Verdict: v, Boot: s.boot(t)}
+			return Before{Verdict: v, Boot: t.Boot}
 		}
-		return Before{Boot: s.boot(t)}
+		return Before{Boot: t.Boot}
 	}
-	b := Before{Boot: s.boot(t), Lag: metav1.Duration{Duration: s.Lag[t.Name].Truncate(time.Second)}, Restarts: t.pod.Restarts, Unready: !t.pod.Ready}
+	b := Before{Boot: t.Boot, Lag: metav1.Duration{Duration: s.Lag[t.Name].Truncate(time.Second)}, Restarts: t.pod.Restarts, Unready: !t.pod.Ready}
 	if v := t.judgement.Verdict; v != growth.Healthy {
 		b.Verdict = v
 	}

@@ -1,8 +1,8 @@
 package plan_test
 
 import (
+	"fmt"
 	"slices"
-	"strings"
 	"testing"
 	"time"
 
@@ -301,15 +301,25 @@ func TestACanaryWhoseNodeBootsIsNotBlamed(t *testing.T) {
 	soaking(t, 2).does().with(boots("1")).pod("a", restarts(1)).does("Delete a: SentBack")
 }
 
-func TestTheBootsOfHundredsOfCanariesAreNotWrittenDown(t *testing.T) {
-	for canaries, written := range map[int32]bool{500: true, 501: false} {
-		in := canary(unavailable(fleet(600), 600), canaries, time.Hour)
-		s := begin(t, in).with(boots("12345678")).with(update("newer"))
-		s.keep(plan.Next(s.in))
-		text, err := s.in.Rollout.Encode()
-		if got := strings.Contains(text, "12345678"); err != nil || got != written {
-			t.Errorf("of %d canaries: written %v, %v", canaries, got, err)
-		}
+func TestTheStateOfTheLargestCanaryFitsIntoAnAnnotation(t *testing.T) {
+	const targets = 5000
+	const long, boot = "ip-10-%04d.a-region-with-a-long-name.compute.internal.example", "f81d4fae-7dec-11d0-a765-00a0c91e6bf6"
+	in := canary(unavailable(fleet(0), targets), targets, time.Hour)
+	in.Lag = map[string]time.Duration{}
+	for i := range targets {
+		name := fmt.Sprintf(long, i)
+		in.Targets = append(in.Targets, plan.Target{Name: name, Pod: "pod-" + name, Able: true, NodeReady: true, Boot: boot})
+		in.Pods = append(in.Pods, plan.Pod{
+			Name: "pod-" + name, UID: name, Target: name, Revision: "new", Created: ago(24*time.Hour + time.Second), Ready: true, Restarts: 10,
+		})
+		in.Judgements[name] = growth.Judgement{Verdict: growth.SourceStalled, Since: ago(23 * time.Hour)}
+		in.Lag[name] = 23*time.Hour + 59*time.Minute + 59*time.Second
+	}
+	s := begin(t, in).with(update("newer"))
+	s.keep(plan.Next(s.in))
+	text, err := s.in.Rollout.Encode()
+	if got := len(s.in.Rollout.Also); err != nil || got != plan.MaxCanaries || len(s.in.Rollout.Before) != got || len(text) > 200_000 {
+		t.Errorf("%d canaries, %d of them with what they were, take %d bytes, %v", got, len(s.in.Rollout.Before), len(text), err)
 	}
 }
 

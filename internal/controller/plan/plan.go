@@ -63,9 +63,9 @@
 // Ill is what is bad by a fault that may be the revision's: not SinkDown or SourceStalled, which are external, and not a pod that
 // is starting. Promotion by hand overrides it.
 //
-// A canary (canary.go), when one is asked for and there is a Current revision: only so many targets are taken, those first whose
-// pods are of a revision that was given up, then those that are good, then the others, by name; and in place of one whose node is
-// lost, another. The canary
+// A canary (canary.go), when one is asked for and there is a Current revision: only so many targets are taken, 500 at
+// the most, those first whose pods are of a revision that was given up, then those that are good, then the others, by name; and in
+// place of one whose node is lost, another. The canary
 //
 //	fails    when one of them is worse than it was itself before it was taken: its container restarts more often than its node
 //	         boots and than it did before (a first time too often counts when it is ready again), it is not ready
