@@ -110,10 +110,7 @@ func (f *fleet) run(ctx context.Context) (figures, error) {
 	if err != nil {
 		return result, err
 	}
-	if result.daemons, err = f.createDaemons(ctx, spec); err != nil {
-		return result, err
-	}
-	if result.ours, err = f.createOurs(ctx); err != nil {
+	if result.ours, result.daemons, err = f.create(ctx, spec); err != nil {
 		return result, err
 	}
 	if err := f.settle(ctx); err != nil {
