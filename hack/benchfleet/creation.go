@@ -200,7 +200,7 @@ func (f *fleet) timed(
 		return creation{}, err
 	}
 	c.told = time.Since(begin)
-	say("%d nodes: %s has made their pods within %.2f s", f.nodes, obj.GetName(), c.created.Seconds())
+	say("%d nodes: all pods were there after %.2f s", f.nodes, c.created.Seconds())
 	after, err := f.cpu(controller)
 	c.controllerCPU, c.clusterCPU = after.controller-before.controller, after.cluster-before.cluster
 	return c, err
