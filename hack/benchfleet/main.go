@@ -112,6 +112,11 @@ func bench(ctx context.Context, args []string) (err error) {
 	if o.assets == "" {
 		return errors.New("KUBEBUILDER_ASSETS is not set: run make bench-fleet, which finds or builds what is needed")
 	}
+	if o.profiles != "" {
+		if err := os.MkdirAll(o.profiles, 0o755); err != nil {
+			return fmt.Errorf("--profiles: making the directory: %w", err)
+		}
+	}
 	if o.dir, err = os.MkdirTemp(*parent, "hlparser-benchfleet-"); err != nil {
 		return fmt.Errorf("making a temporary directory: %w", err)
 	}
