@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"time"
 
@@ -15,6 +16,7 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"github.com/hlparser/hyperliquid-parser-operator/api/v1alpha1"
+	"github.com/hlparser/hyperliquid-parser-operator/hack/demo/child"
 )
 
 const (
@@ -37,95 +39,121 @@ type creation struct {
 // creations are those of one controller, one after another.
 type creations []creation
 
-// mean of what they took.
-func (all creations) mean() creation {
+// median of what they took, each part for itself.
+func (all creations) median() creation {
 	of := func(part func(creation) time.Duration) time.Duration {
-		var sum time.Duration
-		for _, c := range all {
-			sum += part(c)
-		}
-		return sum / time.Duration(max(len(all), 1))
+		values := all.sorted(part)
+		return values[len(values)/2]
 	}
 	return creation{
-		created: of(func(c creation) time.Duration { return c.created }), running: of(func(c creation) time.Duration { return c.running }),
+		created: of(untilCreated), running: of(func(c creation) time.Duration { return c.running }),
 		told:          of(func(c creation) time.Duration { return c.told }),
 		controllerCPU: of(func(c creation) time.Duration { return c.controllerCPU }),
 		clusterCPU:    of(func(c creation) time.Duration { return c.clusterCPU }),
 	}
 }
 
-// create measures both controllers: ours, twice the other, and ours again, so that what changes with time and with what the API server
-// has done before, such as the size of its heap and of etcd's file, counts for both alike. The last fleet stays.
-func (f *fleet) create(ctx context.Context, spec *corev1.PodSpec) (ours, daemons creations, err error) {
-	first, err := f.createOurs(ctx, "first")
-	if err != nil {
-		return nil, nil, err
+func (all creations) sorted(part func(creation) time.Duration) []time.Duration {
+	values := make([]time.Duration, 0, len(all))
+	for _, c := range all {
+		values = append(values, part(c))
 	}
-	if err := f.client.DeleteAllOf(ctx, &v1alpha1.HyperliquidParser{}, client.InNamespace(namespace)); err != nil {
-		return nil, nil, fmt.Errorf("deleting the first fleet: %w", err)
-	}
-	if err := f.clear(ctx, namespace); err != nil {
-		return nil, nil, err
-	}
-	if daemons, err = f.createDaemons(ctx, spec); err != nil {
-		return nil, nil, err
-	}
-	last, err := f.createOurs(ctx, objectName)
-	return creations{first, last}, daemons, err
+	slices.Sort(values)
+	return values
 }
 
-// createDaemons lets the DaemonSet controller make a pod on each node, of the same spec as the operator's pods, and clears up after it,
-// twice. Its client has the same limits as the manager's. The manager is there meanwhile, and has nothing to do.
-func (f *fleet) createDaemons(ctx context.Context, spec *corev1.PodSpec) (creations, error) {
-	program := filepath.Join(f.assets, controllerManager)
-	if _, err := exec.LookPath(program); err != nil {
+func untilCreated(c creation) time.Duration { return c.created }
+
+// turns of the operator (true) and of the DaemonSet controller. What changes with time, and with what the API server has done before,
+// counts for both alike; the first turn, when the API server is new, is the operator's. Three of each, since single ones differ by a third
+// where everything shares two cores.
+var turns = [...]bool{true, false, true, false, false, true}
+
+// create measures both controllers. Each turn is of a process that has just started and made one pod. The last fleet and its manager stay.
+func (f *fleet) create(ctx context.Context) (ours, daemons creations, err error) {
+	compared, err := f.prepareDaemons(ctx)
+	if err != nil {
+		return nil, nil, err
+	}
+	var spec *corev1.PodSpec
+	for i, operator := range turns {
+		switch {
+		case operator:
+			if spec, err = f.startManager(ctx); err != nil {
+				return nil, nil, err
+			}
+			c, err := f.createOurs(ctx)
+			if err != nil {
+				return nil, nil, err
+			}
+			ours = append(ours, c)
+			if i < len(turns)-1 {
+				if err := f.endOurs(ctx); err != nil {
+					return nil, nil, err
+				}
+			}
+		case compared:
+			c, err := f.createDaemons(ctx, spec)
+			if err != nil {
+				return nil, nil, err
+			}
+			daemons = append(daemons, c)
+		}
+	}
+	return ours, daemons, nil
+}
+
+// prepareDaemons makes what the DaemonSet controller and its pods need, and tells whether there is one.
+func (f *fleet) prepareDaemons(ctx context.Context) (bool, error) {
+	if _, err := exec.LookPath(filepath.Join(f.assets, controllerManager)); err != nil {
 		say("%d nodes: no DaemonSet to compare with: %v", f.nodes, err)
-		return nil, nil
+		return false, nil
 	}
-	holder := &corev1.ServiceAccount{ObjectMeta: metav1.ObjectMeta{Namespace: metav1.NamespaceSystem, Name: daemonAccount}}
-	if err := f.client.Create(ctx, holder); err != nil {
-		return nil, fmt.Errorf("making service account %s: %w", daemonAccount, err)
+	for _, obj := range []client.Object{
+		&corev1.ServiceAccount{ObjectMeta: metav1.ObjectMeta{Namespace: metav1.NamespaceSystem, Name: daemonAccount}},
+		&corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: daemonNamespace}},
+		&corev1.ServiceAccount{ObjectMeta: metav1.ObjectMeta{Namespace: daemonNamespace, Name: "default"}},
+	} {
+		if err := f.client.Create(ctx, obj); err != nil {
+			return false, fmt.Errorf("making %T %s: %w", obj, obj.GetName(), err)
+		}
 	}
+	return true, nil
+}
+
+// createDaemons lets the DaemonSet controller make a pod on each node, of the same spec as the operator's pods, and clears up after it.
+// Its client has the same limits as the manager's.
+func (f *fleet) createDaemons(ctx context.Context, spec *corev1.PodSpec) (c creation, err error) {
 	kubeconfig, err := f.kubeconfig(ctx, metav1.NamespaceSystem, daemonAccount)
 	if err != nil {
-		return nil, err
+		return c, err
 	}
+	program := filepath.Join(f.assets, controllerManager)
 	manager, err := f.children.Start(controllerManager, exec.Command(program, "--kubeconfig="+kubeconfig, "--leader-elect=false",
 		"--secure-port=0", "--controllers=daemonset-controller",
 		"--kube-api-qps="+strconv.Itoa(f.qps), "--kube-api-burst="+strconv.Itoa(f.burst)), f.path(controllerManager+".log"))
 	if err != nil {
-		return nil, err
+		return c, err
 	}
-	defer func() {
-		manager.Stop(10 * time.Second)
-		<-manager.Done()
-	}()
-	in := metav1.ObjectMeta{Name: daemonNamespace}
-	if err := f.client.Create(ctx, &corev1.Namespace{ObjectMeta: in}); err != nil {
-		return nil, fmt.Errorf("making a namespace: %w", err)
-	}
-	account := &corev1.ServiceAccount{ObjectMeta: metav1.ObjectMeta{Namespace: daemonNamespace, Name: "default"}}
-	if err := f.client.Create(ctx, account); err != nil {
-		return nil, fmt.Errorf("making a service account: %w", err)
-	}
+	defer stop(manager)
 	if err := f.daemons(ctx, newDaemonSet("warm", roleWarm, spec), 1, nil); err != nil {
-		return nil, err
+		return c, err
 	}
 	say("%d nodes: the DaemonSet controller makes their pods", f.nodes)
-	var all creations
-	for _, name := range []string{"first", "second"} {
-		if err := f.daemons(ctx, newDaemonSet(name, roleFleet, spec), f.nodes, func(daemons *appsv1.DaemonSet) error {
-			c, err := f.timed(ctx, manager.PID(), daemons, func(ctx context.Context) (bool, error) {
-				err := f.client.Get(ctx, client.ObjectKeyFromObject(daemons), daemons)
-				return int(daemons.Status.NumberReady) == f.nodes, err
-			})
-			all = append(all, c)
-			return err
-		}); err != nil {
-			return nil, err
-		}
-	}
-	return all, nil
+	err = f.daemons(ctx, newDaemonSet(objectName, roleFleet, spec), f.nodes, func(daemons *appsv1.DaemonSet) (err error) {
+		c, err = f.timed(ctx, manager.PID(), daemons, func(ctx context.Context) (bool, error) {
+			err := f.client.Get(ctx, client.ObjectKeyFromObject(daemons), daemons)
+			return int(daemons.Status.NumberReady) == f.nodes, err
+		})
+		return err
+	})
+	return c, err
+}
+
+// stop ends a process, and returns when it has ended.
+func stop(process *child.Child) {
+	process.Stop(10 * time.Second)
+	<-process.Done()
 }
 
 // daemons has a DaemonSet made, waits for its pods, and deletes it with them.
@@ -164,9 +192,9 @@ func newDaemonSet(name, role string, spec *corev1.PodSpec) *appsv1.DaemonSet {
 }
 
 // createOurs lets the operator do the same.
-func (f *fleet) createOurs(ctx context.Context, name string) (creation, error) {
+func (f *fleet) createOurs(ctx context.Context) (creation, error) {
 	say("%d nodes: the operator makes their pods", f.nodes)
-	obj := f.newObject(name, roleFleet)
+	obj := f.newObject(objectName, roleFleet)
 	profiled := make(chan error, 1)
 	go func() { profiled <- f.profile(ctx, "profile", fmt.Sprintf("?seconds=%d", 5+f.nodes/50), "creation") }()
 	c, err := f.timed(ctx, f.manager.PID(), obj, func(ctx context.Context) (bool, error) {
@@ -174,6 +202,15 @@ func (f *fleet) createOurs(ctx context.Context, name string) (creation, error) {
 		return int(obj.Status.Ready) == f.nodes, err
 	})
 	return c, errors.Join(err, <-profiled)
+}
+
+// endOurs ends the manager, and deletes its object with its pods.
+func (f *fleet) endOurs(ctx context.Context) error {
+	stop(f.manager)
+	if err := f.client.DeleteAllOf(ctx, &v1alpha1.HyperliquidParser{}, client.InNamespace(namespace)); err != nil {
+		return fmt.Errorf("deleting a fleet: %w", err)
+	}
+	return f.clear(ctx, namespace)
 }
 
 // timed creates an object whose controller makes a pod for each node.

@@ -15,6 +15,7 @@ import (
 	"time"
 
 	"golang.org/x/sync/errgroup"
+	appsv1 "k8s.io/api/apps/v1"
 	authenticationv1 "k8s.io/api/authentication/v1"
 	corev1 "k8s.io/api/core/v1"
 	rbacv1 "k8s.io/api/rbac/v1"
@@ -106,11 +107,8 @@ func (o options) measure(ctx context.Context, nodes int) (_ figures, err error) 
 // run takes all figures, one after another.
 func (f *fleet) run(ctx context.Context) (figures, error) {
 	result := figures{nodes: f.nodes}
-	spec, err := f.startManager(ctx)
-	if err != nil {
-		return result, err
-	}
-	if result.ours, result.daemons, err = f.create(ctx, spec); err != nil {
+	var err error
+	if result.ours, result.daemons, err = f.create(ctx); err != nil {
 		return result, err
 	}
 	if err := f.settle(ctx); err != nil {
@@ -400,8 +398,13 @@ func (f *fleet) startManager(ctx context.Context) (*corev1.PodSpec, error) {
 	return &pods.Items[0].Spec, nil
 }
 
-// clear deletes the pods of a namespace, as the garbage collector would.
+// clear deletes what belonged to an object that has been deleted, as the garbage collector would.
 func (f *fleet) clear(ctx context.Context, namespace string) error {
+	for _, kind := range []client.Object{&corev1.ConfigMap{}, &appsv1.ControllerRevision{}} {
+		if err := f.client.DeleteAllOf(ctx, kind, client.InNamespace(namespace)); err != nil {
+			return fmt.Errorf("deleting what belonged to a fleet: %w", err)
+		}
+	}
 	return f.until(ctx, 10*time.Minute, "pods are still there", func() (bool, error) {
 		err := f.client.DeleteAllOf(ctx, &corev1.Pod{}, client.InNamespace(namespace), client.GracePeriodSeconds(0))
 		// One request deletes for a minute at most.

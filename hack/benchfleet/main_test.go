@@ -41,7 +41,7 @@ func TestASmallFleet(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if ours := f.ours.mean(); len(f.ours) != 2 || ours.created <= 0 || ours.created > ours.told {
+	if ours := f.ours.median(); len(f.ours) != 3 || ours.created <= 0 || ours.created > ours.told {
 		t.Errorf("creation: %+v", f.ours)
 	}
 	if len(f.rest.written) != 0 || f.rest.leases == 0 {
