@@ -29,6 +29,9 @@ import (
 // the DaemonSet controller creates at once (BurstReplicas in k8s.io/kubernetes/pkg/controller/daemon).
 const parallelWrites = 250
 
+// rampUpBy is how many more pods may be begun for each that was created: thousands within a few answers of the API server.
+const rampUpBy = 4
+
 // outcome is what carrying out a plan brought to light.
 type outcome struct {
 	// problem is what a person must cure; nil when nothing.
@@ -189,8 +192,7 @@ func (r *Reconciler) logStacks(ctx context.Context, obj *v1alpha1.HyperliquidPar
 	loggerFor(ctx, a).Info("stacks before the restart", "stacks", text)
 }
 
-// createAll makes the configs and then the pods, a few at first and twice as many each time: where the API server refuses one, it
-// would refuse thousands.
+// createAll makes the configs and then the pods, few at first: where the API server refuses one, it would refuse thousands.
 func (r *Reconciler) createAll(ctx context.Context, obj *v1alpha1.HyperliquidParser, s *seen, actions []plan.Action) (outcome, error) {
 	// The pods that exist need their config too, when their containers restart.
 	used := s.used()
@@ -202,25 +204,19 @@ func (r *Reconciler) createAll(ctx context.Context, obj *v1alpha1.HyperliquidPar
 			return done, err
 		}
 	}
+	errs := rampUp(actions, func(a plan.Action) error { return r.create(ctx, obj, s, a) })
 	var done outcome
 	var failed []error
-	for size := 1; len(actions) > 0 && len(failed) == 0; size *= 4 {
-		batch := actions[:min(size, len(actions))]
-		actions = actions[len(batch):]
-		for _, err := range inParallel(batch, func(a plan.Action) error { return r.create(ctx, obj, s, a) }) {
-			var held *heldBack
-			switch {
-			case errors.As(err, &held):
-				done.again = r.Clock.Now().Add(held.retry)
-				if done.problem == nil {
-					done.problem = held.problem
-				}
-			case err != nil:
-				failed = append(failed, err)
+	for _, err := range errs {
+		var held *heldBack
+		switch {
+		case errors.As(err, &held):
+			done.again = r.Clock.Now().Add(held.retry)
+			if done.problem == nil {
+				done.problem = held.problem
 			}
-		}
-		if done.problem != nil && done.problem.reason == v1alpha1.ReasonPodRejected {
-			break
+		case err != nil:
+			failed = append(failed, err)
 		}
 	}
 	return done, errors.Join(failed...)
@@ -382,4 +378,37 @@ func inParallel(actions []plan.Action, do func(plan.Action) error) []error {
 	}
 	_ = group.Wait() // what went wrong is in errs
 	return errs
+}
+
+// rampUp calls do for each action in their order: for one at first, and for rampUpBy more with each that went well, some at a time. After
+// one that failed or was refused no other is begun. It returns what each came to, in their order; nil for those not begun.
+//
+// Unlike batches, of which each waits for the slowest of the one before, this keeps a slow API server busy.
+func rampUp(actions []plan.Action, do func(plan.Action) error) []error {
+	errs := make([]error, len(actions))
+	done := make(chan int)
+	begun, running, allowed := 0, 0, 1
+	for {
+		for begun < min(allowed, len(actions)) && running < parallelWrites {
+			go func(i int) {
+				errs[i] = do(actions[i])
+				done <- i
+			}(begun)
+			begun++
+			running++
+		}
+		if running == 0 {
+			return errs
+		}
+		err := errs[<-done]
+		running--
+		var held *heldBack
+		refused := errors.As(err, &held) && held.problem != nil && held.problem.reason == v1alpha1.ReasonPodRejected
+		switch {
+		case refused, err != nil && held == nil:
+			allowed = 0
+		case allowed > 0:
+			allowed += rampUpBy
+		}
+	}
 }

@@ -1,0 +1,82 @@
+package controller
+
+import (
+	"errors"
+	"fmt"
+	"sync/atomic"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"pgregory.net/rapid"
+
+	"github.com/hlparser/hyperliquid-parser-operator/api/v1alpha1"
+	"github.com/hlparser/hyperliquid-parser-operator/internal/controller/plan"
+)
+
+// TestPodsAreCreatedFewAtFirst drives rampUp against an API server of any speed, which fails or refuses some pods.
+func TestPodsAreCreatedFewAtFirst(test *testing.T) {
+	refused := &heldBack{problem: &problem{reason: v1alpha1.ReasonPodRejected}}
+	taken := &heldBack{problem: &problem{reason: v1alpha1.ReasonNameTaken}}
+	rapid.Check(test, func(t *rapid.T) {
+		n := rapid.IntRange(0, 1500).Draw(t, "pods")
+		slowest := rapid.IntRange(1, 100).Draw(t, "slowest in ms")
+		wrong := rapid.MapOfN(rapid.IntRange(0, 1500), rapid.SampledFrom([]error{errors.New("no answer"), refused, taken}), 0, 3).Draw(t, "wrong")
+		actions := make([]plan.Action, n)
+		for i := range actions {
+			actions[i].Target = fmt.Sprint(i)
+		}
+		took := make([]time.Duration, n)
+		for i := range took {
+			took[i] = time.Duration(1+(i*7919)%slowest) * time.Millisecond
+		}
+		synctest.Test(test, func(*testing.T) {
+			var begun, well, running atomic.Int64
+			var stopped atomic.Bool
+			started := make([]bool, n)
+			errs := rampUp(actions, func(a plan.Action) error {
+				var i int
+				if _, err := fmt.Sscan(a.Target, &i); err != nil {
+					return err
+				}
+				started[i] = true
+				if b, w := begun.Add(1), well.Load(); b > 1+rampUpBy*w {
+					t.Errorf("%d are begun when %d went well", b, w)
+				}
+				if now := running.Add(1); now > parallelWrites {
+					t.Errorf("%d at once", now)
+				}
+				if stopped.Load() {
+					t.Errorf("%d is begun after one that went wrong", i)
+				}
+				time.Sleep(took[i])
+				running.Add(-1)
+				err := wrong[i]
+				if err == nil || errors.Is(err, taken) {
+					well.Add(1)
+					return err
+				}
+				go func() {
+					time.Sleep(time.Microsecond) // by then it has been looked at
+					stopped.Store(true)
+				}()
+				return err
+			})
+			time.Sleep(time.Millisecond) // the goroutines above end
+			if len(errs) != n {
+				t.Errorf("%d results of %d", len(errs), n)
+				return // Fatalf would panic in another goroutine than rapid's
+			}
+			bad := false
+			for i, err := range errs {
+				if started[i] && !errors.Is(err, wrong[i]) || !started[i] && err != nil {
+					t.Errorf("%d came to %v", i, err)
+				}
+				bad = bad || err != nil && !errors.Is(err, taken)
+			}
+			if !bad && int(begun.Load()) != n {
+				t.Errorf("%d of %d are begun though nothing went wrong", begun.Load(), n)
+			}
+		})
+	})
+}
