@@ -164,7 +164,7 @@ func (f *fleet) daemons(ctx context.Context, daemons *appsv1.DaemonSet, pods int
 				return fmt.Errorf("making DaemonSet %s: %w", daemons.Name, err)
 			}
 			return f.until(ctx, creationLimit, "the DaemonSet controller made no pod", func() (bool, error) {
-				_, running, _, _, err := f.kubelets.pods()
+				_, running, _, err := f.kubelets.pods()
 				return running == pods, err
 			})
 		}
@@ -217,6 +217,11 @@ func (f *fleet) endOurs(ctx context.Context) error {
 func (f *fleet) timed(
 	ctx context.Context, controller int, obj client.Object, told func(context.Context) (bool, error),
 ) (creation, error) {
+	audit, err := f.auditFromNow()
+	if err != nil {
+		return creation{}, err
+	}
+	defer func() { _ = audit.Close() }() // only read
 	before, err := f.cpu(controller)
 	if err != nil {
 		return creation{}, err
@@ -227,8 +232,8 @@ func (f *fleet) timed(
 	}
 	var c creation
 	if err := f.until(ctx, creationLimit, "not all pods run", func() (bool, error) {
-		created, running, lastCreated, lastRunning, err := f.kubelets.pods()
-		c.created, c.running = lastCreated.Sub(begin), lastRunning.Sub(begin)
+		created, running, lastRunning, err := f.kubelets.pods()
+		c.running = lastRunning.Sub(begin)
 		return created == f.nodes && running == f.nodes, err
 	}); err != nil {
 		return creation{}, err
@@ -237,6 +242,11 @@ func (f *fleet) timed(
 		return creation{}, err
 	}
 	c.told = time.Since(begin)
+	lastCreated, err := lastPodCreated(audit, f.nodes)
+	if err != nil {
+		return creation{}, err
+	}
+	c.created = lastCreated.Sub(begin)
 	say("%d nodes: all pods were there after %.2f s", f.nodes, c.created.Seconds())
 	after, err := f.cpu(controller)
 	c.controllerCPU, c.clusterCPU = after.controller-before.controller, after.cluster-before.cluster

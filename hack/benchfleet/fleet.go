@@ -411,7 +411,7 @@ func (f *fleet) clear(ctx context.Context, namespace string) error {
 		if err != nil && !apierrors.IsTimeout(err) {
 			return false, fmt.Errorf("deleting pods: %w", err)
 		}
-		created, _, _, _, err := f.kubelets.pods()
+		created, _, _, err := f.kubelets.pods()
 		return created == 0, err
 	})
 }

@@ -12,6 +12,7 @@ import (
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
+	"k8s.io/apimachinery/pkg/util/sets"
 	"k8s.io/client-go/informers"
 	"k8s.io/client-go/kubernetes"
 	"k8s.io/client-go/tools/cache"
@@ -29,7 +30,7 @@ type kubelets struct {
 	work chan *corev1.Pod
 
 	mu      sync.Mutex
-	created map[types.UID]time.Time // when it was first seen
+	created sets.Set[types.UID]
 	running map[types.UID]time.Time // when it was made to run
 	failed  error
 }
@@ -40,7 +41,7 @@ const kubeletWorkers = 12
 func newKubelets(client kubernetes.Interface, second int, ended func(node int)) *kubelets {
 	return &kubelets{
 		client: client, second: second, ended: ended, work: make(chan *corev1.Pod, 4*maxNodes),
-		created: map[types.UID]time.Time{}, running: map[types.UID]time.Time{},
+		created: sets.New[types.UID](), running: map[types.UID]time.Time{},
 	}
 }
 
@@ -97,9 +98,9 @@ func (k *kubelets) seen(obj any) {
 		return
 	}
 	k.mu.Lock()
-	_, known := k.created[pod.UID]
+	known := k.created.Has(pod.UID)
 	if !known {
-		k.created[pod.UID] = time.Now()
+		k.created.Insert(pod.UID)
 	}
 	_, runs := k.running[pod.UID]
 	k.mu.Unlock()
@@ -115,24 +116,21 @@ func (k *kubelets) gone(obj any) {
 	if pod, ok := obj.(*corev1.Pod); ok {
 		k.mu.Lock()
 		defer k.mu.Unlock()
-		delete(k.created, pod.UID)
+		k.created.Delete(pod.UID)
 		delete(k.running, pod.UID)
 	}
 }
 
-// pods is how many there are and how many of them run, and when the last of either came.
-func (k *kubelets) pods() (created, running int, lastCreated, lastRunning time.Time, err error) {
+// pods is how many there are and how many of them run, and since when the last does.
+func (k *kubelets) pods() (created, running int, lastRunning time.Time, err error) {
 	k.mu.Lock()
 	defer k.mu.Unlock()
-	last := func(times map[types.UID]time.Time) (at time.Time) {
-		for _, t := range times {
-			if t.After(at) {
-				at = t
-			}
+	for _, t := range k.running {
+		if t.After(lastRunning) {
+			lastRunning = t
 		}
-		return at
 	}
-	return len(k.created), len(k.running), last(k.created), last(k.running), k.failed
+	return len(k.created), len(k.running), lastRunning, k.failed
 }
 
 func (k *kubelets) serve(ctx context.Context, pod *corev1.Pod) error {
@@ -167,7 +165,7 @@ func (k *kubelets) serve(ctx context.Context, pod *corev1.Pod) error {
 	}
 	k.mu.Lock()
 	defer k.mu.Unlock()
-	if _, there := k.created[pod.UID]; there {
+	if k.created.Has(pod.UID) {
 		k.running[pod.UID] = time.Now()
 	}
 	return nil

@@ -104,6 +104,22 @@ func TestWhatTheAuditLogSaysIsCounted(t *testing.T) {
 	}
 }
 
+func TestTheLastPodCreatedIsFound(t *testing.T) {
+	line := func(verb, resource, sub string, code, second int) string {
+		return fmt.Sprintf(`{"stage":"ResponseComplete","stageTimestamp":"2026-11-29T01:00:%02d.250000Z","verb":%q,`+
+			`"objectRef":{"resource":%q,"subresource":%q},"responseStatus":{"code":%d}}`+"\n", second, verb, resource, sub, code)
+	}
+	audit := line("create", "pods", "", 201, 2) + line("create", "pods", "", 201, 1) + line("create", "pods", "", 409, 3) +
+		line("create", "pods", "binding", 201, 4) + line("patch", "pods", "", 201, 5) + line("create", "events", "", 201, 6)
+	last, err := lastPodCreated(strings.NewReader(audit), 2)
+	if want := time.Date(2026, 11, 29, 1, 0, 2, 250_000_000, time.UTC); err != nil || !last.Equal(want) {
+		t.Errorf("%s, %v, want %s", last, err, want)
+	}
+	if _, err := lastPodCreated(strings.NewReader(audit), 3); err == nil {
+		t.Error("one that is missing is not told")
+	}
+}
+
 func TestParsersWobbleAndGoOn(t *testing.T) {
 	p := newParser(1, 7)
 	var first, last int64

@@ -1,7 +1,6 @@
 package main
 
 import (
-	"bufio"
 	"context"
 	"encoding/json"
 	"errors"
@@ -77,14 +76,11 @@ func (f *fleet) settle(ctx context.Context) error {
 // watchRest watches the manager while figures wobble and nothing happens.
 func (f *fleet) watchRest(ctx context.Context) (atRest, error) {
 	say("%d nodes: at rest for %s", f.nodes, f.steady)
-	audit, err := os.Open(f.path("audit.log"))
+	audit, err := f.auditFromNow()
 	if err != nil {
-		return atRest{}, fmt.Errorf("reading the audit log: %w", err)
+		return atRest{}, err
 	}
 	defer func() { _ = audit.Close() }() // only read
-	if _, err := audit.Seek(0, io.SeekEnd); err != nil {
-		return atRest{}, fmt.Errorf("reading the audit log: %w", err)
-	}
 	pid := f.manager.PID()
 	before, err := results.CPUOf(pid)
 	if err != nil {
@@ -152,30 +148,13 @@ func (f *fleet) keep(ctx context.Context) error {
 
 // count takes in what the API server's audit log says of the manager's requests.
 func (r *atRest) count(audit io.Reader) error {
-	lines := bufio.NewScanner(audit)
-	lines.Buffer(nil, 1<<20)
-	for lines.Scan() {
-		var e struct {
-			Stage     string `json:"stage"`
-			Verb      string `json:"verb"`
-			ObjectRef struct {
-				Resource    string `json:"resource"`
-				Subresource string `json:"subresource"`
-				Name        string `json:"name"`
-			} `json:"objectRef"`
-			User struct {
-				Username string `json:"username"`
-			} `json:"user"`
-		}
-		if err := json.Unmarshal(lines.Bytes(), &e); err != nil {
-			return fmt.Errorf("reading the audit log: %w", err)
-		}
+	return readAudit(audit, func(e *audited) {
 		what := e.ObjectRef.Resource
 		if e.ObjectRef.Subresource != "" {
 			what += "/" + e.ObjectRef.Subresource
 		}
 		switch {
-		case e.Stage != "ResponseComplete" || e.User.Username != managerUser:
+		case e.User.Username != managerUser:
 		case what == "leases":
 			r.leases++
 		default:
@@ -184,11 +163,7 @@ func (r *atRest) count(audit io.Reader) error {
 				r.written = append(r.written, e.Verb+" "+what+" "+e.ObjectRef.Name)
 			}
 		}
-	}
-	if err := lines.Err(); err != nil {
-		return fmt.Errorf("reading the audit log: %w", err)
-	}
-	return nil
+	})
 }
 
 // sweep lets another process ask all parsers at once.
@@ -253,7 +228,7 @@ func (f *fleet) fault(ctx context.Context) (fault, error) {
 	}
 	result.late = time.Since(begin) - f.stuckAfter
 	err = f.until(ctx, limit, "the parser that hangs is not replaced", func() (bool, error) {
-		_, running, _, lastRunning, err := f.kubelets.pods()
+		_, running, lastRunning, err := f.kubelets.pods()
 		result.cured = lastRunning.Sub(begin)
 		return running == f.nodes && result.cured > 0, err
 	})

@@ -79,7 +79,7 @@ func (o *options) creations(all []figures) string {
 	}
 	text := fmt.Sprintf("### Creation\n\nBoth controllers' clients may make %d requests a second, and %d at once; both make the\n"+
 		"same pods on the same nodes, three times each, in turns that are fair to both; each time a process that has just started.\n"+
-		"The median of the three, each figure for itself.\n\n%s",
+		"The median of the three, each figure for itself. The last pod exists when the API server's audit log says so.\n\n%s",
 		o.qps, o.burst, t.String())
 	if len(goal) > 1 {
 		text += "\n" + goal.String()
