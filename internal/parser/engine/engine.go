@@ -132,7 +132,14 @@ func (e *Engine) Run(ctx context.Context) error {
 		case <-ended:
 		case <-deadline.C:
 			// A request that never returns holds a pipeline. What it acknowledged is committed, the rest is read again.
+			// It may still commit when the request does return, so the state directory stays locked until it ended.
 			e.log.Warn("a stream did not stop in time and is abandoned; what it had not acknowledged is read again")
+			go func() {
+				<-ended
+				if err := errors.Join(e.output.Close(), lock.Close()); err != nil {
+					e.log.Warn("closing after an abandoned stream ended", "error", err)
+				}
+			}()
 			return ignoreCancel(context.Cause(stop))
 		}
 	}
