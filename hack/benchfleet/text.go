@@ -59,7 +59,8 @@ func (o *options) describe(all []figures) string {
 
 func (o *options) creations(all []figures) string {
 	t := results.Table{{
-		"seconds from the object until", "all pods exist", "each time", "all run", "its status says so", "controller CPU s", "API server and etcd CPU s",
+		"seconds from the object until", "all pods exist", "each time", "all run", "its status says so",
+		"controller CPU s", "API server and etcd CPU s",
 	}}
 	goal := results.Table{{"goal", wantedColumn, "measured", reachedColumn}}
 	for _, f := range all {
