@@ -85,8 +85,9 @@ func New(opt Options) (*Engine, error) {
 }
 
 // Run runs all streams until the context is done, then stops reading, finishes or abandons what is in hand, commits what was
-// acknowledged, and returns nil within the configured shutdown timeout, whatever the sink does. With Once it returns when
-// everything that was on disk at the start is delivered and committed.
+// acknowledged, and returns nil within the configured shutdown timeout, whatever the sink does; a stream that is still held by the
+// sink then keeps the state directory locked until it ends. With Once it returns when everything that was on disk at the start is
+// delivered and committed.
 //
 // A stream that fails does not end the others; when all have, the error is ErrStreamsFailed. With Once one failure is enough.
 // sink.ErrGone and tail.ErrDirectoryGone end the whole run.
@@ -131,8 +132,7 @@ func (e *Engine) Run(ctx context.Context) error {
 		select {
 		case <-ended:
 		case <-deadline.C:
-			// A request that never returns holds a pipeline. What it acknowledged is committed, the rest is read again.
-			// It may still commit when the request does return, so the state directory stays locked until it ended.
+			// A request that does not return holds a pipeline. It may still commit when the request does return.
 			e.log.Warn("a stream did not stop in time and is abandoned; what it had not acknowledged is read again")
 			go func() {
 				<-ended
