@@ -1,12 +1,18 @@
 # The image that docker-build makes and deploy installs.
 IMG ?= hyperliquid-parser-operator:dev
+# What deploy installs: config/default, config/namespaced, or another directory below config.
+CONFIG ?= config/default
+# How many managers deploy asks for; empty: as many as there are, and at first as many as config/manager says.
+REPLICAS ?=
+# The manager's Deployment, for its number.
+DEPLOYMENT ?= --namespace=hyperliquid-parser-operator-system deployment/hyperliquid-parser-operator-controller-manager
 ARCH ?= $(shell go env GOARCH)
 CONTAINER_TOOL ?= docker
 KUBECTL ?= kubectl
 # More for go test, e.g. TESTFLAGS='-run TestPlan -v'; what to test, e.g. PKG=./internal/parser/...
 TESTFLAGS ?=
 PKG ?= ./...
-# How long make soak kills the parser, and how many random sequences its models try after that.
+# How long make soak lasts, and how many random sequences its models try after that.
 SOAK ?= 10m
 SOAK_CHECKS ?= 2000
 
@@ -34,9 +40,10 @@ help: ## Show this help.
 ##@ Development
 
 .PHONY: manifests
-manifests: ## Generate the CRD and the operator's role from the markers in the code.
+manifests: ## Generate the CRD and the operator's roles from the markers in the code.
 	$(CONTROLLER_GEN) crd rbac:roleName=manager-role paths=./api/... paths=./internal/controller/... \
 		output:crd:dir=config/crd/bases output:rbac:dir=config/rbac
+	go run ./hack/manifests
 
 .PHONY: generate
 generate: ## Generate the API types' DeepCopy methods.
@@ -59,10 +66,10 @@ lint: ## Run golangci-lint.
 .PHONY: test
 test: vet ## Run all tests; the first time, kube-apiserver is built for them where it cannot be downloaded.
 	assets=$$($(CONTROLPLANE)); \
-	KUBEBUILDER_ASSETS="$$assets" go test -race -timeout 40m $(TESTFLAGS) $(PKG)
+	KUBEBUILDER_ASSETS="$$assets" go test -race -timeout 70m $(TESTFLAGS) $(PKG)
 
 .PHONY: soak
-soak: ## Kill the parser at random for as long as SOAK says, then try SOAK_CHECKS random sequences on its models.
+soak: ## Kill the parser, hide, tear and prune files at random for as long as SOAK says (more as root), then try SOAK_CHECKS random sequences on its models.
 	HLPARSER_SOAK=$(SOAK) go test -timeout 0 -count 1 -run '^TestSoak$$' -v ./cmd/hlparser
 	go test -timeout 0 -count 1 -run '^TestModel' -v ./internal/parser/tail ./internal/parser/engine -rapid.checks=$(SOAK_CHECKS)
 
@@ -85,9 +92,9 @@ bench-backlog: ## Drain a backlog of 44 million lines (30 GB of disk), into docs
 simulate: ## Try the operator's judgement on 10,000 simulated days, 1,000 of each fault and fleets, into docs/benchmarks.md.
 	go run ./hack/simulate --write docs/benchmarks.md
 .PHONY: bench-fleet
-bench-fleet: ## Measure the operator with 100, 1,000 and 5,000 simulated nodes, about an hour, into docs/benchmarks.md.
+bench-fleet: ## Measure the operator with 100, 1,000 and 5,000 simulated nodes, and 1,000 small objects beside, over an hour, into docs/benchmarks.md.
 	assets=$$($(CONTROLPLANE) --with kube-controller-manager); \
-	KUBEBUILDER_ASSETS="$$assets" go run ./hack/benchfleet --write docs/benchmarks.md
+	KUBEBUILDER_ASSETS="$$assets" go run ./hack/benchfleet --beside 1000 --write docs/benchmarks.md
 
 ##@ Build
 
@@ -97,7 +104,8 @@ build: ## Build both programs into bin/.
 
 .PHONY: run
 run: ## Run the operator here against the current kubeconfig's cluster (make install first).
-	go run ./cmd/manager --parser-image=$(IMG) --poll-via=port-forward
+	go run ./cmd/manager --parser-image=$(IMG) --poll-via=port-forward \
+		--key-secret=default/hyperliquid-parser-operator-keys
 
 .PHONY: docker-build
 docker-build: ## Build the image IMG for linux/ARCH.
@@ -109,9 +117,9 @@ docker-push: ## Push the image IMG.
 	$(CONTAINER_TOOL) push $(IMG)
 
 .PHONY: build-installer
-build-installer: set-image ## Write everything that deploy applies to dist/install.yaml.
+build-installer: rendered ## Write everything that deploy applies to dist/install.yaml.
 	mkdir -p dist
-	$(KUSTOMIZE) build config/default > dist/install.yaml
+	$(KUSTOMIZE) build bin/$(CONFIG) > dist/install.yaml
 
 ##@ Deployment
 
@@ -124,13 +132,23 @@ uninstall: ## Remove the CRD, and with it every HyperliquidParser.
 	$(KUSTOMIZE) build config/crd | $(KUBECTL) delete --ignore-not-found -f -
 
 .PHONY: deploy
-deploy: set-image ## Install the CRD and the operator, running the image IMG.
-	$(KUSTOMIZE) build config/default | $(KUBECTL) apply -f -
+deploy: rendered ## Install the CRD and the operator, running the image IMG; how many managers there are stays as it is, unless REPLICAS is set.
+	replicas="$(REPLICAS)"; \
+	if [ -z "$$replicas" ]; then replicas=$$($(KUBECTL) get $(DEPLOYMENT) --ignore-not-found --output=jsonpath={.spec.replicas}); fi; \
+	if [ -n "$$replicas" ]; then cd bin/config/manager && $(EDIT) set replicas controller-manager="$$replicas"; fi
+	$(KUSTOMIZE) build bin/$(CONFIG) | $(KUBECTL) apply -f -
 
 .PHONY: undeploy
 undeploy: ## Remove the operator and the CRD.
-	$(KUSTOMIZE) build config/default | $(KUBECTL) delete --ignore-not-found -f -
+	$(KUSTOMIZE) build $(CONFIG) | $(KUBECTL) delete --ignore-not-found -f -
 
-.PHONY: set-image
-set-image:
-	cd config/manager && go tool -modfile=../../hack/tools/go.mod kustomize edit set image controller=$(IMG)
+# What is installed, with the image IMG, in a copy: config stays as it is.
+.PHONY: rendered
+rendered:
+	rm -rf bin/config
+	mkdir -p bin
+	cp -R config bin/config
+	cd bin/config/manager && $(EDIT) set image controller=$(IMG)
+
+# From bin/config/manager.
+EDIT = go tool -modfile=../../../hack/tools/go.mod kustomize edit

@@ -9,16 +9,15 @@ import (
 // +kubebuilder:object:root=true
 // +kubebuilder:subresource:status
 // +kubebuilder:resource:shortName=hlp,categories=all
+// +kubebuilder:printcolumn:name="Status",type=string,JSONPath=".status.state",description="How the fleet is, in one word."
 // +kubebuilder:printcolumn:name="Desired",type=integer,JSONPath=".status.desired",description="Targets that must have a parser."
 // +kubebuilder:printcolumn:name="Ready",type=integer,JSONPath=".status.ready",description="Targets with a ready parser."
 // +kubebuilder:printcolumn:name="Updated",type=integer,JSONPath=".status.updated",description="Targets with a parser of the wanted revision."
 // +kubebuilder:printcolumn:name="Bad",type=integer,JSONPath=".status.bad",description="Targets with a bad verdict."
-// +kubebuilder:printcolumn:name="Lag",type=string,JSONPath=".status.lag",description="Age of the worst target's oldest undelivered line when a verdict last changed."
 // +kubebuilder:printcolumn:name="Restarts",type=integer,JSONPath=".status.restarts",description="Restarts by the operator since creation."
-// +kubebuilder:printcolumn:name="Revision",type=string,JSONPath=".status.updateRevision",description="Revision that parsers should have."
 // +kubebuilder:printcolumn:name="Age",type=date,JSONPath=".metadata.creationTimestamp"
-// +kubebuilder:printcolumn:name="Buffers",type=string,priority=1,JSONPath=".status.conditions[?(@.type=='BuffersStable')].message",description="What the operator thinks of the buffers."
-// +kubebuilder:printcolumn:name="Delivery",type=string,priority=1,JSONPath=".status.conditions[?(@.type=='Delivering')].message",description="What the operator thinks of delivery."
+// +kubebuilder:printcolumn:name="Revision",type=string,priority=1,JSONPath=".status.updateRevision",description="Revision that parsers should have."
+// +kubebuilder:printcolumn:name="Story",type=string,priority=1,JSONPath=".status.story",description="Why the status is what it is."
 // +kubebuilder:validation:XValidation:rule="size(self.metadata.name) <= 40 && self.metadata.name.matches('^[a-z0-9]([-a-z0-9]*[a-z0-9])?$')",message="metadata.name: pods are named after it: write at most 40 of a-z, 0-9 and '-', with a letter or digit at both ends"
 type HyperliquidParser struct {
 	metav1.TypeMeta `json:",inline"`

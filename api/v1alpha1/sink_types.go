@@ -159,7 +159,7 @@ type NATSCreate struct {
 
 	// maxBytes that the stream keeps; left out, there is no limit.
 	// +optional
-	// +kubebuilder:validation:XValidation:rule="isQuantity(string(self)) && quantity(string(self)).compareTo(quantity('1Mi')) >= 0",message="write a size of at least 1Mi, such as 100Gi"
+	// +kubebuilder:validation:XValidation:rule="string(self).matches('^[0-9.]{1,28}([KMGTPE]i|[numkMGTPE]|[eE][+-]?[0-9]{1,2})?$') && isQuantity(string(self)) && quantity(string(self)).compareTo(quantity('1Mi')) >= 0 && quantity(string(self)).compareTo(quantity('1Ei')) <= 0",message="write a size of at least 1Mi, such as 100Gi, and at most 1Ei"
 	MaxBytes *resource.Quantity `json:"maxBytes,omitempty"`
 
 	// maxAge of messages that the stream keeps; left out, there is no limit.
@@ -279,7 +279,9 @@ type TLS struct {
 	ServerName string `json:"serverName,omitempty"`
 }
 
-// SecretRef names a Secret in the object's namespace. The kubelet mounts it; the operator never reads it.
+// SecretRef names a Secret in the object's namespace. The kubelet mounts it; the operator never reads it. Who may write the reference can
+// use the Secret without reading it, by a server of their own that the sink's address names; where the admission policy is installed, only
+// a user who may get the Secret can name it.
 type SecretRef struct {
 	// name of the Secret.
 	// +required

@@ -71,9 +71,11 @@ type HyperliquidParserSpec struct {
 	// +optional
 	Paused bool `json:"paused,omitempty"`
 
-	// image of the parser. Default: the manager's --parser-image. It must match the manager's --allowed-images.
+	// image of the parser. Default: the manager's --parser-image. Its repository must be one of the manager's --allowed-images, or below
+	// one that ends in '/'. A short name is one of docker.io, as everywhere.
 	// +optional
 	// +kubebuilder:validation:MaxLength=512
+	// +kubebuilder:validation:XValidation:rule="self == '' || self.matches('^(([a-zA-Z0-9]([-a-zA-Z0-9]*[a-zA-Z0-9])?([.][a-zA-Z0-9]([-a-zA-Z0-9]*[a-zA-Z0-9])?)*|[[][a-fA-F0-9:]+[]])(:[0-9]+)?/)?[a-z0-9]+(([._]|__|-+)[a-z0-9]+)*(/[a-z0-9]+(([._]|__|-+)[a-z0-9]+)*)*(:[a-zA-Z0-9_][-a-zA-Z0-9_.]{0,127})?(@(sha256:[a-f0-9]{64}|sha384:[a-f0-9]{96}|sha512:[a-f0-9]{128}))?$') && !self.matches('^[a-f0-9]{64}$')",message="write the reference of an image, such as registry.example/hlparser:v1"
 	Image string `json:"image,omitempty"`
 
 	// imagePullPolicy of the parser's container.
@@ -81,7 +83,7 @@ type HyperliquidParserSpec struct {
 	// +kubebuilder:validation:Enum=Always;IfNotPresent;Never
 	ImagePullPolicy corev1.PullPolicy `json:"imagePullPolicy,omitempty"`
 
-	// imagePullSecrets name secrets in this namespace. The kubelet reads them; the operator does not.
+	// imagePullSecrets name Secrets in this namespace. The kubelet reads them; the operator does not.
 	// +optional
 	// +listType=map
 	// +listMapKey=name
@@ -89,7 +91,8 @@ type HyperliquidParserSpec struct {
 	ImagePullSecrets []corev1.LocalObjectReference `json:"imagePullSecrets,omitempty"`
 
 	// resources of the parser's container. Default: requests of 250m CPU and 256Mi memory and a limit of 512Mi memory,
-	// so that the parser does not starve the Hyperliquid node beside it.
+	// so that the parser does not starve the Hyperliquid node beside it. Only cpu, memory and ephemeral-storage may be asked for:
+	// other resources, and claims, are devices of the node.
 	// +optional
 	Resources corev1.ResourceRequirements `json:"resources,omitzero"`
 
@@ -103,18 +106,20 @@ type HyperliquidParserSpec struct {
 	// +optional
 	Affinity *corev1.Affinity `json:"affinity,omitempty"`
 
-	// priorityClassName of the pods.
+	// priorityClassName of the pods. It must match one of the manager's --allowed-priority-classes (default: none).
 	// +optional
 	// +kubebuilder:validation:MaxLength=253
 	PriorityClassName string `json:"priorityClassName,omitempty"`
 
-	// podLabels are added to the pods.
+	// podLabels are added to the pods. Each must match one of the manager's --allowed-pod-labels (default: none):
+	// injectors, NetworkPolicies and Services act on labels.
 	// +optional
 	// +kubebuilder:validation:MaxProperties=32
 	// +kubebuilder:validation:XValidation:rule="self.all(k, !k.startsWith('fleet.hlparser.dev/'))",message="labels with the prefix fleet.hlparser.dev/ are the operator's: write another prefix"
 	PodLabels map[string]LabelValue `json:"podLabels,omitempty"`
 
-	// podAnnotations are added to the pods.
+	// podAnnotations are added to the pods. Each must match one of the manager's --allowed-pod-annotations (default: none): injectors,
+	// networks and runtimes act on annotations.
 	// +optional
 	// +kubebuilder:validation:MaxProperties=32
 	// +kubebuilder:validation:XValidation:rule="self.all(k, !k.startsWith('fleet.hlparser.dev/'))",message="annotations with the prefix fleet.hlparser.dev/ are the operator's: write another prefix"
@@ -127,26 +132,33 @@ type HyperliquidParserSpec struct {
 	// +kubebuilder:validation:Maximum=3600
 	TerminationGracePeriodSeconds *int64 `json:"terminationGracePeriodSeconds,omitempty"`
 
-	// runAsUser is the user id of the parser. The default is that of the official Hyperliquid node image. Never root.
+	// runAsUser is the user id of the parser. The default is that of the official Hyperliquid node image. Never root. Below 1000, where
+	// the node's own users are, it must be one of the manager's --allowed-users.
 	// +optional
 	// +kubebuilder:default=10000
 	// +kubebuilder:validation:Minimum=1
+	// +kubebuilder:validation:Maximum=2147483647
 	RunAsUser *int64 `json:"runAsUser,omitempty"`
 
-	// runAsGroup is the primary group id of the parser. The default is that of the official Hyperliquid node image.
+	// runAsGroup is the primary group id of the parser. The default is that of the official Hyperliquid node image. Below 1000 it must be
+	// one of the manager's --allowed-groups.
 	// +optional
 	// +kubebuilder:default=10000
 	// +kubebuilder:validation:Minimum=1
+	// +kubebuilder:validation:Maximum=2147483647
 	RunAsGroup *int64 `json:"runAsGroup,omitempty"`
 
-	// supplementalGroups are further group ids, for example one that may read the data.
+	// supplementalGroups are further group ids, for example one that may read the data. Below 1000, where groups such as disk and docker
+	// are, each must be one of the manager's --allowed-groups.
 	// +optional
 	// +listType=set
 	// +kubebuilder:validation:MaxItems=16
 	// +kubebuilder:validation:items:Minimum=1
+	// +kubebuilder:validation:items:Maximum=2147483647
 	SupplementalGroups []int64 `json:"supplementalGroups,omitempty"`
 
-	// seLinuxOptions of the pods, for nodes whose data carries a label that containers may not read.
+	// seLinuxOptions of the pods, for nodes whose data carries a label that containers may not read. level is free; type must match one
+	// of the manager's --allowed-selinux-types (default: none); user and role are never allowed.
 	// +optional
 	SELinuxOptions *corev1.SELinuxOptions `json:"seLinuxOptions,omitempty"`
 }
@@ -186,14 +198,15 @@ type NodeTarget struct {
 	// +kubebuilder:validation:XValidation:rule="(!has(self.matchLabels) || size(self.matchLabels) <= 32) && (!has(self.matchExpressions) || size(self.matchExpressions) <= 32)",message="write at most 32 matchLabels and 32 matchExpressions"
 	Selector metav1.LabelSelector `json:"selector"`
 
-	// dataPath is the Hyperliquid node's data directory on the host. It must exist; it is mounted read-only. It must be below
-	// one of the manager's --allowed-data-paths.
+	// dataPath is the Hyperliquid node's data directory on the host. It must exist; it is mounted read-only. It must be at or below
+	// one of the manager's --allowed-data-paths, and apart from its --state-root and --output-root.
 	// +required
 	DataPath HostPath `json:"dataPath"`
 
 	// statePath is the directory on the host for checkpoints and dead letters; <namespace>/<name> below it is created, for
-	// runAsUser, and used. It must be the manager's --state-root or below it. Parsers find no checkpoint below another path, so a
-	// change is held back (Stalled, StatePathChanged) until the annotation fleet.hlparser.dev/accept-state-path names the new path.
+	// runAsUser, and used. It must be one of the manager's --state-root, not a directory below one: what lies below is each object's
+	// own. Parsers find no checkpoint below another path, so a change is held back (Stalled, StatePathChanged) until the annotation
+	// fleet.hlparser.dev/accept-state-path names the new path.
 	// +optional
 	// +kubebuilder:default="/var/lib/hlparser"
 	StatePath HostPath `json:"statePath,omitempty"`
@@ -202,7 +215,8 @@ type NodeTarget struct {
 // PodTarget selects the pods of Hyperliquid nodes, and says where on their claims the data is and the parsers' state goes. A parser
 // comes when its pod runs, and goes when it ends, so that it never holds the claim back.
 //
-// +kubebuilder:validation:XValidation:rule="!has(self.subPath) || !has(self.stateSubPath) || self.stateSubPath != self.subPath && !self.stateSubPath.startsWith(self.subPath + '/')",fieldPath=".stateSubPath",message="the data is the Hyperliquid node's: write a directory outside of subPath"
+// +kubebuilder:validation:XValidation:rule="has(self.stateClaimName) || !has(self.subPath) || !has(self.stateSubPath) || self.stateSubPath != self.subPath && !self.stateSubPath.startsWith(self.subPath + '/')",fieldPath=".stateSubPath",message="the data is the Hyperliquid node's: write a directory outside of subPath"
+// +kubebuilder:validation:XValidation:rule="has(self.stateClaimName) || has(self.subPath) || !has(self.stateSubPath) || self.stateSubPath.matches('^[.]?hlparser[^/]*(/|$)') || oldSelf.hasValue() && !has(oldSelf.value().subPath) && has(oldSelf.value().stateSubPath) && oldSelf.value().stateSubPath == self.stateSubPath",fieldPath=".stateSubPath",optionalOldSelf=true,message="without subPath all of the claim is the Hyperliquid node's: write a directory of the parsers' own, whose name begins with hlparser, or set stateClaimName"
 type PodTarget struct {
 	// selector of pods in the object's namespace, by their labels. An empty selector is refused: it would put a parser beside every
 	// pod. Parsers are never selected.
@@ -223,12 +237,22 @@ type PodTarget struct {
 	// +optional
 	SubPath ClaimPath `json:"subPath,omitempty"`
 
-	// stateSubPath is the directory inside the claim for checkpoints and dead letters, which so travel with the data; <name> below it
-	// is created, for runAsUser, and used. Parsers find no checkpoint below another one, so a change is held back
-	// (Stalled, StatePathChanged) until the annotation fleet.hlparser.dev/accept-state-path names the new one.
+	// stateSubPath is the directory for checkpoints and dead letters inside the claim that holds the data, with which they so travel;
+	// <name> below it is created, for runAsUser, and used. Without subPath, where all of the claim is the Hyperliquid node's, it must
+	// begin with a directory whose name begins with hlparser. Whatever prunes the node's files must leave it alone: see the README.
+	// Parsers find no checkpoint below another one, so a change of it or of stateClaimName is held back (Stalled, StatePathChanged)
+	// until the annotation fleet.hlparser.dev/accept-state-path names the new one.
 	// +optional
 	// +kubebuilder:default=hlparser
 	StateSubPath ClaimPath `json:"stateSubPath,omitempty"`
+
+	// stateClaimName is a PersistentVolumeClaim in the object's namespace to keep checkpoints and dead letters in instead, away from
+	// the data. All parsers mount it, so it must be ReadWriteMany where they run on several nodes; each has a directory of its own,
+	// <namespace>/<name>/<pod> below stateSubPath.
+	// +optional
+	// +kubebuilder:validation:MaxLength=253
+	// +kubebuilder:validation:XValidation:rule="self.matches('^[a-z0-9]([-a-z0-9.]*[a-z0-9])?$')",message="write the name of a PersistentVolumeClaim in this namespace"
+	StateClaimName string `json:"stateClaimName,omitempty"`
 }
 
 // ClaimPath is a path inside a claim, relative to its root, without "." and "..".
@@ -341,8 +365,9 @@ type Side string
 // FileSink writes records into files on the node or on a claim, a directory a stream.
 //
 // +kubebuilder:validation:XValidation:rule="has(self.path) || has(self.claimName)",message="write path, a directory of the node, or claimName"
+// +kubebuilder:validation:XValidation:rule="!has(self.maxTotalSize) || !has(self.maxSize) || !string(self.maxTotalSize).matches('^[0-9.]{1,28}([KMGTPE]i|[numkMGTPE]|[eE][+-]?[0-9]{1,2})?$') || !string(self.maxSize).matches('^[0-9.]{1,28}([KMGTPE]i|[numkMGTPE]|[eE][+-]?[0-9]{1,2})?$') || quantity(string(self.maxTotalSize)).asApproximateFloat() >= 2.0 * quantity(string(self.maxSize)).asApproximateFloat()",fieldPath=".maxTotalSize",message="write at least twice maxSize, so that there are closed files to take away when it is reached"
 type FileSink struct {
-	// path is the directory on the host, at or below the manager's --output-root; <namespace>/<name> below it is created, for
+	// path is the directory on the host, one of the manager's --output-root; <namespace>/<name> below it is created, for
 	// runAsUser, and used. With claimName it is a directory of the claim, such as /archive, and may be left out. Where several parsers
 	// share a directory, each has one of its own below it, named after its target.
 	// +optional
@@ -358,7 +383,7 @@ type FileSink struct {
 	// maxSize closes a file before it would grow beyond this, as it is on disk, from 64Ki.
 	// +optional
 	// +kubebuilder:default="1Gi"
-	// +kubebuilder:validation:XValidation:rule="isQuantity(string(self)) && quantity(string(self)).compareTo(quantity('64Ki')) >= 0",message="write a size of at least 64Ki, such as 1Gi"
+	// +kubebuilder:validation:XValidation:rule="string(self).matches('^[0-9.]{1,28}([KMGTPE]i|[numkMGTPE]|[eE][+-]?[0-9]{1,2})?$') && isQuantity(string(self)) && quantity(string(self)).compareTo(quantity('64Ki')) >= 0 && quantity(string(self)).compareTo(quantity('1Ei')) <= 0",message="write a size of at least 64Ki, such as 1Gi, and at most 1Ei"
 	MaxSize *resource.Quantity `json:"maxSize,omitempty"`
 
 	// maxAge closes a file that gets this old, from 1s to 24h. With rotate Hour it is not used.
@@ -368,6 +393,18 @@ type FileSink struct {
 	// +kubebuilder:validation:MaxLength=32
 	// +kubebuilder:validation:XValidation:rule="self.matches('^([0-9]{1,5}([.][0-9]{1,3})?(ms|s|m|h)){1,3}$') && duration(self).getMilliseconds() >= 1000 && duration(self).getMilliseconds() <= 86400000",message="write a duration from 1s to 24h, such as 1h"
 	MaxAge *metav1.Duration `json:"maxAge,omitempty"`
+
+	// maxTotalSize is what one stream's files may hold together, those that are closed and still there included. There the stream waits
+	// until somebody takes some away; nothing is deleted. Left out, there is no limit.
+	// +optional
+	// +kubebuilder:validation:XValidation:rule="string(self).matches('^[0-9.]{1,28}([KMGTPE]i|[numkMGTPE]|[eE][+-]?[0-9]{1,2})?$') && isQuantity(string(self)) && quantity(string(self)).compareTo(quantity('128Ki')) >= 0 && quantity(string(self)).compareTo(quantity('1Ei')) <= 0",message="write a size of at least 128Ki and twice maxSize, such as 100Gi, and at most 1Ei"
+	MaxTotalSize *resource.Quantity `json:"maxTotalSize,omitempty"`
+
+	// minFreePercent of the file system must be free, or the streams wait; left out it is 10, and 0 means that it is not looked at.
+	// +optional
+	// +kubebuilder:validation:Minimum=0
+	// +kubebuilder:validation:Maximum=90
+	MinFreePercent *int32 `json:"minFreePercent,omitempty"`
 
 	// rotate Size, which is the default, closes a file by maxSize and maxAge. Hour closes it by maxSize and where the records of another
 	// of the Hyperliquid node's hour files begin, so that each file belongs to exactly one of those and the same input gives the same names.
@@ -395,7 +432,7 @@ type Engine struct {
 	// dropped.
 	// +optional
 	// +kubebuilder:default="32Mi"
-	// +kubebuilder:validation:XValidation:rule="isQuantity(string(self)) && quantity(string(self)).compareTo(quantity('4Mi')) >= 0 && quantity(string(self)).compareTo(quantity('4Gi')) <= 0",message="write a size from 4Mi to 4Gi, such as 32Mi"
+	// +kubebuilder:validation:XValidation:rule="string(self).matches('^[0-9.]{1,28}([KMGTPE]i|[numkMGTPE]|[eE][+-]?[0-9]{1,2})?$') && isQuantity(string(self)) && quantity(string(self)).compareTo(quantity('4Mi')) >= 0 && quantity(string(self)).compareTo(quantity('4Gi')) <= 0",message="write a size from 4Mi to 4Gi, such as 32Mi"
 	BufferLimit *resource.Quantity `json:"bufferLimit,omitempty"`
 
 	// parallelThreshold is the number of lines from which a batch is processed by all workers; smaller ones by one.
@@ -421,14 +458,14 @@ type Engine struct {
 	// maxLineBytes is the longest line that is read, from 1Ki to 1Gi; longer ones are skipped and counted.
 	// +optional
 	// +kubebuilder:default="64Mi"
-	// +kubebuilder:validation:XValidation:rule="isQuantity(string(self)) && quantity(string(self)).compareTo(quantity('1Ki')) >= 0 && quantity(string(self)).compareTo(quantity('1Gi')) <= 0",message="write a size from 1Ki to 1Gi, such as 64Mi"
+	// +kubebuilder:validation:XValidation:rule="string(self).matches('^[0-9.]{1,28}([KMGTPE]i|[numkMGTPE]|[eE][+-]?[0-9]{1,2})?$') && isQuantity(string(self)) && quantity(string(self)).compareTo(quantity('1Ki')) >= 0 && quantity(string(self)).compareTo(quantity('1Gi')) <= 0",message="write a size from 1Ki to 1Gi, such as 64Mi"
 	MaxLineBytes *resource.Quantity `json:"maxLineBytes,omitempty"`
 
 	// readRate bounds the bytes that one parser reads from disk in a second, all streams together, from 4Mi to 1Ti: so that
 	// catching up leaves the disk to the Hyperliquid node beside it. It must be above what the node writes, or the parser falls
 	// behind. 0, the default, is no limit.
 	// +optional
-	// +kubebuilder:validation:XValidation:rule="isQuantity(string(self)) && (quantity(string(self)).compareTo(quantity('0')) == 0 || quantity(string(self)).compareTo(quantity('4Mi')) >= 0 && quantity(string(self)).compareTo(quantity('1Ti')) <= 0)",message="write bytes a second from 4Mi to 1Ti, such as 100Mi, or 0 for no limit"
+	// +kubebuilder:validation:XValidation:rule="string(self).matches('^[0-9.]{1,28}([KMGTPE]i|[numkMGTPE]|[eE][+-]?[0-9]{1,2})?$') && isQuantity(string(self)) && (quantity(string(self)).compareTo(quantity('0')) == 0 || quantity(string(self)).compareTo(quantity('4Mi')) >= 0 && quantity(string(self)).compareTo(quantity('1Ti')) <= 0)",message="write bytes a second from 4Mi to 1Ti, such as 100Mi, or 0 for no limit"
 	ReadRate *resource.Quantity `json:"readRate,omitempty"`
 
 	// deduplicateBlocks leaves out blocks that a Hyperliquid node writes again after it restarted. It needs lines that name their
@@ -452,7 +489,8 @@ type StartAt string
 // +kubebuilder:validation:XValidation:rule="!has(self.pollInterval) || !has(self.stuckAfter) || !self.pollInterval.matches('^([0-9]{1,5}([.][0-9]{1,3})?(ms|s|m|h)){1,3}$') || !self.stuckAfter.matches('^([0-9]{1,5}([.][0-9]{1,3})?(ms|s|m|h)){1,3}$') || duration(self.stuckAfter).getMilliseconds() >= 3 * duration(self.pollInterval).getMilliseconds()",fieldPath=".stuckAfter",message="fewer than three reports cannot tell a hang: write at least 3 × pollInterval"
 // +kubebuilder:validation:XValidation:rule="!has(self.pollInterval) || !has(self.lag) || !self.pollInterval.matches('^([0-9]{1,5}([.][0-9]{1,3})?(ms|s|m|h)){1,3}$') || !self.lag.matches('^([0-9]{1,5}([.][0-9]{1,3})?(ms|s|m|h)){1,3}$') || duration(self.lag).getMilliseconds() >= 3 * duration(self.pollInterval).getMilliseconds()",fieldPath=".lag",message="fewer than three reports cannot tell a lag: write at least 3 × pollInterval"
 type Growth struct {
-	// pollInterval is the time between two reports of one parser, from 1s to 10m.
+	// pollInterval is the time between two reports of one parser, from 1s to 10m. At most 1,000 parsers of an object are asked in a
+	// second: with more than that many times its seconds it is longer, and stuckAfter and lag are at least three of it.
 	// +optional
 	// +kubebuilder:default="5s"
 	// +kubebuilder:validation:Type=string
@@ -478,7 +516,8 @@ type Growth struct {
 
 	// sourceStalledAfter is, by stream, how long the Hyperliquid node may write nothing before the stream is SourceStalled: from 10s to
 	// 24h, or 0s for however long. Streams that are not named: 60s for OrderStatuses, RawBookDiffs and all in by-block mode, which
-	// write with every block; however long for all others.
+	// write with every block; however long for all others, but that any may have nothing to read at all for 120s while
+	// the node writes others.
 	// +optional
 	// +kubebuilder:validation:MaxProperties=16
 	// +kubebuilder:validation:XValidation:rule="self.all(k, k in ['OrderStatuses', 'Fills', 'Trades', 'RawBookDiffs', 'MiscEvents', 'OracleUpdates', 'SystemActions'])",message="write the names of streams, such as OrderStatuses"
@@ -507,7 +546,7 @@ type Growth struct {
 	// the parsers, and none is restarted. Two at least; a percentage rounds up.
 	// +optional
 	// +kubebuilder:default="30%"
-	// +kubebuilder:validation:XValidation:rule="type(self) == int ? int(self) >= 2 : string(self).matches('^(100|[1-9][0-9]?)%$')",message="write a number of targets from 2, or a percentage from 1% to 100% such as \"30%\""
+	// +kubebuilder:validation:XValidation:rule="type(self) == int ? int(self) >= 2 && int(self) <= 2147483647 : string(self).matches('^(100|[1-9][0-9]?)%$')",message="write a number of targets from 2, or a percentage from 1% to 100% such as \"30%\""
 	FleetWideThreshold *intstr.IntOrString `json:"fleetWideThreshold,omitempty"`
 }
 
@@ -554,7 +593,7 @@ type Restart struct {
 	// rollout.maxUnavailable. A percentage rounds up.
 	// +optional
 	// +kubebuilder:default="10%"
-	// +kubebuilder:validation:XValidation:rule="type(self) == int ? int(self) >= 1 : string(self).matches('^(100|[1-9][0-9]?)%$')",message="write a number of targets from 1, or a percentage from 1% to 100% such as \"10%\""
+	// +kubebuilder:validation:XValidation:rule="type(self) == int ? int(self) >= 1 && int(self) <= 2147483647 : string(self).matches('^(100|[1-9][0-9]?)%$')",message="write a number of targets from 1, or a percentage from 1% to 100% such as \"10%\""
 	MaxConcurrent *intstr.IntOrString `json:"maxConcurrent,omitempty"`
 }
 
@@ -564,7 +603,7 @@ type Rollout struct {
 	// for a new revision or for a restart. A percentage rounds up. Nodes that are not ready do not count.
 	// +optional
 	// +kubebuilder:default="10%"
-	// +kubebuilder:validation:XValidation:rule="type(self) == int ? int(self) >= 1 : string(self).matches('^(100|[1-9][0-9]?)%$')",message="write a number of targets from 1, or a percentage from 1% to 100% such as \"10%\""
+	// +kubebuilder:validation:XValidation:rule="type(self) == int ? int(self) >= 1 && int(self) <= 2147483647 : string(self).matches('^(100|[1-9][0-9]?)%$')",message="write a number of targets from 1, or a percentage from 1% to 100% such as \"10%\""
 	MaxUnavailable *intstr.IntOrString `json:"maxUnavailable,omitempty"`
 
 	// canary makes a new revision prove itself on a few targets before the others get it. Left out, all get it as far as maxUnavailable
@@ -587,7 +626,7 @@ type Canary struct {
 	// 500 means 500. A percentage rounds up.
 	// +optional
 	// +kubebuilder:default=1
-	// +kubebuilder:validation:XValidation:rule="type(self) == int ? int(self) >= 1 : string(self).matches('^(100|[1-9][0-9]?)%$')",message="write a number of targets from 1, or a percentage from 1% to 100% such as \"10%\""
+	// +kubebuilder:validation:XValidation:rule="type(self) == int ? int(self) >= 1 && int(self) <= 2147483647 : string(self).matches('^(100|[1-9][0-9]?)%$')",message="write a number of targets from 1, or a percentage from 1% to 100% such as \"10%\""
 	Count *intstr.IntOrString `json:"count,omitempty"`
 
 	// soak is how long they must be seen to be well, from 1s to 168h. What is not the revision's doing, such as a sink that is down, does

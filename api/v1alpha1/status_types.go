@@ -4,8 +4,12 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 )
 
-// MaxStatusTargets bounds status.targets, so that a fleet's status does not grow with the fleet.
-const MaxStatusTargets = 20
+// MaxStatusTargets bounds status.targets, and MaxLosses status.losses, so that a fleet's status does not grow with the
+// fleet.
+const (
+	MaxStatusTargets = 20
+	MaxLosses        = 20
+)
 
 // HyperliquidParserStatus is what the operator sees of a fleet. Figures in messages are those of the moment when a verdict
 // changed: a fleet at rest causes no writes, however its figures wobble.
@@ -13,6 +17,18 @@ type HyperliquidParserStatus struct {
 	// observedGeneration is the generation of the spec that this status speaks of.
 	// +optional
 	ObservedGeneration int64 `json:"observedGeneration,omitempty"`
+
+	// state is how the fleet is, in one word: the verdict on the worst target, such as SinkDown, while one is bad;
+	// otherwise Stalled, NoTargets, DataLost, FormatDrift, DataGap, Paused, Starting, RollingOut, RolloutStopped,
+	// NotReady, Delivering or Unknown, the first that applies.
+	// +optional
+	// +kubebuilder:validation:MaxLength=64
+	State string `json:"state,omitempty"`
+
+	// story says why state is what it is, in at most 60 characters, without figures that move.
+	// +optional
+	// +kubebuilder:validation:MaxLength=60
+	Story string `json:"story,omitempty"`
 
 	// desired is the number of targets, whether or not their nodes can run a parser now.
 	// +optional
@@ -38,11 +54,6 @@ type HyperliquidParserStatus struct {
 	// +optional
 	Restarts int32 `json:"restarts"`
 
-	// lag is the age of the worst target's oldest undelivered line when a verdict last changed.
-	// +optional
-	// +kubebuilder:validation:MaxLength=32
-	Lag string `json:"lag,omitempty"`
-
 	// currentRevision is the last revision that every target had whose node could run it.
 	// +optional
 	// +kubebuilder:validation:MaxLength=63
@@ -53,9 +64,10 @@ type HyperliquidParserStatus struct {
 	// +kubebuilder:validation:MaxLength=63
 	UpdateRevision string `json:"updateRevision,omitempty"`
 
-	// statePath is the directory that checkpoints are kept in. See spec.target.nodes.statePath and spec.target.pods.stateSubPath.
+	// statePath is the directory that checkpoints are kept in. See spec.target.nodes.statePath and spec.target.pods.stateSubPath; with
+	// spec.target.pods.stateClaimName it is /<claim>/<stateSubPath>.
 	// +optional
-	// +kubebuilder:validation:MaxLength=512
+	// +kubebuilder:validation:MaxLength=768
 	StatePath string `json:"statePath,omitempty"`
 
 	// targets are those with a bad verdict, worst first, at most 20.
@@ -65,7 +77,18 @@ type HyperliquidParserStatus struct {
 	// +kubebuilder:validation:MaxItems=20
 	Targets []TargetStatus `json:"targets,omitempty"`
 
-	// conditions are Ready, Reconciling, Stalled, BuffersStable and Delivering.
+	// losses are what consumers lack, each until it is acknowledged and the process that counted it is gone: oldest
+	// first, those that are acknowledged last, at most 20.
+	// +optional
+	// +listType=atomic
+	// +kubebuilder:validation:MaxItems=20
+	Losses []LossStatus `json:"losses,omitempty"`
+
+	// moreLosses is the number of targets with a loss that is not acknowledged and for which losses has no room.
+	// +optional
+	MoreLosses int32 `json:"moreLosses,omitempty"`
+
+	// conditions are Ready, Delivering, BuffersStable, DataIntact, Reconciling and Stalled, in this order.
 	// +optional
 	// +listType=map
 	// +listMapKey=type
@@ -107,4 +130,48 @@ type TargetStatus struct {
 	// restarts of this target by the operator that are still remembered: those of the last hour, and the last one.
 	// +optional
 	Restarts int32 `json:"restarts,omitempty"`
+}
+
+// LossStatus is what one process of a parser says was lost. Figures are its totals when the loss was found, which may
+// have been going on: the parser's metrics have those of now.
+type LossStatus struct {
+	// target is the name of the node, or of the Hyperliquid node's pod.
+	// +required
+	// +kubebuilder:validation:MaxLength=253
+	Target string `json:"target"`
+
+	// reason is DataLost or DataGap.
+	// +required
+	// +kubebuilder:validation:MaxLength=64
+	Reason string `json:"reason"`
+
+	// message has the figures of the worst stream; empty once the loss is acknowledged.
+	// +optional
+	// +kubebuilder:validation:MaxLength=160
+	Message string `json:"message,omitempty"`
+
+	// since is when the loss was found. The annotation fleet.hlparser.dev/acknowledge-loss names a loss, and all found
+	// before it, by this time.
+	// +required
+	Since metav1.Time `json:"since"`
+
+	// process is when the parser's process started that counted the loss; absent when it does not say.
+	// +optional
+	Process metav1.Time `json:"process,omitzero"`
+
+	// skippedBytes of whole lines were on disk and were never read.
+	// +optional
+	SkippedBytes int64 `json:"skippedBytes,omitempty"`
+
+	// prunedFiles vanished before they were read to their end.
+	// +optional
+	PrunedFiles int64 `json:"prunedFiles,omitempty"`
+
+	// missingBlocks were left out by the Hyperliquid node.
+	// +optional
+	MissingBlocks int64 `json:"missingBlocks,omitempty"`
+
+	// acknowledged is true once a person has acknowledged the loss.
+	// +optional
+	Acknowledged bool `json:"acknowledged,omitempty"`
 }

@@ -13,8 +13,8 @@ import (
 )
 
 func checkpointCommand() *cobra.Command {
-	cmd := &cobra.Command{Use: "checkpoint", Short: "See and move positions by hand"}
-	cmd.AddCommand(checkpointShowCommand(), checkpointSetCommand())
+	cmd := &cobra.Command{Use: "checkpoint", Short: "Show and change positions"}
+	cmd.AddCommand(checkpointShowCommand(), checkpointSetCommand(), checkpointForgetCommand())
 	return cmd
 }
 
@@ -28,13 +28,13 @@ func checkpointShowCommand() *cobra.Command {
 			if stateDir == "" {
 				return usageError{errors.New("state-dir: is missing: name the parser's state directory")}
 			}
-			streams, err := checkpoint.Streams(vfs.OS, stateDir)
+			streams, err := checkpoint.Streams(vfs.PrivateOS, stateDir)
 			if err != nil {
 				return err
 			}
 			states := make(map[string]checkpoint.State, len(streams))
 			for _, stream := range streams {
-				loaded, err := checkpoint.Show(vfs.OS, stateDir, stream)
+				loaded, err := checkpoint.Show(vfs.PrivateOS, stateDir, stream)
 				if err != nil {
 					return err
 				}
@@ -48,17 +48,18 @@ func checkpointShowCommand() *cobra.Command {
 			return out.Encode(states)
 		},
 	}
-	cmd.Flags().StringVar(&stateDir, "state-dir", "", "the parser's state directory")
+	cmd.Flags().StringVar(&stateDir, "state-dir", "", "state directory of the parser")
 	return cmd
 }
 
 func checkpointSetCommand() *cobra.Command {
 	var stateDir, stream, position string
 	cmd := &cobra.Command{
-		Use:     "set",
-		Short:   "Move a stream's position in one file, while no parser runs",
-		Example: "  hlparser checkpoint set --state-dir state --stream fills --position node_fills_by_block/20260430/20@1a2b3c4d:6734:0",
-		Args:    noArgs,
+		Use:   "set",
+		Short: "Set a stream's position in one file, while no parser runs",
+		Example: "  hlparser checkpoint set --state-dir state --stream fills " +
+			"--position node_fills_by_block/20260430/20@1a2b3c4d:6734:0",
+		Args: noArgs,
 		RunE: func(cmd *cobra.Command, _ []string) (err error) {
 			if stateDir == "" {
 				return usageError{errors.New("state-dir: is missing: name the parser's state directory")}
@@ -74,14 +75,14 @@ func checkpointSetCommand() *cobra.Command {
 			if to.Index != 0 {
 				return usageError{fmt.Errorf("position: %q: the index must be 0: a position is the start of a line", position)}
 			}
-			lock, err := checkpoint.Lock(cmd.Context(), vfs.OS, stateDir, func() {
+			lock, err := checkpoint.Lock(cmd.Context(), vfs.PrivateOS, stateDir, func() {
 				cmd.PrintErrln("a parser uses the state directory; waiting for it to stop")
 			})
 			if err != nil {
 				return err
 			}
 			defer func() { err = errors.Join(err, lock.Close()) }()
-			store, err := checkpoint.Open(vfs.OS, stateDir, s.Name.Kebab())
+			store, err := checkpoint.Open(vfs.PrivateOS, stateDir, s.Name.Kebab())
 			if err != nil {
 				return err
 			}
@@ -95,12 +96,46 @@ func checkpointSetCommand() *cobra.Command {
 			if err := loaded.State.SetOffset(to.File, to.Offset); err != nil {
 				return usageError{fmt.Errorf("position: %w", err)}
 			}
-			return store.Save(loaded.State)
+			if err := store.Save(loaded.State); err != nil {
+				return err
+			}
+			return store.Fold()
 		},
 	}
 	f := cmd.Flags()
-	f.StringVar(&stateDir, "state-dir", "", "the parser's state directory")
-	f.StringVar(&stream, "stream", "", "the stream, as order-statuses")
-	f.StringVar(&position, "position", "", "the next line to read: <directory>/<date>/<hour>@<generation>:<offset>:0")
+	f.StringVar(&stateDir, "state-dir", "", "state directory of the parser")
+	f.StringVar(&stream, "stream", "", "stream, such as order-statuses")
+	f.StringVar(&position, "position", "", "next line to read: <directory>/<date>/<hour>@<generation>:<offset>:0")
+	return cmd
+}
+
+func checkpointForgetCommand() *cobra.Command {
+	var stateDir, stream string
+	cmd := &cobra.Command{
+		Use:   "forget",
+		Short: "Start a stream whose checkpoint is lost as a new one",
+		Long: `Start a stream that has no checkpoint as a new one, according to startAt, when the parser
+starts next. What the node wrote since the last checkpoint may be skipped or delivered twice.
+A checkpoint that is restored before that is used instead.`,
+		Example: "  hlparser checkpoint forget --state-dir state --stream fills",
+		Args:    noArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			if stateDir == "" {
+				return usageError{errors.New("state-dir: is missing: name the parser's state directory")}
+			}
+			s, err := config.ParseStreamFlag(stream)
+			if err != nil {
+				return usageError{fmt.Errorf("stream: %w", err)}
+			}
+			if err := checkpoint.Forget(vfs.PrivateOS, stateDir, s.Name.Kebab()); err != nil {
+				return err
+			}
+			cmd.PrintErrf("stream %s starts as a new one at the next start of its parser\n", s.Name.Kebab())
+			return nil
+		},
+	}
+	f := cmd.Flags()
+	f.StringVar(&stateDir, "state-dir", "", "state directory of the parser")
+	f.StringVar(&stream, "stream", "", "stream, such as order-statuses")
 	return cmd
 }

@@ -8,7 +8,7 @@ import (
 	"github.com/hlparser/hyperliquid-parser-operator/internal/parser/engine"
 )
 
-// withFaults adds the demo's ways to make a pipeline hang.
+// withFaults adds the endpoints by which the demo makes a pipeline hang.
 func withFaults(e *engine.Engine, h http.Handler) http.Handler {
 	mux := http.NewServeMux()
 	mux.Handle("/", h)

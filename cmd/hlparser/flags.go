@@ -6,6 +6,7 @@ import (
 	"os"
 	"path"
 	"runtime"
+	"slices"
 	"strings"
 	"time"
 
@@ -14,7 +15,8 @@ import (
 	"github.com/hlparser/hyperliquid-parser-operator/internal/parser/config"
 )
 
-// settings are the flags of run and check. They are the fields of the configuration file; a flag that is given wins.
+// settings are the flags of run and check. They correspond to the fields of the configuration file and take precedence
+// over them.
 type settings struct {
 	file    string
 	streams []string
@@ -22,6 +24,8 @@ type settings struct {
 	format  string
 	startAt string
 	maxSize config.Bytes
+	maxAll  config.Bytes
+	minFree int
 	maxAge  time.Duration
 	rotate  string
 	pack    string
@@ -31,38 +35,63 @@ type settings struct {
 func (s *settings) register(cmd *cobra.Command) {
 	f := cmd.Flags()
 	c := &s.flags
-	f.StringVar(&s.file, "config", "", "configuration file (YAML or JSON); flags win over it")
-	f.StringVar(&c.DataDir, "data-dir", "", "the node's data directory, such as ~/hl/data")
+	f.StringVar(&s.file, "config", "", "configuration file (YAML or JSON); flags take precedence")
+	f.StringVar(&c.DataDir, "data-dir", "", "data directory of the node, such as ~/hl/data")
+	f.StringArrayVar(&c.LinkDirs, "link-dir", nil,
+		"directory outside of the data directory that links in it may lead to; repeatable")
 	f.StringVar(&c.StateDir, "state-dir", "", "directory for positions and dead letters; it must outlive the process")
-	f.StringArrayVar(&s.streams, "stream", nil, "stream to follow, as order-statuses or fills:by-block; repeatable")
-	f.StringArrayVar(&c.Filter.Coins, "coin", nil, `keep this coin, or a builder's as "xyz:*"; repeatable`)
+	f.StringArrayVar(&s.streams, "stream", nil, "stream to follow, such as order-statuses or fills:by-block; repeatable")
+	f.StringArrayVar(&c.Filter.Coins, "coin", nil,
+		`keep this coin, or all coins of a builder, such as "xyz:*"; repeatable`)
 	f.StringArrayVar(&c.Filter.Users, "user", nil, "keep this address; repeatable")
 	f.StringArrayVar(&c.Filter.Statuses, "status", nil, "keep this order status; repeatable")
 	f.StringArrayVar(&c.Filter.ExcludeStatuses, "exclude-status", nil, "drop this order status; repeatable")
 	f.StringArrayVar(&c.Filter.Sides, "side", nil, "keep this side, A or B; repeatable")
-	f.StringVar(&c.Filter.MinNotional, "min-notional", "", "keep events of at least this price × size")
-	f.StringVar(&s.sink, "sink", "", "where records go: stdout, file:DIR, nats://HOST:PORT/STREAM or kafka://HOST:PORT/TOPIC")
-	f.Var(&s.maxSize, "max-size", "close a file of the file sink before it passes this size")
-	f.DurationVar(&s.maxAge, "max-age", 0, "close a file of the file sink when it is this old")
-	f.StringVar(&s.rotate, "rotate", "", "what closes a file of the file sink: size (and age), or hour (and size)")
+	f.StringVar(&c.Filter.MinNotional, "min-notional", "", "keep events whose price × size is at least this")
+	f.StringVar(&s.sink, "sink", "",
+		"where records are delivered: stdout, file:DIR, nats://HOST:PORT/STREAM or kafka://HOST:PORT/TOPIC")
+	f.Var(&s.maxSize, "max-size", "close a file of the file sink before it exceeds this size; 0: 1Gi")
+	f.DurationVar(&s.maxAge, "max-age", 0, "close a file of the file sink when it reaches this age (default 1h)")
+	f.Var(&s.maxAll, "max-total-size", "wait while the files of one stream of the file sink hold this much; 0: no limit")
+	f.IntVar(&s.minFree, "min-free-percent", 0,
+		"wait while less than this percentage of the file sink's disk is free (default 10); 0: never")
+	f.StringVar(&s.rotate, "rotate", "",
+		"what closes a file of the file sink: size (and age), or hour (and size) (default size)")
 	f.StringVar(&s.pack, "compress", "", "compress the files of the file sink: zstd")
-	f.StringVar(&s.format, "format", "", "shape of records: raw, enveloped or normalized")
-	f.StringVar(&s.startAt, "start-at", "", "where a stream begins that was never read: end or beginning")
-	f.BoolVar(&c.Once, "once", false, "read what is there now, deliver it and exit")
+	f.StringVar(&s.format, "format", "", "format of records: raw, enveloped or normalized (default enveloped)")
+	f.StringVar(&s.startAt, "start-at", "",
+		"where a stream without a position begins: end or beginning (default end; with --once, beginning)")
+	f.BoolVar(&c.Once, "once", false, "read what is on disk at the start, deliver it and exit")
 	f.StringVar(&c.Listen, "listen", "", "address for /status, /metrics, /healthz and /readyz, such as 127.0.0.1:9464")
-	f.Var(&c.Engine.BufferLimit, "buffer-limit", "memory for buffers, such as 32Mi")
-	f.Var(&c.Engine.MaxLineBytes, "max-line-bytes", "skip lines longer than this")
-	f.Var(&c.Engine.ReadRate, "read-rate", "read at most so many bytes a second from disk, such as 100Mi; 0: no limit")
-	f.IntVar(&c.Engine.ParallelThreshold, "parallel-threshold", 0, "lines in a batch from which all workers are used")
+	f.StringVar(&c.SealKey, "seal-key", "",
+		"file of this parser's key pair, created by prepare: only holders of "+
+			"--operator-keys can read /status and /debug/stack (default $"+sealKeyVariable+")")
+	f.StringVar(&c.OperatorKeys, "operator-keys", "",
+		"file of the holders' public keys, one per line; it is reloaded when it changes (default $"+operatorKeysVariable+")")
+	f.Var(&c.Engine.BufferLimit, "buffer-limit", "memory for the buffers of all streams; 0: 32Mi")
+	f.Var(&c.Engine.MaxLineBytes, "max-line-bytes", "skip lines that are longer than this; 0: 64Mi")
+	f.Var(&c.Engine.ReadRate, "read-rate", "bytes per second read from disk at most, such as 100Mi; 0: no limit")
+	f.IntVar(&c.Engine.ParallelThreshold, "parallel-threshold", 0,
+		"lines in a batch from which all workers are used; 0: 1000")
 	f.IntVar(&c.Engine.Workers, "workers", 0, "parallel workers; 0: the number of CPUs")
-	f.BoolVar(&c.Engine.Markers, "markers", false, "tell gaps, replays, late blocks and skipped data by records of stream _marker")
-	f.BoolVar(&c.Engine.DeduplicateBlocks, "deduplicate-blocks", false, "leave out blocks that a node writes again after a restart")
-	f.BoolVar(&c.LogBatches, "log-batches", false, "log a line for every batch")
-	f.DurationVar(&c.ShutdownTimeout.Duration, "shutdown-timeout", 0, "time to finish in after SIGTERM")
-	f.StringVar(&c.Target, "id", "", "name of what is read, in records and in the report (default $HLPARSER_TARGET, else the host's name)")
+	f.BoolVar(&c.Engine.Markers, "markers", false,
+		"report gaps, replays, late blocks and skipped data by records of stream _marker")
+	f.BoolVar(&c.Engine.DeduplicateBlocks, "deduplicate-blocks", false,
+		"skip blocks that a node writes again after a restart")
+	f.BoolVar(&c.LogBatches, "log-batches", false, "log one line per batch")
+	f.DurationVar(&c.ShutdownTimeout.Duration, "shutdown-timeout", 0, "time to finish after SIGTERM; 0: 20s")
+	f.StringVar(&c.Target, "id", "",
+		"name of what is read, in records and in the report (default $HLPARSER_TARGET, else the host name)")
 }
 
-// config puts the file and the flags together, fills in defaults, and validates.
+// Variables that replace flags. Pods get variables rather than flags, because older images would refuse unknown flags.
+const (
+	sealKeyVariable      = "HLPARSER_SEAL_KEY"
+	operatorKeysVariable = "HLPARSER_OPERATOR_KEYS"
+	publicKeyVariable    = "HLPARSER_PUBLIC_KEY"
+)
+
+// config merges the file and the flags, applies defaults, and validates the result.
 func (s *settings) config(cmd *cobra.Command) (config.Config, error) {
 	var c config.Config
 	if s.file != "" {
@@ -80,6 +109,10 @@ func (s *settings) config(cmd *cobra.Command) (config.Config, error) {
 	c.Target = firstOf(s.flags.Target, os.Getenv("HLPARSER_TARGET"), hostName())
 	c.Writer = path.Join(os.Getenv("HLPARSER_FLEET"), c.Target)
 	c.Pod = os.Getenv("HLPARSER_POD")
+	c.Namespace, c.PodUID = os.Getenv("HLPARSER_NAMESPACE"), os.Getenv("HLPARSER_POD_UID")
+	c.NodeAddress = os.Getenv("HLPARSER_NODE_ADDRESS")
+	c.SealKey = firstOf(s.flags.SealKey, os.Getenv(sealKeyVariable))
+	c.OperatorKeys = firstOf(s.flags.OperatorKeys, os.Getenv(operatorKeysVariable))
 	c = c.WithDefaults(runtime.GOMAXPROCS(0))
 	return c, c.Validate()
 }
@@ -91,6 +124,7 @@ func (s *settings) apply(cmd *cobra.Command, c *config.Config) error {
 		apply func()
 	}{
 		{"data-dir", func() { c.DataDir = f.DataDir }},
+		{"link-dir", func() { c.LinkDirs = f.LinkDirs }},
 		{"state-dir", func() { c.StateDir = f.StateDir }},
 		{"coin", func() { c.Filter.Coins = f.Filter.Coins }},
 		{"user", func() { c.Filter.Users = f.Filter.Users }},
@@ -140,19 +174,29 @@ func (s *settings) apply(cmd *cobra.Command, c *config.Config) error {
 		if set("max-age") {
 			file.MaxAge.Duration = s.maxAge
 		}
+		if set("max-total-size") {
+			file.MaxTotalSize = s.maxAll
+		}
+		if set("min-free-percent") {
+			file.MinFreePercent = &s.minFree
+		}
 		if set("rotate") {
 			file.Rotate = config.Rotation(title(s.rotate))
 		}
 		if set("compress") {
 			file.Compress = config.Compression(s.pack)
 		}
-	} else if set("max-size") || set("max-age") || set("rotate") || set("compress") {
-		return usageError{errors.New("max-size, max-age, rotate, compress: only the file sink has files to close; add --sink file:DIR")}
+	} else if slices.ContainsFunc(fileFlags, set) {
+		return usageError{errors.New(strings.Join(fileFlags, ", ") +
+			": only the file sink has these settings; add --sink file:DIR")}
 	}
 	return nil
 }
 
-// title turns a flag's "beginning" into the file's "Beginning".
+// fileFlags are the flags of the file sink.
+var fileFlags = []string{"max-size", "max-age", "max-total-size", "min-free-percent", "rotate", "compress"}
+
+// title converts a flag's "beginning" to the file's "Beginning".
 func title(s string) string {
 	if s == "" {
 		return s

@@ -1,5 +1,5 @@
-// Command hlparser tails what a Hyperliquid node writes, filters it and delivers it. It is what runs in the operator's pods,
-// and it works alone.
+// Command hlparser tails the output of a Hyperliquid node, filters it and delivers it. The operator runs it in pods,
+// and it also runs on its own.
 package main
 
 import (
@@ -21,16 +21,16 @@ import (
 var version string
 
 const (
-	exitFailure = 1 // at run time
-	exitUsage   = 2 // a setting is wrong: one line names it
+	exitFailure = 1 // an error at run time
+	exitUsage   = 2 // a setting is invalid: one line names it
 )
 
-// usageError marks an error of the command line or the configuration.
+// usageError marks an error in the command line or the configuration.
 type usageError struct{ error }
 
 func main() {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
-	// The sink notices a reader that has gone by the write's error, and ends in order.
+	// A sink whose reader has gone detects that by the write's error, and ends in order.
 	signal.Ignore(syscall.SIGPIPE)
 	err := command().ExecuteContext(ctx)
 	stop()
@@ -48,7 +48,7 @@ func main() {
 func command() *cobra.Command {
 	root := &cobra.Command{
 		Use:           "hlparser",
-		Short:         "Tail, filter and deliver what a Hyperliquid node writes",
+		Short:         "Tail, filter and deliver the output of a Hyperliquid node",
 		SilenceUsage:  true,
 		SilenceErrors: true,
 	}

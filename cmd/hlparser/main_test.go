@@ -15,27 +15,47 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"sync"
 	"syscall"
 	"testing"
 	"time"
 
 	"github.com/klauspost/compress/zstd"
 
+	"github.com/hlparser/hyperliquid-parser-operator/internal/parser/config"
 	"github.com/hlparser/hyperliquid-parser-operator/internal/parser/report"
+	"github.com/hlparser/hyperliquid-parser-operator/internal/parser/sink"
+	"github.com/hlparser/hyperliquid-parser-operator/internal/parser/sink/file"
+	"github.com/hlparser/hyperliquid-parser-operator/internal/parser/vfs"
 )
 
-// The tests run this same binary as the real hlparser, so that it can be killed.
-const asCommand = "HLPARSER_TEST_AS_COMMAND"
+// The tests run this test binary as the real hlparser, so that it can be killed.
+const (
+	asCommand    = "HLPARSER_TEST_AS_COMMAND"
+	asTouchEvery = "HLPARSER_TEST_TOUCH_EVERY" // replaces the engine's default
+)
 
 func TestMain(m *testing.M) {
 	if os.Getenv(asCommand) != "" {
+		if every := os.Getenv(asTouchEvery); every != "" {
+			var err error
+			if touchEvery, err = time.ParseDuration(every); err != nil {
+				panic(err)
+			}
+		}
 		main()
 		os.Exit(0)
 	}
 	os.Exit(m.Run())
 }
 
+// hlparser returns a command that runs the program. The free space of this machine's disk does not affect it, unless
+// the test asks for that.
 func hlparser(ctx context.Context, args ...string) *exec.Cmd {
+	toFile := func(arg string) bool { return strings.HasPrefix(arg, "file:") }
+	if args[0] == "run" && slices.ContainsFunc(args, toFile) && !slices.Contains(args, "--min-free-percent") {
+		args = append(slices.Clone(args), "--min-free-percent", "0")
+	}
 	cmd := exec.CommandContext(ctx, os.Args[0], args...)
 	cmd.Env = append(os.Environ(), asCommand+"=1")
 	return cmd
@@ -65,35 +85,62 @@ func TestABadSettingExitsWith2AndOneLineThatNamesTheField(t *testing.T) {
 		args []string
 		want string
 	}{
-		"no setting at all":        {nil, "dataDir: is missing"},
-		"no state directory":       {[]string{"--data-dir", dir}, "stateDir: is missing"},
-		"no stream":                {[]string{"--data-dir", dir, "--state-dir", dir}, "streams: is empty: name at least one of OrderStatuses"},
-		"no sink":                  {[]string{"--data-dir", dir, "--state-dir", dir, "--stream", "fills"}, "sink: is missing: set one of stdout, file"},
-		"an unknown stream":        {append(good, "--stream", "orders"), `stream: "orders" is unknown: write one of order-statuses`},
-		"an unknown mode":          {append(good, "--stream", "trades:hourly"), `stream: "hourly" is unknown: write one of auto`},
-		"a stream twice":           {append(good, "--stream", "fills:line", "--stream", "fills"), "streams[1].name: Fills is named twice"},
-		"an unknown sink":          {append(good, "--sink", "s3://x"), `sink: "s3://x" is unknown: write stdout, file:DIR, nats:`},
-		"an unknown format":        {append(good, "--format", "xml"), `format: "Xml" is unknown: write one of Raw, Enveloped, Normalized`},
-		"a shape there is not":     {append(good, "--stream", "misc-events", "--format", "normalized"), "format: Normalized has no shape for MiscEvents: write Enveloped"},
-		"a size that is none":      {append(good, "--buffer-limit", "lots"), `"lots" is not a size`},
-		"a buffer too small":       {append(good, "--buffer-limit", "1Ki"), "engine.bufferLimit: 1.0 KiB is out of range"},
-		"an unknown start":         {append(good, "--start-at", "middle"), `engine.startAt: "Middle" is unknown: write End or Beginning`},
-		"a user that is none":      {append(good, "--user", "bob"), `filter.users[0]: "bob" is not an address`},
-		"a side that is none":      {append(good, "--side", "buy"), `filter.sides[0]: "buy" is not a side: write A (ask) or B (bid)`},
-		"a notional that is none":  {append(good, "--min-notional", "1e4"), `filter.minNotional: "1e4" is not a decimal`},
-		"a star in the middle":     {append(good, "--coin", "B*C"), `filter.coins[0]: "B*C": a star stands only`},
-		"an unknown flag":          {append(good, "--bogus"), "unknown flag: --bogus"},
-		"an argument":              {append(good, "now"), `"now" is not a setting of run`},
-		"max-size without a file":  {append(good, "--max-size", "1Mi"), "only the file sink has files to close"},
-		"rotate without a file":    {append(good, "--rotate", "hour"), "only the file sink has files to close"},
-		"compress without a file":  {append(good, "--compress", "zstd"), "only the file sink has files to close"},
-		"an unknown rotation":      {append(good, "--sink", "file:"+dir, "--rotate", "daily"), `sink.file.rotate: "Daily" is unknown: write Size or Hour`},
-		"an unknown compression":   {append(good, "--sink", "file:"+dir, "--compress", "gzip"), `sink.file.compress: "gzip" is unknown: write zstd`},
-		"a missing configuration":  {[]string{"--config", filepath.Join(dir, "none.yaml")}, "none.yaml: no such file"},
-		"an unknown field":         {[]string{"--config", write("typo.yaml", "dataDir: /x\nfilters: {coins: [BTC]}\n")}, `unknown field "filters"`},
-		"a field of another type":  {[]string{"--config", write("type.yaml", "dataDir: [1]\n")}, "dataDir"},
-		"two sinks":                {[]string{"--config", write("two.yaml", "dataDir: /x\nstateDir: /y\nstreams: [{name: Fills}]\nsink: {stdout: {}, file: {path: /z}}\n")}, "sink: has 2: set only one of stdout, file, nats, kafka"},
-		"an address that is taken": {append(good, "--listen", "256.0.0.1:1"), "listen: "},
+		"no setting at all":  {nil, "dataDir: is missing"},
+		"no state directory": {[]string{"--data-dir", dir}, "stateDir: is missing"},
+		"no stream": {[]string{"--data-dir", dir, "--state-dir", dir},
+			"streams: is empty: name at least one of OrderStatuses"},
+		"no sink": {[]string{"--data-dir", dir, "--state-dir", dir, "--stream", "fills"},
+			"sink: is missing: set one of stdout, file"},
+		"an unknown stream": {append(good, "--stream", "orders"),
+			`stream: "orders" is unknown: write one of order-statuses`},
+		"an unknown mode": {append(good, "--stream", "trades:hourly"),
+			`stream: "hourly" is unknown: write one of auto`},
+		"a stream twice": {append(good, "--stream", "fills:line", "--stream", "fills"),
+			"streams[1].name: Fills is listed twice"},
+		"an unknown sink": {append(good, "--sink", "s3://x"),
+			`sink: "s3://x" is unknown: write stdout, file:DIR, nats:`},
+		"an unknown format": {append(good, "--format", "xml"),
+			`format: "Xml" is unknown: write one of Raw, Enveloped, Normalized`},
+		"a stream without a Normalized shape": {append(good, "--stream", "misc-events", "--format", "normalized"),
+			"format: Normalized has no shape for MiscEvents: write Enveloped"},
+		"an invalid size": {append(good, "--buffer-limit", "lots"), `"lots" is not a size`},
+		"a buffer too small": {append(good, "--buffer-limit", "1Ki"),
+			"engine.bufferLimit: 1.0 KiB is out of range"},
+		"an unknown start": {append(good, "--start-at", "middle"),
+			`engine.startAt: "Middle" is unknown: write End or Beginning`},
+		"an invalid user": {append(good, "--user", "bob"), `filter.users[0]: "bob" is not an address`},
+		"an invalid side": {append(good, "--side", "buy"),
+			`filter.sides[0]: "buy" is not a side: write A (ask) or B (bid)`},
+		"an invalid notional": {append(good, "--min-notional", "1e4"),
+			`filter.minNotional: "1e4" is not a decimal`},
+		"a star in the middle": {append(good, "--coin", "B*C"),
+			`filter.coins[0]: "B*C": a star is allowed only`},
+		"an unknown flag":         {append(good, "--bogus"), "unknown flag: --bogus"},
+		"an argument":             {append(good, "now"), `"now" is not a setting of run`},
+		"max-size without a file": {append(good, "--max-size", "1Mi"), "only the file sink has these settings"},
+		"max-total-size without a file": {append(good, "--max-total-size", "1Gi"),
+			"only the file sink has these settings"},
+		"min-free-percent without a file": {append(good, "--min-free-percent", "5"),
+			"only the file sink has these settings"},
+		"max-total-size too small": {append(good, "--sink", "file:"+dir, "--max-total-size", "1Gi"),
+			"sink.file.maxTotalSize: 1.0 GiB is too small: at least 2.0 GiB, twice maxSize"},
+		"min-free-percent too large": {append(good, "--sink", "file:"+dir, "--min-free-percent", "91"),
+			"sink.file.minFreePercent: 91 is out of range"},
+		"rotate without a file":   {append(good, "--rotate", "hour"), "only the file sink has these settings"},
+		"compress without a file": {append(good, "--compress", "zstd"), "only the file sink has these settings"},
+		"an unknown rotation": {append(good, "--sink", "file:"+dir, "--rotate", "daily"),
+			`sink.file.rotate: "Daily" is unknown: write Size or Hour`},
+		"an unknown compression": {append(good, "--sink", "file:"+dir, "--compress", "gzip"),
+			`sink.file.compress: "gzip" is unknown: write zstd`},
+		"a missing configuration": {[]string{"--config", filepath.Join(dir, "none.yaml")},
+			"none.yaml: no such file"},
+		"an unknown field": {[]string{"--config",
+			write("typo.yaml", "dataDir: /x\nfilters: {coins: [BTC]}\n")}, `unknown field "filters"`},
+		"a field of another type": {[]string{"--config", write("type.yaml", "dataDir: [1]\n")}, "dataDir"},
+		"two sinks": {[]string{"--config",
+			write("two.yaml", "dataDir: /x\nstateDir: /y\nstreams: [{name: Fills}]\nsink: {stdout: {}, file: {path: /z}}\n")},
+			"sink: has 2: set only one of stdout, file, nats, kafka"},
+		"an address that cannot be used": {append(good, "--listen", "256.0.0.1:1"), "listen: "},
 	} {
 		t.Run(name, func(t *testing.T) {
 			var stderr bytes.Buffer
@@ -102,19 +149,21 @@ func TestABadSettingExitsWith2AndOneLineThatNamesTheField(t *testing.T) {
 			err := cmd.Run()
 			line := stderr.String()
 			if got := exitCode(err); got != 2 || strings.Count(line, "\n") != 1 || !strings.Contains(line, c.want) {
-				t.Fatalf("exit %d with %q; want exit 2 with one line that holds %q", got, line, c.want)
+				t.Fatalf("exit %d with %q; want exit 2 with one line that contains %q", got, line, c.want)
 			}
 		})
 	}
 }
 
 func TestCheckPrintsWhatWouldRun(t *testing.T) {
-	out, err := hlparser(t.Context(), "check", "--data-dir", "/d", "--state-dir", "/s", "--stream", "order-statuses:by-block",
+	out, err := hlparser(t.Context(), "check", "--data-dir", "/d", "--state-dir", "/s", "--stream",
+		"order-statuses:by-block",
 		"--sink", "file:/o", "--coin", "BTC", "--format", "raw", "--id", "node-7").Output()
 	if err != nil {
 		t.Fatal(err)
 	}
-	for _, want := range []string{"target: node-7", "dataDir: /d", "name: OrderStatuses", "mode: ByBlock", "- BTC", "format: Raw", "startAt: End", "bufferLimit: 33554432"} {
+	for _, want := range []string{"target: node-7", "dataDir: /d", "name: OrderStatuses", "mode: ByBlock", "- BTC",
+		"format: Raw", "startAt: End", "bufferLimit: 33554432"} {
 		if !strings.Contains(string(out), want) {
 			t.Errorf("%q is missing in:\n%s", want, out)
 		}
@@ -141,11 +190,13 @@ func appendTo(t *testing.T, path, text string) {
 	}
 }
 
-func TestSIGTERMStopsItWithStatus0AndTheReportTellsWhatItDid(t *testing.T) {
+func TestSIGTERMStopsItWithStatus0AndTheReportShowsWhatItDid(t *testing.T) {
 	dir := t.TempDir()
 	appendTo(t, filepath.Join(dir, "data/node_order_statuses/hourly/20260430/8"), status(1)+"\n"+status(2)+"\n")
-	cmd := hlparser(t.Context(), "run", "--data-dir", filepath.Join(dir, "data"), "--state-dir", filepath.Join(dir, "state"),
-		"--stream", "order-statuses", "--start-at", "beginning", "--sink", "stdout", "--format", "raw", "--listen", "127.0.0.1:0", "--id", "node-1")
+	cmd := hlparser(t.Context(), "run", "--data-dir", filepath.Join(dir, "data"), "--state-dir",
+		filepath.Join(dir, "state"),
+		"--stream", "order-statuses", "--start-at", "beginning", "--sink", "stdout", "--format", "raw", "--listen",
+		"127.0.0.1:0", "--id", "node-1")
 	var stdout bytes.Buffer
 	cmd.Stdout = &stdout
 	logs, err := cmd.StderrPipe()
@@ -162,7 +213,7 @@ func TestSIGTERMStopsItWithStatus0AndTheReportTellsWhatItDid(t *testing.T) {
 		n, err := logs.Read(b)
 		seen.Write(b[:n])
 		if err != nil {
-			t.Fatalf("the parser said %s", &seen)
+			t.Fatalf("the parser's log: %s", &seen)
 		}
 		if _, after, ok := strings.Cut(seen.String(), "address="); ok && strings.Contains(after, "\n") {
 			address = strings.Fields(after)[0]
@@ -182,17 +233,20 @@ func TestSIGTERMStopsItWithStatus0AndTheReportTellsWhatItDid(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if len(r.Streams) == 1 && r.Streams[0].DeliveredTotal == 2 && r.Streams[0].UncommittedBytes == 0 {
+		if len(r.Streams) == 1 && r.Streams[0].DeliveredTotal == 2 && r.Streams[0].UncommittedBytes != nil &&
+			*r.Streams[0].UncommittedBytes == 0 {
 			break
 		}
 		if time.Now().After(deadline) {
 			t.Fatalf("the report says %+v", r)
 		}
 	}
-	if r.Target != "node-1" || r.Process.RSSBytes == 0 || r.Process.Goroutines == 0 || r.Streams[0].State != report.Running {
+	if r.Target != "node-1" || r.Process.RSSBytes == nil || r.Process.Goroutines == 0 ||
+		r.Streams[0].State != report.Running {
 		t.Errorf("the report says %+v", r)
 	}
-	for path, want := range map[string]string{"/healthz": "ok", "/readyz": "ok", "/metrics": `hlparser_delivered_total{stream="OrderStatuses"} 2`} {
+	for path, want := range map[string]string{"/healthz": "ok", "/readyz": "ok",
+		"/metrics": `hlparser_delivered_total{stream="OrderStatuses"} 2`} {
 		resp, err := http.Get("http://" + address + path)
 		if err != nil {
 			t.Fatal(err)
@@ -204,26 +258,132 @@ func TestSIGTERMStopsItWithStatus0AndTheReportTellsWhatItDid(t *testing.T) {
 		}
 	}
 	if resp, err := http.Post("http://"+address+"/debug/fault/hang", "", nil); err != nil || resp.StatusCode < 400 {
-		t.Errorf("a release build takes faults: %v, %v", resp, err)
+		t.Errorf("a release build accepts faults: %v, %v", resp, err)
 	}
 	if err := cmd.Process.Signal(syscall.SIGTERM); err != nil {
 		t.Fatal(err)
 	}
 	if err := cmd.Wait(); err != nil {
-		t.Fatalf("after SIGTERM it ended with %v", err)
+		t.Fatalf("after SIGTERM the parser ended with %v", err)
 	}
 	if want := status(1) + "\n" + status(2) + "\n"; stdout.String() != want {
 		t.Fatalf("delivered %q; want %q", stdout.String(), want)
 	}
 }
 
-func TestAnOutputThatCannotBeMadeEndsItWithStatus1AndSaysWhy(t *testing.T) {
+func TestAnOutputThatCannotBeCreatedEndsItWithStatus1AndAReason(t *testing.T) {
 	dir := t.TempDir()
 	appendTo(t, filepath.Join(dir, "out"), "a file where the directory should be")
 	msg, err := hlparser(t.Context(), "run", "--data-dir", dir, "--state-dir", filepath.Join(dir, "state"),
 		"--stream", "fills", "--sink", "file:"+filepath.Join(dir, "out")).CombinedOutput()
-	if exitCode(err) != 1 || !strings.Contains(string(msg), "open the output directory") {
+	if exitCode(err) != 1 || !strings.Contains(string(msg), "opening the output directory") {
 		t.Fatalf("exit %d with %s", exitCode(err), msg)
+	}
+}
+
+// Two streams have a sink each. One of the sinks cannot be opened for a while, and its stream continues when it can.
+func TestAnOutputThatCannotBeOpenedForAWhileIsAnOutageOfItsStream(t *testing.T) {
+	dir := t.TempDir()
+	appendTo(t, filepath.Join(dir, "data/node_order_statuses/hourly/20260430/8"), status(1)+"\n")
+	if err := os.MkdirAll(filepath.Join(dir, "data/node_trades/hourly/20260430"), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	// The link leads nowhere yet: its directory can be neither read nor created, whatever the user.
+	if err := os.Symlink(filepath.Join(dir, "volume"), filepath.Join(dir, "out")); err != nil {
+		t.Fatal(err)
+	}
+	settings := filepath.Join(dir, "parser.yaml")
+	appendTo(t, settings, fmt.Sprintf(`
+dataDir: %[1]s/data
+stateDir: %[1]s/state
+format: Raw
+streams: [{name: OrderStatuses, mode: Line, sink: archive}, {name: Trades, mode: Line, sink: live}]
+sinks: [{name: archive, file: {path: %[1]s/out}}, {name: live, stdout: {}}]
+engine: {startAt: Beginning}
+`, dir))
+	cmd := hlparser(t.Context(), "run", "--config", settings)
+	logs := &lockedBuffer{}
+	cmd.Stderr = logs
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	until := func(what string, holds func() bool) {
+		t.Helper()
+		for deadline := time.Now().Add(30 * time.Second); !holds(); time.Sleep(20 * time.Millisecond) {
+			if time.Now().After(deadline) {
+				t.Fatalf("%s did not happen; the parser's log: %s", what, logs)
+			}
+		}
+	}
+	until("a retry", func() bool { return strings.Contains(logs.String(), "opening the output directory") })
+	if err := os.Mkdir(filepath.Join(dir, "volume"), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	delivered := func() string {
+		names, err := filepath.Glob(filepath.Join(dir, "volume/order-statuses/*"))
+		if err != nil || len(names) != 1 {
+			return ""
+		}
+		text, err := os.ReadFile(names[0])
+		if err != nil {
+			return ""
+		}
+		return string(text)
+	}
+	until("delivery", func() bool { return delivered() == status(1)+"\n" })
+	if err := cmd.Process.Signal(syscall.SIGTERM); err != nil {
+		t.Fatal(err)
+	}
+	if err := cmd.Wait(); err != nil {
+		t.Fatalf("after SIGTERM the parser ended with %v; its log: %s", err, logs)
+	}
+}
+
+// lockedBuffer collects the output of a process while a test reads it.
+type lockedBuffer struct {
+	mu sync.Mutex
+	b  bytes.Buffer
+}
+
+func (l *lockedBuffer) Write(p []byte) (int, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.b.Write(p)
+}
+
+func (l *lockedBuffer) String() string {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.b.String()
+}
+
+func TestAnOutputDirectoryThatAnotherParserUsesIsReportedAndNotWaitedFor(t *testing.T) {
+	dir := filepath.Join(t.TempDir(), "out")
+	other, err := file.New(t.Context(), vfs.OS, dir, file.Options{}, func() { t.Error("New waits for the lock") })
+	if err != nil {
+		t.Fatal(err)
+	}
+	settings := &config.FileSink{Path: dir, MinFreePercent: new(0)}
+	for range 2 {
+		_, err = openFiles(t.Context(), settings)
+		if !errors.Is(err, vfs.ErrLocked) || errors.Is(err, sink.ErrFailed) || !strings.Contains(err.Error(), dir) {
+			t.Errorf("openFiles returns %v", err)
+		}
+	}
+	stopped, stop := context.WithCancel(t.Context())
+	stop()
+	if _, err := openFiles(stopped, settings); !errors.Is(err, context.Canceled) || errors.Is(err, vfs.ErrLocked) {
+		t.Errorf("while the parser stops, openFiles returns %v", err)
+	}
+	if err := other.Close(); err != nil {
+		t.Fatal(err)
+	}
+	mine, err := openFiles(t.Context(), settings)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := mine.Close(); err != nil {
+		t.Error(err)
 	}
 }
 
@@ -231,12 +391,15 @@ func TestCompressedArchivesByHour(t *testing.T) {
 	dir := t.TempDir()
 	for hour := range 3 {
 		for i := range 100 {
-			appendTo(t, filepath.Join(dir, "data/node_order_statuses/hourly/20260430", fmt.Sprint(hour)), status(100*hour+i)+"\n")
+			appendTo(t, filepath.Join(dir, "data/node_order_statuses/hourly/20260430", fmt.Sprint(hour)),
+				status(100*hour+i)+"\n")
 		}
 	}
 	out := filepath.Join(dir, "out")
-	if msg, err := hlparser(t.Context(), "run", "--once", "--data-dir", filepath.Join(dir, "data"), "--state-dir", filepath.Join(dir, "state"),
-		"--stream", "order-statuses", "--format", "raw", "--sink", "file:"+out, "--rotate", "hour", "--compress", "zstd").CombinedOutput(); err != nil {
+	if msg, err := hlparser(t.Context(), "run", "--once", "--data-dir", filepath.Join(dir, "data"), "--state-dir",
+		filepath.Join(dir, "state"),
+		"--stream", "order-statuses", "--format", "raw", "--sink", "file:"+out, "--rotate", "hour", "--compress",
+		"zstd").CombinedOutput(); err != nil {
 		t.Fatalf("%v: %s", err, msg)
 	}
 	files, err := filepath.Glob(filepath.Join(out, "order-statuses", "*"))
@@ -255,20 +418,24 @@ func TestCompressedArchivesByHour(t *testing.T) {
 		text, err := io.ReadAll(r)
 		r.Close()
 		_ = f.Close()
-		if lines := strings.Split(string(text), "\n"); err != nil || len(lines) != 101 || lines[0] != status(100*hour) || lines[99] != status(100*hour+99) {
+		if lines := strings.Split(string(text), "\n"); err != nil || len(lines) != 101 || lines[0] != status(100*hour) ||
+			lines[99] != status(100*hour+99) {
 			t.Errorf("%s holds %d lines, %v", name, len(lines)-1, err)
 		}
-		if !strings.HasSuffix(name, ".jsonl.zst") || !strings.HasPrefix(filepath.Base(name), fmt.Sprintf("20260430-%02d-", hour)) {
-			t.Errorf("an archive is named %s", name)
+		if !strings.HasSuffix(name, ".jsonl.zst") || !strings.HasPrefix(filepath.Base(name),
+			fmt.Sprintf("20260430-%02d-", hour)) {
+			t.Errorf("the name of an archive is %s", name)
 		}
 	}
 }
 
-func TestASecondParserWaitsForTheFirstToGoAndAnswersMeanwhile(t *testing.T) {
+func TestASecondParserWaitsForTheFirstToExitAndServesMeanwhile(t *testing.T) {
 	dir := t.TempDir()
 	start := func() (cmd *exec.Cmd, address string) {
-		cmd = hlparser(t.Context(), "run", "--data-dir", filepath.Join(dir, "data"), "--state-dir", filepath.Join(dir, "state"),
-			"--stream", "order-statuses", "--start-at", "beginning", "--sink", "file:"+filepath.Join(dir, "out"), "--listen", "127.0.0.1:0")
+		cmd = hlparser(t.Context(), "run", "--data-dir", filepath.Join(dir, "data"), "--state-dir",
+			filepath.Join(dir, "state"),
+			"--stream", "order-statuses", "--start-at", "beginning", "--sink", "file:"+filepath.Join(dir, "out"), "--listen",
+			"127.0.0.1:0")
 		logs, err := cmd.StderrPipe()
 		if err != nil {
 			t.Fatal(err)
@@ -283,7 +450,7 @@ func TestASecondParserWaitsForTheFirstToGoAndAnswersMeanwhile(t *testing.T) {
 				return cmd, after
 			}
 		}
-		t.Fatal("the parser did not say where it reports")
+		t.Fatal("the parser did not log its address")
 		return nil, ""
 	}
 	ready := func(address string, want int) {
@@ -326,7 +493,8 @@ func TestAClosedPipeEndsItWithStatus1(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	cmd := hlparser(t.Context(), "run", "--data-dir", filepath.Join(dir, "data"), "--state-dir", filepath.Join(dir, "state"),
+	cmd := hlparser(t.Context(), "run", "--data-dir", filepath.Join(dir, "data"), "--state-dir",
+		filepath.Join(dir, "state"),
 		"--stream", "order-statuses", "--start-at", "beginning", "--sink", "stdout")
 	cmd.Stdout = write
 	_ = read.Close()
@@ -336,7 +504,8 @@ func TestAClosedPipeEndsItWithStatus1(t *testing.T) {
 	_ = write.Close()
 }
 
-// The real binary is killed at random moments while a node writes. In the end every event is in the file sink once, in order.
+// The real binary is killed at random moments while a node writes. In the end the file sink holds every event once, in
+// order.
 func TestNothingIsLostOrDoubledThroughKill9(t *testing.T) {
 	kills := 15
 	if testing.Short() {
@@ -344,7 +513,8 @@ func TestNothingIsLostOrDoubledThroughKill9(t *testing.T) {
 	}
 	dir := t.TempDir()
 	data, out, state := filepath.Join(dir, "data"), filepath.Join(dir, "out"), filepath.Join(dir, "state")
-	args := []string{"run", "--data-dir", data, "--state-dir", state, "--stream", "order-statuses", "--start-at", "beginning",
+	args := []string{"run", "--data-dir", data, "--state-dir", state, "--stream", "order-statuses", "--start-at",
+		"beginning",
 		"--sink", "file:" + out, "--max-size", "64Ki", "--format", "raw"}
 
 	ctx, stop := context.WithCancel(t.Context())
@@ -379,14 +549,14 @@ func TestNothingIsLostOrDoubledThroughKill9(t *testing.T) {
 		go func() { ended <- cmd.Wait() }()
 		select {
 		case err := <-ended:
-			t.Fatalf("run %d ended by itself: %v\n%s", i, err, &logs)
+			t.Fatalf("run %d ended without a signal: %v\n%s", i, err, &logs)
 		case <-time.After(time.Duration(50+r.IntN(1500)) * time.Millisecond):
 		}
 		if err := cmd.Process.Kill(); err != nil {
 			t.Fatal(err)
 		}
 		if err := <-ended; err == nil {
-			t.Fatalf("run %d was killed and ended well", i)
+			t.Fatalf("run %d was killed and ended without an error", i)
 		}
 	}
 	stop()
@@ -410,7 +580,7 @@ func TestNothingIsLostOrDoubledThroughKill9(t *testing.T) {
 		}
 		for line := range bytes.Lines(content) {
 			if string(line) != status(next)+"\n" {
-				t.Fatalf("%s: got %.200q where event %d was due", filepath.Base(name), line, next)
+				t.Fatalf("%s: got %.200q in place of event %d", filepath.Base(name), line, next)
 			}
 			next++
 		}
@@ -421,7 +591,7 @@ func TestNothingIsLostOrDoubledThroughKill9(t *testing.T) {
 	t.Logf("%d events through %d kills, in %d files", n, kills, len(names))
 }
 
-func TestAPositionCanBeSeenAndMovedByHand(t *testing.T) {
+func TestAPositionCanBeShownAndSet(t *testing.T) {
 	dir := t.TempDir()
 	state := filepath.Join(dir, "state")
 	appendTo(t, filepath.Join(dir, "data/node_order_statuses/hourly/20260430/8"), status(1)+"\n"+status(2)+"\n")
@@ -451,7 +621,8 @@ func TestAPositionCanBeSeenAndMovedByHand(t *testing.T) {
 	}
 	f := states["order-statuses"].Files[0]
 	position := fmt.Sprintf("%s/%s/%d@%s:%d:0", f.Directory, f.Date, f.Hour, f.Generation, len(status(1))+1)
-	if out, err := hlparser(t.Context(), "checkpoint", "set", "--state-dir", state, "--stream", "order-statuses", "--position", position).CombinedOutput(); err != nil {
+	if out, err := hlparser(t.Context(), "checkpoint", "set", "--state-dir", state, "--stream", "order-statuses",
+		"--position", position).CombinedOutput(); err != nil {
 		t.Fatalf("%v: %s", err, out)
 	}
 	if got := once(); got != status(2)+"\n" {

@@ -10,10 +10,11 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// prepare gives dir to the user and group if it belongs to root and is empty, and returns what it did. It runs as root, over
-// directories of a host where others may write: whoever could put a symbolic link, or a directory of root's with something in it, in
-// dir's place must gain nothing. So it goes down from / without following a link, looks at what it has then opened and never at a
-// path again, and gives away nothing that anybody can be using.
+// prepare gives dir to the user and group if it belongs to root and is empty, and returns what it did.
+//
+// It runs as root on directories of a host where other users may write. A user who replaces dir by a symbolic link, or
+// by a non-empty directory of root's, must gain nothing. So prepare descends from / without following links, inspects
+// only the opened directory and never a path, and gives away nothing that may be in use.
 func prepare(dir string, user, group int) (string, error) {
 	place, err := openWithoutLinks(dir)
 	if err != nil {
@@ -22,7 +23,7 @@ func prepare(dir string, user, group int) (string, error) {
 	defer func() { _ = unix.Close(place) }()
 	var stat unix.Stat_t
 	if err := unix.Fstat(place, &stat); err != nil {
-		return "", fmt.Errorf("looking at it: %w", err)
+		return "", fmt.Errorf("reading its owner: %w", err)
 	}
 	switch int(stat.Uid) {
 	case user:
@@ -34,15 +35,16 @@ func prepare(dir string, user, group int) (string, error) {
 
 	fd, err := unix.Openat(place, ".", unix.O_RDONLY|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
 	if err != nil {
-		return "", fmt.Errorf("opening it: %w", err)
+		return "", fmt.Errorf("opening it to read: %w", err)
 	}
 	f := os.NewFile(uintptr(fd), dir)
 	defer func() { _ = f.Close() }()
 	switch _, err := f.Readdirnames(1); {
 	case err == nil:
-		return fmt.Sprintf("left to root, since it is not empty: if user %d cannot write there, change its owner by hand", user), nil
+		return fmt.Sprintf("left to root, because it is not empty: if user %d cannot write to it, change its owner", user),
+			nil
 	case !errors.Is(err, io.EOF):
-		return "", fmt.Errorf("looking into it: %w", err)
+		return "", fmt.Errorf("reading it: %w", err)
 	}
 	if err := f.Chown(user, group); err != nil {
 		return "", fmt.Errorf("giving it to user %d: %w", user, err)
@@ -50,7 +52,7 @@ func prepare(dir string, user, group int) (string, error) {
 	return fmt.Sprintf("given to user %d", user), nil
 }
 
-// openWithoutLinks opens a directory by its absolute path, as a place only: it needs no right to read.
+// openWithoutLinks opens a directory by its absolute path, as a location only, which requires no read permission.
 func openWithoutLinks(dir string) (int, error) {
 	const flags = unix.O_PATH | unix.O_DIRECTORY | unix.O_NOFOLLOW | unix.O_CLOEXEC
 	place, err := unix.Open("/", flags, 0)
@@ -61,7 +63,7 @@ func openWithoutLinks(dir string) (int, error) {
 		below, err := unix.Openat(place, name, flags, 0)
 		_ = unix.Close(place)
 		if errors.Is(err, unix.ENOTDIR) {
-			return -1, fmt.Errorf("%s is a symbolic link or no directory", name)
+			return -1, fmt.Errorf("%s is a symbolic link or not a directory", name)
 		}
 		if err != nil {
 			return -1, fmt.Errorf("opening %s: %w", name, err)

@@ -5,5 +5,5 @@ package main
 import "errors"
 
 func prepare(string, int, int) (string, error) {
-	return "", errors.New("only Linux has what it takes to do this safely")
+	return "", errors.New("preparing directories safely is supported on Linux only")
 }

@@ -6,7 +6,9 @@ import (
 	"fmt"
 	"log/slog"
 	"net"
+	"net/http"
 	"os"
+	"runtime/debug"
 	"time"
 
 	"github.com/KimMachineGun/automemlimit/memlimit"
@@ -16,6 +18,7 @@ import (
 	"github.com/hlparser/hyperliquid-parser-operator/internal/parser/config"
 	"github.com/hlparser/hyperliquid-parser-operator/internal/parser/engine"
 	"github.com/hlparser/hyperliquid-parser-operator/internal/parser/report"
+	"github.com/hlparser/hyperliquid-parser-operator/internal/parser/report/seal"
 	"github.com/hlparser/hyperliquid-parser-operator/internal/parser/sink"
 	"github.com/hlparser/hyperliquid-parser-operator/internal/parser/sink/file"
 	"github.com/hlparser/hyperliquid-parser-operator/internal/parser/sink/kafka"
@@ -24,8 +27,17 @@ import (
 	"github.com/hlparser/hyperliquid-parser-operator/internal/parser/vfs"
 )
 
-// memoryShare is the part of the cgroup's memory that Go may plan with; the rest is for what it does not count.
+// gcPercent is the garbage that may accumulate, in percent of the memory in use. Go's default of 100 would let the
+// process take twice what its buffers hold. Little is allocated besides the buffers, so earlier collections cost next
+// to nothing.
+const gcPercent = 50
+
+// memoryShare is the share of the cgroup's memory limit that the Go runtime may use. The rest is for memory that it
+// does not count.
 const memoryShare = 0.9
+
+// touchEvery overrides the engine's default in tests, which prune files more often.
+var touchEvery time.Duration
 
 func runCommand() *cobra.Command {
 	var s settings
@@ -71,25 +83,42 @@ func checkCommand() *cobra.Command {
 	return cmd
 }
 
-// run wires the parser together and runs it until the context is done or, with Once, to the end.
+// run assembles the parser and runs it until the context is done or, with Once, to the end.
 func run(ctx context.Context, c config.Config, log *slog.Logger) error {
-	id := report.Identity{Version: report.BuildVersion(version), Target: c.Target, Pod: c.Pod, StartedAt: time.Now()}
-	if _, err := memlimit.Set(memlimit.WithRatio(memoryShare), memlimit.WithLogger(slog.New(slog.DiscardHandler))); err == nil {
+	if os.Getenv("GOGC") == "" {
+		debug.SetGCPercent(gcPercent)
+	}
+	id := report.Identity{
+		Version: report.BuildVersion(version), Target: c.Target, Pod: c.Pod, Namespace: c.Namespace, PodUID: c.PodUID,
+		StartedAt: time.Now(),
+	}
+	if _, err := memlimit.Set(memlimit.WithRatio(memoryShare),
+		memlimit.WithLogger(slog.New(slog.DiscardHandler))); err == nil {
 		if limit, err := memlimit.FromCgroup(); err == nil {
 			id.MemoryLimitBytes = int64(min(limit, 1<<62))
 		}
 	}
 
+	var guard *seal.Guard
+	if c.SealKey != "" {
+		key, err := seal.ReadKey(c.SealKey)
+		if err != nil {
+			return &config.FieldError{Field: "seal-key", Reason: err.Error()}
+		}
+		guard = seal.NewGuard(key, c.OperatorKeys, log)
+	}
 	var listener net.Listener
 	if c.Listen != "" {
 		var err error
-		if listener, err = net.Listen("tcp", c.Listen); err != nil {
+		if listener, err = report.Listen(c.Listen, c.NodeAddress, log); err != nil {
 			return &config.FieldError{Field: "listen", Reason: err.Error()}
 		}
 		defer func() { _ = listener.Close() }()
 	}
 	output := sink.Routes(destinations(c, log))
-	e, err := engine.New(engine.Options{Config: c, Output: output, FS: vfs.OS, Log: log})
+	e, err := engine.New(engine.Options{
+		Config: c, Output: output, FS: vfs.PrivateOS, Log: log, Version: id.Version, TouchEvery: touchEvery,
+	})
 	if err != nil {
 		return err
 	}
@@ -97,8 +126,12 @@ func run(ctx context.Context, c config.Config, log *slog.Logger) error {
 	serving, stopServing := context.WithCancel(context.WithoutCancel(ctx))
 	served := make(chan error, 1)
 	if listener != nil {
-		go func() { served <- report.Serve(serving, listener, withFaults(e, report.Handler(id, e))) }()
-		log.Info("reporting", "address", listener.Addr().String())
+		go func() { served <- report.Serve(serving, listener, withFaults(e, reportHandler(id, e, guard))) }()
+		about := []any{"address", listener.Addr().String()}
+		if guard != nil {
+			about = append(about, "sealed", true)
+		}
+		log.Info("reporting", about...)
 	} else {
 		served <- nil
 	}
@@ -107,10 +140,18 @@ func run(ctx context.Context, c config.Config, log *slog.Logger) error {
 	return errors.Join(err, <-served)
 }
 
-// destinations are where each stream's records go.
+// reportHandler returns the handler of the report. With a guard it serves the operator only.
+func reportHandler(id report.Identity, e *engine.Engine, guard *seal.Guard) http.Handler {
+	if guard == nil {
+		return report.Handler(id, e)
+	}
+	return report.SealedHandler(id, e, guard)
+}
+
+// destinations returns the destination of each stream's records, by the stream's name.
 func destinations(c config.Config, log *slog.Logger) map[string]sink.Destination {
 	made := map[string]sink.Destination{} // by the sink's name
-	out := map[string]sink.Destination{}  // by the stream's
+	out := map[string]sink.Destination{}  // by the stream's name
 	for _, stream := range c.Streams {
 		to, ok := made[stream.Sink]
 		if !ok {
@@ -122,7 +163,7 @@ func destinations(c config.Config, log *slog.Logger) map[string]sink.Destination
 	return out
 }
 
-// destination is a sink's output, which is opened when the first stream asks for it.
+// destination returns a sink's output. It is opened when the first stream needs it.
 func destination(s config.Sink, c config.Config, log *slog.Logger) sink.Destination {
 	switch {
 	case s.Stdout != nil:
@@ -131,23 +172,30 @@ func destination(s config.Sink, c config.Config, log *slog.Logger) sink.Destinat
 		output := nats.New(nats.Options{Config: s.NATS, Writer: c.Writer, Target: c.Target, Log: log})
 		return sink.Destination{Kind: "nats", Output: output}
 	case s.Kafka != nil:
-		return sink.Destination{Kind: "kafka", Output: kafka.New(kafka.Options{Config: s.Kafka, Writer: c.Writer, Target: c.Target, Log: log})}
+		return sink.Destination{Kind: "kafka", Output: kafka.New(kafka.Options{Config: s.Kafka, Writer: c.Writer,
+			Target: c.Target, Log: log})}
 	}
 	return sink.Destination{Kind: "file", Output: sink.Deferred(func(ctx context.Context) (sink.Output, error) {
-		return openFiles(ctx, s.File, log)
+		return openFiles(ctx, s.File)
 	})}
 }
 
-// openFiles opens the file sink's directory. Another parser that still writes there is waited for.
-func openFiles(ctx context.Context, f *config.FileSink, log *slog.Logger) (sink.Output, error) {
-	output, err := file.New(ctx, vfs.OS, f.Path, file.Options{
+// openFiles opens the file sink's directory. It does not wait for another parser that writes there: the error then
+// matches vfs.ErrLocked, and the engine shows it in each stream's report and retries.
+func openFiles(ctx context.Context, f *config.FileSink) (sink.Output, error) {
+	trying, cancel := context.WithCancel(ctx)
+	defer cancel()
+	locked := false
+	output, err := file.New(trying, vfs.OS, f.Path, file.Options{
 		MaxBytes: int64(f.MaxSize), MaxAge: f.MaxAge.Duration,
+		MaxTotalBytes: int64(f.MaxTotalSize), MinFreePercent: *f.MinFreePercent,
 		Hourly: f.Rotate == config.RotateByHour, Zstd: f.Compress == config.Zstd,
 	}, func() {
-		log.Info("another parser writes to the output directory; waiting for it to go", "directory", f.Path)
+		locked = true
+		cancel()
 	})
-	if err != nil && ctx.Err() == nil {
-		return nil, fmt.Errorf("%w: %w", sink.ErrFailed, err)
+	if err != nil && locked && ctx.Err() == nil {
+		return nil, fmt.Errorf("the output directory %s: %w", f.Path, vfs.ErrLocked)
 	}
 	return output, err
 }

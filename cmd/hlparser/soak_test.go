@@ -1,12 +1,12 @@
 package main
 
 import (
-	"bytes"
+	"context"
+	"errors"
 	"fmt"
 	"math/rand/v2"
 	"os"
 	"path/filepath"
-	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -15,12 +15,18 @@ import (
 	"time"
 )
 
-// The soak test kills and stops the real binary for as long as HLPARSER_SOAK says, and at least HLPARSER_SOAK_KILLS times, if
-// set. HLPARSER_SOAK_SEED repeats the node's writes and the pauses between the kills, as far as the machine's clock lets it.
+// The soak test runs the real binary next to a node, a pruner and all faults around them, for the duration in
+// HLPARSER_SOAK, and until it was killed HLPARSER_SOAK_KILLS times, if set. HLPARSER_SOAK_SEED repeats the random
+// choices of each participant; their interleaving depends on the machine.
 const (
 	soakFor   = "HLPARSER_SOAK"
 	soakKills = "HLPARSER_SOAK_KILLS"
 	soakSeed  = "HLPARSER_SOAK_SEED"
+)
+
+const (
+	soakUser            = 65534           // the parser's user, if the test runs as root
+	soakDeliveryTimeout = 4 * time.Minute // until an event must have been delivered
 )
 
 func soakNumber(t *testing.T, name string, otherwise int) int {
@@ -35,142 +41,215 @@ func soakNumber(t *testing.T, name string, otherwise int) int {
 	return n
 }
 
-// soakNode writes two streams over many hours: order statuses by the line, and fills by the block, of which some come late.
-type soakNode struct {
-	t        *testing.T
-	data     string
-	rand     *rand.Rand
-	statuses int
-	fills    int
-	blocks   int
-	late     int // blocks that came to an hour's file after the next one's was begun
-	torn     int // writes that ended within a line
-}
-
-func (n *soakNode) path(directory string, hour int) string {
-	return filepath.Join(n.data, directory, "hourly", fmt.Sprintf("202604%02d", 1+hour/24), fmt.Sprint(hour%24))
-}
-
-// tear appends a text in two writes, the first of which ends anywhere.
-func (n *soakNode) tear(path, text string) {
-	half := n.rand.IntN(len(text) + 1)
-	if half > 0 && text[half-1] != '\n' {
-		n.torn++
-	}
-	appendTo(n.t, path, text[:half])
-	time.Sleep(time.Duration(n.rand.IntN(4)) * time.Millisecond)
-	appendTo(n.t, path, text[half:])
-}
-
-func (n *soakNode) block() string {
-	var b strings.Builder
-	fmt.Fprintf(&b, `{"local_time":"2026-04-30T20:46:46.266580134","block_time":"2026-04-30T20:46:43.304461819","block_number":%d,"events":[`, n.blocks)
-	n.blocks++
-	for i := range n.rand.IntN(40) { // none too
-		if i > 0 {
-			b.WriteByte(',')
-		}
-		b.WriteString(soakFill(n.fills))
-		n.fills++
-	}
-	b.WriteString("]}\n")
-	return b.String()
-}
-
-func soakFill(i int) string {
+func soakFill(event, block int) string {
 	return fmt.Sprintf(`["0xb1edfeccf03f35d2268f5dc4013508a6eb52c702",{"coin":"BTC","px":"76466.0","sz":"0.0686","side":"B","time":1777582003304,`+
-		`"dir":"Open Long","oid":1,"crossed":true,"fee":"0.1","tid":%d,"feeToken":"USDC"}]`, i)
+		`"dir":"Open Long","oid":%d,"crossed":true,"fee":"0.1","tid":%d,"feeToken":"USDC"}]`, block, event)
 }
 
-// write goes on until stop is closed. An hour lasts a few seconds.
-func (n *soakNode) write(stop <-chan struct{}) {
-	const perHour = 250 // rounds
-	for round := 0; ; round++ {
-		select {
-		case <-stop:
-			return
-		default:
-		}
-		hour := round / perHour
-		var text strings.Builder
-		for range 1 + n.rand.IntN(60) {
-			text.WriteString(status(n.statuses) + "\n")
-			n.statuses++
-		}
-		n.tear(n.path("node_order_statuses", hour), text.String())
-		text.Reset()
-		for range 1 + n.rand.IntN(3) {
-			text.WriteString(n.block())
-		}
-		if hour > 0 && n.rand.IntN(20) == 0 {
-			n.late++
-			hour--
-		}
-		n.tear(n.path("node_fills_by_block", hour), text.String())
-		time.Sleep(time.Duration(n.rand.IntN(30)) * time.Millisecond)
-	}
+func soakDiff(event, block int) string {
+	return fmt.Sprintf(`{"user":"0xb1edfeccf03f35d2268f5dc4013508a6eb52c702","oid":%d,"coin":"BTC","side":"B","px":"76466.0",`+
+		`"raw_book_diff":{"new":{"sz":"%d.5"}}}`, event, block)
 }
 
-// soakConsumer takes the closed files away, as an archiver does.
-type soakConsumer struct {
-	t        *testing.T
-	out      string
-	statuses int
-	fills    map[int]bool
-	files    int
+// soak is a node, its parsers, and the faults around them.
+type soak struct {
+	t       *testing.T
+	seed    uint64
+	dir     string
+	root    bool // the parsers run as another user
+	mount   *soakMount
+	streams []*soakStream
+	parsers []*soakParser
+
+	began   time.Time
+	written map[*soakStream][]int // number of events, minute by minute
 }
 
-// take returns a stream's lines in the order of the names of the files that hold them, and removes the files.
-func (c *soakConsumer) take(stream string) (lines []string) {
-	c.t.Helper()
-	names, err := filepath.Glob(filepath.Join(c.out, stream, "*.jsonl"))
-	if err != nil {
-		c.t.Fatal(err)
+// randomSource returns the random source of a participant.
+func (k *soak) randomSource(who uint64) *rand.Rand { return rand.New(rand.NewPCG(k.seed, who)) }
+
+// makeDir creates a directory.
+func (k *soak) makeDir(name string) string {
+	k.t.Helper()
+	path := filepath.Join(k.dir, name)
+	if err := os.MkdirAll(path, 0o755); err != nil {
+		k.t.Fatal(err)
 	}
-	slices.Sort(names)
-	for _, name := range names {
-		content, err := os.ReadFile(name)
-		if err != nil {
-			c.t.Fatal(err)
-		}
-		for line := range bytes.Lines(content) {
-			lines = append(lines, string(line))
-		}
-		if err := os.Remove(name); err != nil {
-			c.t.Fatal(err)
-		}
-		c.files++
-	}
-	return lines
+	return path
 }
 
-func (c *soakConsumer) consume() {
-	c.t.Helper()
-	for _, line := range c.take("order-statuses") {
-		if line != status(c.statuses)+"\n" {
-			c.t.Fatalf("got the status %.200q where event %d was due", line, c.statuses)
-		}
-		c.statuses++
+func newSoak(t *testing.T, seed uint64) *soak {
+	t.Helper()
+	k := &soak{t: t, seed: seed, root: os.Geteuid() == 0, written: map[*soakStream][]int{}}
+	var err error
+	if k.dir, err = os.MkdirTemp("", "hlparser-soak-"); err != nil {
+		t.Fatal(err)
 	}
-	for _, line := range c.take("fills") {
-		_, after, _ := strings.Cut(line, `"tid":`)
-		digits, _, _ := strings.Cut(after, ",")
-		i, err := strconv.Atoi(digits)
-		if err != nil || line != soakFill(i)+"\n" {
-			c.t.Fatalf("got %.200q, which is no fill that was written", line)
+	t.Cleanup(func() {
+		if t.Failed() {
+			t.Logf("the files of the failed test are in %s", k.dir)
+		} else if err := os.RemoveAll(k.dir); err != nil {
+			t.Error(err)
 		}
-		if c.fills[i] {
-			c.t.Fatalf("fill %d was delivered twice", i)
-		}
-		c.fills[i] = true
+	})
+	k.mount = &soakMount{link: filepath.Join(k.dir, "data"), volume: k.makeDir("volume"), empty: k.makeDir("empty")}
+	if err := k.mount.point(k.mount.volume); err != nil {
+		t.Fatal(err)
 	}
+	k.streams = []*soakStream{
+		{flag: "order-statuses:line", name: "order-statuses", dir: "node_order_statuses", key: `"oid":`,
+			text: func(event, _ int) string { return status(event) }},
+		{flag: "fills:by-block", name: "fills", dir: "node_fills_by_block", key: `"tid":`, text: soakFill, chain: true,
+			byBlock: true, strict: true},
+		{flag: "raw-book-diffs:streaming", name: "raw-book-diffs", dir: "node_raw_book_diffs_streaming", key: `"oid":`,
+			text: soakDiff, chain: true, strict: true},
+	}
+	for i, s := range k.streams {
+		s.data, s.rand, s.hours, s.begun, s.markers = k.mount.volume, k.randomSource(uint64(10+i)), map[int]*soakFile{},
+			map[int]bool{}, map[string]int{}
+	}
+
+	// A user other than root may not read everything, and may not execute files in the go command's directory.
+	command := os.Args[0]
+	if k.root {
+		command = filepath.Join(k.dir, "hlparser")
+		text, err := os.ReadFile(os.Args[0])
+		if err := errors.Join(err, os.WriteFile(command, text, 0o755), os.Chmod(k.dir, 0o755)); err != nil {
+			t.Fatal(err)
+		}
+	} else {
+		t.Log("only root can take permissions from the parser: faults of unreadable files are skipped")
+	}
+	k.parsers = []*soakParser{k.parser("line", command, k.streams[:1]),
+		k.parser("chain", command, k.streams[1:], "--deduplicate-blocks", "--markers")}
+	return k
 }
 
-// Like TestNothingIsLostOrDoubledThroughKill9, but for as long as one wants: two streams side by side, many hours, late blocks,
-// a consumer that takes what is finished, and stops between the kills.
+func (k *soak) parser(name, command string, streams []*soakStream, args ...string) *soakParser {
+	k.t.Helper()
+	home := k.makeDir("parser-" + name)
+	p := &soakParser{
+		name: name, command: command, streams: streams,
+		state: filepath.Join(home, "state"), out: filepath.Join(home, "out"), logs: filepath.Join(home, "logs"),
+	}
+	p.args = append([]string{"run", "--data-dir", k.mount.link, "--state-dir", p.state, "--sink", "file:" + p.out,
+		"--format", "raw", "--start-at", "beginning",
+		"--max-size", "128Ki", "--max-age", "3s", "--min-free-percent", "0", "--shutdown-timeout", "5s", "--listen",
+		"127.0.0.1:0"}, args...)
+	for _, s := range streams {
+		p.args = append(p.args, "--stream", s.flag)
+	}
+	if k.root {
+		p.user = &syscall.Credential{Uid: soakUser, Gid: soakUser}
+		if err := os.Chown(home, soakUser, soakUser); err != nil {
+			k.t.Fatal(err)
+		}
+	}
+	return p
+}
+
+// run runs all participants until enough is done. After that nothing is out of sight, and everything that the node
+// wrote is on disk.
+func (k *soak) run(enough func() bool) error {
+	ctx, end := context.WithCancelCause(k.t.Context())
+	defer end(nil)
+	together := func(in *sync.WaitGroup, do func() error) {
+		in.Go(func() {
+			if err := do(); err != nil {
+				end(err)
+			}
+		})
+	}
+	var node, rest sync.WaitGroup
+	writing, halt := context.WithCancel(ctx)
+	defer halt()
+	faulty, heal := context.WithCancel(ctx)
+	defer heal()
+	k.began = time.Now()
+	aside := k.makeDir("aside")
+	for i, s := range k.streams {
+		together(&node, func() error { return s.write(writing) })
+		together(&rest, func() error { return s.faults(faulty, k.randomSource(uint64(20+i)), aside, k.root) })
+		together(&rest, func() error { return soakRepeat(faulty, time.Second, s.prune) })
+	}
+	together(&rest, func() error { return k.mount.faults(faulty, k.randomSource(30)) })
+	for i, p := range k.parsers {
+		together(&rest, func() error { return p.run(faulty, k.randomSource(uint64(40+i))) })
+		if k.root {
+			together(&rest, func() error { return p.outputFaults(faulty, k.randomSource(uint64(50+i))) })
+		}
+		together(&rest, func() error { return soakRepeat(faulty, 100*time.Millisecond, p.consume) })
+		together(&rest, func() error { return soakRepeat(faulty, time.Second, p.prune) })
+	}
+	for minute := k.began.Add(time.Minute); ctx.Err() == nil &&
+		!enough(); soakSleep(ctx, min(time.Until(minute), time.Second)) {
+		if time.Now().Before(minute) {
+			continue
+		}
+		minute = minute.Add(time.Minute)
+		k.logProgress()
+		if err := k.overdue(); err != nil {
+			end(err)
+		}
+	}
+	halt()
+	node.Wait()
+	heal()
+	rest.Wait()
+	return context.Cause(ctx)
+}
+
+// overdue returns an error for events that were written long ago and not delivered. It is called once per minute.
+func (k *soak) overdue() error {
+	for _, s := range k.streams {
+		k.written[s] = append(k.written[s], s.written())
+		if n := len(k.written[s]) - int(soakDeliveryTimeout/time.Minute); n > 0 {
+			if err := s.missing(k.written[s][n-1]); err != nil {
+				return fmt.Errorf("after %v: %w", soakDeliveryTimeout, err)
+			}
+		}
+	}
+	return nil
+}
+
+// finish lets the parsers read to the end, and checks that everything was delivered.
+func (k *soak) finish() error {
+	var all error
+	for _, p := range k.parsers {
+		all = errors.Join(all, p.finish(k.t.Context()))
+	}
+	for _, s := range k.streams {
+		all = errors.Join(all, s.missing(s.written()))
+	}
+	return all
+}
+
+// logProgress logs what happened so far.
+func (k *soak) logProgress() {
+	var b strings.Builder
+	fmt.Fprintf(&b, "after %v:", time.Since(k.began).Round(time.Second))
+	for _, s := range k.streams {
+		s.mu.Lock()
+		fmt.Fprintf(&b, "\n  %s: %d events of %d delivered; %s", s.name, s.got, len(s.events), &s.counts)
+		if len(s.markers) > 0 {
+			fmt.Fprintf(&b, "; markers %v", s.markers)
+		}
+		s.mu.Unlock()
+	}
+	for _, p := range k.parsers {
+		fmt.Fprintf(&b, "\n  parser %s: %s", p.name, &p.counts)
+	}
+	k.t.Logf("%s\n  mount: %s", &b, &k.mount.counts)
+}
+
+// TestSoak is TestNothingIsLostOrDoubledThroughKill9 for any duration, and with all faults that are beyond the parser's
+// control: three streams in three modes, many hours, late lines, nodes that exit within a line and write their last
+// blocks again, hours that are pruned and recreated, directories and mounts that are out of sight, and a pruner of the
+// parser's own files.
 func TestSoak(t *testing.T) {
 	if os.Getenv(soakFor) == "" {
-		t.Skipf("set %s to a duration, such as 10m, or run make soak; the short form is TestNothingIsLostOrDoubledThroughKill9", soakFor)
+		t.Skipf("set %s to a duration, such as 10m, or run make soak; TestNothingIsLostOrDoubledThroughKill9 is the short form",
+			soakFor)
 	}
 	duration, err := time.ParseDuration(os.Getenv(soakFor))
 	if err != nil {
@@ -178,85 +257,19 @@ func TestSoak(t *testing.T) {
 	}
 	atLeast, seed := soakNumber(t, soakKills, 0), soakNumber(t, soakSeed, time.Now().Nanosecond())
 	t.Logf("%s=%d", soakSeed, seed)
-	dir := t.TempDir()
-	data, out := filepath.Join(dir, "data"), filepath.Join(dir, "out")
-	args := []string{"run", "--data-dir", data, "--state-dir", filepath.Join(dir, "state"), "--stream", "order-statuses:line",
-		"--stream", "fills:by-block", "--start-at", "beginning", "--sink", "file:" + out, "--max-size", "256Ki", "--format", "raw"}
-
-	node := &soakNode{t: t, data: data, rand: rand.New(rand.NewPCG(uint64(seed), 1)), blocks: 1000}
-	stop := make(chan struct{})
-	var writing sync.WaitGroup
-	writing.Go(func() { node.write(stop) })
-	halt := sync.OnceFunc(func() {
-		close(stop)
-		writing.Wait()
+	k := newSoak(t, uint64(seed))
+	err = k.run(func() bool {
+		kills := 0
+		for _, p := range k.parsers {
+			kills += p.counts.count("kills")
+		}
+		return time.Since(k.began) >= duration && kills >= atLeast
 	})
-	defer halt()
-
-	consumer := &soakConsumer{t: t, out: out, fills: map[int]bool{}}
-	r := rand.New(rand.NewPCG(uint64(seed), 2))
-	kills, stops, said := 0, 0, time.Now()
-	for began := time.Now(); time.Since(began) < duration || kills < atLeast; {
-		pause := 5 + r.IntN(200) // most end at the start or in the recovery
-		if r.IntN(3) == 0 {
-			pause = r.IntN(3000)
-		}
-		if r.IntN(8) == 0 {
-			stops++
-			soakRun(t, args, time.Duration(500+pause)*time.Millisecond, syscall.SIGTERM)
-		} else {
-			kills++
-			soakRun(t, args, time.Duration(pause)*time.Millisecond, syscall.SIGKILL)
-		}
-		consumer.consume()
-		if time.Since(said) > time.Minute {
-			said = time.Now()
-			t.Logf("%v: %d kills, %d stops, %d statuses and %d fills delivered", time.Since(began).Round(time.Second), kills, stops,
-				consumer.statuses, len(consumer.fills))
-		}
+	if err == nil {
+		err = k.finish()
 	}
-	halt()
-	if msg, err := hlparser(t.Context(), append(args, "--once")...).CombinedOutput(); err != nil {
-		t.Fatalf("the last run: %v\n%s", err, msg)
-	}
-	consumer.consume()
-	if rest, err := filepath.Glob(filepath.Join(out, "*", "*.part")); err != nil || len(rest) > 0 {
-		t.Errorf("left behind: %q, %v", rest, err)
-	}
-	if consumer.statuses != node.statuses || len(consumer.fills) != node.fills {
-		t.Errorf("%d statuses and %d fills were delivered; %d and %d were written", consumer.statuses, len(consumer.fills), node.statuses, node.fills)
-	}
-	t.Logf("%d kills, %d stops; %d statuses and %d fills in %d blocks (%d late writes, %d torn ones), in %d files",
-		kills, stops, node.statuses, node.fills, node.blocks-1000, node.late, node.torn, consumer.files)
-}
-
-// soakRun runs the parser for a while and ends it with a signal.
-func soakRun(t *testing.T, args []string, pause time.Duration, signal syscall.Signal) {
-	t.Helper()
-	cmd := hlparser(t.Context(), args...)
-	var logs bytes.Buffer
-	cmd.Stderr = &logs
-	if err := cmd.Start(); err != nil {
-		t.Fatal(err)
-	}
-	ended := make(chan error, 1)
-	go func() { ended <- cmd.Wait() }()
-	select {
-	case err := <-ended:
-		t.Fatalf("it ended by itself: %v\n%s", err, &logs)
-	case <-time.After(pause):
-	}
-	if err := cmd.Process.Signal(signal); err != nil {
-		t.Fatal(err)
-	}
-	err := <-ended
-	if status, ok := cmd.ProcessState.Sys().(syscall.WaitStatus); ok && status.Signaled() && status.Signal() == signal && logs.Len() == 0 {
-		return // a busy machine had not let it listen for the signal yet
-	}
-	if (err == nil) != (signal == syscall.SIGTERM) {
-		t.Fatalf("after %v it ended with %v\n%s", signal, err, &logs)
-	}
-	if strings.Contains(logs.String(), "level=ERROR") {
-		t.Fatalf("it met an error:\n%s", &logs)
+	k.logProgress()
+	if err != nil {
+		t.Fatalf("%s=%d: %v", soakSeed, seed, err)
 	}
 }

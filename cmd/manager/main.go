@@ -7,20 +7,23 @@ import (
 	"errors"
 	"flag"
 	"fmt"
+	"maps"
 	"os"
 	"runtime/debug"
+	"slices"
 	"strings"
-	"time"
 
 	"github.com/spf13/cobra"
-	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/apimachinery/pkg/types"
 	utilruntime "k8s.io/apimachinery/pkg/util/runtime"
-	"k8s.io/apimachinery/pkg/util/wait"
+	"k8s.io/apimachinery/pkg/util/validation"
 	clientgoscheme "k8s.io/client-go/kubernetes/scheme"
+	"k8s.io/client-go/rest"
 	"k8s.io/klog/v2"
 	"k8s.io/utils/clock"
+	"k8s.io/utils/ptr"
 	ctrl "sigs.k8s.io/controller-runtime"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 	"sigs.k8s.io/controller-runtime/pkg/controller"
@@ -32,6 +35,8 @@ import (
 
 	"github.com/hlparser/hyperliquid-parser-operator/api/v1alpha1"
 	fleet "github.com/hlparser/hyperliquid-parser-operator/internal/controller"
+	"github.com/hlparser/hyperliquid-parser-operator/internal/controller/informers"
+	"github.com/hlparser/hyperliquid-parser-operator/internal/controller/keys"
 	"github.com/hlparser/hyperliquid-parser-operator/internal/controller/podspec"
 )
 
@@ -73,6 +78,13 @@ type settings struct {
 	parserImage string
 	cluster     string
 	bounds      fleet.Bounds
+	namespaces  []string
+
+	keySecret        string
+	networkPolicies  bool
+	operatorPods     string
+	scrapeNamespaces string
+	scrapePods       string
 
 	leaderElect     bool
 	leaderNamespace string
@@ -121,12 +133,39 @@ func command() *cobra.Command {
 	f.StringSliceVar(&s.bounds.DataPaths, "allowed-data-paths",
 		[]string{"/home/hluser", "/var/lib/hyperliquid", "/mnt", "/data"},
 		"directories of nodes at or below which an object's dataPath may be")
-	f.StringVar(&s.bounds.StateRoot, "state-root", "/var/lib/hlparser",
-		"directory of nodes at or below which an object's statePath may be")
-	f.StringVar(&s.bounds.OutputRoot, "output-root", "/var/lib/hlparser-out",
-		"directory of nodes at or below which an object's sink.file.path may be")
+	f.StringSliceVar(&s.bounds.StateRoots, "state-root", []string{"/var/lib/hlparser"},
+		"directories of nodes that an object's statePath may be; each object has <namespace>/<name> below it")
+	f.StringSliceVar(&s.bounds.OutputRoots, "output-root", []string{"/var/lib/hlparser-out"},
+		"directories of nodes that an object's sink.file.path may be; each object has <namespace>/<name> below it")
 	f.StringSliceVar(&s.bounds.Images, "allowed-images", nil,
-		"repositories that an object's image may be of; default: that of --parser-image")
+		"repositories that an object's image may be of; one that ends in / and begins with a registry allows all below it; "+
+			"default: that of --parser-image")
+	f.StringSliceVar(&s.bounds.PodLabels, "allowed-pod-labels", nil,
+		"podLabels that an object may set: KEY, with any value, or KEY=VALUE; a * at the end stands for any rest; default: none")
+	f.StringSliceVar(&s.bounds.PodAnnotations, "allowed-pod-annotations", nil,
+		"podAnnotations that an object may set, as --allowed-pod-labels; default: none")
+	f.StringSliceVar(&s.bounds.PriorityClasses, "allowed-priority-classes", nil,
+		"priorityClassName that an object may set; a * at the end stands for any rest; default: none")
+	f.StringSliceVar(&s.bounds.SELinuxTypes, "allowed-selinux-types", nil,
+		"seLinuxOptions.type that an object may set; a * at the end stands for any rest; default: none")
+	f.Int64SliceVar(&s.bounds.Users, "allowed-users", nil,
+		"ids below 1000 that an object's runAsUser may be; default: none")
+	f.Int64SliceVar(&s.bounds.Groups, "allowed-groups", nil,
+		"ids below 1000 that an object's runAsGroup and supplementalGroups may be; default: none")
+	f.StringSliceVar(&s.namespaces, "namespaces", nil,
+		"namespaces whose objects, and nothing else in namespaces, the operator watches, with a Role in each (config/namespaced); "+
+			"default: all, with a ClusterRole")
+	f.StringVar(&s.keySecret, "key-secret", "",
+		"Secret that holds the keys which parsers know the operator by, as NAMESPACE/NAME; it is made where it is missing. "+
+			"Default: "+keys.SecretName+" in the namespace of the lease")
+	f.BoolVar(&s.networkPolicies, "network-policies", true,
+		"keep a NetworkPolicy for each object's parsers, that lets in the operator and those who read metrics; false deletes them")
+	f.StringVar(&s.operatorPods, "operator-pods", "control-plane=controller-manager,app.kubernetes.io/name=hyperliquid-parser-operator",
+		"label selector of the operator's own pods, for --network-policies")
+	f.StringVar(&s.scrapeNamespaces, "scrape-from-namespaces", "metrics=enabled",
+		"label selector of the namespaces whose pods may read the parsers' metrics, for --network-policies; empty: none")
+	f.StringVar(&s.scrapePods, "scrape-from-pods", "",
+		"label selector of the pods there that may; empty: all of them")
 	f.BoolVar(&s.leaderElect, "leader-elect", false,
 		"run only while holding a lease, so that several managers may stand by")
 	f.StringVar(&s.leaderNamespace, "leader-election-namespace", "",
@@ -145,7 +184,7 @@ func command() *cobra.Command {
 		"how parsers are asked: "+viaDirect+", at the pods' addresses, or "+viaPortForward+
 			", through the API server, for an operator outside the cluster who may get and create pods/portforward")
 	f.IntVar(&s.reconciles, "max-concurrent-reconciles", 4, "objects that are reconciled at once")
-	f.Float32Var(&s.qps, "kube-api-qps", 50, "requests a second to the API server")
+	f.Float32Var(&s.qps, "kube-api-qps", 50, "requests a second to the API server, for which namespaces have their turns; -1: without a limit")
 	f.IntVar(&s.burst, "kube-api-burst", 100, "requests to the API server that may come at once")
 	logFlags := flag.NewFlagSet("log", flag.ContinueOnError)
 	s.log.BindFlags(logFlags)
@@ -165,20 +204,34 @@ func (s *settings) check() error {
 		return fmt.Errorf("--poll-via is %q: %s or %s", s.pollVia, viaDirect, viaPortForward)
 	case s.reconciles < 1:
 		return fmt.Errorf("--max-concurrent-reconciles is %d: at least 1", s.reconciles)
+	case s.networkPolicies && s.operatorPods == "":
+		return errors.New("--operator-pods is empty, which is every pod: write the labels of the operator's own")
 	}
-	for _, path := range append([]string{s.bounds.StateRoot, s.bounds.OutputRoot}, s.bounds.DataPaths...) {
-		if !strings.HasPrefix(path, "/") {
-			return fmt.Errorf(
-				"--state-root, --output-root, --allowed-data-paths: %q is not an absolute path", path)
+	repository := fleet.Repository(s.parserImage)
+	if repository == "" {
+		return fmt.Errorf("--parser-image is %q: write the reference of an image", s.parserImage)
+	}
+	for _, namespace := range s.namespaces {
+		if problems := validation.IsDNS1123Label(namespace); len(problems) > 0 {
+			return fmt.Errorf("--namespaces: %q is no namespace: %s", namespace, strings.Join(problems, ", "))
 		}
 	}
+	if _, err := s.secret(); err != nil && s.keySecret != "" {
+		return err
+	}
+	if _, err := s.access(); err != nil {
+		return err
+	}
 	if len(s.bounds.Images) == 0 {
-		s.bounds.Images = []string{fleet.Repository(s.parserImage)}
+		s.bounds.Images = []string{repository}
+	}
+	if err := s.bounds.Validate(); err != nil {
+		return err
 	}
 	return nil
 }
 
-func (s *settings) run(ctx context.Context) error {
+func (s *settings) run(ctx context.Context) (err error) {
 	log := zap.New(zap.UseFlagOptions(&s.log))
 	ctrl.SetLogger(log)
 	klog.SetLogger(log)
@@ -187,35 +240,62 @@ func (s *settings) run(ctx context.Context) error {
 	if err != nil {
 		return fmt.Errorf("finding the API server: %w", err)
 	}
-	config.QPS, config.Burst = s.qps, s.burst
+	config.Dial = dialer()
+	leaderConfig := rest.CopyConfig(config)
+	config.QPS = s.qps
+	if s.qps > 0 {
+		fleet.LimitRequests(config, s.qps, s.burst)
+	}
+	secret, err := s.secret()
+	if err != nil {
+		return usageError{err}
+	}
+	access, err := s.access()
+	if err != nil {
+		return err
+	}
 
 	scheme := runtime.NewScheme()
 	utilruntime.Must(clientgoscheme.AddToScheme(scheme))
 	utilruntime.Must(v1alpha1.AddToScheme(scheme))
-	options, err := fleet.ManagerOptions(scheme)
+	watches, begins := informers.NewHealth(clock.RealClock{}), newBeginning()
+	options, err := fleet.ManagerOptions(scheme, watches)
 	if err != nil {
 		return err
 	}
-	options.LeaderElection = s.leaderElect
-	options.LeaderElectionID = "hyperliquid-parser-operator.fleet.hlparser.dev"
-	options.LeaderElectionNamespace = s.leaderNamespace
-	// The process ends with Start, so nothing of it can act after it gave up the lease; the next leader need not wait it out.
-	options.LeaderElectionReleaseOnCancel = true
-	options.HealthProbeBindAddress = s.healthAddress
+	stopHealth, err := serveHealth(s.healthAddress, map[string]healthz.Checker{"start": begins.Check, "watches": watches.Check})
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, stopHealth()) }()
+	mapper, err := discovery(config)
+	if err != nil {
+		return err
+	}
+	reader, err := client.New(config, client.Options{Scheme: scheme, Mapper: mapper})
+	if err != nil {
+		return fmt.Errorf("making a client of the API server: %w", err)
+	}
+	kinds := slices.Collect(maps.Keys(options.Cache.ByObject))
+	err = begins.await(ctx, func(ctx context.Context) error { return reach(ctx, reader, scheme, mapper, kinds, &s.cluster) },
+		func(err error) { log.Info("waiting for the API server", "error", err.Error()) })
+	if err != nil {
+		return nil //nolint:nilerr // the process was asked to end before it began
+	}
+
+	options.MapperProvider = mapped(mapper)
+	if err := s.elect(&options, leaderConfig); err != nil {
+		return err
+	}
+	options.HealthProbeBindAddress = "0" // it is served already
 	options.PprofBindAddress = s.pprofAddress
 	options.Metrics = metricsserver.Options{BindAddress: s.metricsAddress, SecureServing: s.metricsSecure}
 	if s.metricsSecure {
 		options.Metrics.FilterProvider = filters.WithAuthenticationAndAuthorization
 	}
-
 	mgr, err := ctrl.NewManager(config, options)
 	if err != nil {
 		return fmt.Errorf("making the manager: %w", err)
-	}
-	if s.cluster == "" {
-		if s.cluster, err = clusterID(ctx, mgr.GetAPIReader()); err != nil {
-			return err
-		}
 	}
 	err = fleet.Add(mgr, fleet.Options{
 		Bounds:       s.bounds,
@@ -225,17 +305,15 @@ func (s *settings) run(ctx context.Context) error {
 		PollWorkers:  s.pollWorkers,
 		ForwardPorts: s.pollVia == viaPortForward,
 		Clock:        clock.RealClock{},
+		KeySecret:    secret,
+		Access:       access,
 		Registry:     metrics.Registry,
-		Controller:   controller.Options{MaxConcurrentReconciles: s.reconciles, CacheSyncTimeout: time.Minute},
+		Namespaces:   s.namespaces,
+		Health:       watches,
+		Controller:   controller.Options{MaxConcurrentReconciles: s.reconciles},
 	})
 	if err != nil {
 		return err
-	}
-	if err := mgr.AddHealthzCheck("ping", healthz.Ping); err != nil {
-		return fmt.Errorf("adding the health check: %w", err)
-	}
-	if err := mgr.AddReadyzCheck("ping", healthz.Ping); err != nil {
-		return fmt.Errorf("adding the readiness check: %w", err)
 	}
 	if err := mgr.Start(ctx); err != nil {
 		return fmt.Errorf("running the manager: %w", err)
@@ -243,15 +321,83 @@ func (s *settings) run(ctx context.Context) error {
 	return nil
 }
 
-// clusterID is the UID of the namespace that every cluster has one of. An API server that has just started makes it within a moment.
-func clusterID(ctx context.Context, reader client.Reader) (string, error) {
-	var system corev1.Namespace
-	err := wait.PollUntilContextTimeout(ctx, 200*time.Millisecond, 10*time.Second, true, func(ctx context.Context) (bool, error) {
-		err := reader.Get(ctx, client.ObjectKey{Name: metav1.NamespaceSystem}, &system)
-		return err == nil, client.IgnoreNotFound(err)
-	})
-	if err != nil {
-		return "", fmt.Errorf("getting namespace %s, whose UID names this cluster unless --cluster-name does: %w", metav1.NamespaceSystem, err)
+// elect sets how a leader is elected.
+func (s *settings) elect(options *ctrl.Options, config *rest.Config) error {
+	options.LeaderElection, options.LeaderElectionConfig = s.leaderElect, config
+	options.LeaderElectionID, options.LeaderElectionNamespace = leaseID, s.leaderNamespace
+	options.LeaseDuration, options.RenewDeadline, options.RetryPeriod = ptr.To(leaseDuration), ptr.To(renewDeadline), ptr.To(retryPeriod)
+	// The process ends with Start, so nothing of it can act after it gave up the lease; the next leader need not wait
+	// it out.
+	options.LeaderElectionReleaseOnCancel = true
+	if !s.leaderElect {
+		return nil
 	}
-	return string(system.UID), nil
+	lease, err := lock(config, s.namespace(), options.Scheme)
+	if err != nil {
+		return err
+	}
+	if lease != nil {
+		options.LeaderElectionResourceLockInterface = lease
+	}
+	return nil
+}
+
+// namespaceFile holds the namespace of the pod that this process is in.
+const namespaceFile = "/var/run/secrets/kubernetes.io/serviceaccount/namespace"
+
+// secret is the Secret of the operator's keys.
+func (s *settings) secret() (types.NamespacedName, error) {
+	namespace, name, found := strings.Cut(s.keySecret, "/")
+	switch {
+	case found && namespace != "" && name != "":
+		return types.NamespacedName{Namespace: namespace, Name: name}, nil
+	case s.keySecret != "":
+		return types.NamespacedName{}, fmt.Errorf("--key-secret is %q: write NAMESPACE/NAME", s.keySecret)
+	}
+	if namespace = s.namespace(); namespace == "" {
+		return types.NamespacedName{}, errors.New(
+			"--key-secret is missing: outside a cluster write NAMESPACE/NAME of the Secret that holds the operator's keys")
+	}
+	return types.NamespacedName{Namespace: namespace, Name: keys.SecretName}, nil
+}
+
+// namespace is the one that the manager runs in; "" outside a cluster.
+func (s *settings) namespace() string {
+	if s.leaderNamespace != "" {
+		return s.leaderNamespace
+	}
+	text, err := os.ReadFile(namespaceFile)
+	if err != nil {
+		return "" // there is no file of that name outside a pod
+	}
+	return strings.TrimSpace(string(text))
+}
+
+// access says who may connect to parsers; nil: that is not the operator's business.
+func (s *settings) access() (*podspec.Access, error) {
+	if !s.networkPolicies {
+		return nil, nil
+	}
+	access := &podspec.Access{}
+	if s.pollVia != viaPortForward {
+		access.OperatorNamespace = s.namespace()
+	}
+	for _, f := range []struct {
+		name, text string
+		into       func(*metav1.LabelSelector)
+	}{
+		{"--operator-pods", s.operatorPods, func(l *metav1.LabelSelector) { access.OperatorPods = *l }},
+		{"--scrape-from-namespaces", s.scrapeNamespaces, func(l *metav1.LabelSelector) { access.ScrapeNamespaces = l }},
+		{"--scrape-from-pods", s.scrapePods, func(l *metav1.LabelSelector) { access.ScrapePods = l }},
+	} {
+		if f.text == "" {
+			continue
+		}
+		selector, err := metav1.ParseToLabelSelector(f.text)
+		if err != nil {
+			return nil, fmt.Errorf("%s: %w", f.name, err)
+		}
+		f.into(selector)
+	}
+	return access, nil
 }

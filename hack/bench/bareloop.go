@@ -10,8 +10,8 @@ import (
 	"sync/atomic"
 )
 
-// The bare loop looks for the coin's name first: its letters are rare in a line, so that the search flies. Unlike the filter it
-// is satisfied by bytes anywhere in the line.
+// The bare loop searches for the coin's name first: its letters are rare in a line, so the search is fast. Unlike the
+// filter it accepts the bytes anywhere in the line.
 const (
 	coinName = `BTC"`
 	coinKey  = `"coin":"`
@@ -19,13 +19,13 @@ const (
 
 const page = 4 << 10
 
-// bareLoop is the least that any parser must do: read, search, write in order on two workers, sync. It knows no positions, no
-// torn lines, no growing files and no JSON, so nothing that does can pass it.
+// bareLoop is the minimum of any parser: read, search, write in order with two workers, sync. It has no positions, torn
+// lines, growing files or JSON, so nothing that has them can be faster.
 func bareLoop(from, to string) error {
 	const (
 		workers = 2
 		chunk   = 256 << 10
-		ahead   = page // for the end of the last line; longer lines grow the memory
+		ahead   = page // for the end of the last line; longer lines grow the buffer
 	)
 	in, err := os.Open(from)
 	if err != nil {
@@ -34,7 +34,7 @@ func bareLoop(from, to string) error {
 	defer func() { _ = in.Close() }()
 	info, err := in.Stat()
 	if err != nil {
-		return fmt.Errorf("looking at the input: %w", err)
+		return fmt.Errorf("reading the size of the input: %w", err)
 	}
 	out, err := os.Create(to)
 	if err != nil {
@@ -69,9 +69,9 @@ func bareLoop(from, to string) error {
 	return errors.Join(failed[0], failed[1], out.Sync(), out.Close())
 }
 
-// linesOf returns the lines that begin in the size bytes at offset at. The file ends with a newline.
+// linesOf returns the lines that start in the size bytes at offset at. The file ends with a newline.
 func linesOf(in *os.File, memory *[]byte, at, size int64) ([]byte, error) {
-	// The byte before tells whether a line begins at once. Reading from a page's start is cheaper than from the byte.
+	// The byte before the chunk determines whether a line starts there. Reading from the start of a page is cheaper.
 	from := max(at-page, 0)
 	for {
 		n, err := in.ReadAt(*memory, from)
@@ -84,12 +84,12 @@ func linesOf(in *os.File, memory *[]byte, at, size int64) ([]byte, error) {
 			before := int(at - from - 1)
 			begin = before + bytes.IndexByte(data[before:], '\n') + 1
 		}
-		last := int(at + size - 1 - from) // of the chunk
+		last := int(at + size - 1 - from) // last byte of the chunk
 		if last >= n {
 			last = n - 1
 		}
 		if at > 0 && begin < int(at-from) || begin > last {
-			return nil, nil // a line that began before goes on through all of it
+			return nil, nil // an earlier line spans the whole chunk
 		}
 		if end := bytes.IndexByte(data[last:], '\n'); end >= 0 {
 			return data[begin : last+end+1], nil
@@ -98,7 +98,7 @@ func linesOf(in *os.File, memory *[]byte, at, size int64) ([]byte, error) {
 	}
 }
 
-// search appends the lines that hold the coin.
+// search appends the lines that contain the coin.
 func search(found, lines []byte) []byte {
 	for from := 0; ; {
 		i := bytes.Index(lines[from:], []byte(coinName))

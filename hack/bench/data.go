@@ -15,28 +15,30 @@ import (
 	"github.com/hlparser/hyperliquid-parser-operator/internal/parser/hyperliquid"
 )
 
-// noon is when the generated data begin: no hour ends while a busy node writes a million events.
+// noon is the start time of the generated data: no hour ends while a busy node writes a million events.
 var noon = time.Date(2026, 4, 30, 12, 0, 0, 0, time.UTC)
 
-// dataset is what a generator wrote.
+// dataset is the output of a generator.
 type dataset struct {
 	dir    string // the node's data directory
 	source gen.Source
 	gen.Stats
 }
 
-// file is the first of its hourly files.
+// file returns the path of the first hourly file.
 func (d dataset) file() string {
 	return filepath.Join(d.dir, filepath.FromSlash(d.source.Dir()), noon.Format("20060102"), "12")
 }
 
-// flags of hlparser to read it.
+// flags returns hlparser's flags to read the dataset.
 func (d dataset) flags() []string {
 	return []string{"--data-dir", d.dir, "--stream", d.source.String()}
 }
 
-// generate writes events of a source below dir; the time between two lines is step.
-func generate(ctx context.Context, dir string, source gen.Source, events int64, step time.Duration) (d dataset, err error) {
+// generate writes events of a source below dir. step is the time between two lines.
+func generate(
+	ctx context.Context, dir string, source gen.Source, events int64, step time.Duration,
+) (d dataset, err error) {
 	g, err := gen.New(gen.Options{Source: source, Seed: 1})
 	if err != nil {
 		return d, err
@@ -59,7 +61,7 @@ func generate(ctx context.Context, dir string, source gen.Source, events int64, 
 	return d, nil
 }
 
-// busy is the time between two lines of a busy node.
+// busy returns the time between two lines of a busy node.
 func busy(mode gen.Mode) time.Duration {
 	if mode == gen.ByBlock {
 		return time.Second / 14
@@ -67,19 +69,19 @@ func busy(mode gen.Mode) time.Duration {
 	return time.Second / 23_500
 }
 
-// settle writes out what the generator left in the page cache, so that the disk is nobody's but the program's that is measured.
+// settle flushes the page cache, so that the measured program has the disk to itself.
 func settle() {
 	say("waiting for the disk")
 	unix.Sync()
 }
 
-// beside are the streams next to order statuses, so that all seven run.
+// beside lists the streams that complete order statuses to all seven.
 var beside = []gen.Source{
 	{Stream: gen.Fills, Mode: gen.ByBlock}, {Stream: gen.RawBookDiffs, Mode: gen.ByBlock},
 	{Stream: gen.Trades, Mode: gen.Streaming}, {Stream: gen.MiscEvents, Mode: gen.Line},
 }
 
-// sevenStreams adds events of every other stream to dir, and returns the flags of hlparser to read all seven.
+// sevenStreams adds events of every other stream to dir, and returns hlparser's flags to read all seven.
 func sevenStreams(ctx context.Context, orders dataset, events int64) ([]string, error) {
 	flags := orders.flags()
 	for _, source := range beside {
@@ -88,7 +90,8 @@ func sevenStreams(ctx context.Context, orders dataset, events int64) ([]string, 
 		}
 		flags = append(flags, "--stream", source.String())
 	}
-	// The generator does not know these two, and the parser does not look into their events. So they get another's.
+	// The generator does not support these two streams, and the parser does not decode their events, so other events
+	// stand in.
 	misc := dataset{dir: orders.dir, source: gen.Source{Stream: gen.MiscEvents, Mode: gen.Line}}
 	for _, stream := range []config.Stream{config.OracleUpdates, config.SystemActions} {
 		day := filepath.Join(orders.dir, hyperliquid.Directory(stream, config.Line), "hourly", noon.Format("20060102"))

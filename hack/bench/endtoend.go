@@ -13,39 +13,44 @@ import (
 	"github.com/hlparser/hyperliquid-parser-operator/hack/results"
 )
 
-// entrant is one row of the contest.
+// entrant is one row of the comparison.
 type entrant struct {
 	name   string
 	data   dataset
-	runs   int // slow ones are run less often
+	runs   int // slow entrants run less often
 	run    func(ctx context.Context) (usage, error)
-	best   usage // the fastest run's, but peak is the largest of all runs
+	best   usage // of the fastest run, but peak is the maximum of all runs
 	absent string
 }
 
 func (e *entrant) mbs() float64 { return float64(e.data.Bytes) / 1e6 / e.best.wall.Seconds() }
 
-// endToEnd lets everybody read the same files, in turns, so that a bad minute of the machine is a bad minute for all.
+// endToEnd lets all entrants read the same files in turns, so that a slow minute of the machine affects all of them.
 func (b *bench) endToEnd(ctx context.Context) (string, error) {
 	var sets []dataset
 	for _, mode := range []gen.Mode{gen.Line, gen.ByBlock, gen.Streaming} {
 		say("generating %d order statuses, %s", b.events, mode)
-		set, err := generate(ctx, filepath.Join(b.dir, "data"), gen.Source{Stream: gen.OrderStatuses, Mode: mode}, b.events, busy(mode))
+		source := gen.Source{Stream: gen.OrderStatuses, Mode: mode}
+		set, err := generate(ctx, filepath.Join(b.dir, "data"), source, b.events, busy(mode))
 		if err != nil {
 			return "", err
 		}
 		sets = append(sets, set)
 	}
-	defer func() { _ = os.RemoveAll(filepath.Join(b.dir, "data")) }() // the whole directory goes in the end anyway
+	defer func() { _ = os.RemoveAll(filepath.Join(b.dir, "data")) }() // the whole directory is removed at the end anyway
 	settle()
 
 	line := sets[0]
 	one := []string{"--coin", "BTC", "--format", "raw"}
 	bare := &entrant{name: "bare loop", data: line, runs: b.runs, run: b.runBare(line)}
 	lines := &entrant{name: "hlparser, one coin, Raw, line", data: line, runs: b.runs, run: b.runOnce(line, one...)}
-	blocks := &entrant{name: "hlparser, one coin, Raw, by-block", data: sets[1], runs: b.runs, run: b.runOnce(sets[1], one...)}
-	streaming := &entrant{name: "hlparser, one coin, Raw, streaming", data: sets[2], runs: b.runs, run: b.runOnce(sets[2], one...)}
-	rsyslog := &entrant{name: "rsyslog, imfile, substring, omfile", data: line, runs: min(b.runs, 2), run: b.runRsyslog(line)}
+	blocks := &entrant{name: "hlparser, one coin, Raw, by-block", data: sets[1], runs: b.runs,
+		run: b.runOnce(sets[1], one...)}
+	streaming := &entrant{name: "hlparser, one coin, Raw, streaming", data: sets[2], runs: b.runs,
+		run: b.runOnce(sets[2], one...)}
+	rsyslog := &entrant{
+		name: "rsyslog, imfile, substring, omfile", data: line, runs: min(b.runs, 2), run: b.runRsyslog(line),
+	}
 	collector := &entrant{name: "OpenTelemetry Collector, filelog, json_parser, filter, file", data: line, runs: 1}
 	collector.run, collector.absent = b.runCollector(ctx, line)
 	if _, err := exec.LookPath("rsyslogd"); err != nil {
@@ -57,8 +62,10 @@ func (b *bench) endToEnd(ctx context.Context) (string, error) {
 		}},
 		bare, lines, streaming, blocks,
 		{name: "hlparser, everything, Raw, line", data: line, runs: b.runs, run: b.runOnce(line, "--format", "raw")},
-		{name: "hlparser, everything, Enveloped, line", data: line, runs: b.runs, run: b.runOnce(line, "--format", "enveloped")},
-		{name: "hlparser, everything, Normalized, line", data: line, runs: b.runs, run: b.runOnce(line, "--format", "normalized")},
+		{name: "hlparser, everything, Enveloped, line", data: line, runs: b.runs,
+			run: b.runOnce(line, "--format", "enveloped")},
+		{name: "hlparser, everything, Normalized, line", data: line, runs: b.runs,
+			run: b.runOnce(line, "--format", "normalized")},
 		rsyslog, collector,
 	}
 	if err := contest(ctx, entrants, b.runs); err != nil {
@@ -79,7 +86,8 @@ func (b *bench) endToEnd(ctx context.Context) (string, error) {
 	goal := func(name string, wanted float64, e, than *entrant) {
 		if e.absent == "" && than.absent == "" {
 			ratio := e.mbs() / than.mbs()
-			goals.Row(name, "≥ "+strconv.FormatFloat(wanted, 'f', -1, 64), fmt.Sprintf("%.2f", ratio), results.Reached(ratio >= wanted))
+			goals.Row(name, "≥ "+strconv.FormatFloat(wanted, 'f', -1, 64), fmt.Sprintf("%.2f", ratio),
+				results.Reached(ratio >= wanted))
 		}
 	}
 	goal("line mode / bare loop", 0.65, lines, bare)
@@ -88,9 +96,9 @@ func (b *bench) endToEnd(ctx context.Context) (string, error) {
 	goal("by-block / line mode", 0.7, blocks, lines)
 	goal("streaming / line mode", 0.7, streaming, lines)
 	return fmt.Sprintf("### End to end\n\n"+
-		"%d order statuses on disk (%.0f MB in line mode), page cache warm, to a file, start of the process and\n"+
-		"final sync included; one coin is BTC, 23 %% of the events. Best of %d runs, taken in turns; rsyslog best of %d, the\n"+
-		"collector one run, both until the last record is in the file, without a sync.\n\n%s\n%s%s",
+		"From %d order statuses on disk (%.0f MB in line mode), with a warm page cache, to a file, including the start of\n"+
+		"the process and the final sync. The one coin is BTC, 23 %% of the events. The best of %d alternating runs; of %d\n"+
+		"for rsyslog, and one run of the collector, both until the last record is in the file, without a sync.\n\n%s\n%s%s",
 		b.events, float64(line.Bytes)/1e6, b.runs, rsyslog.runs, t.String(), goals.String(), missing.String()), nil
 }
 
@@ -119,19 +127,19 @@ func contest(ctx context.Context, entrants []*entrant, rounds int) error {
 	return nil
 }
 
-// output is where a run's records go; it is empty before each.
+// output returns an empty directory for a run's records.
 func (b *bench) output() (string, error) {
 	out := filepath.Join(b.dir, "out")
 	if err := os.RemoveAll(out); err != nil {
 		return "", fmt.Errorf("removing the last run's output: %w", err)
 	}
 	if err := os.Mkdir(out, 0o755); err != nil {
-		return "", fmt.Errorf("making the output directory: %w", err)
+		return "", fmt.Errorf("creating the output directory: %w", err)
 	}
 	return out, nil
 }
 
-// runOnce is hlparser from its start to its end.
+// runOnce returns a function that runs hlparser from start to end.
 func (b *bench) runOnce(data dataset, flags ...string) func(context.Context) (usage, error) {
 	return func(ctx context.Context) (usage, error) {
 		out, err := b.output()
@@ -139,11 +147,12 @@ func (b *bench) runOnce(data dataset, flags ...string) func(context.Context) (us
 			return usage{}, err
 		}
 		args := append(b.arguments(out, flags...), data.flags()...)
-		return timed(exec.CommandContext(ctx, b.hlparser, append(args, "--once", "--sink", "file:"+filepath.Join(out, "records"))...))
+		args = append(args, "--once", "--sink", "file:"+filepath.Join(out, "records"), "--min-free-percent", "0")
+		return timed(exec.CommandContext(ctx, b.hlparser, args...))
 	}
 }
 
-// arguments of hlparser that every run has.
+// arguments returns the arguments of hlparser that every run has, followed by more.
 func (b *bench) arguments(out string, more ...string) []string {
 	return append([]string{"run", "--id", "bench", "--state-dir", filepath.Join(out, "state")}, more...)
 }

@@ -9,25 +9,26 @@ import (
 	"strings"
 )
 
-// rounds is how often a Go benchmark is repeated: one bad moment of the machine must not speak for all.
+// rounds is how often a Go benchmark is repeated, so that one slow moment of the machine does not decide.
 const rounds = 5
 
-// goBenchmark is one benchmark's figures, one each round, by unit: "ns/op", "MB/s".
+// goBenchmark holds one benchmark's figures of each round, by unit: "ns/op", "MB/s".
 type goBenchmark struct {
 	name    string // without Benchmark and the number of processors
 	figures map[string][]float64
 }
 
-// goBenchmarks runs those of a package whose name matches, in the order in which they are told.
+// goBenchmarks runs the benchmarks of a package whose name matches, and returns them in order of output.
 func goBenchmarks(ctx context.Context, pkg, pattern string) ([]goBenchmark, error) {
-	cmd := exec.CommandContext(ctx, "go", "test", "-run", "^$", "-bench", pattern, "-benchmem", "-count", strconv.Itoa(rounds), pkg)
+	cmd := exec.CommandContext(ctx, "go", "test", "-run", "^$", "-bench", pattern, "-benchmem",
+		"-count", strconv.Itoa(rounds), pkg)
 	text, err := cmd.Output()
 	if err != nil {
-		return nil, fmt.Errorf("go test -bench %s %s: %w: %s", pattern, pkg, err, text)
+		return nil, fmt.Errorf("running go test -bench %s %s: %w: %s", pattern, pkg, err, text)
 	}
 	var all []goBenchmark
 	for line := range strings.Lines(string(text)) {
-		// BenchmarkSwap/lines=1000-2  62845  1.5 blocks  40 p99.9-ns  0 B/op  0 allocs/op: a value before each unit.
+		// BenchmarkSwap/lines=1000-2  62845  1.5 blocks  40 p99.9-ns  0 B/op  0 allocs/op: a value precedes each unit.
 		fields := strings.Fields(line)
 		if len(fields) < 4 || !strings.HasPrefix(fields[0], "Benchmark") {
 			continue
@@ -51,7 +52,7 @@ func goBenchmarks(ctx context.Context, pkg, pattern string) ([]goBenchmark, erro
 	return all, nil
 }
 
-// median of the rounds.
+// median returns the median of the rounds, or 0 if there are none.
 func (b goBenchmark) median(unit string) float64 {
 	v := slices.Sorted(slices.Values(b.figures[unit]))
 	if len(v) == 0 {
@@ -60,7 +61,7 @@ func (b goBenchmark) median(unit string) float64 {
 	return v[len(v)/2]
 }
 
-// worst is the largest of the rounds.
+// worst returns the maximum of the rounds.
 func (b goBenchmark) worst(unit string) float64 {
 	return slices.Max(append([]float64{0}, b.figures[unit]...))
 }

@@ -25,13 +25,13 @@ import (
 )
 
 const (
-	latencyRate = 25_000 // lines a second
+	latencyRate = 25_000 // lines per second
 	latencyFor  = 15 * time.Second
-	// nodeDelay is what the generator takes off the time that it is given: the age of a block when it reaches the disk.
+	// nodeDelay is the age of a block when it reaches the disk, which the generator subtracts from the given time.
 	nodeDelay = 150 * time.Millisecond
 )
 
-// latency follows lines from the write of the node to the reader of the records, and to the checkpoint.
+// latency measures the time from the node's write of a line to the reader of its record, and to the checkpoint.
 func (b *bench) latency(ctx context.Context) (string, error) {
 	settle()
 	readable, err := b.untilReadable(ctx)
@@ -44,17 +44,18 @@ func (b *bench) latency(ctx context.Context) (string, error) {
 	}
 	t := results.Table{{"from the write of a line", "lines", "p50", "p99", "slowest", wantedColumn, reachedColumn}}
 	p99 := percentile(readable, 99)
-	t.Row("to its record, read from standard output", fmt.Sprint(len(readable)), millis(percentile(readable, 50)), millis(p99),
+	t.Row("to its record, read from standard output", fmt.Sprint(len(readable)), millis(percentile(readable, 50)),
+		millis(p99),
 		millis(readable[len(readable)-1]), "p99 < 10 ms", results.Reached(p99 < 10*time.Millisecond))
 	p99 = percentile(durable, 99)
 	t.Row("to the checkpoint, file sink", fmt.Sprint(len(durable)*tickLines), millis(percentile(durable, 50)), millis(p99),
 		millis(durable[len(durable)-1]), "p99 < 1 s", results.Reached(p99 < time.Second))
-	return fmt.Sprintf("### Latency\n\n%d lines a second for %s, %d in each write, all of them delivered, Raw; everything on the\n"+
-		"same cores.\n\n%s",
+	return fmt.Sprintf("### Latency\n\n%d lines per second for %s, %d per write, all of them delivered as Raw, with all "+
+		"processes\non the same cores.\n\n%s",
 		latencyRate, latencyFor, tickLines, t.String()), nil
 }
 
-// percentile of sorted durations.
+// percentile returns a percentile of sorted durations.
 func percentile(sorted []time.Duration, percent int) time.Duration {
 	return sorted[(len(sorted)-1)*percent/100]
 }
@@ -64,7 +65,7 @@ const (
 	tickLines = int(latencyRate * tick / time.Second)
 )
 
-// node writes lines whose time is that of their write. It calls written with the end of the file after each write.
+// node writes lines that carry the time of their write. It calls written with the end of the file after each write.
 func node(ctx context.Context, f *os.File, written func(end int64, at time.Time)) error {
 	g, err := gen.New(gen.Options{Source: gen.Source{Stream: gen.OrderStatuses, Mode: gen.Line}, Seed: 1})
 	if err != nil {
@@ -85,7 +86,7 @@ func node(ctx context.Context, f *os.File, written func(end int64, at time.Time)
 			lines, _ = g.AppendLine(lines, now)
 		}
 		if _, err := f.Write(lines); err != nil {
-			return fmt.Errorf("writing as the node does: %w", err)
+			return fmt.Errorf("writing the node's lines: %w", err)
 		}
 		total += int64(len(lines))
 		written(total, now)
@@ -93,7 +94,7 @@ func node(ctx context.Context, f *os.File, written func(end int64, at time.Time)
 	return nil
 }
 
-// hour makes the file that the node writes to, and returns the flags to follow it.
+// hour creates the file that the node writes to, and returns hlparser's flags to follow it.
 func (b *bench) hour() (f *os.File, flags []string, err error) {
 	set := dataset{dir: filepath.Join(b.dir, "live"), source: gen.Source{Stream: gen.OrderStatuses, Mode: gen.Line}}
 	err = errors.Join(os.RemoveAll(set.dir), os.MkdirAll(filepath.Dir(set.file()), 0o755))
@@ -101,7 +102,7 @@ func (b *bench) hour() (f *os.File, flags []string, err error) {
 		f, err = os.OpenFile(set.file(), os.O_CREATE|os.O_WRONLY|os.O_APPEND, 0o644)
 	}
 	if err != nil {
-		return nil, nil, fmt.Errorf("making the hour's file: %w", err)
+		return nil, nil, fmt.Errorf("creating the hour's file: %w", err)
 	}
 	return f, append(set.flags(), "--format", "raw"), nil
 }
@@ -120,7 +121,7 @@ func (b *bench) untilReadable(ctx context.Context) ([]time.Duration, error) {
 	cmd := exec.CommandContext(ctx, b.hlparser, b.arguments(out, append(flags, "--sink", "stdout")...)...)
 	r, w, err := os.Pipe()
 	if err != nil {
-		return nil, fmt.Errorf("making a pipe for the records: %w", err)
+		return nil, fmt.Errorf("creating a pipe for the records: %w", err)
 	}
 	defer func() { _ = r.Close() }()
 	cmd.Stdout = w
@@ -132,7 +133,7 @@ func (b *bench) untilReadable(ctx context.Context) ([]time.Duration, error) {
 	want := int(latencyFor/tick) * tickLines
 	ages := make([]time.Duration, 0, want)
 	group, running := errgroup.WithContext(ctx)
-	// What reads the records must not wait for them when nothing is written any more.
+	// The reader must not wait for records after the node has failed.
 	defer context.AfterFunc(running, func() { _ = r.Close() })()
 	group.Go(func() error { return node(running, f, func(int64, time.Time) {}) })
 	group.Go(func() error {
@@ -156,11 +157,11 @@ func (b *bench) untilReadable(ctx context.Context) ([]time.Duration, error) {
 	return ages, errors.Join(err, stopErr)
 }
 
-// timeOf is when a line was written, by its first field.
+// timeOf returns when a line was written, according to its first field.
 func timeOf(line []byte) (time.Time, error) {
 	const prefix, layout = `{"time":"`, "2006-01-02T15:04:05.000000000"
 	if !bytes.HasPrefix(line, []byte(prefix)) || len(line) < len(prefix)+len(layout) {
-		return time.Time{}, fmt.Errorf("a record without a time: %.100s", line)
+		return time.Time{}, fmt.Errorf("reading a record's time: there is none in %.100s", line)
 	}
 	at, err := time.Parse(layout, string(line[len(prefix):len(prefix)+len(layout)]))
 	if err != nil {
@@ -169,7 +170,7 @@ func timeOf(line []byte) (time.Time, error) {
 	return at.Add(nodeDelay), nil
 }
 
-// untilDurable asks the parser all the time how much a checkpoint on disk covers, and when it was written.
+// untilDurable polls the parser for how much the checkpoint on disk covers, and when it was written.
 func (b *bench) untilDurable(ctx context.Context) ([]time.Duration, error) {
 	say("latency to the checkpoint, %s", latencyFor)
 	f, flags, err := b.hour()
@@ -185,7 +186,7 @@ func (b *bench) untilDurable(ctx context.Context) ([]time.Duration, error) {
 	if err != nil {
 		return nil, err
 	}
-	flags = append(flags, "--sink", "file:"+filepath.Join(out, "records"), "--listen", address)
+	flags = append(flags, "--sink", "file:"+filepath.Join(out, "records"), "--min-free-percent", "0", "--listen", address)
 	p, err := b.ready(ctx, exec.CommandContext(ctx, b.hlparser, b.arguments(out, flags...)...))
 	if err != nil {
 		return nil, err
@@ -209,7 +210,8 @@ func (b *bench) untilDurable(ctx context.Context) ([]time.Duration, error) {
 				if time.Since(next.at) > 30*time.Second {
 					return errors.New("no checkpoint for 30 s")
 				}
-				// Far more often than commits come, so that each is seen: the second commit may not hide the first.
+				// Poll far more often than commits occur, so that each one is observed: a second commit would hide the
+				// first.
 				if err := p.pause(ctx, 20*time.Millisecond); err != nil {
 					return err
 				}
@@ -227,7 +229,7 @@ func (b *bench) untilDurable(ctx context.Context) ([]time.Duration, error) {
 	return ages, errors.Join(err, stopErr)
 }
 
-// ready starts hlparser, and waits until it follows its files.
+// ready starts hlparser and waits until it follows its files.
 func (b *bench) ready(ctx context.Context, cmd *exec.Cmd) (*process, error) {
 	p, err := start(cmd)
 	if err != nil {
@@ -236,7 +238,7 @@ func (b *bench) ready(ctx context.Context, cmd *exec.Cmd) (*process, error) {
 	return p, p.pause(ctx, time.Second)
 }
 
-// freeAddress finds an address to report at. Nobody else takes it in the moment between.
+// freeAddress returns an address for the report. It is unlikely that another process takes it before hlparser listens.
 func freeAddress() (string, error) {
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
@@ -248,11 +250,11 @@ func freeAddress() (string, error) {
 func get(ctx context.Context, address string, r *report.Report) error {
 	req, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://"+address+"/status", strings.NewReader(""))
 	if err != nil {
-		return fmt.Errorf("asking for the report: %w", err)
+		return fmt.Errorf("requesting the report: %w", err)
 	}
 	resp, err := http.DefaultClient.Do(req)
 	if err != nil {
-		return fmt.Errorf("asking for the report: %w", err)
+		return fmt.Errorf("requesting the report: %w", err)
 	}
 	defer func() { _ = resp.Body.Close() }()
 	body, err := io.ReadAll(resp.Body)

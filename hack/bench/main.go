@@ -1,11 +1,11 @@
-// Command bench measures hlparser beside its peers, on this machine and in one run, since only ratios travel:
+// Command bench measures hlparser and its peers on this machine in one run, because only ratios are portable:
 //
 //	go run ./hack/bench                  # the quick set, some minutes
-//	go run ./hack/bench --write FILE     # likewise, into FILE, such as docs/benchmarks.md
-//	go run ./hack/bench --backlog        # a backlog of 44 million lines and nothing else
+//	go run ./hack/bench --write FILE     # also update FILE, such as docs/benchmarks.md
+//	go run ./hack/bench --backlog        # only a backlog of 44 million lines
 //
-// It makes its data, and removes it. It runs from the module's root, on Linux: memory and processor time come from /proc.
-// What is not installed (rsyslog) or does not build (the collector) is left out, and said so.
+// It creates its data and removes it. It runs from the module's root, on Linux: memory and processor time come from
+// /proc. A peer that is not installed (rsyslog) or does not build (the collector) is left out, and the results say so.
 package main
 
 import (
@@ -23,7 +23,8 @@ import (
 	"github.com/hlparser/hyperliquid-parser-operator/hack/results"
 )
 
-// bareCommand makes this program the bare loop, so that its time includes the start of a process as hlparser's does.
+// bareCommand makes this program run the bare loop, so that its time includes the start of a process, as hlparser's
+// does.
 const bareCommand = "bare-loop"
 
 func main() {
@@ -45,30 +46,31 @@ func main() {
 
 // bench is one run of this program.
 type bench struct {
-	dir      string // removed in the end
+	dir      string // removed at the end
 	hlparser string // the program under test
-	events   int64  // in each of the data sets
-	runs     int    // of which the best counts
+	events   int64  // in each dataset
+	runs     int    // the best of them counts
 }
 
 func run(ctx context.Context, args []string) (err error) {
 	b := bench{}
 	fs := flag.NewFlagSet("bench", flag.ContinueOnError)
-	parent := fs.String("dir", "", "where to make a temporary directory (default: the system's place)")
-	only := fs.String("only", "", "sections to measure, by comma: end-to-end, normalized, swap, memory, latency, rest, sinks")
-	write := fs.String("write", "", "file to write the results into, such as docs/benchmarks.md")
-	backlog := fs.Bool("backlog", false, "drain a backlog, and measure nothing else")
+	parent := fs.String("dir", "", "parent of the temporary directory (default: the system's)")
+	only := fs.String("only", "", "comma-separated sections to measure: end-to-end, normalized, swap, memory, "+
+		"latency, rest, sinks")
+	write := fs.String("write", "", "file to update with the results, such as docs/benchmarks.md")
+	backlog := fs.Bool("backlog", false, "only measure the draining of a backlog")
 	backlogLines := fs.Int64("backlog-lines", 44_000_000, "lines of the backlog, 478 bytes each")
-	fs.Int64Var(&b.events, "events", 1_000_000, "events in each data set of the quick set")
-	fs.IntVar(&b.runs, "runs", 5, "runs of which the best counts")
+	fs.Int64Var(&b.events, "events", 1_000_000, "events in each dataset of the quick set")
+	fs.IntVar(&b.runs, "runs", 5, "number of runs; the best counts")
 	if err := fs.Parse(args); err != nil {
 		return err
 	}
 	if fs.NArg() > 0 || b.events < 1 || b.runs < 1 || *backlogLines < 1 {
-		return errors.New("see --help: counts are at least 1, and there are no arguments")
+		return errors.New("invalid flags: counts must be at least 1, and arguments are not accepted")
 	}
 	if b.dir, err = os.MkdirTemp(*parent, "hlparser-bench-"); err != nil {
-		return fmt.Errorf("making a temporary directory: %w", err)
+		return fmt.Errorf("creating a temporary directory: %w", err)
 	}
 	defer func() { err = errors.Join(err, os.RemoveAll(b.dir)) }()
 	b.hlparser = filepath.Join(b.dir, "hlparser")
@@ -105,13 +107,13 @@ func run(ctx context.Context, args []string) (err error) {
 	return results.Replace(*write, title, text)
 }
 
-// section is one question, answered in Markdown.
+// section is one measurement, formatted as Markdown.
 type section struct {
 	name    string
 	measure func(ctx context.Context) (string, error)
 }
 
-// say tells a person what takes so long.
+// say prints progress.
 func say(format string, args ...any) {
 	fmt.Fprintf(os.Stderr, "… "+format+"\n", args...)
 }

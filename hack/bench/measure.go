@@ -13,12 +13,13 @@ import (
 	"github.com/hlparser/hyperliquid-parser-operator/hack/results"
 )
 
-// usage is what one run of a program took.
+// usage is the resource usage of one run of a program.
 type usage struct {
 	wall time.Duration
 	cpu  time.Duration // user and system
-	peak int64         // resident bytes at most (VmHWM)
-	// unsure: this program itself had as much resident when it started the other, and the kernel hands that on.
+	peak int64         // maximum resident memory in bytes (VmHWM)
+	// unsure reports whether this program itself had as much resident memory when it started the other, which inherits
+	// that value.
 	unsure bool
 }
 
@@ -39,14 +40,14 @@ func timed(cmd *exec.Cmd) (usage, error) {
 	return p.wait(began)
 }
 
-// process is a program that was started. Someone must call wait or stop.
+// process is a started program. The caller must call wait or stop.
 type process struct {
 	cmd    *exec.Cmd
 	stderr bytes.Buffer
 }
 
-// start starts a program with what it says on standard error kept for the error message. The end of cmd's context asks it to
-// end, as stop does.
+// start starts a program and captures its standard error for error messages. When cmd's context ends, it sends SIGTERM,
+// as stop does.
 func start(cmd *exec.Cmd) (*process, error) {
 	p := &process{cmd: cmd}
 	cmd.Stderr = &p.stderr
@@ -60,13 +61,13 @@ func start(cmd *exec.Cmd) (*process, error) {
 	return p, nil
 }
 
-// wait waits for the end of a program that began then.
+// wait waits for the end of a program that started at began.
 func (p *process) wait(began time.Time) (usage, error) {
 	err := p.cmd.Wait()
 	u := usage{wall: time.Since(began)}
 	if err != nil {
-		said := p.stderr.String()
-		return u, fmt.Errorf("%s: %w: %s", p.cmd.Path, err, said[max(len(said)-2000, 0):])
+		text := p.stderr.String()
+		return u, fmt.Errorf("running %s: %w: %s", p.cmd.Path, err, text[max(len(text)-2000, 0):])
 	}
 	u.cpu = p.cmd.ProcessState.UserTime() + p.cmd.ProcessState.SystemTime()
 	if r, ok := p.cmd.ProcessState.SysUsage().(*syscall.Rusage); ok {
@@ -80,7 +81,7 @@ func (p *process) wait(began time.Time) (usage, error) {
 	return u, nil
 }
 
-// stop ends a program that would go on for ever, and says what it took from began to ended.
+// stop ends a program that would run forever, and returns its usage from began to ended.
 func (p *process) stop(began, ended time.Time) (usage, error) {
 	err := p.cmd.Process.Signal(syscall.SIGTERM)
 	u, waitErr := p.wait(began)
@@ -88,7 +89,7 @@ func (p *process) stop(began, ended time.Time) (usage, error) {
 	return u, errors.Join(err, waitErr)
 }
 
-// pause waits, unless the context ends or the program does.
+// pause waits for d, unless the context or the program ends.
 func (p *process) pause(ctx context.Context, d time.Duration) error {
 	for until := time.Now().Add(d); time.Now().Before(until); {
 		select {
@@ -98,7 +99,7 @@ func (p *process) pause(ctx context.Context, d time.Duration) error {
 		}
 		if _, err := results.PeakOf(p.cmd.Process.Pid); err != nil {
 			_, waitErr := p.wait(until)
-			return errors.Join(errors.New("it ended before it was told to"), err, waitErr)
+			return errors.Join(errors.New("the program ended unexpectedly"), err, waitErr)
 		}
 	}
 	return nil

@@ -14,9 +14,9 @@ import (
 )
 
 const (
-	// collectorBuild is how long the first build of the collector may take; later ones come from Go's cache.
+	// collectorBuild bounds the first build of the collector. Later builds use Go's cache.
 	collectorBuild = 10 * time.Minute
-	// peerLimit is how long a peer may take.
+	// peerLimit bounds the run of a peer.
 	peerLimit = 5 * time.Minute
 )
 
@@ -29,7 +29,7 @@ input(type="imfile" file="%[2]s" tag="bench")
 if $msg contains '"coin":"BTC"' then action(type="omfile" file="%[3]s" template="line")
 `
 
-// runRsyslog is an instance of rsyslog of its own: other files, no socket, no system log.
+// runRsyslog returns a function that runs a separate instance of rsyslog: own files, no socket, no system log.
 func (b *bench) runRsyslog(data dataset) func(context.Context) (usage, error) {
 	return func(ctx context.Context) (usage, error) {
 		out, err := b.output()
@@ -68,13 +68,16 @@ service:
       exporters: [file]
 `
 
-// runCollector builds the OpenTelemetry Collector. absent says why there is none.
-func (b *bench) runCollector(ctx context.Context, data dataset) (run func(context.Context) (usage, error), absent string) {
+// runCollector builds the OpenTelemetry Collector. absent says why it is not available.
+func (b *bench) runCollector(
+	ctx context.Context, data dataset,
+) (run func(context.Context) (usage, error), absent string) {
 	say("building the collector (some minutes the first time)")
 	ctx, cancel := context.WithTimeout(ctx, collectorBuild)
 	defer cancel()
 	program := filepath.Join(b.dir, "collector")
-	build := exec.CommandContext(ctx, "go", "-C", "hack/bench/collector", "build", "-mod=mod", "-trimpath", "-o", program, ".")
+	build := exec.CommandContext(ctx, "go", "-C", "hack/bench/collector",
+		"build", "-mod=mod", "-trimpath", "-o", program, ".")
 	if _, err := timed(build); err != nil {
 		return nil, err.Error()
 	}
@@ -92,8 +95,8 @@ func (b *bench) runCollector(ctx context.Context, data dataset) (run func(contex
 	}, ""
 }
 
-// untilAllIsThere runs a program that has no end of its own until its output holds as many records as the bare loop's. mark
-// stands once in each record.
+// untilAllIsThere runs a program that does not end on its own, until its output holds as many records as the bare
+// loop's. mark occurs once in each record.
 func (b *bench) untilAllIsThere(ctx context.Context, cmd *exec.Cmd, data dataset, records, mark string) (usage, error) {
 	reference := filepath.Join(b.dir, "reference")
 	if err := bareLoop(data.file(), reference); err != nil {
@@ -123,17 +126,18 @@ func (b *bench) untilAllIsThere(ctx context.Context, cmd *exec.Cmd, data dataset
 		switch {
 		case err != nil:
 			_, stopErr := p.stop(began, time.Now())
-			return usage{}, errors.Join(fmt.Errorf("%d of %d records came: %w", got.marks, want.marks, err), stopErr)
+			return usage{}, errors.Join(fmt.Errorf("waiting for records, %d of %d received: %w", got.marks, want.marks, err),
+				stopErr)
 		case got.marks > want.marks:
 			_, stopErr := p.stop(began, time.Now())
-			return usage{}, errors.Join(fmt.Errorf("%d records came where there are %d", got.marks, want.marks), stopErr)
+			return usage{}, errors.Join(fmt.Errorf("received %d records, want %d", got.marks, want.marks), stopErr)
 		case got.marks == want.marks:
 			return p.stop(began, time.Now())
 		}
 	}
 }
 
-// counter counts marks in a file that grows.
+// counter counts marks in a growing file.
 type counter struct {
 	path  string
 	mark  []byte
@@ -146,7 +150,7 @@ func (c *counter) update() error {
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil
 	} else if err != nil {
-		return fmt.Errorf("looking at the output: %w", err)
+		return fmt.Errorf("opening the output: %w", err)
 	}
 	defer func() { _ = f.Close() }()
 	piece := make([]byte, 1<<20)
@@ -156,7 +160,7 @@ func (c *counter) update() error {
 			return fmt.Errorf("reading the output: %w", err)
 		}
 		c.marks += bytes.Count(piece[:n], c.mark)
-		// A mark across the end of what was read is found the next time.
+		// A mark that spans the end of this piece is found in the next one.
 		step := int64(n - len(c.mark) + 1)
 		if step <= 0 {
 			return nil

@@ -14,7 +14,7 @@ import (
 	"github.com/hlparser/hyperliquid-parser-operator/hack/results"
 )
 
-// atRest looks at a parser that has nothing to do, beside more than a year of old hours.
+// atRest measures an idle parser with more than a year of old hourly files.
 func (b *bench) atRest(ctx context.Context) (string, error) {
 	const files, settled, watched = 10_000, 8 * time.Second, 20 * time.Second
 	set := dataset{dir: filepath.Join(b.dir, "rest"), source: gen.Source{Stream: gen.OrderStatuses, Mode: gen.Line}}
@@ -25,7 +25,8 @@ func (b *bench) atRest(ctx context.Context) (string, error) {
 	var line []byte
 	for i := range files {
 		hour := noon.Add(time.Duration(-i) * time.Hour)
-		path := filepath.Join(set.dir, filepath.FromSlash(set.source.Dir()), hour.Format("20060102"), strconv.Itoa(hour.Hour()))
+		day := filepath.Join(set.dir, filepath.FromSlash(set.source.Dir()), hour.Format("20060102"))
+		path := filepath.Join(day, strconv.Itoa(hour.Hour()))
 		line, _ = g.AppendLine(line[:0], hour)
 		if err := errors.Join(os.MkdirAll(filepath.Dir(path), 0o755), os.WriteFile(path, line, 0o644)); err != nil {
 			return "", fmt.Errorf("writing an old hour: %w", err)
@@ -63,6 +64,7 @@ func (b *bench) atRest(ctx context.Context) (string, error) {
 		return "", err
 	}
 	t := results.Table{{"an idle directory with 10,000 old files", "of a core", peakColumn, wantedColumn, reachedColumn}}
-	t.Row(fmt.Sprintf("over %s", watched), fmt.Sprintf("%.2f %%", share), u.peakText(), "< 1 %", results.Reached(share < 1))
+	t.Row(fmt.Sprintf("over %s", watched), fmt.Sprintf("%.2f %%", share), u.peakText(), "< 1 %",
+		results.Reached(share < 1))
 	return "### At rest\n\n" + t.String(), nil
 }

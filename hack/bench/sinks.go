@@ -9,15 +9,15 @@ import (
 )
 
 const (
-	// What NATS must reach of the bare client library, and Kafka by itself.
+	// Goals: NATS as a fraction of the bare client library, Kafka in records per second.
 	natsShare  = 0.8
 	kafkaSpeed = 1_000_000
-	// Units of the benchmarks' figures.
+	// Units in the output of the benchmarks.
 	perSecond     = "records/s"
 	barePerSecond = "bare-records/s"
 )
 
-// sinks measures what each sink takes, beside the bare client library that does the same.
+// sinks measures the throughput of each sink, next to the bare client library doing the same.
 func sinks(ctx context.Context) (string, error) {
 	t := results.Table{{"sink", "records/s", "bare client's", "ratio", "wanted", "reached"}}
 	row := func(name string, own, bare float64, wanted string, reached bool) {
@@ -71,10 +71,11 @@ func sinks(ctx context.Context) (string, error) {
 		name := "kafka, " + strings.ReplaceAll(strings.TrimPrefix(mode, "Sink/"), "/", ", ")
 		row(name, speeds[b.name], speeds[mode+"/bare"], wanted, speeds[b.name] >= kafkaSpeed)
 	}
-	return fmt.Sprintf("### Sinks\n\nfile and stdout (into nothing): a million fills of some 400 bytes, commits included "+
+	return fmt.Sprintf("### Sinks\n\nfile and stdout (discarded): a million fills of about 400 bytes, including commits "+
 		"(BenchmarkConformance).\n"+
-		"nats: order statuses of 470 bytes into a server in the same process, file storage, in turns with the bare client\n"+
-		"library in the same mode. kafka: records of 300 bytes in transactions of 10,000 (ExactlyOnce) or without, into a fake\n"+
-		"cluster in the same process that forgets them (BenchmarkSink in each sink's folder). The median of %d rounds.\n\n%s",
+		"nats: order statuses of 470 bytes into a server in the same process with file storage, alternating with the bare\n"+
+		"client library in the same mode. kafka: records of 300 bytes, in transactions of 10,000 (ExactlyOnce) or without,\n"+
+		"into a fake cluster in the same process that discards them (BenchmarkSink in each sink's folder). The median of\n"+
+		"%d rounds.\n\n%s",
 		rounds, t.String()), nil
 }

@@ -8,7 +8,7 @@ import (
 	"github.com/hlparser/hyperliquid-parser-operator/hack/results"
 )
 
-// swap measures how long the processor and the reader are held up by a swap.
+// swap measures how long a swap blocks the processor and the reader.
 func swap(ctx context.Context) (string, error) {
 	say("the swap")
 	all, err := goBenchmarks(ctx, "./internal/parser/buffer", "^BenchmarkSwap$")
@@ -16,18 +16,20 @@ func swap(ctx context.Context) (string, error) {
 		return "", err
 	}
 	t := results.Table{{
-		"lines in the buffer", "blocks", "median ns", "p99.9 ns", "worst round's", "allocations", "p99.9 < 1 µs, none allocated",
+		"lines in the buffer", "blocks", "median ns", "p99.9 ns", "worst round's", "allocations",
+		"p99.9 < 1 µs, none allocated",
 	}}
 	for _, b := range all {
 		slow, allocated := b.median("p99.9-ns"), b.worst("allocs/op")
-		t.Row(strings.TrimPrefix(b.name, "Swap/lines="), fmt.Sprint(b.median("blocks")), fmt.Sprint(b.median("ns/op")), fmt.Sprint(slow),
-			fmt.Sprint(b.worst("p99.9-ns")), fmt.Sprint(allocated), results.Reached(slow < 1000 && allocated == 0))
+		t.Row(strings.TrimPrefix(b.name, "Swap/lines="), fmt.Sprint(b.median("blocks")), fmt.Sprint(b.median("ns/op")),
+			fmt.Sprint(slow), fmt.Sprint(b.worst("p99.9-ns")), fmt.Sprint(allocated),
+			results.Reached(slow < 1000 && allocated == 0))
 	}
-	return fmt.Sprintf("### The swap\n\nReal blocks, beside a writer that appends as fast as it can (BenchmarkSwap in\n"+
-		"internal/parser/buffer); the median of %d rounds.\n\n%s", rounds, t.String()), nil
+	return fmt.Sprintf("### The swap\n\nReal blocks, with a concurrent writer that appends as fast as possible "+
+		"(BenchmarkSwap in\ninternal/parser/buffer). The median of %d rounds.\n\n%s", rounds, t.String()), nil
 }
 
-// normalized measures the Normalized output of all events of a stream, beside a bare parse of the same lines.
+// normalized measures the Normalized output of all events of a stream, next to a bare parse of the same lines.
 func normalized(ctx context.Context) (string, error) {
 	const peer = "/fastjson-parse"
 	say("Normalized output")
@@ -43,11 +45,12 @@ func normalized(ctx context.Context) (string, error) {
 	for _, b := range all {
 		if parse := speeds[b.name+peer]; parse > 0 {
 			own := speeds[b.name]
-			t.Row(strings.TrimPrefix(b.name, "Normalized/"), fmt.Sprintf("%.0f", own), fmt.Sprintf("%.0f", parse), fmt.Sprintf("%.2f", own/parse),
-				results.Reached(own >= 0.55*parse && own >= 500))
+			t.Row(strings.TrimPrefix(b.name, "Normalized/"), fmt.Sprintf("%.0f", own), fmt.Sprintf("%.0f", parse),
+				fmt.Sprintf("%.2f", own/parse), results.Reached(own >= 0.55*parse && own >= 500))
 		}
 	}
-	return fmt.Sprintf("### Normalized output\n\nFrom lines in memory to records in memory, nothing filtered (BenchmarkNormalized\n"+
-		"in internal/parser/hyperliquid), beside a parse of the same lines into a tree that is thrown away;\n"+
-		"the median of %d rounds.\n\n%s", rounds, t.String()), nil
+	return fmt.Sprintf("### Normalized output\n\nFrom lines in memory to records in memory, without a filter "+
+		"(BenchmarkNormalized in\n"+
+		"internal/parser/hyperliquid), compared with a parse of the same lines into a tree that is discarded. The median\n"+
+		"of %d rounds.\n\n%s", rounds, t.String()), nil
 }

@@ -5,7 +5,7 @@ import (
 	"time"
 )
 
-// Headings of columns in more than one table.
+// Headings of columns that several tables share.
 const (
 	peakColumn    = "peak MiB"
 	wantedColumn  = "wanted"

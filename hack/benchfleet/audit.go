@@ -10,11 +10,11 @@ import (
 	"time"
 )
 
-// audited is what this program looks at of an entry in the API server's audit log (audit.k8s.io/v1, Event).
+// audited holds the fields that this program needs of an entry in the API server's audit log (audit.k8s.io/v1, Event).
 type audited struct {
 	Stage     string    `json:"stage"`
 	Verb      string    `json:"verb"`
-	At        time.Time `json:"stageTimestamp"` // of the answer, to the microsecond
+	At        time.Time `json:"stageTimestamp"` // of the answer, with microseconds
 	ObjectRef struct {
 		Resource    string `json:"resource"`
 		Subresource string `json:"subresource"`
@@ -28,14 +28,14 @@ type audited struct {
 	} `json:"responseStatus"`
 }
 
-// auditFromNow opens the audit log for what will be appended to it.
+// auditFromNow opens the audit log at its end.
 func (f *fleet) auditFromNow() (*os.File, error) {
 	audit, err := os.Open(f.path("audit.log"))
 	if err != nil {
 		return nil, fmt.Errorf("reading the audit log: %w", err)
 	}
 	if _, err := audit.Seek(0, io.SeekEnd); err != nil {
-		_ = audit.Close() // only read
+		_ = audit.Close() // opened for reading only
 		return nil, fmt.Errorf("reading the audit log: %w", err)
 	}
 	return audit, nil
@@ -60,12 +60,13 @@ func readAudit(audit io.Reader, do func(*audited)) error {
 	return nil
 }
 
-// lastPodCreated is when the API server answered the last of so many creations of pods. A watch would tell later, by as much as whoever
-// watches has to wait for a processor.
+// lastPodCreated returns when the API server answered the last of the given number of pod creations. A watch would
+// report it later, by as long as the watching process waits for a processor.
 func lastPodCreated(audit io.Reader, pods int) (last time.Time, err error) {
 	created := 0
 	err = readAudit(audit, func(e *audited) {
-		if e.Verb == "create" && e.ObjectRef.Resource == "pods" && e.ObjectRef.Subresource == "" && e.ResponseStatus.Code == http.StatusCreated {
+		if e.Verb == "create" && e.ObjectRef.Resource == "pods" && e.ObjectRef.Subresource == "" &&
+			e.ResponseStatus.Code == http.StatusCreated {
 			created++
 			if e.At.After(last) {
 				last = e.At
@@ -73,7 +74,7 @@ func lastPodCreated(audit io.Reader, pods int) (last time.Time, err error) {
 		}
 	})
 	if err == nil && created != pods {
-		err = fmt.Errorf("the audit log tells of %d creations of pods, instead of %d", created, pods)
+		err = fmt.Errorf("the audit log has %d creations of pods, want %d", created, pods)
 	}
 	return last, err
 }

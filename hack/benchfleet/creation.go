@@ -22,34 +22,36 @@ import (
 const (
 	controllerManager = "kube-controller-manager"
 	daemonNamespace   = "daemons"
-	// The account that the DaemonSet controller has in a cluster, with the role that kube-apiserver makes for it. So its requests are
-	// authorized, queued and audited as the manager's are.
+	// The account of the DaemonSet controller in a cluster, with the role that kube-apiserver creates for it. Its
+	// requests are authorized, queued and audited like the manager's.
 	daemonAccount = "daemon-set-controller"
 	daemonUser    = "system:serviceaccount:" + metav1.NamespaceSystem + ":" + daemonAccount
-	// creationLimit bounds how long the pods of a fleet may take.
+	// creationLimit bounds the creation of a fleet's pods.
 	creationLimit = 15 * time.Minute
 )
 
-// creation is how long it took from the creation of an object until all its pods were there, ran, and were told of in its status.
+// creation measures the time from the creation of an object until all its pods exist, run, and are reported in its
+// status.
 type creation struct {
-	created, running, told    time.Duration
-	controllerCPU, clusterCPU time.Duration // of the controller's process, and of kube-apiserver and etcd
+	created, running, reported time.Duration
+	controllerCPU, clusterCPU  time.Duration // of the controller's process, and of kube-apiserver with etcd
 }
 
-// creations are those of one controller, one after another.
+// creations are the consecutive creations of one controller.
 type creations []creation
 
-// median of what they took, each part for itself.
+// median returns the median of each figure separately.
 func (all creations) median() creation {
-	of := func(part func(creation) time.Duration) time.Duration {
+	medianOf := func(part func(creation) time.Duration) time.Duration {
 		values := all.sorted(part)
 		return values[len(values)/2]
 	}
 	return creation{
-		created: of(untilCreated), running: of(func(c creation) time.Duration { return c.running }),
-		told:          of(func(c creation) time.Duration { return c.told }),
-		controllerCPU: of(func(c creation) time.Duration { return c.controllerCPU }),
-		clusterCPU:    of(func(c creation) time.Duration { return c.clusterCPU }),
+		created:       medianOf(untilCreated),
+		running:       medianOf(func(c creation) time.Duration { return c.running }),
+		reported:      medianOf(func(c creation) time.Duration { return c.reported }),
+		controllerCPU: medianOf(func(c creation) time.Duration { return c.controllerCPU }),
+		clusterCPU:    medianOf(func(c creation) time.Duration { return c.clusterCPU }),
 	}
 }
 
@@ -64,12 +66,13 @@ func (all creations) sorted(part func(creation) time.Duration) []time.Duration {
 
 func untilCreated(c creation) time.Duration { return c.created }
 
-// turns of the operator (true) and of the DaemonSet controller. What changes with time, and with what the API server has done before,
-// counts for both alike; the first turn, when the API server is new, is the operator's. Three of each, since single ones differ by a third
-// where everything shares two cores.
+// turns is the order of the operator (true) and the DaemonSet controller (false). It balances effects of time and of
+// the API server's history; the operator has the first turn, when the API server is new. Each has three turns, because
+// single results differ by a third when everything shares two cores.
 var turns = [...]bool{true, false, true, false, false, true}
 
-// create measures both controllers. Each turn is of a process that has just started and made one pod. The last fleet and its manager stay.
+// create measures both controllers. In each turn the process has just started and created one pod. The last fleet and
+// its manager stay.
 func (f *fleet) create(ctx context.Context) (ours, daemons creations, err error) {
 	compared, err := f.prepareDaemons(ctx)
 	if err != nil {
@@ -103,7 +106,8 @@ func (f *fleet) create(ctx context.Context) (ours, daemons creations, err error)
 	return ours, daemons, nil
 }
 
-// prepareDaemons makes what the DaemonSet controller and its pods need, and tells whether there is one.
+// prepareDaemons creates what the DaemonSet controller and its pods need. It reports whether that controller is
+// available.
 func (f *fleet) prepareDaemons(ctx context.Context) (bool, error) {
 	if _, err := exec.LookPath(filepath.Join(f.assets, controllerManager)); err != nil {
 		say("%d nodes: no DaemonSet to compare with: %v", f.nodes, err)
@@ -115,23 +119,25 @@ func (f *fleet) prepareDaemons(ctx context.Context) (bool, error) {
 		&corev1.ServiceAccount{ObjectMeta: metav1.ObjectMeta{Namespace: daemonNamespace, Name: "default"}},
 	} {
 		if err := f.client.Create(ctx, obj); err != nil {
-			return false, fmt.Errorf("making %T %s: %w", obj, obj.GetName(), err)
+			return false, fmt.Errorf("creating %T %s: %w", obj, obj.GetName(), err)
 		}
 	}
 	return true, nil
 }
 
-// createDaemons lets the DaemonSet controller make a pod on each node, of the same spec as the operator's pods, and clears up after it.
-// Its client has the same limits as the manager's.
+// createDaemons lets the DaemonSet controller create a pod of the operator's spec on each node, and cleans up. Its
+// client has the same limits as the manager's.
 func (f *fleet) createDaemons(ctx context.Context, spec *corev1.PodSpec) (c creation, err error) {
 	kubeconfig, err := f.kubeconfig(ctx, metav1.NamespaceSystem, daemonAccount)
 	if err != nil {
 		return c, err
 	}
 	program := filepath.Join(f.assets, controllerManager)
-	manager, err := f.children.Start(controllerManager, exec.Command(program, "--kubeconfig="+kubeconfig, "--leader-elect=false",
-		"--secure-port=0", "--controllers=daemonset-controller",
-		"--kube-api-qps="+strconv.Itoa(f.qps), "--kube-api-burst="+strconv.Itoa(f.burst)), f.path(controllerManager+".log"))
+	manager, err := f.children.Start(controllerManager,
+		exec.Command(program, "--kubeconfig="+kubeconfig, "--leader-elect=false",
+			"--secure-port=0", "--controllers=daemonset-controller",
+			"--kube-api-qps="+strconv.Itoa(f.qps), "--kube-api-burst="+strconv.Itoa(f.burst)),
+		f.path(controllerManager+".log"))
 	if err != nil {
 		return c, err
 	}
@@ -139,7 +145,7 @@ func (f *fleet) createDaemons(ctx context.Context, spec *corev1.PodSpec) (c crea
 	if err := f.daemons(ctx, newDaemonSet("warm", roleWarm, spec), 1, nil); err != nil {
 		return c, err
 	}
-	say("%d nodes: the DaemonSet controller makes their pods", f.nodes)
+	say("%d nodes: the DaemonSet controller creates their pods", f.nodes)
 	err = f.daemons(ctx, newDaemonSet(objectName, roleFleet, spec), f.nodes, func(daemons *appsv1.DaemonSet) (err error) {
 		c, err = f.timed(ctx, manager.PID(), daemons, func(ctx context.Context) (bool, error) {
 			err := f.client.Get(ctx, client.ObjectKeyFromObject(daemons), daemons)
@@ -150,20 +156,22 @@ func (f *fleet) createDaemons(ctx context.Context, spec *corev1.PodSpec) (c crea
 	return c, err
 }
 
-// stop ends a process, and returns when it has ended.
+// stop ends a process and waits until it has ended.
 func stop(process *child.Child) {
 	process.Stop(10 * time.Second)
 	<-process.Done()
 }
 
-// daemons has a DaemonSet made, waits for its pods, and deletes it with them.
-func (f *fleet) daemons(ctx context.Context, daemons *appsv1.DaemonSet, pods int, create func(*appsv1.DaemonSet) error) error {
+// daemons creates a DaemonSet, waits for its pods, and deletes it with them.
+func (f *fleet) daemons(
+	ctx context.Context, daemons *appsv1.DaemonSet, pods int, create func(*appsv1.DaemonSet) error,
+) error {
 	if create == nil {
 		create = func(daemons *appsv1.DaemonSet) error {
 			if err := f.client.Create(ctx, daemons); err != nil {
-				return fmt.Errorf("making DaemonSet %s: %w", daemons.Name, err)
+				return fmt.Errorf("creating DaemonSet %s: %w", daemons.Name, err)
 			}
-			return f.until(ctx, creationLimit, "the DaemonSet controller made no pod", func() (bool, error) {
+			return f.until(ctx, creationLimit, "the DaemonSet controller did not create all pods", func() (bool, error) {
 				_, running, _, err := f.kubelets.pods()
 				return running == pods, err
 			})
@@ -191,9 +199,9 @@ func newDaemonSet(name, role string, spec *corev1.PodSpec) *appsv1.DaemonSet {
 	}
 }
 
-// createOurs lets the operator do the same.
+// createOurs lets the operator create its pods.
 func (f *fleet) createOurs(ctx context.Context) (creation, error) {
-	say("%d nodes: the operator makes their pods", f.nodes)
+	say("%d nodes: the operator creates their pods", f.nodes)
 	obj := f.newObject(objectName, roleFleet)
 	profiled := make(chan error, 1)
 	go func() { profiled <- f.profile(ctx, "profile", fmt.Sprintf("?seconds=%d", 5+f.nodes/50), "creation") }()
@@ -204,7 +212,7 @@ func (f *fleet) createOurs(ctx context.Context) (creation, error) {
 	return c, errors.Join(err, <-profiled)
 }
 
-// endOurs ends the manager, and deletes its object with its pods.
+// endOurs ends the manager, and deletes its object and pods.
 func (f *fleet) endOurs(ctx context.Context) error {
 	stop(f.manager)
 	if err := f.client.DeleteAllOf(ctx, &v1alpha1.HyperliquidParser{}, client.InNamespace(namespace)); err != nil {
@@ -213,22 +221,22 @@ func (f *fleet) endOurs(ctx context.Context) error {
 	return f.clear(ctx, namespace)
 }
 
-// timed creates an object whose controller makes a pod for each node.
+// timed creates an object and measures until its controller has created a pod for each node and reported returns true.
 func (f *fleet) timed(
-	ctx context.Context, controller int, obj client.Object, told func(context.Context) (bool, error),
+	ctx context.Context, controller int, obj client.Object, reported func(context.Context) (bool, error),
 ) (creation, error) {
 	audit, err := f.auditFromNow()
 	if err != nil {
 		return creation{}, err
 	}
-	defer func() { _ = audit.Close() }() // only read
+	defer func() { _ = audit.Close() }() // opened for reading only
 	before, err := f.cpu(controller)
 	if err != nil {
 		return creation{}, err
 	}
 	begin := time.Now()
 	if err := f.client.Create(ctx, obj); err != nil {
-		return creation{}, fmt.Errorf("making %T %s: %w", obj, obj.GetName(), err)
+		return creation{}, fmt.Errorf("creating %T %s: %w", obj, obj.GetName(), err)
 	}
 	var c creation
 	if err := f.until(ctx, creationLimit, "not all pods run", func() (bool, error) {
@@ -238,22 +246,23 @@ func (f *fleet) timed(
 	}); err != nil {
 		return creation{}, err
 	}
-	if err := f.until(ctx, creationLimit, "the status does not tell of all pods", func() (bool, error) { return told(ctx) }); err != nil {
+	err = f.until(ctx, creationLimit, "the status does not report all pods", func() (bool, error) { return reported(ctx) })
+	if err != nil {
 		return creation{}, err
 	}
-	c.told = time.Since(begin)
+	c.reported = time.Since(begin)
 	lastCreated, err := lastPodCreated(audit, f.nodes)
 	if err != nil {
 		return creation{}, err
 	}
 	c.created = lastCreated.Sub(begin)
-	say("%d nodes: all pods were there after %.2f s", f.nodes, c.created.Seconds())
+	say("%d nodes: all pods existed after %.2f s", f.nodes, c.created.Seconds())
 	after, err := f.cpu(controller)
 	c.controllerCPU, c.clusterCPU = after.controller-before.controller, after.cluster-before.cluster
 	return c, err
 }
 
-// newObject is the README's example, for the nodes with a role.
+// newObject returns the README's example object for the nodes with a role.
 func (o *options) newObject(name, role string) *v1alpha1.HyperliquidParser {
 	return &v1alpha1.HyperliquidParser{
 		ObjectMeta: metav1.ObjectMeta{Namespace: namespace, Name: name},

@@ -24,6 +24,7 @@ import (
 	"k8s.io/apimachinery/pkg/api/resource"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/client-go/kubernetes"
 	clientgoscheme "k8s.io/client-go/kubernetes/scheme"
 	"k8s.io/client-go/rest"
@@ -33,9 +34,11 @@ import (
 	"github.com/hlparser/hyperliquid-parser-operator/api/v1alpha1"
 	"github.com/hlparser/hyperliquid-parser-operator/hack/demo/child"
 	"github.com/hlparser/hyperliquid-parser-operator/hack/demo/controlplane"
+	"github.com/hlparser/hyperliquid-parser-operator/internal/controller/keys"
+	"github.com/hlparser/hyperliquid-parser-operator/internal/parser/report/seal"
 )
 
-// What the simulated nodes say they are.
+// Platform of the simulated nodes.
 const (
 	system       = "linux"
 	architecture = "amd64"
@@ -50,10 +53,10 @@ const (
 	image           = "bench.example/hlparser:v1"
 	roleLabel       = "hyperliquid.xyz/role"
 	roleFleet       = "node"
-	roleWarm        = "warm" // of one more node, on which what is measured warms up
+	roleWarm        = "warm" // of one more node for warming up
 )
 
-// fleet is a running control plane with nodes, and a manager.
+// fleet is a running control plane with nodes and a manager.
 type fleet struct {
 	options
 	nodes    int
@@ -62,17 +65,17 @@ type fleet struct {
 	plane    *controlplane.ControlPlane
 	client   client.WithWatch
 	kubelets *kubelets
-	second   int    // byte of the parsers' addresses
-	control  string // address of the process that stands in for the parsers
+	second   int    // second byte of the parsers' addresses
+	control  string // address of the process that simulates the parsers
 	manager  *child.Child
 	pprof    string // address of the manager's profiles
 }
 
-// measure runs one fleet from its start to its end.
+// measure runs one fleet from start to end.
 func (o options) measure(ctx context.Context, nodes int) (_ figures, err error) {
 	f := &fleet{options: o, nodes: nodes, dir: filepath.Join(o.dir, strconv.Itoa(nodes)), second: 64 + rand.IntN(128)}
 	if err := os.Mkdir(f.dir, 0o700); err != nil {
-		return figures{}, fmt.Errorf("making a directory: %w", err)
+		return figures{}, fmt.Errorf("creating a directory: %w", err)
 	}
 	defer func() { err = errors.Join(err, os.RemoveAll(f.dir)) }()
 	defer f.children.Close(10 * time.Second)
@@ -89,11 +92,11 @@ func (o options) measure(ctx context.Context, nodes int) (_ figures, err error) 
 		return figures{}, err
 	}
 	f.kubelets = newKubelets(clients, f.second, func(node int) {
-		// A new process does not hang like the old one. An order that fails shows as a parser that goes on hanging.
+		// A new process does not hang like the old one. If the order fails, the parser visibly keeps hanging.
 		_ = order(ctx, "DELETE", f.control, node)
 	})
 	work.Go(func() error { return f.kubelets.run(ctx) })
-	work.Go(func() error { return heartbeats(ctx, clients, nodes) })
+	work.Go(func() error { return heartbeats(ctx, clients, f.allNodes()) })
 	var result figures
 	work.Go(func() error {
 		defer stop()
@@ -104,7 +107,7 @@ func (o options) measure(ctx context.Context, nodes int) (_ figures, err error) 
 	return result, work.Wait()
 }
 
-// run takes all figures, one after another.
+// run takes all measurements in order.
 func (f *fleet) run(ctx context.Context) (figures, error) {
 	result := figures{nodes: f.nodes}
 	var err error
@@ -126,12 +129,13 @@ func (f *fleet) run(ctx context.Context) (figures, error) {
 	if result.fault, err = f.fault(ctx); err != nil {
 		return result, err
 	}
-	return result, nil
+	result.beside, err = f.beside(ctx)
+	return result, err
 }
 
 func (f *fleet) path(name string) string { return filepath.Join(f.dir, name) }
 
-// start starts the control plane, makes the nodes, and starts what stands in for the parsers.
+// start starts the control plane, creates the nodes, and starts the process that simulates the parsers.
 func (f *fleet) start(ctx context.Context) error {
 	policy := `{"apiVersion": "audit.k8s.io/v1", "kind": "Policy", "omitStages": ["RequestReceived"],
 		"rules": [{"level": "Metadata", "users": ["` + managerUser + `", "` + daemonUser + `"]}, {"level": "None"}]}`
@@ -142,7 +146,8 @@ func (f *fleet) start(ctx context.Context) error {
 	f.plane, err = controlplane.Start(ctx, controlplane.Options{
 		Assets: f.assets, Dir: f.dir, Children: &f.children,
 		APIServerFlags: []string{
-			"--audit-policy-file=" + f.path("policy.yaml"), "--audit-log-path=" + f.path("audit.log"), "--delete-collection-workers=8",
+			"--audit-policy-file=" + f.path("policy.yaml"), "--audit-log-path=" + f.path("audit.log"),
+			"--delete-collection-workers=8",
 		},
 	})
 	if err != nil {
@@ -155,10 +160,10 @@ func (f *fleet) start(ctx context.Context) error {
 	scheme := runtime.NewScheme()
 	builder := runtime.NewSchemeBuilder(clientgoscheme.AddToScheme, apiextensionsv1.AddToScheme, v1alpha1.AddToScheme)
 	if err := builder.AddToScheme(scheme); err != nil {
-		return fmt.Errorf("making a scheme: %w", err)
+		return fmt.Errorf("creating a scheme: %w", err)
 	}
 	if f.client, err = client.NewWithWatch(config, client.Options{Scheme: scheme}); err != nil {
-		return fmt.Errorf("making a client: %w", err)
+		return fmt.Errorf("creating a client: %w", err)
 	}
 	if err := f.install(ctx); err != nil {
 		return err
@@ -169,7 +174,7 @@ func (f *fleet) start(ctx context.Context) error {
 	return f.startParsers(ctx)
 }
 
-// config is the administrator's, without a limit of requests.
+// config returns the administrator's configuration without a request limit.
 func (f *fleet) config() (*rest.Config, error) {
 	config, err := f.plane.AdminConfig()
 	if err != nil {
@@ -187,36 +192,43 @@ func (f *fleet) clientset() (kubernetes.Interface, error) {
 	config.ContentType = runtime.ContentTypeProtobuf
 	clients, err := kubernetes.NewForConfig(config)
 	if err != nil {
-		return nil, fmt.Errorf("making a client: %w", err)
+		return nil, fmt.Errorf("creating a client: %w", err)
 	}
 	return clients, nil
 }
 
-// install makes what config/default does, but for the Deployment, which is a process here.
+// install creates the objects of config/default, except the Deployment, which is a process here.
 func (f *fleet) install(ctx context.Context) error {
-	crd, role, lease := &apiextensionsv1.CustomResourceDefinition{}, &rbacv1.ClusterRole{}, &rbacv1.Role{}
+	crd, role := &apiextensionsv1.CustomResourceDefinition{}, &rbacv1.ClusterRole{}
+	lease, own := &rbacv1.Role{}, &rbacv1.Role{}
 	for path, into := range map[string]any{
 		"config/crd/bases/fleet.hlparser.dev_hyperliquidparsers.yaml": crd,
 		"config/rbac/role.yaml":                 role,
 		"config/rbac/leader_election_role.yaml": lease,
+		"config/rbac/keys_role.yaml":            own,
 	} {
 		text, err := os.ReadFile(path)
 		if err != nil {
-			return fmt.Errorf("reading what to install: %w", err)
+			return fmt.Errorf("reading the manifests: %w", err)
 		}
 		if err := yaml.Unmarshal(text, into); err != nil {
 			return fmt.Errorf("reading %s: %w", path, err)
 		}
 	}
-	lease.Namespace = systemNamespace
+	lease.Namespace, own.Namespace = systemNamespace, systemNamespace
+	secret, err := f.makeKeys()
+	if err != nil {
+		return err
+	}
 	subject := []rbacv1.Subject{{Kind: rbacv1.ServiceAccountKind, Namespace: systemNamespace, Name: account}}
 	in := func(namespace, name string) metav1.ObjectMeta {
 		return metav1.ObjectMeta{Namespace: namespace, Name: name}
 	}
 	objects := []client.Object{
-		crd, role, &corev1.Namespace{ObjectMeta: in("", systemNamespace)}, &corev1.Namespace{ObjectMeta: in("", namespace)}, lease,
+		crd, role, &corev1.Namespace{ObjectMeta: in("", systemNamespace)}, &corev1.Namespace{ObjectMeta: in("", namespace)},
+		lease, own, secret,
 		&corev1.ServiceAccount{ObjectMeta: in(systemNamespace, account)},
-		// What no controller makes here, and pods need.
+		// Pods need this account, and no controller creates it here.
 		&corev1.ServiceAccount{ObjectMeta: in(namespace, "default")},
 		&rbacv1.ClusterRoleBinding{
 			ObjectMeta: in("", role.Name), Subjects: subject,
@@ -225,6 +237,10 @@ func (f *fleet) install(ctx context.Context) error {
 		&rbacv1.RoleBinding{
 			ObjectMeta: in(systemNamespace, lease.Name), Subjects: subject,
 			RoleRef: rbacv1.RoleRef{APIGroup: rbacv1.GroupName, Kind: "Role", Name: lease.Name},
+		},
+		&rbacv1.RoleBinding{
+			ObjectMeta: in(systemNamespace, own.Name), Subjects: subject,
+			RoleRef: rbacv1.RoleRef{APIGroup: rbacv1.GroupName, Kind: "Role", Name: own.Name},
 		},
 	}
 	for _, obj := range objects {
@@ -238,8 +254,32 @@ func (f *fleet) install(ctx context.Context) error {
 	})
 }
 
-// until asks again until the condition holds.
-func (f *fleet) until(ctx context.Context, limit time.Duration, complaint string, condition func() (bool, error)) error {
+// makeKeys creates the operator's keys, which the operator would create itself. The process that simulates parsers
+// needs the public key, and the sweep process the private one.
+func (f *fleet) makeKeys() (*corev1.Secret, error) {
+	key, err := seal.NewKey()
+	if err != nil {
+		return nil, err
+	}
+	for file, text := range map[string]string{
+		f.operators():   seal.FormatOperators([]seal.PublicKey{key.Public()}, []string{""}),
+		f.operatorKey(): key.Private(),
+	} {
+		if err := os.WriteFile(file, []byte(text), 0o600); err != nil {
+			return nil, fmt.Errorf("writing the operator's keys: %w", err)
+		}
+	}
+	ring := keys.Ring{{Key: key, Made: time.Now()}}
+	return ring.Secret(types.NamespacedName{Namespace: systemNamespace, Name: keys.SecretName}), nil
+}
+
+func (f *fleet) operators() string   { return f.path("operators") }
+func (f *fleet) operatorKey() string { return f.path("operator-key") }
+
+// until polls until the condition holds.
+func (f *fleet) until(
+	ctx context.Context, limit time.Duration, complaint string, condition func() (bool, error),
+) error {
 	for end := time.Now().Add(limit); ; {
 		if ok, err := condition(); ok || err != nil {
 			return err
@@ -255,18 +295,14 @@ func (f *fleet) until(ctx context.Context, limit time.Duration, complaint string
 	}
 }
 
-// makeNodes makes the fleet's nodes and the one to warm up with, as heavy as a kubelet makes them.
+// makeNodes creates the nodes of the fleet, of the warm-up and of the small objects. They are as large as a kubelet's.
 func (f *fleet) makeNodes(ctx context.Context) error {
 	work, ctx := errgroup.WithContext(ctx)
 	work.SetLimit(kubeletWorkers)
-	for i := range f.nodes + 1 {
+	for i := range f.allNodes() {
 		work.Go(func() error {
-			role := roleFleet
-			if i == f.nodes {
-				role = roleWarm
-			}
-			if err := f.client.Create(ctx, newNode(i, role)); err != nil {
-				return fmt.Errorf("making node %d: %w", i, err)
+			if err := f.client.Create(ctx, newNode(i, f.roleOf(i))); err != nil {
+				return fmt.Errorf("creating node %d: %w", i, err)
 			}
 			return nil
 		})
@@ -277,10 +313,13 @@ func (f *fleet) makeNodes(ctx context.Context) error {
 func newNode(i int, role string) *corev1.Node {
 	name, now := nodeName(i), metav1.Now()
 	labels := map[string]string{
-		roleLabel: role, corev1.LabelHostname: name, corev1.LabelOSStable: system, corev1.LabelArchStable: architecture,
-		corev1.LabelTopologyRegion: "ap-northeast-1", corev1.LabelTopologyZone: "ap-northeast-1a", corev1.LabelInstanceTypeStable: "m7i.8xlarge",
+		roleLabel: role, corev1.LabelHostname: name, corev1.LabelOSStable: system,
+		corev1.LabelArchStable: architecture, corev1.LabelTopologyRegion: "ap-northeast-1",
+		corev1.LabelTopologyZone: "ap-northeast-1a", corev1.LabelInstanceTypeStable: "m7i.8xlarge",
 	}
-	maps.Copy(labels, map[string]string{"beta.kubernetes.io/os": system, "beta.kubernetes.io/arch": architecture, "pool": "hyperliquid"})
+	maps.Copy(labels, map[string]string{
+		"beta.kubernetes.io/os": system, "beta.kubernetes.io/arch": architecture, "pool": "hyperliquid",
+	})
 	resources := corev1.ResourceList{
 		corev1.ResourceCPU: resource.MustParse("32"), corev1.ResourceMemory: resource.MustParse("128Gi"),
 		corev1.ResourcePods:             resource.MustParse("110"),
@@ -304,12 +343,13 @@ func newNode(i int, role string) *corev1.Node {
 	for _, kind := range []corev1.NodeConditionType{
 		corev1.NodeMemoryPressure, corev1.NodeDiskPressure, corev1.NodePIDPressure, corev1.NodeReady,
 	} {
-		is := corev1.ConditionFalse
+		status := corev1.ConditionFalse
 		if kind == corev1.NodeReady {
-			is = corev1.ConditionTrue
+			status = corev1.ConditionTrue
 		}
 		node.Status.Conditions = append(node.Status.Conditions, corev1.NodeCondition{
-			Type: kind, Status: is, LastHeartbeatTime: now, LastTransitionTime: now, Reason: "KubeletHas", Message: "kubelet has what it needs",
+			Type: kind, Status: status, LastHeartbeatTime: now, LastTransitionTime: now,
+			Reason: "KubeletHas", Message: "kubelet has what it needs",
 		})
 	}
 	for n := range 30 {
@@ -321,15 +361,16 @@ func newNode(i int, role string) *corev1.Node {
 	return node
 }
 
-// startParsers starts this program once more, to answer for all parsers.
+// startParsers starts this program once more, to simulate all parsers.
 func (f *fleet) startParsers(ctx context.Context) error {
 	port, err := freePort()
 	if err != nil {
 		return err
 	}
 	f.control = net.JoinHostPort("127.0.0.1", port)
-	cmd, err := ownCommand(parsersCommand, "--nodes", strconv.Itoa(f.nodes+1), "--second", strconv.Itoa(f.second),
-		"--streams", strconv.Itoa(f.streams), "--control", f.control)
+	cmd, err := ownCommand(parsersCommand, "--nodes", strconv.Itoa(f.nodes+1), "--small", strconv.Itoa(f.small),
+		"--second", strconv.Itoa(f.second), "--streams", strconv.Itoa(f.streams), "--control", f.control,
+		"--operators", f.operators())
 	if err != nil {
 		return err
 	}
@@ -337,10 +378,11 @@ func (f *fleet) startParsers(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	return parsers.WaitUntil(ctx, func(ctx context.Context) error { return order(ctx, "DELETE", f.control, 0) }, time.Minute)
+	return parsers.WaitUntil(ctx, func(ctx context.Context) error { return order(ctx, "DELETE", f.control, 0) },
+		time.Minute)
 }
 
-// kubeconfig writes one for a service account, and returns its path.
+// kubeconfig writes a kubeconfig for a service account and returns its path.
 func (f *fleet) kubeconfig(ctx context.Context, namespace, name string) (string, error) {
 	day := int64(24 * time.Hour / time.Second)
 	token := &authenticationv1.TokenRequest{Spec: authenticationv1.TokenRequestSpec{ExpirationSeconds: &day}}
@@ -352,7 +394,7 @@ func (f *fleet) kubeconfig(ctx context.Context, namespace, name string) (string,
 	return path, f.plane.WriteKubeconfig(path, token.Status.Token, namespace)
 }
 
-// startManager starts the manager, lets it make the pod of one node, and returns what that pod looks like.
+// startManager starts the manager, lets it create the pod of one node, and returns the spec of that pod.
 func (f *fleet) startManager(ctx context.Context) (*corev1.PodSpec, error) {
 	kubeconfig, err := f.kubeconfig(ctx, systemNamespace, account)
 	if err != nil {
@@ -373,10 +415,10 @@ func (f *fleet) startManager(ctx context.Context) (*corev1.PodSpec, error) {
 
 	warm := f.newObject("warm", roleWarm)
 	if err := f.client.Create(ctx, warm); err != nil {
-		return nil, fmt.Errorf("making an object to warm up with: %w", err)
+		return nil, fmt.Errorf("creating the warm-up object: %w", err)
 	}
 	var pods corev1.PodList
-	err = f.until(ctx, 2*time.Minute, "the manager made no pod, see manager.log", func() (bool, error) {
+	err = f.until(ctx, 2*time.Minute, "the manager created no pod, see manager.log", func() (bool, error) {
 		select {
 		case <-f.manager.Done():
 			log, _ := os.ReadFile(f.path("manager.log"))
@@ -390,7 +432,7 @@ func (f *fleet) startManager(ctx context.Context) (*corev1.PodSpec, error) {
 		return nil, err
 	}
 	if err := f.client.Delete(ctx, warm); err != nil {
-		return nil, fmt.Errorf("deleting the object to warm up with: %w", err)
+		return nil, fmt.Errorf("deleting the warm-up object: %w", err)
 	}
 	if err := f.clear(ctx, namespace); err != nil {
 		return nil, err
@@ -398,16 +440,16 @@ func (f *fleet) startManager(ctx context.Context) (*corev1.PodSpec, error) {
 	return &pods.Items[0].Spec, nil
 }
 
-// clear deletes what belonged to an object that has been deleted, as the garbage collector would.
+// clear deletes the dependents of a deleted object, as the garbage collector would.
 func (f *fleet) clear(ctx context.Context, namespace string) error {
 	for _, kind := range []client.Object{&corev1.ConfigMap{}, &appsv1.ControllerRevision{}} {
 		if err := f.client.DeleteAllOf(ctx, kind, client.InNamespace(namespace)); err != nil {
-			return fmt.Errorf("deleting what belonged to a fleet: %w", err)
+			return fmt.Errorf("deleting the dependents of a fleet: %w", err)
 		}
 	}
-	return f.until(ctx, 10*time.Minute, "pods are still there", func() (bool, error) {
+	return f.until(ctx, 10*time.Minute, "pods still exist", func() (bool, error) {
 		err := f.client.DeleteAllOf(ctx, &corev1.Pod{}, client.InNamespace(namespace), client.GracePeriodSeconds(0))
-		// One request deletes for a minute at most.
+		// One request deletes for at most one minute.
 		if err != nil && !apierrors.IsTimeout(err) {
 			return false, fmt.Errorf("deleting pods: %w", err)
 		}
@@ -416,7 +458,7 @@ func (f *fleet) clear(ctx context.Context, namespace string) error {
 	})
 }
 
-// ownCommand is this program with other arguments.
+// ownCommand returns a command that runs this program with other arguments.
 func ownCommand(args ...string) (*exec.Cmd, error) {
 	own, err := os.Executable()
 	if err != nil {
@@ -425,7 +467,7 @@ func ownCommand(args ...string) (*exec.Cmd, error) {
 	return exec.Command(own, slices.Clone(args)...), nil
 }
 
-// freePort asks the kernel for one that nobody listens on.
+// freePort returns a free port, which the kernel chooses.
 func freePort() (string, error) {
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {

@@ -17,25 +17,27 @@ import (
 	"k8s.io/client-go/kubernetes"
 	"k8s.io/client-go/tools/cache"
 	"k8s.io/utils/ptr"
+
+	"github.com/hlparser/hyperliquid-parser-operator/internal/parser/report/seal"
 )
 
-// kubelets stand in for the scheduler and for all nodes' kubelets: each pod is bound to the node that its affinity names, and runs at
-// once, at the address of the node's parser. A pod that is deleted ends at once. What is looked at and written is the least that a
-// controller must see, so that most of the machine is left for what is measured.
+// kubelets simulates the scheduler and all kubelets. It binds each pod to the node that its affinity names. The pod
+// runs immediately, at the address of the node's parser. A deleted pod ends immediately. It reads and writes only the
+// minimum that a controller must see, so most of the machine is left for the measured programs.
 type kubelets struct {
 	client kubernetes.Interface
-	second int // byte of the pods' addresses
+	second int // second byte of the pods' addresses
 	ended  func(node int)
 
 	work chan *corev1.Pod
 
 	mu      sync.Mutex
 	created sets.Set[types.UID]
-	running map[types.UID]time.Time // when it was made to run
+	running map[types.UID]time.Time // when the status became Running
 	failed  error
 }
 
-// Workers of the kubelets, enough to keep the API server busy and few enough that it is not swamped.
+// kubeletWorkers is enough to keep the API server busy, and few enough not to overload it.
 const kubeletWorkers = 12
 
 func newKubelets(client kubernetes.Interface, second int, ended func(node int)) *kubelets {
@@ -45,16 +47,17 @@ func newKubelets(client kubernetes.Interface, second int, ended func(node int)) 
 	}
 }
 
-// run does the kubelets' work until the context ends.
+// run does the work of the kubelets until the context ends.
 func (k *kubelets) run(ctx context.Context) error {
-	factory := informers.NewSharedInformerFactoryWithOptions(k.client, 0, informers.WithTransform(func(obj any) (any, error) {
-		if pod, ok := obj.(*corev1.Pod); ok {
-			pod.ManagedFields = nil
-			pod.Spec = corev1.PodSpec{NodeName: nodeOf(pod)}
-			pod.Status = corev1.PodStatus{Phase: pod.Status.Phase}
-		}
-		return obj, nil
-	}))
+	factory := informers.NewSharedInformerFactoryWithOptions(k.client, 0,
+		informers.WithTransform(func(obj any) (any, error) {
+			if pod, ok := obj.(*corev1.Pod); ok {
+				pod.ManagedFields = nil
+				pod.Spec = corev1.PodSpec{NodeName: nodeOf(pod)}
+				pod.Status = corev1.PodStatus{Phase: pod.Status.Phase}
+			}
+			return obj, nil
+		}))
 	_, err := factory.Core().V1().Pods().Informer().AddEventHandler(cache.ResourceEventHandlerFuncs{
 		AddFunc:    func(obj any) { k.seen(obj) },
 		UpdateFunc: func(_, obj any) { k.seen(obj) },
@@ -91,7 +94,7 @@ func (k *kubelets) fail(ctx context.Context, err error) {
 	k.failed = errors.Join(k.failed, err)
 }
 
-// seen hands a pod that has come, or is to go, to a worker, once.
+// seen queues a new pod and a pod under deletion, each once.
 func (k *kubelets) seen(obj any) {
 	pod, ok := obj.(*corev1.Pod)
 	if !ok || pod.Spec.NodeName == "" {
@@ -121,7 +124,7 @@ func (k *kubelets) gone(obj any) {
 	}
 }
 
-// pods is how many there are and how many of them run, and since when the last does.
+// pods returns the number of pods, the number of running ones, and when the last of them started to run.
 func (k *kubelets) pods() (created, running int, lastRunning time.Time, err error) {
 	k.mu.Lock()
 	defer k.mu.Unlock()
@@ -156,7 +159,11 @@ func (k *kubelets) serve(ctx context.Context, pod *corev1.Pod) error {
 	if err := pods.Bind(ctx, binding, metav1.CreateOptions{}); err != nil {
 		return fmt.Errorf("binding pod %s: %w", pod.Name, err)
 	}
-	status, err := json.Marshal(map[string]any{"metadata": map[string]any{"uid": pod.UID}, "status": k.status(pod, number)})
+	running, err := k.status(pod, number)
+	if err != nil {
+		return err
+	}
+	status, err := json.Marshal(map[string]any{"metadata": map[string]any{"uid": pod.UID}, "status": running})
 	if err != nil {
 		return fmt.Errorf("encoding the status of pod %s: %w", pod.Name, err)
 	}
@@ -171,24 +178,39 @@ func (k *kubelets) serve(ctx context.Context, pod *corev1.Pod) error {
 	return nil
 }
 
-func (k *kubelets) status(pod *corev1.Pod, number int) corev1.PodStatus {
+func (k *kubelets) status(pod *corev1.Pod, number int) (corev1.PodStatus, error) {
+	key, err := podKey(number)
+	if err != nil {
+		return corev1.PodStatus{}, err
+	}
 	now, ip := metav1.Now(), address(k.second, number)
 	status := corev1.PodStatus{
 		Phase: corev1.PodRunning, HostIP: ip, HostIPs: []corev1.HostIP{{IP: ip}}, PodIP: ip, PodIPs: []corev1.PodIP{{IP: ip}},
 		StartTime: &now,
+		InitContainerStatuses: []corev1.ContainerStatus{{
+			Name: "prepare", Ready: true, Started: ptr.To(false), ContainerID: "bench://prepare-" + string(pod.UID),
+			Image: image, ImageID: image + "@sha256:2b1c",
+			State: corev1.ContainerState{Terminated: &corev1.ContainerStateTerminated{
+				Reason: "Completed", Message: seal.Message(key.Public()), StartedAt: now, FinishedAt: now,
+				ContainerID: "bench://prepare-" + string(pod.UID),
+			}},
+		}},
 		ContainerStatuses: []corev1.ContainerStatus{{
 			Name: parserName, Ready: true, Started: ptr.To(true), ContainerID: "bench://" + string(pod.UID),
 			Image: image, ImageID: image + "@sha256:2b1c",
 			State: corev1.ContainerState{Running: &corev1.ContainerStateRunning{StartedAt: now}},
 		}},
 	}
-	for _, t := range []corev1.PodConditionType{corev1.PodScheduled, corev1.PodInitialized, corev1.ContainersReady, corev1.PodReady} {
-		status.Conditions = append(status.Conditions, corev1.PodCondition{Type: t, Status: corev1.ConditionTrue, LastTransitionTime: now})
+	for _, t := range []corev1.PodConditionType{
+		corev1.PodScheduled, corev1.PodInitialized, corev1.ContainersReady, corev1.PodReady,
+	} {
+		status.Conditions = append(status.Conditions,
+			corev1.PodCondition{Type: t, Status: corev1.ConditionTrue, LastTransitionTime: now})
 	}
-	return status
+	return status, nil
 }
 
-// nodeOf is the node that a pod is bound to, or else the one that its required affinity names.
+// nodeOf returns the node that a pod is bound to, or the one that its required affinity names.
 func nodeOf(pod *corev1.Pod) string {
 	if pod.Spec.NodeName != "" || pod.Spec.Affinity == nil || pod.Spec.Affinity.NodeAffinity == nil ||
 		pod.Spec.Affinity.NodeAffinity.RequiredDuringSchedulingIgnoredDuringExecution == nil {
@@ -204,8 +226,8 @@ func nodeOf(pod *corev1.Pod) string {
 	return ""
 }
 
-// heartbeats reports each node's status as often as a kubelet does that has nothing new to say, spread over the time, until the
-// context ends.
+// heartbeats reports each node's status as often as an idle kubelet does, spread over the interval, until the context
+// ends.
 func heartbeats(ctx context.Context, client kubernetes.Interface, nodes int) error {
 	const often = 5 * time.Minute
 	ticker := time.NewTicker(often / time.Duration(nodes))
@@ -222,7 +244,8 @@ func heartbeats(ctx context.Context, client kubernetes.Interface, nodes int) err
 		if err != nil {
 			return fmt.Errorf("encoding a heartbeat: %w", err)
 		}
-		_, err = client.CoreV1().Nodes().Patch(ctx, nodeName(i), types.StrategicMergePatchType, patch, metav1.PatchOptions{}, "status")
+		_, err = client.CoreV1().Nodes().Patch(ctx, nodeName(i), types.StrategicMergePatchType, patch,
+			metav1.PatchOptions{}, "status")
 		if err != nil && ctx.Err() == nil {
 			return fmt.Errorf("reporting the status of node %s: %w", nodeName(i), err)
 		}

@@ -1,13 +1,15 @@
-// Command benchfleet measures the operator with whole fleets, on this machine: a real kube-apiserver and etcd, the real manager as a
-// process of its own, and simulated nodes.
+// Command benchfleet measures the operator with whole fleets on this machine: a real kube-apiserver and etcd, the real
+// manager as its own process, and simulated nodes.
 //
 //	go run ./hack/benchfleet                            # fleets of 100, 1,000 and 5,000 nodes, about an hour
-//	go run ./hack/benchfleet --sizes 100 --steady 30s   # a look
-//	go run ./hack/benchfleet --write FILE               # into FILE, such as docs/benchmarks.md
+//	go run ./hack/benchfleet --sizes 100 --steady 30s   # a quick run
+//	go run ./hack/benchfleet --sizes 5000 --beside 1000 # also with 1,000 small objects
+//	go run ./hack/benchfleet --write FILE               # also update FILE, such as docs/benchmarks.md
 //
-// KUBEBUILDER_ASSETS names the directory of etcd, kube-apiserver and kube-controller-manager. What is simulated: this process stands
-// in for scheduler and kubelets (kubelet.go), and one more for all parsers' reports (parsers.go). It runs from the module's root, on
-// Linux, as anybody; all traffic is on 127.0.0.0/8; what it starts ends with it, and its files are removed.
+// KUBEBUILDER_ASSETS is the directory of etcd, kube-apiserver and kube-controller-manager. This process simulates the
+// scheduler and the kubelets (kubelet.go), and one more process simulates all parsers' reports (parsers.go). It runs
+// from the module's root, on Linux, without privileges. All traffic is on 127.0.0.0/8. Its child processes end with it,
+// and its files are removed.
 package main
 
 import (
@@ -20,6 +22,7 @@ import (
 	"os/exec"
 	"os/signal"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"syscall"
@@ -33,7 +36,7 @@ import (
 	"github.com/hlparser/hyperliquid-parser-operator/internal/controller/plan"
 )
 
-// What this program is when its first argument is one of these, so that what they take is not counted as the bench's or the manager's.
+// Subcommands that run as separate processes, so that their cost is not counted as the benchmark's or the manager's.
 const (
 	parsersCommand = "parsers"
 	sweepCommand   = "sweep"
@@ -50,7 +53,7 @@ func main() {
 }
 
 func run(ctx context.Context, args []string) error {
-	// What goes wrong comes back as an error; what the clients say meanwhile is not for a person.
+	// Failures are returned as errors; the clients' own logs add nothing for the user.
 	klog.SetLogger(logr.FromSlogHandler(slog.DiscardHandler))
 	ctrl.SetLogger(klog.Background())
 	if len(args) > 0 {
@@ -64,38 +67,43 @@ func run(ctx context.Context, args []string) error {
 	return bench(ctx, args)
 }
 
-// options of the whole run.
+// options are the options of the whole run.
 type options struct {
 	sizes []int
-	// quiet is how long nothing new is told by a fleet that has come to rest: longer than the last parsers to start take to be proven.
+	// quiet is how long the status must be unchanged for a fleet to be at rest. It exceeds the proof period of the last
+	// parsers to start.
 	quiet  time.Duration
-	steady time.Duration // how long the fleet is watched then
-	// pollInterval and stuckAfter of the fleet's object.
+	steady time.Duration // how long the fleet at rest is watched
+	// pollInterval and stuckAfter are settings of the fleet's object.
 	pollInterval, stuckAfter time.Duration
 
-	qps     int // of the manager's client and of the DaemonSet controller's
+	qps     int // requests per second of the manager's and the DaemonSet controller's client
 	burst   int
 	streams int // in each report
+	small   int // objects of one node each, created beside the fleet
 	assets  string
-	dir     string // removed in the end
-	program string // the manager, which is under test
-	// profiles is the directory to keep the manager's profiles and log in; empty: nowhere.
+	dir     string // removed at the end
+	program string // the manager under test
+	// profiles is the directory for the manager's profiles and log. Empty disables saving them.
 	profiles string
 }
 
 func bench(ctx context.Context, args []string) (err error) {
 	o := options{
-		assets: os.Getenv("KUBEBUILDER_ASSETS"), quiet: plan.Proof + 30*time.Second, pollInterval: 5 * time.Second, stuckAfter: 30 * time.Second,
+		assets: os.Getenv("KUBEBUILDER_ASSETS"), quiet: plan.Proof + 30*time.Second,
+		pollInterval: 5 * time.Second, stuckAfter: 30 * time.Second,
 	}
 	fs := flag.NewFlagSet("benchfleet", flag.ContinueOnError)
-	sizes := fs.String("sizes", "100,1000,5000", "numbers of nodes, by comma")
-	parent := fs.String("dir", "", "where to make a temporary directory (default: the system's place)")
-	write := fs.String("write", "", "file to write the results into, such as docs/benchmarks.md")
+	sizes := fs.String("sizes", "100,1000,5000", "comma-separated numbers of nodes")
+	parent := fs.String("dir", "", "parent of the temporary directory (default: the system's)")
+	write := fs.String("write", "", "file to update with the results, such as docs/benchmarks.md")
 	fs.DurationVar(&o.steady, "steady", 10*time.Minute, "how long each fleet is watched at rest")
-	fs.IntVar(&o.qps, "qps", 500, "requests a second of the manager's client and of the DaemonSet controller's")
-	fs.IntVar(&o.burst, "burst", 1000, "requests that may come at once, of both")
+	fs.IntVar(&o.qps, "qps", 500, "requests per second of the manager's client and of the DaemonSet controller's")
+	fs.IntVar(&o.burst, "burst", 1000, "burst of requests of both")
 	fs.IntVar(&o.streams, "streams", 2, "streams in each report")
-	fs.StringVar(&o.profiles, "profiles", "", "directory to keep the manager's profiles at rest, and its log, in")
+	fs.IntVar(&o.small, "beside", 0, "small objects, of one node each, created beside each fleet; 1000 for comparable "+
+		"results")
+	fs.StringVar(&o.profiles, "profiles", "", "directory for the manager's profiles at rest and its log")
 	if err := fs.Parse(args); err != nil {
 		return err
 	}
@@ -106,19 +114,22 @@ func bench(ctx context.Context, args []string) (err error) {
 		}
 		o.sizes = append(o.sizes, n)
 	}
+	if most := slices.Max(o.sizes) + o.small; o.small < 0 || most > maxNodes {
+		return fmt.Errorf("--beside: %d nodes in total, but only %d have an address", most, maxNodes)
+	}
 	if fs.NArg() > 0 || o.steady <= 0 || o.qps < 1 || o.burst < 1 || o.streams < 1 || o.streams > 7 {
-		return errors.New("see --help: counts are at least 1, streams at most 7, and there are no arguments")
+		return errors.New("--steady, --qps, --burst and --streams must be at least 1, --streams at most 7, and there are no arguments")
 	}
 	if o.assets == "" {
 		return errors.New("KUBEBUILDER_ASSETS is not set: run make bench-fleet, which finds or builds what is needed")
 	}
 	if o.profiles != "" {
 		if err := os.MkdirAll(o.profiles, 0o755); err != nil {
-			return fmt.Errorf("--profiles: making the directory: %w", err)
+			return fmt.Errorf("--profiles: creating the directory: %w", err)
 		}
 	}
 	if o.dir, err = os.MkdirTemp(*parent, "hlparser-benchfleet-"); err != nil {
-		return fmt.Errorf("making a temporary directory: %w", err)
+		return fmt.Errorf("creating a temporary directory: %w", err)
 	}
 	defer func() { err = errors.Join(err, os.RemoveAll(o.dir)) }()
 	if err := o.build(ctx); err != nil {
@@ -130,7 +141,7 @@ func bench(ctx context.Context, args []string) (err error) {
 	for _, n := range o.sizes {
 		f, err := o.measure(ctx, n)
 		if err != nil {
-			return fmt.Errorf("a fleet of %d: %w", n, err)
+			return fmt.Errorf("measuring a fleet of %d: %w", n, err)
 		}
 		all = append(all, f)
 	}
@@ -151,7 +162,7 @@ func (o *options) build(ctx context.Context) error {
 	return nil
 }
 
-// say tells a person what takes so long.
+// say prints progress.
 func say(format string, args ...any) {
 	fmt.Fprintf(os.Stderr, "… "+format+"\n", args...)
 }

@@ -12,7 +12,7 @@ import (
 	"k8s.io/apimachinery/pkg/util/sets"
 )
 
-// TestMain lets the bench start this program, as it starts itself.
+// TestMain lets the benchmark start this program, as it starts itself.
 func TestMain(m *testing.M) {
 	if len(os.Args) > 1 && (os.Args[1] == parsersCommand || os.Args[1] == sweepCommand) {
 		main()
@@ -21,7 +21,8 @@ func TestMain(m *testing.M) {
 	os.Exit(m.Run())
 }
 
-// TestASmallFleet keeps the bench from rotting; its figures are nobody's, but that a fleet at rest writes nothing holds on any machine.
+// TestASmallFleet keeps the benchmark working. Its figures are meaningless, but a fleet at rest writes nothing on any
+// machine.
 func TestASmallFleet(t *testing.T) {
 	assets := os.Getenv("KUBEBUILDER_ASSETS")
 	if assets == "" {
@@ -30,7 +31,7 @@ func TestASmallFleet(t *testing.T) {
 	t.Chdir(filepath.Join("..", ".."))
 	o := options{
 		assets: assets, dir: t.TempDir(), quiet: 10 * time.Second, steady: 20 * time.Second,
-		pollInterval: time.Second, stuckAfter: 5 * time.Second, qps: 500, burst: 1000, streams: 2,
+		pollInterval: time.Second, stuckAfter: 5 * time.Second, qps: 500, burst: 1000, streams: 2, small: 15,
 	}
 	if err := o.build(t.Context()); err != nil {
 		t.Fatal(err)
@@ -41,17 +42,23 @@ func TestASmallFleet(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if ours := f.ours.median(); len(f.ours) != 3 || ours.created <= 0 || ours.created > ours.told {
+	if ours := f.ours.median(); len(f.ours) != 3 || ours.created <= 0 || ours.created > ours.reported {
 		t.Errorf("creation: %+v", f.ours)
 	}
 	if len(f.rest.written) != 0 || f.rest.leases == 0 {
 		t.Errorf("at rest the manager wrote %v, and its Lease %d times", f.rest.written, f.rest.leases)
 	}
 	if f.fault.cured < o.stuckAfter/2 {
-		t.Errorf("the parser that hung was replaced after %s", f.fault.cured)
+		t.Errorf("the hanging parser was replaced after %s", f.fault.cured)
+	}
+	if b := f.beside; b == nil || len(b.first) != o.small || b.first[0] <= 0 || len(b.rest.written) != 0 {
+		t.Errorf("small objects beside the fleet: %+v", b)
 	}
 	text := o.describe([]figures{f})
-	for _, want := range []string{"operator, 50 nodes", "50 reports, first", "50 nodes: API writes but the Lease's |      0 |        0 |     yes", "of 50 "} {
+	for _, want := range []string{
+		"operator, 50 nodes", "50 reports, first", "50 nodes: API writes but the Lease's |      0 |        0 |     yes",
+		"of 50 ", "15, a fleet of 50",
+	} {
 		if !strings.Contains(text, want) {
 			t.Errorf("%q is not in\n%s", want, text)
 		}
@@ -64,7 +71,7 @@ func TestASmallFleet(t *testing.T) {
 	}
 }
 
-// children are the processes that this one has started and that still run.
+// children returns the running child processes of this process.
 func children(t *testing.T) sets.Set[string] {
 	t.Helper()
 	lists, err := filepath.Glob(fmt.Sprintf("/proc/%d/task/*/children", os.Getpid()))
@@ -82,9 +89,10 @@ func children(t *testing.T) sets.Set[string] {
 	return out
 }
 
-func TestWhatTheAuditLogSaysIsCounted(t *testing.T) {
+func TestRequestsInTheAuditLogAreCounted(t *testing.T) {
 	line := func(stage, verb, resource, sub, user string) string {
-		return fmt.Sprintf(`{"stage":%q,"verb":%q,"objectRef":{"resource":%q,"subresource":%q,"name":"a"},"user":{"username":%q}}`+"\n",
+		return fmt.Sprintf(`{"stage":%q,"verb":%q,"objectRef":{"resource":%q,"subresource":%q,"name":"a"},`+
+			`"user":{"username":%q}}`+"\n",
 			stage, verb, resource, sub, user)
 	}
 	r := atRest{requests: map[string]int{}}
@@ -116,11 +124,11 @@ func TestTheLastPodCreatedIsFound(t *testing.T) {
 		t.Errorf("%s, %v, want %s", last, err, want)
 	}
 	if _, err := lastPodCreated(strings.NewReader(audit), 3); err == nil {
-		t.Error("one that is missing is not told")
+		t.Error("a missing creation is not reported")
 	}
 }
 
-func TestParsersWobbleAndGoOn(t *testing.T) {
+func TestParsersFluctuateAndProgress(t *testing.T) {
 	p := newParser(1, 7)
 	var first, last int64
 	for i := range 100 {
@@ -137,19 +145,22 @@ func TestParsersWobbleAndGoOn(t *testing.T) {
 		last = s.AckedBytesTotal
 	}
 	if rate := float64(last-first) / 99 / 5; rate < 0.9*bytesASecond || rate > 1.1*bytesASecond {
-		t.Errorf("%.0f bytes a second", rate)
+		t.Errorf("%.0f bytes per second", rate)
 	}
 	p.setStuck(true)
 	if _, err := p.report(p.asked.Add(5 * time.Second)); err != nil {
 		t.Fatal(err)
 	}
 	if p.is.Streams[0].AckedBytesTotal != last {
-		t.Error("one that hangs goes on")
+		t.Error("a hanging parser makes progress")
 	}
 }
 
-func TestAWrongFlagIsTold(t *testing.T) {
-	for _, args := range [][]string{{"--sizes", "0"}, {"--sizes", "100,many"}, {"--sizes", fmt.Sprint(maxNodes + 1)}, {"--streams", "8"}, {"more"}} {
+func TestAWrongFlagIsReported(t *testing.T) {
+	for _, args := range [][]string{
+		{"--sizes", "0"}, {"--sizes", "100,many"}, {"--sizes", fmt.Sprint(maxNodes + 1)}, {"--streams", "8"},
+		{"--beside", fmt.Sprint(maxNodes)}, {"--beside", "-1"}, {"more"},
+	} {
 		if err := bench(context.Background(), args); err == nil || !strings.Contains(err.Error(), "--") {
 			t.Errorf("%v: %v", args, err)
 		}

@@ -2,11 +2,14 @@ package main
 
 import (
 	"context"
+	"crypto/sha256"
+	"encoding/base64"
 	"encoding/json"
 	"errors"
 	"flag"
 	"fmt"
 	"log"
+	"log/slog"
 	"math/rand/v2"
 	"net"
 	"net/http"
@@ -18,23 +21,24 @@ import (
 	"github.com/hlparser/hyperliquid-parser-operator/internal/controller/podspec"
 	"github.com/hlparser/hyperliquid-parser-operator/internal/controller/target"
 	"github.com/hlparser/hyperliquid-parser-operator/internal/parser/report"
+	"github.com/hlparser/hyperliquid-parser-operator/internal/parser/report/seal"
 )
 
-// parserName is what the simulated parsers, and their containers, are called.
+// parserName is the name of the simulated parsers and their containers.
 const parserName = "hlparser"
 
-// maxNodes is how many nodes have an address: two bytes of it, without the ends.
+// maxNodes is the number of available addresses: two bytes, without the ends of their ranges.
 const maxNodes = 200 * 250
 
-// kinds are what a parser may do instead of answering well, by its number: in each hundred one is slow, and in each five hundred one
-// hangs and one lies, as may be in a fleet that is well.
+// kind is the behaviour of a parser, determined by its number. One in a hundred is slow, and in each five hundred one
+// hangs and one sends garbage, as may happen in a healthy fleet.
 type kind int
 
 const (
 	good  kind = iota
-	slow       // takes a third of a second
+	slow       // takes 0.3 s to answer
 	hangs      // never answers
-	lies       // answers with what is no report
+	lies       // answers with an invalid report
 )
 
 func kindOf(i int) kind {
@@ -49,7 +53,7 @@ func kindOf(i int) kind {
 	return good
 }
 
-// badNodes is how many of the first n nodes never give a report.
+// badNodes returns how many of the first n nodes never report.
 func badNodes(n int) int {
 	bad := 0
 	for i := range n {
@@ -62,9 +66,18 @@ func badNodes(n int) int {
 
 func nodeName(i int) string { return fmt.Sprintf("node-%05d", i) }
 
-// podName is the name that the operator gives to the pod on a node.
+// podName returns the name that the operator gives to the pod on a node.
 func podName(i int) string {
 	return podspec.PodName(objectName, target.Target{Name: nodeName(i), Node: nodeName(i)})
+}
+
+// longestReport bounds a parser's answer, in bytes.
+const longestReport = 64 << 10
+
+// podKey returns the key pair of the parser on a node. It is the same in all processes of a run, and not a secret.
+func podKey(i int) (*seal.Key, error) {
+	private := sha256.Sum256([]byte("the parser on " + nodeName(i)))
+	return seal.ParsePrivateKey(base64.StdEncoding.EncodeToString(private[:]))
 }
 
 // nodeNumber is the inverse of nodeName.
@@ -73,27 +86,29 @@ func nodeNumber(name string) (int, bool) {
 	return i, err == nil && name == nodeName(i)
 }
 
-// address of the parser on a node; second is its second byte, by which runs side by side keep out of each other's way.
+// address returns the address of the parser on a node. second is its second byte, which separates concurrent runs.
 func address(second, i int) string { return fmt.Sprintf("127.%d.%d.%d", second, i/250+1, i%250+1) }
 
-// serveParsers answers for the parsers of all nodes, each at its own address, until the context ends. At --control it takes orders:
-// POST /stuck/NUMBER makes one parser stand still, DELETE lets it go on.
+// serveParsers serves the reports of all nodes' parsers, each at its own address, until the context ends. The control
+// address accepts orders: POST /stuck/NUMBER makes one parser hang, DELETE lets it continue.
 func serveParsers(ctx context.Context, args []string) error {
 	fs := flag.NewFlagSet(parsersCommand, flag.ContinueOnError)
-	nodes := fs.Int("nodes", 0, "how many")
-	second := fs.Int("second", 0, "second byte of their addresses")
+	nodes := fs.Int("nodes", 0, "number of nodes")
+	smalls := fs.Int("small", 0, "number of further nodes, for small objects")
+	second := fs.Int("second", 0, "second byte of the addresses")
 	streams := fs.Int("streams", 0, "streams in each report")
-	control := fs.String("control", "", "address to take orders at")
+	control := fs.String("control", "", "address that accepts orders")
+	operators := fs.String("operators", "", "file with the operator's public keys")
 	if err := fs.Parse(args); err != nil {
 		return err
 	}
-	parsers := make([]*parser, *nodes)
+	parsers := make([]*parser, *nodes+*smalls)
 	var servers []*http.Server
-	ended := make(chan error, *nodes+1)
+	ended := make(chan error, len(parsers)+1)
 	serve := func(address string, handler http.Handler) error {
 		listener, err := net.Listen("tcp", address)
 		if err != nil {
-			return fmt.Errorf("standing in for a parser: %w", err)
+			return fmt.Errorf("simulating a parser: %w", err)
 		}
 		server := &http.Server{Handler: handler, ReadHeaderTimeout: 5 * time.Second, ErrorLog: log.New(discard{}, "", 0)}
 		servers = append(servers, server)
@@ -102,12 +117,20 @@ func serveParsers(ctx context.Context, args []string) error {
 	}
 	defer func() {
 		for _, s := range servers {
-			_ = s.Close() // it ends with us
+			_ = s.Close() // the server ends with this process
 		}
 	}()
 	for i := range parsers {
 		parsers[i] = newParser(i, *streams)
-		if err := serve(net.JoinHostPort(address(*second, i), strconv.Itoa(podspec.ReportPort)), parsers[i]); err != nil {
+		if i >= *nodes {
+			parsers[i].is.Pod = smallPod(i-*nodes, i)
+		}
+		key, err := podKey(i)
+		if err != nil {
+			return err
+		}
+		sealed := seal.NewGuard(key, *operators, slog.New(slog.DiscardHandler)).Handler(longestReport, parsers[i])
+		if err := serve(net.JoinHostPort(address(*second, i), strconv.Itoa(podspec.ReportPort)), sealed); err != nil {
 			return err
 		}
 	}
@@ -127,7 +150,7 @@ func serveParsers(ctx context.Context, args []string) error {
 	case <-ctx.Done():
 		return nil
 	case err := <-ended:
-		return fmt.Errorf("standing in for parsers: %w", err)
+		return fmt.Errorf("simulating parsers: %w", err)
 	}
 }
 
@@ -135,7 +158,7 @@ type discard struct{}
 
 func (discard) Write(p []byte) (int, error) { return len(p), nil }
 
-// parser answers for one parser. Every figure wobbles by a fifth around what a steady stream makes it.
+// parser simulates one parser. Every figure fluctuates by a fifth around the values of a steady stream.
 type parser struct {
 	kind kind
 
@@ -162,6 +185,7 @@ func newParser(i, streams int) *parser {
 		file := "node_" + strings.ToLower(name) + "_streaming/hourly/20260430/20"
 		p.is.Streams = append(p.is.Streams, report.Stream{
 			Name: name, Mode: "Streaming", State: report.Running, BufferLimitBytes: 32 * mebibyte, LargestLineBytes: 2048,
+			UncommittedBytes: new(int64), LagSeconds: new(float64),
 			File: file, Position: file + ":123456789", CommittedPosition: file + ":123000000",
 			Sink: report.Sink{State: report.SinkHealthy, Since: &now, LastAckAt: &now},
 		})
@@ -187,7 +211,8 @@ func (p *parser) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		<-r.Context().Done()
 		return
 	case lies:
-		_, _ = w.Write([]byte(`{"parser":"hlparser","streams":"none of your business"}`)) // the operator may be gone
+		// The operator may have disconnected.
+		_, _ = w.Write([]byte(`{"parser":"hlparser","streams":"none of your business"}`))
 		return
 	}
 	body, err := p.report(time.Now())
@@ -196,10 +221,10 @@ func (p *parser) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	w.Header().Set("Content-Type", "application/json")
-	_, _ = w.Write(body) // the operator may be gone
+	_, _ = w.Write(body) // the operator may have disconnected
 }
 
-// wobble returns a figure with a fifth more or less.
+// wobble returns a figure that is up to a fifth smaller or larger.
 func wobble[N int64 | float64](n N) N { return n*4/5 + N(rand.Int64N(int64(n)*2/5+1)) }
 
 func (p *parser) report(now time.Time) ([]byte, error) {
@@ -207,20 +232,22 @@ func (p *parser) report(now time.Time) ([]byte, error) {
 	defer p.mu.Unlock()
 	passed := now.Sub(p.asked).Seconds()
 	p.asked, p.is.Now = now, now
-	p.is.Process.RSSBytes, p.is.Process.HeapBytes = wobble[int64](60*mebibyte), wobble[int64](30*mebibyte)
+	p.is.Process.RSSBytes, p.is.Process.HeapBytes = new(wobble[int64](60*mebibyte)), wobble[int64](30*mebibyte)
 	p.is.Process.CPUSecondsTotal += wobble(passed*100) / 1000
 	for i := range p.is.Streams {
 		s := &p.is.Streams[i]
 		s.LastLineAt = &now
 		if p.stuck {
-			s.UncommittedBytes += int64(passed * bytesASecond)
-			s.LagSeconds += passed
+			*s.UncommittedBytes += int64(passed * bytesASecond)
+			*s.LagSeconds += passed
 			continue
 		}
 		step := wobble(int64(passed*bytesASecond) + 1)
-		s.BufferBytes, s.InFlightBytes, s.UncommittedBytes = wobble[int64](200_000), wobble[int64](100_000), wobble[int64](1_000_000)
-		s.BufferLines, s.InFlightLines, s.LastBatchLines = s.BufferBytes/lineBytes, s.InFlightBytes/lineBytes, wobble[int64](1000)
-		s.LagSeconds = float64(wobble[int64](100_000)) / 1e6
+		s.BufferBytes, s.InFlightBytes = wobble[int64](200_000), wobble[int64](100_000)
+		*s.UncommittedBytes = wobble[int64](1_000_000)
+		s.BufferLines, s.InFlightLines = s.BufferBytes/lineBytes, s.InFlightBytes/lineBytes
+		s.LastBatchLines = wobble[int64](1000)
+		*s.LagSeconds = float64(wobble[int64](100_000)) / 1e6
 		s.ReadBytesTotal += step
 		s.ParsedBytesTotal, s.AckedBytesTotal, s.CommittedBytesTotal = s.ReadBytesTotal, s.ReadBytesTotal, s.ReadBytesTotal
 		s.BatchesTotal += 50
@@ -233,21 +260,21 @@ func (p *parser) report(now time.Time) ([]byte, error) {
 	return json.Marshal(p.is)
 }
 
-// order tells the process that stands in for parsers what to do.
+// order sends an order to the process that simulates the parsers.
 func order(ctx context.Context, method, control string, node int) error {
 	request, err := http.NewRequestWithContext(ctx, method, fmt.Sprintf("http://%s/stuck/%d", control, node), http.NoBody)
 	if err != nil {
-		return fmt.Errorf("ordering a fault: %w", err)
+		return fmt.Errorf("sending an order: %w", err)
 	}
 	response, err := http.DefaultClient.Do(request)
 	if err != nil {
-		return fmt.Errorf("ordering a fault: %w", err)
+		return fmt.Errorf("sending an order: %w", err)
 	}
 	if err := response.Body.Close(); err != nil {
-		return fmt.Errorf("ordering a fault: %w", err)
+		return fmt.Errorf("sending an order: %w", err)
 	}
 	if response.StatusCode != http.StatusOK {
-		return errors.New("ordering a fault: " + response.Status)
+		return errors.New("sending an order: " + response.Status)
 	}
 	return nil
 }

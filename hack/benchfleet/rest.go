@@ -24,18 +24,18 @@ import (
 // pollWorkers is the manager's default.
 const pollWorkers = 128
 
-// atRest is what a fleet at rest takes.
+// atRest is the resource usage of a fleet at rest.
 type atRest struct {
 	watched  time.Duration
-	requests map[string]int // of the manager, by verb and resource, the Lease's left out
+	requests map[string]int // of the manager, by verb and resource, without the Lease's
 	written  []string       // the writes among them, with the object's name
 	leases   int
 	cpu      time.Duration // of the manager
-	resident int64         // bytes, the most of those seen
-	peak     int64         // bytes, since the manager's start
+	resident int64         // the maximum observed, in bytes
+	peak     int64         // since the manager's start, in bytes
 }
 
-// times are processor times since the starts of processes.
+// times are processor times since the start of the processes.
 type times struct{ controller, cluster time.Duration }
 
 func (f *fleet) cpu(controller int) (times, error) {
@@ -54,17 +54,17 @@ func (f *fleet) cpu(controller int) (times, error) {
 	return t, nil
 }
 
-// settle waits until the operator has judged all targets and says nothing new for a while.
+// settle waits until the operator has judged all targets and its status is stable for a while.
 func (f *fleet) settle(ctx context.Context) error {
 	const limit = 10 * time.Minute
-	say("%d nodes: coming to rest", f.nodes)
+	say("%d nodes: waiting for rest", f.nodes)
 	obj := &v1alpha1.HyperliquidParser{}
 	var last v1alpha1.HyperliquidParserStatus
 	since := time.Now()
 	bad := badNodes(f.nodes)
-	return f.until(ctx, limit, "the status does not come to rest", func() (bool, error) {
+	return f.until(ctx, limit, "the status did not become stable", func() (bool, error) {
 		if err := f.client.Get(ctx, client.ObjectKey{Namespace: namespace, Name: objectName}, obj); err != nil {
-			return false, fmt.Errorf("looking at the object: %w", err)
+			return false, fmt.Errorf("reading the object: %w", err)
 		}
 		if !equality.Semantic.DeepEqual(obj.Status, last) {
 			last, since = *obj.Status.DeepCopy(), time.Now()
@@ -73,14 +73,14 @@ func (f *fleet) settle(ctx context.Context) error {
 	})
 }
 
-// watchRest watches the manager while figures wobble and nothing happens.
+// watchRest watches the manager while figures fluctuate and nothing happens.
 func (f *fleet) watchRest(ctx context.Context) (atRest, error) {
 	say("%d nodes: at rest for %s", f.nodes, f.steady)
 	audit, err := f.auditFromNow()
 	if err != nil {
 		return atRest{}, err
 	}
-	defer func() { _ = audit.Close() }() // only read
+	defer func() { _ = audit.Close() }() // opened for reading only
 	pid := f.manager.PID()
 	before, err := results.CPUOf(pid)
 	if err != nil {
@@ -114,39 +114,39 @@ func (f *fleet) watchRest(ctx context.Context) (atRest, error) {
 		return r, err
 	}
 	for _, what := range r.written {
-		say("%d nodes: written at rest: %s", f.nodes, what)
+		say("%d nodes: write at rest: %s", f.nodes, what)
 	}
 	return r, nil
 }
 
-// keep keeps the manager's profiles, its log and its events, if asked to.
+// keep saves the manager's profiles, log and events if requested.
 func (f *fleet) keep(ctx context.Context) error {
 	if f.profiles == "" {
 		return nil
 	}
 	log, err := os.ReadFile(f.path("manager.log"))
 	if err != nil {
-		return fmt.Errorf("keeping the manager's log: %w", err)
+		return fmt.Errorf("saving the manager's log: %w", err)
 	}
 	if err := os.WriteFile(filepath.Join(f.profiles, fmt.Sprintf("manager-%d.log", f.nodes)), log, 0o644); err != nil {
-		return fmt.Errorf("keeping the manager's log: %w", err)
+		return fmt.Errorf("saving the manager's log: %w", err)
 	}
-	told := &eventsv1.EventList{}
-	if err := f.client.List(ctx, told); err != nil {
+	events := &eventsv1.EventList{}
+	if err := f.client.List(ctx, events); err != nil {
 		return fmt.Errorf("listing the events: %w", err)
 	}
-	text, err := json.MarshalIndent(told.Items, "", "  ")
+	text, err := json.MarshalIndent(events.Items, "", "  ")
 	if err != nil {
-		return fmt.Errorf("writing down the events: %w", err)
+		return fmt.Errorf("encoding the events: %w", err)
 	}
 	if err := os.WriteFile(filepath.Join(f.profiles, fmt.Sprintf("events-%d.json", f.nodes)), text, 0o644); err != nil {
-		return fmt.Errorf("keeping the events: %w", err)
+		return fmt.Errorf("saving the events: %w", err)
 	}
 	return errors.Join(f.profile(ctx, "profile", "?seconds=30", "rest"), f.profile(ctx, "heap", "?gc=1", "heap"),
 		f.profile(ctx, "heap", "?debug=1", "memory"))
 }
 
-// count takes in what the API server's audit log says of the manager's requests.
+// count adds the manager's requests in the API server's audit log.
 func (r *atRest) count(audit io.Reader) error {
 	return readAudit(audit, func(e *audited) {
 		what := e.ObjectRef.Resource
@@ -166,12 +166,12 @@ func (r *atRest) count(audit io.Reader) error {
 	})
 }
 
-// sweep lets another process ask all parsers at once.
+// sweep runs the sweeps in another process.
 func (f *fleet) sweep(ctx context.Context) (sweeps, error) {
 	say("%d nodes: sweeps", f.nodes)
 	var result sweeps
 	cmd, err := ownCommand(sweepCommand, "--nodes", strconv.Itoa(f.nodes), "--second", strconv.Itoa(f.second),
-		"--workers", strconv.Itoa(pollWorkers), "--interval", f.pollInterval.String())
+		"--workers", strconv.Itoa(pollWorkers), "--operator-key", f.operatorKey(), "--interval", f.pollInterval.String())
 	if err != nil {
 		return result, err
 	}
@@ -187,7 +187,7 @@ func (f *fleet) sweep(ctx context.Context) (sweeps, error) {
 	}
 	text, err := os.ReadFile(out)
 	if err != nil {
-		return result, fmt.Errorf("reading what sweeps took: %w", err)
+		return result, fmt.Errorf("reading the results of the sweeps: %w", err)
 	}
 	if err := json.Unmarshal(text, &result); err != nil || len(result.AtOnce) < 2 {
 		return result, fmt.Errorf("the sweeps failed: %s", text)
@@ -195,19 +195,20 @@ func (f *fleet) sweep(ctx context.Context) (sweeps, error) {
 	return result, nil
 }
 
-// fault is how long it took to see one.
+// fault measures the reaction to a fault.
 type fault struct {
-	// late is how long after its verdict was due the object's status had it, and cured how long after the fault a new parser ran.
+	// late is the time from when the verdict was due until the status had it. cured is the time from the fault until a
+	// new parser ran.
 	late, cured time.Duration
 }
 
-// fault makes one parser stand still.
+// fault makes one parser hang.
 func (f *fleet) fault(ctx context.Context) (fault, error) {
 	const node, limit = 1, 5 * time.Minute
 	say("%d nodes: one parser hangs", f.nodes)
 	ctx, cancel := context.WithTimeout(ctx, limit)
 	defer cancel()
-	// Every state of the object is looked at: the one that tells of the fault may be over in a moment.
+	// A watch sees every state of the object: the state with the fault may last only for a moment.
 	changes, err := f.client.Watch(ctx, &v1alpha1.HyperliquidParserList{}, client.InNamespace(namespace))
 	if err != nil {
 		return fault{}, fmt.Errorf("watching the object: %w", err)
@@ -218,13 +219,15 @@ func (f *fleet) fault(ctx context.Context) (fault, error) {
 	}
 	begin := time.Now()
 	var result fault
-	for told := false; !told; {
+	for reported := false; !reported; {
 		event, ok := <-changes.ResultChan()
 		if !ok {
-			return result, errors.Join(errors.New("the status does not tell of the fault"), ctx.Err())
+			return result, errors.Join(errors.New("the status does not report the fault"), ctx.Err())
 		}
 		obj, ok := event.Object.(*v1alpha1.HyperliquidParser)
-		told = ok && slices.ContainsFunc(obj.Status.Targets, func(t v1alpha1.TargetStatus) bool { return t.Target == nodeName(node) })
+		reported = ok && slices.ContainsFunc(obj.Status.Targets, func(t v1alpha1.TargetStatus) bool {
+			return t.Target == nodeName(node)
+		})
 	}
 	result.late = time.Since(begin) - f.stuckAfter
 	err = f.until(ctx, limit, "the parser that hangs is not replaced", func() (bool, error) {
@@ -235,18 +238,19 @@ func (f *fleet) fault(ctx context.Context) (fault, error) {
 	return result, err
 }
 
-// profile keeps one of the manager's profiles, if asked to.
+// profile saves one of the manager's profiles if requested.
 func (f *fleet) profile(ctx context.Context, name, query, file string) error {
 	if f.profiles == "" {
 		return nil
 	}
-	request, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://"+f.pprof+"/debug/pprof/"+name+query, http.NoBody)
+	request, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://"+f.pprof+"/debug/pprof/"+name+query,
+		http.NoBody)
 	if err != nil {
-		return fmt.Errorf("asking for a profile: %w", err)
+		return fmt.Errorf("requesting a profile: %w", err)
 	}
 	response, err := http.DefaultClient.Do(request)
 	if err != nil {
-		return fmt.Errorf("asking for a profile: %w", err)
+		return fmt.Errorf("requesting a profile: %w", err)
 	}
 	defer func() { _ = response.Body.Close() }()
 	body, err := io.ReadAll(response.Body)
@@ -254,7 +258,7 @@ func (f *fleet) profile(ctx context.Context, name, query, file string) error {
 		return fmt.Errorf("reading a profile: %w", err)
 	}
 	if err := os.WriteFile(filepath.Join(f.profiles, fmt.Sprintf("%s-%d.pprof", file, f.nodes)), body, 0o644); err != nil {
-		return fmt.Errorf("keeping a profile: %w", err)
+		return fmt.Errorf("saving a profile: %w", err)
 	}
 	return nil
 }

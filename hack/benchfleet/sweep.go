@@ -19,39 +19,44 @@ import (
 	"github.com/hlparser/hyperliquid-parser-operator/internal/controller/growth"
 	"github.com/hlparser/hyperliquid-parser-operator/internal/controller/podspec"
 	"github.com/hlparser/hyperliquid-parser-operator/internal/controller/poller"
+	"github.com/hlparser/hyperliquid-parser-operator/internal/parser/report/seal"
 )
 
-// swept is what one sweep over all parsers took.
+// swept is the cost of one sweep over all parsers.
 type swept struct {
-	Wall   time.Duration // until all were asked
-	Missed int           // reports that did not come in time
+	Wall   time.Duration // until all were polled
+	Missed int           // reports that did not arrive in time
 	CPU    time.Duration // of the process
-	Allocs uint64        // for each report
-	Bytes  uint64        // allocated, for each report
+	Allocs uint64        // per report
+	Bytes  uint64        // allocated per report
 }
 
-// sweeps are what all of them took.
+// sweeps are the costs of all sweeps.
 type sweeps struct {
-	AtOnce []swept // the first opened the connections
-	// Spread is the processor time of one interval's polls when they are spread over it, as they are in the manager.
+	AtOnce []swept // the first one opened the connections
+	// Spread is the processor time of one interval's polls if they are spread over it, as in the manager.
 	Spread time.Duration
 }
 
-// sweep runs the operator's poller in a process of its own and writes what it took as JSON: first by a clock that stands still until
-// all targets fall due at once, and then at its usual pace.
+// sweep runs the operator's poller in its own process and writes the costs as JSON: first with a fake clock that makes
+// all targets due at the same moment, then at the usual pace.
 func sweep(ctx context.Context, args []string, out io.Writer) error {
 	fs := flag.NewFlagSet(sweepCommand, flag.ContinueOnError)
-	nodes := fs.Int("nodes", 0, "how many")
+	nodes := fs.Int("nodes", 0, "number of nodes")
 	second := fs.Int("second", 0, "second byte of the parsers' addresses")
-	workers := fs.Int("workers", 0, "the manager's --poll-workers")
-	interval := fs.Duration("interval", 0, "the object's pollInterval")
-	times := fs.Int("sweeps", 5, "how often all are asked at once")
+	workers := fs.Int("workers", 0, "value of the manager's --poll-workers")
+	interval := fs.Duration("interval", 0, "pollInterval of the object")
+	key := fs.String("operator-key", "", "file with the operator's private key")
+	times := fs.Int("sweeps", 5, "number of sweeps over all parsers")
 	if err := fs.Parse(args); err != nil {
 		return err
 	}
 	var result sweeps
-	var err error
-	s := sweeper{nodes: *nodes, second: *second, workers: *workers, interval: *interval}
+	operator, err := seal.ReadKey(*key)
+	if err != nil {
+		return err
+	}
+	s := sweeper{nodes: *nodes, second: *second, workers: *workers, interval: *interval, operator: operator}
 	if result.AtOnce, err = s.atOnce(ctx, *times); err != nil {
 		return err
 	}
@@ -59,7 +64,7 @@ func sweep(ctx context.Context, args []string, out io.Writer) error {
 		return err
 	}
 	if err := json.NewEncoder(out).Encode(result); err != nil {
-		return fmt.Errorf("writing what sweeps took: %w", err)
+		return fmt.Errorf("writing the results of the sweeps: %w", err)
 	}
 	return nil
 }
@@ -67,11 +72,12 @@ func sweep(ctx context.Context, args []string, out io.Writer) error {
 type sweeper struct {
 	nodes, second, workers int
 	interval               time.Duration
-	polls, reports         atomic.Int64 // that are over, and that have come
+	operator               *seal.Key
+	polls, reports         atomic.Int64 // finished polls, and received reports
 }
 
-// poll runs a poller of the parsers on some nodes until the context ends.
-func (s *sweeper) poll(ctx context.Context, by clock.Clock, nodes []int) (ended <-chan error) {
+// poll runs a poller for the parsers on some nodes until the context ends.
+func (s *sweeper) poll(ctx context.Context, by clock.Clock, nodes []int) (ended <-chan error, err error) {
 	p := poller.New(poller.Options{
 		Client: poller.NewClient(podspec.ReportPort), Clock: by, Workers: s.workers,
 		Polled: func(_ time.Duration, ok bool) {
@@ -83,7 +89,7 @@ func (s *sweeper) poll(ctx context.Context, by clock.Clock, nodes []int) (ended 
 	})
 	result := make(chan error, 1)
 	go func() { result <- p.Start(ctx) }()
-	go func() { // as the controller would
+	go func() { // as the controller does
 		for {
 			select {
 			case <-p.Changes():
@@ -92,47 +98,59 @@ func (s *sweeper) poll(ctx context.Context, by clock.Clock, nodes []int) (ended 
 			}
 		}
 	}()
-	settings := growth.Settings{PollInterval: s.interval, Lag: time.Minute, StuckAfter: time.Minute, BufferLimit: 32 * mebibyte}
+	settings := growth.Settings{PollInterval: s.interval, Lag: time.Minute, StuckAfter: time.Minute,
+		BufferLimit: 32 * mebibyte}
 	endpoints := make([]poller.Endpoint, len(nodes))
 	for i, node := range nodes {
+		key, err := podKey(node)
+		if err != nil {
+			return nil, err
+		}
 		endpoints[i] = poller.Endpoint{
 			Target: nodeName(node), PodName: podName(node), IP: address(s.second, node),
 			Pod: growth.PodState{UID: nodeName(node), Container: nodeName(node), Running: true},
+			Key: key.Public(), Operator: s.operator,
 		}
 	}
 	p.Track(types.NamespacedName{Namespace: namespace, Name: objectName}, settings, endpoints)
-	return result
+	return result, nil
 }
 
-// atOnce asks all parsers at once, so many times: all but those that never give a report, which the operator asks seldom and apart.
+// atOnce polls all parsers in the same moment, the given number of times. It leaves out those that never report, which
+// the operator polls rarely and separately.
 func (s *sweeper) atOnce(ctx context.Context, times int) ([]swept, error) {
 	const limit = 2 * time.Minute
 	ctx, stop := context.WithCancel(ctx)
 	defer stop()
-	still := testclock.NewFakeClock(time.Now())
+	fake := testclock.NewFakeClock(time.Now())
 	var nodes []int
 	for i := range s.nodes {
 		if k := kindOf(i); k == good || k == slow {
 			nodes = append(nodes, i)
 		}
 	}
-	ended := s.poll(ctx, still, nodes)
+	ended, err := s.poll(ctx, fake, nodes)
+	if err != nil {
+		return nil, err
+	}
 	results := make([]swept, 0, times)
 	for range times {
-		for still.Waiters() < 2 && ctx.Err() == nil { // those that answer and those that do not are waited for apart
+		for fake.Waiters() < 2 && ctx.Err() == nil { // polls that succeed and polls that fail have separate timers
 			time.Sleep(time.Millisecond)
 		}
 		runtime.GC()
 		var memory [2]runtime.MemStats
 		runtime.ReadMemStats(&memory[0])
 		polls, reports, cpu, begin := s.polls.Load(), s.reports.Load(), ownCPU(), time.Now()
-		still.Step(s.interval)
+		fake.Step(s.interval)
 		for ; s.polls.Load() < polls+int64(len(nodes)); time.Sleep(time.Millisecond) {
 			if ctx.Err() != nil || time.Since(begin) > limit {
-				return nil, fmt.Errorf("%d of %d parsers were asked within %s", s.polls.Load()-polls, len(nodes), limit)
+				return nil, fmt.Errorf("%d of %d parsers were polled within %s", s.polls.Load()-polls, len(nodes), limit)
 			}
 		}
-		one := swept{Wall: time.Since(begin), CPU: ownCPU() - cpu, Missed: len(nodes) - int(s.reports.Load()-reports)}
+		one := swept{
+			Wall: time.Since(begin), CPU: ownCPU() - cpu, Missed: len(nodes) - int(s.reports.Load()-reports),
+		}
 		runtime.ReadMemStats(&memory[1])
 		one.Allocs = (memory[1].Mallocs - memory[0].Mallocs) / uint64(len(nodes))
 		one.Bytes = (memory[1].TotalAlloc - memory[0].TotalAlloc) / uint64(len(nodes))
@@ -142,7 +160,7 @@ func (s *sweeper) atOnce(ctx context.Context, times int) ([]swept, error) {
 	return results, <-ended
 }
 
-// spread asks all parsers at the usual pace for some intervals, once the connections are open.
+// spread polls all parsers at the usual pace for some intervals, after the connections are open.
 func (s *sweeper) spread(ctx context.Context) (time.Duration, error) {
 	const intervals = 3
 	ctx, stop := context.WithCancel(ctx)
@@ -151,7 +169,10 @@ func (s *sweeper) spread(ctx context.Context) (time.Duration, error) {
 	for i := range nodes {
 		nodes[i] = i
 	}
-	ended := s.poll(ctx, clock.RealClock{}, nodes)
+	ended, err := s.poll(ctx, clock.RealClock{}, nodes)
+	if err != nil {
+		return 0, err
+	}
 	pause := func(d time.Duration) {
 		select {
 		case <-ctx.Done():
@@ -166,7 +187,7 @@ func (s *sweeper) spread(ctx context.Context) (time.Duration, error) {
 	return took / intervals, <-ended
 }
 
-// ownCPU is the processor time of this process so far.
+// ownCPU returns the processor time of this process so far.
 func ownCPU() time.Duration {
 	var usage syscall.Rusage
 	if err := syscall.Getrusage(syscall.RUSAGE_SELF, &usage); err != nil {

@@ -13,24 +13,27 @@ import (
 	"github.com/hlparser/hyperliquid-parser-operator/hack/results"
 )
 
-// Headings of columns in more than one table.
+// Headings of columns that several tables share.
 const (
 	wantedColumn  = "wanted"
 	reachedColumn = "reached"
 )
 
-// figures are those of one fleet.
+// figures are the results of one fleet.
 type figures struct {
 	nodes         int
 	daemons, ours creations
 	rest          atRest
 	sweeps        sweeps
 	fault         fault
+	beside        *beside // nil without small objects
 }
 
-// steadySweep is the sweep of the median time, without the first.
+// steadySweep returns the sweep with the median time, without the first sweep.
 func (f *figures) steadySweep() swept {
-	later := slices.SortedFunc(slices.Values(f.sweeps.AtOnce[1:]), func(a, b swept) int { return cmp.Compare(a.Wall, b.Wall) })
+	later := slices.SortedFunc(slices.Values(f.sweeps.AtOnce[1:]), func(a, b swept) int {
+		return cmp.Compare(a.Wall, b.Wall)
+	})
 	return later[len(later)/2]
 }
 
@@ -38,23 +41,25 @@ func seconds(d time.Duration) string { return fmt.Sprintf("%.2f", d.Seconds()) }
 
 func mebibytes(n int64) string { return fmt.Sprintf("%.0f", float64(n)/(1<<20)) }
 
-// share of one core.
+// share returns d as a percentage of one core over the time of.
 func share(d, of time.Duration) float64 { return d.Seconds() / of.Seconds() * 100 }
 
-// Goals at every size.
+// Goals for every size.
 const (
 	sweepGoal  = 2 * time.Second
-	besideGoal = 5.0 // % of a core, besides the sweeps
+	besideGoal = 5.0 // % of a core, without the sweeps
 	memoryGoal = 256 << 20
 )
 
-// describe answers all questions in Markdown.
+// describe formats all results as Markdown.
 func (o *options) describe(all []figures) string {
-	intro := fmt.Sprintf("kube-apiserver, etcd (without fsync), the manager, and what stands in for kubelets and parsers share the machine.\n"+
-		"A pod is bound, and its status written, by the bench: two more writes for each, for both controllers. %d streams in a report, every\n"+
-		"figure off by up to a fifth each time. In each hundred parsers one takes 0.3 s to answer; in each five hundred one never\n"+
-		"answers and one lies.\n", o.streams)
-	return intro + "\n" + o.creations(all) + "\n" + describeSweeps(all) + "\n" + o.rests(all) + "\n" + o.faults(all)
+	intro := fmt.Sprintf("kube-apiserver, etcd (without fsync), the manager and the simulated kubelets and parsers share "+
+		"the machine.\n"+
+		"The benchmark binds each pod and writes its status: two more writes per pod, for both controllers.\n"+
+		"A report has %d streams, and every figure fluctuates by up to a fifth. One in a hundred parsers takes 0.3 s to\n"+
+		"answer; in each five hundred, one never answers and one sends garbage.\n", o.streams)
+	return intro + "\n" + o.creations(all) + "\n" + describeSweeps(all) + "\n" + o.rests(all) + "\n" + o.faults(all) +
+		o.besides(all)
 }
 
 func (o *options) creations(all []figures) string {
@@ -67,20 +72,20 @@ func (o *options) creations(all []figures) string {
 		row := func(who string, all creations) {
 			c, each := all.median(), all.sorted(untilCreated)
 			t.Row(fmt.Sprintf("%s, %s nodes", who, humanize.Comma(int64(f.nodes))), seconds(c.created),
-				seconds(each[0])+" to "+seconds(each[len(each)-1]), seconds(c.running), seconds(c.told),
+				seconds(each[0])+" to "+seconds(each[len(each)-1]), seconds(c.running), seconds(c.reported),
 				seconds(c.controllerCPU), seconds(c.clusterCPU))
 		}
 		row("operator", f.ours)
 		if len(f.daemons) > 0 {
 			row("DaemonSet controller", f.daemons)
 			ratio := f.ours.median().created.Seconds() / f.daemons.median().created.Seconds()
-			goal.Row(fmt.Sprintf("%s nodes: time until all pods exist / DaemonSet controller's", humanize.Comma(int64(f.nodes))), "≤ 1",
+			goal.Row(humanize.Comma(int64(f.nodes))+" nodes: time until all pods exist / DaemonSet controller's", "≤ 1",
 				fmt.Sprintf("%.2f", ratio), results.Reached(ratio <= 1))
 		}
 	}
-	text := fmt.Sprintf("### Creation\n\nBoth controllers' clients may make %d requests a second, and %d at once; both make the\n"+
-		"same pods on the same nodes, three times each, in turns that are fair to both; each time a process that has just started.\n"+
-		"The median of the three, each figure for itself. The last pod exists when the API server's audit log says so.\n\n%s",
+	text := fmt.Sprintf("### Creation\n\nBoth controllers' clients may make %d requests per second, with bursts of %d. "+
+		"Both create\nthe same pods on the same nodes, three times each, in a balanced order, each time with a new process.\n"+
+		"The figures are medians of the three runs. The API server's audit log shows when the last pod was created.\n\n%s",
 		o.qps, o.burst, t.String())
 	if len(goal) > 1 {
 		text += "\n" + goal.String()
@@ -90,23 +95,25 @@ func (o *options) creations(all []figures) string {
 
 func describeSweeps(all []figures) string {
 	t := results.Table{{
-		"a sweep", "seconds", "reports missed", "CPU s", "µs CPU a report", "allocations a report", "KiB a report", "CPU s when spread",
+		"a sweep", "seconds", "reports missed", "CPU s", "µs CPU a report", "allocations a report", "KiB a report",
+		"CPU s when spread",
 		wantedColumn, reachedColumn,
 	}}
 	for _, f := range all {
 		row := func(what string, s swept, spread, wanted, reached string) {
-			t.Row(fmt.Sprintf("%s reports%s", humanize.Comma(int64(f.nodes)), what), seconds(s.Wall), fmt.Sprint(s.Missed), seconds(s.CPU),
-				fmt.Sprintf("%.0f", float64(s.CPU.Microseconds())/float64(f.nodes-badNodes(f.nodes))), fmt.Sprint(s.Allocs),
-				fmt.Sprintf("%.1f", float64(s.Bytes)/1024), spread, wanted, reached)
+			t.Row(fmt.Sprintf("%s reports%s", humanize.Comma(int64(f.nodes)), what), seconds(s.Wall), fmt.Sprint(s.Missed),
+				seconds(s.CPU), fmt.Sprintf("%.0f", float64(s.CPU.Microseconds())/float64(f.nodes-badNodes(f.nodes))),
+				fmt.Sprint(s.Allocs), fmt.Sprintf("%.1f", float64(s.Bytes)/1024), spread, wanted, reached)
 		}
 		row(", first", f.sweeps.AtOnce[0], "", "", "")
 		s := f.steadySweep()
 		row("", s, seconds(f.sweeps.Spread), "< 2 s", results.Reached(s.Wall < sweepGoal))
 	}
-	return "### Sweeps\n\nAll parsers that give a report asked at once, by the operator's poller in a process of its own. " +
-		"The first sweep opens the\n" +
-		"connections; of the others the one of the median time counts. When polls are spread over the interval, as they are in the\n" +
-		"manager, each costs more: the process sleeps in between.\n\n" + t.String()
+	return "### Sweeps\n\nAll parsers that report are polled at the same moment, by the operator's poller in its own " +
+		"process.\n" +
+		"The first sweep opens the connections. The other row is the sweep with the median time of the rest. Polls that\n" +
+		"are spread over the interval, as in the manager, cost more each, because the process sleeps in between.\n\n" +
+		t.String()
 }
 
 func (o *options) rests(all []figures) string {
@@ -132,29 +139,29 @@ func (o *options) rests(all []figures) string {
 			results.Reached(beside < besideGoal))
 		goal.Row(size+": MiB resident", "< 256", mebibytes(r.resident), results.Reached(r.resident < memoryGoal))
 	}
-	said := ""
+	byVerb := ""
 	if len(requests) > 0 {
 		parts := make([]string, 0, len(requests))
 		for _, what := range slices.Sorted(maps.Keys(requests)) {
 			parts = append(parts, fmt.Sprintf("%d %s", requests[what], what))
 		}
-		said = " Requests by verb, all sizes: " + strings.Join(parts, ", ") + "."
+		byVerb = " Requests by verb, all sizes: " + strings.Join(parts, ", ") + "."
 	}
-	return fmt.Sprintf("### At rest\n\nThe manager for %s, while each node reports its status every 5 min. Requests are counted from the\n"+
-		"API server's audit log.%s\n\n%s\n%s",
-		watched.Round(time.Second), said, t.String(), goal.String())
+	return fmt.Sprintf("### At rest\n\nThe manager over %s, while each node reports its status every 5 min. Requests "+
+		"are\ncounted in the API server's audit log.%s\n\n%s\n%s",
+		watched.Round(time.Second), byVerb, t.String(), goal.String())
 }
 
 func (o *options) faults(all []figures) string {
 	lateGoal := 2 * o.pollInterval
 	t := results.Table{{
-		"one parser hangs", "in the status, s after it was due", "a new one runs, s after the fault", wantedColumn, reachedColumn,
+		"one parser hangs", "in the status, s after it was due", "a new one runs, s after the fault", wantedColumn,
+		reachedColumn,
 	}}
 	for _, f := range all {
 		t.Row(fmt.Sprintf("of %s", humanize.Comma(int64(f.nodes))), seconds(f.fault.late), seconds(f.fault.cured),
 			fmt.Sprintf("≤ %.0f s", lateGoal.Seconds()), results.Reached(f.fault.late <= lateGoal))
 	}
-	return fmt.Sprintf("### A fault\n\nA verdict of Stuck is due %s after the parser stood still; polls are %s apart. "+
-		"It comes early by as much as the\n"+
-		"last report before that was old.\n\n%s", o.stuckAfter, o.pollInterval, t.String())
+	return fmt.Sprintf("### A fault\n\nA verdict of Stuck is due %s after the parser hangs; polls are %s apart. "+
+		"It is early by the age\nof the last report before the hang.\n\n%s", o.stuckAfter, o.pollInterval, t.String())
 }

@@ -1,6 +1,6 @@
 // Kubernetes' own programs and etcd, built from Go modules where the usual
-// archives cannot be downloaded. A module of its own, so that none of this
-// reaches the operator's dependencies. main.go says how they are used.
+// archives cannot be downloaded. It is a separate module, so that none of this
+// reaches the operator's dependencies. main.go documents their use.
 module github.com/hlparser/hyperliquid-parser-operator/hack/controlplane
 
 go 1.26.0

@@ -14,19 +14,18 @@ See the License for the specific language governing permissions and
 limitations under the License.
 */
 
-// Command controlplane makes etcd, kube-apiserver and, with --with, more of
-// Kubernetes' programs available for tests and the demo. It prints the directory
-// that holds them, alone, on its standard output:
+// Command controlplane provides etcd, kube-apiserver and, with --with, further Kubernetes programs for tests and the
+// demo. It prints only the directory of the programs on standard output:
 //
 //	KUBEBUILDER_ASSETS=$(go -C hack/controlplane run . --with kube-controller-manager)
 //
-// It takes the first of these that has every program asked for:
-//  1. $KUBEBUILDER_ASSETS;
-//  2. what it built before, in $CONTROLPLANE_CACHE or the user's cache directory;
-//  3. setup-envtest's archive, which has no more than etcd, kube-apiserver and kubectl;
-//  4. a build from Go modules, at the versions in this folder's go.mod.
+// It uses the first of these that has every requested program:
+// 1. $KUBEBUILDER_ASSETS;
+// 2. an earlier build, in $CONTROLPLANE_CACHE or the user's cache directory;
+// 3. setup-envtest's archive, which has only etcd, kube-apiserver and kubectl;
+// 4. a build from Go modules, at the versions in this folder's go.mod.
 //
-// It must run in its own folder (`go -C` sees to it), as an ordinary user.
+// It must run in its own folder (go -C changes to it). It needs no privileges.
 package main
 
 import (
@@ -46,8 +45,7 @@ import (
 	"time"
 )
 
-// downloadLimit bounds setup-envtest: where the network swallows packets, a build
-// is better than a long wait.
+// downloadLimit bounds setup-envtest: where a network drops packets silently, a build is faster than a long wait.
 const downloadLimit = time.Minute
 
 const (
@@ -55,11 +53,12 @@ const (
 	apiserver = "kube-apiserver"
 )
 
-// inArchive is what setup-envtest's archive holds.
+// inArchive lists the programs in setup-envtest's archive.
 var inArchive = []string{etcd, apiserver, "kubectl"}
 
 func main() {
-	with := flag.String("with", "", "more programs, comma-separated, e.g. kube-controller-manager,kube-scheduler")
+	with := flag.String("with", "", "comma-separated list of further programs, such as "+
+		"kube-controller-manager,kube-scheduler")
 	flag.Parse()
 	wanted := []string{etcd, apiserver}
 	for name := range strings.FieldsFuncSeq(*with, func(r rune) bool { return r == ',' }) {
@@ -83,10 +82,10 @@ func assets(ctx context.Context, wanted []string) (string, error) {
 	if dir := os.Getenv("KUBEBUILDER_ASSETS"); dir != "" {
 		lacks := missing(dir, wanted)
 		if len(lacks) == 0 {
-			say("taken from KUBEBUILDER_ASSETS")
+			say("using KUBEBUILDER_ASSETS")
 			return dir, nil
 		}
-		say("KUBEBUILDER_ASSETS lacks %s: looking further", strings.Join(lacks, ", "))
+		say("KUBEBUILDER_ASSETS lacks %s: trying other sources", strings.Join(lacks, ", "))
 	}
 
 	version, err := kubernetesVersion()
@@ -99,7 +98,7 @@ func assets(ctx context.Context, wanted []string) (string, error) {
 	}
 	dir := filepath.Join(cache, fmt.Sprintf("%s-%s-%s", version, runtime.GOOS, runtime.GOARCH))
 	if len(missing(dir, wanted)) == 0 {
-		say("Kubernetes %s, built before", version)
+		say("using the earlier build of Kubernetes %s", version)
 		return dir, nil
 	}
 
@@ -110,21 +109,21 @@ func assets(ctx context.Context, wanted []string) (string, error) {
 	defer unlock()
 	lacks := missing(dir, wanted) // another process may have built them meanwhile
 	if len(lacks) == 0 {
-		say("Kubernetes %s, just built by another process", version)
+		say("using Kubernetes %s, just built by another process", version)
 		return dir, nil
 	}
 
 	if !slices.ContainsFunc(wanted, func(name string) bool { return !slices.Contains(inArchive, name) }) {
 		archive, err := setupEnvtest(ctx, version)
 		if err == nil && len(missing(archive, wanted)) == 0 {
-			say("setup-envtest's archive")
+			say("using setup-envtest's archive")
 			return archive, nil
 		}
-		say("setup-envtest has no archive to give here: %v", err)
+		say("setup-envtest provides no archive: %v", err)
 	}
 
 	if err := os.MkdirAll(dir, 0o755); err != nil {
-		return "", fmt.Errorf("making the cache: %w", err)
+		return "", fmt.Errorf("creating the cache: %w", err)
 	}
 	say("building %s %s from Go modules, once: about %d min on two cores",
 		strings.Join(lacks, ", "), version, estimate(lacks))
@@ -136,7 +135,7 @@ func assets(ctx context.Context, wanted []string) (string, error) {
 	return dir, nil
 }
 
-// missing returns the wanted programs that dir does not hold.
+// missing returns the wanted programs that are not in dir.
 func missing(dir string, wanted []string) []string {
 	return slices.DeleteFunc(slices.Clone(wanted), func(name string) bool {
 		info, err := os.Stat(filepath.Join(dir, name))
@@ -144,8 +143,8 @@ func missing(dir string, wanted []string) []string {
 	})
 }
 
-// kubernetesVersion reads the version that go.mod requires, without asking the
-// go command, which would want the whole module graph.
+// kubernetesVersion reads the version that go.mod requires. It does not run the go command, which would need the whole
+// module graph.
 func kubernetesVersion() (string, error) {
 	mod, err := os.ReadFile("go.mod")
 	if err != nil {
@@ -169,17 +168,16 @@ func cacheDir() (string, error) {
 	return filepath.Join(dir, "hyperliquid-parser-operator", "controlplane"), nil
 }
 
-// lock lets one process at a time download or build; the kernel releases it even
-// if that process dies.
+// lock lets one process at a time download or build. The kernel releases the lock when the process ends.
 func lock(ctx context.Context, cache string) (unlock func(), err error) {
 	if err := os.MkdirAll(cache, 0o755); err != nil {
-		return nil, fmt.Errorf("making the cache: %w", err)
+		return nil, fmt.Errorf("creating the cache: %w", err)
 	}
 	f, err := os.OpenFile(filepath.Join(cache, ".lock"), os.O_CREATE|os.O_RDWR, 0o644)
 	if err != nil {
 		return nil, fmt.Errorf("locking the cache: %w", err)
 	}
-	for told := false; ; told = true {
+	for announced := false; ; announced = true {
 		err := syscall.Flock(int(f.Fd()), syscall.LOCK_EX|syscall.LOCK_NB)
 		if err == nil {
 			return func() { _ = f.Close() }, nil
@@ -187,8 +185,8 @@ func lock(ctx context.Context, cache string) (unlock func(), err error) {
 		if !errors.Is(err, syscall.EWOULDBLOCK) && !errors.Is(err, syscall.EINTR) {
 			return nil, errors.Join(fmt.Errorf("locking the cache: %w", err), f.Close())
 		}
-		if !told {
-			say("waiting for another process that is at it")
+		if !announced {
+			say("waiting for another process that downloads or builds")
 		}
 		select {
 		case <-ctx.Done():
@@ -198,16 +196,16 @@ func lock(ctx context.Context, cache string) (unlock func(), err error) {
 	}
 }
 
-// setupEnvtest returns the directory of the archive of version's minor release,
-// downloaded into setup-envtest's own store unless it is there already.
+// setupEnvtest returns the directory of the archive of version's minor release. It downloads the archive into
+// setup-envtest's own store unless it is there.
 func setupEnvtest(ctx context.Context, version string) (string, error) {
-	say("asking setup-envtest (at most %s)", downloadLimit)
+	say("running setup-envtest (at most %s)", downloadLimit)
 	ctx, cancel := context.WithTimeout(ctx, downloadLimit)
 	defer cancel()
 	minor := version[1:strings.LastIndex(version, ".")]
 	cmd := exec.CommandContext(ctx, "go", "tool", "-modfile=../tools/go.mod",
 		"setup-envtest", "use", minor+".x", "-p", "path")
-	cmd.Cancel = func() error { return cmd.Process.Signal(os.Interrupt) } // go passes it on
+	cmd.Cancel = func() error { return cmd.Process.Signal(os.Interrupt) } // the go command passes the signal on
 	cmd.WaitDelay = 5 * time.Second
 	out, err := cmd.Output()
 	if exit := (*exec.ExitError)(nil); errors.As(err, &exit) {
@@ -216,7 +214,7 @@ func setupEnvtest(ctx context.Context, version string) (string, error) {
 	return strings.TrimSpace(string(out)), err
 }
 
-// build compiles a program into dir, which shows it only when it is whole.
+// build compiles a program and moves it into dir once it is complete.
 func build(ctx context.Context, dir, name, version string) error {
 	pkg := "k8s.io/kubernetes/cmd/" + name
 	if name == etcd {
@@ -242,8 +240,8 @@ func build(ctx context.Context, dir, name, version string) error {
 	return nil
 }
 
-// estimate is how many minutes a first build takes on two cores; kube-apiserver
-// comes with most of what the others need.
+// estimate returns how many minutes a first build takes on two cores. kube-apiserver includes most of what the others
+// need.
 func estimate(programs []string) int {
 	minutes := len(programs)
 	if slices.Contains(programs, apiserver) {

@@ -14,15 +14,15 @@ import (
 	"github.com/nats-io/nats.go/jetstream"
 )
 
-// What the parsers are told of the broker.
+// Settings of the parsers for the broker.
 const (
 	brokerStream   = "HYPERLIQUID"
 	brokerSubjects = "hl.{target}.{stream}.{coin}"
 	brokerRecords  = "hl.>"
 )
 
-// broker is a real NATS server beside the fleet, and a consumer that knows nothing of parsers: it reads what the server hands out, in
-// that order, and writes it down for the comparison as a directory a node and stream.
+// broker is a real NATS server next to the fleet, with an independent consumer. The consumer reads what the server
+// delivers, in that order, and writes it into one directory per node and stream for the comparison.
 type broker struct {
 	server    *server.Server
 	conn      *nats.Conn
@@ -34,28 +34,28 @@ type broker struct {
 	err   error
 }
 
-// startBroker starts a server that keeps its files below dir.
+// startBroker starts a server with its files below dir.
 func startBroker(dir string) (*broker, error) {
-	const patience = 10 * time.Second
+	const startLimit = 10 * time.Second
 	srv, err := server.NewServer(&server.Options{
 		ServerName: "demo", Host: "127.0.0.1", Port: server.RANDOM_PORT, NoSigs: true, NoLog: true,
 		JetStream: true, StoreDir: filepath.Join(dir, "nats"),
 	})
 	if err != nil {
-		return nil, fmt.Errorf("make a NATS server: %w", err)
+		return nil, fmt.Errorf("creating a NATS server: %w", err)
 	}
 	srv.Start()
 	b := &broker{server: srv, dir: filepath.Join(dir, "consumed"), files: map[string]*os.File{}}
-	if !srv.ReadyForConnections(patience) {
-		return nil, errors.Join(fmt.Errorf("the NATS server is not ready after %s", patience), b.close())
+	if !srv.ReadyForConnections(startLimit) {
+		return nil, errors.Join(fmt.Errorf("the NATS server is not ready after %s", startLimit), b.close())
 	}
 	if b.conn, err = nats.Connect(srv.ClientURL(), nats.Name("demo")); err != nil {
-		return nil, errors.Join(fmt.Errorf("connect to the demo's NATS server: %w", err), b.close())
+		return nil, errors.Join(fmt.Errorf("connecting to the demo's NATS server: %w", err), b.close())
 	}
 	return b, nil
 }
 
-// sink is what the fleet's object says of it.
+// sink returns the fleet object's sink for the broker.
 func (b *broker) sink() map[string]any {
 	return map[string]any{"nats": map[string]any{
 		"url": b.server.ClientURL(), "stream": brokerStream, "subject": brokerSubjects,
@@ -63,36 +63,37 @@ func (b *broker) sink() map[string]any {
 	}}
 }
 
-// consume reads from the stream's beginning on, from when a parser has made the stream, until close.
+// consume waits until a parser has created the stream, and consumes it from its beginning until close.
 func (b *broker) consume(ctx context.Context) error {
 	js, err := jetstream.New(b.conn)
 	if err != nil {
-		return fmt.Errorf("consume from NATS: %w", err)
+		return fmt.Errorf("consuming from NATS: %w", err)
 	}
 	var consumer jetstream.Consumer
 	for {
-		consumer, err = js.OrderedConsumer(ctx, brokerStream, jetstream.OrderedConsumerConfig{FilterSubjects: []string{brokerRecords}})
+		consumer, err = js.OrderedConsumer(ctx, brokerStream,
+			jetstream.OrderedConsumerConfig{FilterSubjects: []string{brokerRecords}})
 		if err == nil {
 			break
 		}
 		if !errors.Is(err, jetstream.ErrStreamNotFound) {
-			return fmt.Errorf("consume from NATS: %w", err)
+			return fmt.Errorf("consuming from NATS: %w", err)
 		}
 		select {
 		case <-ctx.Done():
-			return fmt.Errorf("no parser has made the JetStream stream %s: %w", brokerStream, context.Cause(ctx))
-		case <-time.After(lookEvery):
+			return fmt.Errorf("no parser has created the JetStream stream %s: %w", brokerStream, context.Cause(ctx))
+		case <-time.After(pollInterval):
 		}
 	}
-	b.consuming, err = consumer.Consume(b.take)
+	b.consuming, err = consumer.Consume(b.record)
 	if err != nil {
-		return fmt.Errorf("consume from NATS: %w", err)
+		return fmt.Errorf("consuming from NATS: %w", err)
 	}
 	return nil
 }
 
-// take writes one message down.
-func (b *broker) take(m jetstream.Msg) {
+// record writes one message into its file.
+func (b *broker) record(m jetstream.Msg) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	dir := b.records(m.Headers().Get("Hl-Target"), m.Headers().Get("Hl-Stream"))
@@ -103,21 +104,21 @@ func (b *broker) take(m jetstream.Msg) {
 			f, err = os.Create(filepath.Join(dir, "consumed.jsonl"))
 		}
 		if err != nil {
-			b.err = errors.Join(b.err, fmt.Errorf("write down what NATS delivers: %w", err))
+			b.err = errors.Join(b.err, fmt.Errorf("writing a record that NATS delivered: %w", err))
 			return
 		}
 		b.files[dir] = f
 	}
-	// In one write, so that whoever counts meanwhile sees whole lines.
+	// One write per record, so a concurrent count sees whole lines.
 	if _, err := f.Write(append(m.Data(), '\n')); err != nil {
-		b.err = errors.Join(b.err, fmt.Errorf("write down what NATS delivers: %w", err))
+		b.err = errors.Join(b.err, fmt.Errorf("writing a record that NATS delivered: %w", err))
 	}
 }
 
-// records is the directory of what was consumed of a node's stream.
+// records returns the directory of the consumed records of a node's stream.
 func (b *broker) records(node, stream string) string { return filepath.Join(b.dir, node, stream) }
 
-// close ends the consumer and the server, and returns what the consumer could not write.
+// close stops the consumer and the server, and returns the consumer's write errors.
 func (b *broker) close() error {
 	if b.consuming != nil {
 		b.consuming.Stop()

@@ -31,7 +31,7 @@ import (
 //go:embed fleet.yaml
 var fleetYAML []byte
 
-// What fleet.yaml and config/default name.
+// Names from fleet.yaml and config/default.
 const (
 	fleetNamespace  = "hyperliquid"
 	fleetName       = "mainnet"
@@ -46,19 +46,18 @@ func newClient(config *rest.Config) (client.Client, error) {
 	scheme := runtime.NewScheme()
 	builder := runtime.NewSchemeBuilder(clientgoscheme.AddToScheme, apiextensionsv1.AddToScheme, v1alpha1.AddToScheme)
 	if err := builder.AddToScheme(scheme); err != nil {
-		return nil, fmt.Errorf("make a scheme: %w", err)
+		return nil, fmt.Errorf("creating a scheme: %w", err)
 	}
 	c, err := client.New(config, client.Options{Scheme: scheme})
 	if err != nil {
-		return nil, fmt.Errorf("make a client: %w", err)
+		return nil, fmt.Errorf("creating a client: %w", err)
 	}
 	return c, nil
 }
 
-// install applies what `make deploy` does, but for the Deployment, which the
-// demo runs as a process, and the Service in front of it.
+// install applies what `make deploy` applies, except the Deployment, which the demo runs as a process, and its Service.
 func install(ctx context.Context, c client.Client, sourceTree string) error {
-	// Run where the tools are pinned; the second use comes from go's cache.
+	// Run where the tools are pinned. Later runs use Go's cache.
 	kustomize := exec.CommandContext(ctx, "go", "tool", "-modfile=hack/tools/go.mod",
 		"kustomize", "build", "config/default")
 	kustomize.Dir = sourceTree
@@ -66,12 +65,12 @@ func install(ctx context.Context, c client.Client, sourceTree string) error {
 	kustomize.Stderr = &stderr
 	manifests, err := kustomize.Output()
 	if err != nil {
-		return fmt.Errorf("render config/default: %w: %s", err, strings.TrimSpace(stderr.String()))
+		return fmt.Errorf("rendering config/default: %w: %s", err, strings.TrimSpace(stderr.String()))
 	}
 	return apply(ctx, c, manifests, "Deployment", "Service")
 }
 
-// apply applies every object of a YAML stream that is of none of the kinds to skip.
+// apply applies the objects of a YAML stream, except those of the kinds in skip.
 func apply(ctx context.Context, c client.Client, manifests []byte, skip ...string) error {
 	decoder := yaml.NewYAMLOrJSONDecoder(bytes.NewReader(manifests), 4096)
 	for {
@@ -79,7 +78,7 @@ func apply(ctx context.Context, c client.Client, manifests []byte, skip ...strin
 		if err := decoder.Decode(&obj.Object); errors.Is(err, io.EOF) {
 			return nil
 		} else if err != nil {
-			return fmt.Errorf("read manifests: %w", err)
+			return fmt.Errorf("reading manifests: %w", err)
 		}
 		if len(obj.Object) == 0 || slices.Contains(skip, obj.GetKind()) {
 			continue
@@ -87,7 +86,7 @@ func apply(ctx context.Context, c client.Client, manifests []byte, skip ...strin
 		err := c.Apply(ctx, client.ApplyConfigurationFromUnstructured(obj),
 			client.FieldOwner("hlparser-demo"), client.ForceOwnership)
 		if err != nil {
-			return fmt.Errorf("apply %s %s: %w", obj.GetKind(), obj.GetName(), err)
+			return fmt.Errorf("applying %s %s: %w", obj.GetKind(), obj.GetName(), err)
 		}
 		if obj.GetKind() == "CustomResourceDefinition" {
 			if err := waitServed(ctx, c, obj.GetName()); err != nil {
@@ -97,7 +96,7 @@ func apply(ctx context.Context, c client.Client, manifests []byte, skip ...strin
 	}
 }
 
-// withSink returns the manifests with another sink for each HyperliquidParser.
+// withSink returns the manifests with another sink in each HyperliquidParser.
 func withSink(manifests []byte, sink map[string]any) ([]byte, error) {
 	var out bytes.Buffer
 	decoder := yaml.NewYAMLOrJSONDecoder(bytes.NewReader(manifests), 4096)
@@ -106,22 +105,22 @@ func withSink(manifests []byte, sink map[string]any) ([]byte, error) {
 		if err := decoder.Decode(&obj.Object); errors.Is(err, io.EOF) {
 			return out.Bytes(), nil
 		} else if err != nil {
-			return nil, fmt.Errorf("read manifests: %w", err)
+			return nil, fmt.Errorf("reading manifests: %w", err)
 		}
 		if obj.GetKind() == "HyperliquidParser" {
 			if err := unstructured.SetNestedMap(obj.Object, sink, "spec", "sink"); err != nil {
-				return nil, fmt.Errorf("set the sink of %s: %w", obj.GetName(), err)
+				return nil, fmt.Errorf("setting the sink of %s: %w", obj.GetName(), err)
 			}
 		}
 		text, err := obj.MarshalJSON()
 		if err != nil {
-			return nil, fmt.Errorf("write manifests: %w", err)
+			return nil, fmt.Errorf("writing manifests: %w", err)
 		}
 		out.Write(append(text, '\n'))
 	}
 }
 
-// waitServed waits until objects of a new kind can be written.
+// waitServed waits until the API serves objects of a new kind.
 func waitServed(ctx context.Context, c client.Client, crd string) error {
 	const interval, limit = 50 * time.Millisecond, 30 * time.Second
 	err := wait.PollUntilContextTimeout(ctx, interval, limit, true, func(ctx context.Context) (bool, error) {
@@ -134,38 +133,37 @@ func waitServed(ctx context.Context, c client.Client, crd string) error {
 		}), nil
 	})
 	if err != nil {
-		return fmt.Errorf("wait for %s to be served: %w", crd, err)
+		return fmt.Errorf("waiting for %s to be served: %w", crd, err)
 	}
 	return nil
 }
 
-// operatorToken is a real token of the operator's service account, so that the
-// operator has the rights of its generated role and no more.
+// operatorToken returns a real token of the operator's service account, so that the operator has exactly the rights of
+// its generated role.
 func operatorToken(ctx context.Context, c client.Client) (string, error) {
 	day := int64(24 * time.Hour / time.Second)
 	request := &authenticationv1.TokenRequest{Spec: authenticationv1.TokenRequestSpec{ExpirationSeconds: &day}}
 	account := &corev1.ServiceAccount{ObjectMeta: metav1.ObjectMeta{Namespace: systemNamespace, Name: operatorAccount}}
 	if err := c.SubResource("token").Create(ctx, account, request); err != nil {
-		return "", fmt.Errorf("request a token for the operator: %w", err)
+		return "", fmt.Errorf("requesting a token for the operator: %w", err)
 	}
 	return request.Status.Token, nil
 }
 
-// defaultAccount makes the service account that pods use which name none, where
-// no controller-manager makes it.
+// defaultAccount creates the default service account if no controller-manager does.
 func defaultAccount(ctx context.Context, c client.Client) error {
 	account := &corev1.ServiceAccount{ObjectMeta: metav1.ObjectMeta{Namespace: fleetNamespace, Name: "default"}}
 	if err := c.Create(ctx, account); client.IgnoreAlreadyExists(err) != nil {
-		return fmt.Errorf("make the default service account: %w", err)
+		return fmt.Errorf("creating the default service account: %w", err)
 	}
 	return nil
 }
 
-// sourceTree is the directory of the module that this program was built from.
+// sourceTree returns the directory of this program's module.
 func sourceTree(ctx context.Context) (string, error) {
 	out, err := exec.CommandContext(ctx, "go", "env", "GOMOD").Output()
 	if err != nil {
-		return "", fmt.Errorf("find the source tree: %w", err)
+		return "", fmt.Errorf("finding the source tree: %w", err)
 	}
 	return filepath.Dir(strings.TrimSpace(string(out))), nil
 }

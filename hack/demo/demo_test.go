@@ -17,8 +17,7 @@ import (
 	"github.com/hlparser/hyperliquid-parser-operator/hack/demo/child"
 )
 
-// TestHungParserIsRestartedAndNoEventIsLost is the demo in short: two nodes, a
-// few seconds of traffic, real processes throughout.
+// TestHungParserIsRestartedAndNoEventIsLost runs a short demo: two nodes, a few seconds of traffic, real processes.
 func TestHungParserIsRestartedAndNoEventIsLost(t *testing.T) { playInShort(t, fileSink) }
 
 // TestHungParserIsRestartedAndNATSHasEachEventOnce is the same with the parsers' records in a NATS server.
@@ -53,7 +52,7 @@ func playInShort(t *testing.T, sink string) {
 	if err != nil {
 		t.Error(err)
 		for _, log := range []string{s.operatorLog(), filepath.Join(dir, "nodes", "*", "logs", "*.log")} {
-			tell(t, log)
+			showLogs(t, log)
 		}
 	}
 	if out == nil {
@@ -72,13 +71,13 @@ func build(t *testing.T, tree, dir, pkg string, flags ...string) string {
 	cmd := exec.CommandContext(t.Context(), "go", append(append([]string{"build", "-o", program}, flags...), pkg)...)
 	cmd.Dir = tree
 	if out, err := cmd.CombinedOutput(); err != nil {
-		t.Fatalf("build %s: %v\n%s", pkg, err, out)
+		t.Fatalf("building %s: %v\n%s", pkg, err, out)
 	}
 	return program
 }
 
-// tell shows the ends of logs, which go with the test's directory.
-func tell(t *testing.T, pattern string) {
+// showLogs prints the ends of logs, which are removed with the test's directory.
+func showLogs(t *testing.T, pattern string) {
 	t.Helper()
 	paths, err := filepath.Glob(pattern)
 	if err != nil {
@@ -90,8 +89,8 @@ func tell(t *testing.T, pattern string) {
 			t.Error(err)
 			continue
 		}
-		const enough = 4000
-		t.Logf("%s:\n%s", filepath.Base(path), text[max(len(text)-enough, 0):])
+		const maxBytes = 4000
+		t.Logf("%s:\n%s", filepath.Base(path), text[max(len(text)-maxBytes, 0):])
 	}
 }
 
@@ -114,17 +113,17 @@ func TestTableIsErasedByItsHeightAndLinesStayAboveIt(t *testing.T) {
 	var out strings.Builder
 	s := &screen{out: &out, width: 80, begin: time.Now()}
 	s.draw([]string{"a", "b"})
-	s.say("news")
+	s.say("message")
 	s.draw([]string{"c"})
-	s.leave()
+	s.keepTable()
 	s.say("end")
 	const up2 = "\x1b[2A\x1b[J"
-	if want := "a\nb\n" + up2 + "0:00  news\na\nb\n" + up2 + "c\n0:00  end\n"; out.String() != want {
+	if want := "a\nb\n" + up2 + "0:00  message\na\nb\n" + up2 + "c\n0:00  end\n"; out.String() != want {
 		t.Errorf("got  %q\nwant %q", out.String(), want)
 	}
 }
 
-func TestLongLinesGoOnBelowTheirText(t *testing.T) {
+func TestLongLinesContinueBelowTheirText(t *testing.T) {
 	s := &screen{width: 20}
 	if got, want := s.wrap("0:00  one two three four five"), "0:00  one two three\n      four five"; got != want {
 		t.Errorf("got %q, want %q", got, want)
@@ -145,7 +144,7 @@ func TestCurveHasAFloor(t *testing.T) {
 }
 
 func TestDescribeReadsLikeKubectl(t *testing.T) {
-	l := look{}
+	l := snapshot{}
 	l.object.Name = fleetName
 	text := describe(&l, []eventsv1.Event{{Type: "Warning", Reason: "Restarting", Note: "node-1: hung"}})
 	for _, want := range []string{"NAME ", "Conditions:", "Events:", "Warning  Restarting", "node-1: hung"} {
@@ -164,7 +163,7 @@ func TestInterruptedPlayEndsAndLeavesNothing(t *testing.T) {
 		children: &child.Group{},
 	}
 	if _, err := s.play(ctx); err == nil {
-		t.Error("a cancelled play went well")
+		t.Error("a cancelled demo succeeded")
 	}
 	s.close()
 }

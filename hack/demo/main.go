@@ -1,9 +1,7 @@
-// Command demo runs a whole fleet on this machine, as an ordinary user and
-// without Docker: a real control plane, the operator as its own process with
-// its own rights, simulated Kubernetes nodes whose pods are real hlparser
-// processes, and Hyperliquid nodes' output written by hlgen. One parser is made
-// to hang; the operator must find and restart that one, and every event written
-// must be delivered exactly once. `make demo` builds what it needs and runs it.
+// Command demo runs a whole fleet on this machine, without privileges and without Docker: a real control plane, the
+// operator as its own process with its own rights, simulated Kubernetes nodes whose pods are real hlparser processes,
+// and Hyperliquid node output from hlgen. One parser is made to hang. The operator must detect and restart that one,
+// and every event written must be delivered exactly once. `make demo` builds what it needs and runs it.
 package main
 
 import (
@@ -23,9 +21,10 @@ import (
 )
 
 func main() {
-	keep := flag.Bool("keep", false, "stay up after the comparison, until Ctrl-C")
-	sink := flag.String("sink", fileSink, "where the parsers deliver: "+fileSink+", or "+natsSink+" for a NATS server that the demo runs")
-	keepFiles := flag.Bool("keep-files", false, "keep data and logs of a run that went well, too")
+	keep := flag.Bool("keep", false, "keep the fleet running after the comparison, until Ctrl-C")
+	sink := flag.String("sink", fileSink,
+		"where the parsers deliver: "+fileSink+", or "+natsSink+" for a NATS server that the demo runs")
+	keepFiles := flag.Bool("keep-files", false, "keep data and logs even if the run succeeds")
 	flag.Parse()
 
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
@@ -39,12 +38,12 @@ func main() {
 
 func run(ctx context.Context, sink string, keep, keepFiles bool) (err error) {
 	if sink != fileSink && sink != natsSink {
-		return fmt.Errorf("--sink is %q: %s or %s", sink, fileSink, natsSink)
+		return fmt.Errorf("invalid --sink %q: want %s or %s", sink, fileSink, natsSink)
 	}
 	assets := os.Getenv("KUBEBUILDER_ASSETS")
 	if assets == "" {
-		return errors.New("KUBEBUILDER_ASSETS: want the directory of etcd, kube-apiserver and kube-controller-manager; " +
-			"`make demo` sets it")
+		return errors.New("KUBEBUILDER_ASSETS is not set: it must name the directory of etcd, kube-apiserver and " +
+			"kube-controller-manager; `make demo` sets it")
 	}
 	if err := agent.CheckAddresses(); err != nil {
 		return err
@@ -55,11 +54,11 @@ func run(ctx context.Context, sink string, keep, keepFiles bool) (err error) {
 	}
 	dir, err := os.MkdirTemp("", "hlparser-demo-")
 	if err != nil {
-		return fmt.Errorf("make a directory for the demo: %w", err)
+		return fmt.Errorf("creating a directory for the demo: %w", err)
 	}
 	log, err := os.Create(filepath.Join(dir, "agent.log"))
 	if err != nil {
-		return fmt.Errorf("make the agent's log: %w", err)
+		return fmt.Errorf("creating the agent's log: %w", err)
 	}
 	s := &scene{
 		options: options{
@@ -83,7 +82,7 @@ func run(ctx context.Context, sink string, keep, keepFiles bool) (err error) {
 		return errors.New("interrupted")
 	}
 	if s.last.object.Name != "" {
-		s.screen.leave()
+		s.screen.keepTable()
 		s.screen.print(describe(&s.last, s.events))
 	}
 	if out != nil {
@@ -95,14 +94,14 @@ func run(ctx context.Context, sink string, keep, keepFiles bool) (err error) {
 	return s.stay(ctx)
 }
 
-// tidy removes the demo's files, unless somebody may want to look at them.
+// tidy removes the demo's files, unless they may be needed to examine a failure.
 func tidy(dir string, keepFiles, interrupted bool, failure error) error {
 	if keepFiles || failure != nil && !interrupted {
 		fmt.Fprintf(os.Stderr, "data and logs are in %s\n", dir)
 		return nil
 	}
 	if err := os.RemoveAll(dir); err != nil {
-		return fmt.Errorf("remove the demo's files: %w", err)
+		return fmt.Errorf("removing the demo's files: %w", err)
 	}
 	return nil
 }

@@ -17,7 +17,7 @@ import (
 	"github.com/hlparser/hyperliquid-parser-operator/hack/demo/compare"
 )
 
-// outcome is what the demo is judged by.
+// outcome is the result of the demo.
 type outcome struct {
 	nodes    int
 	restarts int32
@@ -29,13 +29,13 @@ func (o *outcome) String() string {
 		o.nodes, o.result.Events, o.restarts, o.result.Lost, o.result.Duplicated)
 }
 
-// compare waits until everything is delivered, and holds it against what was written.
+// compare waits until everything is delivered, and compares it with what was written.
 func (s *scene) compare(ctx context.Context) (compare.Result, error) {
 	var result compare.Result
 	begin := time.Now()
 	wanted := s.traffic.events()
-	// Parsers at rest may not have seen the last lines yet, so records are counted too.
-	err := s.until(ctx, deliveryLimit, "waiting for the last records", func(l *look) bool {
+	// Parsers at rest may not have read the last lines yet, so records are counted, too.
+	err := s.until(ctx, deliveryLimit, "waiting for the last records", func(l *snapshot) bool {
 		if !l.atRest() || !l.allReady() {
 			return false
 		}
@@ -43,12 +43,12 @@ func (s *scene) compare(ctx context.Context) (compare.Result, error) {
 		return err == nil && delivered >= wanted
 	})
 	if err != nil {
-		// The comparison tells what is missing better than this does.
-		s.screen.say("not everything arrived: %v", err)
+		// The comparison reports the missing records in more detail.
+		s.screen.say("not everything was delivered: %v", err)
 	} else {
 		s.screen.say("everything is delivered and committed (%s)", seconds(begin))
 	}
-	s.screen.leave()
+	s.screen.keepTable()
 	begin = time.Now()
 	for _, w := range s.traffic.writers {
 		if ctx.Err() != nil {
@@ -56,12 +56,12 @@ func (s *scene) compare(ctx context.Context) (compare.Result, error) {
 		}
 		one, err := compare.Stream(s.agent.HostPath(w.node, dataPath), w.Source, s.outDir(w))
 		if err != nil {
-			return result, fmt.Errorf("compare %s of %s: %w", w.Source, w.node, err)
+			return result, fmt.Errorf("comparing %s of %s: %w", w.Source, w.node, err)
 		}
 		result.Add(one)
 	}
 	if result.Events != wanted {
-		return result, fmt.Errorf("the nodes' files hold %d events, %d were written", result.Events, wanted)
+		return result, fmt.Errorf("the nodes' files hold %d events, but %d were written", result.Events, wanted)
 	}
 	s.screen.say("compared %d events with what was delivered, byte for byte (%s)", result.Events, seconds(begin))
 	return result, nil
@@ -86,7 +86,7 @@ func (s *scene) delivered() (int64, error) {
 	return sum, nil
 }
 
-// judge says what is not as it must be.
+// judge returns an error for each deviation from the expected outcome.
 func (s *scene) judge(out *outcome, hung *corev1.Pod) error {
 	var wrong []error
 	if !out.result.Exact() {
@@ -94,10 +94,10 @@ func (s *scene) judge(out *outcome, hung *corev1.Pod) error {
 			out.result.Lost, out.result.Duplicated, out.result.Foreign, out.result.Disordered, out.result.Examples))
 	}
 	if out.restarts != 1 {
-		wrong = append(wrong, fmt.Errorf("the operator restarted %d parsers, not just the one that hung", out.restarts))
+		wrong = append(wrong, fmt.Errorf("the operator restarted %d parsers, want only the hanging one", out.restarts))
 	}
 	if !s.last.allReady() {
-		wrong = append(wrong, errors.New("not every parser is ready in the end"))
+		wrong = append(wrong, errors.New("not every parser is ready at the end"))
 	}
 	for _, n := range s.last.nodes {
 		containerRestarts := int32(0)
@@ -105,30 +105,30 @@ func (s *scene) judge(out *outcome, hung *corev1.Pod) error {
 			containerRestarts = n.pod.Status.ContainerStatuses[0].RestartCount
 		}
 		if containerRestarts > 0 {
-			wrong = append(wrong, fmt.Errorf("the parser of %s ended by itself %d times", n.name, containerRestarts))
+			wrong = append(wrong, fmt.Errorf("the parser of %s ended on its own %d times", n.name, containerRestarts))
 		}
 		if want := btoi(hung != nil && hung.Spec.NodeName == n.name); n.replaced != want {
 			wrong = append(wrong, fmt.Errorf("the pod of %s was replaced %d times, want %d", n.name, n.replaced, want))
 		}
 	}
 	if !slices.ContainsFunc(s.events, func(e eventsv1.Event) bool { return hung != nil && mentions(&e, hung) }) {
-		wrong = append(wrong, errors.New("no event tells of the restart"))
+		wrong = append(wrong, errors.New("no event reports the restart"))
 	}
-	// A right that the generated role lacks shows nowhere else.
+	// A permission that the generated role lacks appears nowhere else.
 	text, err := os.ReadFile(s.operatorLog())
 	if err != nil {
-		wrong = append(wrong, fmt.Errorf("read the operator's log: %w", err))
+		wrong = append(wrong, fmt.Errorf("reading the operator's log: %w", err))
 	}
 	for line := range bytes.Lines(text) {
 		if bytes.Contains(bytes.ToLower(line), []byte("forbidden")) {
-			wrong = append(wrong, fmt.Errorf("the operator was refused something: %s", bytes.TrimSpace(line)))
+			wrong = append(wrong, fmt.Errorf("the API server denied the operator a request: %s", bytes.TrimSpace(line)))
 			break
 		}
 	}
 	return errors.Join(wrong...)
 }
 
-// mentions is true for an event about a pod, or related to it.
+// mentions reports whether an event is about a pod or related to it.
 func mentions(e *eventsv1.Event, pod *corev1.Pod) bool {
 	about := func(uid types.UID) bool { return uid == pod.UID }
 	return about(e.Regarding.UID) || e.Related != nil && about(e.Related.UID)

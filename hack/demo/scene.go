@@ -21,20 +21,19 @@ import (
 	"github.com/hlparser/hyperliquid-parser-operator/hack/demo/controlplane"
 )
 
-// options are how one run of the demo differs from another.
+// options are the settings of one run of the demo.
 type options struct {
-	dir    string // of everything that it makes; exists and is private
+	dir    string // of all files of the demo; exists and is private
 	tree   string // the source tree
-	assets string // etcd, kube-apiserver and, for a controller-manager, that too
-	// manager and parser are the programs under show; the parser is built with
-	// the tag faultinject.
+	assets string // directory of etcd, kube-apiserver and, with controllerManager, kube-controller-manager
+	// manager and parser are the programs that the demo runs. The parser is built with the tag faultinject.
 	manager, parser string
 
 	nodes             int
 	controllerManager bool
-	statusRate        float64       // order statuses a second and node
+	statusRate        float64       // order statuses per second and node
 	trafficFor        time.Duration // how long nodes write
-	hangAt            time.Duration // since traffic began
+	hangAt            time.Duration // after the start of traffic
 	hourEvery         time.Duration
 	// sink is where the parsers deliver: fileSink or natsSink.
 	sink string
@@ -46,12 +45,12 @@ const (
 	natsSink = "nats"
 )
 
-// The demo must end by itself; these are its limits.
+// Limits, so that the demo always ends.
 const (
 	readyLimit    = 90 * time.Second
 	deliveryLimit = 90 * time.Second
-	wholeLimit    = 5 * time.Minute // from the control plane being up
-	lookEvery     = time.Second
+	wholeLimit    = 5 * time.Minute // after the control plane is up
+	pollInterval  = time.Second
 	closeGrace    = 5 * time.Second
 )
 
@@ -71,13 +70,13 @@ type scene struct {
 	traffic  *traffic
 	broker   *broker // nil with the file sink
 	events   []eventsv1.Event
-	last     look
+	last     snapshot
 
 	stopNodes  context.CancelFunc
 	nodesEnded chan error
 }
 
-// close stops everything: the pods, then the operator, then the control plane.
+// close stops everything: the pods, then the broker, then the operator and the control plane.
 func (s *scene) close() {
 	if s.stopNodes != nil {
 		s.stopNodes()
@@ -93,8 +92,8 @@ func (s *scene) close() {
 	s.children.Close(closeGrace)
 }
 
-// play runs the demo from the control plane's start to the comparison. The
-// scene goes on running; its children end with the group.
+// play runs the demo from the start of the control plane to the comparison. The fleet keeps running; its processes end
+// with the group.
 func (s *scene) play(ctx context.Context) (*outcome, error) {
 	if err := s.startControlPlane(ctx); err != nil {
 		return nil, err
@@ -137,7 +136,7 @@ func (s *scene) startControlPlane(ctx context.Context) error {
 		Assets: s.assets, Dir: dir, ControllerManager: s.controllerManager, Children: s.children,
 	})
 	if err != nil {
-		return fmt.Errorf("start the control plane: %w", err)
+		return fmt.Errorf("starting the control plane: %w", err)
 	}
 	config, err := s.cp.AdminConfig()
 	if err != nil {
@@ -150,7 +149,7 @@ func (s *scene) startControlPlane(ctx context.Context) error {
 
 	kube, err := kubernetes.NewForConfig(config)
 	if err != nil {
-		return fmt.Errorf("make a client: %w", err)
+		return fmt.Errorf("creating a client: %w", err)
 	}
 	nodes, err := s.mkdir("nodes")
 	if err != nil {
@@ -165,14 +164,14 @@ func (s *scene) startControlPlane(ctx context.Context) error {
 	})
 	for _, node := range s.names {
 		if err := os.MkdirAll(s.agent.HostPath(node, dataPath), 0o755); err != nil {
-			return fmt.Errorf("make %s's data directory: %w", node, err)
+			return fmt.Errorf("creating %s's data directory: %w", node, err)
 		}
 	}
 	s.watcher = newWatcher(s.client, s.names)
 	return nil
 }
 
-// startOperator runs the manager under the name and rights that it has in a cluster.
+// startOperator runs the manager with the name and the rights that it has in a cluster.
 func (s *scene) startOperator(ctx context.Context) error {
 	begin := time.Now()
 	if err := install(ctx, s.client, s.tree); err != nil {
@@ -206,7 +205,7 @@ func (s *scene) startFleet(ctx context.Context) error {
 	if err := s.agent.Register(ctx); err != nil {
 		return err
 	}
-	// The nodes outlive the play, until close.
+	// The nodes run until close, longer than play.
 	serving, stop := context.WithCancel(context.WithoutCancel(ctx))
 	s.stopNodes = stop
 	s.nodesEnded = make(chan error, 1)
@@ -230,7 +229,7 @@ func (s *scene) startFleet(ctx context.Context) error {
 		}
 		s.screen.say("a NATS server keeps what parsers publish, and a consumer reads it (%s)", seconds(begin))
 	}
-	err = s.until(ctx, readyLimit, "waiting for the parsers", (*look).allReady)
+	err = s.until(ctx, readyLimit, "waiting for the parsers", (*snapshot).allReady)
 	if err != nil {
 		return fmt.Errorf("not every node has a ready parser: %w", err)
 	}
@@ -238,7 +237,7 @@ func (s *scene) startFleet(ctx context.Context) error {
 	return nil
 }
 
-// fleet is fleet.yaml, with another sink if that is asked for.
+// fleet returns fleet.yaml, with another sink if requested.
 func (s *scene) fleet() ([]byte, error) {
 	if s.sink == fileSink {
 		return fleetYAML, nil
@@ -253,8 +252,7 @@ func (s *scene) fleet() ([]byte, error) {
 	return withSink(fleetYAML, s.broker.sink())
 }
 
-// runTraffic lets the nodes write and makes one parser hang in the middle. It
-// returns the pod that hung.
+// runTraffic lets the nodes write and makes one parser hang meanwhile. It returns the pod of that parser.
 func (s *scene) runTraffic(ctx context.Context) (hung *corev1.Pod, err error) {
 	s.traffic, err = newTraffic(s.names, s.agent.HostPath, s.statusRate, s.hourEvery)
 	if err != nil {
@@ -269,11 +267,11 @@ func (s *scene) runTraffic(ctx context.Context) (hung *corev1.Pod, err error) {
 	}()
 	defer func() {
 		stop()
-		err = errors.Join(err, <-written) // nobody writes into what is compared or removed next
+		err = errors.Join(err, <-written) // no writer may change what is compared or removed next
 	}()
 	s.screen.say("nodes write order statuses and fills; an hour of theirs takes %s", s.hourEvery)
 
-	ticker := time.NewTicker(lookEvery)
+	ticker := time.NewTicker(pollInterval)
 	defer ticker.Stop()
 	for {
 		select {
@@ -295,34 +293,34 @@ func (s *scene) runTraffic(ctx context.Context) (hung *corev1.Pod, err error) {
 	}
 }
 
-// hangPath makes a parser hang; only one built with the tag faultinject has it.
+// hangPath makes a parser hang. Only a parser built with the tag faultinject serves it.
 const hangPath = "/debug/fault/hang"
 
-// hang stops one parser's pipelines while its HTTP server goes on answering.
+// hang stops one parser's pipelines while its HTTP server keeps answering.
 func (s *scene) hang(ctx context.Context, node string) (*corev1.Pod, error) {
 	pod := s.last.podOf(node)
 	if pod == nil || pod.Status.PodIP == "" {
-		return nil, fmt.Errorf("no parser on %s to hang", node)
+		return nil, fmt.Errorf("finding a parser to hang: there is none on %s", node)
 	}
 	url := reportURL(pod.Status.PodIP, hangPath)
 	request, err := http.NewRequestWithContext(ctx, http.MethodPost, url, http.NoBody)
 	if err != nil {
-		return nil, fmt.Errorf("make the parser of %s hang: %w", node, err)
+		return nil, fmt.Errorf("making the parser of %s hang: %w", node, err)
 	}
-	response, err := s.watcher.http.Do(request)
+	response, err := (&http.Client{Timeout: reportTimeout}).Do(request)
 	if err != nil {
-		return nil, fmt.Errorf("make the parser of %s hang: %w", node, err)
+		return nil, fmt.Errorf("making the parser of %s hang: %w", node, err)
 	}
 	defer func() { _ = response.Body.Close() }()
 	if response.StatusCode/100 != 2 {
-		return nil, fmt.Errorf("make the parser of %s hang: status %d; was it built with -tags faultinject?",
+		return nil, fmt.Errorf("making the parser of %s hang: status %d; was it built with -tags faultinject?",
 			node, response.StatusCode)
 	}
 	s.screen.say("%s", s.screen.paint(red, "the parser of "+node+" hangs from now on; its HTTP server still answers"))
 	return pod, nil
 }
 
-// show takes a look, tells new events and draws the table.
+// show polls the fleet, prints new events and draws the table.
 func (s *scene) show(ctx context.Context, phase string, linesPerSecond float64) error {
 	select {
 	case <-s.operator.Done():
@@ -330,7 +328,7 @@ func (s *scene) show(ctx context.Context, phase string, linesPerSecond float64) 
 		return fmt.Errorf("the operator ended with code %d: see %s", code, s.operatorLog())
 	default:
 	}
-	l, err := s.watcher.look(ctx)
+	l, err := s.watcher.poll(ctx)
 	if err != nil {
 		return err
 	}
@@ -343,10 +341,10 @@ func (s *scene) show(ctx context.Context, phase string, linesPerSecond float64) 
 	return nil
 }
 
-// until looks until done or the limit is reached.
-func (s *scene) until(ctx context.Context, limit time.Duration, phase string, done func(*look) bool) error {
+// until polls until done returns true or the limit is reached.
+func (s *scene) until(ctx context.Context, limit time.Duration, phase string, done func(*snapshot) bool) error {
 	deadline := time.Now().Add(limit)
-	ticker := time.NewTicker(lookEvery / 2)
+	ticker := time.NewTicker(pollInterval / 2)
 	defer ticker.Stop()
 	for {
 		if err := s.show(ctx, phase, 0); err != nil {
@@ -369,7 +367,7 @@ func (s *scene) until(ctx context.Context, limit time.Duration, phase string, do
 func (s *scene) mkdir(name string) (string, error) {
 	dir := filepath.Join(s.dir, name)
 	if err := os.Mkdir(dir, 0o700); err != nil {
-		return "", fmt.Errorf("make a directory: %w", err)
+		return "", fmt.Errorf("creating a directory: %w", err)
 	}
 	return dir, nil
 }

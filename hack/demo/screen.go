@@ -11,8 +11,8 @@ import (
 	"golang.org/x/term"
 )
 
-// screen prints what happens, and below it, on a terminal, a table that is
-// drawn anew each time. Elsewhere the table comes as plain lines, now and then.
+// screen prints messages. On a terminal it redraws a table below them. Elsewhere it prints the table as plain lines
+// from time to time.
 type screen struct {
 	out      io.Writer
 	width    int // 0: not a terminal
@@ -22,7 +22,7 @@ type screen struct {
 	lastDraw time.Time
 }
 
-// plainEvery is how often a table is worth its lines in a log.
+// plainEvery is the minimum time between two tables in a log.
 const plainEvery = 5 * time.Second
 
 func newScreen(out *os.File) *screen {
@@ -39,21 +39,21 @@ func newScreen(out *os.File) *screen {
 	return s
 }
 
-// say prints a line that stays, above the table.
+// say prints a permanent line above the table.
 func (s *screen) say(format string, args ...any) {
 	elapsed := time.Since(s.begin).Truncate(time.Second)
 	stamp := fmt.Sprintf("%d:%02d", int(elapsed.Minutes()), int(elapsed.Seconds())%60)
 	s.print(s.paint(dim, stamp) + "  " + fmt.Sprintf(format, args...))
 }
 
-// print prints text as it is, above the table.
+// print prints text unchanged above the table.
 func (s *screen) print(text string) {
 	s.erase()
 	_, _ = fmt.Fprintln(s.out, s.wrap(text))
 	s.redraw()
 }
 
-// wrap breaks long lines between words, to go on below the text, right of the time.
+// wrap breaks long lines between words. Continuation lines are indented past the time.
 func (s *screen) wrap(text string) string {
 	const indent = "      "
 	if s.width == 0 || strings.Contains(text, "\n") {
@@ -93,8 +93,8 @@ func (s *screen) draw(table []string) {
 	s.redraw()
 }
 
-// leave keeps the table where it is and goes on below it.
-func (s *screen) leave() { s.table = nil }
+// keepTable leaves the table in place and continues below it.
+func (s *screen) keepTable() { s.table = nil }
 
 func (s *screen) erase() {
 	if len(s.table) > 0 {
@@ -108,8 +108,7 @@ func (s *screen) redraw() {
 	}
 }
 
-// cut shortens a line to the terminal's width, colours not counted: a line that
-// wraps would put the erasing out of step.
+// cut shortens a line to the terminal's width, not counting colours. A line that wraps would break erasing.
 func (s *screen) cut(line string) string {
 	var out strings.Builder
 	shown, escape := 0, false
@@ -131,7 +130,7 @@ func (s *screen) cut(line string) string {
 	return out.String()
 }
 
-// Colours, as the numbers that a terminal knows.
+// Colours as SGR codes.
 const (
 	bold   = "1"
 	dim    = "2"

@@ -6,11 +6,10 @@ import (
 	"path/filepath"
 )
 
-// trickle is the part of the demo's traffic that goes on while somebody plays:
-// enough to see, too little to fill a disk over lunch.
+// trickle is the fraction of the demo's traffic that continues with --keep: enough to see, too little to fill a disk.
 const trickle = 0.02
 
-// stay keeps the fleet up and under a little traffic until ctx ends.
+// stay keeps the fleet running under light traffic until ctx ends.
 func (s *scene) stay(ctx context.Context) error {
 	kubeconfig := filepath.Join(s.dir, "admin.kubeconfig")
 	if err := s.cp.WriteAdminKubeconfig(kubeconfig, fleetNamespace); err != nil {
@@ -18,7 +17,7 @@ func (s *scene) stay(ctx context.Context) error {
 	}
 	node := s.names[0]
 	ip := s.last.podOf(node).Status.PodIP
-	s.screen.print(fmt.Sprintf(`The fleet stays up, under a little traffic, until Ctrl-C. In another terminal:
+	s.screen.print(fmt.Sprintf(`The fleet keeps running under light traffic until Ctrl-C. In another terminal:
 
   export KUBECONFIG=%s
   kubectl get hlp -o wide
@@ -29,7 +28,7 @@ func (s *scene) stay(ctx context.Context) error {
   kubectl delete hlp %s
 
 Logs: %s and %s/*/logs
-`, kubeconfig, fleetName, reportURL(ip, "/status"), reportURL(ip, hangPath), node, fleetName,
+`, kubeconfig, fleetName, reportURL(ip, "/metrics"), reportURL(ip, hangPath), node, fleetName,
 		s.operatorLog(), filepath.Join(s.dir, "nodes")))
 	return s.traffic.run(ctx, trickle)
 }

@@ -12,8 +12,8 @@ import (
 	eventsv1 "k8s.io/api/events/v1"
 )
 
-// fleetTable shows one look at the fleet.
-func (s *screen) fleetTable(l *look, phase string, linesPerSecond float64) []string {
+// fleetTable formats one snapshot of the fleet.
+func (s *screen) fleetTable(l *snapshot, phase string, linesPerSecond float64) []string {
 	status := &l.object.Status
 	head := fmt.Sprintf("%s/%s  %s  %s lines/s  ready %d/%d  bad %d  restarts %d",
 		fleetNamespace, fleetName, phase, humanize.Comma(int64(linesPerSecond)),
@@ -32,12 +32,11 @@ func (s *screen) fleetTable(l *look, phase string, linesPerSecond float64) []str
 	return rows
 }
 
-// row is the table's layout. Verdicts come padded, since their colours have a
-// width that does not show; the backlog's curve comes last, where a narrow
-// terminal may cut it.
+// row is the table's layout. Verdicts are padded separately, because their colours have no visible width. The backlog's
+// curve is last, where a narrow terminal may cut it.
 const row = "%-7s %s %4s %9s %7s %7s %6s %7s %8s %8s  %s"
 
-func (s *screen) nodeRow(n *nodeLook) string {
+func (s *screen) nodeRow(n *nodeSnapshot) string {
 	verdict := s.paint(verdictColor(n.verdict), fmt.Sprintf("%-11s", n.verdict))
 	if n.report == nil {
 		return fmt.Sprintf("%-7s %s %s", n.name, verdict, s.paint(yellow, podState(n.pod)))
@@ -46,11 +45,19 @@ func (s *screen) nodeRow(n *nodeLook) string {
 	return fmt.Sprintf(row,
 		n.name, verdict, hour(sum.File), humanize.Comma(n.delivered),
 		humanize.Comma(sum.BufferLines), humanize.Comma(sum.BatchesTotal), humanize.Comma(sum.LastBatchLines),
-		humanize.IBytes(uint64(max(n.report.Process.RSSBytes, 0))), strconv.Itoa(n.replaced),
-		humanize.IBytes(uint64(max(sum.UncommittedBytes, 0))), s.paint(cyan, curve(n.backlogs)))
+		size(n.report.Process.RSSBytes), strconv.Itoa(n.replaced),
+		size(sum.UncommittedBytes), s.paint(cyan, curve(n.backlogs)))
 }
 
-// hour is the name of the file that is being read.
+// size formats a number of bytes.
+func size(n *int64) string {
+	if n == nil {
+		return "-"
+	}
+	return humanize.IBytes(uint64(max(*n, 0)))
+}
+
+// hour returns the name of the file that is being read.
 func hour(file string) string {
 	if file == "" {
 		return "-"
@@ -83,8 +90,8 @@ func verdictColor(verdict string) string {
 	}
 }
 
-// curve draws values as bars. Its scale has a floor, so that what is always on
-// its way, a second's lines until the next commit, does not look like a mountain.
+// curve draws values as bars. Its scale has a minimum, so that normal latency, a second's lines until the next commit,
+// looks flat.
 func curve(values []int64) string {
 	const floor = 4 << 20
 	bars := []rune("▁▂▃▄▅▆▇█")
@@ -99,7 +106,7 @@ func curve(values []int64) string {
 	return out.String()
 }
 
-// eventLine tells an event as it comes in.
+// eventLine formats an event.
 func (s *screen) eventLine(e *eventsv1.Event) string {
 	color := dim
 	if e.Type == corev1.EventTypeWarning {
@@ -108,18 +115,18 @@ func (s *screen) eventLine(e *eventsv1.Event) string {
 	return s.paint(color, fmt.Sprintf("event %s %s: %s", e.Reason, subject(e), e.Note))
 }
 
-// describe is what kubectl would show of the object in the end.
-func describe(l *look, events []eventsv1.Event) string {
+// describe formats the object and its events as kubectl would.
+func describe(l *snapshot, events []eventsv1.Event) string {
 	status := &l.object.Status
 	var b strings.Builder
 	p := func(format string, args ...any) { fmt.Fprintf(&b, format+"\n", args...) }
 	p("")
 	p("$ kubectl -n %s get hlp", fleetNamespace)
-	p("%-9s %-9s %-7s %-9s %-5s %-5s %-10s %-20s %s",
-		"NAME", "DESIRED", "READY", "UPDATED", "BAD", "LAG", "RESTARTS", "REVISION", "AGE")
-	p("%-9s %-9d %-7d %-9d %-5d %-5s %-10d %-20s %s",
-		l.object.Name, status.Desired, status.Ready, status.Updated, status.Bad, status.Lag,
-		status.Restarts, status.UpdateRevision, age(l.object.CreationTimestamp.Time))
+	p("%-9s %-14s %-9s %-7s %-9s %-5s %-10s %s",
+		"NAME", "STATUS", "DESIRED", "READY", "UPDATED", "BAD", "RESTARTS", "AGE")
+	p("%-9s %-14s %-9d %-7d %-9d %-5d %-10d %s",
+		l.object.Name, status.State, status.Desired, status.Ready, status.Updated, status.Bad,
+		status.Restarts, age(l.object.CreationTimestamp.Time))
 	p("")
 	p("Conditions:")
 	p("  %-15s %-7s %-16s %s", "Type", "Status", "Reason", "Message")

@@ -11,11 +11,11 @@ import (
 	"github.com/hlparser/hyperliquid-parser-operator/hack/hlgen/gen"
 )
 
-// sources are what each node writes, and how many lines a second of it.
+// sources returns what each node writes, with the rates in lines per second.
 func sources(statusRate float64) []paced {
 	return []paced{
 		{Source: gen.Source{Stream: gen.OrderStatuses, Mode: gen.Line}, rate: statusRate},
-		// Blocks come 14 times a second, full or empty.
+		// There are 14 blocks per second, full or empty.
 		{Source: gen.Source{Stream: gen.Fills, Mode: gen.ByBlock}, rate: 14, eventsPerBlock: 20},
 	}
 }
@@ -26,12 +26,12 @@ type paced struct {
 	eventsPerBlock int
 }
 
-// traffic is what all nodes write.
+// traffic is the output of all nodes.
 type traffic struct {
 	writers []*writer
 }
 
-// writer is one node's one source.
+// writer writes one source of one node.
 type writer struct {
 	paced
 	node  string
@@ -42,9 +42,8 @@ type writer struct {
 // late is how long an old hour's file grows after the new one exists.
 const late = 700 * time.Millisecond
 
-// newTraffic prepares a writer for every source of every node. Each node's
-// clock starts in another hour, chosen so that the fleet sees midnight, where
-// the day's directory changes, and 9 to 10, where hours do not sort as text.
+// newTraffic prepares a writer for every source of every node. Each node's clock starts in another hour, chosen so that
+// the fleet passes midnight, where the day's directory changes, and 9 to 10, where hours do not sort as text.
 func newTraffic(
 	nodes []string, hostPath func(node, path string) string, statusRate float64, hourEvery time.Duration,
 ) (*traffic, error) {
@@ -57,7 +56,7 @@ func newTraffic(
 			seed := uint64(i*100 + j)
 			g, err := gen.New(gen.Options{Source: src.Source, Seed: seed, EventsPerBlock: src.eventsPerBlock})
 			if err != nil {
-				return nil, fmt.Errorf("generator of %s: %w", node, err)
+				return nil, fmt.Errorf("creating the generator of %s: %w", node, err)
 			}
 			t.writers = append(t.writers, &writer{
 				paced: src, node: node, clock: clock,
@@ -68,7 +67,7 @@ func newTraffic(
 	return t, nil
 }
 
-// linesPerSecond of all nodes together.
+// linesPerSecond returns the total rate of all nodes.
 func (t *traffic) linesPerSecond() float64 {
 	var sum float64
 	for _, w := range t.writers {
@@ -77,7 +76,7 @@ func (t *traffic) linesPerSecond() float64 {
 	return sum
 }
 
-// run writes until ctx ends and leaves whole lines. factor slows the rates down.
+// run writes until ctx ends, and ends with whole lines. factor scales the rates.
 func (t *traffic) run(ctx context.Context, factor float64) error {
 	var group errgroup.Group
 	for _, w := range t.writers {
@@ -94,7 +93,7 @@ func (t *traffic) run(ctx context.Context, factor float64) error {
 	return group.Wait()
 }
 
-// events written so far; only after run has returned.
+// events returns the number of events written so far. It may only be called after run has returned.
 func (t *traffic) events() int64 {
 	var sum int64
 	for _, w := range t.writers {

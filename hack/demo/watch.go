@@ -3,11 +3,8 @@ package main
 import (
 	"cmp"
 	"context"
-	"encoding/json"
 	"fmt"
-	"io"
 	"net"
-	"net/http"
 	"slices"
 	"strconv"
 	"sync"
@@ -20,36 +17,41 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"github.com/hlparser/hyperliquid-parser-operator/api/v1alpha1"
+	"github.com/hlparser/hyperliquid-parser-operator/internal/controller/keys"
+	"github.com/hlparser/hyperliquid-parser-operator/internal/controller/podspec"
+	"github.com/hlparser/hyperliquid-parser-operator/internal/controller/poller"
 	"github.com/hlparser/hyperliquid-parser-operator/internal/parser/report"
+	"github.com/hlparser/hyperliquid-parser-operator/internal/parser/report/seal"
 )
 
-// reportPort is where the operator's pods serve their report.
+// reportPort is the port of the parsers' reports.
 const reportPort = 9464
 
-// look is what can be seen of the fleet at one moment.
-type look struct {
+// snapshot is the observed state of the fleet at one moment.
+type snapshot struct {
 	object v1alpha1.HyperliquidParser
-	nodes  []nodeLook
-	events []eventsv1.Event // new since the look before
+	nodes  []nodeSnapshot
+	events []eventsv1.Event // new since the previous snapshot
 }
 
-// nodeLook is one node's parser.
-type nodeLook struct {
+// nodeSnapshot is the observed state of one node's parser.
+type nodeSnapshot struct {
 	name     string
-	pod      *corev1.Pod // nil: there is none
+	pod      *corev1.Pod // nil if there is none
 	report   *report.Report
 	verdict  string
-	replaced int // pods that it has had before this one
+	replaced int // number of earlier pods
 
-	delivered int64   // records a second
-	backlogs  []int64 // uncommitted bytes, one a look
+	delivered int64   // records per second
+	backlogs  []int64 // uncommitted bytes, one per snapshot
 }
 
-// watcher looks again and again and remembers what a single look cannot show.
+// watcher polls the fleet, and keeps the history that a single snapshot lacks.
 type watcher struct {
-	client client.Client
-	http   *http.Client
-	nodes  []string
+	client   client.Client
+	parsers  *poller.Client
+	operator *seal.Key // known to the parsers; nil until it is read
+	nodes    []string
 
 	seenEvents map[types.UID]bool
 	pods       map[string][]types.UID // by node, oldest first
@@ -57,14 +59,12 @@ type watcher struct {
 	reports    map[string]*report.Report
 }
 
-// history is how many looks a backlog's curve shows.
+// history is the number of snapshots in a backlog's curve.
 const history = 24
 
 func newWatcher(c client.Client, nodes []string) *watcher {
 	return &watcher{
-		client: c, nodes: nodes,
-		// A parser that does not answer must not hold up the table.
-		http:       &http.Client{Timeout: 700 * time.Millisecond},
+		client: c, nodes: nodes, parsers: poller.NewClient(reportPort),
 		seenEvents: map[types.UID]bool{},
 		pods:       map[string][]types.UID{},
 		backlogs:   map[string][]int64{},
@@ -72,18 +72,18 @@ func newWatcher(c client.Client, nodes []string) *watcher {
 	}
 }
 
-func (w *watcher) look(ctx context.Context) (look, error) {
-	var l look
+func (w *watcher) poll(ctx context.Context) (snapshot, error) {
+	var l snapshot
 	if err := w.client.Get(ctx, client.ObjectKey{Namespace: fleetNamespace, Name: fleetName}, &l.object); err != nil {
-		return l, fmt.Errorf("look at the object: %w", err)
+		return l, fmt.Errorf("reading the object: %w", err)
 	}
 	var pods corev1.PodList
 	if err := w.client.List(ctx, &pods, client.InNamespace(fleetNamespace)); err != nil {
-		return l, fmt.Errorf("look at the pods: %w", err)
+		return l, fmt.Errorf("listing the pods: %w", err)
 	}
 	var events eventsv1.EventList
 	if err := w.client.List(ctx, &events, client.InNamespace(fleetNamespace)); err != nil {
-		return l, fmt.Errorf("look at the events: %w", err)
+		return l, fmt.Errorf("listing the events: %w", err)
 	}
 	for _, e := range events.Items {
 		if !w.seenEvents[e.UID] {
@@ -95,15 +95,15 @@ func (w *watcher) look(ctx context.Context) (look, error) {
 
 	reports := w.fetchReports(ctx, pods.Items)
 	for _, node := range w.nodes {
-		l.nodes = append(l.nodes, w.lookAt(node, &l.object, pods.Items, reports))
+		l.nodes = append(l.nodes, w.observeNode(node, &l.object, pods.Items, reports))
 	}
 	return l, nil
 }
 
-func (w *watcher) lookAt(
+func (w *watcher) observeNode(
 	node string, object *v1alpha1.HyperliquidParser, pods []corev1.Pod, reports map[types.UID]*report.Report,
-) nodeLook {
-	n := nodeLook{name: node}
+) nodeSnapshot {
+	n := nodeSnapshot{name: node}
 	if i := slices.IndexFunc(pods, func(p corev1.Pod) bool { return p.Spec.NodeName == node }); i >= 0 {
 		n.pod = &pods[i]
 		n.report = reports[n.pod.UID]
@@ -120,21 +120,22 @@ func (w *watcher) lookAt(
 			}
 		}
 		w.reports[node] = n.report
-		curve := append(w.backlogs[node], total(n.report).UncommittedBytes)
-		w.backlogs[node] = curve[max(len(curve)-history, 0):]
+		if waits := total(n.report).UncommittedBytes; waits != nil {
+			curve := append(w.backlogs[node], *waits)
+			w.backlogs[node] = curve[max(len(curve)-history, 0):]
+		}
 	}
 	n.backlogs = w.backlogs[node]
 	return n
 }
 
-// What the operator thinks of parsers that its status does not name.
+// Verdicts of parsers that the operator's status does not list.
 const (
 	healthy = "Healthy"
 	unknown = "Unknown"
 )
 
-// verdict is the operator's opinion. The status names those that are bad; that
-// a new pod cannot have been judged yet goes without saying.
+// verdict returns the operator's verdict. The status lists the bad ones. A new pod cannot have been judged yet.
 func verdict(object *v1alpha1.HyperliquidParser, node string, pod *corev1.Pod) string {
 	for _, t := range object.Status.Targets {
 		if t.Target == node {
@@ -149,22 +150,36 @@ func verdict(object *v1alpha1.HyperliquidParser, node string, pod *corev1.Pod) s
 	return healthy
 }
 
-// judgedAfter is how long it takes until a parser has been asked six times.
+// judgedAfter is how long it takes until a parser has been polled six times.
 const judgedAfter = 7 * time.Second
 
+// reportTimeout bounds how long an unresponsive parser may delay the table.
+const reportTimeout = 700 * time.Millisecond
+
+// fetchReports polls the parsers as the operator does, with its key. The demo is the cluster's administrator, who may
+// read the key.
 func (w *watcher) fetchReports(ctx context.Context, pods []corev1.Pod) map[types.UID]*report.Report {
 	found := map[types.UID]*report.Report{}
+	if w.readKey(ctx) != nil {
+		return found // the operator has not created the key yet
+	}
 	var mu sync.Mutex
 	var all sync.WaitGroup
-	for _, pod := range pods {
+	for i := range pods {
+		pod := &pods[i]
 		if pod.Status.PodIP == "" {
 			continue
 		}
 		all.Go(func() {
-			// A parser that starts or ends has no report: the table shows that.
-			if r, err := w.fetch(ctx, pod.Status.PodIP); err == nil && r.Pod == pod.Name {
+			var r report.Report
+			err := w.parsers.Fetch(ctx, pod.Namespace, poller.Endpoint{
+				Target: pod.Annotations[v1alpha1.AnnotationTarget], PodName: pod.Name, IP: pod.Status.PodIP,
+				Plain: !podspec.Sealed(pod), Key: podspec.PublicKey(pod), Operator: w.operator,
+			}, reportTimeout, &r)
+			// A parser that starts or ends has no report. The table shows that.
+			if err == nil {
 				mu.Lock()
-				found[pod.UID] = r
+				found[pod.UID] = &r
 				mu.Unlock()
 			}
 		})
@@ -173,30 +188,31 @@ func (w *watcher) fetchReports(ctx context.Context, pods []corev1.Pod) map[types
 	return found
 }
 
-func (w *watcher) fetch(ctx context.Context, ip string) (*report.Report, error) {
-	request, err := http.NewRequestWithContext(ctx, http.MethodGet, reportURL(ip, "/status"), http.NoBody)
+// readKey reads the operator's key once.
+func (w *watcher) readKey(ctx context.Context) error {
+	if w.operator != nil {
+		return nil
+	}
+	var secret corev1.Secret
+	if err := w.client.Get(ctx, client.ObjectKey{Namespace: systemNamespace, Name: keys.SecretName}, &secret); err != nil {
+		return fmt.Errorf("reading the operator's keys: %w", err)
+	}
+	ring, err := keys.OfSecret(&secret)
 	if err != nil {
-		return nil, err
+		return fmt.Errorf("reading the operator's keys: %w", err)
 	}
-	response, err := w.http.Do(request)
-	if err != nil {
-		return nil, err
-	}
-	defer func() { _ = response.Body.Close() }()
-	if response.StatusCode != http.StatusOK {
-		return nil, fmt.Errorf("status %d", response.StatusCode)
-	}
-	var r report.Report
-	return &r, json.NewDecoder(io.LimitReader(response.Body, 1<<20)).Decode(&r)
+	w.operator = ring[0].Key
+	return nil
 }
 
 func reportURL(ip, path string) string {
 	return "http://" + net.JoinHostPort(ip, strconv.Itoa(reportPort)) + path
 }
 
-// total adds up a report's streams, as far as the table shows them.
+// total sums the figures of a report's streams that the table shows. UncommittedBytes is nil if it is unknown for one
+// stream.
 func total(r *report.Report) report.Stream {
-	var sum report.Stream
+	sum := report.Stream{UncommittedBytes: new(int64)}
 	for _, s := range r.Streams {
 		sum.BufferLines += s.BufferLines + s.InFlightLines
 		sum.BufferBytes += s.BufferBytes + s.InFlightBytes
@@ -204,32 +220,39 @@ func total(r *report.Report) report.Stream {
 		sum.LastBatchLines = max(sum.LastBatchLines, s.LastBatchLines)
 		sum.BatchesTotal += s.BatchesTotal
 		sum.DeliveredTotal += s.DeliveredTotal
-		sum.UncommittedBytes += s.UncommittedBytes
-		sum.LagSeconds = max(sum.LagSeconds, s.LagSeconds)
+		switch {
+		case s.UncommittedBytes == nil:
+			sum.UncommittedBytes = nil
+		case sum.UncommittedBytes != nil:
+			*sum.UncommittedBytes += *s.UncommittedBytes
+		}
 		sum.File = cmp.Or(sum.File, s.File)
 	}
 	return sum
 }
 
-// allReady is true when the operator says so of its present spec.
-func (l *look) allReady() bool {
+// allReady reports whether the operator's status, for the present spec, says that all parsers are ready.
+func (l *snapshot) allReady() bool {
 	return l.object.Status.ObservedGeneration == l.object.Generation &&
 		int(l.object.Status.Ready) == len(l.nodes) &&
 		meta.IsStatusConditionTrue(l.object.Status.Conditions, v1alpha1.ConditionReady)
 }
 
-// atRest is true when every parser has delivered and committed all it saw.
-func (l *look) atRest() bool {
+// atRest reports whether every parser has delivered and committed everything it has read.
+func (l *snapshot) atRest() bool {
 	for _, n := range l.nodes {
-		if n.report == nil || total(n.report).UncommittedBytes != 0 {
+		if n.report == nil {
+			return false
+		}
+		if waits := total(n.report).UncommittedBytes; waits == nil || *waits != 0 {
 			return false
 		}
 	}
 	return true
 }
 
-// podOf finds a node's pod.
-func (l *look) podOf(node string) *corev1.Pod {
+// podOf returns a node's pod, or nil.
+func (l *snapshot) podOf(node string) *corev1.Pod {
 	for _, n := range l.nodes {
 		if n.name == node {
 			return n.pod

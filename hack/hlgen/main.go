@@ -1,5 +1,4 @@
-// Command hlgen writes Hyperliquid node output into a directory, for trials
-// and benchmarks:
+// Command hlgen writes synthetic Hyperliquid node output into a directory, for tests and benchmarks:
 //
 //	go run ./hack/hlgen --dir D --stream order-statuses:line --lines 1000000
 //	go run ./hack/hlgen --dir D --stream fills:by-block --rate 14 --hour-every 15s
@@ -48,22 +47,22 @@ type options struct {
 func parse(args []string) (options, error) {
 	var o options
 	fs := flag.NewFlagSet("hlgen", flag.ContinueOnError)
-	fs.StringVar(&o.dir, "dir", "", "data directory of the node, like ~/hl/data")
-	fs.Func("stream", "stream[:line|streaming|by-block], may be repeated", func(s string) error {
+	fs.StringVar(&o.dir, "dir", "", "data directory of the node, such as ~/hl/data")
+	fs.Func("stream", "stream[:line|streaming|by-block]; repeatable", func(s string) error {
 		src, err := gen.ParseSource(s)
 		o.sources = append(o.sources, src)
 		return err
 	})
-	fs.Int64Var(&o.lines, "lines", 0, "lines of each stream; 0 with --rate means until interrupted")
-	fs.Float64Var(&o.rate, "rate", 0, "lines a second of each stream; 0 means as fast as it goes, on a simulated clock")
-	fs.IntVar(&o.perBlock, "events-per-block", 0, "mean events in a block; 0 means a busy node's")
-	fs.IntVar(&o.funding, "funding-users", 0, "accounts in a Funding event of misc-events; 100000 make a line of 16 MB")
-	fs.DurationVar(&o.hourEvery, "hour-every", time.Hour, "how long an hour of the node takes, with --rate")
-	fs.Func("start", "the node's time at the beginning, RFC 3339", func(s string) (err error) {
+	fs.Int64Var(&o.lines, "lines", 0, "lines per stream; 0 with --rate means no limit")
+	fs.Float64Var(&o.rate, "rate", 0, "lines per second and stream; 0 means as fast as possible, with a simulated clock")
+	fs.IntVar(&o.perBlock, "events-per-block", 0, "mean events per block; 0 means those of a busy node")
+	fs.IntVar(&o.funding, "funding-users", 0, "accounts in a Funding event of misc-events; 100000 yield a line of 16 MB")
+	fs.DurationVar(&o.hourEvery, "hour-every", time.Hour, "real time of one hour of the node, with --rate")
+	fs.Func("start", "the node's time at the start, in RFC 3339 format", func(s string) (err error) {
 		o.start, err = time.Parse(time.RFC3339, s)
 		return err
 	})
-	fs.Uint64Var(&o.seed, "seed", 1, "same seed and flags, same content")
+	fs.Uint64Var(&o.seed, "seed", 1, "seed of the generator; equal seeds and flags yield equal content")
 	if err := fs.Parse(args); err != nil {
 		return o, err
 	}
@@ -71,13 +70,13 @@ func parse(args []string) (options, error) {
 	case fs.NArg() > 0:
 		return o, fmt.Errorf("unexpected argument %q", fs.Arg(0))
 	case o.dir == "":
-		return o, errors.New("--dir: say where to write")
+		return o, errors.New("--dir: must be set")
 	case len(o.sources) == 0:
-		return o, errors.New("--stream: name at least one")
+		return o, errors.New("--stream: at least one is required")
 	case o.lines < 0 || o.rate < 0:
-		return o, errors.New("--lines and --rate: not below 0")
+		return o, errors.New("--lines and --rate: must not be negative")
 	case o.lines == 0 && o.rate == 0:
-		return o, errors.New("--lines: needed without --rate, or the disk fills")
+		return o, errors.New("--lines: required without --rate")
 	}
 	return o, nil
 }
@@ -131,7 +130,7 @@ func write(ctx context.Context, o options, src gen.Source, seed uint64) (gen.Sta
 		w = gen.NewWriter(o.dir, src, g, gen.WriterOptions{BufferSize: 1 << 20})
 		err = gen.Fill(ctx, w, o.start, o.lines, step(src.Mode))
 	}
-	// Close even then: what was generated must end with a whole line.
+	// Close also after an error: the files must end with whole lines.
 	if closeErr := w.Close(); err == nil {
 		err = closeErr
 	}
@@ -141,7 +140,7 @@ func write(ctx context.Context, o options, src gen.Source, seed uint64) (gen.Sta
 // late is how long the old hour's file grows after the new one exists.
 const late = 700 * time.Millisecond
 
-// step is the time between two lines of a busy node.
+// step returns the time between two lines of a busy node.
 func step(mode gen.Mode) time.Duration {
 	if mode == gen.ByBlock {
 		return time.Second / 14

@@ -9,10 +9,10 @@ import (
 	"time"
 )
 
-// PeakOf is the most that a running process had resident, in bytes.
+// PeakOf returns the peak resident memory of a running process, in bytes.
 func PeakOf(pid int) (int64, error) { return memoryOf(pid, "VmHWM:") }
 
-// ResidentOf is what a running process has resident, in bytes.
+// ResidentOf returns the resident memory of a running process, in bytes.
 func ResidentOf(pid int) (int64, error) { return memoryOf(pid, "VmRSS:") }
 
 func memoryOf(pid int, field string) (int64, error) {
@@ -29,16 +29,16 @@ func memoryOf(pid int, field string) (int64, error) {
 			return kib << 10, nil
 		}
 	}
-	return 0, fmt.Errorf("the system does not tell the memory of process %d", pid)
+	return 0, fmt.Errorf("reading the memory of process %d: the system does not report it", pid)
 }
 
-// CPUOf is the processor time that a running process has had, to 10 ms.
+// CPUOf returns the processor time of a running process, with a resolution of 10 ms.
 func CPUOf(pid int) (time.Duration, error) {
 	stat, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
 	if err != nil {
 		return 0, fmt.Errorf("reading the time of process %d: %w", pid, err)
 	}
-	// The name, in parentheses, may hold spaces; utime and stime are the 12th and 13th field after it.
+	// The name, in parentheses, may contain spaces. utime and stime are the 12th and 13th field after it.
 	fields := strings.Fields(string(stat[bytes.LastIndexByte(stat, ')')+1:]))
 	user, err := strconv.ParseInt(fields[11], 10, 64)
 	if err != nil {

@@ -1,5 +1,6 @@
-// Package results is how the measuring programs of hack/ tell what they found: tables that read well as text and as Markdown, what a
-// process takes of the machine, where the figures come from, and chapters of docs/benchmarks.md, of which each program replaces its own.
+// Package results formats the results of the measuring programs in hack/: tables that are readable as text and as
+// Markdown, the resource usage of processes, a description of the machine, and chapters of docs/benchmarks.md. Each
+// program replaces its own chapter.
 package results
 
 import (
@@ -15,13 +16,13 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Table is text in columns; the first is a name, the others are figures.
+// Table is a table of text. The first column is a name, the others are figures.
 type Table [][]string
 
-// Row adds a line.
+// Row adds a row.
 func (t *Table) Row(cells ...string) { *t = append(*t, cells) }
 
-// String renders Markdown that also reads well as it is.
+// String renders the table as Markdown that is also readable as text.
 func (t *Table) String() string {
 	widths := make([]int, len((*t)[0]))
 	for _, row := range *t {
@@ -55,7 +56,7 @@ func (t *Table) String() string {
 	return out.String()
 }
 
-// Reached is the last column of a goal.
+// Reached returns the text for the column that says whether a goal was reached.
 func Reached(yes bool) string {
 	if yes {
 		return "yes"
@@ -63,7 +64,7 @@ func Reached(yes bool) string {
 	return "**no**"
 }
 
-// Machine says where the figures come from. Other machines give others.
+// Machine describes the machine that the figures were measured on.
 func Machine() string {
 	model, kernel := "an unknown processor", "unknown"
 	if info, err := os.ReadFile("/proc/cpuinfo"); err == nil {
@@ -92,11 +93,11 @@ Written by ` + "`make bench`, `make bench-backlog`, `make bench-fleet` and `make
 Times vary from machine to machine and from hour to hour; ratios between rows of one table are what counts.
 `
 
-// Replace puts text in the place of the chapter with that title, or at the end.
+// Replace replaces the chapter with the given title, or appends it.
 func Replace(path, title, text string) error {
 	old, err := os.ReadFile(path)
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
-		return fmt.Errorf("reading the results of before: %w", err)
+		return fmt.Errorf("reading the previous results: %w", err)
 	}
 	const mark = "\n## "
 	out, done := preface, false

@@ -41,6 +41,7 @@ func trials() []trial {
 		{"leak of 5 MiB/min", sim.Leak, exactly(5), growth.Leaking, "", 20 * hour, any},
 		{"leak of 20 MiB/min", sim.Leak, exactly(20), growth.Leaking, "", 6 * hour, any},
 		{"broken bound", sim.BrokenBound, upTo(0.5), growth.Growing, growth.ReasonUnbounded, 6 * hour, busy},
+		{"unreadable source", sim.Unreadable, exactly(1), growth.SourceUnreadable, "", 6 * hour, any},
 	}
 }
 

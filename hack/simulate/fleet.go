@@ -19,6 +19,7 @@ type scene struct {
 	fault  func(r *rand.Rand) sim.Fault
 	right  func(restarts int) bool
 	wanted string
+	others bool // only restarts of targets that were not struck count
 }
 
 // scenes are what fleets are tried with.
@@ -33,13 +34,18 @@ func scenes() []scene {
 			{Kind: sim.BrokenBound, Severity: 0.05 + 0.4*r.Float64()},
 		}[r.IntN(3)]
 	}
+	always := func(f sim.Fault) func(*rand.Rand) sim.Fault { return func(*rand.Rand) sim.Fault { return f } }
+	all, third, one := func(n int) int { return n }, func(n int) int { return (n + 2) / 3 }, func(int) int { return 1 }
 	exactly := func(n int) func(int) bool { return func(restarts int) bool { return restarts == n } }
 	return []scene{
-		{"a slow broker", func(n int) int { return n }, slowBroker, exactly(0), "0"},
-		{"a third affected by it", func(n int) int { return (n + 2) / 3 }, slowBroker, exactly(0), "0"},
-		{"a third hang at once", func(n int) int { return (n + 2) / 3 }, func(*rand.Rand) sim.Fault { return sim.Fault{Kind: sim.Hang} },
-			func(int) bool { return true }, "any: a trial, and more once it helped"},
-		{"one sick pod", func(int) int { return 1 }, ownFault, exactly(1), "1"},
+		{name: "a slow broker", struck: all, fault: slowBroker, right: exactly(0), wanted: "0"},
+		{name: "a third affected by it", struck: third, fault: slowBroker, right: exactly(0), wanted: "0"},
+		{name: "unreadable sources", struck: all, fault: always(sim.Fault{Kind: sim.Unreadable}), right: exactly(0), wanted: "0"},
+		{name: "a third hang at once", struck: third, fault: always(sim.Fault{Kind: sim.Hang}),
+			right: func(int) bool { return true }, wanted: "any: a trial, and more once it helped"},
+		{name: "one sick pod", struck: one, fault: ownFault, right: exactly(1), wanted: "1"},
+		{name: "one parser lies", struck: one, fault: always(sim.Fault{Kind: sim.Liar, Severity: 0.2}), right: exactly(0),
+			wanted: "0 of the others", others: true},
 	}
 }
 
@@ -47,6 +53,7 @@ func scenes() []scene {
 type member struct {
 	*watched
 	name    string
+	struck  bool
 	uid     int
 	created time.Time
 	readyAt time.Time
@@ -77,13 +84,14 @@ type fleet struct {
 	members  []*member
 	random   *rand.Rand
 	in       plan.Input
-	next     time.Time // when the plan must be made anew
+	next     time.Time // when the plan must be made again
+	others   bool      // as the scene's
 	restarts int
 }
 
 func newFleet(seed uint64, n int, s *scene) *fleet {
 	r := rand.New(rand.NewPCG(seed, 3))
-	f := &fleet{random: r, in: plan.Input{
+	f := &fleet{random: r, others: s.others, in: plan.Input{
 		Current: "r", Update: "r", Spec: "1", Judgements: map[string]growth.Judgement{}, Ledger: plan.Ledger{},
 		Limits: plan.Limits{
 			MaxUnavailable: intstr.FromString("10%"), MaxConcurrent: intstr.FromString("10%"), Cooldown: 5 * time.Minute, MaxPerHour: 3,
@@ -96,7 +104,10 @@ func newFleet(seed uint64, n int, s *scene) *fleet {
 		if i < struck {
 			own = fault
 		}
-		m := &member{watched: watch(r.Uint64(), sim.Busy, own), name: fmt.Sprintf("node-%03d", i), created: sim.Start, readyAt: sim.Start}
+		m := &member{
+			watched: watch(r.Uint64(), sim.Busy, own), name: fmt.Sprintf("node-%03d", i), struck: i < struck,
+			created: sim.Start, readyAt: sim.Start,
+		}
 		m.Steady()
 		m.Advance(time.Duration(r.Int64N(int64(pollInterval)))) // the polls of a fleet are spread over the interval
 		m.see()
@@ -149,10 +160,12 @@ func (f *fleet) plan(now time.Time) {
 		if a.Kind != plan.Restart {
 			continue
 		}
-		f.restarts++
 		f.in.Ledger[a.Target] = a.Record
 		for _, m := range f.members {
 			if m.name == a.Target {
+				if !f.others || !m.struck {
+					f.restarts++
+				}
 				away := time.Duration(5+20*f.random.Float64()) * time.Second
 				m.uid++
 				m.created, m.readyAt = m.Now(), m.Now().Add(away)

@@ -11,14 +11,15 @@ import (
 // pollInterval is the default of spec.growth.
 const pollInterval = 5 * time.Second
 
-// settings are the defaults of spec.growth.
+// settings returns the defaults of spec.growth.
 func settings() growth.Settings {
 	return growth.Settings{
-		PollInterval: pollInterval, Lag: 30 * time.Second, StuckAfter: 30 * time.Second, Retention: 24 * time.Hour, BufferLimit: 32 << 20,
+		PollInterval: pollInterval, Lag: 30 * time.Second, StuckAfter: 30 * time.Second, Retention: 24 * time.Hour,
+		BufferLimit: 32 << 20,
 	}
 }
 
-// watched is a simulated target under the operator's eyes.
+// watched is a simulated target that the operator observes.
 type watched struct {
 	*sim.Target
 	growth.Tracker
@@ -39,7 +40,7 @@ func (w *watched) replace() {
 	w.SeePod(w.pod, w.Now(), settings())
 }
 
-// poll lets an interval pass, as good as a busy machine keeps it, and asks once.
+// poll lets a poll interval pass, with the jitter of a busy machine, and polls once.
 func (w *watched) poll() growth.Judgement {
 	w.polls++
 	late := time.Duration(w.random.ExpFloat64() * float64(20*time.Millisecond))
@@ -52,14 +53,14 @@ func (w *watched) poll() growth.Judgement {
 	return w.Judgement()
 }
 
-// normal is what a day of normal traffic comes to.
+// normal is the result of one day of normal traffic.
 type normal struct {
 	polls    int
-	restarts []growth.Judgement     // that a verdict asked for
-	shown    map[growth.Verdict]int // polls by verdict
+	restarts []growth.Judgement     // restarts that a verdict required
+	shown    map[growth.Verdict]int // number of polls by verdict
 }
 
-// normalDay is a day of a node on which nothing is wrong with its parser, though its machine may start anew.
+// normalDay simulates one day of a target whose parser has no fault, though its machine may reboot.
 func normalDay(seed uint64, traffic sim.Traffic) normal {
 	w := watch(seed, traffic, sim.Fault{})
 	out := normal{shown: map[growth.Verdict]int{}}
@@ -91,16 +92,16 @@ func normalDay(seed uint64, traffic sim.Traffic) normal {
 	return out
 }
 
-// naming is how a fault was named.
+// naming is the result of one run with a fault.
 type naming struct {
-	early growth.Judgement // a bad verdict before there was a fault; none: Verdict is empty
-	first growth.Judgement // the first bad verdict after; none: Verdict is empty
-	took  time.Duration    // since lines began to wait, or since the fault began when it makes none wait
-	dead  bool             // the process was killed before it was named
+	early growth.Judgement // a bad verdict before the fault; its Verdict is empty if there is none
+	first growth.Judgement // the first bad verdict after the fault; its Verdict is empty if there is none
+	took  time.Duration    // since lines began to wait, or since the fault began if it makes none wait
+	dead  bool             // the process was killed before the verdict
 	polls int
 }
 
-// faulty runs a target until its fault is named, or for so long.
+// faulty runs a target until its fault is named, for at most within.
 func faulty(seed uint64, traffic sim.Traffic, fault sim.Fault, within time.Duration) naming {
 	w := watch(seed, traffic, fault)
 	began := sim.Start.Add(time.Duration(fault.At * float64(time.Second)))
@@ -109,19 +110,19 @@ func faulty(seed uint64, traffic sim.Traffic, fault sim.Fault, within time.Durat
 	for end := began.Add(within); w.Now().Before(end); {
 		j := w.poll()
 		out.polls = w.polls
-		if w.Lag() < time.Second {
+		if lag, known := w.Lag(); known && lag < time.Second {
 			level = w.Now()
 		}
 		switch {
 		case w.Dead():
 			out.dead = true
 			return out
-		case !j.Verdict.Bad() || j.Fading || j.Verdict == growth.Unreachable: // which is true when it is said
+		case !j.Verdict.Bad() || j.Fading || j.Verdict == growth.Unreachable: // Unreachable is true at that moment
 		case w.Now().Before(began):
 			if out.early.Verdict == "" {
 				out.early = j
 			}
-		case j.Since.Before(began): // it has not been left yet
+		case j.Since.Before(began): // the verdict has not been left yet
 		default:
 			out.first = j
 			out.took = w.Now().Sub(began)

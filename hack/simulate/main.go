@@ -1,11 +1,11 @@
-// Command simulate tries the operator's judgement on simulated nodes, parsers, sinks and fleets:
+// Command simulate tests the operator's verdicts and restarts on simulated nodes, parsers, sinks and fleets:
 //
-//	go run ./hack/simulate                            # 10,000 days of normal traffic, 1,000 of each fault, fleets; some minutes
-//	go run ./hack/simulate --days 300 --faults 50     # less of it
-//	go run ./hack/simulate --write FILE               # likewise, into FILE, such as docs/benchmarks.md
+//	go run ./hack/simulate                            # 10,000 normal days, 1,000 of each fault, fleets; minutes
+//	go run ./hack/simulate --days 300 --faults 50     # a smaller run
+//	go run ./hack/simulate --write FILE               # also write the results into FILE, such as docs/benchmarks.md
 //
-// What is simulated is in the package sim, which knows nothing of the judgement. Equal seeds give equal results. Seeds below 1,000
-// were used while the chain was made; by default none of them is. It exits with 1 when a goal is missed.
+// Package sim simulates, and does not know the operator's rules. Equal seeds give equal results. The rules were
+// developed with seeds below 1,000; by default none of those is used. It exits with 1 if a goal is missed.
 package main
 
 import (
@@ -36,9 +36,9 @@ func main() {
 
 // sizes of a simulation.
 type sizes struct {
-	days    int // of normal traffic
-	faults  int // of each kind
-	fleets  int // targets in the fleets of each size and scene, about
+	days    int // days of normal traffic
+	faults  int // runs of each fault
+	fleets  int // approximate number of targets for each fleet size and scene
 	fleetOf []int
 	seed    uint64
 	workers int
@@ -51,12 +51,12 @@ func run(args []string) (missed int, err error) {
 	fs.IntVar(&s.faults, "faults", 1000, "runs of each fault")
 	fs.IntVar(&s.fleets, "fleets", 1200, "targets in the fleets of each size and scene, at least one fleet")
 	fs.Uint64Var(&s.seed, "seed", 1_000_000, "the first seed")
-	write := fs.String("write", "", "file to write the results into, such as docs/benchmarks.md")
+	write := fs.String("write", "", "file to update with the results, such as docs/benchmarks.md")
 	if err := fs.Parse(args); err != nil {
 		return 0, err
 	}
 	if fs.NArg() > 0 || s.days < 1 || s.faults < 1 || s.fleets < 1 {
-		return 0, errors.New("see --help: sizes are at least 1, and there are no arguments")
+		return 0, errors.New("invalid flags: sizes must be at least 1, and arguments are not accepted")
 	}
 	began := time.Now()
 	text := results.Machine()
@@ -69,10 +69,10 @@ func run(args []string) (missed int, err error) {
 	}
 	var used unix.Rusage
 	if err := unix.Getrusage(unix.RUSAGE_SELF, &used); err != nil {
-		return missed, fmt.Errorf("asking for the processor time used: %w", err)
+		return missed, fmt.Errorf("reading the processor time: %w", err)
 	}
 	processor := time.Duration(used.Utime.Nano() + used.Stime.Nano())
-	took := fmt.Sprintf("\nAll of it took %s, and %s of processor time on %d cores. Seeds from %d.\n",
+	took := fmt.Sprintf("\nThe run took %s and %s of processor time on %d cores. Seeds from %d.\n",
 		time.Since(began).Round(time.Second), processor.Round(time.Second), s.workers, s.seed)
 	fmt.Print(took)
 	if *write == "" {

@@ -17,7 +17,7 @@ import (
 
 const reachedColumn = "reached"
 
-// spread does n runs on all workers and tells a person how far it is.
+// spread does n runs on all workers and prints its progress.
 func spread[T any](what string, s sizes, n int, run func(i int) T) []T {
 	out := make([]T, n)
 	var next, done atomic.Int64
@@ -36,14 +36,15 @@ func spread[T any](what string, s sizes, n int, run func(i int) T) []T {
 	return out
 }
 
-// normalTraffic counts what is restarted though nothing is wrong with any parser.
+// normalTraffic counts restarts in runs without any fault of a parser.
 func normalTraffic(s sizes) (text string, missed int) {
 	kinds := sim.Traffics()
 	days := spread("days of normal traffic", s, s.days, func(i int) normal {
 		return normalDay(s.seed+uint64(i), kinds[i%len(kinds)])
 	})
 	t := results.Table{{
-		"traffic", "node-days", "reports", "restarts", "Healthy", "CatchingUp", "Overloaded", "SourceStalled", "Unreachable", "0 restarts",
+		"traffic", "node-days", "reports", "restarts", "Healthy", "CatchingUp", "Overloaded", "SourceStalled", "Unreachable",
+		"0 restarts",
 	}}
 	var stories strings.Builder
 	for k, kind := range kinds {
@@ -65,19 +66,21 @@ func normalTraffic(s sizes) (text string, missed int) {
 			return fmt.Sprintf("%.3f %%", 100*float64(shown[v])/float64(max(polls, 1)))
 		}
 		t.Row(kind.String(), fmt.Sprint(n), fmt.Sprintf("%.1f M", float64(polls)/1e6), fmt.Sprint(restarts),
-			part(growth.Healthy), part(growth.CatchingUp), part(growth.Overloaded), part(growth.SourceStalled), part(growth.Unreachable),
-			results.Reached(restarts == 0))
+			part(growth.Healthy), part(growth.CatchingUp), part(growth.Overloaded), part(growth.SourceStalled),
+			part(growth.Unreachable), results.Reached(restarts == 0))
 		if restarts > 0 {
 			missed++
 		}
 	}
 	return "### Normal traffic\n\n" +
-		"One parser for a day each: drifting and bursting traffic, hour switches, torn tails, filters that pass nothing, stalls of the sink,\n" +
-		"nodes that are down for up to an hour and catch up at up to ten times the rate, machines that start anew. Parts are of all polls.\n\n" +
+		"Runs of one parser for one day: drifting and bursting traffic, hour switches, torn tails, filters that match\n" +
+		"nothing, stalls of the sink, nodes that are down for up to an hour and catch up at up to ten times the rate,\n" +
+		"machines that reboot. A third of the clocks are wrong by up to a quarter of an hour, and half of those are set\n" +
+		"during the day. Percentages are of all polls.\n\n" +
 		t.String() + stories.String(), missed
 }
 
-// faults counts how each fault is named.
+// faults counts the verdicts for each fault.
 func faults(s sizes) (text string, missed int) {
 	const least = 0.99
 	t := results.Table{{"fault", "runs", "named", "rightly", "p50", "p99", "slowest", "≥ 99 %"}}
@@ -122,13 +125,14 @@ func faults(s sizes) (text string, missed int) {
 		confusion.Row(row...)
 	}
 	return "### Faults\n\n" +
-		"The first bad verdict after a fault that begins at some time in four hours of otherwise normal traffic. Times are from when lines\n" +
-		"began to wait, for a leak and a broken bound from when they began: both take long to show. Sinks, parsers and processors at a part\n" +
-		"of what is written, as written on average. Limits of memory are from 512 MiB to 4 GiB.\n\n" +
-		t.String() + "\nWhat each was named:\n\n" + confusion.String(), missed
+		"The first bad verdict after a fault that begins at a random time in four hours of otherwise normal traffic.\n" +
+		"Times are measured from when lines began to wait; for a leak, a broken bound and an unreadable source, from the\n" +
+		"start of the fault. The speed of sinks, parsers and processors is a fraction of the average write rate. Memory\n" +
+		"limits are from 512 MiB to 4 GiB.\n\n" +
+		t.String() + "\nThe verdicts for each fault:\n\n" + confusion.String(), missed
 }
 
-// name of the verdict, for the confusion matrix.
+// name returns the verdict's name in the confusion matrix.
 func (n *naming) name() string {
 	switch {
 	case n.dead:
@@ -148,7 +152,7 @@ func percentile(sorted []time.Duration, p float64) string {
 	return sorted[int(p*float64(len(sorted)-1))].Round(time.Second).String()
 }
 
-// fleets counts what is restarted in fleets.
+// fleets counts restarts in fleets.
 func fleets(s sizes) (text string, missed int) {
 	const lasts = 80 * time.Minute
 	t := results.Table{{"fleet", "of", "fleets", "restarts", "wanted", "as wanted", reachedColumn}}
@@ -177,6 +181,7 @@ func fleets(s sizes) (text string, missed int) {
 		}
 	}
 	return "### Fleets\n\n" +
-		"The plan's restarts within 80 minutes, of which the fault takes the last 55 to 65. A restart cures what is the process's own.\n\n" +
+		"The plan's restarts within 80 minutes. The fault lasts for the last 55 to 65 of them. A restart cures faults\n" +
+		"of the process itself.\n\n" +
 		t.String(), missed
 }

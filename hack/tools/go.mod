@@ -1,4 +1,4 @@
-// The project's tools, pinned. A module of its own, so that none of this
+// The project's tools, pinned, in a separate module, so that none of this
 // reaches the operator's dependencies. From the repository's root:
 //
 //	go tool -modfile=hack/tools/go.mod controller-gen --version

@@ -58,6 +58,9 @@ var _ = Describe("admission", func() {
 		Entry("output in a directory of a claim", "sink: {file: {claimName: records, path: /archive}}"),
 		Entry("pods whose claim is the data", pods("")),
 		Entry("pods with data and state side by side", pods("subPath: hl/data, stateSubPath: hl/data-state")),
+		Entry("pods whose claim is the data, with state in a directory of its own", pods("stateSubPath: .hlparser/mainnet")),
+		Entry("pods with their state on a claim of its own", pods("stateClaimName: state")),
+		Entry("pods with their state anywhere on a claim of its own", pods("subPath: hl, stateClaimName: state, stateSubPath: hl/state")),
 		Entry("percentages up to all", `rollout: {maxUnavailable: "100%"}`),
 		Entry("a number of targets", "rollout: {maxUnavailable: 3}"),
 		Entry("a canary with its defaults", "rollout: {canary: {}}"),
@@ -99,6 +102,9 @@ var _ = Describe("admission", func() {
 		Entry("a stateSubPath that climbs", pods("stateSubPath: .."), "spec.target.pods.stateSubPath", "write a path from the claim's root"),
 		Entry("state inside the data", pods("subPath: hl/data, stateSubPath: hl/data/state"), "spec.target.pods.stateSubPath", "write a directory outside of subPath"),
 		Entry("state that is the data", pods("subPath: hl, stateSubPath: hl"), "spec.target.pods.stateSubPath", "write a directory outside of subPath"),
+		Entry("state among the data where all of the claim is", pods("stateSubPath: node_fills"), "spec.target.pods.stateSubPath", "write a directory of the parsers' own, whose name begins with hlparser, or set stateClaimName"),
+		Entry("state below a directory of the data", pods("stateSubPath: node_fills/hlparser"), "spec.target.pods.stateSubPath", "whose name begins with hlparser"),
+		Entry("a claim for state that is none", pods("stateClaimName: My_State"), "spec.target.pods.stateClaimName", "write the name of a PersistentVolumeClaim"),
 		Entry("no stream", "streams: []", "spec.streams", "should have at least 1 items"),
 		Entry("a stream twice", "streams: [{name: Fills}, {name: Fills}]", "spec.streams[1]", "Duplicate value"),
 		Entry("an unknown stream", "streams: [{name: Fill}]", "spec.streams[0].name", `supported values: "OrderStatuses", "Fills"`),
@@ -138,6 +144,9 @@ var _ = Describe("admission", func() {
 		Entry("files nowhere", "sink: {file: {}}", "spec.sink.file", "write path, a directory of the node, or claimName"),
 		Entry("a claim that is none", "sink: {file: {claimName: My Claim}}", "spec.sink.file.claimName", "write the name of a PersistentVolumeClaim"),
 		Entry("a directory of a claim that climbs", "sink: {file: {claimName: records, path: /a/../b}}", "spec.sink.file.path", "write an absolute path below /"),
+		Entry("too little in all", "sink: {file: {path: /out, maxSize: 1Gi, maxTotalSize: 2047Mi}}", "spec.sink.file.maxTotalSize", "at least twice maxSize"),
+		Entry("in all no size", "sink: {file: {path: /out, maxTotalSize: much}}", "spec.sink.file.maxTotalSize", "write a size of at least 128Ki"),
+		Entry("no percentage", "sink: {file: {path: /out, minFreePercent: 91}}", "spec.sink.file.minFreePercent", "less than or equal to 90"),
 		Entry("a file too small", "sink: {file: {path: /out, maxSize: 1k}}", "spec.sink.file.maxSize", "write a size of at least 64Ki"),
 		Entry("an unknown rotation", "sink: {file: {path: /out, rotate: Daily}}", "spec.sink.file.rotate", `supported values: "Size", "Hour"`),
 		Entry("an unknown compression", "sink: {file: {path: /out, compress: gzip}}", "spec.sink.file.compress", `supported values: "zstd"`),
@@ -176,6 +185,10 @@ var _ = Describe("admission", func() {
 		Entry("an annotation of ours", "podAnnotations: {fleet.hlparser.dev/target: x}", "spec.podAnnotations", "write another prefix"),
 		Entry("a label that is none", `podLabels: {team: "a b"}`, "spec.podLabels.team", "should match"),
 		Entry("root", "runAsUser: 0", "spec.runAsUser", "greater than or equal to 1"),
+		Entry("a user that wraps around to root", "runAsUser: 4294967296", "spec.runAsUser", "less than or equal to 2147483647"),
+		Entry("a group that wraps around to root", "runAsGroup: 4294967296", "spec.runAsGroup", "less than or equal to 2147483647"),
+		Entry("root's group among others", "supplementalGroups: [20000, 0]", "spec.supplementalGroups[1]", "greater than or equal to 1"),
+		Entry("an image that is none", "image: 'https://registry.example/hlparser'", "spec.image", "write the reference of an image, such as registry.example/hlparser:v1"),
 		Entry("blocks that lines do not name", "{streams: [{name: Fills, mode: Line}], engine: {deduplicateBlocks: true}}", "spec.engine.deduplicateBlocks", "to Auto, Streaming or ByBlock"),
 		Entry("an unknown format", "format: Json", "spec.format", `supported values: "Raw", "Enveloped", "Normalized"`),
 		Entry("a shape there is not", "{streams: [{name: Fills}, {name: MiscEvents}], format: Normalized}", "spec.format", "write Enveloped, or leave these streams out"),
@@ -187,6 +200,19 @@ var _ = Describe("admission", func() {
 		sample.Namespace = "default"
 		Expect(k8s.Create(ctx, sample, client.DryRunAll)).To(Succeed())
 	}, Entry("the first", ""), Entry("NATS", "_nats"), Entry("Kafka", "_kafka"))
+
+	It("leaves the state of an object of before where it is, and refuses to move it among the data", func(ctx SpecContext) {
+		f := newFarm(ctx, 0)
+		obj := f.besidePods()
+		obj.Spec.Target.Pods.StateSubPath = "state"
+		Expect(k8s.Create(ctx, obj)).To(Succeed()) // beside the data, which is where any name will do
+		change(ctx, obj, func(o *v1alpha1.HyperliquidParser) { o.Spec.Target.Pods.StateSubPath = "hlparser" })
+		By("taking all of the claim for data")
+		change(ctx, obj, func(o *v1alpha1.HyperliquidParser) { o.Spec.Target.Pods.SubPath = "" })
+		now := current(ctx, obj)
+		now.Spec.Target.Pods.StateSubPath = "state"
+		Expect(k8s.Update(ctx, now)).To(MatchError(ContainSubstring("whose name begins with hlparser")))
+	})
 
 	It("refuses another kind of target", func(ctx SpecContext) {
 		f := newFarm(ctx, 0)
@@ -259,6 +285,26 @@ var _ = Describe("what the manager's flags forbid", func() {
 		}, v1alpha1.ReasonPathNotAllowed, "spec.sink.file.path /etc is outside"),
 		Entry("an image elsewhere", func(o *v1alpha1.HyperliquidParser) { o.Spec.Image = "evil.example/miner:1" },
 			v1alpha1.ReasonImageNotAllowed, "spec.image evil.example/miner:1 is not of an allowed repository: write one of registry.example/hlparser"),
+		Entry("a statePath below a root", func(o *v1alpha1.HyperliquidParser) { o.Spec.Target.Nodes.StatePath = "/var/lib/hlparser/other/mainnet" },
+			v1alpha1.ReasonPathNotAllowed, "spec.target.nodes.statePath /var/lib/hlparser/other/mainnet lies below /var/lib/hlparser"),
+		Entry("an image below an allowed one", func(o *v1alpha1.HyperliquidParser) { o.Spec.Image = "registry.example/hlparser/miner" },
+			v1alpha1.ReasonImageNotAllowed, "is not of an allowed repository"),
+		Entry("what injectors and AppArmor read, and names that open a node", func(o *v1alpha1.HyperliquidParser) {
+			o.Spec.PodAnnotations = map[string]v1alpha1.AnnotationValue{
+				"container.apparmor.security.beta.kubernetes.io/hlparser": "unconfined",
+				"sidecar.istio.io/proxyImage":                             "evil.example/root:1",
+			}
+			o.Spec.SELinuxOptions = &corev1.SELinuxOptions{Type: "spc_t"}
+			o.Spec.PriorityClassName = "system-node-critical"
+		}, v1alpha1.ReasonPodFieldNotAllowed, "spec.podAnnotations: container.apparmor.security.beta.kubernetes.io/hlparser is not allowed with this value: leave it out, or add its key to the manager's --allowed-pod-annotations"),
+		Entry("a label of others", func(o *v1alpha1.HyperliquidParser) {
+			o.Spec.PodLabels = map[string]v1alpha1.LabelValue{"role": "db-client"}
+		}, v1alpha1.ReasonPodFieldNotAllowed, "spec.podLabels: role is not allowed"),
+		Entry("a group of the node", func(o *v1alpha1.HyperliquidParser) { o.Spec.SupplementalGroups = []int64{6} },
+			v1alpha1.ReasonPodFieldNotAllowed, "spec.supplementalGroups: ids below 1000, such as 6, are the node's own: write another, or add it to the manager's --allowed-groups"),
+		Entry("a device", func(o *v1alpha1.HyperliquidParser) {
+			o.Spec.Resources.Limits = corev1.ResourceList{"smarter-devices/kmsg": resource.MustParse("1")}
+		}, v1alpha1.ReasonPodFieldNotAllowed, "spec.resources: smarter-devices/kmsg may be a device of the node"),
 		Entry("a selector with an operator that is none", func(o *v1alpha1.HyperliquidParser) {
 			o.Spec.Target.Nodes.Selector.MatchExpressions = []metav1.LabelSelectorRequirement{{Key: "a", Operator: "Is", Values: []string{"b"}}}
 		}, v1alpha1.ReasonSpecInvalid, "is not a valid label selector operator"),
@@ -283,17 +329,17 @@ var _ = Describe("what the manager's flags forbid", func() {
 		allReady(ctx, obj)
 
 		By("moving the state without saying so")
-		change(ctx, obj, func(o *v1alpha1.HyperliquidParser) { o.Spec.Target.Nodes.StatePath = "/var/lib/hlparser/new" })
+		change(ctx, obj, func(o *v1alpha1.HyperliquidParser) { o.Spec.Target.Nodes.StatePath = "/mnt/state" })
 		eventuallyCondition(ctx, obj, v1alpha1.ConditionStalled, "True/"+v1alpha1.ReasonStatePathChanged, soon)
 		Expect(conditionMessage(current(ctx, obj), v1alpha1.ConditionStalled)).To(
-			ContainSubstring("annotate the object with fleet.hlparser.dev/accept-state-path=/var/lib/hlparser/new"))
+			ContainSubstring("annotate the object with fleet.hlparser.dev/accept-state-path=/mnt/state"))
 		Consistently(ctx, func() map[string]string { return f.uids(ctx) }).WithTimeout(tick * 10).Should(Equal(before))
 
 		By("saying so")
 		change(ctx, obj, func(o *v1alpha1.HyperliquidParser) {
-			metav1.SetMetaDataAnnotation(&o.ObjectMeta, v1alpha1.AnnotationAcceptStatePath, "/var/lib/hlparser/new")
+			metav1.SetMetaDataAnnotation(&o.ObjectMeta, v1alpha1.AnnotationAcceptStatePath, "/mnt/state")
 		})
-		Eventually(ctx, func() string { return current(ctx, obj).Status.StatePath }).Should(Equal("/var/lib/hlparser/new"))
+		Eventually(ctx, func() string { return current(ctx, obj).Status.StatePath }).Should(Equal("/mnt/state"))
 		Eventually(ctx, func() int32 { return current(ctx, obj).Status.Updated }).Should(Equal(int32(2)))
 		allReady(ctx, obj)
 		Expect(f.uids(ctx)).NotTo(HaveKeyWithValue(f.node(0), before[f.node(0)]))

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"maps"
+	"math"
 	"slices"
 	"time"
 
@@ -21,7 +22,6 @@ import (
 	"github.com/hlparser/hyperliquid-parser-operator/api/v1alpha1"
 	"github.com/hlparser/hyperliquid-parser-operator/internal/controller/plan"
 	"github.com/hlparser/hyperliquid-parser-operator/internal/controller/podspec"
-	"github.com/hlparser/hyperliquid-parser-operator/internal/controller/poller"
 )
 
 // parallelWrites bounds how many pods are created or deleted at once; the client's own rate limit bounds how many a second. A busy API
@@ -32,7 +32,7 @@ const parallelWrites = 250
 // rampUpBy is how many more pods may be begun for each that was created: thousands within a few answers of the API server.
 const rampUpBy = 4
 
-// outcome is what carrying out a plan brought to light.
+// outcome is what carrying out a plan, or a part of it, brought to light.
 type outcome struct {
 	// problem is what a person must cure; nil when nothing.
 	problem *problem
@@ -40,9 +40,22 @@ type outcome struct {
 	again time.Time
 }
 
-// apply carries out the plan. It goes on after an action that fails, since targets do not depend on each other, and returns what
-// went wrong together.
-func (r *Reconciler) apply(ctx context.Context, obj *v1alpha1.HyperliquidParser, s *seen, next plan.Result) (outcome, error) {
+// Names of what is attempted, among all of an object's.
+const (
+	theLedger  = "the record of restarts"
+	theRollout = "the state of the rollout"
+	theKeys    = "the operator's keys"
+	thePolicy  = "the network policy"
+	thePods    = "pods"
+	theObject  = "the object"
+	theStatus  = "the status"
+	theCurrent = "the mark of the current revision"
+	thePruning = "what is needed no more"
+)
+
+// apply carries out the plan. It goes on after an action that fails, since targets do not depend on each other: what
+// cannot be written holds back what needs it, and nothing else.
+func (r *Reconciler) apply(ctx context.Context, obj *v1alpha1.HyperliquidParser, s *seen, next plan.Result) outcome {
 	var create, remove []plan.Action
 	for _, a := range next.Actions {
 		if a.Kind == plan.Create {
@@ -51,23 +64,64 @@ func (r *Reconciler) apply(ctx context.Context, obj *v1alpha1.HyperliquidParser,
 			remove = append(remove, a)
 		}
 	}
-	// What must outlive us is written before the act. Without the record no pod is restarted.
-	if taken, err := r.record(ctx, obj, s, next); taken != nil || err != nil {
-		return outcome{problem: taken, again: r.Clock.Now().Add(retryRejected)}, err
+	lacks := func(revision string) bool { return s.lacking[revision] || s.untrusted[revision] }
+	create = slices.DeleteFunc(create, func(a plan.Action) bool { return lacks(a.Revision) })
+	// A pod that works stays while its successor would have no config, or another's.
+	remove = slices.DeleteFunc(remove, func(a plan.Action) bool {
+		return a.Why != plan.WhyUnselected && a.Why != plan.WhyFailed && slices.ContainsFunc(s.successors(a), lacks)
+	})
+	// What must outlive us is written before the act. Without the record no pod is restarted, and without the state
+	// of the rollout that goes no further.
+	taken, recorded := r.record(ctx, obj, s, next)
+	if !recorded {
+		remove = slices.DeleteFunc(remove, func(a plan.Action) bool { return a.Kind == plan.Restart })
 	}
-	if next.Rollout != nil && s.update != nil && s.problem == nil {
-		if err := r.writeRollout(ctx, s, *next.Rollout); err != nil {
-			return outcome{}, err
-		}
+	if next.Rollout != nil && s.update != nil && s.problem == nil && !r.attempt(ctx, obj, s, theRollout,
+		v1alpha1.ReasonWriteRejected, func() error { return r.writeRollout(ctx, s, *next.Rollout) }) {
+		create = slices.DeleteFunc(create, s.takes)
+		remove = slices.DeleteFunc(remove, func(a plan.Action) bool {
+			return a.Why == plan.WhyOutdated || a.Why == plan.WhySentBack
+		})
 	}
-	removeErr := r.deleteAll(ctx, obj, s, remove)
-	done, createErr := r.createAll(ctx, obj, s, create)
-	return done, errors.Join(removeErr, createErr, r.pruneConfigs(ctx, s), r.pruneRevisions(ctx, obj, s))
+	if next.Complete {
+		r.attempt(ctx, obj, s, theCurrent, v1alpha1.ReasonWriteRejected, func() error { return r.writeCurrent(ctx, s) })
+	}
+	over := r.slice(obj.Namespace)
+	again := r.deleteAll(ctx, obj, s, remove, over)
+	access := r.ensureAccess(ctx, obj, s) // before the pods: they find the keys when they start
+	created := r.createAll(ctx, obj, s, create, over)
+	r.attempt(ctx, obj, s, thePruning, v1alpha1.ReasonWriteRejected, func() error {
+		return errors.Join(r.pruneConfigs(ctx, s, over), r.pruneRevisions(ctx, obj, s))
+	})
+	return taken.and(outcome{again: again}).and(created).and(access)
 }
 
-// record writes the restarts and trials of this plan into the ledger, and drops records that have served their time. Nothing may be restarted
-// unless it returns neither a problem nor an error.
-func (r *Reconciler) record(ctx context.Context, obj *v1alpha1.HyperliquidParser, s *seen, next plan.Result) (*problem, error) {
+// successors are the revisions that the pod may have which comes after a deleted one.
+func (s *seen) successors(a plan.Action) []string {
+	switch {
+	case a.Why == plan.WhySentBack:
+		return []string{s.current.name()}
+	case a.Kind != plan.Restart && a.Why != plan.WhyUnfinished:
+		return []string{s.update.name(), s.current.name()}
+	}
+	i, ok := s.index(a.Target)
+	if !ok || s.pairs[i].pod == nil {
+		return nil
+	}
+	return []string{s.pairs[i].pod.Labels[v1alpha1.LabelRevision]}
+}
+
+// takes reports whether an action makes a pod of the new revision for a target that is not written down as one that
+// has it.
+func (s *seen) takes(a plan.Action) bool {
+	return s.current != nil && a.Revision == s.update.name() && a.Revision != s.current.name() && !s.rollout.Took(a.Target)
+}
+
+// record writes the restarts and trials of this plan into the ledger, and drops records that have served their time.
+// It reports whether that is done: nothing may be restarted unless it is.
+func (r *Reconciler) record(
+	ctx context.Context, obj *v1alpha1.HyperliquidParser, s *seen, next plan.Result,
+) (outcome, bool) {
 	l := s.ledger
 	l.records = maps.Clone(l.records)
 	if l.records == nil {
@@ -85,39 +139,61 @@ func (r *Reconciler) record(ctx context.Context, obj *v1alpha1.HyperliquidParser
 	for _, a := range next.Actions {
 		if a.Kind == plan.Restart {
 			l.records[a.Target] = a.Record
-			l.total++
+			if l.total < math.MaxInt32 {
+				l.total++
+			}
 			changed = true
 		}
 	}
 	if !changed {
-		return nil, nil
+		return outcome{}, true
 	}
-	if err := r.writeLedger(ctx, obj, l); err != nil {
+	var taken *problem
+	written := r.attempt(ctx, obj, s, theLedger, v1alpha1.ReasonWriteRejected, func() error {
+		err := r.writeLedger(ctx, obj, l)
 		if apierrors.IsAlreadyExists(err) {
-			return r.ledgerTaken(ctx, obj)
+			taken, err = r.ledgerTaken(ctx, obj)
 		}
-		return nil, err
+		return err
+	})
+	if taken != nil {
+		return outcome{problem: taken, again: r.retryAfter(retryRejected)}, false
+	}
+	if !written {
+		return outcome{}, false
 	}
 	s.ledger = l
 	for _, a := range next.Actions {
 		if a.Kind == plan.Restart {
 			view := s.views[a.Target]
-			loggerFor(ctx, a).Info("restarting", "verdict", view.Judgement.Verdict, "reason", view.Judgement.Reason,
-				"message", view.Judgement.Message, "samples", view.Evidence)
-			r.Events.restarting(obj, a, view.Judgement)
-			r.Metrics.restarted(obj, view.Judgement)
+			now := view.Judgement
+			now.Message = ofNow(view)
+			loggerFor(ctx, a).Info("restarting", "verdict", now.Verdict, "reason", now.Reason,
+				"message", now.Message, "samples", view.Evidence)
+			r.Events.restarting(obj, a, now)
 		}
 	}
-	return nil, nil
+	return outcome{}, true
 }
 
-// ledgerTaken tells why the ledger could not be created: the cache has not yet seen the one that another leader made, or ours has
-// lost its labels and is not cached, or the name belongs to somebody else.
+// ledgerTaken says why the ledger could not be created: the cache has not yet seen the one that another leader made, or
+// ours has lost its labels and is not cached, or it was left behind and is taken up, or the name belongs to somebody
+// else.
 func (r *Reconciler) ledgerTaken(ctx context.Context, obj *v1alpha1.HyperliquidParser) (*problem, error) {
 	m := &corev1.ConfigMap{}
 	key := client.ObjectKey{Namespace: obj.Namespace, Name: ledgerName(obj)}
 	if err := r.Live.Get(ctx, key, m); err != nil {
-		return nil, fmt.Errorf("looking at ConfigMap %s: %w", key, err)
+		return nil, fmt.Errorf("reading ConfigMap %s: %w", key, err)
+	}
+	left, err := r.leftBehind(ctx, obj, m)
+	if err != nil {
+		return nil, err
+	}
+	if left {
+		if err := r.adoptLedger(ctx, obj, m); err != nil {
+			return nil, err
+		}
+		return nil, fmt.Errorf("ConfigMap %s/%s was taken up: %w", m.Namespace, m.Name, errStale)
 	}
 	if !metav1.IsControlledBy(m, obj) {
 		return &problem{v1alpha1.ReasonNameTaken, fmt.Sprintf(
@@ -126,7 +202,25 @@ func (r *Reconciler) ledgerTaken(ctx context.Context, obj *v1alpha1.HyperliquidP
 	if err := r.relabel(ctx, m, v1alpha1.ComponentRestarts, obj); err != nil {
 		return nil, err
 	}
-	return nil, errStale
+	return nil, fmt.Errorf("ConfigMap %s/%s is not in the cache: %w", m.Namespace, m.Name, errStale)
+}
+
+// adoptLedger takes up a ledger that was left behind. Its records say which targets were restarted lately, under any
+// owner; its total and its trials are those of another object.
+func (r *Reconciler) adoptLedger(ctx context.Context, obj *v1alpha1.HyperliquidParser, m *corev1.ConfigMap) error {
+	if m.DeletionTimestamp != nil {
+		return ending("ConfigMap", m)
+	}
+	delete(m.Data, totalKey)
+	delete(m.Data, trialsKey)
+	if err := r.own(obj, m); err != nil {
+		return err
+	}
+	m.Labels[v1alpha1.LabelComponent] = v1alpha1.ComponentRestarts
+	if err := r.Client.Update(ctx, m); err != nil {
+		return fmt.Errorf("taking up ConfigMap %s/%s: %w", m.Namespace, m.Name, err)
+	}
+	return nil
 }
 
 // relabel gives a ConfigMap of ours back the labels without which the cache does not hold it.
@@ -144,12 +238,29 @@ func (r *Reconciler) relabel(ctx context.Context, m *corev1.ConfigMap, component
 	return nil
 }
 
-func (r *Reconciler) deleteAll(ctx context.Context, obj *v1alpha1.HyperliquidParser, s *seen, actions []plan.Action) error {
+// deleteAll deletes pods until the slice is over. again is when to go on; zero when it is done.
+func (r *Reconciler) deleteAll(
+	ctx context.Context, obj *v1alpha1.HyperliquidParser, s *seen, actions []plan.Action, over func() bool,
+) (again time.Time) {
+	r.LastWords.keep(client.ObjectKeyFromObject(obj), s.pods)
 	if len(actions) == 0 {
-		return nil
+		return time.Time{}
 	}
 	pods := byName(s.pods)
-	return errors.Join(inParallel(actions, func(a plan.Action) error {
+	now := make([]plan.Action, 0, len(actions))
+	for _, a := range actions {
+		if r.waits(obj, s, deletion(a)) {
+			continue
+		}
+		if a.Kind == plan.Restart || a.Why == plan.WhyUnfinished {
+			if until := r.lastWords(ctx, obj, s, pods[a.Pod], a); !until.IsZero() {
+				again = earlier(again, until)
+				continue
+			}
+		}
+		now = append(now, a)
+	}
+	errs, begun := inParallel(now, over, func(a plan.Action) error {
 		pod := &corev1.Pod{ObjectMeta: metav1.ObjectMeta{Namespace: obj.Namespace, Name: a.Pod}}
 		meant := client.Preconditions{UID: ptr.To(types.UID(a.UID))}
 		if a.Unchanged {
@@ -159,15 +270,12 @@ func (r *Reconciler) deleteAll(ctx context.Context, obj *v1alpha1.HyperliquidPar
 		if a.Grace > 0 {
 			options = append(options, client.GracePeriodSeconds(int64(a.Grace/time.Second)))
 		}
-		if a.Kind == plan.Restart {
-			r.logStacks(ctx, obj, pods[a.Pod], a)
-		}
 		loggerFor(ctx, a).Info("deleting pod")
 		err := r.Client.Delete(ctx, pod, options...)
-		// Gone, or another pod has the name by now: either way that pod is no more. Or it has changed: that wakes us.
-		if apierrors.IsNotFound(err) || apierrors.IsConflict(err) {
+		if apierrors.IsNotFound(err) {
 			return nil
 		}
+		// A conflict: another pod has the name by now, or it has changed. The next plan knows whether it is still to go.
 		if err != nil {
 			return fmt.Errorf("deleting pod %s/%s of target %s: %w", obj.Namespace, a.Pod, a.Target, err)
 		}
@@ -176,50 +284,153 @@ func (r *Reconciler) deleteAll(ctx context.Context, obj *v1alpha1.HyperliquidPar
 			r.FailedBackoff.GC() // of targets that are gone
 		}
 		return nil
-	})...)
+	})
+	for i, err := range errs[:begun] {
+		r.came(ctx, obj, s, deletion(now[i]), v1alpha1.ReasonWriteRejected, err)
+	}
+	if begun < len(now) {
+		again = r.Clock.Now()
+	}
+	return again
 }
 
-// logStacks logs where a parser stands that is about to be restarted: afterwards nobody can tell any more.
-func (r *Reconciler) logStacks(ctx context.Context, obj *v1alpha1.HyperliquidParser, pod *corev1.Pod, a plan.Action) {
-	if pod == nil || pod.Status.PodIP == "" {
-		return
-	}
-	text, err := r.Parsers.Stacks(ctx, obj.Namespace, poller.Endpoint{Target: a.Target, PodName: pod.Name, IP: pod.Status.PodIP})
-	if err != nil {
-		loggerFor(ctx, a).Info("its stacks cannot be had", "error", err.Error())
-		return
-	}
-	loggerFor(ctx, a).Info("stacks before the restart", "stacks", text)
-}
+// deletion and creation name what an action attempts.
+func deletion(a plan.Action) string { return "deleting pod " + a.Pod }
+func creation(a plan.Action) string { return "creating pod " + a.Pod }
 
-// createAll makes the configs and then the pods, few at first: where the API server refuses one, it would refuse thousands.
-func (r *Reconciler) createAll(ctx context.Context, obj *v1alpha1.HyperliquidParser, s *seen, actions []plan.Action) (outcome, error) {
-	// The pods that exist need their config too, when their containers restart.
+// ensureConfigs makes the configs of the revisions in use, and finds those that lack theirs. The pods that exist need
+// theirs too, when their containers restart. A revision without its config is not rolled out.
+func (r *Reconciler) ensureConfigs(ctx context.Context, obj *v1alpha1.HyperliquidParser, s *seen) (done outcome) {
 	used := s.used()
+	s.lacking = map[string]bool{}
 	for _, revision := range s.revisions {
 		if !used[revision.Hash] {
 			continue
 		}
-		if done, err := r.ensureConfig(ctx, obj, s, revision); done.problem != nil || err != nil {
-			return done, err
+		var came outcome
+		ok := r.attempt(ctx, obj, s, "config of "+revision.Hash, v1alpha1.ReasonPodRejected, func() (err error) {
+			came, err = r.ensureConfig(ctx, obj, s, revision)
+			return err
+		})
+		if !ok || came.problem != nil {
+			s.lacking[revision.Hash] = true
+			s.held = s.held || revision == s.update
+		}
+		done = done.and(came)
+	}
+	for i := range s.configs {
+		m := &s.configs[i]
+		of := slices.IndexFunc(s.revisions, func(r *stored) bool { return used[r.Hash] && r.ConfigName() == m.Name })
+		if of >= 0 {
+			r.attempt(ctx, obj, s, "sealing "+m.Name, v1alpha1.ReasonWriteRejected, func() error {
+				return r.seal(ctx, s.revisions[of], m)
+			})
 		}
 	}
-	errs := rampUp(actions, func(a plan.Action) error { return r.create(ctx, obj, s, a) })
-	var done outcome
-	var failed []error
-	for _, err := range errs {
-		var held *heldBack
-		switch {
-		case errors.As(err, &held):
-			done.again = r.Clock.Now().Add(held.retry)
-			if done.problem == nil {
-				done.problem = held.problem
+	return done
+}
+
+// createAll makes pods, until the slice is over, few at first: where the API server refuses one, it would refuse
+// thousands. It may refuse that one alone: so others are tried, and only when some were refused in a row, they wait,
+// too.
+func (r *Reconciler) createAll(
+	ctx context.Context, obj *v1alpha1.HyperliquidParser, s *seen, actions []plan.Action, over func() bool,
+) (done outcome) {
+	key := client.ObjectKeyFromObject(obj)
+	if len(actions) == 0 {
+		r.Cursors.Forget(key)
+		return outcome{}
+	}
+	turn, retry := r.Cursors.order(key, actions)
+	mine := make(map[string]bool, len(turn))
+	for _, a := range turn {
+		mine[a.Target] = true
+	}
+	var now []plan.Action
+	for _, a := range actions {
+		// Those whose turn is not now are said, too.
+		if !r.waits(obj, s, creation(a)) && mine[a.Target] {
+			now = append(now, a)
+		}
+	}
+	if len(now) == 0 || r.waits(obj, s, thePods) {
+		if len(now) == 0 && len(turn) < len(actions) {
+			r.Cursors.Forget(key)
+			done.again = r.Clock.Now()
+		}
+		return done
+	}
+	there := false
+	if !r.attempt(ctx, obj, s, theObject, v1alpha1.ReasonWriteRejected, func() (err error) {
+		there, err = r.stillThere(ctx, obj)
+		return err
+	}) {
+		return outcome{}
+	}
+	if !there {
+		logf.FromContext(ctx).Info("making no pods for an object that the API server does not have, though the cache does",
+			"pods", len(actions))
+		return outcome{again: r.retryAfter(retryRejected)}
+	}
+	var begun, failures int
+	var first error
+	well := false
+	for began := 1; began > 0 && begun < len(now) && failures < mostFailures; begun += began {
+		var errs []error
+		errs, began = rampUp(now[begun:], over, func(a plan.Action) error { return r.create(ctx, obj, s, a) })
+		if slices.Contains(errs[:began], nil) {
+			failures, well = 0, true
+		}
+		for i, err := range errs[:began] {
+			if held, ok := errors.AsType[*heldBack](err); ok {
+				if retry == 0 || held.retry < retry {
+					retry = held.retry
+				}
+				done = done.and(outcome{problem: held.problem})
+				err = nil
 			}
-		case err != nil:
-			failed = append(failed, err)
+			if !r.came(ctx, obj, s, creation(now[begun+i]), v1alpha1.ReasonPodRejected, err) {
+				if failures++; first == nil {
+					first = err
+				}
+			}
 		}
 	}
-	return done, errors.Join(failed...)
+	switch {
+	case failures >= mostFailures:
+		r.came(ctx, obj, s, thePods, v1alpha1.ReasonPodRejected, first)
+	case well:
+		r.refusals.done(key, thePods)
+	}
+	cut := begun < len(now)
+	switch {
+	case cut && failures < mostFailures: // the slice is over
+		done.again = r.Clock.Now()
+	case retry > 0:
+		done.again = r.retryAfter(retry)
+	case len(turn) < len(actions):
+		done.again = r.Clock.Now()
+	}
+	if cut && begun > 0 {
+		r.Cursors.stop(key, now[begun-1].Target, retry)
+	} else {
+		r.Cursors.Forget(key)
+	}
+	return done
+}
+
+// stillThere reports whether the API server has the object, and does not delete it. The cache may not know while its watch is broken, and
+// pods of an owner that is gone are collected as garbage as fast as they are made. It is asked once for each plan that makes pods.
+func (r *Reconciler) stillThere(ctx context.Context, obj *v1alpha1.HyperliquidParser) (bool, error) {
+	owner := &metav1.PartialObjectMetadata{}
+	owner.SetGroupVersionKind(v1alpha1.GroupVersion.WithKind("HyperliquidParser"))
+	if err := r.Live.Get(ctx, client.ObjectKeyFromObject(obj), owner); err != nil {
+		if apierrors.IsNotFound(err) {
+			return false, nil
+		}
+		return false, fmt.Errorf("reading HyperliquidParser %s/%s before pods are made for it: %w", obj.Namespace, obj.Name, err)
+	}
+	return owner.UID == obj.UID && owner.DeletionTimestamp == nil, nil
 }
 
 // heldBack is why a pod is not created now, when that is no failure to be retried at once.
@@ -250,44 +461,45 @@ func (r *Reconciler) create(ctx context.Context, obj *v1alpha1.HyperliquidParser
 		return nil
 	case apierrors.IsAlreadyExists(err):
 		return r.podTaken(ctx, obj, pod, a)
-	case apierrors.HasStatusCause(err, corev1.NamespaceTerminatingCause):
+	case terminating(err):
 		return nil // the object goes with its namespace
-	case apierrors.IsForbidden(err), apierrors.IsInvalid(err):
-		return &heldBack{&problem{v1alpha1.ReasonPodRejected, fmt.Sprintf("the API server refuses the pod of %s: %v", a.Target, err)}, retryRejected}
+	case stalls(err):
+		return fmt.Errorf("the API server refuses the pod of %s: %w", a.Target, err)
 	}
 	return fmt.Errorf("creating pod %s/%s of target %s: %w", pod.Namespace, pod.Name, a.Target, err)
 }
 
-// podTaken looks at the pod that has the name of one to be created. If it is ours it is waited for, given back its labels when
-// those are why the cache did not hold it. If it is nobody's and was made for this target, it is adopted. Otherwise it is reported.
+// podTaken deals with the pod that has the name of one to be created. If it is ours it is waited for, given back its
+// labels when those are why the cache did not hold it. If it was left behind and was made for this target, it is
+// adopted. Otherwise it is reported.
 func (r *Reconciler) podTaken(ctx context.Context, obj *v1alpha1.HyperliquidParser, wanted *corev1.Pod, a plan.Action) error {
 	there := &corev1.Pod{}
 	if err := r.Live.Get(ctx, client.ObjectKeyFromObject(wanted), there); err != nil {
 		if apierrors.IsNotFound(err) {
 			return &heldBack{nil, retryTaken}
 		}
-		return fmt.Errorf("looking at pod %s/%s: %w", wanted.Namespace, wanted.Name, err)
+		return fmt.Errorf("reading pod %s/%s: %w", wanted.Namespace, wanted.Name, err)
 	}
-	owner := metav1.GetControllerOf(there)
-	switch {
-	case there.DeletionTimestamp != nil:
+	if there.DeletionTimestamp != nil {
 		return &heldBack{nil, retryTaken}
-	case owner != nil && owner.UID != obj.UID, there.Annotations[v1alpha1.AnnotationTarget] != a.Target:
-		return &heldBack{&problem{v1alpha1.ReasonNameTaken, fmt.Sprintf(
-			"pod %s has the name of the parser of %s and is not ours: delete or rename it", there.Name, a.Target)}, retryRejected}
 	}
-	before := there.DeepCopy()
-	if there.Labels == nil {
-		there.Labels = map[string]string{}
-	}
-	there.Labels[v1alpha1.LabelParser] = obj.Name
-	if owner == nil {
-		if err := controllerutil.SetControllerReference(obj, there, r.Client.Scheme()); err != nil {
-			return fmt.Errorf("setting the owner of pod %s/%s: %w", there.Namespace, there.Name, err)
+	ours := metav1.IsControlledBy(there, obj)
+	if !ours && there.Annotations[v1alpha1.AnnotationTarget] == a.Target {
+		// One that has lost its label with its owner was still made for this target.
+		ours = metav1.GetControllerOf(there) == nil
+		if !ours {
+			var err error
+			if ours, err = r.leftBehind(ctx, obj, there); err != nil {
+				return err
+			}
 		}
 	}
-	if err := r.Client.Patch(ctx, there, client.MergeFromWithOptions(before, client.MergeFromWithOptimisticLock{})); err != nil {
-		return fmt.Errorf("adopting pod %s/%s: %w", there.Namespace, there.Name, err)
+	if !ours || there.Annotations[v1alpha1.AnnotationTarget] != a.Target {
+		text := fmt.Sprintf("pod %s has the name of the parser of %s and is not ours: delete or rename it", there.Name, a.Target)
+		return &heldBack{&problem{v1alpha1.ReasonNameTaken, text}, retryRejected}
+	}
+	if err := r.adoptPod(ctx, obj, there); err != nil {
+		return err
 	}
 	loggerFor(ctx, a).Info("adopted pod")
 	return nil
@@ -304,42 +516,70 @@ func (r *Reconciler) ensureConfig(ctx context.Context, obj *v1alpha1.Hyperliquid
 		return outcome{}, fmt.Errorf("setting the owner of ConfigMap %s/%s: %w", m.Namespace, m.Name, err)
 	}
 	err := r.Client.Create(ctx, m)
-	if err == nil || apierrors.HasStatusCause(err, corev1.NamespaceTerminatingCause) {
+	if err == nil || terminating(err) {
 		return outcome{}, nil
 	}
 	if !apierrors.IsAlreadyExists(err) {
 		return outcome{}, fmt.Errorf("creating ConfigMap %s/%s: %w", m.Namespace, m.Name, err)
 	}
+	return r.configTaken(ctx, obj, s, revision, m)
+}
+
+// configTaken looks at the ConfigMap that has the name of a revision's config. What holds another config, nobody's or
+// ours, is reported.
+func (r *Reconciler) configTaken(
+	ctx context.Context, obj *v1alpha1.HyperliquidParser, s *seen, revision *stored, wanted *corev1.ConfigMap,
+) (outcome, error) {
 	there := &corev1.ConfigMap{}
-	if err := r.Live.Get(ctx, client.ObjectKeyFromObject(m), there); err != nil {
-		return outcome{}, fmt.Errorf("looking at ConfigMap %s/%s: %w", m.Namespace, m.Name, err)
+	if err := r.Live.Get(ctx, client.ObjectKeyFromObject(wanted), there); err != nil {
+		return outcome{}, fmt.Errorf("reading ConfigMap %s/%s: %w", wanted.Namespace, wanted.Name, err)
 	}
 	owner := metav1.GetControllerOf(there)
-	switch {
-	case !maps.Equal(there.Data, m.Data):
-	case s.owns(obj, there):
-		return outcome{}, r.relabel(ctx, there, v1alpha1.ComponentConfig, obj)
-	case owner == nil, owner.Kind == revisionKind && owner.Name == revision.object.Name:
-		// It was left behind, or its revision was deleted and stored again.
-		there.Labels, there.OwnerReferences = m.Labels, m.OwnerReferences
-		if err := r.Client.Update(ctx, there); err != nil {
-			return outcome{}, fmt.Errorf("adopting ConfigMap %s/%s: %w", there.Namespace, there.Name, err)
-		}
-		return outcome{}, nil
+	left, err := r.leftBehind(ctx, obj, there)
+	if err != nil {
+		return outcome{}, err
 	}
-	return outcome{
-		problem: &problem{v1alpha1.ReasonNameTaken, fmt.Sprintf(
-			"ConfigMap %s has the name of the parsers' config and is not ours: delete or rename it", m.Name)},
-		again: r.Clock.Now().Add(retryRejected),
-	}, nil
+	ours := s.owns(obj, there)
+	// It was left behind, or its revision was deleted and stored again.
+	adopt := left || owner == nil || owner.Kind == revisionKind && owner.Name == revision.object.Name
+	again := r.retryAfter(retryRejected)
+	switch {
+	case there.DeletionTimestamp != nil:
+		return outcome{}, ending("ConfigMap", there)
+	case (ours || left) && !revision.Holds(there):
+		return outcome{problem: s.tampered(revision), again: again}, nil
+	case !revision.Holds(there), !ours && !adopt:
+		return outcome{problem: &problem{v1alpha1.ReasonNameTaken, fmt.Sprintf(
+			"ConfigMap %s has the name of the parsers' config and is not ours: delete or rename it", wanted.Name)}, again: again}, nil
+	case ours:
+		return outcome{}, errors.Join(r.seal(ctx, revision, there), r.relabel(ctx, there, v1alpha1.ComponentConfig, obj))
+	}
+	there.Labels, there.OwnerReferences, there.Immutable = wanted.Labels, wanted.OwnerReferences, wanted.Immutable
+	if err := r.Client.Update(ctx, there); err != nil {
+		return outcome{}, fmt.Errorf("adopting ConfigMap %s/%s: %w", there.Namespace, there.Name, err)
+	}
+	return outcome{}, nil
+}
+
+// seal makes a config that is a revision's immutable, so that nobody changes it under the pods that read it.
+func (r *Reconciler) seal(ctx context.Context, revision *stored, m *corev1.ConfigMap) error {
+	if ptr.Deref(m.Immutable, false) || m.DeletionTimestamp != nil || !revision.Holds(m) {
+		return nil
+	}
+	m.Immutable = ptr.To(true)
+	if err := r.Client.Update(ctx, m); err != nil {
+		return fmt.Errorf("making ConfigMap %s/%s immutable: %w", m.Namespace, m.Name, err)
+	}
+	return nil
 }
 
 // revisionKind is the kind of what owns a config.
 const revisionKind = "ControllerRevision"
 
-// pruneConfigs deletes configs that no pod refers to any more. Where one is needed again it is made from its revision.
-func (r *Reconciler) pruneConfigs(ctx context.Context, s *seen) error {
-	if s.problem != nil || !s.known {
+// pruneConfigs deletes configs that no pod refers to any more, until the slice is over. Where one is needed again it is made from its
+// revision, and what is left is deleted another time.
+func (r *Reconciler) pruneConfigs(ctx context.Context, s *seen, over func() bool) error {
+	if s.problem != nil || s.held || !s.known {
 		return nil
 	}
 	used := map[string]bool{}
@@ -357,6 +597,9 @@ func (r *Reconciler) pruneConfigs(ctx context.Context, s *seen) error {
 		if used[m.Name] || m.DeletionTimestamp != nil {
 			continue
 		}
+		if over() {
+			break
+		}
 		logf.FromContext(ctx).Info("deleting a config that no pod refers to", "configMap", m.Name)
 		if err := r.Client.Delete(ctx, m, client.Preconditions{UID: &m.UID}); client.IgnoreNotFound(err) != nil {
 			errs = append(errs, fmt.Errorf("deleting ConfigMap %s/%s: %w", m.Namespace, m.Name, err))
@@ -365,31 +608,41 @@ func (r *Reconciler) pruneConfigs(ctx context.Context, s *seen) error {
 	return errors.Join(errs...)
 }
 
-// inParallel calls do for each action, some at a time, and returns what each came to.
-func inParallel(actions []plan.Action, do func(plan.Action) error) []error {
-	errs := make([]error, len(actions))
+// inParallel calls do for each action in their order, some at a time, and begins no other once over says so. It returns what each came to,
+// nil for those not begun, and how many were begun.
+func inParallel(actions []plan.Action, over func() bool, do func(plan.Action) error) (errs []error, begun int) {
+	errs = make([]error, len(actions))
 	var group errgroup.Group
 	group.SetLimit(parallelWrites)
 	for i, a := range actions {
+		if over() {
+			break
+		}
+		begun++
 		group.Go(func() error {
 			errs[i] = do(a)
 			return nil
 		})
 	}
 	_ = group.Wait() // what went wrong is in errs
-	return errs
+	return errs, begun
 }
 
-// rampUp calls do for each action in their order: for one at first, and for rampUpBy more with each that went well, some at a time. After
-// one that failed or was refused no other is begun. It returns what each came to, in their order; nil for those not begun.
+// rampUp calls do for each action in their order: for one at first, and for rampUpBy more with each that went well,
+// some at a time. After one that failed, other than by being held back, and once over says so, no other is begun. It
+// returns what each came to, in their order, nil for those not begun, and how many were begun.
 //
 // Unlike batches, of which each waits for the slowest of the one before, this keeps a slow API server busy.
-func rampUp(actions []plan.Action, do func(plan.Action) error) []error {
-	errs := make([]error, len(actions))
+func rampUp(actions []plan.Action, over func() bool, do func(plan.Action) error) (errs []error, begun int) {
+	errs = make([]error, len(actions))
 	done := make(chan int)
-	begun, running, allowed := 0, 0, 1
+	running, allowed := 0, 1
 	for {
 		for begun < min(allowed, len(actions)) && running < parallelWrites {
+			if over() {
+				allowed = 0
+				break
+			}
 			go func(i int) {
 				errs[i] = do(actions[i])
 				done <- i
@@ -398,14 +651,14 @@ func rampUp(actions []plan.Action, do func(plan.Action) error) []error {
 			running++
 		}
 		if running == 0 {
-			return errs
+			return errs, begun
 		}
 		err := errs[<-done]
 		running--
 		var held *heldBack
-		refused := errors.As(err, &held) && held.problem != nil && held.problem.reason == v1alpha1.ReasonPodRejected
+		isHeld := errors.As(err, &held)
 		switch {
-		case refused, err != nil && held == nil:
+		case err != nil && !isHeld:
 			allowed = 0
 		case allowed > 0:
 			allowed += rampUpBy

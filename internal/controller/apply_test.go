@@ -16,12 +16,13 @@ import (
 
 // TestPodsAreCreatedFewAtFirst drives rampUp against an API server of any speed, which fails or refuses some pods.
 func TestPodsAreCreatedFewAtFirst(test *testing.T) {
-	refused := &heldBack{problem: &problem{reason: v1alpha1.ReasonPodRejected}}
+	refused := fmt.Errorf("the API server refuses the pod: %w", errors.New("exceeded quota"))
 	taken := &heldBack{problem: &problem{reason: v1alpha1.ReasonNameTaken}}
 	rapid.Check(test, func(t *rapid.T) {
 		n := rapid.IntRange(0, 1500).Draw(t, "pods")
 		slowest := rapid.IntRange(1, 100).Draw(t, "slowest in ms")
 		wrong := rapid.MapOfN(rapid.IntRange(0, 1500), rapid.SampledFrom([]error{errors.New("no answer"), refused, taken}), 0, 3).Draw(t, "wrong")
+		cut := rapid.IntRange(1, 3000).Draw(t, "cut")
 		actions := make([]plan.Action, n)
 		for i := range actions {
 			actions[i].Target = fmt.Sprint(i)
@@ -34,7 +35,12 @@ func TestPodsAreCreatedFewAtFirst(test *testing.T) {
 			var begun, well, running atomic.Int64
 			var stopped atomic.Bool
 			started := make([]bool, n)
-			errs := rampUp(actions, func(a plan.Action) error {
+			asked := 0
+			over := func() bool {
+				asked++
+				return asked > cut
+			}
+			errs, first := rampUp(actions, over, func(a plan.Action) error {
 				var i int
 				if _, err := fmt.Sscan(a.Target, &i); err != nil {
 					return err
@@ -63,6 +69,15 @@ func TestPodsAreCreatedFewAtFirst(test *testing.T) {
 				return err
 			})
 			time.Sleep(time.Millisecond) // the goroutines above end
+			if first != int(begun.Load()) || first > cut {
+				t.Errorf("%d were begun, and %d are reported; the slice is of %d", begun.Load(), first, cut)
+			}
+			for i := range n {
+				if started[i] != (i < first) {
+					t.Errorf("not the first %d were begun: %d", first, i)
+					break
+				}
+			}
 			if len(errs) != n {
 				t.Errorf("%d results of %d", len(errs), n)
 				return // Fatalf would panic in another goroutine than rapid's
@@ -74,7 +89,7 @@ func TestPodsAreCreatedFewAtFirst(test *testing.T) {
 				}
 				bad = bad || err != nil && !errors.Is(err, taken)
 			}
-			if !bad && int(begun.Load()) != n {
+			if !bad && int(begun.Load()) != min(n, cut) {
 				t.Errorf("%d of %d are begun though nothing went wrong", begun.Load(), n)
 			}
 		})

@@ -1,6 +1,7 @@
 package controller
 
 import (
+	"cmp"
 	"fmt"
 	"maps"
 	"slices"
@@ -20,6 +21,8 @@ import (
 	"github.com/hlparser/hyperliquid-parser-operator/api/v1alpha1"
 	"github.com/hlparser/hyperliquid-parser-operator/internal/controller/growth"
 	"github.com/hlparser/hyperliquid-parser-operator/internal/controller/plan"
+	"github.com/hlparser/hyperliquid-parser-operator/internal/controller/poller"
+	"github.com/hlparser/hyperliquid-parser-operator/internal/controller/prose"
 )
 
 const (
@@ -49,15 +52,27 @@ type Events struct {
 type told struct {
 	verdicts map[string]growth.Verdict // bad ones, by target
 	alerts   map[raised]bool
-	minute   time.Time      // when the current minute began
-	count    int            // events in it
-	held     map[string]int // events over the bound, by reason
-	last     runtime.Object // that the last of those was related to
-	restarts []restartNote  // to be told after the verdicts that led to them
-	outage   bool           // that a fault is fleet-wide
-	phase    plan.Phase     // of the way to
-	revision string         // this one
-	object   *v1alpha1.HyperliquidParser
+	logged   map[string]logged // what the log was last given, by target
+	minute   time.Time         // when the current minute began
+	count    int               // events in it
+	held     map[string]int    // events over the bound, by reason
+	last     runtime.Object    // that the last of those was related to
+	restarts []restartNote     // to be told after the verdicts that led to them
+	outage   bool              // that a fault is fleet-wide
+	phase    plan.Phase        // of the way to
+	revision string            // this one
+	// conditions are those that events were sent for last, by type, and current the revision. They go before the status that was
+	// read: while that cannot be written, each reconcile would send the same again.
+	conditions map[string]metav1.Condition
+	current    string
+	object     *v1alpha1.HyperliquidParser
+}
+
+// logged is what the log has of a target.
+type logged struct {
+	verdict growth.Verdict
+	reason  string
+	alerts  uint8 // that are raised, a bit each, in the order of growth.AlertKinds
 }
 
 // raised is an alert of a target.
@@ -104,9 +119,17 @@ func (e *Events) restarting(obj *v1alpha1.HyperliquidParser, a plan.Action, j gr
 func (e *Events) conditions(obj *v1alpha1.HyperliquidParser, before, after v1alpha1.HyperliquidParserStatus) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
+	t := e.of(obj)
 	changed := func(kind string) *metav1.Condition {
 		was, is := meta.FindStatusCondition(before.Conditions, kind), meta.FindStatusCondition(after.Conditions, kind)
-		if is == nil || was != nil && was.Status == is.Status && was.Reason == is.Reason {
+		if told, ok := t.conditions[kind]; ok {
+			was = &told
+		}
+		if is == nil {
+			return nil
+		}
+		t.conditions[kind] = metav1.Condition{Status: is.Status, Reason: is.Reason}
+		if was != nil && was.Status == is.Status && was.Reason == is.Reason {
 			return nil
 		}
 		return is
@@ -114,7 +137,9 @@ func (e *Events) conditions(obj *v1alpha1.HyperliquidParser, before, after v1alp
 	if c := changed(v1alpha1.ConditionStalled); c != nil && c.Status == metav1.ConditionTrue {
 		e.emit(obj, "", "", corev1.EventTypeWarning, c.Reason, "Reconcile", c.Message)
 	}
-	if before.CurrentRevision != "" && before.CurrentRevision != after.CurrentRevision {
+	was := cmp.Or(t.current, before.CurrentRevision)
+	t.current = after.CurrentRevision
+	if was != "" && was != after.CurrentRevision {
 		e.emit(obj, "", "", corev1.EventTypeNormal, reasonRolledOut, "Reconcile", "every parser is of revision "+after.CurrentRevision)
 	}
 	if c := changed(v1alpha1.ConditionBuffersStable); c != nil && c.Reason == v1alpha1.ReasonRestartIneffective {
@@ -156,7 +181,7 @@ func (e *Events) judgements(obj *v1alpha1.HyperliquidParser, s *seen) {
 			kind, reason = corev1.EventTypeNormal, reasonRecovered
 		}
 		e.targets(obj, s, kind, reason, " is "+string(verdict), changes[verdict], func(target string) string {
-			return s.views[target].Judgement.Message
+			return ofNow(s.views[target])
 		})
 	}
 	e.alerts(obj, s, t)
@@ -165,6 +190,88 @@ func (e *Events) judgements(obj *v1alpha1.HyperliquidParser, s *seen) {
 	}
 	t.restarts = nil
 	e.flush(t)
+}
+
+// ofNow is what led to a verdict, with the figures of now; those of when it was reached, which is said then, where the
+// newest report does not show it.
+func ofNow(v poller.View) string {
+	switch v.Latest.Verdict {
+	case v.Judgement.Verdict:
+		return v.Latest.Message
+	case "":
+		return v.Judgement.Message
+	}
+	return v.Judgement.Message + v.Judgement.Since.UTC().Format(", at 15:04:05 UTC")
+}
+
+// withFiguresOfNow is a status as events quote it: what restarts do not help has gone on since its verdict was reached.
+func withFiguresOfNow(
+	status v1alpha1.HyperliquidParserStatus, s *seen, next plan.Result,
+) v1alpha1.HyperliquidParserStatus {
+	stable := meta.FindStatusCondition(status.Conditions, v1alpha1.ConditionBuffersStable)
+	if stable == nil || stable.Reason != v1alpha1.ReasonRestartIneffective {
+		return status
+	}
+	for i := range status.Targets {
+		name := status.Targets[i].Target
+		if view, ok := s.views[name]; ok && slices.Contains(next.Ineffective, name) {
+			status = *status.DeepCopy()
+			stable = meta.FindStatusCondition(status.Conditions, v1alpha1.ConditionBuffersStable)
+			stable.Message = name + ": " + message(ofNow(view), next.Waiting[name])
+			break
+		}
+	}
+	return status
+}
+
+// change is news of a target for the log.
+type change struct {
+	target string
+	text   string
+	values []any
+}
+
+// changes are the verdicts and the alerts that differ from those of the last look: each is in the log once. The first
+// verdict on a target is news unless it is Unknown, and so is that a bad one is left because the pod is gone.
+func (e *Events) changes(obj *v1alpha1.HyperliquidParser, s *seen) []change {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	t := e.of(obj)
+	kinds := growth.AlertKinds()
+	var out []change
+	for i := range s.targets {
+		target := s.targets[i].Name
+		view, ok := s.views[target]
+		was := t.logged[target]
+		is := logged{verdict: cmp.Or(view.Judgement.Verdict, growth.Unknown), reason: view.Judgement.Reason}
+		if !ok {
+			is.reason = "NoPod"
+		}
+		was.verdict = cmp.Or(was.verdict, growth.Unknown)
+		if is.verdict != was.verdict || is.verdict.Bad() && is.reason != was.reason {
+			out = append(out, change{target, "verdict changed", []any{
+				"verdict", is.verdict, "reason", is.reason, "before", was.verdict, "message", ofNow(view),
+			}})
+		}
+		for k, kind := range kinds {
+			alert, bit := view.Alerts.Of(kind), uint8(1)<<k
+			if alert.Raised() {
+				is.alerts |= bit
+			}
+			switch {
+			case is.alerts&bit > was.alerts&bit:
+				out = append(out, change{target, "alert raised", []any{"alert", kind, "message", alert.Message}})
+			case is.alerts&bit < was.alerts&bit:
+				out = append(out, change{target, "alert over", []any{"alert", kind}})
+			}
+		}
+		t.logged[target] = is
+	}
+	maps.DeleteFunc(t.logged, func(name string, _ logged) bool {
+		_, wanted := s.index(name)
+		return s.known && !wanted
+	})
+	return out
 }
 
 // alerts tells which were raised. That one is over is no news: the pod was replaced, or the verdict tells the same.
@@ -181,7 +288,10 @@ func (e *Events) alerts(obj *v1alpha1.HyperliquidParser, s *seen, t *told) {
 				delete(t.alerts, key)
 			case !t.alerts[key]:
 				t.alerts[key] = true
-				news = append(news, target)
+				// Of what the status keeps, another leader has sent the event.
+				if !keeps(&obj.Status, target, kind, view.Alerts.LossOf(kind)) {
+					news = append(news, target)
+				}
 			}
 		}
 		e.targets(obj, s, corev1.EventTypeWarning, string(kind), "", news, func(target string) string {
@@ -260,7 +370,8 @@ func (e *Events) of(obj *v1alpha1.HyperliquidParser) *told {
 	key := client.ObjectKeyFromObject(obj)
 	t := e.objects[key]
 	if t == nil {
-		t = &told{verdicts: map[string]growth.Verdict{}, alerts: map[raised]bool{}, held: map[string]int{}}
+		t = &told{verdicts: map[string]growth.Verdict{}, alerts: map[raised]bool{}, logged: map[string]logged{},
+			held: map[string]int{}, conditions: map[string]metav1.Condition{}}
 		e.objects[key] = t
 	}
 	t.object = obj
@@ -285,7 +396,13 @@ func (e *Events) emit(obj *v1alpha1.HyperliquidParser, pod, uid, kind, reason, a
 		return
 	}
 	t.count++
-	e.recorder.Eventf(obj, related, kind, reason, action, "%s", text)
+	e.send(obj, related, kind, reason, action, text)
+}
+
+// send hands an event to the recorder. The API server refuses one whose note or reason does not fit, and nobody would
+// hear of it.
+func (e *Events) send(obj *v1alpha1.HyperliquidParser, related runtime.Object, kind, reason, action, text string) {
+	e.recorder.Eventf(obj, related, kind, prose.Reason(reason), action, "%s", prose.Line(text, prose.MaxNote))
 }
 
 // flush tells what was held back once its minute is over.
@@ -304,5 +421,6 @@ func (e *Events) flush(t *told) {
 		parts = append(parts, fmt.Sprintf("%d × %s", held[reason], reason))
 	}
 	t.count++
-	e.recorder.Eventf(t.object, t.last, corev1.EventTypeNormal, reasonSuppressed, "Judge", "%s", "events not told one by one in the last minute: "+strings.Join(parts, ", "))
+	e.send(t.object, t.last, corev1.EventTypeNormal, reasonSuppressed, "Judge",
+		"events not told one by one in the last minute: "+strings.Join(parts, ", "))
 }

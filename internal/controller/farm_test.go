@@ -1,11 +1,15 @@
 package controller_test
 
 import (
+	"bytes"
 	"context"
 	"encoding/json"
 	"fmt"
+	"log/slog"
 	"net"
 	"net/http"
+	"os"
+	"path/filepath"
 	"slices"
 	"strconv"
 	"strings"
@@ -17,6 +21,7 @@ import (
 	. "github.com/onsi/gomega"
 	appsv1 "k8s.io/api/apps/v1"
 	corev1 "k8s.io/api/core/v1"
+	networkingv1 "k8s.io/api/networking/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"sigs.k8s.io/controller-runtime/pkg/client"
@@ -25,6 +30,7 @@ import (
 	"github.com/hlparser/hyperliquid-parser-operator/internal/controller/podspec"
 	"github.com/hlparser/hyperliquid-parser-operator/internal/controller/target"
 	"github.com/hlparser/hyperliquid-parser-operator/internal/parser/report"
+	"github.com/hlparser/hyperliquid-parser-operator/internal/parser/report/seal"
 )
 
 // farm is a spec's own namespace and nodes, with what envtest lacks: it binds each pod to the one node that its affinity names, runs
@@ -42,6 +48,9 @@ type farm struct {
 	most    int // the most that were down at once
 	unready bool
 	offline bool // the API server is gone
+
+	// volumes is where the kubelets keep the operator's keys for the pods of each object.
+	volumes string
 }
 
 // death is what the kubelet saw of a pod's end.
@@ -64,7 +73,7 @@ func newFarm(ctx context.Context, n int) *farm {
 	id := farms.Add(1)
 	f := &farm{
 		namespace: fmt.Sprintf("farm-%d", id), label: fmt.Sprintf("farm-%d", id),
-		parsers: map[string]*parser{}, idle: map[string]bool{}, pods: map[string]string{},
+		parsers: map[string]*parser{}, idle: map[string]bool{}, pods: map[string]string{}, volumes: GinkgoT().TempDir(),
 	}
 	Expect(k8s.Create(ctx, &corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: f.namespace}})).To(Succeed())
 	DeferCleanup(f.clear)
@@ -158,6 +167,7 @@ func (f *farm) kubelets(ctx context.Context) {
 	for ctx.Err() == nil {
 		var pods corev1.PodList
 		if err := k8s.List(ctx, &pods, client.InNamespace(f.namespace)); err == nil {
+			f.refresh(ctx)
 			f.work(ctx, pods.Items)
 		}
 		select {
@@ -166,6 +176,26 @@ func (f *farm) kubelets(ctx context.Context) {
 		}
 	}
 }
+
+// refresh shows pods the operator's keys as they are published now.
+func (f *farm) refresh(ctx context.Context) {
+	var maps corev1.ConfigMapList
+	ours := client.MatchingLabels{v1alpha1.LabelComponent: v1alpha1.ComponentKeys}
+	if err := k8s.List(ctx, &maps, client.InNamespace(f.namespace), ours); err != nil {
+		return // the API server is away: pods go on with what they have seen
+	}
+	for i := range maps.Items {
+		file, text := f.keysFile(maps.Items[i].Labels[v1alpha1.LabelParser]), []byte(maps.Items[i].Data[podspec.OperatorsFile])
+		if there, err := os.ReadFile(file); err == nil && bytes.Equal(there, text) {
+			continue
+		}
+		Expect(os.WriteFile(file+".new", text, 0o600)).To(Succeed())
+		Expect(os.Rename(file+".new", file)).To(Succeed())
+	}
+}
+
+// keysFile is where the pods of an object find the operator's keys.
+func (f *farm) keysFile(object string) string { return filepath.Join(f.volumes, object) }
 
 // work does what is to be done for pods, and counts those that are down.
 func (f *farm) work(ctx context.Context, pods []corev1.Pod) {
@@ -245,7 +275,20 @@ func (f *farm) kubelet(ctx context.Context, pod *corev1.Pod) error {
 }
 
 func (f *farm) start(ctx context.Context, pod *corev1.Pod, p *parser) error {
-	p.serve(pod.Name)
+	f.refresh(ctx)
+	var guard *seal.Guard
+	if podspec.Sealed(pod) {
+		key, err := seal.NewKey()
+		Expect(err).NotTo(HaveOccurred())
+		guard = seal.NewGuard(key, f.keysFile(pod.Labels[v1alpha1.LabelParser]), slog.New(slog.DiscardHandler))
+		pod.Status.InitContainerStatuses = []corev1.ContainerStatus{{
+			Name: "prepare", Ready: true, Image: pod.Spec.InitContainers[0].Image, ContainerID: "test://prepare-" + string(pod.UID),
+			State: corev1.ContainerState{Terminated: &corev1.ContainerStateTerminated{
+				Reason: "Completed", Message: seal.Message(key.Public()), ContainerID: "test://prepare-" + string(pod.UID),
+			}},
+		}}
+	}
+	p.serve(pod.Name, guard)
 	pod.Status.Phase = corev1.PodRunning
 	pod.Status.PodIP, pod.Status.PodIPs = p.ip, []corev1.PodIP{{IP: p.ip}}
 	now := metav1.Now()
@@ -333,6 +376,7 @@ func (f *farm) clear(ctx context.Context) {
 	Expect(k8s.DeleteAllOf(ctx, &corev1.Pod{}, in, client.GracePeriodSeconds(0))).To(Succeed())
 	Expect(k8s.DeleteAllOf(ctx, &corev1.ConfigMap{}, in)).To(Succeed())
 	Expect(k8s.DeleteAllOf(ctx, &appsv1.ControllerRevision{}, in)).To(Succeed())
+	Expect(k8s.DeleteAllOf(ctx, &networkingv1.NetworkPolicy{}, in)).To(Succeed())
 	Expect(k8s.DeleteAllOf(ctx, &corev1.Node{}, client.MatchingLabels{roleLabel: f.label})).To(Succeed())
 }
 
@@ -384,17 +428,21 @@ type parser struct {
 	node string
 	ip   string
 
-	mu      sync.Mutex
-	server  *http.Server
-	pod     string
-	asked   int
-	figures report.Report
+	mu       sync.Mutex
+	server   *http.Server
+	listener net.Listener
+	pod      string
+	asked    int
+	figures  report.Report
 	// moves is true while the parser works: each report shows progress.
 	moves bool
 	// breaks, when set, is what is wrong with the parser, until its pod is replaced.
 	breaks func(*report.Report)
 	// deaf parsers hold the connection and never answer.
 	deaf bool
+	// nodeAddress, when set, makes it listen on localhost too, as in a pod with a network of its own. One parser at a
+	// time can.
+	nodeAddress string
 }
 
 func newParser(node string) *parser {
@@ -402,8 +450,8 @@ func newParser(node string) *parser {
 	return &parser{node: node, ip: fmt.Sprintf("127.64.%d.%d", n/250+1, n%250+1)}
 }
 
-// serve starts a new, healthy process for a pod.
-func (p *parser) serve(pod string) {
+// serve starts a new, healthy process for a pod, which lets in whom the guard does; nil: everybody.
+func (p *parser) serve(pod string, guard *seal.Guard) {
 	GinkgoHelper()
 	p.close()
 	p.mu.Lock()
@@ -414,12 +462,17 @@ func (p *parser) serve(pod string) {
 	for _, name := range []string{"OrderStatuses", "Fills"} {
 		p.figures.Streams = append(p.figures.Streams, report.Stream{
 			Name: name, Mode: "Line", State: report.Running, BufferLimitBytes: 32 << 20, LargestLineBytes: 600,
+			UncommittedBytes: new(int64), LagSeconds: new(float64),
 			Sink: report.Sink{State: report.SinkHealthy, Since: &now, LastAckAt: &now},
 		})
 	}
-	listener, err := net.Listen("tcp", net.JoinHostPort(p.ip, strconv.Itoa(reportPort)))
+	listener, err := report.Listen(net.JoinHostPort(p.ip, strconv.Itoa(reportPort)), p.nodeAddress, slog.New(slog.DiscardHandler))
 	Expect(err).NotTo(HaveOccurred())
-	p.server = &http.Server{Handler: p, ReadHeaderTimeout: time.Second}
+	var handler http.Handler = p
+	if guard != nil {
+		handler = guard.Handler(1<<16, p)
+	}
+	p.server, p.listener = &http.Server{Handler: handler, ReadHeaderTimeout: time.Second}, listener
 	go func(server *http.Server) { _ = server.Serve(listener) }(p.server)
 }
 
@@ -428,6 +481,7 @@ func (p *parser) close() {
 	defer p.mu.Unlock()
 	if p.server != nil {
 		_ = p.server.Close()
+		_ = p.listener.Close() // the server may not have begun to serve it
 		p.server = nil
 	}
 }
@@ -453,6 +507,13 @@ func (p *parser) lose(files int64) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.figures.Streams[1].PrunedUnreadTotal += files
+}
+
+// onNode gives it the address of its node from its next start on.
+func (p *parser) onNode(address string) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.nodeAddress = address
 }
 
 func (p *parser) setDeaf() {
@@ -491,7 +552,7 @@ func (p *parser) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 			s.ReadBytesTotal += step
 			s.ParsedBytesTotal, s.AckedBytesTotal, s.CommittedBytesTotal = s.ReadBytesTotal, s.ReadBytesTotal, s.ReadBytesTotal
 			s.BufferBytes, s.BufferLines = step, step/500
-			s.UncommittedBytes, s.LagSeconds = step, float64(step)/1e7
+			s.UncommittedBytes, s.LagSeconds = &step, new(float64(step)/1e7)
 			s.Sink.LastAckAt = &now
 		}
 	}
@@ -503,7 +564,9 @@ func (p *parser) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 
 // Faults.
 var (
-	hangs = func(r *report.Report) { r.Streams[0].UncommittedBytes, r.Streams[0].LagSeconds = 5_000_000, 12 }
+	hangs = func(r *report.Report) {
+		r.Streams[0].UncommittedBytes, r.Streams[0].LagSeconds = new(int64(5_000_000)), new(12.0)
+	}
 	grows = func(r *report.Report) {
 		r.Streams[0].InFlightBytes += 500 << 20
 		r.Streams[0].InFlightLines += 1_000_000
@@ -511,7 +574,7 @@ var (
 	}
 	sinkDown = func(r *report.Report) {
 		long := r.Now.Add(-45 * time.Second)
-		r.Streams[0].UncommittedBytes = 5_000_000
+		r.Streams[0].UncommittedBytes = new(int64(5_000_000))
 		r.Streams[0].Sink = report.Sink{State: report.SinkRetrying, Since: &long, LastAckAt: &long, LastError: "no space left on device"}
 	}
 	noSecret = func(r *report.Report) {

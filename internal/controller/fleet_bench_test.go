@@ -8,6 +8,7 @@ import (
 	appsv1 "k8s.io/api/apps/v1"
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/client-go/util/flowcontrol"
 	testingclock "k8s.io/utils/clock/testing"
 	"sigs.k8s.io/controller-runtime/pkg/client"
@@ -34,13 +35,13 @@ func BenchmarkReconcile(b *testing.B) {
 				}}}
 			}
 			clock := testingclock.NewFakeClock(noon)
-			r := &Reconciler{Clock: clock, Poller: poller.New(poller.Options{Clock: clock}), Outages: NewOutages(),
+			r := &Reconciler{Clock: clock, Poller: poller.New(poller.Options{Clock: clock}), Outages: NewOutages(func(types.NamespacedName) {}),
 				FailedBackoff: flowcontrol.NewBackOff(time.Second, time.Minute)}
 			var next plan.Result
 			b.ReportAllocs()
 			for b.Loop() {
 				s.pair(obj.Name)
-				s.views = r.Poller.Track(client.ObjectKeyFromObject(obj), growthSettings(obj), endpoints(obj, s))
+				s.views = r.Poller.Track(client.ObjectKeyFromObject(obj), growthSettings(obj, len(s.targets)), r.endpoints(obj, s))
 				next = r.decide(obj, s)
 				obj.Status = r.status(obj, s, next)
 			}

@@ -61,17 +61,20 @@ func (k *streamingKubelet) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	portforward.ServePortForward(w, r, podsOf(path[1]), path[2], "", nil, time.Minute, time.Minute, portforward.SupportedProtocols)
 }
 
-// podsOf is the network of a namespace's pods.
+// podsOf is the runtime of a namespace's pods, one on this node. As containerd does, it connects to localhost inside
+// the pod's network namespace, over IPv4 and then IPv6.
 type podsOf string
 
 func (namespace podsOf) PortForward(ctx context.Context, name, _ string, port int32, stream io.ReadWriteCloser) error {
-	pod := &corev1.Pod{}
-	if err := k8s.Get(ctx, client.ObjectKey{Namespace: string(namespace), Name: name}, pod); err != nil {
+	if err := k8s.Get(ctx, client.ObjectKey{Namespace: string(namespace), Name: name}, &corev1.Pod{}); err != nil {
 		return err
 	}
-	conn, err := net.Dial("tcp", net.JoinHostPort(pod.Status.PodIP, fmt.Sprint(port)))
+	conn, err := net.Dial("tcp4", fmt.Sprintf("localhost:%d", port))
 	if err != nil {
-		return err
+		var err6 error
+		if conn, err6 = net.Dial("tcp6", fmt.Sprintf("localhost:%d", port)); err6 != nil {
+			return fmt.Errorf("failed to execute portforward in network namespace: IPv4: %w IPv6: %w", err, err6)
+		}
 	}
 	back := make(chan error, 1)
 	go func() {
@@ -98,6 +101,7 @@ var _ = Describe("an operator outside the cluster", func() {
 		}
 
 		f := newFarm(ctx, 2)
+		f.parser(0).onNode("192.0.2.1")
 		kubelet := newStreamingKubelet(ctx, f, f.node(0))
 		obj := f.object()
 		Expect(k8s.Create(ctx, obj)).To(Succeed())
@@ -110,7 +114,7 @@ var _ = Describe("an operator outside the cluster", func() {
 			g.Expect(obj.Status.Targets).To(HaveLen(1))
 			g.Expect(obj.Status.Targets[0].Target).To(Equal(f.node(1)))
 			g.Expect(obj.Status.Targets[0].Verdict).To(Equal(string(growth.Unreachable)))
-			g.Expect(obj.Status.Targets[0].Message).To(ContainSubstring("the API server forwards no port"))
+			g.Expect(obj.Status.Targets[0].Message).To(And(ContainSubstring("the API server forwar"), ContainSubstring("no preferred addresses found")))
 		}
 		Eventually(delivering).WithTimeout(judged).Should(Succeed())
 		Eventually(f.parser(0).timesAsked).WithTimeout(judged).Should(BeNumerically(">", 5))

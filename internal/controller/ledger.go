@@ -1,9 +1,11 @@
 package controller
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"maps"
+	"math"
 	"slices"
 	"strconv"
 
@@ -39,11 +41,13 @@ func ledgerName(obj *v1alpha1.HyperliquidParser) string { return obj.Name + "-re
 // readLedger never fails: a record that somebody has spoilt is left out, and said.
 func readLedger(m *corev1.ConfigMap, log logr.Logger) ledger {
 	l := ledger{records: plan.Ledger{}, resourceVersion: m.ResourceVersion}
+	var spoilt []string
+	var first error
 	for _, name := range slices.Sorted(maps.Keys(m.Data)) {
 		text := m.Data[name]
 		if name == totalKey {
 			if n, err := strconv.ParseInt(text, 10, 32); err == nil {
-				l.total = int32(n)
+				l.total = int32(max(n, 0))
 			}
 			continue
 		}
@@ -57,12 +61,65 @@ func readLedger(m *corev1.ConfigMap, log logr.Logger) ledger {
 		}
 		record, err := plan.DecodeRecord(text)
 		if err != nil {
-			log.Error(err, "ignoring a record of restarts", "configMap", m.Name, "target", name)
+			if first == nil {
+				first = err
+			}
+			spoilt = append(spoilt, name)
 			continue
 		}
 		l.records[name] = record
 	}
+	if first != nil {
+		// Together, for they may be thousands.
+		log.Error(first, "ignoring records of restarts", "configMap", m.Name, "records", len(spoilt), "first", spoilt[0])
+	}
 	return l
+}
+
+// boundTotal holds the total to what the status says and the records show: the operator writes the status in the look
+// in which it records restarts, so the ledger is ahead by what one leader left undone, a restart of each target at the
+// most.
+func (l *ledger) boundTotal(obj *v1alpha1.HyperliquidParser, s *seen) {
+	ahead := 0
+	for name := range l.records {
+		if _, ok := s.index(name); ok || !s.known {
+			ahead++
+		}
+	}
+	l.total = int32(min(int64(l.total), int64(obj.Status.Restarts)+int64(ahead), math.MaxInt32))
+}
+
+// maxLedger bounds the records that are written, in bytes: an object may have 1 MiB, and trials may take a
+// quarter.
+const maxLedger = 700 << 10
+
+// encode returns the records as they are written. Where they are too many, the oldest are left out: what must outlive a
+// leader is new.
+func encode(records plan.Ledger) (map[string]string, error) {
+	out := make(map[string]string, len(records))
+	size := 0
+	for name, record := range records {
+		text, err := record.Encode()
+		if err != nil {
+			return nil, fmt.Errorf("encoding the restarts of %s: %w", name, err)
+		}
+		out[name] = text
+		size += len(name) + len(text)
+	}
+	if size <= maxLedger {
+		return out, nil
+	}
+	oldest := slices.SortedFunc(maps.Keys(out), func(a, b string) int {
+		return cmp.Or(records[a].Last().Compare(records[b].Last()), cmp.Compare(a, b))
+	})
+	for _, name := range oldest {
+		if size <= maxLedger {
+			break
+		}
+		size -= len(name) + len(out[name])
+		delete(out, name)
+	}
+	return out, nil
 }
 
 // writeLedger replaces the ledger. It fails with a conflict when somebody else has written it since it was read.
@@ -74,26 +131,24 @@ func (r *Reconciler) writeLedger(ctx context.Context, obj *v1alpha1.HyperliquidP
 			ResourceVersion: l.resourceVersion,
 			Labels:          map[string]string{v1alpha1.LabelParser: obj.Name, v1alpha1.LabelComponent: v1alpha1.ComponentRestarts},
 		},
-		Data: map[string]string{totalKey: strconv.Itoa(int(l.total))},
 	}
+	var err error
+	if m.Data, err = encode(l.records); err != nil {
+		return err
+	}
+	m.Data[totalKey] = strconv.Itoa(int(l.total))
 	if len(l.trials.Causes) > 0 {
 		text, err := l.trials.Encode()
 		if err != nil {
 			return fmt.Errorf("encoding the trials of restarts: %w", err)
 		}
-		m.Data[trialsKey] = text
-	}
-	for name, record := range l.records {
-		text, err := record.Encode()
-		if err != nil {
-			return fmt.Errorf("encoding the restarts of %s: %w", name, err)
+		if len(text) <= plan.MaxTrials { // otherwise nothing was learnt
+			m.Data[trialsKey] = text
 		}
-		m.Data[name] = text
 	}
 	if err := controllerutil.SetControllerReference(obj, m, r.Client.Scheme()); err != nil {
 		return fmt.Errorf("setting the owner of ConfigMap %s/%s: %w", m.Namespace, m.Name, err)
 	}
-	var err error
 	if l.resourceVersion == "" {
 		err = r.Client.Create(ctx, m)
 	} else {

@@ -12,6 +12,7 @@ import (
 	. "github.com/onsi/ginkgo/v2"
 	. "github.com/onsi/gomega"
 	corev1 "k8s.io/api/core/v1"
+	networkingv1 "k8s.io/api/networking/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/util/intstr"
 	"k8s.io/client-go/rest"
@@ -66,7 +67,7 @@ var _ = Describe("a fleet", func() {
 
 		By("reading well in kubectl get")
 		Expect(columns(ctx, obj)).To(Equal([]string{
-			"Name", "Desired", "Ready", "Updated", "Bad", "Lag", "Restarts", "Revision", "Age", "Buffers", "Delivery",
+			"Name", "Status", "Desired", "Ready", "Updated", "Bad", "Restarts", "Age", "Revision", "Story",
 		}))
 	})
 
@@ -292,12 +293,16 @@ var _ = Describe("a fleet", func() {
 		var configs corev1.ConfigMapList
 		ours := client.MatchingLabels{v1alpha1.LabelParser: obj.Name}
 		Expect(k8s.List(ctx, &pods, client.InNamespace(f.namespace), ours)).To(Succeed())
-		Expect(k8s.List(ctx, &configs, client.InNamespace(f.namespace), ours)).To(Succeed())
+		Expect(k8s.List(ctx, &configs, client.InNamespace(f.namespace), ours,
+			client.MatchingLabels{v1alpha1.LabelComponent: v1alpha1.ComponentConfig})).To(Succeed())
 		Expect(pods.Items).To(HaveLen(2))
 		Expect(configs.Items).To(HaveLen(1))
 		kept := storedRevision(ctx, obj, current(ctx, obj).Status.UpdateRevision)
 		Expect(metav1.IsControlledBy(&configs.Items[0], kept)).To(BeTrue())
-		for _, o := range []client.Object{&pods.Items[0], &pods.Items[1], kept} {
+		keys, policy := &corev1.ConfigMap{}, &networkingv1.NetworkPolicy{}
+		Expect(k8s.Get(ctx, client.ObjectKey{Namespace: f.namespace, Name: podspec.OperatorKeysName(obj.Name)}, keys)).To(Succeed())
+		Expect(k8s.Get(ctx, client.ObjectKey{Namespace: f.namespace, Name: podspec.NetworkPolicyName(obj.Name)}, policy)).To(Succeed())
+		for _, o := range []client.Object{&pods.Items[0], &pods.Items[1], kept, keys, policy} {
 			owner := metav1.GetControllerOf(o)
 			Expect(owner).To(HaveValue(And(
 				HaveField("Kind", "HyperliquidParser"), HaveField("UID", obj.UID), HaveField("BlockOwnerDeletion", HaveValue(BeTrue())),

@@ -1,15 +1,12 @@
 package controller
 
 import (
-	"context"
-	"encoding/json"
-	"path"
+	"maps"
 	"slices"
 	"sync"
 
 	"k8s.io/apimachinery/pkg/types"
 	"sigs.k8s.io/controller-runtime/pkg/client"
-	"sigs.k8s.io/controller-runtime/pkg/event"
 
 	"github.com/hlparser/hyperliquid-parser-operator/api/v1alpha1"
 	"github.com/hlparser/hyperliquid-parser-operator/internal/controller/plan"
@@ -18,8 +15,19 @@ import (
 // Outages remembers how many targets of each object are affected by what is wrong, so that objects with the same sink are judged
 // together: what is one parser's fault in each of ten small fleets may be the fault of what they share. It writes nothing down: a new
 // leader has no verdicts either. It is safe for concurrent use.
+//
+// Objects of one namespace trust each other: all that is wrong with one counts for the others. A stranger, an object of another namespace,
+// may be anybody's, and parsers say what their image makes them say. So strangers count only where
+//
+//   - both name the same server in a way that means the same in every namespace (sharedSinks), and have no other sink: verdicts do not say
+//     which of several has trouble;
+//   - the stranger's targets were each seen delivering, by two reports, the second with more delivered records: an object that only
+//     names a server says nothing about it;
+//   - what is wrong with them is the sink (growth.Judgement.SinkTrouble): pods that do not start, or hang, are nobody else's business.
+//
+// The plan hears them only while the object has a target with sink trouble itself, and none for more than its own size (plan.Input).
 type Outages struct {
-	changes chan event.TypedGenericEvent[types.NamespacedName]
+	wake func(object types.NamespacedName)
 
 	mu     sync.Mutex
 	fleets map[types.NamespacedName]fleet
@@ -27,126 +35,135 @@ type Outages struct {
 
 // fleet is what the last plan said of one object.
 type fleet struct {
-	sinks             []string // that others may share
-	desired, affected int
-	fleetWide         bool
+	sinks     []string // that others may share
+	single    bool     // there is no other sink
+	counts    counts
+	affected  int
+	fleetWide bool
 }
 
-// NewOutages returns an Outages that knows of nothing.
-func NewOutages() *Outages {
-	return &Outages{changes: make(chan event.TypedGenericEvent[types.NamespacedName], wakes), fleets: map[types.NamespacedName]fleet{}}
+// counts are of an object's targets.
+type counts struct {
+	desired int
+	// delivering were seen delivering, and troubled are those of them whose verdict is that the sink is the trouble.
+	delivering, troubled int
+	// hears is set while any target has sink trouble: only then does it matter what strangers say.
+	hears bool
 }
 
-// wakes is how many objects may wait to be woken before whoever wakes them waits too.
-const wakes = 1024
+// countTargets counts the targets that were seen.
+func countTargets(s *seen) counts {
+	c := counts{desired: len(s.targets)}
+	for _, t := range s.targets {
+		view := s.views[t.Name]
+		trouble := view.Judgement.SinkTrouble()
+		c.hears = c.hears || trouble
+		if view.Delivered {
+			c.delivering++
+			if trouble {
+				c.troubled++
+			}
+		}
+	}
+	return c
+}
 
-// Changes delivers the names of objects of which the surroundings have changed.
-func (o *Outages) Changes() <-chan event.TypedGenericEvent[types.NamespacedName] { return o.changes }
+// NewOutages returns an Outages that knows of nothing. An object is woken when its surroundings have changed; wake must not wait.
+func NewOutages(wake func(types.NamespacedName)) *Outages {
+	return &Outages{wake: wake, fleets: map[types.NamespacedName]fleet{}}
+}
 
-// around returns the counts of the other objects with the same sink, and whether the object's last plan found a fleet-wide fault.
-func (o *Outages) around(obj *v1alpha1.HyperliquidParser) (elsewhere plan.Elsewhere, fleetWide bool) {
+// around returns the counts of the other objects with the same sink: those of its namespace together, and those of each other namespace;
+// and whether the object's last plan found a fleet-wide fault.
+func (o *Outages) around(obj *v1alpha1.HyperliquidParser) (elsewhere plan.Elsewhere, strangers []plan.Elsewhere, fleetWide bool) {
 	name, sinks := client.ObjectKeyFromObject(obj), sharedSinks(obj)
+	single := len(obj.Spec.AllSinks()) == 1
+	foreign := map[string]plan.Elsewhere{}
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	for other, f := range o.fleets {
-		if other != name && shared(f.sinks, sinks) {
-			elsewhere.Desired += f.desired
+		if other == name || !shared(f.sinks, sinks) {
+			continue
+		}
+		switch {
+		case other.Namespace == name.Namespace:
+			elsewhere.Desired += f.counts.desired
 			elsewhere.Affected += f.affected
+		case single && f.single && f.counts.delivering > 0:
+			sum := foreign[other.Namespace]
+			sum.Desired += f.counts.delivering
+			sum.Affected += f.counts.troubled
+			foreign[other.Namespace] = sum
 		}
 	}
-	return elsewhere, o.fleets[name].fleetWide
+	for _, namespace := range slices.Sorted(maps.Keys(foreign)) {
+		strangers = append(strangers, foreign[namespace])
+	}
+	return elsewhere, strangers, o.fleets[name].fleetWide
 }
 
 // desired is how many targets the last plan of an object was for; 0 before there was one.
 func (o *Outages) desired(name types.NamespacedName) int {
 	o.mu.Lock()
 	defer o.mu.Unlock()
-	return o.fleets[name].desired
+	return o.fleets[name].counts.desired
 }
 
 // saw takes in what a plan says of an object with so many targets, and wakes the others for which that is news.
-func (o *Outages) saw(ctx context.Context, obj *v1alpha1.HyperliquidParser, desired int, result plan.Result) {
+func (o *Outages) saw(obj *v1alpha1.HyperliquidParser, targets counts, result plan.Result) {
 	name := client.ObjectKeyFromObject(obj)
-	now := fleet{sinks: sharedSinks(obj), desired: desired, affected: result.Affected, fleetWide: result.FleetWide}
+	now := fleet{
+		sinks: sharedSinks(obj), single: len(obj.Spec.AllSinks()) == 1, counts: targets,
+		affected: result.Affected, fleetWide: result.FleetWide,
+	}
 	o.mu.Lock()
 	before := o.fleets[name]
 	o.fleets[name] = now
+	woken := o.others(name, before, now)
 	o.mu.Unlock()
-	if !slices.Equal(before.sinks, now.sinks) || before.desired != now.desired || before.affected != now.affected {
-		o.wake(ctx, name, slices.Concat(before.sinks, now.sinks))
-	}
+	o.wakeAll(woken)
 }
 
 // forget drops an object that is gone.
-func (o *Outages) forget(ctx context.Context, name types.NamespacedName) {
+func (o *Outages) forget(name types.NamespacedName) {
 	o.mu.Lock()
-	before, ok := o.fleets[name]
+	before := o.fleets[name]
 	delete(o.fleets, name)
+	woken := o.others(name, before, fleet{})
 	o.mu.Unlock()
-	if ok {
-		o.wake(ctx, name, before.sinks)
+	o.wakeAll(woken)
+}
+
+func (o *Outages) wakeAll(objects []types.NamespacedName) {
+	for _, name := range objects {
+		o.wake(name)
 	}
 }
 
-// wake wakes the objects with one of the sinks, but for the one by which they are woken.
-func (o *Outages) wake(ctx context.Context, by types.NamespacedName, sinks []string) {
-	o.mu.Lock()
-	var others []types.NamespacedName
+// others are the objects for which it is news that one has changed: those of its namespace when what is wrong with it has, and strangers
+// when what it says of the sink has, and they hear it. The caller holds the lock.
+func (o *Outages) others(by types.NamespacedName, before, after fleet) []types.NamespacedName {
+	moved := !slices.Equal(before.sinks, after.sinks)
+	near := moved || before.counts.desired != after.counts.desired || before.affected != after.affected
+	far := moved || before.single != after.single ||
+		before.counts.delivering != after.counts.delivering || before.counts.troubled != after.counts.troubled
+	if !near && !far {
+		return nil
+	}
+	var out []types.NamespacedName
 	for name, f := range o.fleets {
-		if name != by && shared(f.sinks, sinks) {
-			others = append(others, name)
+		news := far && f.counts.hears
+		if name.Namespace == by.Namespace {
+			news = near
 		}
-	}
-	o.mu.Unlock()
-	for _, name := range others {
-		select {
-		case o.changes <- event.TypedGenericEvent[types.NamespacedName]{Object: name}:
-		case <-ctx.Done():
-			return
-		}
-	}
-}
-
-// shared reports whether two lists have a sink in common.
-func shared(a, b []string) bool {
-	return slices.ContainsFunc(a, func(sink string) bool { return slices.Contains(b, sink) })
-}
-
-// sharedSinks names the sinks of an object that others may have too.
-func sharedSinks(obj *v1alpha1.HyperliquidParser) []string {
-	var out []string
-	for _, sink := range obj.Spec.AllSinks() {
-		if name := sharedSink(obj, sink); name != "" {
+		if news && name != by && (shared(f.sinks, before.sinks) || shared(f.sinks, after.sinks)) {
 			out = append(out, name)
 		}
 	}
 	return out
 }
 
-// sharedSink tells sinks apart that objects may share: servers by their addresses; files are the same claim's, or the same disk's on
-// the same nodes only; and standard output is each parser's own, which is "".
-func sharedSink(obj *v1alpha1.HyperliquidParser, sink v1alpha1.Sink) string {
-	file, nodes := sink.File, obj.Spec.Target.Nodes
-	var what []any
-	switch {
-	case sink.NATS != nil:
-		what = []any{"nats", sink.NATS.URL}
-	case sink.Kafka != nil:
-		brokers := slices.Clone(sink.Kafka.Brokers)
-		slices.Sort(brokers)
-		what = []any{"kafka", brokers}
-	case file == nil:
-		return ""
-	case file.ClaimName != "":
-		what = []any{"claim", obj.Namespace, file.ClaimName}
-	case nodes != nil:
-		what = []any{"file", path.Clean(string(file.Path)), nodes.Selector}
-	default:
-		return ""
-	}
-	name, err := json.Marshal(what)
-	if err != nil {
-		return ""
-	}
-	return string(name)
+// shared reports whether two lists have a sink in common.
+func shared(a, b []string) bool {
+	return slices.ContainsFunc(a, func(sink string) bool { return slices.Contains(b, sink) })
 }

@@ -9,17 +9,22 @@ import (
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/types"
+	"k8s.io/utils/clock"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 )
 
-// behind is a cache that never shows what was written, or fails at once.
+var anObject = types.NamespacedName{Namespace: "ns", Name: "a"}
+
+// behind is a cache that never shows what was written, unless it has caught up, or fails at once.
 type behind struct {
 	client.Client
-	fails error
+	fails    error
+	caughtUp bool
 }
 
-func (b behind) List(ctx context.Context, _ client.ObjectList, _ ...client.ListOption) error {
-	if b.fails != nil {
+func (b *behind) List(ctx context.Context, _ client.ObjectList, _ ...client.ListOption) error {
+	if b.fails != nil || b.caughtUp {
 		return b.fails
 	}
 	<-ctx.Done()
@@ -34,34 +39,61 @@ func (live) List(_ context.Context, list client.ObjectList, _ ...client.ListOpti
 	return nil
 }
 
-func TestACacheThatNeverCatchesUpIsNotWaitedForForever(t *testing.T) {
+func TestACacheThatIsBehindHoldsNoWorkerUp(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		r := &Reconciler{Client: behind{}, Live: live{}}
+		cache := &behind{}
+		r := &Reconciler{Client: cache, Live: live{}, Behind: NewBehind(clock.RealClock{})}
 		var pods corev1.PodList
-		start := time.Now()
-		if err := r.list(t.Context(), &pods); err != nil || len(pods.Items) != 1 {
-			t.Errorf("got %d pods, %v", len(pods.Items), err)
+		// Each reconcile takes a glance, however long the cache is behind, and is put off.
+		for start := time.Now(); time.Since(start) < patience-retryConflict; time.Sleep(retryConflict) {
+			began := time.Now()
+			if err := r.list(t.Context(), anObject, &pods); !errors.Is(err, errBehind) {
+				t.Fatalf("after %s: got %v", time.Since(start), err)
+			}
+			if waited := time.Since(began); waited != glance {
+				t.Errorf("waited %s", waited)
+			}
 		}
-		if waited := time.Since(start); waited != patience {
-			t.Errorf("waited %s", waited)
+		// It may never show what was written: then the API server is asked, and at once from now on.
+		time.Sleep(retryConflict)
+		for range 2 {
+			if err := r.list(t.Context(), anObject, &pods); err != nil || len(pods.Items) != 1 {
+				t.Errorf("got %d pods, %v", len(pods.Items), err)
+			}
+		}
+		// Another object has its own patience, and so has another kind.
+		if err := r.list(t.Context(), types.NamespacedName{Name: "b"}, &pods); !errors.Is(err, errBehind) {
+			t.Errorf("of another object: %v", err)
+		}
+		if err := r.list(t.Context(), anObject, &corev1.ConfigMapList{}); !errors.Is(err, errBehind) {
+			t.Errorf("of another kind: %v", err)
+		}
+		// What it shows again is waited for again.
+		cache.caughtUp = true
+		if err := r.list(t.Context(), anObject, &pods); err != nil {
+			t.Error(err)
+		}
+		cache.caughtUp = false
+		if err := r.list(t.Context(), anObject, &pods); !errors.Is(err, errBehind) {
+			t.Errorf("after it had caught up: %v", err)
 		}
 	})
 }
 
 func TestAReconcileThatIsOverAsksNobodyElse(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		r := &Reconciler{Client: behind{}, Live: live{}}
-		ctx, cancel := context.WithTimeout(t.Context(), time.Second)
+		r := &Reconciler{Client: &behind{}, Live: live{}, Behind: NewBehind(clock.RealClock{})}
+		ctx, cancel := context.WithTimeout(t.Context(), glance/2)
 		defer cancel()
 		var pods corev1.PodList
-		if err := r.list(ctx, &pods); !errors.Is(err, context.DeadlineExceeded) || len(pods.Items) != 0 {
+		if err := r.list(ctx, anObject, &pods); !errors.Is(err, context.DeadlineExceeded) || len(pods.Items) != 0 {
 			t.Errorf("got %d pods, %v", len(pods.Items), err)
 		}
 	})
 	broken := errors.New("broken")
-	r := &Reconciler{Client: behind{fails: broken}, Live: live{}}
+	r := &Reconciler{Client: &behind{fails: broken}, Live: live{}, Behind: NewBehind(clock.RealClock{})}
 	var pods corev1.PodList
-	if err := r.list(t.Context(), &pods); !errors.Is(err, broken) {
+	if err := r.list(t.Context(), anObject, &pods); !errors.Is(err, broken) {
 		t.Errorf("got %v", err)
 	}
 }

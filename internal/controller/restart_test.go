@@ -402,7 +402,8 @@ var _ = Describe("a fleet at rest", func() {
 		Expect(k8s.Create(ctx, obj)).To(Succeed())
 		allReady(ctx, obj)
 		eventuallyCondition(ctx, obj, v1alpha1.ConditionBuffersStable, "True/AllStable", judged)
-		Eventually(ctx, func() string { return current(ctx, obj).Status.Lag }).ShouldNot(BeEmpty())
+		eventuallyCondition(ctx, obj, v1alpha1.ConditionDataIntact, "True/NothingLost", soon)
+		Expect(current(ctx, obj).Status).To(And(HaveField("State", "Delivering"), HaveField("Story", "all 3 targets deliver")))
 		first.stop()
 
 		w := &writes{}

@@ -112,31 +112,41 @@ var _ = Describe("revisions", func() {
 
 	It("are not touched by another operator, whatever it would render and whichever image is its default", func(ctx SpecContext) {
 		f := newFarm(ctx, 2)
-		first := run(runOptions{})
 		obj := f.object()
 		Expect(k8s.Create(ctx, obj)).To(Succeed())
-		allReady(ctx, obj)
-		first.stop()
 
-		By("having stored what this operator would not render, under an identity that it would not find")
-		kept := storedRevision(ctx, obj, current(ctx, obj).Status.UpdateRevision)
-		older := &appsv1.ControllerRevision{
-			ObjectMeta: metav1.ObjectMeta{
-				Namespace: kept.Namespace, Name: kept.Name, Labels: kept.Labels, OwnerReferences: kept.OwnerReferences,
-				Annotations: map[string]string{v1alpha1.AnnotationIdentity: "of another schema"},
-			},
-			Revision: kept.Revision,
-		}
-		var data podspec.Revision
-		Expect(json.Unmarshal(kept.Data.Raw, &data)).To(Succeed())
+		By("having stored what this operator would not render")
+		data, err := podspec.NewRevision(obj, parserImage, "cluster")
+		Expect(err).NotTo(HaveOccurred())
 		container := &data.Template.Spec.Containers[0]
 		container.Env = append(container.Env, corev1.EnvVar{Name: "OF_OLD", Value: "1"})
 		data.Template.Spec.DNSPolicy = corev1.DNSDefault
-		var err error
+		data, err = data.Sealed(obj.Name)
+		Expect(err).NotTo(HaveOccurred())
+		identity, err := podspec.Identity(obj)
+		Expect(err).NotTo(HaveOccurred())
+		older := &appsv1.ControllerRevision{
+			ObjectMeta: metav1.ObjectMeta{
+				Namespace: f.namespace, Name: data.Name(obj.Name),
+				Labels:      map[string]string{v1alpha1.LabelParser: obj.Name, v1alpha1.LabelRevision: data.Hash},
+				Annotations: map[string]string{v1alpha1.AnnotationIdentity: identity},
+				OwnerReferences: []metav1.OwnerReference{*metav1.NewControllerRef(obj,
+					v1alpha1.GroupVersion.WithKind("HyperliquidParser"))},
+			},
+			Revision: 1,
+		}
 		older.Data.Raw, err = data.Encode()
 		Expect(err).NotTo(HaveOccurred())
-		Expect(k8s.Delete(ctx, kept)).To(Succeed())
 		Expect(k8s.Create(ctx, older)).To(Succeed())
+		first := run(runOptions{})
+		allReady(ctx, obj)
+		first.stop()
+		Expect(current(ctx, obj).Status.UpdateRevision).To(Equal(older.Name))
+
+		By("giving it an identity that this operator would not find")
+		kept := storedRevision(ctx, obj, older.Name)
+		kept.Annotations[v1alpha1.AnnotationIdentity] = "of another schema"
+		Expect(k8s.Update(ctx, kept)).To(Succeed())
 		var configs corev1.ConfigMapList
 		Expect(k8s.List(ctx, &configs, client.InNamespace(f.namespace))).To(Succeed())
 		before := f.uids(ctx)
@@ -145,7 +155,7 @@ var _ = Describe("revisions", func() {
 		w := &writes{}
 		run(runOptions{rest: w.wrap, image: "registry.example/hlparser:v2"})
 		Eventually(ctx, func() string { return storedRevision(ctx, obj, older.Name).Annotations[v1alpha1.AnnotationIdentity] }).
-			Should(Equal(kept.Annotations[v1alpha1.AnnotationIdentity]), "so that a change of growth alone replaces nothing later")
+			Should(Equal(identity), "so that a change of growth alone replaces nothing later")
 		Consistently(ctx, func() map[string]string { return f.uids(ctx) }).Should(Equal(before))
 		Expect(current(ctx, obj).Status.UpdateRevision).To(Equal(older.Name))
 		change(ctx, obj, func(o *v1alpha1.HyperliquidParser) { o.Spec.Growth.Restart.MaxPerHour = ptr.To[int32](5) })

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"cmp"
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"maps"
@@ -26,12 +27,8 @@ import (
 	"github.com/hlparser/hyperliquid-parser-operator/internal/controller/podspec"
 )
 
-const (
-	// maxNames is how many names are tried for a revision: each is taken by something else once in 2^50 revisions, or by intent.
-	maxNames = 8
-	// defaultHistory is the schema's default of rollout.revisionHistoryLimit.
-	defaultHistory = 5
-)
+// defaultHistory is the schema's default of rollout.revisionHistoryLimit.
+const defaultHistory = 5
 
 // stored is a revision as it is kept in a ControllerRevision.
 type stored struct {
@@ -39,9 +36,35 @@ type stored struct {
 	object *appsv1.ControllerRevision
 }
 
+// storedData is the data of a ControllerRevision. The API server lets nobody change that by a byte, and a patch of
+// anything else of the object, such as the garbage collector's to orphan it, has it decoded and written again, with
+// its keys sorted. So the revision is one string under one key. Its own encoding has escaped what encoders of JSON do
+// not write alike.
+type storedData struct {
+	Revision *string `json:"revision"`
+}
+
+// wrapped returns the data in which a revision is stored, by its encoding.
+func wrapped(encoded []byte) ([]byte, error) {
+	data, err := json.Marshal(storedData{ptr.To(string(encoded))})
+	if err != nil {
+		return nil, fmt.Errorf("encoding the data of a ControllerRevision: %w", err)
+	}
+	return data, nil
+}
+
+// unwrapped returns the encoding of a revision that is stored. Earlier operators stored that itself.
+func unwrapped(data []byte) []byte {
+	var in storedData
+	if err := json.Unmarshal(data, &in); err != nil || in.Revision == nil {
+		return data
+	}
+	return []byte(*in.Revision)
+}
+
 // readRevision returns the revision that a ControllerRevision holds.
 func readRevision(object *appsv1.ControllerRevision) (*stored, error) {
-	revision, err := podspec.Decode(object.Labels[v1alpha1.LabelRevision], object.Data.Raw)
+	revision, err := podspec.Decode(object.Labels[v1alpha1.LabelRevision], unwrapped(object.Data.Raw))
 	if err != nil {
 		return nil, fmt.Errorf("reading ControllerRevision %s/%s: %w", object.Namespace, object.Name, err)
 	}
@@ -59,12 +82,13 @@ func (r *stored) name() string {
 // observeRevisions reads the stored revisions, newest first.
 func (r *Reconciler) observeRevisions(ctx context.Context, obj *v1alpha1.HyperliquidParser, s *seen) error {
 	var list appsv1.ControllerRevisionList
-	if err := r.list(ctx, &list, client.InNamespace(obj.Namespace), client.MatchingLabels{v1alpha1.LabelParser: obj.Name}); err != nil {
+	if err := r.list(ctx, client.ObjectKeyFromObject(obj), &list, client.InNamespace(obj.Namespace), client.MatchingLabels{v1alpha1.LabelParser: obj.Name}); err != nil {
 		return fmt.Errorf("listing ControllerRevisions of HyperliquidParser %s/%s: %w", obj.Namespace, obj.Name, err)
 	}
 	for i := range list.Items {
 		object := &list.Items[i]
-		if !metav1.IsControlledBy(object, obj) || object.DeletionTimestamp != nil {
+		ours := metav1.IsControlledBy(object, obj) || r.takeUp(ctx, obj, s, object, "ControllerRevision")
+		if !ours || object.DeletionTimestamp != nil {
 			continue
 		}
 		revision, err := readRevision(object)
@@ -91,7 +115,7 @@ func (s *seen) revision(name string) *stored {
 }
 
 // resolve sets which revision the spec asks for, storing it when it is new, and which the fleet had before. A revision is stored
-// before anything is made of it.
+// before anything is made of it: where that cannot be done, nothing is made that the fleet did not have.
 func (r *Reconciler) resolve(ctx context.Context, obj *v1alpha1.HyperliquidParser, s *seen) error {
 	if !s.known {
 		return nil
@@ -102,27 +126,17 @@ func (r *Reconciler) resolve(ctx context.Context, obj *v1alpha1.HyperliquidParse
 	}
 	s.update = s.resolved(obj, identity)
 	if s.update == nil && s.problem == nil {
-		if s.update, err = r.newRevision(ctx, obj, s, identity); err != nil {
+		s.held = !r.attempt(ctx, obj, s, "the revision", v1alpha1.ReasonPodRejected, func() (err error) {
+			s.update, err = r.newRevision(ctx, obj, s, identity)
 			return err
-		}
+		})
 	}
+	s.current = s.lastComplete(obj)
 	if s.update != nil && s.problem == nil {
-		if err := r.mark(ctx, s, identity); err != nil {
-			return err
-		}
-	}
-	s.current = s.revision(obj.Status.CurrentRevision)
-	if s.current == nil && obj.Status.ObservedGeneration == 0 {
-		s.current = s.commonest()
+		r.attempt(ctx, obj, s, "the marks of revisions", v1alpha1.ReasonWriteRejected, func() error { return r.mark(ctx, obj, s, identity) })
 	}
 	s.rollout = s.update.readRollout(logf.FromContext(ctx))
 	return nil
-}
-
-// promoted reports whether somebody wants the revision to be rolled out whatever its canaries say.
-func (s *seen) promoted(obj *v1alpha1.HyperliquidParser) bool {
-	asked := obj.Annotations[v1alpha1.AnnotationPromote]
-	return s.update != nil && (asked == s.update.object.Name || asked == s.update.Hash)
 }
 
 // readRollout never fails: a state that somebody has spoilt is left out, and said.
@@ -218,32 +232,15 @@ func (r *Reconciler) unstored(ctx context.Context, obj *v1alpha1.HyperliquidPars
 	if len(s.revisions) > 0 || status.ObservedGeneration != obj.Generation || meta.IsStatusConditionTrue(status.Conditions, v1alpha1.ConditionStalled) {
 		return nil, nil
 	}
-	for i := range s.pods {
-		pod := &s.pods[i]
-		if obj.Name+"-"+pod.Labels[v1alpha1.LabelRevision] != status.UpdateRevision || pod.DeletionTimestamp != nil {
-			continue
-		}
-		config := slices.IndexFunc(s.configs, func(m corev1.ConfigMap) bool { return m.Name == podspec.ConfigOf(pod) })
-		if config < 0 {
-			continue
-		}
-		whole := &corev1.Pod{} // the cache has less of it
-		if err := r.Live.Get(ctx, client.ObjectKeyFromObject(pod), whole); err != nil {
-			return nil, fmt.Errorf("reading pod %s/%s, whose revision is not stored: %w", pod.Namespace, pod.Name, err)
-		}
-		if whole.UID != pod.UID {
-			return nil, errStale
-		}
-		revision := podspec.Adopt(whole, &s.configs[config])
-		return &revision, nil
-	}
-	return nil, nil
+	return r.takenFromPod(ctx, s, func(pod *corev1.Pod) bool {
+		return obj.Name+"-"+pod.Labels[v1alpha1.LabelRevision] == status.UpdateRevision
+	})
 }
 
 // store keeps a revision in a ControllerRevision, under the first name that nothing else has.
 func (r *Reconciler) store(ctx context.Context, obj *v1alpha1.HyperliquidParser, s *seen, revision podspec.Revision, identity string) (*stored, error) {
 	first := revision
-	for count := range maxNames {
+	for count := range podspec.MaxNames {
 		if count > 0 {
 			revision = first.Renamed(obj.Name, count)
 		}
@@ -258,7 +255,7 @@ func (r *Reconciler) store(ctx context.Context, obj *v1alpha1.HyperliquidParser,
 			return kept, err
 		}
 	}
-	s.again = r.Clock.Now().Add(retryRejected)
+	s.again = r.retryAfter(retryRejected)
 	s.problem = &problem{v1alpha1.ReasonNameTaken, fmt.Sprintf(
 		"ControllerRevision %s and others have the names of the parsers' revision and are not ours: delete or rename them", first.Name(obj.Name))}
 	return nil, nil
@@ -268,7 +265,11 @@ func (r *Reconciler) store(ctx context.Context, obj *v1alpha1.HyperliquidParser,
 func (r *Reconciler) createRevision(
 	ctx context.Context, obj *v1alpha1.HyperliquidParser, s *seen, revision podspec.Revision, identity string,
 ) (*stored, error) {
-	data, err := revision.Encode()
+	encoded, err := revision.Encode()
+	if err != nil {
+		return nil, err
+	}
+	data, err := wrapped(encoded)
 	if err != nil {
 		return nil, err
 	}
@@ -277,7 +278,7 @@ func (r *Reconciler) createRevision(
 			Name:        revision.Name(obj.Name),
 			Namespace:   obj.Namespace,
 			Labels:      map[string]string{v1alpha1.LabelParser: obj.Name, v1alpha1.LabelRevision: revision.Hash},
-			Annotations: map[string]string{v1alpha1.AnnotationIdentity: identity},
+			Annotations: newAnnotations(obj, revision, identity),
 		},
 		Data:     runtime.RawExtension{Raw: data},
 		Revision: s.newest() + 1,
@@ -294,10 +295,8 @@ func (r *Reconciler) createRevision(
 		return kept, nil
 	case apierrors.IsAlreadyExists(err):
 		return nil, r.revisionTaken(ctx, obj, object, revision)
-	case apierrors.IsForbidden(err), apierrors.IsInvalid(err):
-		s.again = r.Clock.Now().Add(retryRejected)
-		s.problem = &problem{v1alpha1.ReasonPodRejected, fmt.Sprintf("the API server refuses the parsers' revision: %v", err)}
-		return nil, nil
+	case stalls(err):
+		return nil, fmt.Errorf("the API server refuses the parsers' revision: %w", err)
 	}
 	return nil, fmt.Errorf("storing revision %s/%s: %w", object.Namespace, object.Name, err)
 }
@@ -309,28 +308,35 @@ func (r *Reconciler) revisionTaken(ctx context.Context, obj *v1alpha1.Hyperliqui
 	there := &appsv1.ControllerRevision{}
 	if err := r.Live.Get(ctx, client.ObjectKeyFromObject(wanted), there); err != nil {
 		if apierrors.IsNotFound(err) {
-			return errStale
+			return fmt.Errorf("ControllerRevision %s/%s was there and is not: %w", wanted.Namespace, wanted.Name, errStale)
 		}
-		return fmt.Errorf("looking at ControllerRevision %s/%s: %w", wanted.Namespace, wanted.Name, err)
+		return fmt.Errorf("reading ControllerRevision %s/%s: %w", wanted.Namespace, wanted.Name, err)
 	}
-	owner := metav1.GetControllerOf(there)
-	if owner != nil && owner.UID != obj.UID || owner == nil && there.Labels[v1alpha1.LabelParser] != obj.Name {
+	left, err := r.leftBehind(ctx, obj, there)
+	if err != nil {
+		return err
+	}
+	if !left && !metav1.IsControlledBy(there, obj) {
 		return nil
 	}
-	held, err := podspec.Decode(revision.Hash, there.Data.Raw)
+	held, err := podspec.Decode(revision.Hash, unwrapped(there.Data.Raw))
 	if err != nil {
 		return nil //nolint:nilerr // what cannot be read is something else
 	}
 	if alike, err := sameContent(held, revision); err != nil || !alike {
 		return err
 	}
-	if there.DeletionTimestamp == nil && (owner == nil || there.Labels[v1alpha1.LabelParser] == "" || there.Labels[v1alpha1.LabelRevision] == "") {
+	if there.DeletionTimestamp != nil {
+		return ending("ControllerRevision", there)
+	}
+	if left || there.Labels[v1alpha1.LabelParser] == "" ||
+		there.Labels[v1alpha1.LabelRevision] == "" {
 		there.Labels, there.OwnerReferences = wanted.Labels, wanted.OwnerReferences
 		if err := r.Client.Update(ctx, there); err != nil {
 			return fmt.Errorf("adopting ControllerRevision %s/%s: %w", there.Namespace, there.Name, err)
 		}
 	}
-	return errStale
+	return fmt.Errorf("ControllerRevision %s/%s is not in the cache: %w", there.Namespace, there.Name, errStale)
 }
 
 // sameContent reports whether pods of the two are alike but for the name of their revision.
@@ -348,18 +354,29 @@ func (s *seen) newest() int64 {
 	return s.revisions[0].object.Revision
 }
 
-// mark makes the stored revision of the spec known as such: by its identity, should the object's schema have changed since, and by its
-// number, should the spec have been set back. What was remembered of the rollout of another is forgotten: should that come again, it
-// begins anew.
-func (r *Reconciler) mark(ctx context.Context, s *seen, identity string) error {
+// mark makes the stored revision of the spec known as such: by its identity, should the object's schema have changed
+// since, and by its number, should the spec have been set back. What was remembered of the rollout of another is
+// forgotten, but for what the next takes over: should that come again, it begins from the start.
+func (r *Reconciler) mark(ctx context.Context, obj *v1alpha1.HyperliquidParser, s *seen, identity string) error {
 	newest := s.newest()
+	over, err := s.takenOver(logf.FromContext(ctx))
+	if err != nil {
+		return err
+	}
 	for _, revision := range s.revisions {
 		was := revision.object
 		next := was.DeepCopy()
+		s.markPromotion(obj, revision, next)
+		if s.current != nil {
+			setAnnotation(next, v1alpha1.AnnotationCurrent, flag(revision == s.current))
+		}
 		if revision != s.update {
 			delete(next.Annotations, v1alpha1.AnnotationRollout)
 		} else {
 			setAnnotation(next, v1alpha1.AnnotationIdentity, identity)
+			if over != "" && next.Annotations[v1alpha1.AnnotationRollout] == "" {
+				setAnnotation(next, v1alpha1.AnnotationRollout, over)
+			}
 			if next.Revision < newest {
 				next.Revision = newest + 1
 			}
@@ -378,7 +395,7 @@ func (r *Reconciler) mark(ctx context.Context, s *seen, identity string) error {
 // pruneRevisions deletes the oldest revisions that are over the object's limit, never one that a pod refers to, that the spec asks for
 // or that the fleet had before. Their configs go with them.
 func (r *Reconciler) pruneRevisions(ctx context.Context, obj *v1alpha1.HyperliquidParser, s *seen) error {
-	if s.problem != nil || !s.known {
+	if s.problem != nil || s.held || !s.known {
 		return nil
 	}
 	used := s.used()

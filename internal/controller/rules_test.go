@@ -13,8 +13,10 @@ import (
 
 	"github.com/VictoriaMetrics/metricsql"
 	"github.com/prometheus/client_golang/prometheus"
+	"k8s.io/utils/clock"
 	"sigs.k8s.io/yaml"
 
+	"github.com/hlparser/hyperliquid-parser-operator/internal/controller/informers"
 	"github.com/hlparser/hyperliquid-parser-operator/internal/parser/report"
 )
 
@@ -73,8 +75,14 @@ func (d described) Register(c prometheus.Collector) error {
 
 type oneStream struct{}
 
-func (oneStream) Streams() []report.Stream { return []report.Stream{{Name: "Fills"}} }
-func (oneStream) Ready() bool              { return true }
+// Streams returns a stream of which everything is known: what is not has no sample.
+func (oneStream) Streams() []report.Stream {
+	return []report.Stream{{
+		Name: "Fills", UncommittedBytes: new(int64), LagSeconds: new(float64), MalformedShare: new(float64), FilteredShare: new(float64),
+		LastBlock: 1, LastLineAt: new(time.Time), LastCommitAt: new(time.Time),
+	}}
+}
+func (oneStream) Ready() bool { return true }
 
 // metricNames are all that the operator and its parsers serve.
 func metricNames(t *testing.T) map[string]bool {
@@ -82,6 +90,11 @@ func metricNames(t *testing.T) map[string]bool {
 	d := described{names: map[string]bool{}}
 	if _, err := NewMetrics(d); err != nil {
 		t.Fatal(err)
+	}
+	for _, c := range []prometheus.Collector{NewSetAside(), informers.NewHealth(clock.RealClock{})} {
+		if err := d.Register(c); err != nil {
+			t.Fatal(err)
+		}
 	}
 	w := httptest.NewRecorder()
 	report.Handler(report.Identity{}, oneStream{}).ServeHTTP(w, httptest.NewRequest(http.MethodGet, "/metrics", nil))

@@ -8,18 +8,20 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 	appsv1 "k8s.io/api/apps/v1"
 	corev1 "k8s.io/api/core/v1"
+	networkingv1 "k8s.io/api/networking/v1"
 	"k8s.io/apimachinery/pkg/labels"
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/selection"
 	"k8s.io/apimachinery/pkg/types"
+	"k8s.io/client-go/rest"
 	"k8s.io/client-go/util/flowcontrol"
 	"k8s.io/client-go/util/workqueue"
 	"k8s.io/utils/clock"
 	"k8s.io/utils/ptr"
 	ctrl "sigs.k8s.io/controller-runtime"
-	"sigs.k8s.io/controller-runtime/pkg/builder"
 	"sigs.k8s.io/controller-runtime/pkg/cache"
 	"sigs.k8s.io/controller-runtime/pkg/client"
+	"sigs.k8s.io/controller-runtime/pkg/cluster"
 	"sigs.k8s.io/controller-runtime/pkg/controller"
 	"sigs.k8s.io/controller-runtime/pkg/event"
 	"sigs.k8s.io/controller-runtime/pkg/handler"
@@ -29,6 +31,10 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/source"
 
 	"github.com/hlparser/hyperliquid-parser-operator/api/v1alpha1"
+	"github.com/hlparser/hyperliquid-parser-operator/internal/controller/fair"
+	"github.com/hlparser/hyperliquid-parser-operator/internal/controller/informers"
+	"github.com/hlparser/hyperliquid-parser-operator/internal/controller/keys"
+	"github.com/hlparser/hyperliquid-parser-operator/internal/controller/podspec"
 	"github.com/hlparser/hyperliquid-parser-operator/internal/controller/poller"
 	"github.com/hlparser/hyperliquid-parser-operator/internal/controller/target"
 )
@@ -43,9 +49,11 @@ const (
 	// firstFailedBackoff and longestFailedBackoff are a DaemonSet's: a node that rejects pods is asked again soon, then seldom.
 	firstFailedBackoff   = time.Second
 	longestFailedBackoff = 15 * time.Minute
-	// longestReconcile bounds one reconcile, which waits for its own writes to show in the cache. Thousands of pods take some ten
-	// seconds at the client's rate limit.
-	longestReconcile = 5 * time.Minute
+	// longestReconcile bounds one reconcile, whatever the API server does: four times the longest slice of writes.
+	longestReconcile = time.Minute
+	// syncPatience is how long a start waits for all that is watched to be listed. It is for ever: while something cannot be listed, health
+	// says so, and a process that ends and starts again would list no more.
+	syncPatience = 100 * 365 * 24 * time.Hour
 )
 
 // Options say how the operator runs.
@@ -64,8 +72,23 @@ type Options struct {
 	Cluster string
 	// Registry takes the operator's metrics.
 	Registry prometheus.Registerer
+	// Namespaces are those that the operator watches; empty: all.
+	Namespaces []string
+	// Health is what the manager's options were made with.
+	Health *informers.Health
+	// KeySecret names the Secret that holds the operator's keys, which it makes where it is missing.
+	KeySecret types.NamespacedName
+	// Access says who may connect to parsers; nil: there are no network policies.
+	Access *podspec.Access
 	// Controller are controller-runtime's own settings.
 	Controller controller.Options
+}
+
+// LimitRequests bounds the requests that a manager with this config makes to the API server to qps a second, above 0; burst of them may
+// come at once. Namespaces have their turns, so that thousands of pods of one do not hold up the first of another. The config of
+// leader election must be another one: a lease waits for nobody.
+func LimitRequests(config *rest.Config, qps float32, burst int) {
+	config.RateLimiter = fair.NewLimiter(qps, burst)
 }
 
 // Add makes the manager run the operator.
@@ -89,14 +112,38 @@ func Add(mgr ctrl.Manager, options Options) error {
 	if err := mgr.Add(polls); err != nil {
 		return fmt.Errorf("adding the poller to the manager: %w", err)
 	}
+	keeper, err := addKeeper(mgr, options)
+	if err != nil {
+		return err
+	}
+	aside := NewSetAside()
+	for _, c := range []prometheus.Collector{aside, options.Health} {
+		if err := options.Registry.Register(c); err != nil {
+			return fmt.Errorf("registering the operator's metrics: %w", err)
+		}
+	}
+	clusters, err := newClusters(mgr, options.Namespaces, options.Health)
+	if err != nil {
+		return err
+	}
 	backoff := flowcontrol.NewBackOff(firstFailedBackoff, longestFailedBackoff)
 	backoff.Clock = options.Clock
+	waker := &Waker{}
+	pods, err := NewTargetPods(mgr, waker.wake, options.Clock)
+	if err != nil {
+		return err
+	}
+	background := NewBackground(waker.wake)
+	if err := mgr.Add(background); err != nil {
+		return fmt.Errorf("adding questions in the background to the manager: %w", err)
+	}
 	reconciler := &Reconciler{
-		Client:        mgr.GetClient(),
+		Client:        clientOf(mgr, clusters),
 		Live:          mgr.GetAPIReader(),
-		Pods:          NewTargetPods(mgr),
+		Pods:          pods,
 		Claims:        NewClaims(),
-		Mounts:        NewMounts(),
+		Keys:          keeper,
+		Access:        options.Access,
 		Poller:        polls,
 		Parsers:       parsers,
 		Clock:         options.Clock,
@@ -105,28 +152,54 @@ func Add(mgr ctrl.Manager, options Options) error {
 		Cluster:       options.Cluster,
 		Events:        NewEvents(mgr.GetEventRecorder("hyperliquid-parser-operator"), options.Clock),
 		Metrics:       metrics,
-		Outages:       NewOutages(),
+		Background:    background,
+		LastWords:     NewLastWords(),
+		SetAside:      aside,
+		Behind:        NewBehind(options.Clock),
+		Cursors:       NewCursors(),
 		FailedBackoff: backoff,
 	}
-	return reconciler.SetupWithManager(mgr, options.Controller)
+	reconciler.Outages = NewOutages(func(name types.NamespacedName) { waker.wake(name, reconciler.gather(name)) })
+	return reconciler.SetupWithManager(mgr, clusters, waker, options.Registry, options.Controller)
 }
 
-// ManagerOptions returns the settings without which a manager must not run the operator: what is cached, and that the operator sees
-// its own writes there. The caller adds its own.
-func ManagerOptions(scheme *runtime.Scheme) (ctrl.Options, error) {
+// addKeeper makes the manager keep the operator's keys. The operator may read no Secret but its own, and list none: so not by the cache.
+func addKeeper(mgr ctrl.Manager, options Options) (*keys.Keeper, error) {
+	if err := keys.Check(options.KeySecret); err != nil {
+		return nil, err
+	}
+	uncached, err := client.New(mgr.GetConfig(), client.Options{
+		HTTPClient: mgr.GetHTTPClient(), Scheme: mgr.GetScheme(), Mapper: mgr.GetRESTMapper(),
+	})
+	if err != nil {
+		return nil, fmt.Errorf("making a client for the operator's keys: %w", err)
+	}
+	keeper := keys.NewKeeper(uncached, options.KeySecret, options.Clock)
+	if err := mgr.Add(keeper); err != nil {
+		return nil, fmt.Errorf("adding the keeper of the operator's keys to the manager: %w", err)
+	}
+	return keeper, nil
+}
+
+// ManagerOptions returns the settings without which a manager must not run the operator: what is cached, that the operator sees its own
+// writes there, that one object which cannot be decoded does not hide the others, and that watches which fail are known to health. The
+// caller adds its own.
+func ManagerOptions(scheme *runtime.Scheme, health *informers.Health) (ctrl.Options, error) {
 	cached, err := cacheOptions()
 	if err != nil {
 		return ctrl.Options{}, err
 	}
 	return ctrl.Options{
-		Scheme: scheme,
-		Cache:  cached,
+		Scheme:   scheme,
+		Cache:    cached,
+		NewCache: informers.NewCache(health, ""),
 		// A plan that does not see the last one's writes would delete twice.
 		Client: client.Options{Cache: &client.CacheOptions{EnableReadYourWritesConsistency: ptr.To(true)}},
 	}, nil
 }
 
-// cacheOptions keep the cache to what the operator looks at: of pods, ConfigMaps and ControllerRevisions those that carry our label; of
+// cacheOptions keep the cache to what the operator looks at: of pods, ConfigMaps, NetworkPolicies and ControllerRevisions those that carry our
+// label; of
 // nodes and pods only the fields that matter.
 func cacheOptions() (cache.Options, error) {
 	ours, err := labels.NewRequirement(v1alpha1.LabelParser, selection.Exists, nil)
@@ -137,10 +210,11 @@ func cacheOptions() (cache.Options, error) {
 	return cache.Options{
 		DefaultTransform: cache.TransformStripManagedFields(),
 		ByObject: map[client.Object]cache.ByObject{
-			&corev1.Pod{}:                {Label: selector, Transform: slimPod},
-			&corev1.ConfigMap{}:          {Label: selector},
-			&appsv1.ControllerRevision{}: {Label: selector},
-			&corev1.Node{}:               {Transform: slimNode},
+			&corev1.Pod{}:                 {Label: selector, Transform: slimPod},
+			&corev1.ConfigMap{}:           {Label: selector},
+			&networkingv1.NetworkPolicy{}: {Label: selector},
+			&appsv1.ControllerRevision{}:  {Label: selector},
+			&corev1.Node{}:                {Transform: slimNode},
 		},
 	}, nil
 }
@@ -162,16 +236,21 @@ func slimNode(obj any) (any, error) {
 	return slim, nil
 }
 
-// slimPod keeps what a plan and a verdict are made from. The volumes that are left say which config is in use.
+// slimPod keeps what a plan and a verdict are made from. The volumes that are left say which config and which claims are in use, and
+// whether the parser seals its reports.
 func slimPod(obj any) (any, error) {
 	pod, ok := obj.(*corev1.Pod)
 	if !ok {
 		return obj, nil
 	}
 	pod.ManagedFields = nil
-	spec := corev1.PodSpec{NodeName: pod.Spec.NodeName}
+	spec := corev1.PodSpec{
+		NodeName:       pod.Spec.NodeName,
+		InitContainers: slimLimits(pod.Spec.InitContainers),
+		Containers:     slimLimits(pod.Spec.Containers),
+	}
 	for _, v := range pod.Spec.Volumes {
-		if v.ConfigMap != nil {
+		if v.ConfigMap != nil || v.PersistentVolumeClaim != nil {
 			spec.Volumes = append(spec.Volumes, v)
 		}
 	}
@@ -186,6 +265,19 @@ func slimPod(obj any) (any, error) {
 	return pod, nil
 }
 
+// slimLimits keeps what memory containers may use, which says why the kernel killed one.
+func slimLimits(containers []corev1.Container) []corev1.Container {
+	var out []corev1.Container
+	for i := range containers {
+		if limit, ok := containers[i].Resources.Limits[corev1.ResourceMemory]; ok {
+			out = append(out, corev1.Container{Name: containers[i].Name, Resources: corev1.ResourceRequirements{
+				Limits: corev1.ResourceList{corev1.ResourceMemory: limit},
+			}})
+		}
+	}
+	return out
+}
+
 func slimContainers(containers []corev1.ContainerStatus) []corev1.ContainerStatus {
 	out := make([]corev1.ContainerStatus, 0, len(containers))
 	for _, c := range containers {
@@ -198,30 +290,63 @@ func slimContainers(containers []corev1.ContainerStatus) []corev1.ContainerStatu
 }
 
 // SetupWithManager makes the manager run the reconciler: for objects whose spec or annotations change, for their pods, revisions and
-// ConfigMaps, for nodes and pods where that can change a target, and for changes of verdicts.
-func (r *Reconciler) SetupWithManager(mgr ctrl.Manager, options controller.Options) error {
+// ConfigMaps, for nodes and pods where that can change a target, for changes of verdicts, and whenever the waker says so. Namespaces have
+// their turns, and none holds all workers. The clusters are what is watched, by namespace.
+func (r *Reconciler) SetupWithManager(
+	mgr ctrl.Manager, clusters map[string]cluster.Cluster, waker *Waker, registry prometheus.Registerer, options controller.Options,
+) error {
 	if options.ReconciliationTimeout == 0 {
 		options.ReconciliationTimeout = longestReconcile
 	}
-	err := ctrl.NewControllerManagedBy(mgr).
+	if options.CacheSyncTimeout == 0 {
+		options.CacheSyncTimeout = syncPatience
+	}
+	turns := fair.NewQueue(options.MaxConcurrentReconciles, func(r reconcile.Request) string { return r.Namespace })
+	r.Wanted = turns.Wanted
+	options.RateLimiter = fair.Retries[reconcile.Request]()
+	options.NewQueue = func(name string, limiter workqueue.TypedRateLimiter[reconcile.Request]) queue {
+		delaying := workqueue.NewTypedDelayingQueueWithConfig(workqueue.TypedDelayingQueueConfig[reconcile.Request]{Name: name, Queue: turns})
+		return workqueue.NewTypedRateLimitingQueueWithConfig(limiter, workqueue.TypedRateLimitingQueueConfig[reconcile.Request]{
+			DelayingQueue: delaying,
+		})
+	}
+	depth := prometheus.NewGaugeFunc(prometheus.GaugeOpts{
+		Name: "hlparser_fleet_queue_depth", Help: "Objects that wait to be looked at.",
+	}, func() float64 { return float64(turns.Len()) })
+	if err := registry.Register(depth); err != nil {
+		return fmt.Errorf("registering the queue's metric: %w", err)
+	}
+	build := ctrl.NewControllerManagedBy(mgr).
 		Named("hyperliquidparser").
 		WithOptions(options).
-		For(&v1alpha1.HyperliquidParser{}, builder.WithPredicates(
-			predicate.Or(predicate.GenerationChangedPredicate{}, predicate.AnnotationChangedPredicate{}))).
-		Watches(&corev1.Pod{}, gathered{handler.EnqueueRequestForOwner(
-			mgr.GetScheme(), mgr.GetRESTMapper(), &v1alpha1.HyperliquidParser{}, handler.OnlyControllerOwner()), r.gather}).
-		Owns(&appsv1.ControllerRevision{}).
-		// A config is owned by its revision.
-		Watches(&corev1.ConfigMap{}, handler.EnqueueRequestsFromMapFunc(objectOfLabel)).
-		Watches(&corev1.Node{}, handler.EnqueueRequestsFromMapFunc(r.objectsOfNode), builder.WithPredicates(nodeChanged())).
+		WatchesRawSource(kind(mgr, &corev1.Node{}, handler.EnqueueRequestsFromMapFunc(r.objectsOfNode), nodeChanged())).
 		WatchesRawSource(source.Func(r.Pods.Start)).
+		WatchesRawSource(source.Func(r.awaitKeys)).
+		WatchesRawSource(source.Channel(r.Keys.Changes(), r.wakeAll())).
 		WatchesRawSource(source.Channel(r.Poller.Changes(), r.wakeObject())).
-		WatchesRawSource(source.Channel(r.Outages.Changes(), r.wakeObject())).
-		Complete(r)
-	if err != nil {
+		WatchesRawSource(source.Func(waker.Start))
+	owner := func(of handler.OwnerOption) handler.EventHandler {
+		return handler.EnqueueRequestForOwner(mgr.GetScheme(), mgr.GetRESTMapper(), &v1alpha1.HyperliquidParser{}, of)
+	}
+	for _, c := range clusters {
+		build = build.
+			WatchesRawSource(kind(c, &v1alpha1.HyperliquidParser{}, &handler.EnqueueRequestForObject{},
+				predicate.Or[client.Object](predicate.GenerationChangedPredicate{}, predicate.AnnotationChangedPredicate{}))).
+			WatchesRawSource(kind(c, &corev1.Pod{}, gathered{owner(handler.OnlyControllerOwner()), r.gather})).
+			WatchesRawSource(kind(c, &appsv1.ControllerRevision{}, owner(handler.OnlyControllerOwner()))).
+			WatchesRawSource(kind(c, &networkingv1.NetworkPolicy{}, owner(handler.OnlyControllerOwner()))).
+			// A config is owned by its revision.
+			WatchesRawSource(kind(c, &corev1.ConfigMap{}, handler.EnqueueRequestsFromMapFunc(objectOfLabel)))
+	}
+	if err := build.Complete(r); err != nil {
 		return fmt.Errorf("setting up the HyperliquidParser controller: %w", err)
 	}
 	return nil
+}
+
+// kind is a source of the objects of a kind that a cluster's cache holds.
+func kind(c cluster.Cluster, obj client.Object, handle handler.EventHandler, predicates ...predicate.Predicate) source.Source {
+	return source.Kind(c.GetCache(), obj, handle, predicates...)
 }
 
 // objectOfLabel returns the object that our label names.
@@ -253,7 +378,7 @@ func (r *Reconciler) objectsOfNode(ctx context.Context, obj client.Object) []rec
 	for i := range list.Items {
 		key := client.ObjectKeyFromObject(&list.Items[i])
 		nodes, pods, err := selections(&list.Items[i])
-		if err == nil && (nodes != nil && nodes.Selects(node) || pods != nil && r.Pods.On(ctx, key, node.Name)) {
+		if err == nil && (nodes != nil && nodes.Selects(node) || pods != nil && r.Pods.On(key, node.Name)) {
 			out = append(out, reconcile.Request{NamespacedName: key})
 		}
 	}

@@ -15,6 +15,7 @@ import (
 	"github.com/hlparser/hyperliquid-parser-operator/internal/controller/plan"
 	"github.com/hlparser/hyperliquid-parser-operator/internal/controller/podspec"
 	"github.com/hlparser/hyperliquid-parser-operator/internal/controller/target"
+	"github.com/hlparser/hyperliquid-parser-operator/internal/parser/report/seal"
 )
 
 // heavyPod is a pod of ours with all that a real one has.
@@ -42,7 +43,9 @@ func heavyPod(t *testing.T) *corev1.Pod {
 			{Type: corev1.PodReady, Status: corev1.ConditionTrue, LastTransitionTime: metav1.NewTime(noon.Add(time.Minute))},
 		},
 		InitContainerStatuses: []corev1.ContainerStatus{{
-			Name: "dirs", Image: "image:v1", State: corev1.ContainerState{Terminated: &corev1.ContainerStateTerminated{}},
+			Name: "prepare", Image: "image:v1", State: corev1.ContainerState{Terminated: &corev1.ContainerStateTerminated{
+				Message: seal.Message(seal.PublicKey{7}),
+			}},
 		}},
 		ContainerStatuses: []corev1.ContainerStatus{{
 			Name: growth.ContainerName, ContainerID: "x://1", Image: "image:v1", ImageID: "sha256:1", Ready: true, RestartCount: 2,
@@ -73,6 +76,9 @@ func TestWhatIsCachedOfAPodIsEnoughForPlanAndVerdict(t *testing.T) {
 			pod.Status.InitContainerStatuses[0].State.Terminated = &corev1.ContainerStateTerminated{ExitCode: 1, Reason: "Error", Message: "read-only"}
 		},
 		"of another config": func(pod *corev1.Pod) { pod.Spec.Volumes = nil },
+		"beside a pod": func(pod *corev1.Pod) {
+			pod.Spec.Volumes[0].VolumeSource = corev1.VolumeSource{PersistentVolumeClaim: &corev1.PersistentVolumeClaimVolumeSource{ClaimName: "data"}}
+		},
 	} {
 		t.Run(name, func(t *testing.T) {
 			whole := heavyPod(t)
@@ -86,12 +92,18 @@ func TestWhatIsCachedOfAPodIsEnoughForPlanAndVerdict(t *testing.T) {
 				Plan   plan.Pod
 				State  growth.PodState
 				Config string
+				Claim  string
 				IP     string
 				Owned  bool
+				Sealed bool
+				Key    seal.PublicKey
 			}
 			look := func(pod *corev1.Pod) looked {
 				owner := &v1alpha1.HyperliquidParser{ObjectMeta: metav1.ObjectMeta{UID: "owner"}}
-				return looked{planPod(pod), growth.StateOf(pod), podspec.ConfigOf(pod), pod.Status.PodIP, metav1.IsControlledBy(pod, owner)}
+				return looked{
+					planPod(pod), growth.StateOf(pod), podspec.ConfigOf(pod), podspec.DataClaim(pod), pod.Status.PodIP, metav1.IsControlledBy(pod, owner),
+					podspec.Sealed(pod), podspec.PublicKey(pod),
+				}
 			}
 			if got, want := look(slim), look(whole); got != want {
 				t.Errorf("got  %+v\nwant %+v", got, want)

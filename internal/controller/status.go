@@ -2,8 +2,8 @@ package controller
 
 import (
 	"cmp"
+	"encoding/json"
 	"fmt"
-	"path"
 	"slices"
 	"strings"
 	"time"
@@ -17,6 +17,7 @@ import (
 	"github.com/hlparser/hyperliquid-parser-operator/internal/controller/plan"
 	"github.com/hlparser/hyperliquid-parser-operator/internal/controller/podspec"
 	"github.com/hlparser/hyperliquid-parser-operator/internal/controller/poller"
+	"github.com/hlparser/hyperliquid-parser-operator/internal/controller/prose"
 	"github.com/hlparser/hyperliquid-parser-operator/internal/controller/target"
 )
 
@@ -31,7 +32,7 @@ func (r *Reconciler) status(obj *v1alpha1.HyperliquidParser, s *seen, next plan.
 		out.Desired, out.Current, out.Ready, out.Updated = int32(c.desired), int32(c.current), int32(c.ready), int32(c.updated)
 	}
 	if s.problem == nil && s.known {
-		out.StatePath = path.Clean(podspec.StatePath(obj))
+		out.StatePath = podspec.StateLocation(obj)
 	}
 	// That of this generation, and of no other: it is by this that the revision is found again.
 	out.UpdateRevision = ""
@@ -39,21 +40,49 @@ func (r *Reconciler) status(obj *v1alpha1.HyperliquidParser, s *seen, next plan.
 		out.UpdateRevision = s.update.Name(obj.Name)
 	}
 	switch {
-	case next.Complete:
+	case next.Complete && s.update != nil:
 		out.CurrentRevision = out.UpdateRevision
 	case s.current != nil:
 		out.CurrentRevision = s.current.Name(obj.Name)
 	}
 	out.Restarts = max(out.Restarts, s.ledger.total)
 	bad := badTargets(obj, s, next)
-	lag := lagOf(s.views)
-	if lag != "" && (out.Lag == "" || verdictsDiffer(obj.Status, bad)) {
-		out.Lag = lag
-	}
 	out.Bad = int32(len(bad))
 	out.Targets = bad[:min(len(bad), v1alpha1.MaxStatusTargets)]
+	out.Losses, out.MoreLosses = losses(obj, s)
 	conditions(&out, s, next, c, bad, noRestart(next, limits(obj, s)))
+	state, story := summary(&out, s, next, c, bad)
+	out.State, out.Story = state, prose.Line(story, maxStory)
+	fit(&out)
 	return out
+}
+
+// maxStatus bounds a status in bytes, however long its texts and its targets' names are: it is written whole, and read
+// by everybody who watches the object.
+const maxStatus = 8000
+
+// fit leaves out the last of the targets that are shown until the status is small enough, and then, but for the worst
+// target, losses. Conditions are bounded by themselves.
+func fit(status *v1alpha1.HyperliquidParserStatus) {
+	excess := size(status) - maxStatus
+	for excess > 0 && len(status.Targets) > 1 {
+		last := len(status.Targets) - 1
+		excess -= size(status.Targets[last]) + len(",")
+		status.Targets = status.Targets[:last]
+	}
+	shown := losers(status.Losses)
+	for excess > 0 && len(status.Losses) > 1 {
+		last := len(status.Losses) - 1
+		excess -= size(status.Losses[last]) + len(",")
+		status.Losses = status.Losses[:last]
+	}
+	status.MoreLosses += int32(shown - losers(status.Losses))
+}
+
+// size is how many bytes v takes as JSON. It is of a type that has no other form.
+func size(v any) int {
+	text, _ := json.Marshal(v)
+	return len(text)
 }
 
 // census counts targets.
@@ -66,29 +95,33 @@ type census struct {
 	notReady   int // with a pod of the wanted revision that has not been ready for long
 	waiting    []string
 	waitingFor string        // why the first of them waits
+	leftOut    int           // by spec.affinity, where there are no targets
 	unusable   target.Target // the first that waits for a person; zero when none does
 }
 
 func count(obj *v1alpha1.HyperliquidParser, s *seen) census {
-	c := census{desired: len(s.targets)}
+	c := census{desired: len(s.targets), leftOut: s.leftOut}
 	asked := obj.Annotations[v1alpha1.AnnotationRestartedAt]
 	for i, t := range s.targets {
 		able := t.Waits == ""
 		if !able {
 			c.waiting = append(c.waiting, t.Name)
-			c.waitingFor = cmp.Or(c.waitingFor, t.Waits)
+			c.waitingFor = cmp.Or(c.waitingFor, t.Why())
+		}
+		if t.Waits == target.ClaimInUse {
+			c.desired-- // its data has a parser already
 		}
 		if t.Unusable() && c.unusable.Name == "" {
 			c.unusable = t
 		}
 		pod := s.pairs[i].pod
 		if pod == nil || pod.DeletionTimestamp != nil {
-			if able {
+			if able || t.Waits == target.ClaimUnseen {
 				c.missing++
 			}
 			continue
 		}
-		p := planPod(pod)
+		p := s.planPod(pod)
 		c.current++
 		if p.Ready {
 			c.ready++
@@ -101,7 +134,7 @@ func count(obj *v1alpha1.HyperliquidParser, s *seen) census {
 		case !able:
 		case !updated:
 			c.outdated++
-		case !p.Ready && s.now.Before(p.Created.Add(plan.Settle)):
+		case !p.Ready && s.now.Before(p.Since().Add(plan.Settle)):
 			c.starting++
 		case !p.Ready:
 			c.notReady++
@@ -132,7 +165,7 @@ func badTargets(obj *v1alpha1.HyperliquidParser, s *seen, next plan.Result) []v1
 				Target:   t.Name,
 				Pod:      name,
 				Verdict:  string(judgement.Verdict),
-				Reason:   judgement.Reason,
+				Reason:   prose.Line(judgement.Reason, prose.MaxReason),
 				Message:  message(judgement.Message, cmp.Or(next.Waiting[t.Name], restarting(obj, s, pod, t.Name))),
 				Since:    metav1.NewTime(judgement.Since.Truncate(time.Second)),
 				Restarts: restarts,
@@ -166,55 +199,23 @@ func rank(verdict string) int {
 	return len(growth.Verdicts())
 }
 
-// maxMessage bounds a target's message, so that twenty of them and all else stay under 8 KB.
-const maxMessage = 160
+// maxMessage bounds a target's message, in bytes: twenty of them take 5 KiB of a status. It is enough for what growth
+// quotes of a kubelet or an API server (200 bytes) and the words before it.
+const maxMessage = 256
 
 // message joins the figures with what is done, or why nothing is, of which the second is never cut.
 func message(figures, what string) string {
 	if what != "" {
 		what = "; " + what
 	}
-	if room := maxMessage - len(what); len(figures) > room {
-		figures = strings.ToValidUTF8(figures[:max(room-len("…"), 0)], "") + "…"
-	}
-	return figures + what
-}
-
-// lagOf is the worst target's lag, to the second; "" while no report has come.
-func lagOf(views map[string]poller.View) string {
-	var lag time.Duration
-	reported := false
-	for _, v := range views {
-		reported = reported || v.Reports > 0
-		lag = max(lag, v.Lag)
-	}
-	if !reported {
-		return ""
-	}
-	return lag.Round(time.Second).String()
-}
-
-// verdictsDiffer reports whether another set of targets is bad than the status has, or another verdict is on one.
-func verdictsDiffer(before v1alpha1.HyperliquidParserStatus, bad []v1alpha1.TargetStatus) bool {
-	if int(before.Bad) != len(bad) {
-		return true
-	}
-	return !slices.EqualFunc(before.Targets, bad[:min(len(bad), v1alpha1.MaxStatusTargets)], func(a, b v1alpha1.TargetStatus) bool {
-		return a.Target == b.Target && a.Verdict == b.Verdict
-	})
+	return prose.Ends(figures, max(maxMessage-len(what), 0)) + what
 }
 
 func conditions(
 	status *v1alpha1.HyperliquidParserStatus, s *seen, next plan.Result, c census, bad []v1alpha1.TargetStatus,
 	noRestart func(string) (reason, text string),
 ) {
-	set := func(kind string, value metav1.ConditionStatus, reason, text string) {
-		meta.SetStatusCondition(&status.Conditions, metav1.Condition{
-			Type: kind, Status: value, Reason: reason, Message: text,
-			ObservedGeneration: status.ObservedGeneration,
-			LastTransitionTime: metav1.NewTime(s.now.Truncate(time.Second)),
-		})
-	}
+	set := setter(status, s.now)
 	stalled, reconciling := s.problem, progress(s, next, c)
 	if stalled == nil && next.Phase == plan.PhaseFailed {
 		stalled = &problem{v1alpha1.ReasonCanaryFailed, next.Message}
@@ -226,33 +227,66 @@ func conditions(
 		set(v1alpha1.ConditionStalled, metav1.ConditionTrue, stalled.reason, stalled.message)
 		reconciling = ""
 	} else {
-		set(v1alpha1.ConditionStalled, metav1.ConditionFalse, v1alpha1.ReasonNotStalled, "")
+		set(v1alpha1.ConditionStalled, metav1.ConditionFalse, v1alpha1.ReasonNotStalled, notStalled)
 	}
 	ready, reason, text := readiness(stalled, c, reconciling, status.UpdateRevision)
 	if next.Message != "" && stalled == nil {
 		text += "; " + next.Message
 	}
+	if s.failing != nil && stalled == nil {
+		text = s.failing.message + "; " + text
+	}
 	set(v1alpha1.ConditionReady, ready, reason, text)
 	if reconciling != "" {
 		set(v1alpha1.ConditionReconciling, metav1.ConditionTrue, reconciling, text)
 	} else {
-		set(v1alpha1.ConditionReconciling, metav1.ConditionFalse, v1alpha1.ReasonUpToDate, "")
+		set(v1alpha1.ConditionReconciling, metav1.ConditionFalse, v1alpha1.ReasonUpToDate, notReconciling)
 	}
 
 	stable, reason, text := s.verdicts(status, bad, noRestart, v1alpha1.ConditionBuffersStable, v1alpha1.ReasonAllStable, "no buffer grows and no parser hangs",
 		growth.Growing, growth.Stuck, growth.Leaking)
 	set(v1alpha1.ConditionBuffersStable, stable, reason, text)
 	delivering, reason, text := s.verdicts(status, bad, noRestart, v1alpha1.ConditionDelivering, v1alpha1.ReasonAllDelivering, "every parser that runs delivers",
-		growth.Stuck, growth.NotRunning, growth.SinkDown, growth.Overloaded, growth.Unreachable, growth.SourceStalled)
-	if delivering != metav1.ConditionFalse {
-		before := meta.FindStatusCondition(status.Conditions, v1alpha1.ConditionDelivering)
-		if lost := s.lostData(); lost != "" {
-			delivering, reason, text = metav1.ConditionFalse, v1alpha1.ReasonDataLost, lost
-		} else if before != nil && before.Reason == v1alpha1.ReasonDataLost && s.anyUnknown() {
-			delivering, reason, text = before.Status, before.Reason, before.Message // who lost data may not have been asked yet
-		}
+		growth.Stuck, growth.NotRunning, growth.SinkDown, growth.Overloaded, growth.Unreachable, growth.SourceStalled, growth.SourceUnreadable)
+	if loss, story, _ := worstLoss(status); delivering != metav1.ConditionFalse && loss == v1alpha1.ReasonDataLost {
+		delivering, reason, text = metav1.ConditionFalse, loss, story
 	}
 	set(v1alpha1.ConditionDelivering, delivering, reason, text)
+	whole, reason, text := intact(status, s)
+	set(v1alpha1.ConditionDataIntact, whole, reason, text)
+	inOrder(status.Conditions)
+}
+
+// What is said of conditions that are false because nothing is wrong.
+const (
+	notStalled     = "nothing is in the way"
+	notReconciling = "nothing is being changed"
+)
+
+// setter returns what sets conditions of a status at a time.
+func setter(status *v1alpha1.HyperliquidParserStatus, now time.Time) func(
+	kind string, value metav1.ConditionStatus, reason, text string,
+) {
+	return func(kind string, value metav1.ConditionStatus, reason, text string) {
+		reason = prose.Reason(reason)
+		meta.SetStatusCondition(&status.Conditions, metav1.Condition{
+			Type: kind, Status: value, Reason: reason, Message: cmp.Or(prose.Line(text, prose.MaxCondition), reason),
+			ObservedGeneration: status.ObservedGeneration,
+			LastTransitionTime: metav1.NewTime(now.Truncate(time.Second)),
+		})
+	}
+}
+
+// inOrder puts conditions into the order in which they are shown; those that are not ours come last.
+func inOrder(conditions []metav1.Condition) {
+	order := v1alpha1.Conditions()
+	place := func(c metav1.Condition) int {
+		if i := slices.Index(order, c.Type); i >= 0 {
+			return i
+		}
+		return len(order)
+	}
+	slices.SortStableFunc(conditions, func(a, b metav1.Condition) int { return cmp.Compare(place(a), place(b)) })
 }
 
 // verdicts is what a condition says that is false while a target has one of the verdicts that count.
@@ -263,21 +297,43 @@ func (s *seen) verdicts(
 	worst := slices.DeleteFunc(slices.Clone(bad), func(t v1alpha1.TargetStatus) bool {
 		return !slices.Contains(counts, growth.Verdict(t.Verdict))
 	})
-	before := meta.FindStatusCondition(status.Conditions, kind)
-	switch {
-	case len(worst) > 0:
-		for _, t := range worst {
-			if why, more := noRestart(t.Target); why != "" {
-				return metav1.ConditionFalse, why, worstMessage(worst) + more
-			}
+	for _, t := range worst {
+		if why, more := noRestart(t.Target); why != "" {
+			return metav1.ConditionFalse, why, worstMessage(worst) + more
 		}
+	}
+	if len(worst) > 0 {
 		return metav1.ConditionFalse, worst[0].Verdict, worstMessage(worst)
-	case s.known && len(s.targets) == 0, s.anyJudged():
+	}
+	before := meta.FindStatusCondition(status.Conditions, kind)
+	judged := s.all(func(v *poller.View) bool { return cmp.Or(v.Judgement.Verdict, growth.Unknown) != growth.Unknown })
+	return s.fine(before, judged, good, goodText)
+}
+
+// fine is what a condition says while nothing is known that makes it false. It is true of targets that were all asked,
+// and of no empty set. One that was true stays so until there is another opinion: a new leader has none yet.
+func (s *seen) fine(before *metav1.Condition, asked bool, good, goodText string) (
+	value metav1.ConditionStatus, reason, text string,
+) {
+	switch {
+	case s.known && len(s.targets) == 0:
+		return metav1.ConditionUnknown, v1alpha1.ReasonNoTargets, "there is no target"
+	case asked:
 		return metav1.ConditionTrue, good, goodText
 	case before != nil && before.Status == metav1.ConditionTrue:
-		return before.Status, before.Reason, before.Message // a new leader has no other opinion yet
+		return before.Status, before.Reason, before.Message
 	}
 	return metav1.ConditionUnknown, v1alpha1.ReasonNotYetJudged, "waiting for reports"
+}
+
+// all reports whether something holds of what is known of every target that has a pod, and whether there is one.
+func (s *seen) all(holds func(*poller.View) bool) bool {
+	for _, v := range s.views {
+		if !holds(&v) {
+			return false
+		}
+	}
+	return len(s.views) > 0
 }
 
 // noRestart returns a function that says of a target why it is not restarted though that is due, where the reason is that it would not
@@ -293,25 +349,6 @@ func noRestart(next plan.Result, l plan.Limits) func(string) (reason, text strin
 		}
 		return "", ""
 	}
-}
-
-// lostData says which targets have lost data, with the story of the first; "" when none has.
-func (s *seen) lostData() string {
-	var lost []string
-	for _, t := range s.targets {
-		if s.views[t.Name].Alerts.DataLost.Raised() {
-			lost = append(lost, t.Name)
-		}
-	}
-	if len(lost) == 0 {
-		return ""
-	}
-	slices.Sort(lost)
-	text := lost[0] + ": " + s.views[lost[0]].Alerts.DataLost.Message
-	if n := len(lost) - 1; n > 0 {
-		text += fmt.Sprintf(" (and %s more)", plural(n, "target"))
-	}
-	return text
 }
 
 // missingSecret is the problem of parsers that cannot reach their sink for want of a Secret; nil when there is none. Only they can tell:
@@ -336,27 +373,11 @@ func (s *seen) missingSecret() *problem {
 		what, first(without))}
 }
 
-func (s *seen) anyUnknown() bool {
-	for _, v := range s.views {
-		if v.Judgement.Verdict == growth.Unknown {
-			return true
-		}
-	}
-	return false
-}
-
-func (s *seen) anyJudged() bool {
-	for _, v := range s.views {
-		if v.Judgement.Verdict != growth.Unknown {
-			return true
-		}
-	}
-	return false
-}
-
 // progress is the reason for which the fleet is being changed; "" when it is not.
 func progress(s *seen, next plan.Result, c census) string {
 	switch {
+	case s.failing != nil:
+		return s.failing.reason
 	case c.missing > 0:
 		return v1alpha1.ReasonCreatingPods
 	case next.Phase == plan.PhaseCanary && !s.paused:
@@ -379,6 +400,10 @@ func readiness(stalled *problem, c census, reconciling, revision string) (metav1
 	switch {
 	case stalled != nil:
 		return metav1.ConditionFalse, stalled.reason, stalled.message
+	case c.desired == 0 && c.leftOut > 0:
+		return metav1.ConditionTrue, v1alpha1.ReasonNoTargets, fmt.Sprintf(
+			"the selector of spec.target matches, and the required node affinity of spec.affinity leaves out all that it matches, "+
+				"%d in number: correct one of the two", c.leftOut)
 	case c.desired == 0:
 		return metav1.ConditionTrue, v1alpha1.ReasonNoTargets, "nothing matches the selector of spec.target: label the nodes, or the pods, that hold data"
 	case reconciling != "":

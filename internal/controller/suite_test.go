@@ -22,6 +22,7 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/runtime/serializer"
+	"k8s.io/apimachinery/pkg/types"
 	clientgoscheme "k8s.io/client-go/kubernetes/scheme"
 	"k8s.io/client-go/rest"
 	"k8s.io/klog/v2"
@@ -37,6 +38,9 @@ import (
 
 	"github.com/hlparser/hyperliquid-parser-operator/api/v1alpha1"
 	fleet "github.com/hlparser/hyperliquid-parser-operator/internal/controller"
+	"github.com/hlparser/hyperliquid-parser-operator/internal/controller/informers"
+	"github.com/hlparser/hyperliquid-parser-operator/internal/controller/keys"
+	"github.com/hlparser/hyperliquid-parser-operator/internal/controller/podspec"
 )
 
 const (
@@ -45,13 +49,16 @@ const (
 	parserImage       = "registry.example/hlparser:v1"
 
 	// soon bounds what needs no report: some API calls on a busy machine.
-	soon = 15 * time.Second
+	soon = 30 * time.Second
 	// judged bounds what needs a verdict: six or more reports, one a second.
-	judged = 30 * time.Second
+	judged = 60 * time.Second
 	// while is how long something must go on not happening.
 	while = 3 * time.Second
 	tick  = 100 * time.Millisecond
 )
+
+// keySecret is the Secret of the operator's keys, which it makes itself.
+var keySecret = types.NamespacedName{Namespace: operatorNamespace, Name: keys.SecretName}
 
 // Shared by all specs: one control plane, an administrator's client, and what the operator logs.
 var (
@@ -65,6 +72,14 @@ var (
 	apiServer    *envtest.APIServer
 )
 
+// A logger that is not set within half a minute is never set: other tests come before the specs.
+func TestMain(m *testing.M) {
+	log := zap.New(zap.UseDevMode(true), zap.WriteTo(logs))
+	ctrl.SetLogger(log)
+	klog.SetLogger(log)
+	os.Exit(m.Run())
+}
+
 func TestController(t *testing.T) {
 	if os.Getenv("KUBEBUILDER_ASSETS") == "" {
 		t.Fatal("KUBEBUILDER_ASSETS is not set: run make test, which finds or builds kube-apiserver and etcd")
@@ -74,9 +89,6 @@ func TestController(t *testing.T) {
 }
 
 var _ = BeforeSuite(func(ctx SpecContext) {
-	log := zap.New(zap.UseDevMode(true), zap.WriteTo(logs))
-	ctrl.SetLogger(log)
-	klog.SetLogger(log)
 	SetDefaultEventuallyTimeout(soon)
 	SetDefaultEventuallyPollingInterval(tick)
 	SetDefaultConsistentlyDuration(while)
@@ -94,6 +106,7 @@ var _ = BeforeSuite(func(ctx SpecContext) {
 	apiServer = env.ControlPlane.GetAPIServer()
 	apiServer.CertDir = GinkgoT().TempDir()
 	apiServer.Configure().Set("request-timeout", "15s") // so long it waits for watches when it is stopped
+	audit(apiServer)
 	config, err := env.Start()
 	Expect(err).NotTo(HaveOccurred())
 	DeferCleanup(env.Stop)
@@ -130,15 +143,17 @@ func grantGeneratedRoles(ctx context.Context) {
 		Subjects:   subject,
 		RoleRef:    rbacv1.RoleRef{APIGroup: rbacv1.GroupName, Kind: "ClusterRole", Name: role.Name},
 	})).To(Succeed())
-	var lease rbacv1.Role
-	readYAML("../../config/rbac/leader_election_role.yaml", &lease)
-	lease.Namespace = operatorNamespace
-	Expect(k8s.Create(ctx, &lease)).To(Succeed())
-	Expect(k8s.Create(ctx, &rbacv1.RoleBinding{
-		ObjectMeta: metav1.ObjectMeta{Name: lease.Name, Namespace: operatorNamespace},
-		Subjects:   subject,
-		RoleRef:    rbacv1.RoleRef{APIGroup: rbacv1.GroupName, Kind: "Role", Name: lease.Name},
-	})).To(Succeed())
+	for _, file := range []string{"leader_election_role.yaml", "keys_role.yaml"} {
+		var own rbacv1.Role
+		readYAML("../../config/rbac/"+file, &own)
+		own.Namespace = operatorNamespace
+		Expect(k8s.Create(ctx, &own)).To(Succeed())
+		Expect(k8s.Create(ctx, &rbacv1.RoleBinding{
+			ObjectMeta: metav1.ObjectMeta{Name: own.Name, Namespace: operatorNamespace},
+			Subjects:   subject,
+			RoleRef:    rbacv1.RoleRef{APIGroup: rbacv1.GroupName, Kind: "Role", Name: own.Name},
+		})).To(Succeed())
+	}
 }
 
 func readYAML(path string, into any) {
@@ -210,6 +225,15 @@ type runOptions struct {
 	image string // default of parsers; parserImage when empty
 	// forward asks parsers through the API server.
 	forward bool
+	workers int // 0: one
+	// user that it is; the operator's with the generated role when nil.
+	user *rest.Config
+	// keySecret is where it keeps its keys, if that is another Secret than the suite's.
+	keySecret types.NamespacedName
+	// namespaces that it watches; empty: all.
+	namespaces []string
+	// noPolicies switches network policies off.
+	noPolicies bool
 }
 
 // running is a manager.
@@ -217,19 +241,25 @@ type running struct {
 	stop    func()
 	elected <-chan struct{}
 	ended   <-chan struct{} // closed when it has, by itself or because it was stopped
+	metrics prometheus.Gatherer
+	health  *informers.Health
 }
 
 // run starts an operator, which ends with the spec at the latest.
 func run(o runOptions) running {
 	GinkgoHelper()
-	config := rest.CopyConfig(operator)
+	if o.user == nil {
+		o.user = operator
+	}
+	config := rest.CopyConfig(o.user)
 	if o.rest != nil {
 		o.rest(config)
 	}
 	if o.clock == nil {
 		o.clock = &movedClock{}
 	}
-	options, err := fleet.ManagerOptions(scheme)
+	health := informers.NewHealth(o.clock)
+	options, err := fleet.ManagerOptions(scheme, health)
 	Expect(err).NotTo(HaveOccurred())
 	options.Metrics = metricsserver.Options{BindAddress: "0"}
 	options.GracefulShutdownTimeout = ptr.To(5 * time.Second)
@@ -247,19 +277,31 @@ func run(o runOptions) running {
 			return o.wrap(c), nil
 		}
 	}
+	access := &podspec.Access{
+		OperatorNamespace: operatorNamespace, OperatorPods: metav1.LabelSelector{MatchLabels: map[string]string{"app": "manager"}},
+		ScrapeNamespaces: &metav1.LabelSelector{MatchLabels: map[string]string{"metrics": "enabled"}},
+	}
+	if o.noPolicies {
+		access = nil
+	}
 	mgr, err := ctrl.NewManager(config, options)
 	Expect(err).NotTo(HaveOccurred())
+	registry := prometheus.NewRegistry()
 	Expect(fleet.Add(mgr, fleet.Options{
 		Bounds: fleet.Bounds{
-			DataPaths: []string{"/home/hluser"}, StateRoot: "/var/lib/hlparser", OutputRoot: "/var/lib/hlparser-out",
-			Images: []string{fleet.Repository(parserImage)},
+			DataPaths: []string{"/home/hluser"}, StateRoots: []string{"/var/lib/hlparser", "/mnt/state"}, OutputRoots: []string{"/var/lib/hlparser-out"},
+			Images: []string{fleet.Repository(parserImage)}, PodLabels: []string{"app"},
 		},
 		ParserImage: cmp.Or(o.image, parserImage),
 		ReportPort:  reportPort,
 		PollWorkers: 8, ForwardPorts: o.forward,
 		Clock:      o.clock,
-		Registry:   prometheus.NewRegistry(),
-		Controller: controller.Options{SkipNameValidation: ptr.To(true)},
+		KeySecret:  cmp.Or(o.keySecret, keySecret),
+		Access:     access,
+		Registry:   registry,
+		Namespaces: o.namespaces,
+		Health:     health,
+		Controller: controller.Options{SkipNameValidation: ptr.To(true), MaxConcurrentReconciles: o.workers},
 	})).To(Succeed())
 	ctx, cancel := context.WithCancel(context.Background())
 	ended := make(chan struct{})
@@ -282,5 +324,5 @@ func run(o runOptions) running {
 		})
 	}
 	DeferCleanup(stop)
-	return running{stop: stop, elected: mgr.Elected(), ended: ended}
+	return running{stop: stop, elected: mgr.Elected(), ended: ended, metrics: registry, health: health}
 }

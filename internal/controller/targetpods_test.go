@@ -116,6 +116,25 @@ var _ = Describe("a fleet beside pods", func() {
 		eventuallyCondition(ctx, obj, v1alpha1.ConditionStalled, "True/"+v1alpha1.ReasonStatePathChanged, soon)
 		Expect(conditionMessage(current(ctx, obj), v1alpha1.ConditionStalled)).To(HavePrefix("spec.target.pods.stateSubPath was hlparser: below state"))
 		Expect(f.beside(ctx, "hl-0")[f.node(1)].UID).To(Equal(parser.UID))
+
+		By("moving it to another claim, in silence and then saying so")
+		change(ctx, obj, func(o *v1alpha1.HyperliquidParser) {
+			o.Spec.Target.Pods.StateSubPath, o.Spec.Target.Pods.StateClaimName = "hlparser", "state"
+		})
+		Eventually(ctx, func() string { return conditionMessage(current(ctx, obj), v1alpha1.ConditionStalled) }).Should(
+			HavePrefix("spec.target.pods.stateClaimName with stateSubPath was hlparser: below /state/hlparser"))
+		Expect(f.beside(ctx, "hl-0")[f.node(1)].UID).To(Equal(parser.UID))
+		change(ctx, obj, func(o *v1alpha1.HyperliquidParser) {
+			metav1.SetMetaDataAnnotation(&o.ObjectMeta, v1alpha1.AnnotationAcceptStatePath, "/state/hlparser")
+		})
+		Eventually(ctx, func() string { return current(ctx, obj).Status.StatePath }).Should(Equal("/state/hlparser"))
+		Eventually(ctx, func() []corev1.Volume {
+			if moved := f.beside(ctx, "hl-0")[f.node(1)]; moved != nil {
+				return moved.Spec.Volumes
+			}
+			return nil
+		}).Should(ContainElement(HaveField("VolumeSource.PersistentVolumeClaim", HaveValue(Equal(
+			corev1.PersistentVolumeClaimVolumeSource{ClaimName: "state"})))))
 	})
 
 	It("lets go of the claims at once when pods end, all of them and paused, and comes back where they come back", func(ctx SpecContext) {
@@ -199,5 +218,108 @@ var _ = Describe("a fleet beside pods", func() {
 		Expect(conditionMessage(current(ctx, obj), v1alpha1.ConditionReady)).To(HavePrefix("the claim data-hl-2 of pod hl-2 is ReadWriteOncePod"))
 		Expect(f.beside(ctx, "hl-2")).To(BeEmpty())
 		Expect(f.beside(ctx, "hl-0")).To(HaveLen(1))
+	})
+})
+
+var _ = Describe("pods that share a claim", func() {
+	// sharing makes a pod of a Hyperliquid node on the claim data-hl, which runs on a node.
+	sharing := func(ctx context.Context, f *farm, name, node string) *corev1.Pod {
+		GinkgoHelper()
+		pod := &corev1.Pod{
+			ObjectMeta: metav1.ObjectMeta{Namespace: f.namespace, Name: name, Labels: map[string]string{"app": "hl-node"}},
+			Spec: corev1.PodSpec{
+				Containers:      []corev1.Container{{Name: "hl-node", Image: "hl-node"}},
+				SecurityContext: &corev1.PodSecurityContext{SELinuxOptions: &corev1.SELinuxOptions{Level: "s0:c1,c2"}},
+				Volumes: []corev1.Volume{{Name: "data", VolumeSource: corev1.VolumeSource{
+					PersistentVolumeClaim: &corev1.PersistentVolumeClaimVolumeSource{ClaimName: "data-hl"},
+				}}},
+			},
+		}
+		Expect(k8s.Create(ctx, pod)).To(Succeed())
+		runOn(ctx, pod, node)
+		return pod
+	}
+	// parsers are those of the farm's namespace that do not end, by target.
+	parsers := func(ctx context.Context, f *farm) map[string]corev1.Pod {
+		GinkgoHelper()
+		var pods corev1.PodList
+		Expect(k8s.List(ctx, &pods, client.InNamespace(f.namespace), client.HasLabels{v1alpha1.LabelParser})).To(Succeed())
+		out := map[string]corev1.Pod{}
+		for _, pod := range pods.Items {
+			if pod.DeletionTimestamp == nil {
+				out[pod.Annotations[v1alpha1.AnnotationTarget]] = pod
+			}
+		}
+		return out
+	}
+
+	It("have one parser between them, with their SELinux level, and the others say so", func(ctx SpecContext) {
+		f := newFarm(ctx, 2)
+		run(runOptions{})
+		obj := f.besidePods()
+		f.claim(ctx, "hl", corev1.ReadWriteMany)
+		old := sharing(ctx, f, "hl-b", f.node(0))
+		Expect(k8s.Create(ctx, obj)).To(Succeed())
+		Eventually(ctx, func() int32 { return current(ctx, obj).Status.Ready }).Should(Equal(int32(1)))
+		Expect(parsers(ctx, f)["hl-b"].Spec.SecurityContext.SELinuxOptions).To(HaveValue(Equal(corev1.SELinuxOptions{Level: "s0:c1,c2"})))
+
+		By("beginning to replace the pod, as a Deployment does: with a second one, whose name comes first")
+		sharing(ctx, f, "hl-a", f.node(1))
+		Eventually(ctx, func() string { return conditionMessage(current(ctx, obj), v1alpha1.ConditionReady) }).Should(ContainSubstring(
+			"1 target cannot take a new one now: hl-a (ClaimInUse: the parser of claim data-hl is beside pod hl-b)"))
+		Expect(condition(current(ctx, obj), v1alpha1.ConditionReady)).To(Equal("True/AllReady"), "all data has a parser")
+		Expect(current(ctx, obj).Status.Desired).To(Equal(int32(1)))
+		Consistently(ctx, func() map[string]corev1.Pod { return parsers(ctx, f) }).Should(And(HaveLen(1), HaveKey("hl-b")))
+
+		By("ending the first one")
+		Expect(k8s.Delete(ctx, old)).To(Succeed())
+		Eventually(ctx, func() map[string]corev1.Pod { return parsers(ctx, f) }).Should(And(HaveLen(1), HaveKey("hl-a")))
+		gone(ctx, old)
+		Eventually(ctx, func() string { return conditionMessage(current(ctx, obj), v1alpha1.ConditionReady) }).Should(
+			HavePrefix("1 of 1 targets have a ready parser"))
+	})
+})
+
+var _ = Describe("an affinity", func() {
+	affinity := func(terms ...corev1.NodeSelectorTerm) *corev1.Affinity {
+		return &corev1.Affinity{NodeAffinity: &corev1.NodeAffinity{
+			RequiredDuringSchedulingIgnoredDuringExecution: &corev1.NodeSelector{NodeSelectorTerms: terms},
+		}}
+	}
+	requires := func(r corev1.NodeSelectorRequirement) corev1.NodeSelectorTerm {
+		return corev1.NodeSelectorTerm{MatchExpressions: []corev1.NodeSelectorRequirement{r}}
+	}
+
+	It("that leaves out every node, or that no API server takes, is said", func(ctx SpecContext) {
+		f := newFarm(ctx, 2)
+		run(runOptions{})
+		none := f.object()
+		none.Spec.Affinity = affinity(requires(corev1.NodeSelectorRequirement{Key: "zone", Operator: corev1.NodeSelectorOpIn, Values: []string{"mars"}}))
+		Expect(k8s.Create(ctx, none)).To(Succeed())
+		eventuallyCondition(ctx, none, v1alpha1.ConditionReady, "True/"+v1alpha1.ReasonNoTargets, soon)
+		Expect(conditionMessage(current(ctx, none), v1alpha1.ConditionReady)).To(And(
+			ContainSubstring("spec.affinity leaves out all that it matches"), ContainSubstring("2 in number")))
+
+		bad := f.object()
+		bad.Name = "bad"
+		bad.Spec.Affinity = affinity(
+			requires(corev1.NodeSelectorRequirement{Key: roleLabel, Operator: corev1.NodeSelectorOpExists}),
+			requires(corev1.NodeSelectorRequirement{Key: "cpus", Operator: corev1.NodeSelectorOpGt, Values: []string{"many"}}))
+		Expect(k8s.Create(ctx, bad)).To(Succeed())
+		eventuallyCondition(ctx, bad, v1alpha1.ConditionStalled, "True/"+v1alpha1.ReasonSpecInvalid, soon)
+		Expect(conditionMessage(current(ctx, bad), v1alpha1.ConditionStalled)).To(ContainSubstring("affinity.nodeAffinity"))
+	})
+
+	It("or a toleration that the API server refuses is said in its words", func(ctx SpecContext) {
+		f := newFarm(ctx, 1)
+		run(runOptions{})
+		obj := f.object()
+		obj.Spec.Tolerations = []corev1.Toleration{{Operator: "Is", Key: "a", Value: "b"}}
+		if err := k8s.Create(ctx, obj); err != nil {
+			Expect(err.Error()).To(ContainSubstring("tolerations"))
+			return
+		}
+		eventuallyCondition(ctx, obj, v1alpha1.ConditionStalled, "True/"+v1alpha1.ReasonPodRejected, soon)
+		Expect(conditionMessage(current(ctx, obj), v1alpha1.ConditionStalled)).To(ContainSubstring("tolerations"))
 	})
 })

@@ -57,7 +57,7 @@ func nodeName(i int) string { return fmt.Sprintf("node-%04d", i) }
 func (s *seen) judge(i int, v growth.Verdict) {
 	s.views[s.targets[i].Name] = poller.View{
 		Judgement: growth.Judgement{Verdict: v, Reason: "Fills", Message: "figures", Since: noon},
-		Reports:   10,
+		Reports:   10, LagKnown: true,
 	}
 }
 
@@ -105,6 +105,126 @@ func TestARestartIsToldAfterTheVerdictThatLedToIt(t *testing.T) {
 	}
 	if got := told(); !slices.Equal(got, want) {
 		t.Errorf("told %q, want %q", got, want)
+	}
+}
+
+// An event is read when it is sent: its figures are those of then.
+func TestEventsHaveTheFiguresOfTheMoment(t *testing.T) {
+	for name, test := range map[string]struct {
+		latest growth.Judgement
+		want   string
+	}{
+		"nothing newer": {growth.Judgement{}, "figures"},
+		"newer figures": {growth.Judgement{Verdict: growth.Stuck, Reason: "Trades", Message: "28 minutes"}, "28 minutes"},
+		"it fades":      {growth.Judgement{Verdict: growth.Healthy, Message: "lines move"}, "figures, at 12:00:00 UTC"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			e, _, told := teller()
+			obj, s := scene(2)
+			s.judge(1, growth.Stuck)
+			view := s.views[nodeName(1)]
+			view.Latest = test.latest
+			s.views[nodeName(1)] = view
+			e.judgements(obj, s)
+			if got, want := told(), []string{"Warning Stuck node-0001 is Stuck: " + test.want}; !slices.Equal(got, want) {
+				t.Errorf("sent %q, want %q", got, want)
+			}
+		})
+	}
+}
+
+func TestARestartThatDidNotHelpIsAnEventWithTheFiguresOfTheMoment(t *testing.T) {
+	e, _, told := teller()
+	obj, s := scene(3)
+	s.judge(1, growth.Stuck)
+	next := plan.Result{Ineffective: []string{nodeName(1)}, Waiting: map[string]string{nodeName(1): "no restart before 13:00:00 UTC"}}
+	before := (&Reconciler{}).status(obj, s, plan.Result{})
+	view := s.views[nodeName(1)]
+	view.Latest = growth.Judgement{Verdict: growth.Stuck, Message: "28 minutes"}
+	s.views[nodeName(1)] = view
+	obj.Status = before
+	after := (&Reconciler{}).status(obj, s, next)
+	e.conditions(obj, before, withFiguresOfNow(after, s, next))
+	want := []string{"Warning RestartIneffective node-0001: 28 minutes; no restart before 13:00:00 UTC"}
+	if got := told(); !slices.Equal(got, want) {
+		t.Errorf("sent %q, want %q", got, want)
+	}
+	stable := meta.FindStatusCondition(after.Conditions, v1alpha1.ConditionBuffersStable)
+	if stable.Message != "node-0001: figures; no restart before 13:00:00 UTC" {
+		t.Errorf("the status has %q", stable.Message)
+	}
+}
+
+func TestEachChangeOfAVerdictAndOfAnAlertIsLoggedOnce(t *testing.T) {
+	e, _, _ := teller()
+	obj, s := scene(2)
+	lines := func() []string {
+		changes := e.changes(obj, s)
+		out := make([]string, 0, len(changes))
+		for _, c := range changes {
+			out = append(out, strings.TrimSuffix(fmt.Sprintln(append([]any{c.target, c.text}, c.values...)...), "\n"))
+		}
+		return out
+	}
+	check := func(when string, want ...string) {
+		t.Helper()
+		if got := lines(); !slices.Equal(got, want) {
+			t.Errorf("%s: logged %q, want %q", when, got, want)
+		}
+		if got := lines(); len(got) > 0 {
+			t.Errorf("%s: logged once more %q", when, got)
+		}
+	}
+	const healthy = "verdict changed verdict Healthy reason Fills before Unknown message figures"
+	check("at first", "node-0000 "+healthy, "node-0001 "+healthy)
+	s.judge(1, growth.CatchingUp)
+	check("what is not bad", "node-0001 verdict changed verdict CatchingUp reason Fills before Healthy message figures")
+	s.judge(1, growth.Stuck)
+	s.raise(1, growth.Alerts{FormatDrift: growth.Alert{Since: noon, Message: "half of the lines"}})
+	check("a verdict and an alert",
+		"node-0001 verdict changed verdict Stuck reason Fills before CatchingUp message figures",
+		"node-0001 alert raised alert FormatDrift message half of the lines")
+	view := s.views[nodeName(1)]
+	view.Judgement.Reason = "Trades"
+	s.views[nodeName(1)] = view
+	check("another reason", "node-0001 verdict changed verdict Stuck reason Trades before Stuck message figures")
+	s.raise(1, growth.Alerts{})
+	check("the alert is over", "node-0001 alert over alert FormatDrift")
+	delete(s.views, nodeName(1))
+	check("its pod is gone", "node-0001 verdict changed verdict Unknown reason NoPod before Stuck message ")
+	s.targets, s.pairs = s.targets[:1], s.pairs[:1]
+	check("it is no target any more")
+	s.known, s.targets, s.pairs = false, nil, nil
+	check("targets are not known")
+}
+
+// A fleet in mid-outage does not deliver because some other target does, nor because the pod is new.
+func TestAPodThatIsNewInAnOutageProvesNothing(t *testing.T) {
+	obj, s := scene(3)
+	r := &Reconciler{}
+	e, _, told := teller()
+	see := func() string {
+		s.now = s.now.Add(time.Minute)
+		obj.Status = r.status(obj, s, plan.Result{})
+		e.judgements(obj, s)
+		return strings.Fields(delivering(obj.Status))[0]
+	}
+	s.judge(1, growth.SinkDown)
+	if got := see(); got != "False/SinkDown" {
+		t.Error(got)
+	}
+	s.pods[1].CreationTimestamp = metav1.NewTime(s.now)
+	s.judge(1, growth.Unknown)
+	if got := see(); got != "Unknown/NotYetJudged" {
+		t.Errorf("with a new pod: %s", got)
+	}
+	s.judge(1, growth.Healthy)
+	if got := see(); got != "True/AllDelivering" {
+		t.Errorf("once it delivers: %s", got)
+	}
+	want := []string{"Warning SinkDown node-0001 is SinkDown: figures", "Normal Recovered node-0001 is Healthy: figures"}
+	if got := told(); !slices.Equal(got, want) {
+		t.Errorf("sent %q, want %q", got, want)
 	}
 }
 
@@ -301,6 +421,38 @@ func TestAnAlertIsToldOnceWhateverTheVerdict(t *testing.T) {
 	}
 }
 
+// What another leader has recorded is no news. What is lost beyond it is, and so is what another process loses.
+func TestALossThatTheStatusHasIsNoNews(t *testing.T) {
+	recorded := v1alpha1.LossStatus{Target: nodeName(1), Reason: "DataLost", Process: metav1.NewTime(day), PrunedFiles: 1}
+	for name, test := range map[string]struct {
+		edit func(*v1alpha1.LossStatus)
+		want int
+	}{
+		"recorded":             {func(*v1alpha1.LossStatus) {}, 0},
+		"acknowledged before":  {func(l *v1alpha1.LossStatus) { l.Acknowledged = true }, 1},
+		"another process's":    {func(l *v1alpha1.LossStatus) { l.Process = metav1.NewTime(noon) }, 1},
+		"another target's":     {func(l *v1alpha1.LossStatus) { l.Target = nodeName(0) }, 1},
+		"of another kind":      {func(l *v1alpha1.LossStatus) { l.Reason = "DataGap" }, 1},
+		"recorded with no one": {func(l *v1alpha1.LossStatus) { *l = v1alpha1.LossStatus{} }, 1},
+	} {
+		t.Run(name, func(t *testing.T) {
+			e, _, told := teller()
+			obj, s := scene(2)
+			loss := recorded
+			test.edit(&loss)
+			obj.Status.Losses = []v1alpha1.LossStatus{loss}
+			s.raise(1, growth.Alerts{
+				DataLost: growth.Alert{Since: noon, Message: "files vanished"}, Lost: growth.Loss{Process: day, Files: 2},
+			})
+			e.judgements(obj, s)
+			e.judgements(obj, s)
+			if got := told(); len(got) != test.want {
+				t.Errorf("sent %q", got)
+			}
+		})
+	}
+}
+
 // delivering is the condition in short.
 func delivering(status v1alpha1.HyperliquidParserStatus) string {
 	c := meta.FindStatusCondition(status.Conditions, v1alpha1.ConditionDelivering)
@@ -327,7 +479,7 @@ func TestLostDataIsNotDelivered(t *testing.T) {
 	check("what is not lost", all)
 	lost := growth.Alerts{DataLost: growth.Alert{Since: noon, Message: "a file vanished"}}
 	s.raise(1, lost)
-	check("once lost", "False/DataLost node-0001: a file vanished")
+	check("once lost, and more than a gap", "False/DataLost node-0001: a file vanished")
 	rest := fmt.Sprint(obj.Status)
 	if see(); fmt.Sprint(obj.Status) != rest {
 		t.Errorf("at rest\n got %+v\nwant %s", obj.Status, rest)
@@ -349,7 +501,9 @@ func TestLostDataIsNotDelivered(t *testing.T) {
 	for i := range s.targets {
 		s.judge(i, growth.Healthy) // of new pods
 	}
-	check("with new pods", all)
+	check("with new pods", "False/DataLost node-0000: a file vanished (and 1 target more)")
+	obj.Annotations = map[string]string{v1alpha1.AnnotationAcknowledgeLoss: noon.Format(time.RFC3339)}
+	check("acknowledged", all)
 }
 
 func TestMetricsShowTheAlertsThatAreRaised(t *testing.T) {
@@ -362,7 +516,7 @@ func TestMetricsShowTheAlertsThatAreRaised(t *testing.T) {
 	s.raise(1, growth.Alerts{DataLost: growth.Alert{Since: noon}, NearRetention: growth.Alert{Since: noon}})
 	m.set(obj, s, plan.Result{}, v1alpha1.HyperliquidParserStatus{})
 	want := `
-# HELP hlparser_fleet_target_alert 1 for each target and alert that is raised, whatever the verdict: DataLost, DataGap, NearRetention.
+# HELP hlparser_fleet_target_alert 1 for each target and alert that is raised, whatever the verdict: DataLost, DataGap, NearRetention, FormatDrift. A loss counts until it is acknowledged.
 # TYPE hlparser_fleet_target_alert gauge
 hlparser_fleet_target_alert{alert="DataLost",name="mainnet",namespace="ns",target="node-0001"} 1
 hlparser_fleet_target_alert{alert="NearRetention",name="mainnet",namespace="ns",target="node-0001"} 1
@@ -378,6 +532,14 @@ hlparser_fleet_target_alert{alert="NearRetention",name="mainnet",namespace="ns",
 	if n := testutil.CollectAndCount(m.bad); n != 1 {
 		t.Errorf("%d bad targets are shown, want one", n)
 	}
+	kept := v1alpha1.HyperliquidParserStatus{Losses: []v1alpha1.LossStatus{
+		{Target: nodeName(1), Reason: "DataLost"}, {Target: nodeName(1), Reason: "DataLost", Acknowledged: true},
+		{Target: "node-that-was", Reason: "DataGap"}, {Target: nodeName(0), Reason: "DataLost", Acknowledged: true},
+	}}
+	m.set(obj, s, plan.Result{}, kept)
+	if n := testutil.CollectAndCount(m.alerts); n != 2 {
+		t.Errorf("%d alerts are shown, want the two losses that are not acknowledged", n)
+	}
 	s.raise(1, growth.Alerts{DataGap: growth.Alert{Since: noon}})
 	m.set(obj, s, plan.Result{}, v1alpha1.HyperliquidParserStatus{})
 	m.forget(client.ObjectKeyFromObject(obj))
@@ -391,7 +553,7 @@ func TestEachVerdictIsInTheConditionThatSpeaksOfIt(t *testing.T) {
 		growth.Healthy: "True True", growth.CatchingUp: "True True",
 		growth.Growing: "False True", growth.Leaking: "False True", growth.Stuck: "False False",
 		growth.SinkDown: "True False", growth.Overloaded: "True False", growth.NotRunning: "True False", growth.Unreachable: "True False",
-		growth.SourceStalled: "True False",
+		growth.SourceStalled: "True False", growth.SourceUnreadable: "True False", growth.Unknown: "Unknown Unknown",
 	} {
 		obj, s := scene(2)
 		s.judge(1, verdict)
@@ -447,7 +609,7 @@ func TestTheStatusOfALargeFleetStaysSmall(t *testing.T) {
 	if len(text) > 8000 {
 		t.Errorf("the status has %d bytes", len(text))
 	}
-	if got := status.Targets[0].Message; !strings.HasSuffix(got, "x…; paused: no restart") {
+	if got := status.Targets[0].Message; !strings.HasSuffix(got, "x; paused: no restart") || !strings.Contains(got, "x…x") {
 		t.Errorf("the message reads %q", got)
 	}
 	if len(status.Targets) != v1alpha1.MaxStatusTargets || status.Bad != 5000 {
@@ -473,13 +635,16 @@ func TestFiguresThatMoveDoNotMoveTheStatus(t *testing.T) {
 }
 
 func TestRepository(t *testing.T) {
+	const digest = "@sha256:0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef"
 	for image, want := range map[string]string{
 		"demo":                                  "demo",
 		"demo:v1":                               "demo",
 		"registry.example:5000/a/b":             "registry.example:5000/a/b",
 		"registry.example:5000/a/b:v1":          "registry.example:5000/a/b",
-		"registry.example/a@sha256:0123":        "registry.example/a",
-		"registry.example/a:v1@sha256:01234567": "registry.example/a",
+		"docker.io/library/demo:v1":             "demo",
+		"registry.example/a" + digest:           "registry.example/a",
+		"registry.example/a:v1" + digest:        "registry.example/a",
+		"registry.example/a:v1@sha256:01234567": "", // no digest is so short
 	} {
 		if got := Repository(image); got != want {
 			t.Errorf("%s: got %s, want %s", image, got, want)
@@ -599,7 +764,7 @@ func TestAMissingSecretStallsTheObjectAndNamesIt(t *testing.T) {
 		c := meta.FindStatusCondition(status.Conditions, v1alpha1.ConditionStalled)
 		return string(c.Status) + "/" + c.Reason + ": " + c.Message
 	}
-	if got := stalled(); got != "False/NotStalled: " {
+	if got := stalled(); got != "False/NotStalled: nothing is in the way" {
 		t.Error(got)
 	}
 	for _, i := range []int{1, 3} {

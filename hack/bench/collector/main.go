@@ -1,5 +1,5 @@
-// Command collector is an OpenTelemetry Collector with nothing but what one
-// filter of one file takes: the peer that hack/bench measures beside hlparser.
+// Command collector is an OpenTelemetry Collector with only the components that filtering one file needs. It is the
+// peer that hack/bench compares hlparser with.
 package main
 
 import (

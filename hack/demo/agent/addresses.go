@@ -8,9 +8,8 @@ import (
 	"sync"
 )
 
-// addresses hands out addresses of 127.0.0.0/8: a second byte of this agent's
-// own, so that two demos on a machine rarely meet, a third for the node, a
-// fourth for the pod.
+// addresses allocates addresses of 127.0.0.0/8. The second byte is random for each agent, so that two demos on a
+// machine rarely collide. The third byte is the node's, the fourth the pod's.
 type addresses struct {
 	second byte
 
@@ -18,10 +17,10 @@ type addresses struct {
 	last map[int]int // by node
 }
 
-// CheckAddresses says whether this system lets pods have addresses of their own.
+// CheckAddresses returns an error if pods cannot have their own addresses on this system.
 func CheckAddresses() error {
 	if err := free("127.127.127.127", []int32{0}); err != nil {
-		return fmt.Errorf("pods need addresses of 127.0.0.0/8, all of which Linux has without asking: %w", err)
+		return fmt.Errorf("pods need addresses of 127.0.0.0/8, which only Linux provides by default: %w", err)
 	}
 	return nil
 }
@@ -32,20 +31,20 @@ func newAddresses() *addresses {
 
 func (a *addresses) node(index int) string { return fmt.Sprintf("127.%d.%d.1", a.second, index+1) }
 
-// pod finds an address on which all the ports are free.
+// pod returns an address on which all the ports are free.
 func (a *addresses) pod(node int, ports []int32) (string, error) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	var err error
 	for range 253 {
-		// An address is not used again soon: nobody takes a new pod for the old.
+		// Addresses are not reused soon, so that no client mistakes a new pod for the old one.
 		a.last[node] = a.last[node]%253 + 1
 		ip := fmt.Sprintf("127.%d.%d.%d", a.second, node+1, a.last[node]+1)
 		if err = free(ip, ports); err == nil {
 			return ip, nil
 		}
 	}
-	return "", fmt.Errorf("no free address for a pod; the last try: %w", err)
+	return "", fmt.Errorf("finding a free address for a pod: %w", err)
 }
 
 func free(ip string, ports []int32) error {

@@ -1,23 +1,19 @@
-// Package agent stands in for scheduler and kubelets in the demo and in tests
-// of a whole fleet. It is not part of the operator.
+// Package agent simulates the scheduler and the kubelets in the demo and in tests of a whole fleet. It is not part of
+// the operator.
 //
-// It registers Node objects and, for each pod that wants one of them, binds the
-// pod, runs its container's command as an ordinary process, probes it, writes
-// the pod's status, restarts it with backoff, and honours deletion with its
-// grace period. What a real node does with namespaces and cgroups, which need
-// root, it replaces so:
+// It registers Node objects. For each pod that is pinned to one of them, it binds the pod, runs its container's command
+// as an ordinary process, probes it, writes the pod's status, restarts it with backoff, and honours deletion with its
+// grace period. A real node uses namespaces and cgroups, which need root. The agent substitutes them as follows:
 //
-//   - mounts: a volume is a directory below the node's own; the container's
-//     paths to it are rewritten in the command, the environment and the files of
-//     mounted ConfigMaps (paths.go). Read-only mounts and subPaths are kept to
-//     by nobody.
-//   - network: a pod has an address of its own in 127.0.0.0/8.
-//   - resources: limits are not enforced, users not changed, images not pulled:
-//     the command's base name says which local program to run.
+//   - mounts: a volume is a directory below the node's own directory. The container's paths to it are rewritten in the
+//     command, the environment and the files of mounted ConfigMaps (paths.go). Nothing enforces read-only mounts and
+//     subPaths.
+//   - network: each pod has its own address in 127.0.0.0/8.
+//   - resources: limits are not enforced, users not changed, and images not pulled. The base name of the command
+//     selects a local program.
 //
-// It supports pods of one container, and of init containers before it, which is
-// what the operator makes. A pod that needs more stays in ContainerCreating and
-// says why.
+// It supports pods of one container with optional init containers, as the operator creates them. A pod that needs more
+// stays in ContainerCreating, and its status says why.
 package agent
 
 import (
@@ -42,15 +38,15 @@ import (
 	"github.com/hlparser/hyperliquid-parser-operator/hack/demo/child"
 )
 
-// Options of an Agent.
+// Options configures an Agent.
 type Options struct {
 	// Client must be allowed to create nodes, bind pods and write their status.
 	Client kubernetes.Interface
-	// Nodes to stand in for.
+	// Nodes lists the names of the simulated nodes.
 	Nodes []string
-	// Labels that each Node object gets.
+	// Labels are the labels of each Node object.
 	Labels map[string]string
-	// Dir holds everything of the nodes: their disks, the pods' files and logs.
+	// Dir holds all files of the nodes: their disks, and the pods' files and logs.
 	Dir string
 	// Programs maps the base name of a container's command to a local program.
 	Programs map[string]string
@@ -58,7 +54,7 @@ type Options struct {
 	Log      *slog.Logger
 }
 
-// Agent runs the nodes.
+// Agent simulates the nodes.
 type Agent struct {
 	opts      Options
 	addresses *addresses
@@ -68,22 +64,22 @@ type Agent struct {
 	running sync.WaitGroup
 }
 
-// New makes an Agent. Register its nodes, then Run it.
+// New returns an Agent. Call Register, then Run.
 func New(o Options) *Agent {
 	return &Agent{opts: o, addresses: newAddresses(), workers: map[types.UID]*worker{}}
 }
 
-// HostPath is where a path of a node's disk really is.
+// HostPath returns the path on this machine of a path on a node's disk.
 func (a *Agent) HostPath(node, path string) string {
 	return filepath.Join(a.opts.Dir, node, "disk", filepath.FromSlash(path))
 }
 
-// LogDir is where the logs of a node's containers are.
+// LogDir returns the directory of the logs of a node's containers.
 func (a *Agent) LogDir(node string) string {
 	return filepath.Join(a.opts.Dir, node, "logs")
 }
 
-// Register creates the Node objects, ready from the start.
+// Register creates the Node objects. They are ready immediately.
 func (a *Agent) Register(ctx context.Context) error {
 	for i, node := range a.opts.Nodes {
 		if err := a.register(ctx, node, i); err != nil {
@@ -93,8 +89,7 @@ func (a *Agent) Register(ctx context.Context) error {
 	return nil
 }
 
-// Run serves the nodes' pods until ctx ends. Then it kills what still runs,
-// without telling the API.
+// Run serves the nodes' pods until ctx ends. Then it kills the running processes without updating the API objects.
 func (a *Agent) Run(ctx context.Context) error {
 	factory := informers.NewSharedInformerFactory(a.opts.Client, 0)
 	_, err := factory.Core().V1().Pods().Informer().AddEventHandler(cache.ResourceEventHandlerFuncs{
@@ -108,7 +103,7 @@ func (a *Agent) Run(ctx context.Context) error {
 		},
 	})
 	if err != nil {
-		return fmt.Errorf("watch pods: %w", err)
+		return fmt.Errorf("watching pods: %w", err)
 	}
 	factory.StartWithContext(ctx)
 	<-ctx.Done()
@@ -120,7 +115,7 @@ func (a *Agent) Run(ctx context.Context) error {
 func (a *Agent) register(ctx context.Context, name string, index int) error {
 	for _, dir := range []string{a.HostPath(name, "/"), a.LogDir(name)} {
 		if err := os.MkdirAll(dir, 0o755); err != nil {
-			return fmt.Errorf("make the directories of node %s: %w", name, err)
+			return fmt.Errorf("creating the directories of node %s: %w", name, err)
 		}
 	}
 	labels := map[string]string{corev1.LabelHostname: name, corev1.LabelOSStable: "linux"}
@@ -129,7 +124,7 @@ func (a *Agent) register(ctx context.Context, name string, index int) error {
 	node := &corev1.Node{ObjectMeta: metav1.ObjectMeta{Name: name, Labels: labels}}
 	node, err := nodes.Create(ctx, node, metav1.CreateOptions{})
 	if err != nil {
-		return fmt.Errorf("register node %s: %w", name, err)
+		return fmt.Errorf("registering node %s: %w", name, err)
 	}
 	now := metav1.Now()
 	node.Status = corev1.NodeStatus{
@@ -146,7 +141,7 @@ func (a *Agent) register(ctx context.Context, name string, index int) error {
 		NodeInfo:    corev1.NodeSystemInfo{OperatingSystem: "linux", KubeletVersion: "v0.0.0-demo-agent"},
 	}
 	if _, err := nodes.UpdateStatus(ctx, node, metav1.UpdateOptions{}); err != nil {
-		return fmt.Errorf("report node %s as ready: %w", name, err)
+		return fmt.Errorf("reporting node %s as ready: %w", name, err)
 	}
 	return nil
 }
@@ -159,7 +154,7 @@ func capacity() corev1.ResourceList {
 	}
 }
 
-// seen hands a pod's newest state to its worker, or starts one.
+// seen passes a pod's latest state to its worker, and starts a worker for a new pod.
 func (a *Agent) seen(ctx context.Context, pod *corev1.Pod) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
@@ -186,8 +181,8 @@ func (a *Agent) gone(pod *corev1.Pod) {
 	}
 }
 
-// nodeOf is the node that the pod is bound to, or the one that it asks for:
-// required node affinity by name, as DaemonSets and this operator pin pods.
+// nodeOf returns the node that the pod is bound to, or else the one that its required node affinity names, which is how
+// DaemonSets and this operator pin pods.
 func nodeOf(pod *corev1.Pod) string {
 	if pod.Spec.NodeName != "" {
 		return pod.Spec.NodeName
@@ -207,5 +202,5 @@ func nodeOf(pod *corev1.Pod) string {
 	return ""
 }
 
-// apiLimit bounds one request, so that a worker cannot hang on it.
+// apiLimit bounds one request, so that it cannot block a worker.
 const apiLimit = 10 * time.Second

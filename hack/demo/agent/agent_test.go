@@ -28,10 +28,10 @@ import (
 	"github.com/hlparser/hyperliquid-parser-operator/hack/demo/controlplane"
 )
 
-// program is the name of what the test's pods run.
+// program is the name of the program that the test's pods run.
 const program = "standin"
 
-// TestMain doubles as the program that the test's pods run.
+// TestMain also implements the program that the test's pods run.
 func TestMain(m *testing.M) {
 	if len(os.Args) > 1 && os.Args[1] == program {
 		if err := standin(os.Args[2:]); err != nil {
@@ -43,11 +43,14 @@ func TestMain(m *testing.M) {
 	os.Exit(m.Run())
 }
 
-// standin serves its health until SIGTERM, and writes down what it was given; with "once" it only looks for a file.
-// POST /exit ends it with code 3, POST /sicken makes /healthz fail, POST
+// standin serves its health until SIGTERM, and writes its inputs into a file. With "once" it only checks for a file and
+// writes a termination message. POST /exit makes it exit with code 3, POST /sicken makes /healthz fail, and POST
 // /deafen makes it ignore SIGTERM.
 func standin(args []string) error {
 	if args[0] == "once" {
+		if err := os.WriteFile(args[2], []byte("checked below"), 0o600); err != nil {
+			return err
+		}
 		_, err := os.Stat(filepath.Join(args[1], "go"))
 		return err
 	}
@@ -55,8 +58,8 @@ func standin(args []string) error {
 	if err != nil {
 		return err
 	}
-	said := strings.Join(append(args, "node="+os.Getenv("NODE_NAME"), "cpu="+os.Getenv("CPU"), string(config)), "\n")
-	if err := os.WriteFile(filepath.Join(args[1], "said"), []byte(said), 0o644); err != nil {
+	inputs := strings.Join(append(args, "node="+os.Getenv("NODE_NAME"), "cpu="+os.Getenv("CPU"), string(config)), "\n")
+	if err := os.WriteFile(filepath.Join(args[1], "inputs"), []byte(inputs), 0o644); err != nil {
 		return err
 	}
 	term := make(chan os.Signal, 1)
@@ -80,7 +83,7 @@ func standin(args []string) error {
 	return http.ListenAndServe(args[2], nil)
 }
 
-// needAssets skips where there is no kube-apiserver; `make test` brings one.
+// needAssets skips the test if there is no kube-apiserver; `make test` provides one.
 func needAssets(t *testing.T) string {
 	t.Helper()
 	assets := os.Getenv("KUBEBUILDER_ASSETS")
@@ -101,7 +104,9 @@ func start(t *testing.T) *cluster {
 	assets := needAssets(t)
 	children := &child.Group{}
 	t.Cleanup(func() { children.Close(10 * time.Second) })
-	cp, err := controlplane.Start(t.Context(), controlplane.Options{Assets: assets, Dir: t.TempDir(), Children: children})
+	cp, err := controlplane.Start(t.Context(), controlplane.Options{
+		Assets: assets, Dir: t.TempDir(), Children: children,
+	})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -117,7 +122,7 @@ func start(t *testing.T) *cluster {
 	if err != nil {
 		t.Fatal(err)
 	}
-	// No controller-manager makes it here.
+	// No controller-manager creates it here.
 	if _, err := client.CoreV1().ServiceAccounts("default").Create(t.Context(),
 		&corev1.ServiceAccount{ObjectMeta: metav1.ObjectMeta{Name: "default"}}, metav1.CreateOptions{}); err != nil {
 		t.Fatal(err)
@@ -142,7 +147,7 @@ func start(t *testing.T) *cluster {
 	return c
 }
 
-// create makes a pod that asks for a node as the operator's do.
+// create creates a pod that is pinned to a node as the operator's pods are.
 func (c *cluster) create(name, node string, change func(*corev1.Pod)) *corev1.Pod {
 	c.Helper()
 	directory := corev1.HostPathDirectory
@@ -209,7 +214,7 @@ func (c *cluster) create(name, node string, change func(*corev1.Pod)) *corev1.Po
 	return pod
 }
 
-// eventually waits until the pod is as wanted.
+// eventually waits until the pod satisfies a condition.
 func (c *cluster) eventually(name, what string, wanted func(*corev1.Pod) bool) *corev1.Pod {
 	c.Helper()
 	var last *corev1.Pod
@@ -245,7 +250,7 @@ func (c *cluster) post(pod *corev1.Pod, path string) {
 	response, err := http.Post("http://"+pod.Status.PodIP+":9464"+path, "", nil)
 	if err == nil {
 		_ = response.Body.Close()
-	} else if path != "/exit" { // which ends before it answers
+	} else if path != "/exit" { // /exit ends the process before it answers
 		c.Fatal(err)
 	}
 }
@@ -277,7 +282,7 @@ func TestPodsLifeOnASimulatedNode(t *testing.T) {
 		t.Fatal(err)
 	}
 
-	// A pod is held while its directory is not there, and starts when it is.
+	// A pod waits while its directory is missing, and starts once it exists.
 	c.create("first", "node-a", nil)
 	held := c.eventually("first", "held", func(p *corev1.Pod) bool {
 		return len(p.Status.ContainerStatuses) == 1 && p.Status.ContainerStatuses[0].State.Waiting.Message != ""
@@ -290,18 +295,18 @@ func TestPodsLifeOnASimulatedNode(t *testing.T) {
 	data := c.makeData("node-a")
 	first := c.eventually("first", "ready", ready)
 
-	// The process saw its own node's world.
-	said, err := os.ReadFile(filepath.Join(data, "said"))
+	// The process has the inputs of its own node.
+	inputs, err := os.ReadFile(filepath.Join(data, "inputs"))
 	if err != nil {
 		t.Fatal(err)
 	}
 	for _, want := range []string{"node=node-a", "cpu=2", first.Status.PodIP + ":9464", "dataDir: " + data} {
-		if !strings.Contains(string(said), want) {
-			t.Errorf("the process was told %q, want %q in it", said, want)
+		if !strings.Contains(string(inputs), want) {
+			t.Errorf("the inputs of the process are %q, want %q in them", inputs, want)
 		}
 	}
 
-	// Another pod, on another node, has an address of its own.
+	// Another pod, on another node, has its own address.
 	c.makeData("node-b")
 	c.create("second", "node-b", nil)
 	second := c.eventually("second", "ready", ready)
@@ -309,7 +314,7 @@ func TestPodsLifeOnASimulatedNode(t *testing.T) {
 		t.Errorf("both pods have %s", first.Status.PodIP)
 	}
 
-	// It comes back when it ends, and when it is no longer alive.
+	// The process is restarted when it ends, and when its liveness probe fails.
 	c.post(first, "/exit")
 	c.eventually("first", "restarted after its end", func(p *corev1.Pod) bool {
 		s := p.Status.ContainerStatuses[0]
@@ -320,13 +325,13 @@ func TestPodsLifeOnASimulatedNode(t *testing.T) {
 		return ready(p) && p.Status.ContainerStatuses[0].RestartCount == 2
 	})
 
-	// Deletion asks, waits for the grace period, and kills.
+	// Deletion sends SIGTERM, waits for the grace period, and kills.
 	pods := c.client.CoreV1().Pods("default")
 	if err := pods.Delete(t.Context(), "first", metav1.DeleteOptions{}); err != nil {
 		t.Fatal(err)
 	}
 	if took := c.eventuallyGone("first"); took > 10*time.Second {
-		t.Errorf("a pod that obeys SIGTERM was gone after %v", took)
+		t.Errorf("a pod that obeys SIGTERM was deleted after %v", took)
 	}
 	c.post(second, "/deafen")
 	grace := int64(2)
@@ -334,13 +339,13 @@ func TestPodsLifeOnASimulatedNode(t *testing.T) {
 		t.Fatal(err)
 	}
 	if took := c.eventuallyGone("second"); took < time.Second || took > 10*time.Second {
-		t.Errorf("a pod that ignores SIGTERM was gone after %v, want its grace of 2 s", took)
+		t.Errorf("a pod that ignores SIGTERM was deleted after %v, want its grace of 2 s", took)
 	}
 	if _, err := http.Get("http://" + second.Status.PodIP + ":9464/healthz"); err == nil {
 		t.Error("the killed pod's process still answers")
 	}
 
-	// A pod that never started, and one deleted by force while it starts, leave at once.
+	// A pod that never started is deleted immediately, as is a pod deleted by force while it starts.
 	c.create("impossible", "node-a", func(p *corev1.Pod) { p.Spec.Containers[0].Command = []string{"/bin/other"} })
 	c.eventually("impossible", "held", func(p *corev1.Pod) bool {
 		return len(p.Status.ContainerStatuses) == 1 &&
@@ -360,18 +365,28 @@ func TestPodsLifeOnASimulatedNode(t *testing.T) {
 	c.eventuallyGone("hurried")
 	c.create("hurried", "node-b", nil)
 	c.eventually("hurried", "ready under the same name", ready)
+}
 
-	// What comes before the container is run first, again until it ends well, in the directory below a volume that it asks for.
+// Init containers run before the container, and again until they succeed, in the subPath of a volume.
+func TestAnInitContainerOnASimulatedNode(t *testing.T) {
+	c := start(t)
+	if _, err := c.client.CoreV1().ConfigMaps("default").Create(t.Context(), &corev1.ConfigMap{
+		ObjectMeta: metav1.ObjectMeta{Name: "config"},
+		Data:       map[string]string{"config.yaml": "dataDir: /data\n"},
+	}, metav1.CreateOptions{}); err != nil {
+		t.Fatal(err)
+	}
+	c.makeData("node-b")
 	c.create("prepared", "node-b", func(p *corev1.Pod) {
 		p.Spec.InitContainers = []corev1.Container{{
-			Name: "init", Image: "none", Command: []string{"/standin", program, "once", "/below"},
+			Name: "init", Image: "none", Command: []string{"/standin", program, "once", "/below", "/dev/termination-log"},
 			VolumeMounts: []corev1.VolumeMount{{Name: "data", MountPath: "/below", SubPath: "a/b"}},
 		}}
 	})
 	below := filepath.Join(c.agent.HostPath("node-b", "/home/hluser/hl/data"), "a", "b")
 	c.eventually("prepared", "held by its init container", func(p *corev1.Pod) bool {
 		if ready(p) {
-			t.Fatal("the container runs before its init container has ended well")
+			t.Fatal("the container runs before its init container has succeeded")
 		}
 		s := p.Status.InitContainerStatuses
 		return len(s) == 1 && s[0].RestartCount > 0 && s[0].LastTerminationState.Terminated.ExitCode == 1 &&
@@ -381,7 +396,9 @@ func TestPodsLifeOnASimulatedNode(t *testing.T) {
 		t.Fatal(err)
 	}
 	prepared := c.eventually("prepared", "ready", ready)
-	if s := prepared.Status.InitContainerStatuses[0]; !s.Ready || s.State.Terminated == nil || s.State.Terminated.ExitCode != 0 {
-		t.Errorf("the init container reads %+v", s)
+	if s := prepared.Status.InitContainerStatuses[0]; !s.Ready || s.State.Terminated == nil ||
+		s.State.Terminated.ExitCode != 0 ||
+		s.State.Terminated.Message != "checked below" {
+		t.Errorf("the status of the init container is %+v", s)
 	}
 }

@@ -17,17 +17,17 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 )
 
-// command prepares what a container of a pod runs: it makes the volumes and
-// turns the container's view of the world into this machine's.
+// command prepares the command of a pod's container. It creates the volumes, and translates the container's paths to
+// this machine's.
 func (w *worker) command(ctx context.Context, pod *corev1.Pod, c *corev1.Container) (*exec.Cmd, error) {
 	if len(pod.Spec.Containers) != 1 {
-		return nil, errors.New("the demo's agent runs pods of exactly one container")
+		return nil, errors.New("the demo's agent supports only pods of one container")
 	}
 	if c.RestartPolicy != nil {
-		return nil, errors.New("the demo's agent runs no sidecars")
+		return nil, errors.New("the demo's agent does not support sidecars")
 	}
 	if len(c.Command) == 0 {
-		return nil, errors.New("the demo's agent pulls no image: the container must name its command")
+		return nil, errors.New("the demo's agent does not pull images: the container must set its command")
 	}
 	program, ok := w.agent.opts.Programs[path.Base(c.Command[0])]
 	if !ok {
@@ -53,7 +53,7 @@ func (w *worker) command(ctx context.Context, pod *corev1.Pod, c *corev1.Contain
 	return cmd, nil
 }
 
-// volumes makes the pod's volumes and says where the container's mounts are.
+// volumes creates the pod's volumes and returns the container's mounts.
 func (w *worker) volumes(ctx context.Context, pod *corev1.Pod, c *corev1.Container) (mounts, error) {
 	dirs := map[string]string{}
 	var list []mount
@@ -67,10 +67,10 @@ func (w *worker) volumes(ctx context.Context, pod *corev1.Pod, c *corev1.Contain
 			}
 		case v.EmptyDir != nil, v.ConfigMap != nil:
 			if err := os.MkdirAll(dir, 0o755); err != nil {
-				return nil, fmt.Errorf("make volume %s: %w", v.Name, err)
+				return nil, fmt.Errorf("creating volume %s: %w", v.Name, err)
 			}
 		default:
-			return nil, fmt.Errorf("volume %s: the demo's agent knows hostPath, configMap and emptyDir", v.Name)
+			return nil, fmt.Errorf("volume %s: the demo's agent supports only hostPath, configMap and emptyDir", v.Name)
 		}
 		dirs[v.Name] = dir
 	}
@@ -82,13 +82,14 @@ func (w *worker) volumes(ctx context.Context, pod *corev1.Pod, c *corev1.Contain
 		if m.SubPath != "" {
 			dir = filepath.Join(dir, filepath.FromSlash(m.SubPath))
 			if err := os.MkdirAll(dir, 0o755); err != nil {
-				return nil, fmt.Errorf("make subPath %s of volume %s: %w", m.SubPath, m.Name, err)
+				return nil, fmt.Errorf("creating subPath %s of volume %s: %w", m.SubPath, m.Name, err)
 			}
 		}
 		list = append(list, mount{inContainer: m.MountPath, onDisk: dir})
 	}
+	list = append(list, mount{inContainer: corev1.TerminationMessagePathDefault, onDisk: w.terminationLog(c.Name)})
 	mounted := newMounts(list)
-	// Only now, since the files name mount points of the other volumes.
+	// Write the files last, because they contain mount points of the other volumes.
 	for _, v := range pod.Spec.Volumes {
 		if v.ConfigMap == nil {
 			continue
@@ -98,6 +99,23 @@ func (w *worker) volumes(ctx context.Context, pod *corev1.Pod, c *corev1.Contain
 		}
 	}
 	return mounted, nil
+}
+
+// terminationLog returns the path of a container's termination message.
+func (w *worker) terminationLog(container string) string {
+	return filepath.Join(w.dir, "termination-log-"+container)
+}
+
+// maxTerminationMessage is the kubelet's MaxContainerTerminationMessageLength, in bytes.
+const maxTerminationMessage = 4096
+
+// terminationMessage returns the termination message of a container that has ended, or "" if there is none.
+func (w *worker) terminationMessage(container string) string {
+	text, err := os.ReadFile(w.terminationLog(container))
+	if err != nil {
+		return ""
+	}
+	return string(text[:min(len(text), maxTerminationMessage)])
 }
 
 func checkHostPath(source *corev1.HostPathVolumeSource, dir string) error {
@@ -113,11 +131,11 @@ func checkHostPath(source *corev1.HostPathVolumeSource, dir string) error {
 		return nil
 	case corev1.HostPathUnset, corev1.HostPathDirectoryOrCreate:
 		if err := os.MkdirAll(dir, 0o755); err != nil {
-			return fmt.Errorf("make host path %s: %w", source.Path, err)
+			return fmt.Errorf("creating host path %s: %w", source.Path, err)
 		}
 		return nil
 	default:
-		return fmt.Errorf("hostPath %s: the demo's agent knows no type %s", source.Path, kind)
+		return fmt.Errorf("hostPath %s: the demo's agent does not support type %s", source.Path, kind)
 	}
 }
 
@@ -131,7 +149,7 @@ func (w *worker) writeConfigMap(
 		return nil
 	}
 	if err != nil {
-		return fmt.Errorf("configmap %s: %w", source.Name, err)
+		return fmt.Errorf("reading configmap %s: %w", source.Name, err)
 	}
 	items := source.Items
 	if len(items) == 0 {
@@ -146,19 +164,19 @@ func (w *worker) writeConfigMap(
 		}
 		file := filepath.Join(dir, filepath.FromSlash(item.Path))
 		if err := os.MkdirAll(filepath.Dir(file), 0o755); err != nil {
-			return fmt.Errorf("make the directory of key %s: %w", item.Key, err)
+			return fmt.Errorf("creating the directory of key %s: %w", item.Key, err)
 		}
 		if err := os.WriteFile(file, []byte(mounted.rewrite(text)), 0o644); err != nil {
-			return fmt.Errorf("write key %s: %w", item.Key, err)
+			return fmt.Errorf("writing key %s: %w", item.Key, err)
 		}
 	}
 	return nil
 }
 
-// environment resolves the container's variables, with the downward API.
+// environment resolves the container's variables, including the downward API.
 func environment(pod *corev1.Pod, c *corev1.Container, ip string) (map[string]string, error) {
 	if len(c.EnvFrom) > 0 {
-		return nil, errors.New("the demo's agent knows no envFrom")
+		return nil, errors.New("the demo's agent does not support envFrom")
 	}
 	values := map[string]string{}
 	for _, e := range c.Env {
@@ -168,17 +186,17 @@ func environment(pod *corev1.Pod, c *corev1.Container, ip string) (map[string]st
 		case e.ValueFrom.FieldRef != nil:
 			value, err := field(pod, e.ValueFrom.FieldRef.FieldPath, ip)
 			if err != nil {
-				return nil, fmt.Errorf("variable %s: %w", e.Name, err)
+				return nil, fmt.Errorf("resolving variable %s: %w", e.Name, err)
 			}
 			values[e.Name] = value
 		case e.ValueFrom.ResourceFieldRef != nil:
 			value, err := resourceField(c, e.ValueFrom.ResourceFieldRef)
 			if err != nil {
-				return nil, fmt.Errorf("variable %s: %w", e.Name, err)
+				return nil, fmt.Errorf("resolving variable %s: %w", e.Name, err)
 			}
 			values[e.Name] = value
 		default:
-			return nil, fmt.Errorf("variable %s: the demo's agent knows value, fieldRef and resourceFieldRef", e.Name)
+			return nil, fmt.Errorf("variable %s: the demo's agent supports only value, fieldRef and resourceFieldRef", e.Name)
 		}
 	}
 	return values, nil
@@ -203,7 +221,7 @@ func field(pod *corev1.Pod, fieldPath, ip string) (string, error) {
 	}
 	switch m := metadataKey.FindStringSubmatch(fieldPath); {
 	case m == nil:
-		return "", fmt.Errorf("the demo's agent knows no field %s", fieldPath)
+		return "", fmt.Errorf("the demo's agent does not support field %s", fieldPath)
 	case m[1] == "labels":
 		return pod.Labels[m[2]], nil
 	default:
@@ -225,13 +243,13 @@ func resourceField(c *corev1.Container, ref *corev1.ResourceFieldSelector) (stri
 	if divisor == 0 {
 		divisor = 1000
 	}
-	// Rounded up, as the kubelet does.
+	// The quotient is rounded up, as the kubelet does.
 	return strconv.FormatInt((quantity.MilliValue()+divisor-1)/divisor, 10), nil
 }
 
 var reference = regexp.MustCompile(`\$\$|\$\([A-Za-z_][A-Za-z0-9_.-]*\)`)
 
-// expand replaces $(NAME) by a variable, $$ by $, and leaves unknown names.
+// expand replaces $(NAME) by a variable and $$ by $. It keeps references to unknown variables.
 func expand(text string, values map[string]string) string {
 	return reference.ReplaceAllStringFunc(text, func(found string) string {
 		if found == "$$" {

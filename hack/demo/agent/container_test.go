@@ -19,7 +19,7 @@ func from(field string) *corev1.EnvVarSource {
 	return &corev1.EnvVarSource{FieldRef: &corev1.ObjectFieldSelector{FieldPath: field}}
 }
 
-func TestEnvironmentKnowsTheDownwardAPI(t *testing.T) {
+func TestEnvironmentSupportsTheDownwardAPI(t *testing.T) {
 	pod := &corev1.Pod{
 		ObjectMeta: metav1.ObjectMeta{
 			Name: "p", Namespace: "ns", UID: "u",
@@ -72,7 +72,7 @@ func TestEnvironmentKnowsTheDownwardAPI(t *testing.T) {
 	}
 }
 
-func TestProbeTellsOfChangesPastItsThresholds(t *testing.T) {
+func TestProbeReportsChangesPastItsThresholds(t *testing.T) {
 	var sick atomic.Bool
 	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if sick.Load() || r.URL.Path != "/healthz" {
@@ -91,15 +91,15 @@ func TestProbeTellsOfChangesPastItsThresholds(t *testing.T) {
 	go probe(t.Context(), readiness, p, c, address.IP.String(), out)
 
 	if got := <-out; !got.passing {
-		t.Fatalf("first verdict: %+v", got)
+		t.Fatalf("first result: %+v", got)
 	}
 	begin := time.Now()
 	sick.Store(true)
 	if got := <-out; got.passing || !strings.Contains(got.message, "503") {
-		t.Errorf("after it fell sick: %+v", got)
+		t.Errorf("after it became unhealthy: %+v", got)
 	}
 	if took := time.Since(begin); took < time.Second {
-		t.Errorf("failing after %v, want two periods' failures", took)
+		t.Errorf("failing after %v, want failures in two periods", took)
 	}
 	sick.Store(false)
 	if got := <-out; !got.passing {
@@ -107,7 +107,7 @@ func TestProbeTellsOfChangesPastItsThresholds(t *testing.T) {
 	}
 }
 
-func TestAddressesAreNotUsedAgainSoon(t *testing.T) {
+func TestAddressesAreNotReusedSoon(t *testing.T) {
 	a := newAddresses()
 	seen := map[string]bool{a.node(0): true, a.node(1): true}
 	for i := range 20 {

@@ -7,13 +7,13 @@ import (
 	"strings"
 )
 
-// mount says where a path of the container really is.
+// mount maps a path of the container to its path on disk.
 type mount struct {
 	inContainer string
 	onDisk      string
 }
 
-// mounts are a container's, the deepest first, so that the first match is the right one.
+// mounts are a container's mounts, the deepest first, so that the first match is the right one.
 type mounts []mount
 
 func newMounts(list []mount) mounts {
@@ -25,11 +25,10 @@ func newMounts(list []mount) mounts {
 	return list
 }
 
-// rewrite replaces, in a text such as an argument or a configuration file,
-// every absolute path at or below a mount point by its place on disk. A process
-// without a mount namespace finds its files in no other way. A path is only
-// replaced where one begins, so "nats://host/data" stays as it is, and only by
-// whole elements, so a mount of /data leaves /database alone.
+// rewrite replaces every absolute path at or below a mount point in a text, such as an argument or a configuration
+// file, by its path on disk. A process without a mount namespace needs that to find its files. A path is replaced only
+// where it begins, so "nats://host/data" is unchanged, and only by whole elements, so a mount of /data does not affect
+// /database.
 func (m mounts) rewrite(text string) string {
 	var out strings.Builder
 	for len(text) > 0 {
@@ -50,7 +49,7 @@ func (m mounts) rewrite(text string) string {
 	return out.String()
 }
 
-// place gives a path's place on disk, or the word itself.
+// place returns a path's path on disk, or the word itself.
 func (m mounts) place(word string) string {
 	for _, mount := range m {
 		rest, found := strings.CutPrefix(word, mount.inContainer)

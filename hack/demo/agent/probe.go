@@ -21,29 +21,28 @@ const (
 	startup
 )
 
-// probed is a probe's verdict, past its thresholds.
+// probed is the result of a probe, after its thresholds are applied.
 type probed struct {
 	kind    probeKind
 	passing bool
 	message string
 }
 
-// probe asks until ctx ends and reports every change of the verdict. Nothing is
-// assumed before the first verdict.
+// probe polls until ctx ends, and sends every change of the result. There is no result before a threshold is reached.
 func probe(ctx context.Context, kind probeKind, p *corev1.Probe, c *corev1.Container, ip string, out chan<- probed) {
 	if !sleep(ctx, time.Duration(p.InitialDelaySeconds)*time.Second) {
 		return
 	}
 	var passing, known bool
 	for passed, failed := int32(0), int32(0); ; {
-		message := ask(ctx, p, c, ip)
+		message := probeOnce(ctx, p, c, ip)
 		if message == "" {
 			passed, failed = passed+1, 0
 		} else {
 			passed, failed = 0, failed+1
 		}
 		passes, fails := passed >= max(p.SuccessThreshold, 1), failed >= max(p.FailureThreshold, 1)
-		if news := !known || passes != passing; news && (passes || fails) {
+		if changed := !known || passes != passing; changed && (passes || fails) {
 			passing, known = passes, true
 			select {
 			case out <- probed{kind: kind, passing: passing, message: message}:
@@ -53,7 +52,7 @@ func probe(ctx context.Context, kind probeKind, p *corev1.Probe, c *corev1.Conta
 		}
 		period := time.Duration(max(p.PeriodSeconds, 1)) * time.Second
 		if !known && kind != liveness {
-			// A process needs a moment until it listens; a kubelet is no slower here.
+			// A process needs a moment until it listens. A kubelet also probes early here.
 			period = min(period, 500*time.Millisecond)
 		}
 		if !sleep(ctx, period) {
@@ -62,10 +61,10 @@ func probe(ctx context.Context, kind probeKind, p *corev1.Probe, c *corev1.Conta
 	}
 }
 
-// ask gives an empty string, or why the probe failed.
-func ask(ctx context.Context, p *corev1.Probe, c *corev1.Container, ip string) string {
+// probeOnce returns why the probe failed, or "" if it passed.
+func probeOnce(ctx context.Context, p *corev1.Probe, c *corev1.Container, ip string) string {
 	if p.HTTPGet == nil {
-		return "the demo's agent knows only httpGet probes"
+		return "the demo's agent supports only httpGet probes"
 	}
 	ctx, cancel := context.WithTimeout(ctx, time.Duration(max(p.TimeoutSeconds, 1))*time.Second)
 	defer cancel()
@@ -102,7 +101,7 @@ func portNumber(c *corev1.Container, port intstr.IntOrString) (int, error) {
 	return 0, fmt.Errorf("the container has no port %s", port.StrVal)
 }
 
-// sleep is false if ctx ended first.
+// sleep waits for d, and reports whether ctx is still alive.
 func sleep(ctx context.Context, d time.Duration) bool {
 	timer := time.NewTimer(d)
 	defer timer.Stop()

@@ -12,14 +12,14 @@ import (
 	"k8s.io/apimachinery/pkg/types"
 )
 
-// post writes the pod's status if it differs from what was written last.
+// post writes the pod's status if it has changed since the last write.
 func (w *worker) post(ctx context.Context) {
 	w.repost = nil
 	status := w.podStatus()
 	if w.posted != nil && equality.Semantic.DeepEqual(*w.posted, status) {
 		return
 	}
-	// The UID keeps it from a later pod of the same name.
+	// The UID prevents the patch of a later pod with the same name.
 	patch, err := json.Marshal(map[string]any{
 		"metadata": map[string]any{"uid": w.pod.UID},
 		"status":   status,
@@ -37,7 +37,7 @@ func (w *worker) post(ctx context.Context) {
 		return
 	}
 	if apierrors.IsNotFound(err) || apierrors.IsConflict(err) {
-		return // the pod is gone; the watch will say so
+		return // the pod is gone; the watch reports that
 	}
 	w.agent.opts.Log.Warn("writing a pod's status", "pod", w.pod.Name, "error", err)
 	w.repost = time.After(retryAfter)
@@ -64,9 +64,9 @@ func (w *worker) podStatus() corev1.PodStatus {
 	return status
 }
 
-// report is what is told of a container, which is not started again when it is done.
+// report returns the API status of a container. done reports whether the container is not started again.
 func (s *containerStatus) report(c *corev1.Container, done bool) corev1.ContainerStatus {
-	started := s.started // a copy: what is posted must not change later
+	started := s.started // a copy, because a posted status must not change later
 	out := corev1.ContainerStatus{
 		Name: c.Name, Image: c.Image, ImageID: "process",
 		RestartCount: s.restarts, ContainerID: s.containerID(), Ready: s.ready, Started: &started,
@@ -102,7 +102,7 @@ func (w *worker) phase() corev1.PodPhase {
 	}
 }
 
-// conditions carries transition times over from what was posted before.
+// conditions keeps the transition times of the last posted status.
 func (w *worker) conditions(phase corev1.PodPhase) []corev1.PodCondition {
 	ready := corev1.ConditionFalse
 	reason := "ContainersNotReady"

@@ -15,40 +15,39 @@ import (
 	"github.com/hlparser/hyperliquid-parser-operator/hack/demo/child"
 )
 
-// worker runs one pod from its binding to its last delete. Everything but
-// latest and gone belongs to its own goroutine.
+// worker runs one pod from its binding to its final deletion. Its own goroutine owns all fields but latest and gone.
 type worker struct {
 	agent     *Agent
 	node      string
 	nodeIndex int
-	dir       string // of the pod on this machine
+	dir       string // the pod's directory on this machine
 	latest    chan *corev1.Pod
-	gone      chan struct{} // closed when the API no longer has the pod
+	gone      chan struct{} // closed when the pod is gone from the API
 
 	pod    *corev1.Pod
 	ip     string
 	inits  []containerStatus // of the init containers
-	init   int               // the init container that is next or runs; their number once all are done
+	init   int               // index of the init container that runs or is next; len(inits) once all have succeeded
 	status containerStatus   // of the container
 	posted *corev1.PodStatus
-	repost <-chan time.Time // after a failed write
+	repost <-chan time.Time // fires after a failed write
 
 	process     *child.Child
 	stopProbes  context.CancelFunc
 	probes      chan probed
-	start       *time.Timer // when to start the container next
+	start       *time.Timer // fires when the container is to be started
 	backoff     time.Duration
 	terminating bool
-	finished    bool // it will not be started again
+	finished    bool // the container is not started again
 }
 
-// Restart backoff, shorter than a kubelet's 10 s to 5 min: a demo has no time.
+// Restart backoff. It is shorter than a kubelet's 10 s to 5 min, because a demo is short.
 const (
 	firstBackoff = time.Second
 	maxBackoff   = 30 * time.Second
-	// calmAfter this long without an end the backoff begins anew.
+	// calmAfter is the run time after which the backoff is reset.
 	calmAfter = 2 * time.Minute
-	// retryAfter is for what may become possible: a directory, a ConfigMap.
+	// retryAfter is the pause before a retry that may succeed later, such as for a missing directory or ConfigMap.
 	retryAfter = time.Second
 )
 
@@ -72,10 +71,10 @@ func newWorker(a *Agent, pod *corev1.Pod, node string, index int) *worker {
 	return w
 }
 
-// creating is the kubelet's word for a container that is about to start.
+// creating is the kubelet's reason for a container that is about to start.
 const creating = "ContainerCreating"
 
-// next is the container that runs, or is the next to, with its status.
+// next returns the container that runs or is next, with its status.
 func (w *worker) next() (*corev1.Container, *containerStatus) {
 	if w.init < len(w.inits) {
 		return &w.pod.Spec.InitContainers[w.init], &w.inits[w.init]
@@ -83,7 +82,7 @@ func (w *worker) next() (*corev1.Container, *containerStatus) {
 	return &w.pod.Spec.Containers[0], &w.status
 }
 
-// update keeps only the newest state; the agent's lock makes it the one sender.
+// update keeps only the latest state. The agent's lock ensures a single sender.
 func (w *worker) update(pod *corev1.Pod) {
 	select {
 	case <-w.latest:
@@ -124,14 +123,14 @@ func (w *worker) run(ctx context.Context) {
 		}
 		if w.terminating && w.process == nil {
 			w.post(ctx)
-			w.deleteForGood(ctx)
+			w.finalizeDeletion(ctx)
 			return
 		}
 		w.post(ctx)
 	}
 }
 
-// clean leaves nothing running, whatever ended the worker.
+// clean stops everything that runs, however the worker ended.
 func (w *worker) clean() {
 	w.start.Stop()
 	if w.stopProbes != nil {
@@ -141,13 +140,13 @@ func (w *worker) clean() {
 		w.process.Stop(0)
 		<-w.process.Done()
 	}
-	// The volumes on the node's disk stay, as on a node.
+	// The volumes on the node's disk are kept, as on a real node.
 	if err := os.RemoveAll(w.dir); err != nil {
 		w.agent.opts.Log.Warn("removing a pod's directory", "pod", w.pod.Name, "error", err)
 	}
 }
 
-// bind is the scheduler's part. False: the pod is gone or someone else's.
+// bind does the scheduler's part. It returns false if the pod is gone or bound to another node.
 func (w *worker) bind(ctx context.Context) bool {
 	binding := &corev1.Binding{
 		ObjectMeta: metav1.ObjectMeta{Namespace: w.pod.Namespace, Name: w.pod.Name, UID: w.pod.UID},
@@ -189,7 +188,7 @@ func (w *worker) startContainer(ctx context.Context) {
 
 func (w *worker) tryStart(ctx context.Context) error {
 	if err := os.MkdirAll(w.dir, 0o755); err != nil {
-		return fmt.Errorf("make the pod's directory: %w", err)
+		return fmt.Errorf("creating the pod's directory: %w", err)
 	}
 	if w.ip == "" {
 		var ports []int32
@@ -209,7 +208,11 @@ func (w *worker) tryStart(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	log := filepath.Join(w.agent.LogDir(w.node), fmt.Sprintf("%s_%s_%s_%d.log", w.pod.Name, w.pod.UID[:8], c.Name, status.restarts))
+	if err := os.WriteFile(w.terminationLog(c.Name), nil, 0o600); err != nil {
+		return fmt.Errorf("creating the termination log: %w", err)
+	}
+	file := fmt.Sprintf("%s_%s_%s_%d.log", w.pod.Name, w.pod.UID[:8], c.Name, status.restarts)
+	log := filepath.Join(w.agent.LogDir(w.node), file)
 	process, err := w.agent.opts.Children.Start(w.pod.Name, cmd, log)
 	if err != nil {
 		return err
@@ -268,7 +271,7 @@ func (w *worker) grace() time.Duration {
 	return corev1.DefaultTerminationGracePeriodSeconds * time.Second
 }
 
-// terminate begins the pod's end: the deletion says how long it may take.
+// terminate begins the termination of the pod, with the deletion's grace period.
 func (w *worker) terminate() {
 	w.terminating, w.finished = true, true
 	w.status.ready = false
@@ -282,15 +285,16 @@ func (w *worker) terminate() {
 	w.process.Stop(grace)
 }
 
-// exited notes the container's end and decides what starts next, and when.
+// exited records the container's end, and decides what starts next and when.
 func (w *worker) exited() {
 	if w.stopProbes != nil {
 		w.stopProbes()
 	}
 	code, signal := w.process.Exit()
 	w.process = nil
-	_, status := w.next()
+	c, status := w.next()
 	ran := status.terminated(code, signal)
+	status.last.Message = w.terminationMessage(c.Name)
 	initial := w.init < len(w.inits)
 	if initial && code == 0 && !w.finished {
 		status.ready = true
@@ -318,8 +322,8 @@ func (w *worker) exited() {
 	w.start.Reset(w.backoff)
 }
 
-// deleteForGood tells the API that nothing of the pod runs any more.
-func (w *worker) deleteForGood(ctx context.Context) {
+// finalizeDeletion deletes the pod from the API once none of its processes runs.
+func (w *worker) finalizeDeletion(ctx context.Context) {
 	now := int64(0)
 	for {
 		attempt, cancel := context.WithTimeout(ctx, apiLimit)
@@ -338,14 +342,14 @@ func (w *worker) deleteForGood(ctx context.Context) {
 	}
 }
 
-// containerStatus is what the pod's status tells of its container.
+// containerStatus is the state of a container.
 type containerStatus struct {
 	restarts  int32
 	pid       int
-	startedAt time.Time // zero: does not run
+	startedAt time.Time // zero if it does not run
 	waiting   *corev1.ContainerStateWaiting
 	last      *corev1.ContainerStateTerminated
-	started   bool // past its startup probe
+	started   bool // the startup probe has passed
 	ready     bool
 }
 
@@ -354,7 +358,7 @@ func (s *containerStatus) running(pid int) {
 	s.started, s.ready = false, false
 }
 
-// terminated returns how long the container ran.
+// terminated records the end of the container and returns how long it ran.
 func (s *containerStatus) terminated(code int, signal syscall.Signal) time.Duration {
 	reason := "Completed"
 	if code != 0 {
@@ -370,7 +374,7 @@ func (s *containerStatus) terminated(code int, signal syscall.Signal) time.Durat
 	return ran
 }
 
-// failed is true when the container's last run did not end well.
+// failed reports whether the container's last run failed.
 func (s *containerStatus) failed() bool { return s.last != nil && s.last.ExitCode != 0 }
 
 func (s *containerStatus) containerID() string {

@@ -1,6 +1,5 @@
-// Package child runs programs that must not outlive this one: each in a
-// process group of its own, stopped in an order that the caller chooses, and on
-// Linux killed by the kernel should this process die without a word.
+// Package child runs programs that must not outlive this process: each in its own process group, stopped in an order
+// that the caller chooses, and on Linux killed by the kernel if this process dies.
 package child
 
 import (
@@ -14,14 +13,14 @@ import (
 	"time"
 )
 
-// Group starts children and, in the end, stops those that are left.
+// Group starts children, and stops the remaining ones in Close.
 type Group struct {
 	mu       sync.Mutex
 	closed   bool
 	children []*Child
 }
 
-// Child is one started program.
+// Child is a started program.
 type Child struct {
 	name string
 	log  string
@@ -29,30 +28,30 @@ type Child struct {
 	done chan struct{}
 }
 
-// Start runs cmd with its output added to the file log. The name is for messages.
+// Start runs cmd and appends its output to the file log. name appears in messages.
 func (g *Group) Start(name string, cmd *exec.Cmd, log string) (*Child, error) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	if g.closed {
-		return nil, fmt.Errorf("start %s: everything is being stopped", name)
+		return nil, fmt.Errorf("starting %s: the group is closed", name)
 	}
 	out, err := os.OpenFile(log, os.O_CREATE|os.O_WRONLY|os.O_APPEND, 0o644)
 	if err != nil {
-		return nil, fmt.Errorf("start %s: open its log: %w", name, err)
+		return nil, fmt.Errorf("starting %s: opening its log: %w", name, err)
 	}
-	// The child has a descriptor of its own.
+	// The child has its own descriptor.
 	defer func() { _ = out.Close() }()
 	cmd.Stdout, cmd.Stderr = out, out
 	cmd.SysProcAttr = attributes()
 	if err := cmd.Start(); err != nil {
-		return nil, fmt.Errorf("start %s: %w", name, err)
+		return nil, fmt.Errorf("starting %s: %w", name, err)
 	}
 	c := &Child{name: name, log: log, cmd: cmd, done: make(chan struct{})}
 	g.children = append(g.children, c)
 	go func() {
-		// The state is read from ProcessState; an error here adds nothing to it.
+		// ProcessState holds the result; the error adds nothing to it.
 		_ = cmd.Wait()
-		// What it started and left behind goes with it.
+		// Processes that it started and left behind are killed, too.
 		_ = syscall.Kill(-cmd.Process.Pid, syscall.SIGKILL)
 		g.forget(c)
 		close(c.done)
@@ -66,8 +65,7 @@ func (g *Group) forget(c *Child) {
 	g.children = slices.DeleteFunc(g.children, func(other *Child) bool { return other == c })
 }
 
-// Close stops what still runs, last started first, each with the grace period
-// to itself, and refuses new children.
+// Close stops the running children, last started first, each with the full grace period. It refuses new children.
 func (g *Group) Close(grace time.Duration) {
 	g.mu.Lock()
 	g.closed = true
@@ -79,14 +77,14 @@ func (g *Group) Close(grace time.Duration) {
 	}
 }
 
-// Done is closed when the program has ended.
+// Done returns a channel that is closed when the program has ended.
 func (c *Child) Done() <-chan struct{} { return c.done }
 
-// PID of the program, also after its end.
+// PID returns the program's process id, also after its end.
 func (c *Child) PID() int { return c.cmd.Process.Pid }
 
-// Exit gives, after Done, the exit code, or 128 plus the signal that ended the
-// program, as a shell and a kubelet do.
+// Exit returns the exit code, or 128 plus the signal that ended the program, as a shell and a kubelet do. It may only
+// be called after Done is closed.
 func (c *Child) Exit() (code int, signal syscall.Signal) {
 	status, ok := c.cmd.ProcessState.Sys().(syscall.WaitStatus)
 	if ok && status.Signaled() {
@@ -95,8 +93,8 @@ func (c *Child) Exit() (code int, signal syscall.Signal) {
 	return c.cmd.ProcessState.ExitCode(), 0
 }
 
-// Stop asks the program and its children to end, and kills them when the grace
-// period is over. It does not wait; calling it again can only shorten the grace.
+// Stop asks the program and its children to end, and kills them after the grace period. It does not wait. Another call
+// can only shorten the grace period.
 func (c *Child) Stop(grace time.Duration) {
 	if grace <= 0 {
 		c.signal(syscall.SIGKILL)
@@ -110,8 +108,8 @@ func (c *Child) Stop(grace time.Duration) {
 	}()
 }
 
-// signal reaches the whole process group, unless the child was waited for: then
-// its number may belong to someone else.
+// signal signals the whole process group, unless the child has been waited for: its id may then belong to another
+// process.
 func (c *Child) signal(s syscall.Signal) {
 	select {
 	case <-c.done:
@@ -120,8 +118,7 @@ func (c *Child) signal(s syscall.Signal) {
 	}
 }
 
-// WaitUntil polls ready until it succeeds, the program ends, ctx ends, or the
-// limit is reached.
+// WaitUntil polls ready until it succeeds, the program ends, ctx ends, or the limit is reached.
 func (c *Child) WaitUntil(ctx context.Context, ready func(context.Context) error, limit time.Duration) error {
 	deadline := time.After(limit)
 	for {
@@ -136,7 +133,7 @@ func (c *Child) WaitUntil(ctx context.Context, ready func(context.Context) error
 			code, _ := c.Exit()
 			return fmt.Errorf("%s ended with code %d before it was ready: see %s", c.name, code, c.log)
 		case <-deadline:
-			return fmt.Errorf("%s is not ready after %s (see %s): %w", c.name, limit, c.log, err)
+			return fmt.Errorf("%s was not ready after %s (see %s): %w", c.name, limit, c.log, err)
 		case <-time.After(100 * time.Millisecond):
 		}
 	}

@@ -16,7 +16,7 @@ import (
 	"github.com/hlparser/hyperliquid-parser-operator/hack/demo/child"
 )
 
-func TestStopAsksFirstAndKillsAfterTheGrace(t *testing.T) {
+func TestStopTerminatesFirstAndKillsAfterTheGracePeriod(t *testing.T) {
 	for name, tc := range map[string]struct {
 		script string
 		code   int
@@ -66,10 +66,10 @@ func TestCloseStopsGrandchildrenTooAndRefusesMore(t *testing.T) {
 	default:
 		t.Error("Close returned before the program had ended")
 	}
-	// The grandchild was killed; whoever inherits it still has to reap it.
+	// The grandchild was killed, but its new parent still has to reap it.
 	for begin := time.Now(); syscall.Kill(-c.PID(), 0) == nil; time.Sleep(10 * time.Millisecond) {
 		if time.Since(begin) > 5*time.Second {
-			t.Fatal("something of the process group is left")
+			t.Fatal("a process of the group is left")
 		}
 	}
 	if _, err := group.Start("late", exec.Command("true"), log); err == nil {
@@ -77,7 +77,7 @@ func TestCloseStopsGrandchildrenTooAndRefusesMore(t *testing.T) {
 	}
 }
 
-func TestWaitUntilNoticesAnEarlyEnd(t *testing.T) {
+func TestWaitUntilDetectsAnEarlyEnd(t *testing.T) {
 	var group child.Group
 	c, err := group.Start("failing", exec.Command("sh", "-c", "exit 7"), filepath.Join(t.TempDir(), "log"))
 	if err != nil {
@@ -85,6 +85,6 @@ func TestWaitUntilNoticesAnEarlyEnd(t *testing.T) {
 	}
 	err = c.WaitUntil(t.Context(), func(context.Context) error { return errors.New("never") }, time.Minute)
 	if err == nil || !strings.Contains(err.Error(), "code 7") {
-		t.Errorf("got %v, want the exit code in it", err)
+		t.Errorf("got %v, want an error with the exit code", err)
 	}
 }

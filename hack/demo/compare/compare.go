@@ -1,6 +1,5 @@
-// Package compare holds what a Hyperliquid node wrote against what a parser
-// delivered of it into files, event by event. It shares no code with the parser:
-// lines are split at newlines and decoded with encoding/json.
+// Package compare compares what a Hyperliquid node wrote with what a parser delivered into files, event by event. It
+// shares no code with the parser: lines are split at newlines and decoded with encoding/json.
 package compare
 
 import (
@@ -19,23 +18,23 @@ import (
 	"github.com/hlparser/hyperliquid-parser-operator/hack/hlgen/gen"
 )
 
-// Result of one or more comparisons.
+// Result is the result of one or more comparisons.
 type Result struct {
-	// Events were written by the node.
+	// Events is the number of events that the node wrote.
 	Events int64
-	// Lost were written and not delivered.
+	// Lost is the number of events that were written and not delivered.
 	Lost int64
-	// Duplicated counts deliveries of an event after its first.
+	// Duplicated is the number of deliveries of an event after its first.
 	Duplicated int64
-	// Foreign were delivered and never written, or not byte for byte.
+	// Foreign is the number of delivered events that were never written, or not byte for byte.
 	Foreign int64
-	// Disordered were delivered after an event that stands behind them in the same file.
+	// Disordered is the number of events delivered after a later event of the same file.
 	Disordered int64
-	// Examples of what is wrong, a few.
+	// Examples describes a few of the deviations.
 	Examples []string
 }
 
-// Add puts another result to this one.
+// Add adds another result to r.
 func (r *Result) Add(other Result) {
 	r.Events += other.Events
 	r.Lost += other.Lost
@@ -47,26 +46,26 @@ func (r *Result) Add(other Result) {
 	}
 }
 
-// Exact is true if every event was delivered once, in order, and nothing else.
+// Exact reports whether every event was delivered once and in order, and nothing else was delivered.
 func (r *Result) Exact() bool {
 	return r.Lost == 0 && r.Duplicated == 0 && r.Foreign == 0 && r.Disordered == 0
 }
 
 func (r *Result) example(format string, args ...any) {
-	const enough = 10
-	if len(r.Examples) < enough {
+	const maxExamples = 10
+	if len(r.Examples) < maxExamples {
 		r.Examples = append(r.Examples, fmt.Sprintf(format, args...))
 	}
 }
 
-// place is where an event was written.
+// place is the position of a written event.
 type place struct {
 	file, number int32
 	delivered    int32
 }
 
-// Stream compares one source below a node's data directory with the enveloped
-// records in a directory of the file sink, closed files and the open one.
+// Stream compares one source below a node's data directory with the enveloped records in a directory of the file sink,
+// both closed and open files.
 func Stream(dataDir string, src gen.Source, outDir string) (Result, error) {
 	var result Result
 	written, names, err := readWritten(dataDir, src)
@@ -75,11 +74,11 @@ func Stream(dataDir string, src gen.Source, outDir string) (Result, error) {
 	}
 	result.Events = int64(len(written))
 
-	last := make([]int32, len(names)) // by file: the number of the event delivered last, plus one
+	last := make([]int32, len(names)) // by file: the number of the last delivered event, plus one
 	err = eachRecord(outDir, func(file string, line []byte) error {
 		var record struct{ Event json.RawMessage }
 		if err := json.Unmarshal(line, &record); err != nil || record.Event == nil {
-			return fmt.Errorf("%s holds what is no enveloped record: %.200q", file, line)
+			return fmt.Errorf("decoding %s: not an enveloped record: %.200q", file, line)
 		}
 		at := written[sha256.Sum256(record.Event)]
 		switch {
@@ -92,7 +91,7 @@ func Stream(dataDir string, src gen.Source, outDir string) (Result, error) {
 			result.example("%s: delivered again in %s: event %d of %s", src, file, at.number, names[at.file])
 		case at.number < last[at.file]:
 			result.Disordered++
-			result.example("%s: event %d of %s came after event %d", src, at.number, names[at.file], last[at.file]-1)
+			result.example("%s: event %d of %s was delivered after event %d", src, at.number, names[at.file], last[at.file]-1)
 		default:
 			last[at.file] = at.number + 1
 		}
@@ -111,7 +110,7 @@ func Stream(dataDir string, src gen.Source, outDir string) (Result, error) {
 	return result, nil
 }
 
-// readWritten gives the place of every event by its hash, and the files' names.
+// readWritten returns the place of every event by its hash, and the names of the files.
 func readWritten(dataDir string, src gen.Source) (map[[sha256.Size]byte]*place, []string, error) {
 	written := map[[sha256.Size]byte]*place{}
 	var names []string
@@ -141,7 +140,7 @@ func readWritten(dataDir string, src gen.Source) (map[[sha256.Size]byte]*place, 
 			}
 			var envelope struct{ Events []json.RawMessage }
 			if err := json.Unmarshal(line, &envelope); err != nil {
-				return fmt.Errorf("%s: %w", name, err)
+				return fmt.Errorf("decoding %s: %w", name, err)
 			}
 			for _, event := range envelope.Events {
 				if err := add(event); err != nil {
@@ -152,13 +151,13 @@ func readWritten(dataDir string, src gen.Source) (map[[sha256.Size]byte]*place, 
 		})
 	})
 	if err != nil {
-		return nil, nil, fmt.Errorf("read what the node wrote: %w", err)
+		return nil, nil, fmt.Errorf("reading what the node wrote: %w", err)
 	}
 	return written, names, nil
 }
 
-// Count says how many records a directory of the file sink holds: cheap, and
-// enough to know when a comparison is worth its while.
+// Count returns the number of records in a directory of the file sink. It is cheap, and shows when a comparison makes
+// sense.
 func Count(outDir string) (int64, error) {
 	var n int64
 	err := eachRecord(outDir, func(string, []byte) error {
@@ -174,15 +173,14 @@ const (
 	openSuffix   = ".part"
 )
 
-// eachRecord reads the files of a directory of the file sink; their names sort
-// by position.
+// eachRecord reads the files of a directory of the file sink. Their names sort by position.
 func eachRecord(outDir string, do func(file string, line []byte) error) error {
 	entries, err := os.ReadDir(outDir)
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil
 	}
 	if err != nil {
-		return fmt.Errorf("read what was delivered: %w", err)
+		return fmt.Errorf("reading what was delivered: %w", err)
 	}
 	for _, e := range entries {
 		stem, open := strings.CutSuffix(e.Name(), openSuffix)
@@ -192,17 +190,16 @@ func eachRecord(outDir string, do func(file string, line []byte) error) error {
 		each := func(line []byte) error { return do(e.Name(), line) }
 		err := eachLine(filepath.Join(outDir, e.Name()), each)
 		if open && errors.Is(err, fs.ErrNotExist) {
-			err = eachLine(filepath.Join(outDir, stem+closedSuffix), each) // closed just now
+			err = eachLine(filepath.Join(outDir, stem+closedSuffix), each) // it was closed meanwhile
 		}
 		if err != nil {
-			return fmt.Errorf("read what was delivered: %w", err)
+			return fmt.Errorf("reading what was delivered: %w", err)
 		}
 	}
 	return nil
 }
 
-// eachLine insists on whole lines: a file that ends in the middle of one is an
-// error, since both sides have come to rest.
+// eachLine requires whole lines. A torn line at the end is an error, because both sides are at rest.
 func eachLine(path string, do func(line []byte) error) error {
 	f, err := os.Open(path)
 	if err != nil {

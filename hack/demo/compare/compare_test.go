@@ -24,7 +24,7 @@ func record(event string) string {
 	return `{"stream":"Fills","pos":"p","block":1,"index":0,"blockTime":"","localTime":null,"event":` + event + `}`
 }
 
-func TestWhatWasWrittenAgainstWhatWasDelivered(t *testing.T) {
+func TestDeliveredEventsAreComparedWithWrittenOnes(t *testing.T) {
 	a, b, c := `["0xa",{"tid":1, "px":"1.0"}]`, `["0xb",{"tid":2}]`, `["0xc",{"tid":3}]`
 	for name, tc := range map[string]struct {
 		delivered []string

@@ -1,7 +1,6 @@
-// Package controlplane runs etcd, kube-apiserver and, if asked, the
-// kube-controller-manager on free loopback ports, with RBAC on and anonymous
-// access off. envtest does the first two; this package also runs the third,
-// which needs the same keys, and leaves nothing behind when it is killed.
+// Package controlplane runs etcd, kube-apiserver and, if requested, kube-controller-manager on free loopback ports,
+// with RBAC and without anonymous access. envtest runs the first two. This package also runs the third, which needs the
+// same keys, and leaves no process behind when it is killed.
 package controlplane
 
 import (
@@ -27,21 +26,21 @@ import (
 	"github.com/hlparser/hyperliquid-parser-operator/hack/demo/child"
 )
 
-// Options of Start.
+// Options are the options of Start.
 type Options struct {
-	// Assets is the directory with the programs, as KUBEBUILDER_ASSETS names it.
+	// Assets is the directory with the programs, as in KUBEBUILDER_ASSETS.
 	Assets string
 	// Dir holds keys, data and logs. It must exist and be private to this user.
 	Dir string
-	// ControllerManager also runs kube-controller-manager, for garbage
-	// collection, namespaces and service accounts.
+	// ControllerManager reports whether kube-controller-manager runs, too. It provides garbage collection, namespaces
+	// and service accounts.
 	ControllerManager bool
-	// APIServerFlags are more flags of kube-apiserver.
+	// APIServerFlags holds additional flags of kube-apiserver.
 	APIServerFlags []string
 	Children       *child.Group
 }
 
-// ControlPlane is a running one. Its programs end with the group of children.
+// ControlPlane is a running control plane. Its processes end with the group of children.
 type ControlPlane struct {
 	opts  Options
 	url   string
@@ -49,10 +48,10 @@ type ControlPlane struct {
 	pids  []int  // of etcd and kube-apiserver
 }
 
-// startLimit is generous: the machine may be compiling at the same time.
+// startLimit is generous, because the machine may be compiling at the same time.
 const startLimit = 90 * time.Second
 
-// Start returns when the API answers as ready.
+// Start starts the control plane, and returns when the API server is ready.
 func Start(ctx context.Context, o Options) (*ControlPlane, error) {
 	apiPort, err := freePort()
 	if err != nil {
@@ -79,7 +78,7 @@ func Start(ctx context.Context, o Options) (*ControlPlane, error) {
 	apiserver, err := cp.run("kube-apiserver", append([]string{
 		"--etcd-servers=" + etcdURL,
 		"--bind-address=127.0.0.1", "--secure-port=" + apiPort,
-		// Nothing routes to a loopback address, so none is published.
+		// No traffic is routed to a loopback address, so none is published.
 		"--advertise-address=127.0.0.1", "--endpoint-reconciler-type=none",
 		"--cert-dir=" + cp.path("serving"),
 		"--authorization-mode=RBAC", "--anonymous-auth=false",
@@ -89,8 +88,8 @@ func Start(ctx context.Context, o Options) (*ControlPlane, error) {
 		"--service-account-signing-key-file=" + cp.path("service-account.key"),
 		"--service-cluster-ip-range=10.96.0.0/24",
 		"--allow-privileged",
-		// It taints new nodes until the node lifecycle controller, which does
-		// not run here, finds them ready.
+		// The plugin taints new nodes until the node lifecycle controller finds them ready, but that controller does
+		// not run here.
 		"--disable-admission-plugins=TaintNodesByCondition",
 	}, o.APIServerFlags...)...)
 	if err != nil {
@@ -110,7 +109,7 @@ func Start(ctx context.Context, o Options) (*ControlPlane, error) {
 func (cp *ControlPlane) waitReady(ctx context.Context, apiserver *child.Child) (kubernetes.Interface, error) {
 	var client kubernetes.Interface
 	err := apiserver.WaitUntil(ctx, func(ctx context.Context) error {
-		// The serving certificate is made by kube-apiserver at its start.
+		// kube-apiserver creates its serving certificate at start.
 		config, err := cp.AdminConfig()
 		if err != nil {
 			return err
@@ -141,7 +140,7 @@ func (cp *ControlPlane) startControllerManager(ctx context.Context, client kuber
 		"--use-service-account-credentials",
 		"--service-account-private-key-file="+cp.path("service-account.key"),
 		"--root-ca-file="+cp.path("serving", "apiserver.crt"),
-		// No controller that judges nodes: the demo's send no heartbeats.
+		// No controller that monitors nodes runs, because the demo's nodes send no heartbeats.
 		"--controllers=garbage-collector-controller,namespace-controller,serviceaccount-controller,"+
 			"root-ca-certificate-publisher-controller,clusterrole-aggregation-controller")
 	if err != nil {
@@ -153,10 +152,10 @@ func (cp *ControlPlane) startControllerManager(ctx context.Context, client kuber
 	}, startLimit)
 }
 
-// Processes are the ids of etcd and kube-apiserver.
+// Processes returns the process ids of etcd and kube-apiserver.
 func (cp *ControlPlane) Processes() []int { return cp.pids }
 
-// run starts one of the programs with a log of its own.
+// run starts one of the programs with its own log.
 func (cp *ControlPlane) run(program string, args ...string) (*child.Child, error) {
 	return cp.opts.Children.Start(program, exec.Command(filepath.Join(cp.opts.Assets, program), args...),
 		cp.path(program+".log"))
@@ -166,7 +165,7 @@ func (cp *ControlPlane) path(parts ...string) string {
 	return filepath.Join(append([]string{cp.opts.Dir}, parts...)...)
 }
 
-// users that the control plane itself must know: everyone else is a service account.
+// users returns the users that the control plane itself must know. All others are service accounts.
 func users() []struct{ name, groups string } {
 	return []struct{ name, groups string }{
 		{"demo-admin", "system:masters"},
@@ -177,19 +176,19 @@ func users() []struct{ name, groups string } {
 func (cp *ControlPlane) writeKeys() error {
 	key, err := keyutil.MakeEllipticPrivateKeyPEM()
 	if err != nil {
-		return fmt.Errorf("make the service accounts' key: %w", err)
+		return fmt.Errorf("creating the service accounts' key: %w", err)
 	}
 	if err := os.WriteFile(cp.path("service-account.key"), key, 0o600); err != nil {
-		return fmt.Errorf("write the service accounts' key: %w", err)
+		return fmt.Errorf("writing the service accounts' key: %w", err)
 	}
 	var csv strings.Builder
 	for _, u := range users() {
 		secret := make([]byte, 32)
-		_, _ = rand.Read(secret) // it never fails
+		_, _ = rand.Read(secret) // rand.Read never fails
 		fmt.Fprintf(&csv, "%s,%s,%s,\"%s\"\n", hex.EncodeToString(secret), u.name, u.name, u.groups)
 	}
 	if err := os.WriteFile(cp.path("tokens.csv"), []byte(csv.String()), 0o600); err != nil {
-		return fmt.Errorf("write the users' tokens: %w", err)
+		return fmt.Errorf("writing the users' tokens: %w", err)
 	}
 	cp.token, err = cp.tokenOf("demo-admin")
 	return err
@@ -198,41 +197,41 @@ func (cp *ControlPlane) writeKeys() error {
 func (cp *ControlPlane) tokenOf(user string) (string, error) {
 	csv, err := os.ReadFile(cp.path("tokens.csv"))
 	if err != nil {
-		return "", fmt.Errorf("read the users' tokens: %w", err)
+		return "", fmt.Errorf("reading the users' tokens: %w", err)
 	}
 	for line := range strings.Lines(string(csv)) {
 		if fields := strings.Split(line, ","); len(fields) > 1 && fields[1] == user {
 			return fields[0], nil
 		}
 	}
-	return "", fmt.Errorf("no token for user %s", user)
+	return "", fmt.Errorf("reading the users' tokens: user %s has none", user)
 }
 
-// AdminConfig gives all rights. The operator must never get it.
+// AdminConfig returns a configuration with all rights. The operator must never get it.
 func (cp *ControlPlane) AdminConfig() (*rest.Config, error) {
 	ca, err := os.ReadFile(cp.path("serving", "apiserver.crt"))
 	if err != nil {
-		return nil, fmt.Errorf("read the API server's certificate: %w", err)
+		return nil, fmt.Errorf("reading the API server's certificate: %w", err)
 	}
 	return &rest.Config{
 		Host:            cp.url,
 		BearerToken:     cp.token,
 		TLSClientConfig: rest.TLSClientConfig{CAData: ca},
-		// What waits for a whole fleet must not wait for its own client.
+		// The client's own rate limit must not delay requests for a whole fleet.
 		QPS: 200, Burst: 400,
 	}, nil
 }
 
-// WriteAdminKubeconfig writes a kubeconfig for a person to play with.
+// WriteAdminKubeconfig writes a kubeconfig for interactive use.
 func (cp *ControlPlane) WriteAdminKubeconfig(path, namespace string) error {
 	return cp.WriteKubeconfig(path, cp.token, namespace)
 }
 
-// WriteKubeconfig writes a kubeconfig for the bearer of a token.
+// WriteKubeconfig writes a kubeconfig with a bearer token.
 func (cp *ControlPlane) WriteKubeconfig(path, token, namespace string) error {
 	ca, err := os.ReadFile(cp.path("serving", "apiserver.crt"))
 	if err != nil {
-		return fmt.Errorf("read the API server's certificate: %w", err)
+		return fmt.Errorf("reading the API server's certificate: %w", err)
 	}
 	const name = "hlparser-demo"
 	config := clientcmdapi.NewConfig()
@@ -241,20 +240,20 @@ func (cp *ControlPlane) WriteKubeconfig(path, token, namespace string) error {
 	config.Contexts[name] = &clientcmdapi.Context{Cluster: name, AuthInfo: name, Namespace: namespace}
 	config.CurrentContext = name
 	if err := clientcmd.WriteToFile(*config, path); err != nil {
-		return fmt.Errorf("write a kubeconfig: %w", err)
+		return fmt.Errorf("writing a kubeconfig: %w", err)
 	}
 	return nil
 }
 
-// freePort asks the kernel for one that nobody listens on.
+// freePort returns a free port, which the kernel chooses.
 func freePort() (string, error) {
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
-		return "", fmt.Errorf("find a free port: %w", err)
+		return "", fmt.Errorf("finding a free port: %w", err)
 	}
 	port := l.Addr().(*net.TCPAddr).Port
 	if err := l.Close(); err != nil {
-		return "", fmt.Errorf("find a free port: %w", err)
+		return "", fmt.Errorf("finding a free port: %w", err)
 	}
 	return strconv.Itoa(port), nil
 }

@@ -7,8 +7,7 @@ import (
 	"time"
 )
 
-// stamp renders one moment in the forms that events use. The part down to the
-// second changes rarely, so it is kept rendered.
+// stamp renders one moment in the formats of events. It caches the part down to the second, which changes rarely.
 type stamp struct {
 	second int64
 	prefix []byte // "2026-04-30T20:46:46."
@@ -25,13 +24,13 @@ func (s *stamp) set(t time.Time) {
 	s.millis = t.UnixMilli()
 }
 
-// appendISO appends the moment with nanoseconds and no zone letter.
+// appendISO appends the moment with nanoseconds and without a zone.
 func (s *stamp) appendISO(dst []byte) []byte {
 	dst = append(dst, s.prefix...)
 	return appendPadded(dst, s.nanos, 9)
 }
 
-// appendPadded appends v in exactly n digits.
+// appendPadded appends v with exactly n digits.
 func appendPadded(dst []byte, v uint64, n int) []byte {
 	var digits [20]byte
 	for i := n - 1; i >= 0; i-- {
@@ -41,8 +40,8 @@ func appendPadded(dst []byte, v uint64, n int) []byte {
 	return append(dst, digits[:n]...)
 }
 
-// appendDecimal appends units × 10^-decimals as the node prints amounts: no
-// trailing zeros, but always one digit after the point.
+// appendDecimal appends units × 10^-decimals as the node prints amounts: without trailing zeros, but with at least one
+// digit after the point.
 func appendDecimal(dst []byte, units int64, decimals int) []byte {
 	if units < 0 {
 		dst = append(dst, '-')

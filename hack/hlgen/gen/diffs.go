@@ -2,8 +2,7 @@ package gen
 
 import "strconv"
 
-// restingOrder is an order in the book, so that updates and removals name
-// orders which exist and sizes follow on from each other.
+// restingOrder is an order in the book. Updates and removals refer to existing orders, and their sizes are consistent.
 type restingOrder struct {
 	id   uint64
 	user string
@@ -13,11 +12,11 @@ type restingOrder struct {
 	sz   int64
 }
 
-// bookSize bounds the orders remembered; beyond it a diff removes one.
+// bookSize bounds the orders in the book. A diff removes one when the book is full.
 const bookSize = 4096
 
-// diff keeps the book between half full and full: new and remove balance, an
-// update shrinks an order, and an order leaves once, so no diff repeats.
+// diff keeps the book between half full and full. New orders and removals balance, an update shrinks an order, and an
+// order is removed once, so no diff repeats.
 func (g *Generator) diff(dst []byte) []byte {
 	if g.live == nil {
 		g.live = make([]restingOrder, 0, bookSize)

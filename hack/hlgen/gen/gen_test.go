@@ -43,7 +43,7 @@ type envelope struct {
 	Events      []json.RawMessage `json:"events"`
 }
 
-// events decodes lines with nothing but encoding/json.
+// events decodes lines with encoding/json only.
 func events(t *testing.T, mode gen.Mode, text []byte) (all []json.RawMessage, blocks []envelope) {
 	t.Helper()
 	if len(text) > 0 && text[len(text)-1] != '\n' {
@@ -97,7 +97,7 @@ func TestEveryEventIsValidAndUnique(t *testing.T) {
 				seen[string(e)] = true
 			}
 			if src.Mode != gen.Line && len(blocks) != lines {
-				t.Errorf("%d envelopes, want one a line", len(blocks))
+				t.Errorf("%d envelopes, want one per line", len(blocks))
 			}
 			for i := 1; i < len(blocks); i++ {
 				step := blocks[i].BlockNumber - blocks[i-1].BlockNumber
@@ -105,7 +105,7 @@ func TestEveryEventIsValidAndUnique(t *testing.T) {
 					t.Fatalf("block %d follows %d", blocks[i].BlockNumber, blocks[i-1].BlockNumber)
 				}
 				if src.Mode == gen.Streaming && (step > 30 || len(blocks[i].Events) != 1) {
-					t.Fatalf("block %d has %d events and is %d after the one before",
+					t.Fatalf("block %d has %d events and follows its predecessor by %d",
 						blocks[i].BlockNumber, len(blocks[i].Events), step)
 				}
 			}
@@ -127,12 +127,12 @@ func TestSameSeedSameBytes(t *testing.T) {
 			t.Errorf("%s: two runs with one seed differ", src)
 		}
 		if bytes.Equal(text(3), text(4)) {
-			t.Errorf("%s: two seeds make the same", src)
+			t.Errorf("%s: two seeds yield equal bytes", src)
 		}
 	}
 }
 
-// keys gives a JSON object's or a fill's keys in order, nested ones dotted.
+// keys returns the keys of a JSON object or a fill in order, with dots for nesting.
 func keys(t *testing.T, raw []byte) []string {
 	t.Helper()
 	dec := json.NewDecoder(bytes.NewReader(raw))
@@ -166,7 +166,7 @@ func keys(t *testing.T, raw []byte) []string {
 	return walk("")
 }
 
-func TestFieldsStandInTheNodesOrder(t *testing.T) {
+func TestFieldsHaveTheNodesOrder(t *testing.T) {
 	want := map[gen.Stream]string{
 		gen.OrderStatuses: "time user hash builder status order order.coin order.side order.limitPx order.sz order.oid " +
 			"order.timestamp order.triggerCondition order.isTrigger order.triggerPx order.children order.isPositionTpsl " +
@@ -190,7 +190,7 @@ func TestFieldsStandInTheNodesOrder(t *testing.T) {
 	}
 }
 
-func TestMixIsThatOfMainnet(t *testing.T) {
+func TestMixMatchesMainnet(t *testing.T) {
 	const total = 60_000
 	g := newGenerator(t, gen.Source{Stream: gen.OrderStatuses, Mode: gen.Line}, 1)
 	counts := map[string]int{}
@@ -264,7 +264,7 @@ func files(t *testing.T, dir string) map[string][]byte {
 	return found
 }
 
-func TestHoursSwitchOverMidnightWithoutPadding(t *testing.T) {
+func TestHoursSwitchAcrossMidnightWithoutPadding(t *testing.T) {
 	dir := t.TempDir()
 	src := gen.Source{Stream: gen.Fills, Mode: gen.ByBlock}
 	w := gen.NewWriter(dir, src, newGenerator(t, src, 1), gen.WriterOptions{})
@@ -292,7 +292,7 @@ func TestHoursSwitchOverMidnightWithoutPadding(t *testing.T) {
 	}
 }
 
-func TestWritesAreTornButCompleteInTheEnd(t *testing.T) {
+func TestWritesAreTornButCompleteAtTheEnd(t *testing.T) {
 	dir := t.TempDir()
 	src := gen.Source{Stream: gen.OrderStatuses, Mode: gen.Line}
 	w := gen.NewWriter(dir, src, newGenerator(t, src, 1), gen.WriterOptions{BufferSize: 1000})
@@ -314,7 +314,7 @@ func TestWritesAreTornButCompleteInTheEnd(t *testing.T) {
 		}
 	}
 	if torn < 150 {
-		t.Errorf("only %d of 200 looks saw a torn line", torn)
+		t.Errorf("only %d of 200 reads saw a torn line", torn)
 	}
 	if err := w.Close(); err != nil {
 		t.Fatal(err)
@@ -350,15 +350,15 @@ func TestOldHourGrowsAfterTheNewOneExists(t *testing.T) {
 		switch i {
 		case 100:
 			atSwitch = size()
-		case 200: // the grace has just passed
+		case 200: // the grace period has just passed
 			atEnd = size()
 		}
 	}
 	if atEnd <= atSwitch {
-		t.Errorf("the old hour had %d bytes at the switch and %d at the end of its grace", atSwitch, atEnd)
+		t.Errorf("the old hour had %d bytes at the switch and %d at the end of its grace period", atSwitch, atEnd)
 	}
 	if now := size(); now != atEnd {
-		t.Errorf("the old hour grew from %d to %d after its grace", atEnd, now)
+		t.Errorf("the old hour grew from %d to %d after its grace period", atEnd, now)
 	}
 	if err := w.Close(); err != nil {
 		t.Fatal(err)
@@ -386,17 +386,17 @@ func TestPaceKeepsRateAndRunsTheClockFast(t *testing.T) {
 		t.Fatal(err)
 	}
 	if took := time.Since(begin); took < 190*time.Millisecond {
-		t.Errorf("400 lines at 2000 a second took %v", took)
+		t.Errorf("400 lines at 2000 per second took %v", took)
 	}
 	if err := w.Close(); err != nil {
 		t.Fatal(err)
 	}
 	if s := w.Stats(); s.Lines != 400 || s.Files < 4 {
-		t.Errorf("stats %+v, want 400 lines over at least 4 hours", s)
+		t.Errorf("stats %+v, want 400 lines in at least 4 hours", s)
 	}
 }
 
-func TestParseSourceSaysWhatToWrite(t *testing.T) {
+func TestParseSourceErrorsListTheOptions(t *testing.T) {
 	for text, want := range map[string]string{
 		"fills":             "fills:line",
 		"trades:streaming":  "trades:streaming",
@@ -407,7 +407,7 @@ func TestParseSourceSaysWhatToWrite(t *testing.T) {
 		got, err := gen.ParseSource(text)
 		if want == "" {
 			if err == nil || !strings.Contains(err.Error(), "want") {
-				t.Errorf("%q: error %v does not say what to write", text, err)
+				t.Errorf("%q: the error %v does not list the options", text, err)
 			}
 			continue
 		}

@@ -7,42 +7,41 @@ import (
 	"time"
 )
 
-// Options of a Generator.
+// Options configures a Generator.
 type Options struct {
 	Source
 	Seed uint64
-	// EventsPerBlock is the mean number of events in a block that has any;
-	// 0 means that of a busy mainnet node. Only modes with blocks use it.
+	// EventsPerBlock is the mean number of events in a non-empty block. 0 means that of a busy mainnet node. Only modes
+	// with blocks use it.
 	EventsPerBlock int
-	// FundingUsers is how many accounts one Funding event lists, some 160 bytes
-	// each; default 400. Only misc events have any.
+	// FundingUsers is the number of accounts in one Funding event, about 160 bytes each. Defaults to 400. Only misc
+	// events use it.
 	FundingUsers int
 }
 
-// Generator makes the lines of one source. It is not safe for concurrent use.
+// Generator generates the lines of one source. It is not safe for concurrent use.
 type Generator struct {
 	mode          Mode
 	event         func([]byte) []byte
-	perBlock      uint64 // units: events, or trades of two fills
+	perBlock      uint64 // in units: events, or trades of two fills
 	unit          uint64 // events in a unit
 	emptyPerMille uint64
 	fundingUsers  int
 
 	*market
-	now   stamp // the moment an event or block belongs to
-	local stamp // the moment the node wrote it
+	now   stamp // the time of the event or block
+	local stamp // the time of the node's write
 
-	nextID    uint64 // of orders; every event takes at least one
+	nextID    uint64 // of orders; every event uses at least one
 	block     uint64
-	blockLeft uint64 // events still to come in a streaming block
+	blockLeft uint64 // remaining events of a streaming block
 
-	// fills come in pairs: the second of a trade, already rendered, and the
-	// hash that both share.
+	// Fills come in pairs: secondLeg is the rendered second fill of a trade, and fillHash the hash of both.
 	secondLeg, fillHash []byte
 	live                []restingOrder
 }
 
-// New checks the options and makes a Generator.
+// New validates the options and returns a Generator.
 func New(o Options) (*Generator, error) {
 	if err := o.validate(); err != nil {
 		return nil, err
@@ -81,8 +80,8 @@ func New(o Options) (*Generator, error) {
 	return g, nil
 }
 
-// AppendLine appends the next line with its newline to dst and says how many
-// events it holds. now is the node's clock and should not run backwards.
+// AppendLine appends the next line with its newline to dst, and returns the number of its events. now is the node's
+// clock and should not go backwards.
 func (g *Generator) AppendLine(dst []byte, now time.Time) (line []byte, events int) {
 	// A block reaches a node's disk about 150 ms after its time.
 	const delay = 150 * time.Millisecond
@@ -93,7 +92,7 @@ func (g *Generator) AppendLine(dst []byte, now time.Time) (line []byte, events i
 		if g.blockLeft == 0 {
 			g.block++
 			for g.chance(g.emptyPerMille) {
-				g.block++ // idle blocks write no line in this mode
+				g.block++ // empty blocks write no line in this mode
 			}
 			g.blockLeft = g.eventsInBlock()
 		}
@@ -135,21 +134,21 @@ func (g *Generator) appendEnvelope(dst []byte) []byte {
 	return append(dst, `,"events":[`...)
 }
 
-// newID gives the next order id. Ids rise with small gaps, as on the chain.
+// newID returns the next order id. Ids ascend with small gaps, as on the chain.
 func (g *Generator) newID() uint64 {
 	g.nextID += 1 + g.rng.Uint64()&3
 	return g.nextID
 }
 
-// appendHash appends a transaction's hash. The id inside makes it unique.
+// appendHash appends a transaction's hash. The id in it makes it unique.
 func (g *Generator) appendHash(dst []byte, id uint64) []byte {
 	dst = append(dst, '"')
 	dst = appendHex(dst, g.rng, 3)
-	dst = appendHexWord(dst, id*0x9e3779b97f4a7c15) // odd, so one to one
+	dst = appendHexWord(dst, id*0x9e3779b97f4a7c15) // an odd factor, so the mapping is injective
 	return append(dst, '"')
 }
 
-// appendCloid appends a client's order id, or null in n of 1,000 cases.
+// appendCloid appends a client order id, or null in n of 1,000 cases.
 func (g *Generator) appendCloid(dst []byte, nullPerMille uint64) []byte {
 	if g.chance(nullPerMille) {
 		return append(dst, "null"...)

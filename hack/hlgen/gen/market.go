@@ -2,7 +2,7 @@ package gen
 
 import "math/rand/v2"
 
-// coin is one market. Prices and sizes are integers in units of its decimals.
+// coin is one market. Prices and sizes are integers in units of its smallest decimal.
 type coin struct {
 	name       string
 	weight     int // share of the events, in 256ths
@@ -13,8 +13,8 @@ type coin struct {
 	spot       bool
 }
 
-// coins are shares and prices as on mainnet in spring 2026, one of every kind
-// of name: perpetual, scaled, spot by index and by pair, builder-deployed, outcome.
+// coins returns shares and prices as on mainnet in spring 2026, with every kind of name: perpetual, scaled, spot by
+// index and by pair, builder-deployed, outcome.
 func coins() []coin {
 	return []coin{
 		{name: "BTC", weight: 58, px: 76450, szDecimals: 5, maxSz: 200_000},
@@ -35,15 +35,14 @@ func coins() []coin {
 	}
 }
 
-// userCount addresses make up the market; the first few dozen, the market
-// makers, cause most of the events.
+// userCount is the number of addresses in the market. The first few dozen, the market makers, cause most events.
 const userCount = 2048
 
 type market struct {
 	rng   *rand.PCG
 	coins []coin
-	home  []int64    // prices that the walk returns to
-	pick  [256]uint8 // random byte -> index of a coin
+	home  []int64    // prices that the random walk returns to
+	pick  [256]uint8 // maps a random byte to the index of a coin
 	users [userCount]string
 	nodes []string // validators, for delegations
 }
@@ -72,24 +71,24 @@ func newAddress(rng *rand.PCG) string {
 	return string(appendHex(nil, rng, 3)[:addressLen])
 }
 
-// quote moves one market by at most a tick and gives its price and a size.
+// quote moves one market by at most one tick, and returns its price and a size.
 func (m *market) quote() (c *coin, px, sz int64) {
 	r := m.rng.Uint64()
 	i := m.pick[byte(r)]
 	c = &m.coins[i]
 	switch step := int64(r>>8&3) - 1; {
-	case step == 2: // half of the moves are none
+	case step == 2: // half of the moves are zero
 	case c.px+step > m.home[i]+m.home[i]/8, c.px+step < m.home[i]-m.home[i]/8:
 		c.px -= step
 	default:
 		c.px += step
 	}
-	// Sizes spread over three orders of magnitude, small ones are the most.
+	// Sizes span three orders of magnitude; most are small.
 	sz = 1 + int64((r>>16)%uint64(c.maxSz))>>(r>>60)
 	return c, c.px, sz
 }
 
-// user favours low indexes: of 16 events 12 come from 64 market makers.
+// user returns an address. Low indexes are frequent: 12 of 16 events come from 64 market makers.
 func (m *market) user() string {
 	r := m.rng.Uint64()
 	if r&15 < 12 {
@@ -98,5 +97,5 @@ func (m *market) user() string {
 	return m.users[(r>>8)%userCount]
 }
 
-// chance is true in n of 1,000 cases.
+// chance returns true in n of 1,000 cases.
 func (m *market) chance(n uint64) bool { return m.rng.Uint64()%1000 < n }

@@ -2,8 +2,8 @@ package gen
 
 import "strconv"
 
-// defaultFundingUsers keeps lines moderate. On mainnet there are some 100,000
-// once an hour, in a line of 20 MB.
+// defaultFundingUsers keeps lines moderate. On mainnet an hourly Funding event has about 100,000 accounts, in a line of
+// 20 MB.
 const defaultFundingUsers = 400
 
 func (g *Generator) misc(dst []byte) []byte {

@@ -2,7 +2,7 @@ package gen
 
 import "strconv"
 
-// order has the fields of a node's order object that vary.
+// order holds the fields of a node's order object that vary.
 type order struct {
 	coin      *coin
 	buy       bool
@@ -11,23 +11,23 @@ type order struct {
 	id        uint64
 	millis    int64
 	kind      string
-	tif       string // empty is null
-	triggerPx int64  // 0 is no trigger
+	tif       string // null if empty
+	triggerPx int64  // no trigger if 0
 	children  int
 	reduce    bool
 	position  bool
 	noCloid   uint64 // per mille
 }
 
-// Statuses that decide over other fields too.
+// Statuses that determine other fields, too.
 const (
 	badAloPxRejected = "badAloPxRejected"
 	opened           = "open"
 	filled           = "filled"
 )
 
-// statusMix gives each status its share of 1,000, as measured on mainnet.
-// What is missing to 1,000 is spread over rareStatuses.
+// statusMix holds the share of each status per 1,000, as measured on mainnet. The remainder is spread over
+// rareStatuses.
 var statusMix = []struct {
 	status string
 	share  uint64
@@ -95,7 +95,7 @@ func (g *Generator) orderStatus(dst []byte) []byte {
 	return append(dst, '}')
 }
 
-// newOrder draws an order of a kind that can get the status.
+// newOrder returns a random order that can have the status.
 func (g *Generator) newOrder(status string) order {
 	r := g.rng.Uint64()
 	c, px, sz := g.quote()
@@ -119,7 +119,7 @@ func (g *Generator) newOrder(status string) order {
 		return o
 	case "canceled":
 		o.sz = 1 + int64(r>>8)&(1<<40-1)%o.orig
-		o.millis -= int64(r >> 20 & 0xffff) // it has rested for up to a minute
+		o.millis -= int64(r >> 20 & 0xffff) // the order has rested for up to a minute
 	case opened:
 		switch r >> 8 & 15 {
 		case 0:
@@ -143,7 +143,7 @@ func (g *Generator) makeTrigger(o *order) {
 	o.kind, o.tif, o.noCloid, o.reduce = kinds[r&3], "", 600, r>>2&3 != 0
 	o.triggerPx = o.px + o.px/50
 	if o.position = r>>4&3 == 0; o.position {
-		o.sz, o.orig = 0, 0 // it covers whatever the position is
+		o.sz, o.orig = 0, 0 // the order covers the whole position
 	}
 }
 

@@ -5,15 +5,15 @@ import (
 	"time"
 )
 
-// Clock is the node's: it starts at a time and may run faster than the wall's.
+// Clock is the node's clock. It may run faster than real time.
 type Clock struct {
-	// Start is the node's time at the beginning.
+	// Start is the node's time at the start.
 	Start time.Time
-	// HourEvery is how long an hour of the node takes; default one hour.
+	// HourEvery is the real time of one hour of the node. Defaults to one hour.
 	HourEvery time.Duration
 }
 
-// During is the time that passes at the node while elapsed passes on the wall.
+// During returns the node's time that passes while elapsed passes in real time.
 func (c Clock) During(elapsed time.Duration) time.Duration {
 	if c.HourEvery <= 0 {
 		return elapsed
@@ -21,11 +21,11 @@ func (c Clock) During(elapsed time.Duration) time.Duration {
 	return time.Duration(float64(elapsed) * (float64(time.Hour) / float64(c.HourEvery)))
 }
 
-// At is the node's time when elapsed has passed on the wall.
+// At returns the node's time after elapsed in real time.
 func (c Clock) At(elapsed time.Duration) time.Time { return c.Start.Add(c.During(elapsed)) }
 
-// Fill writes lines as fast as it can. The node's clock advances by step a
-// line, so content depends on the arguments alone.
+// Fill writes lines as fast as possible. The node's clock advances by step per line, so the content depends on the
+// arguments alone.
 func Fill(ctx context.Context, w *Writer, start time.Time, lines int64, step time.Duration) error {
 	for i := range lines {
 		if i&0xfff == 0 && ctx.Err() != nil {
@@ -38,10 +38,9 @@ func Fill(ctx context.Context, w *Writer, start time.Time, lines int64, step tim
 	return nil
 }
 
-// Pace writes rate lines a second until lines are written (0: no limit) or ctx
-// ends, which is not an error.
+// Pace writes rate lines per second until lines are written (0 means no limit) or ctx ends, which is not an error.
 func Pace(ctx context.Context, w *Writer, clock Clock, rate float64, lines int64) error {
-	// Short enough that a reader sees a flow, long enough to cost nothing.
+	// Short enough for a steady flow, long enough for a negligible cost.
 	const tick = 10 * time.Millisecond
 	ticker := time.NewTicker(tick)
 	defer ticker.Stop()

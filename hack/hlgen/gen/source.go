@@ -1,12 +1,10 @@
-// Package gen writes what a Hyperliquid node writes: the same directories, the
-// same fields in the same order, the same mix of events, and the same bad
-// habits (torn lines, late appends around an hour switch). The demo, the
-// benchmarks and the fleet tests read its output instead of a real node's.
+// Package gen generates the output of a Hyperliquid node: the same directories, the same fields in the same order, the
+// same mix of events, and the same misbehaviour (torn lines, late appends around an hour switch). The demo, the
+// benchmarks and the fleet tests use its output instead of a real node's.
 //
-// Content depends only on the seed and the times that the caller passes in, so
-// two runs with the same arguments make the same bytes. Within one Generator no
-// event occurs twice, which lets a test compare what was written with what was
-// delivered byte for byte.
+// The content depends only on the seed and on the times that the caller passes, so two runs with equal arguments yield
+// equal bytes. Within one Generator no event occurs twice, so a test can compare written and delivered events byte for
+// byte.
 package gen
 
 import (
@@ -15,10 +13,10 @@ import (
 	"strings"
 )
 
-// Stream is one kind of node output, spelled as the hlparser command line does.
+// Stream is one kind of node output, spelled as on the hlparser command line.
 type Stream string
 
-// Streams that the generator knows.
+// Streams that the generator supports.
 const (
 	OrderStatuses Stream = "order-statuses"
 	Fills         Stream = "fills"
@@ -27,22 +25,22 @@ const (
 	MiscEvents    Stream = "misc-events"
 )
 
-// Mode is how events are framed into lines.
+// Mode is how events are framed in lines.
 type Mode string
 
 // Modes of a Hyperliquid node.
 const (
 	Line      Mode = "line"      // one bare event per line
 	Streaming Mode = "streaming" // an envelope per event
-	ByBlock   Mode = "by-block"  // an envelope per block, empty ones too
+	ByBlock   Mode = "by-block"  // an envelope per block, including empty blocks
 )
 
-// streamInfo holds what differs between streams besides their events.
+// streamInfo holds the properties of a stream besides its events.
 type streamInfo struct {
 	dir string
-	// eventsPerBlock is the mean over non-empty blocks of a busy node.
+	// eventsPerBlock is the mean number of events in the non-empty blocks of a busy node.
 	eventsPerBlock int
-	// emptyPerMille of the blocks have no event.
+	// emptyPerMille is the number of empty blocks per 1,000.
 	emptyPerMille uint64
 }
 
@@ -68,7 +66,7 @@ type Source struct {
 	Mode   Mode
 }
 
-// ParseSource reads "stream" or "stream:mode"; the mode defaults to line.
+// ParseSource parses "stream" or "stream:mode". The mode defaults to line.
 func ParseSource(s string) (Source, error) {
 	stream, mode, found := strings.Cut(s, ":")
 	if !found {
@@ -92,11 +90,11 @@ func (s Source) validate() error {
 	return nil
 }
 
-// String is the form that ParseSource reads.
+// String returns the form that ParseSource parses.
 func (s Source) String() string { return string(s.Stream) + ":" + string(s.Mode) }
 
-// Dir is the directory's path below a node's data directory, with slashes,
-// for example "node_fills_by_block/hourly".
+// Dir returns the directory's path below a node's data directory, with slashes, for example
+// "node_fills_by_block/hourly".
 func (s Source) Dir() string {
 	info, _ := s.Stream.info()
 	switch s.Mode {

@@ -2,8 +2,7 @@ package gen
 
 import "strconv"
 
-// fill renders both sides of one trade, the taker's and the maker's, and gives
-// them out one after the other.
+// fill renders both sides of one trade, the taker's and the maker's, and returns them in consecutive calls.
 func (g *Generator) fill(dst []byte) []byte {
 	if len(g.secondLeg) > 0 {
 		dst = append(dst, g.secondLeg...)

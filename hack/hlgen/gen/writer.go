@@ -8,44 +8,41 @@ import (
 	"time"
 )
 
-// WriterOptions say how faithfully the node's buffering is imitated.
+// WriterOptions control the simulated buffering of the node.
 type WriterOptions struct {
-	// BufferSize is how many bytes are gathered before they are written.
-	// Writes are cut there, in the middle of a line if need be, as a node's
-	// are. Default 8 KiB.
+	// BufferSize is the size of the write buffer in bytes. Writes are split there, possibly within a line, as a node's
+	// are. Defaults to 8 KiB.
 	BufferSize int
-	// LateFor is how long, in the node's clock, an hour's file still grows
-	// after the next one exists: the buffered rest comes late, and in line
-	// mode a few whole lines too. 0: the old file ends before the new begins.
+	// LateFor is how long, in the node's time, an hour's file grows after the next one exists: the buffered rest
+	// arrives late, and in line mode a few whole lines, too. 0 means that the old file ends before the new one begins.
 	LateFor time.Duration
 }
 
-// Writer appends the lines of one Generator to hourly files. It is not safe
-// for concurrent use.
+// Writer appends the lines of one Generator to hourly files. It is not safe for concurrent use.
 type Writer struct {
 	gen     *Generator
 	dir     string
 	opts    WriterOptions
 	current hourFile
-	old     hourFile // still open after an hour switch, until oldUntil
+	old     hourFile // still open after an hour switch, until oldEnd
 	oldEnd  time.Time
 	stats   Stats
 }
 
-// Stats count what a Writer has been given; whole after Close.
+// Stats counts what a Writer has generated. It is all on disk after Close.
 type Stats struct {
 	Lines, Events, Bytes int64
 	Files, LateLines     int64
 }
 
-// hourFile is one file with the bytes that the node has not flushed yet.
+// hourFile is one file with its unwritten bytes.
 type hourFile struct {
 	hour time.Time
 	file *os.File
 	buf  []byte
 }
 
-// NewWriter writes below dataDir, in the directory of the generator's source.
+// NewWriter returns a Writer below dataDir, in the directory of the generator's source.
 func NewWriter(dataDir string, src Source, g *Generator, o WriterOptions) *Writer {
 	if o.BufferSize <= 0 {
 		o.BufferSize = 8 << 10
@@ -94,18 +91,18 @@ func (w *Writer) switchTo(hour, now time.Time) error {
 	// The hour has no leading zero: 8, not 08.
 	path := filepath.Join(w.dir, hour.Format("20060102"), strconv.Itoa(hour.Hour()))
 	if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
-		return fmt.Errorf("create the day's directory: %w", err)
+		return fmt.Errorf("creating the day's directory: %w", err)
 	}
 	f, err := os.OpenFile(path, os.O_CREATE|os.O_WRONLY|os.O_APPEND, 0o644)
 	if err != nil {
-		return fmt.Errorf("open the hour's file: %w", err)
+		return fmt.Errorf("opening the hour's file: %w", err)
 	}
 	w.stats.Files++
 	w.current = hourFile{hour: hour, file: f}
 	return nil
 }
 
-// Close writes everything out, so that every file ends with a whole line.
+// Close writes all buffered bytes, so that every file ends with a whole line.
 func (w *Writer) Close() error {
 	if err := w.old.close(); err != nil {
 		return err
@@ -113,17 +110,17 @@ func (w *Writer) Close() error {
 	return w.current.close()
 }
 
-// Stats of everything written so far.
+// Stats returns the statistics so far.
 func (w *Writer) Stats() Stats { return w.stats }
 
-// flush writes the buffer's full pieces of size bytes and keeps the rest.
+// flush writes the full pieces of size bytes and keeps the rest.
 func (f *hourFile) flush(size int) error {
 	whole := len(f.buf) - len(f.buf)%size
 	if whole == 0 {
 		return nil
 	}
 	if _, err := f.file.Write(f.buf[:whole]); err != nil {
-		return fmt.Errorf("append to the hour's file: %w", err)
+		return fmt.Errorf("appending to the hour's file: %w", err)
 	}
 	f.buf = f.buf[:copy(f.buf, f.buf[whole:])]
 	return nil
@@ -137,7 +134,7 @@ func (f *hourFile) close() error {
 		return err
 	}
 	if err := f.file.Close(); err != nil {
-		return fmt.Errorf("close the hour's file: %w", err)
+		return fmt.Errorf("closing the hour's file: %w", err)
 	}
 	*f = hourFile{}
 	return nil

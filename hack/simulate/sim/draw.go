@@ -1,5 +1,7 @@
 package sim
 
+import "math/rand/v2"
+
 // The framings of lines.
 const (
 	line      = "Line"
@@ -10,6 +12,7 @@ const (
 // draw gives a target everything that differs from one to the next.
 func (t *Target) draw(traffic Traffic) {
 	t.drawNode()
+	t.drawClock()
 	t.drawProcess()
 	r := t.random
 	all := kinds()
@@ -42,6 +45,18 @@ func (t *Target) drawNode() {
 		n.next = n.every * r.ExpFloat64()
 	} else {
 		n.day = 0 // a fault of so much of what is written is one of the whole day
+	}
+}
+
+// drawClock sets one clock of three wrong, by up to a quarter of an hour, and has half of those set during the first day.
+func (t *Target) drawClock() {
+	r, c := t.random, &t.clock
+	if r.IntN(3) > 0 {
+		return
+	}
+	c.ahead = either(r) * scale(r, 1, 900)
+	if r.IntN(2) == 0 {
+		c.setAt, c.step = 86400*r.Float64(), either(r)*scale(r, 1, 900)
 	}
 }
 
@@ -111,6 +126,9 @@ func (s *stream) frame(t *Target, mode string, blocks float64) {
 	}
 	s.largest = s.line
 }
+
+// either is 1 or -1.
+func either(r *rand.Rand) float64 { return float64(2*r.IntN(2) - 1) }
 
 // unique keeps the first of each kind.
 func unique(all []kind) []kind {

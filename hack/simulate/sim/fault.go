@@ -22,14 +22,25 @@ const (
 	Leak
 	// BrokenBound: a part, Severity, of what was delivered is not released.
 	BrokenBound
+	// Unreadable: the parser may not read a stream's directory, or any.
+	Unreadable
+	// Liar: some reports hold figures that are not true; the parser itself works.
+	Liar
 )
 
 func (k Kind) String() string {
-	return [...]string{"none", "dead sink", "black hole", "slow sink", "hang", "slow parser", "short CPU", "leak", "broken bound"}[k]
+	return [...]string{"none", "dead sink", "black hole", "slow sink", "hang", "slow parser", "short CPU", "leak", "broken bound",
+		"unreadable source", "liar"}[k]
 }
 
 // Waits is whether the fault makes lines wait.
-func (f Fault) Waits() bool { return f.Kind != Leak && f.Kind != BrokenBound }
+func (f Fault) Waits() bool {
+	switch f.Kind {
+	case Leak, BrokenBound, Unreadable, Liar: // lines that cannot be read are not known to wait
+		return false
+	}
+	return true
+}
 
 // own is whether the fault is the process's own, and goes with it.
 func (k Kind) own() bool {
@@ -77,6 +88,10 @@ func (f *Fault) begin(t *Target) {
 		f.readers = r.IntN(4) > 0
 		if r.IntN(2) == 0 {
 			f.one = busiest
+		}
+	case Unreadable:
+		if r.IntN(2) == 0 {
+			f.one = &t.streams[r.IntN(len(t.streams))]
 		}
 	case SlowSink:
 		// The sink as a whole takes so much: syncs and latency are part of it, and grow with its load.
@@ -172,6 +187,11 @@ func (f *Fault) hold(t *Target, s *stream, dt float64) {
 		}
 		s.busy += min(now-s.asked, dt)
 	}
+}
+
+// hides is whether the parser cannot see what the node writes for a stream.
+func (f *Fault) hides(s *stream) bool {
+	return f.active && f.Kind == Unreadable && (f.one == nil || f.one == s)
 }
 
 // readsOn is whether the readers read.

@@ -42,6 +42,13 @@ func (n *node) advance(r *rand.Rand, from, to float64) {
 	}
 }
 
+// clock is how the machine's clock differs from the operator's.
+type clock struct {
+	ahead float64 // seconds
+	setAt float64 // when it is set
+	step  float64 // seconds, by which it is set forward
+}
+
 // kind of stream: what a node writes, in bytes.
 type kind struct {
 	name       string

@@ -33,6 +33,7 @@ type process struct {
 	cpu       float64 // seconds
 	held      float64 // bytes in buffers and in flight
 	rss       float64 // bytes
+	resident  int64   // the same, which the report points to
 	leaked    float64 // bytes
 }
 

@@ -48,7 +48,7 @@ func (s *stream) arrive(t *Target, from, dt float64) {
 		s.pending -= s.bytes
 		s.came = min(s.came, s.bytes/s.line)
 	}
-	if t.seconds < s.tornTo { // nothing comes after a line without an end
+	if t.seconds < s.tornTo || t.fault.hides(s) { // nothing comes after a line without an end, nor from what cannot be read
 		s.pending, s.bytes, s.came = s.pending+s.bytes, 0, 0
 	} else if s.chunk == 0 && s.pending > 0 {
 		s.bytes, s.pending = s.bytes+s.pending, 0
@@ -216,32 +216,38 @@ func (s *stream) held() float64 { return s.inFlight + s.buffered + s.extra }
 
 // tell writes the stream's part of the report.
 func (s *stream) tell(t *Target, out *report.Stream) {
-	out.Name, out.Mode, out.State = s.kind.name, s.mode, report.Running
+	out.Name, out.Mode, out.State, out.Blocked = s.kind.name, s.mode, report.Running, nil
+	if t.fault.hides(s) {
+		out.State = report.Blocked
+		out.Blocked = &report.BlockedPath{
+			Path: s.kind.name + "/hourly", Error: "permission denied", Errno: "EACCES", Since: t.wall(t.fault.At), Count: 1,
+		}
+	}
 	out.BufferBytes, out.BufferLines = int64(s.buffered), int64(s.buffered/s.line)
 	out.InFlightBytes, out.InFlightLines = int64(s.inFlight+s.extra), int64((s.inFlight+s.extra)/s.line)
 	out.BufferLimitBytes, out.LargestLineBytes = bufferLimit, int64(s.largest)
 	out.LastBatchLines = int64(s.bytes / s.line)
 	out.BatchesTotal, out.DeliveredTotal = int64(s.batches), int64(s.delivered)
 	out.LinesTotal, out.EventsTotal = int64(s.lines), int64(s.lines)
-	out.UncommittedBytes = int64(s.seen) - int64(s.committed)
-	out.LagSeconds = s.lag
+	s.waiting = int64(s.seen) - int64(s.committed)
+	out.UncommittedBytes, out.LagSeconds = &s.waiting, &s.lag
 	out.ReadBytesTotal, out.ParsedBytesTotal = int64(s.readTotal), int64(s.parsedTotal)
 	out.AckedBytesTotal, out.CommittedBytesTotal = int64(s.ackedTotal), int64(s.commitTotal)
 	out.ReadWaitSecondsTotal = s.wait
 	out.LastLineAt = nil
 	if s.lastLine > 0 {
-		s.lineAt = at(s.lastLine)
+		s.lineAt = t.wall(s.lastLine)
 		out.LastLineAt = &s.lineAt
 	}
 	out.Sink = report.Sink{State: report.SinkHealthy, BusySecondsTotal: s.busy, RetriesTotal: int64(s.retries)}
-	s.since = at(s.healthySince)
+	s.since = t.wall(s.healthySince)
 	if s.retryingSince > 0 {
 		out.Sink.State, out.Sink.LastError = report.SinkRetrying, "connection refused"
-		s.since = at(s.retryingSince)
+		s.since = t.wall(s.retryingSince)
 	}
 	out.Sink.Since = &s.since
 	if s.lastAck > 0 {
-		s.ackAt = at(s.lastAck)
+		s.ackAt = t.wall(s.lastAck)
 		out.Sink.LastAckAt = &s.ackAt
 	}
 	if s.asked > 0 {

@@ -40,6 +40,7 @@ type Target struct {
 	random  *rand.Rand
 	seconds float64 // since Start
 	node    node
+	clock   clock
 	process process
 	streams []stream
 	fault   Fault
@@ -57,6 +58,15 @@ func New(seed uint64, traffic Traffic, fault Fault) *Target {
 func (t *Target) Now() time.Time { return at(t.seconds) }
 
 func at(seconds float64) time.Time { return Start.Add(time.Duration(seconds * float64(time.Second))) }
+
+// wall is what the clock of the parser's machine shows at a time.
+func (t *Target) wall(seconds float64) time.Time {
+	ahead := t.clock.ahead
+	if seconds >= t.clock.setAt {
+		ahead += t.clock.step
+	}
+	return at(seconds + ahead)
+}
 
 // Streams is how many streams the parser reads.
 func (t *Target) Streams() int { return len(t.streams) }
@@ -153,9 +163,10 @@ func (t *Target) Report() *report.Report {
 	}
 	r := &t.report
 	r.Parser, r.Version = "hlparser", "sim"
-	r.Now, r.StartedAt = t.Now(), at(t.process.began)
+	r.Now, r.StartedAt = t.wall(t.seconds), t.wall(t.process.began)
 	p := &r.Process
-	p.RSSBytes, p.HeapBytes = int64(t.process.rss), int64(t.process.live(t))
+	t.process.resident = int64(t.process.rss)
+	p.RSSBytes, p.HeapBytes = &t.process.resident, int64(t.process.live(t))
 	p.Goroutines, p.MemoryLimitBytes = 10+4*len(t.streams), int64(t.process.memoryLimit)
 	p.CPUSecondsTotal, p.CPULimit = t.process.cpu, t.process.cores
 	if r.Streams == nil {
@@ -163,6 +174,9 @@ func (t *Target) Report() *report.Report {
 	}
 	for i := range t.streams {
 		t.streams[i].tell(t, &r.Streams[i])
+	}
+	if t.fault.active && t.fault.Kind == Liar && t.random.Float64() < t.fault.Severity {
+		lie(t.random, r)
 	}
 	return r
 }

@@ -60,6 +60,7 @@ type stream struct {
 	queue queue
 
 	since, ackAt, lineAt time.Time // what the report points to
+	waiting              int64     // likewise
 }
 
 // queue is what waits, in the order of its coming.

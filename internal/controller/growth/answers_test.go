@@ -209,7 +209,7 @@ func TestRightAnswersAboutNormalTraffic(t *testing.T) {
 			for range 720 {
 				got := o.poll(func(r *report.Report) {
 					r.Streams[0].Name = "Fills"
-					r.Streams[0].UncommittedBytes = 0 // whatever lies behind the last newline
+					*r.Streams[0].UncommittedBytes = 0 // whatever lies behind the last newline
 				})
 				if !slices.Contains(fine, got.Verdict) {
 					t.Fatalf("%+v", got)
@@ -364,8 +364,8 @@ func TestRightAnswersAboutMemoryAndTheSource(t *testing.T) {
 			p.memory = func(since time.Duration) int64 { return sawTooth(p, 80<<20) + int64(since.Minutes()*5*(1<<20)) }
 			o := observe(p)
 			got := o.reaches(t, 80*time.Minute, growth.Leaking, growth.ReasonMemory)
-			if r := o.report(); r.Process.RSSBytes < 307<<20 || r.Process.RSSBytes > 400<<20 {
-				t.Errorf("at %d MiB of 512", r.Process.RSSBytes>>20)
+			if r := o.report(); *r.Process.RSSBytes < 307<<20 || *r.Process.RSSBytes > 400<<20 {
+				t.Errorf("at %d MiB of 512", *r.Process.RSSBytes>>20)
 			}
 			if !strings.HasPrefix(got.Message, "memory is at 36") || !strings.Contains(got.Message, " MiB of 512 MiB and has grown by 5.0 MiB/min for 48 min: full in about ") {
 				t.Errorf("it says %q", got.Message)

@@ -8,7 +8,7 @@
 // decide what is done about a verdict; that is the plan's.
 //
 // One operator watches thousands of parsers, some reports a second each for the largest fleets: taking in a report allocates
-// nothing once a parser's streams are known, and a target of seven streams costs about 8 KB (BenchmarkFleet tells exactly).
+// nothing once a parser's streams are known, and a target of seven streams costs about 12 KB (see BenchmarkFleet).
 package growth
 
 import (
@@ -31,6 +31,8 @@ const (
 	Unreachable Verdict = "Unreachable"
 	// Growing: memory is not bounded any more, or the backlog grows by the parser's own fault. A restart cures it.
 	Growing Verdict = "Growing"
+	// SourceUnreadable: a file or folder of the Hyperliquid node cannot be read. The parser tries again by itself; a restart cures nothing.
+	SourceUnreadable Verdict = "SourceUnreadable"
 	// SinkDown: the sink does not acknowledge. Restarting the parser would make the outage worse.
 	SinkDown Verdict = "SinkDown"
 	// Stuck: the parser has work and does nothing. A restart cures it.
@@ -46,7 +48,7 @@ const (
 // Verdicts lists every verdict, worst first: the order in which targets are shown.
 func Verdicts() []Verdict {
 	return []Verdict{
-		Growing, Stuck, NotRunning, SinkDown, Overloaded, Leaking, Unreachable, SourceStalled,
+		Growing, Stuck, NotRunning, SourceUnreadable, SinkDown, Overloaded, Leaking, Unreachable, SourceStalled,
 		Unknown, CatchingUp, Healthy,
 	}
 }
@@ -78,6 +80,11 @@ const (
 	ReasonMemory = "Memory"
 	// ReasonStreamFailed is the reason of NotRunning when the container runs and one of its streams has stopped for good.
 	ReasonStreamFailed = "StreamFailed"
+	// ReasonBacklogUnknown is the reason of Unknown when a parser cannot tell what waits.
+	ReasonBacklogUnknown = "BacklogUnknown"
+	// ReasonNothingAcknowledged is the reason of Unknown when lines wait and a parser has delivered none since it
+	// started.
+	ReasonNothingAcknowledged = "NothingAcknowledged"
 	// ReasonSecretMissing is the reason of SinkDown when the parser has nothing to log in with.
 	ReasonSecretMissing = "SecretMissing"
 )
@@ -126,6 +133,9 @@ const (
 	leakHorizon = 30 * time.Minute
 	// stalledAfter is how long a stream that never rests may rest, when it is not set.
 	stalledAfter = time.Minute
+	// waitingAfter is how long any stream may have nothing to read while the node writes others, when it is not set: a
+	// node that starts makes the directories of its streams within seconds.
+	waitingAfter = 2 * time.Minute
 )
 
 // Settings are what an object may set of the chain.
@@ -156,12 +166,25 @@ type Judgement struct {
 	Fading bool
 }
 
+// SinkTrouble reports whether the sink is what is wrong: it does not acknowledge, or takes less than what is written. A parser that has
+// nothing to log in with says nothing about the sink.
+func (j Judgement) SinkTrouble() bool {
+	return j.Verdict == SinkDown && j.Reason != ReasonSecretMissing || j.Verdict == Overloaded && j.Reason == ReasonSink
+}
+
 // same reports whether other is the same judgement at another moment. Which stream is stuck, or how a connection fails, may alternate
 // from poll to poll; why a container does not run, or what a parser is overloaded by, is news.
 func (j Judgement) same(other Judgement) bool {
 	switch j.Verdict {
 	case NotRunning, Growing, Overloaded:
 		return j.Verdict == other.Verdict && j.Reason == other.Reason
+	case Unknown: // why a parser with enough reports is not judged is news beside that too little was seen
+		return j.Verdict == other.Verdict && (j.Reason == other.Reason || !j.informed() && !other.informed())
 	}
 	return j.Verdict == other.Verdict
+}
+
+// informed reports whether Unknown follows from what was reported, and not from a lack of reports.
+func (j Judgement) informed() bool {
+	return j.Reason == ReasonBacklogUnknown || j.Reason == ReasonNothingAcknowledged
 }

@@ -28,6 +28,7 @@ func running() growth.PodState {
 func stream(now time.Time, moved int64) report.Stream {
 	return report.Stream{
 		Name: "OrderStatuses", State: report.Running, BufferLimitBytes: 32 << 20, LargestLineBytes: 600,
+		UncommittedBytes: new(int64), LagSeconds: new(float64),
 		ReadBytesTotal: moved, ParsedBytesTotal: moved, AckedBytesTotal: moved,
 		Sink: report.Sink{State: report.SinkHealthy, Since: &start, LastAckAt: &now},
 	}
@@ -73,8 +74,8 @@ func (w *watched) hang(t *testing.T) {
 func still(r *report.Report) {
 	s := &r.Streams[0]
 	s.ReadBytesTotal, s.ParsedBytesTotal, s.AckedBytesTotal = 7_000_000, 7_000_000, 7_000_000
-	s.UncommittedBytes = 3 << 20
-	s.LagSeconds = 12
+	*s.UncommittedBytes = 3 << 20
+	*s.LagSeconds = 12
 }
 
 // lines puts n lines into the live buffer and the batch.
@@ -143,6 +144,36 @@ func TestPolicies(t *testing.T) {
 				s.StillSince, s.StillReports = start, 20
 			})),
 			verdict: growth.NotRunning, reason: growth.ReasonStreamFailed, message: "Fills has failed: the checkpoint is corrupt: see state/Fills.bad",
+		},
+		"files that cannot be read explain that nothing moves, from the first report on": {
+			pod: running(), window: window(1, with(func(s *growth.Stream) {
+				s.State, s.Unreadable, s.Uncommitted = report.Blocked, "node_fills/hourly/20260430/9: EACCES", 1<<20
+				s.StillSince, s.StillReports = start, 20
+			})),
+			verdict: growth.SourceUnreadable, reason: "Fills", message: "the files of Fills cannot be read: node_fills/hourly/20260430/9: EACCES",
+		},
+		"a stream that failed is worse than files that cannot be read": {
+			pod: running(), window: window(20, with(func(s *growth.Stream) {
+				s.State, s.Message, s.Unreadable = report.Failed, "no checkpoint", "node_fills: EIO"
+			})),
+			verdict: growth.NotRunning, reason: growth.ReasonStreamFailed, message: "Fills has failed: no checkpoint",
+		},
+		"what waits is not known: nothing is wrong, and nothing is known to be right": {
+			pod: running(), window: window(20, with(func(s *growth.Stream) { s.Blind, s.Message = true, "another parser uses the state directory" })),
+			verdict: growth.Unknown, reason: growth.ReasonBacklogUnknown, message: "Fills: it is not known what waits: another parser uses the state directory",
+		},
+		"nor with another stream that catches up": {
+			pod: running(), window: behind(func(w *growth.Window, r *growth.Rates) {
+				r.Acked, r.Falls = 50<<20, true
+				w.Streams = append(w.Streams, with(func(s *growth.Stream) { s.Name, s.Blind = "Trades", true }))
+			}),
+			verdict: growth.Unknown, reason: growth.ReasonBacklogUnknown, message: "Trades: it is not known what waits",
+		},
+		"a sink that is down is so whatever waits": {
+			pod: running(), window: window(20, with(func(s *growth.Stream) {
+				s.Blind, s.SinkState, s.SinkSince, s.SinkSilent, s.SinkError = true, report.SinkRetrying, time.Minute, time.Minute, "refused"
+			})),
+			verdict: growth.SinkDown, reason: "Fills", message: "the sink of Fills has acknowledged nothing for 1m0s, what waits is not known: refused",
 		},
 		"a secret that is missing explains the first report": {
 			pod: running(), window: window(1, with(func(s *growth.Stream) { s.MissingSecret = "/secrets/nats/nats.creds" })),
@@ -445,7 +476,7 @@ func TestFiguresThatWobbleChangeNothing(t *testing.T) {
 		w.now = w.now.Add(5 * time.Second)
 		r := report.Report{Now: w.now, Streams: []report.Stream{stream(w.now, 0)}}
 		still(&r)
-		r.Streams[0].UncommittedBytes += int64(i) * 1000
+		*r.Streams[0].UncommittedBytes += int64(i) * 1000
 		if w.SeePoll(growth.Poll{Report: &r}, w.now, settings()) {
 			t.Fatalf("poll %d woke the object: %+v", i, w.Judgement())
 		}
@@ -590,8 +621,8 @@ func TestFiguresThatNoParserMeansDoNotPanic(t *testing.T) {
 	w := watch()
 	for _, f := range []float64{-1, 1e300} {
 		w.poll(func(r *report.Report) {
-			r.Streams[0].LagSeconds, r.Streams[0].Sink.OutstandingSeconds = f, f
-			r.Streams[0].BufferBytes, r.Streams[0].UncommittedBytes = -1<<62, -1
+			*r.Streams[0].LagSeconds, r.Streams[0].Sink.OutstandingSeconds = f, f
+			r.Streams[0].BufferBytes, *r.Streams[0].UncommittedBytes = -1<<62, -1
 		})
 	}
 }

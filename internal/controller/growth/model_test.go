@@ -167,13 +167,13 @@ func (p *parser) report() report.Report {
 		BufferLines: int64((p.read - p.batchEnd) / lineBytes), BufferBytes: int64(p.read - p.batchEnd), BufferLimitBytes: limit,
 		InFlightLines: int64((p.batchEnd - p.acked) / lineBytes), InFlightBytes: int64(p.batchEnd - p.acked),
 		LastBatchLines:   int64(p.lastBatch / lineBytes),
-		UncommittedBytes: int64(p.written) - int64(p.committed), LargestLineBytes: lineBytes + 20,
+		UncommittedBytes: new(int64(p.written) - int64(p.committed)), LagSeconds: new(float64), LargestLineBytes: lineBytes + 20,
 		ReadBytesTotal: int64(p.read), ParsedBytesTotal: int64(p.parsed), AckedBytesTotal: int64(p.acked), CommittedBytesTotal: int64(p.committed),
 		ReadWaitSecondsTotal: p.wait,
 		Sink:                 report.Sink{State: p.state, Since: &since, BusySecondsTotal: p.busy},
 	}
 	if len(p.arrivals) > 0 {
-		s.LagSeconds = p.now.Sub(p.arrivals[0].at).Seconds()
+		*s.LagSeconds = p.now.Sub(p.arrivals[0].at).Seconds()
 	}
 	if !p.asked.IsZero() {
 		s.Sink.OutstandingSeconds = max(p.now.Sub(p.asked), time.Millisecond).Seconds()
@@ -186,6 +186,6 @@ func (p *parser) report() report.Report {
 	}
 	return report.Report{
 		Parser: "hlparser", StartedAt: start, Now: p.now, Streams: []report.Stream{s},
-		Process: report.Process{RSSBytes: p.memory(p.now.Sub(start)), MemoryLimitBytes: 512 << 20, CPUSecondsTotal: p.cpu, CPULimit: p.cores},
+		Process: report.Process{RSSBytes: new(p.memory(p.now.Sub(start))), MemoryLimitBytes: 512 << 20, CPUSecondsTotal: p.cpu, CPULimit: p.cores},
 	}
 }

@@ -2,11 +2,11 @@ package growth
 
 import (
 	"fmt"
-	"strings"
 	"time"
 
 	"github.com/dustin/go-humanize"
 
+	"github.com/hlparser/hyperliquid-parser-operator/internal/controller/prose"
 	"github.com/hlparser/hyperliquid-parser-operator/internal/parser/report"
 )
 
@@ -32,6 +32,7 @@ func NewChain() Chain {
 		NotRunningPod,    // the container does not run
 		UnreachableOver,  // it runs, and its report cannot be had
 		FailedStream,     // it reports that a stream has stopped for good
+		UnreadableSource, // it reports that it cannot read the node's files
 		MissingSecret,    // it reports that it cannot log in: no more reports would tell more
 		UnboundedBuffers, // the bound itself is broken: too dangerous to wait for more reports
 		TooFewReports,    // nothing below can be told yet
@@ -41,6 +42,8 @@ func NewChain() Chain {
 		SlowStream,       // far behind, and nothing outside explains it
 		LeakingMemory,    // it works, and will not for long
 		StalledSource,    // it works, and has nothing to do
+		UnknownBacklog,   // nothing is wrong as far as is known, which is not far enough for what follows
+		UnprovenDelivery, // nor is it while nothing was delivered of what waits
 		CatchingUpStream, // far behind, and getting nearer: nothing else is wrong
 		Otherwise,
 	}
@@ -70,7 +73,10 @@ func NotRunningPod(in *Input) (Verdict, string, string, bool) {
 	case in.Pod.Starting:
 		return NotRunning, in.Pod.Reason, sentence(fmt.Sprintf("not running %s after the pod was created", round(waited)), in.Pod.Detail), true
 	}
-	return NotRunning, in.Pod.Reason, sentence("the container does not run", in.Pod.Detail), true
+	if in.Pod.Detail != "" {
+		return NotRunning, in.Pod.Reason, prose.Line(in.Pod.Detail, maxDetail), true // the cause first
+	}
+	return NotRunning, in.Pod.Reason, "the container does not run", true
 }
 
 // UnreachableOver matches a running container whose last polls brought no report.
@@ -86,6 +92,16 @@ func FailedStream(in *Input) (Verdict, string, string, bool) {
 	for i := range in.Window.Streams {
 		if s := &in.Window.Streams[i]; s.State == report.Failed {
 			return NotRunning, ReasonStreamFailed, sentence(s.Name+" has failed", s.Message), true
+		}
+	}
+	return "", "", "", false
+}
+
+// UnreadableSource matches a parser that says that it cannot read what it should. It waits for that, so it is not Stuck.
+func UnreadableSource(in *Input) (Verdict, string, string, bool) {
+	for i := range in.Window.Streams {
+		if s := &in.Window.Streams[i]; s.Unreadable != "" {
+			return SourceUnreadable, s.Name, sentence("the files of "+s.Name+" cannot be read", s.Unreadable), true
 		}
 	}
 	return "", "", "", false
@@ -137,8 +153,12 @@ func SilentSink(in *Input) (Verdict, string, string, bool) {
 	if worst == nil {
 		return "", "", "", false
 	}
-	return SinkDown, worst.Name, sentence(fmt.Sprintf("the sink of %s has acknowledged nothing for %s, %s waits",
-		worst.Name, round(worst.SinkSilent), bytes(worst.Uncommitted)), worst.SinkError), true
+	waits := bytes(worst.Uncommitted) + " waits"
+	if worst.Blind {
+		waits = "what waits is not known"
+	}
+	return SinkDown, worst.Name, sentence(fmt.Sprintf("the sink of %s has acknowledged nothing for %s, %s",
+		worst.Name, round(worst.SinkSilent), waits), worst.SinkError), true
 }
 
 // StuckStream matches a stream with whole lines waiting in which no stage that has some has moved for long, with nothing to wait for.
@@ -173,21 +193,63 @@ func LeakingMemory(in *Input) (Verdict, string, string, bool) {
 
 // StalledSource matches a stream in which the node writes nothing, though it never rests. One that is still catching up has work.
 func StalledSource(in *Input) (Verdict, string, string, bool) {
-	var worst *Stream
+	var worst, waiting *Stream
 	for i := range in.Window.Streams {
 		s := &in.Window.Streams[i]
 		after := in.Settings.stalledAfter(s)
 		if after > 0 && s.Rest >= after && s.cause(in) != causeCatchingUp && (worst == nil || s.Rest > worst.Rest) {
 			worst = s
 		}
+		after = in.Settings.waitingAfter(s)
+		if after > 0 && s.Waited >= after && (waiting == nil || s.Waited > waiting.Waited) {
+			waiting = s
+		}
 	}
 	switch {
+	case waiting != nil:
+		return SourceStalled, waiting.Name, sentence(fmt.Sprintf("%s: nothing to read for %s, while the node writes other streams",
+			waiting.Name, round(waiting.Waited)), waiting.Message), true
 	case worst == nil:
 		return "", "", "", false
 	case worst.State == report.WaitingForData:
 		return SourceStalled, worst.Name, sentence(worst.Name+": nothing to read for "+round(worst.Rest).String(), worst.Message), true
 	}
 	return SourceStalled, worst.Name, fmt.Sprintf("%s: no new line for %s: look at the Hyperliquid node", worst.Name, round(worst.Rest)), true
+}
+
+// UnknownBacklog matches a stream of which the parser does not know what waits, and a report without streams: a figure
+// that is absent is no proof of health.
+func UnknownBacklog(in *Input) (Verdict, string, string, bool) {
+	if in.Window.Empty {
+		return Unknown, ReasonBacklogUnknown, "the report names no stream", true
+	}
+	for i := range in.Window.Streams {
+		if s := &in.Window.Streams[i]; s.Blind {
+			return Unknown, ReasonBacklogUnknown, sentence(s.Name+": it is not known what waits", s.Message), true
+		}
+	}
+	return "", "", "", false
+}
+
+// UnprovenDelivery matches a process that has lines and has delivered none of them yet. A sink that is dead from the
+// start shows in nothing else until it has been silent for long.
+func UnprovenDelivery(in *Input) (Verdict, string, string, bool) {
+	for i := range in.Window.Streams {
+		if s := &in.Window.Streams[i]; s.Unacknowledged {
+			return Unknown, ReasonNothingAcknowledged, sentence(fmt.Sprintf(
+				"%s: %s wait, and nothing was acknowledged since the parser started",
+				s.Name, bytes(s.Uncommitted)), s.SinkError), true
+		}
+	}
+	return "", "", "", false
+}
+
+// waitingAfter is how long a stream may have nothing to read while the node writes others; 0: for ever.
+func (s *Settings) waitingAfter(of *Stream) time.Duration {
+	if set, ok := s.SourceStalledAfter[of.Name]; ok {
+		return set
+	}
+	return waitingAfter
 }
 
 // stalledAfter is how long a stream may rest; 0: for ever. By default only those are watched that write with every block: order
@@ -207,17 +269,14 @@ func Otherwise(*Input) (Verdict, string, string, bool) {
 	return Healthy, "Healthy", "buffers are bounded and lines move", true
 }
 
-// maxDetail bounds what a message quotes from a kubelet, a parser or a sink.
+// maxDetail bounds, in bytes, what a message quotes from a kubelet, a parser or a sink.
 const maxDetail = 200
 
 func sentence(what, detail string) string {
 	if detail == "" {
 		return what
 	}
-	if len(detail) > maxDetail {
-		detail = strings.ToValidUTF8(detail[:maxDetail], "") + "…"
-	}
-	return what + ": " + detail
+	return what + ": " + prose.Line(detail, maxDetail)
 }
 
 func bytes(n int64) string { return humanize.IBytes(uint64(max(n, 0))) }

@@ -26,23 +26,38 @@ type moments struct {
 
 // take returns the slot for a report's totals; ok is false when the one before is too near.
 func (m *moments) take(at time.Time) (slot int, ok bool) {
-	if m.count > 0 && at.Sub(m.at[(m.count-1)%moment]) < spacing {
+	return takeSlot(m.at[:], &m.count, at, spacing)
+}
+
+// takeSlot puts a time into a ring of which count were ever taken, and returns its slot; ok is false when the time before
+// is nearer than apart.
+func takeSlot(ring []time.Time, count *int, at time.Time, apart time.Duration) (slot int, ok bool) {
+	if n := *count; n > 0 && at.Sub(ring[(n-1)%len(ring)]) < apart {
 		return 0, false
 	}
-	slot = m.count % moment
-	m.at[slot] = at
-	m.count++
+	slot = *count % len(ring)
+	ring[slot] = at
+	*count++
 	return slot, true
+}
+
+// newestBefore returns which of the times taken is the newest that is at least span before at; ok is false when none
+// in the ring is.
+func newestBefore(ring []time.Time, count int, at time.Time, span time.Duration) (taken int, ok bool) {
+	for i := count - 1; i >= max(count-len(ring), 0); i-- {
+		if at.Sub(ring[i%len(ring)]) >= span {
+			return i, true
+		}
+	}
+	return 0, false
 }
 
 // base returns the slot of the newest moment at least rateSpan before at, or else of the oldest; -1 when there is none.
 func (m *moments) base(at time.Time) int {
-	for i := m.count - 1; i >= max(m.count-moment, 0); i-- {
-		if at.Sub(m.at[i%moment]) >= rateSpan {
-			return i % moment
-		}
-	}
+	taken, ok := newestBefore(m.at[:], m.count, at, rateSpan)
 	switch {
+	case ok:
+		return taken % moment
 	case m.count == 0:
 		return -1
 	case m.count <= moment:
@@ -66,6 +81,7 @@ type point struct {
 	acked       int64
 	busy        float64 // seconds that the sink was waited for, or found to be retried
 	wait        float64 // seconds that reads were waited for
+	blind       bool    // written and uncommitted are not known
 }
 
 // Sample is what was kept of one report, for a person who wants to know why a verdict was reached.
@@ -82,7 +98,7 @@ type StreamSample struct {
 	SinkBusy, ReadWait          float64 // seconds
 }
 
-// samples copies what is kept, oldest first.
+// samples copies what is kept, oldest first. A stream of which it was not known what waits is left out of a sample.
 func (w *Window) samples() []Sample {
 	kept := min(w.times.count, moment)
 	out := make([]Sample, 0, kept)
@@ -91,6 +107,9 @@ func (w *Window) samples() []Sample {
 		s := Sample{At: w.times.at[slot], CPUSeconds: w.Process.cpuTotal[slot], Streams: make([]StreamSample, 0, len(w.Streams))}
 		for j := range w.Streams {
 			p := &w.Streams[j].points[slot]
+			if p.blind {
+				continue
+			}
 			s.Streams = append(s.Streams, StreamSample{w.Streams[j].Name, p.written, p.uncommitted, p.acked, p.busy, p.wait})
 		}
 		out = append(out, s)
@@ -108,7 +127,7 @@ type Rates struct {
 	// Falls is true when fewer bytes are uncommitted than before. A sink that takes records and loses them is asked again and again
 	// for the same ones: what it acknowledges is not progress alone.
 	Falls bool
-	// Known is false while the window is too short; then all else is 0.
+	// Known is false while the window is too short, and when it was not known at its start, or is not now, what waits; then all else is 0.
 	Known bool
 }
 
@@ -116,22 +135,29 @@ type Rates struct {
 func (r Rates) fallsBack() float64 { return max(r.Written-r.Acked, 0) }
 
 func (s *Stream) point(from *report.Stream) point {
-	return point{
-		written:     from.CommittedBytesTotal + from.UncommittedBytes + from.SkippedBytesTotal,
-		uncommitted: from.UncommittedBytes,
-		acked:       from.AckedBytesTotal,
-		busy:        from.Sink.BusySecondsTotal + s.retrying,
-		wait:        from.ReadWaitSecondsTotal,
+	p := point{
+		acked: from.AckedBytesTotal,
+		busy:  from.Sink.BusySecondsTotal + s.retrying,
+		wait:  from.ReadWaitSecondsTotal,
+		blind: blind(from),
 	}
+	if !p.blind {
+		p.uncommitted = *from.UncommittedBytes
+		p.written = from.CommittedBytesTotal + p.uncommitted + from.SkippedBytesTotal
+	}
+	return p
 }
 
 // rate sets the rates from the totals in a slot, span seconds ago; 0: not known.
 func (s *Stream) rate(from *report.Stream, span float64, slot int) {
+	s.Rates = Rates{}
 	if span <= 0 {
-		s.Rates = Rates{}
 		return
 	}
 	was, is := &s.points[slot], s.point(from)
+	if was.blind || is.blind {
+		return
+	}
 	s.Rates = Rates{
 		Known:    true,
 		Written:  float64(max(is.written-was.written, 0)) / span,

@@ -4,6 +4,7 @@ import (
 	"math/bits"
 	"time"
 
+	"github.com/hlparser/hyperliquid-parser-operator/internal/controller/prose"
 	"github.com/hlparser/hyperliquid-parser-operator/internal/parser/report"
 )
 
@@ -19,9 +20,15 @@ type Tracker struct {
 	in     Input // what the policies look at; kept, so that a judgement allocates nothing
 	window Window
 	alerts Alerts
+	acked  acknowledged
 	held   Judgement
-	clean  int // polls in a row that showed nothing bad
+	last   Judgement // what the chain said last
+	clean  int       // polls in a row that showed nothing bad
 	recent recent
+	// past is set once the message of NotRunning says until when that was.
+	past bool
+	// delivered is set once two reports of one process showed a record that was delivered between them.
+	delivered bool
 }
 
 // Judgement returns the verdict that is held; Unknown when there is none yet.
@@ -33,17 +40,40 @@ func (t *Tracker) Judgement() Judgement {
 	return j
 }
 
+// Latest returns what the newest report and the pod's state show, with the figures of now; whether it is believed is
+// another matter. The zero Judgement when nothing was seen.
+func (t *Tracker) Latest() Judgement { return t.last }
+
+// Process is when the process that reports started; zero: it has not reported.
+func (t *Tracker) Process() time.Time { return t.window.startedAt }
+
+// KnowsFormat reports whether reports reach back far enough to say whether lines are malformed.
+func (t *Tracker) KnowsFormat() bool {
+	_, known := t.window.minutes.base(t.window.At)
+	return known
+}
+
+// Acknowledge takes in what a person has acknowledged of the losses of the pod's parser. An alert about no more than
+// that ends; what is lost beyond it raises another.
+func (t *Tracker) Acknowledge(lost, gap Loss) {
+	t.acked = acknowledged{lost, gap}
+	t.alerts.acknowledge(&t.acked)
+}
+
 // Alerts returns what a person should know beside the verdict.
 func (t *Tracker) Alerts() Alerts { return t.alerts }
 
 // Reports is how many reports the process that runs has given.
 func (t *Tracker) Reports() int { return t.window.Reports }
 
+// Delivered reports whether the sink was seen to acknowledge a record of the pod's parser.
+func (t *Tracker) Delivered() bool { return t.delivered }
+
 // Missed is how many polls in a row brought no report.
 func (t *Tracker) Missed() int { return t.window.Missed }
 
-// Lag is the worst stream's in the newest report; 0 when there is none.
-func (t *Tracker) Lag() time.Duration { return t.window.Lag() }
+// Lag is the worst stream's in the newest report. known is false when there is none, or none that says it; then it is 0.
+func (t *Tracker) Lag() (lag time.Duration, known bool) { return t.window.Lag() }
 
 // MissingSecret is the path, in the pod, of a secret without which the parser cannot reach a sink, as the newest report says; "" if none
 // is missing.
@@ -70,8 +100,21 @@ func (t *Tracker) SeePod(pod PodState, now time.Time, settings Settings) bool {
 			t.held = Judgement{} // a slow start is over once it has started
 		}
 	}
+	said := t.saySince(pod)
 	t.in.Pod = pod
-	return t.judge(now, settings, false)
+	return t.judge(now, settings, false) || said
+}
+
+// saySince says until when a container did not run that runs again: the verdict lasts until polls are clean, and what
+// it says must be so. It reports whether the message changed.
+func (t *Tracker) saySince(pod PodState) bool {
+	if t.held.Verdict != NotRunning || t.in.Pod.Running || !pod.Running || pod.RunningSince.IsZero() {
+		return false
+	}
+	t.past = true
+	t.held.Message = prose.Line("did not run until "+pod.RunningSince.UTC().Format("15:04:05")+" UTC: "+t.held.Message,
+		maxDetail+len("did not run until 15:04:05 UTC: "))
+	return true
 }
 
 // SeePoll takes in the outcome of one poll and judges anew. It reports whether the judgement or an alert changed.
@@ -81,8 +124,10 @@ func (t *Tracker) SeePoll(poll Poll, now time.Time, settings Settings) bool {
 		if t.window.Reports > 0 && !r.StartedAt.Equal(t.window.startedAt) {
 			t.forget()
 		}
+		t.delivered = t.delivered || t.window.delivers(r)
 		t.window.add(r, now, &settings)
-		t.alerts.see(r, now, &settings)
+		t.alerts.see(r, now, &settings, &t.acked)
+		t.alerts.drift(&t.window)
 	} else {
 		t.window.miss(poll.Failure)
 	}
@@ -105,24 +150,28 @@ func (t *Tracker) judge(now time.Time, settings Settings, reported bool) bool {
 	before := t.held
 	t.in.Now, t.in.Window, t.in.Settings = now, &t.window, settings
 	next := chain.Judge(&t.in)
+	t.last = next
 	if reported {
 		t.recent.see(next)
 	}
 	switch {
 	case next.same(t.held):
 		t.clean, t.held.Fading = 0, false
+		if t.past && !t.in.Pod.Running {
+			t.past, t.held.Message = false, next.Message // it does not run again
+		}
 	case !t.recent.believes(next):
 		// Neither the verdict that is held nor a clean poll. What is overloaded by something else is overloaded still.
 		t.clean, t.held.Fading = 0, t.held.Verdict.Bad() && (next.Verdict != Overloaded || t.held.Verdict != Overloaded)
 	case next.Verdict.Bad() || !t.held.Verdict.Bad():
-		t.clean, t.held = 0, next
+		t.clean, t.held, t.past = 0, next, false
 	default:
-		if reported {
+		if reported && !t.window.unsure() { // what is not known is not clean
 			t.clean++
 		}
 		t.held.Fading = true
 		if t.clean >= cleanPolls {
-			t.clean, t.held = 0, next
+			t.clean, t.held, t.past = 0, next, false
 		}
 	}
 	return t.held != before

@@ -18,7 +18,7 @@ func slow(t *testing.T, w *watched, polls int, why func(poll int) string) []grow
 	for i := range polls {
 		out = append(out, w.poll(func(r *report.Report) {
 			s := &r.Streams[0]
-			s.LagSeconds, s.UncommittedBytes = 40, 100<<20+int64(i)*10<<20 // ten MiB more each time, one acknowledged
+			*s.LagSeconds, *s.UncommittedBytes = 40, 100<<20+int64(i)*10<<20 // ten MiB more each time, one acknowledged
 			// Rates are over a minute: the share of it changes at once only if the total makes up for what was before.
 			base := 60.0
 			r.Process.CPULimit = 2
@@ -91,10 +91,10 @@ func TestOneGoodPollInFourDelaysOverloadedAndOneInThreeHoldsItOff(t *testing.T) 
 		for i := 1; i <= 100 && first == 0; i++ {
 			got := w.poll(func(r *report.Report) {
 				s := &r.Streams[0]
-				s.LagSeconds, s.UncommittedBytes = 40, 100<<20+int64(i)*10<<20
+				*s.LagSeconds, *s.UncommittedBytes = 40, 100<<20+int64(i)*10<<20
 				s.Sink.BusySecondsTotal = 60 * float64(i)
 				if i%every == 0 {
-					s.LagSeconds = 0
+					*s.LagSeconds = 0
 				}
 			})
 			if got.Verdict.Bad() {
@@ -118,7 +118,7 @@ func TestWhatFallsBehindByTurnsForTwoReasonsIsOverloadedAndNotRestarted(t *testi
 	for i := range 200 {
 		j := w.poll(func(r *report.Report) {
 			s := &r.Streams[0]
-			s.LagSeconds, s.UncommittedBytes = 40, 100<<20+int64(i)*10<<20
+			*s.LagSeconds, *s.UncommittedBytes = 40, 100<<20+int64(i)*10<<20
 			if i%17 == 0 {
 				busy += 40
 			}
@@ -215,10 +215,10 @@ func TestAlerts(t *testing.T) {
 			growth.DataGap, "OrderStatuses: the node left out 1,200 blocks up to block 978995377: look at the node's peers",
 		},
 		"lines wait for twelve hours of the day that they are kept": {
-			func(s *report.Stream) { s.LagSeconds = 12 * 3600 },
+			func(s *report.Stream) { *s.LagSeconds = 12 * 3600 },
 			growth.NearRetention, "OrderStatuses: lines wait for 12h0m0s, and files are kept for 24h0m0s: deliver or keep them before they are deleted",
 		},
-		"lines wait for a little less": {func(s *report.Stream) { s.LagSeconds = 12*3600 - 1 }, "", ""},
+		"lines wait for a little less": {func(s *report.Stream) { *s.LagSeconds = 12*3600 - 1 }, "", ""},
 	}
 	for name, test := range tests {
 		t.Run(name, func(t *testing.T) {
@@ -289,7 +289,7 @@ func TestAnAlertWakesThoughTheVerdictStays(t *testing.T) {
 func TestAnAgeAboutHalfTheRetentionDoesNotComeAndGo(t *testing.T) {
 	w := watch()
 	at := func(hours float64) bool {
-		w.poll(func(r *report.Report) { r.Streams[0].LagSeconds = hours * 3600 })
+		w.poll(func(r *report.Report) { *r.Streams[0].LagSeconds = hours * 3600 })
 		return w.Alerts().NearRetention.Raised()
 	}
 	for _, step := range []struct {
@@ -332,7 +332,7 @@ func TestTakingInAReportAllocatesNothing(t *testing.T) {
 func BenchmarkFleet(b *testing.B) {
 	const targets, streams = 5000, 7
 	now := start
-	r := report.Report{Process: report.Process{CPULimit: 2, RSSBytes: 400 << 20, MemoryLimitBytes: 512 << 20}}
+	r := report.Report{Process: report.Process{CPULimit: 2, RSSBytes: new(int64(400 << 20)), MemoryLimitBytes: 512 << 20}}
 	for i := range streams {
 		s := stream(now, 0)
 		s.Name = fmt.Sprintf("stream-%d", i)
@@ -370,4 +370,41 @@ func heap() uint64 {
 	runtime.GC()
 	runtime.ReadMemStats(&m)
 	return m.HeapAlloc
+}
+
+func TestAParserIsSeenDeliveringByTwoReportsOfOneProcess(t *testing.T) {
+	start := time.Date(2026, 11, 29, 0, 0, 0, 0, time.UTC)
+	says := func(process time.Time, delivered ...int64) growth.Poll {
+		r := &report.Report{StartedAt: process}
+		for i, n := range delivered {
+			r.Streams = append(r.Streams, report.Stream{Name: string(rune('a' + i)), DeliveredTotal: n})
+		}
+		return growth.Poll{Report: r}
+	}
+	later := start.Add(time.Hour)
+	for _, test := range []struct {
+		what  string
+		polls []growth.Poll
+		want  bool
+	}{
+		{"one report says what may be long ago", []growth.Poll{says(start, 100)}, false},
+		{"none is more", []growth.Poll{says(start, 100), says(start, 100)}, false},
+		{"one more", []growth.Poll{says(start, 100), says(start, 101)}, true},
+		{"of the second stream", []growth.Poll{says(start, 5, 0), says(start, 5, 1)}, true},
+		{"of another process", []growth.Poll{says(start, 5), says(later, 7)}, false},
+		{"and then of that", []growth.Poll{says(start, 5), says(later, 0), says(later, 1)}, true},
+		{"a stream that comes later", []growth.Poll{says(start, 5), says(start, 5, 9)}, false},
+		{"it stays seen", []growth.Poll{says(start, 0), says(start, 1), {Failure: "no answer"}, says(later, 0)}, true},
+	} {
+		var tracker growth.Tracker
+		for i, poll := range test.polls {
+			tracker.SeePoll(poll, start.Add(time.Duration(i)*time.Second), growth.Settings{})
+		}
+		if got := tracker.Delivered(); got != test.want {
+			t.Errorf("%s: delivered %v", test.what, got)
+		}
+		if tracker.SeePod(growth.PodState{UID: "another"}, later, growth.Settings{}); tracker.Delivered() {
+			t.Errorf("%s: another pod's sink was not seen", test.what)
+		}
+	}
 }

@@ -22,8 +22,9 @@ type Canary struct {
 	Soak time.Duration
 }
 
-// MaxCanaries is how many targets try out a revision at the most. What they were before is written down target by target: 500 of 60
-// letters take a third of what the annotations of an object may (256 KiB), 5,000 would not fit.
+// MaxCanaries is how many targets try out a revision at the most. What they were before is written down target by
+// target, in up to 240 bytes each: 500 take half of what the annotations of an object may (256 KiB), 5,000 would not
+// fit.
 const MaxCanaries = 500
 
 // never is the time that is not set.
@@ -31,19 +32,15 @@ var never time.Time
 
 // soak judges the canaries: it fails them, counts the time that they are well, or ends the canary.
 func (s *step) soak() {
-	if len(s.slots) == 0 {
-		s.pass()
-		return
-	}
 	s.countBoots()
 	canaries := s.canaries()
-	seen := !slices.ContainsFunc(canaries, (*slot).unseen)
+	seen := len(canaries) > 0 && !slices.ContainsFunc(canaries, (*slot).unseen)
 	if s.held() {
 		s.pause(seen, "paused")
 		return
 	}
-	others := s.census(func(t *slot) bool { return !s.roll.has(t.Name) })
-	outage := s.reaches(others.affected, others.desired)
+	others := s.census(s.compares)
+	outage := s.reaches(others.affected, others)
 	state := well
 	why := ""
 	for _, t := range canaries {
@@ -59,11 +56,21 @@ func (s *step) soak() {
 			state, why = got, text
 		}
 	}
+	taken, lost := s.lost()
+	many := s.manyLost(taken, lost)
+	untaken, lostToo := s.lostElsewhere()
+	common := lostToo > 0 && lostToo >= s.share(untaken)
 	switch {
+	case many && !common && s.manyLost(taken, s.lostForLong(lost)):
+		s.fail(s.lostSentence(lost))
+	case many:
+		s.pause(false, s.lostSentence(lost))
+	case len(s.justGone()) > 0:
+		s.pause(seen, few(s.justGone())+" is no target for the moment")
 	case len(canaries) < s.wantedCanaries() && s.canTakeMore():
 		s.pause(seen, "taking canaries")
 	case len(canaries) == 0:
-		s.pause(false, "no node of a canary is Ready")
+		s.pause(false, "no canary can be asked")
 	case state == well:
 		s.count(canaries)
 	default:
@@ -71,57 +78,112 @@ func (s *step) soak() {
 	}
 }
 
-// countBoots takes down how often the nodes of canaries have booted since those were taken.
-func (s *step) countBoots() {
+// lost returns how many targets were taken, and which of them cannot be asked any more, by name or sign: their nodes
+// are lost, or they are no targets any more, or the pods that they had before do not end, or their parsers do not say
+// how they are. What takes away its own witnesses is not innocent.
+func (s *step) lost() (taken int, lost []string) {
+	inCanary := s.phase == PhaseCanary
 	for _, t := range s.slots {
-		before, boot := s.roll.Before[t.Name], t.Boot
-		if boot == "" || boot == before.Boot || !s.roll.has(t.Name) {
+		if !s.roll.has(t.Name) {
 			continue
 		}
-		if before.Boot != "" {
-			before.Boots++
+		taken++
+		if t.lost() || inCanary && (s.endless(t.pod) || s.mute(t) && s.roll.before(t.Name).Verdict != growth.Unknown) {
+			lost = append(lost, t.Name)
 		}
-		before.Boot = boot
-		s.remember(t, before)
 	}
+	for _, key := range s.roll.Also {
+		if inCanary && s.target(key) == nil {
+			taken++
+			lost = append(lost, key)
+		}
+	}
+	return taken, lost
 }
 
-// remember writes down how a target was before it was taken.
-func (s *step) remember(t *slot, before Before) {
-	if before == (Before{}) {
-		return
-	}
-	if s.roll.Before == nil {
-		s.roll.Before = map[string]Before{}
-	}
-	s.roll.Before[t.Name] = before
-}
-
-// canaries are the targets that were taken and tell something: not those whose nodes are lost, nor one that was not ready before
-// and is not still.
-func (s *step) canaries() []*slot {
-	var out []*slot
-	for _, t := range s.slots {
-		lost := !t.NodeReady || !t.Able && !t.live()
-		asBefore := s.roll.Before[t.Name].Unready && s.settledUnready(t)
-		if s.roll.has(t.Name) && !lost && !asBefore {
-			out = append(out, t)
+// justGone are the canaries that are no targets, and may be again.
+func (s *step) justGone() []string {
+	var out []string
+	for _, key := range s.roll.Also {
+		if since := s.GoneSince[key]; s.target(key) == nil && (since.IsZero() || !s.reached(since.Add(Settle))) {
+			out = append(out, key)
 		}
 	}
 	return out
 }
 
-// settledUnready is true for a target whose pod has not been ready for as long as one may take to become so.
-func (s *step) settledUnready(t *slot) bool {
-	return t.live() && !t.pod.Ready && s.reached(t.pod.unreadySince().Add(Settle))
+// manyLost reports whether too many of the taken targets are lost to be one node's fault. The first is
+// replaced by another canary; one after the other would be from node to node.
+func (s *step) manyLost(taken int, lost []string) bool { return len(lost) >= max(s.share(taken), 2) }
+
+// lostElsewhere returns how many targets were not taken, and how many of them are lost as well.
+func (s *step) lostElsewhere() (others, lost int) {
+	for _, t := range s.slots {
+		if s.roll.has(t.Name) {
+			continue
+		}
+		others++
+		if t.lost() {
+			lost++
+		}
+	}
+	return others, lost
+}
+
+// lostForLong are those of them whose nodes were not heard of for as long as one may take to boot.
+func (s *step) lostForLong(lost []string) []string {
+	return slices.DeleteFunc(slices.Clone(lost), func(key string) bool {
+		t := s.target(key)
+		return t == nil || t.NodeReady || !s.lapsed(t)
+	})
+}
+
+func (s *step) lostSentence(lost []string) string {
+	return fmt.Sprintf("%s cannot be asked any more since they were given revision %s: their nodes are lost, "+
+		"their pods do not end, or their parsers do not say how they are",
+		few(lost), s.Update)
+}
+
+// countBoots takes down how often the nodes of canaries have booted since those were taken.
+func (s *step) countBoots() {
+	for _, t := range s.slots {
+		if t.Boot == "" || !s.roll.has(t.Name) {
+			continue
+		}
+		before := s.roll.before(t.Name)
+		if t.Boot == before.Boot {
+			continue
+		}
+		if before.Boot != "" {
+			before.Boots++
+		}
+		before.Boot = t.Boot
+		s.roll.remember(t.Name, before)
+	}
+}
+
+// canaries are the targets that were taken and say something: not those that are lost, nor one that was not ready
+// before, or could not be judged, and is so still.
+func (s *step) canaries() []*slot {
+	var out []*slot
+	for _, t := range s.slots {
+		if !s.roll.has(t.Name) || t.lost() || s.endless(t.pod) || s.mute(t) || s.roll.before(t.Name).Unready && s.lapsed(t) {
+			continue
+		}
+		out = append(out, t)
+	}
+	return out
 }
 
 func (s *step) wantedCanaries() int {
-	return min(Budget(s.Limits.Canary.Count, len(s.slots)), len(s.slots), MaxCanaries)
+	return min(Budget(s.Limits.Canary.Count, s.able), s.able, MaxCanaries)
 }
 
+// canTakeMore reports whether another target can be a canary, now or once it has its pod again.
 func (s *step) canTakeMore() bool {
-	return slices.ContainsFunc(s.slots, func(t *slot) bool { return t.Able && !s.roll.has(t.Name) })
+	return slices.ContainsFunc(s.slots, func(t *slot) bool {
+		return t.Able && !s.roll.has(t.Name) && !s.mute(t) && (t.live() || !s.lapsed(t))
+	})
 }
 
 // look is what is seen of a canary.
@@ -135,12 +197,19 @@ const (
 
 // look compares a canary with what it was before. In an outage a container may have restarted for reasons that are not its own.
 func (s *step) look(t *slot, outage bool) (look, string) {
-	before, j := s.roll.Before[t.Name], t.judgement
+	before, j := s.roll.before(t.Name), t.judgement
 	name := t.Name
-	if !t.live() || t.pod.Revision != s.Update || s.asked(t) {
+	switch {
+	case !t.down() && (t.pod.Revision != s.Update || s.asked(t)), t.pod != nil && t.pod.Terminating:
 		return waits, name + " is being replaced"
+	case t.pod == nil && s.lapsed(t):
+		return worse, s.sentence(t, fmt.Sprintf("no pod for %s", Settle))
+	case !t.live():
+		return waits, name + " is being replaced"
+	case before.Boots > maxBoots:
+		return worse, s.sentence(t, fmt.Sprintf("its node booted %s", times(before.Boots)))
 	}
-	allowed := before.allowedRestarts(s.Now.Sub(t.pod.Created)) + before.Boots
+	allowed := before.allowedRestarts(t.pod.age(s.Now)) + before.Boots
 	restarted := t.pod.Restarts - allowed
 	if severity(before.Verdict) > 0 || outage {
 		restarted = 0
@@ -148,7 +217,9 @@ func (s *step) look(t *slot, outage bool) (look, string) {
 	switch {
 	case restarted > 1, restarted == 1 && t.pod.Ready:
 		return worse, s.sentence(t, fmt.Sprintf("its container restarted %s", times(t.pod.Restarts)))
-	case !t.pod.Ready && s.settledUnready(t):
+	case t.pod.Blocked != "" && !t.pod.Ready && !before.Unready && s.reached(t.pod.blockedSince().Add(StartPatience)):
+		return worse, s.sentence(t, "it cannot be started: "+t.pod.Blocked)
+	case !t.pod.Ready && s.lapsed(t):
 		return worse, s.sentence(t, fmt.Sprintf("not ready for %s", Settle))
 	case restarted == 1:
 		// By the time it is ready again, a node that has booted has said so.
@@ -180,30 +251,30 @@ func slow(v growth.Verdict) bool { return v == growth.NotRunning || v == growth.
 // common is true for a verdict that is as frequent among targets that were not taken as makes a fault the fleet's: then it is not
 // the revision's.
 func (s *step) common(v growth.Verdict) bool {
-	var others, same int
+	same := 0
 	for _, t := range s.slots {
-		if s.roll.has(t.Name) {
-			continue
-		}
-		others++
-		if t.judgement.Verdict == v {
+		if s.compares(t) && t.judgement.Verdict == v {
 			same++
 		}
 	}
-	return same > 0 && same >= s.share(others)
+	return same > 0 && same >= s.share(s.census(s.compares).desired)
 }
+
+// compares reports whether the target shows how the fleet is without the new revision: one that was not taken, unless
+// its pod is of a revision that was given up, which may be why it is ill.
+func (s *step) compares(t *slot) bool { return !s.roll.has(t.Name) && (!t.live() || !s.givenUp(t)) }
 
 // allowedRestarts of a container in so long a time, going by what there were before: rounded up, and none when there were none.
 func (b Before) allowedRestarts(age time.Duration) int {
-	if b.Restarts == 0 || b.Age.Duration <= 0 {
-		return b.Restarts
+	if b.Restarts <= 0 || b.Age.Duration <= 0 {
+		return max(b.Restarts, 0)
 	}
 	return int(math.Ceil(float64(b.Restarts) * age.Seconds() / b.Age.Seconds()))
 }
 
 // sentence says how a canary is, and how it was.
 func (s *step) sentence(t *slot, now string) string {
-	b := s.roll.Before[t.Name]
+	b := s.roll.before(t.Name)
 	was := []string{string(cmp.Or(b.Verdict, growth.Healthy)), "lag " + b.Lag.Round(time.Second).String()}
 	if b.Restarts > 0 {
 		was = append(was, fmt.Sprintf("%s restarted in %s", times(b.Restarts), b.Age.Round(time.Minute)))
@@ -217,7 +288,8 @@ func (s *step) sentence(t *slot, now string) string {
 // fail sends the canaries back.
 func (s *step) fail(why string) {
 	s.phase, s.result.Message = PhaseFailed, why
-	s.roll = Rollout{Failed: why, FailedAt: s.second}
+	s.roll = s.roll.TakenOver()
+	s.roll.Failed, s.roll.FailedAt = why, s.second
 }
 
 // pass ends the canary: the rest follows.
@@ -262,17 +334,20 @@ func (s *step) count(canaries []*slot) {
 
 // catchingUp is true for a canary that is behind and was not.
 func (s *step) catchingUp(t *slot) bool {
-	return t.judgement.Verdict != growth.Healthy && severity(t.judgement.Verdict) == 0 && severity(s.roll.Before[t.Name].Verdict) == 0
+	return t.judgement.Verdict != growth.Healthy && severity(t.judgement.Verdict) == 0 && severity(s.roll.before(t.Name).Verdict) == 0
 }
 
 // takeCanaries takes targets until there are enough: first those whose pods are of a revision that was given up, then those that
 // are well, by name.
 func (s *step) takeCanaries() {
-	room := s.wantedCanaries() - len(s.canaries())
+	if taken, lost := s.lost(); s.manyLost(taken, lost) {
+		return
+	}
+	room := s.wantedCanaries() - len(s.canaries()) - len(s.justGone())
 	var next []*slot
 	unknown := false
 	for _, t := range s.slots {
-		if !t.live() || !t.Able || s.roll.has(t.Name) {
+		if !t.live() || !t.Able || s.roll.has(t.Name) || s.mute(t) {
 			continue
 		}
 		unknown = unknown || t.unseen()
@@ -289,7 +364,7 @@ func (s *step) takeCanaries() {
 		}
 		room--
 		s.roll.Soaked.Duration, s.roll.Since = 0, never
-		s.remember(t, before)
+		s.roll.remember(t.Name, before)
 	}
 	// What of a revision that was given up does not work, and is not tried with the next one, goes back.
 	for _, t := range next {
@@ -330,7 +405,7 @@ func (s *step) before(t *slot) Before {
 		b.Verdict = v
 	}
 	if b.Restarts > 0 {
-		b.Age.Duration = s.Now.Sub(t.pod.Created).Truncate(time.Second)
+		b.Age.Duration = t.pod.age(s.Now).Truncate(time.Second)
 	}
 	return b
 }

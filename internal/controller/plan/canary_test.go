@@ -202,9 +202,9 @@ func TestMoreCanariesThanThereAreTargetsAreAll(t *testing.T) {
 	s.after(time.Minute).does().does().phase(plan.PhaseSteady, "")
 
 	in.Targets, in.Pods = nil, nil
-	s = begin(t, in).with(update("newer")).does().does().phase(plan.PhaseSteady, "")
-	if s.in.Current != "newer" {
-		t.Errorf("current is %s", s.in.Current)
+	s = begin(t, in).with(update("newer")).does().does().phase(plan.PhaseSteady, "the soak waits: there are no targets")
+	if s.in.Current != "new" {
+		t.Errorf("current is %s, which nobody has tried", s.in.Current)
 	}
 }
 

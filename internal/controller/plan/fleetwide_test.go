@@ -109,3 +109,46 @@ func TestThoseElsewhereWithTheSameSinkCount(t *testing.T) {
 func TestAFleetWideFaultDoesNotHoldARolloutBack(t *testing.T) {
 	begin(t, fleet(3)).judges(growth.SinkDown).with(update("newer")).does("Delete a: Outdated")
 }
+
+// TestStrangersAloneHoldNothingBack is the table of what other namespaces may do to a fleet's restarts.
+func TestStrangersAloneHoldNothingBack(t *testing.T) {
+	down := func(n int) plan.Elsewhere { return plan.Elsewhere{Desired: n, Affected: n} }
+	for _, test := range []struct {
+		what      string
+		n, stuck  int
+		sink      int // targets whose trouble is the sink
+		secret    int // targets that have nothing to log in with
+		strangers []plan.Elsewhere
+		fleetWide bool
+	}{
+		{"all say that the sink is down, and nobody here does", 7, 1, 0, 0, []plan.Elsewhere{down(1000), down(1000), down(1000)}, false},
+		{"nor does one without a password", 7, 1, 0, 1, []plan.Elsewhere{down(1000)}, false},
+		{"one here says so, too, and one small stranger", 7, 1, 1, 0, []plan.Elsewhere{down(1)}, true},
+		{"one here of many, and as many strangers as one namespace counts for", 100, 1, 1, 0, []plan.Elsewhere{down(100000)}, true},
+		{"strangers that are well speak for themselves", 7, 1, 1, 0, []plan.Elsewhere{{Desired: 20}, down(1)}, false},
+		{"by the size of this fleet at the most", 100, 1, 1, 0, []plan.Elsewhere{{Desired: 1000, Affected: 400}}, false},
+		{"each namespace of them", 100, 1, 1, 0, []plan.Elsewhere{{Desired: 1000, Affected: 500}, {Desired: 1000, Affected: 500}}, true},
+		{"a fault of the fleet alone needs nobody", 7, 3, 0, 0, nil, true},
+		{"nothing is wrong here", 7, 0, 0, 0, []plan.Elsewhere{down(1000)}, false},
+	} {
+		in := fleet(test.n)
+		in.Strangers = test.strangers
+		for i := range test.n {
+			switch {
+			case i < test.stuck:
+				in = judge(in, i, growth.Stuck)
+			case i < test.stuck+test.sink:
+				in = judge(in, i, growth.SinkDown)
+			case i < test.stuck+test.sink+test.secret:
+				in = judge(in, i, growth.SinkDown)
+				j := in.Judgements[in.Targets[i].Name]
+				j.Reason = growth.ReasonSecretMissing
+				in.Judgements[in.Targets[i].Name] = j
+			}
+		}
+		r := plan.Next(in)
+		if r.FleetWide != test.fleetWide || test.stuck > 0 && (len(r.Actions) == 0) != test.fleetWide {
+			t.Errorf("%s: fleet-wide %v, and %v: %s", test.what, r.FleetWide, tell(r.Actions), r.Outage)
+		}
+	}
+}

@@ -91,6 +91,22 @@ func TestWhateverHappensAFleetIsKeptAndComesToRest(t *testing.T) {
 			"a parser grows":        do(func(t *rapid.T) { s.anyPod(t).fault = growth.Growing; s.after() }),
 			"a parser recovers":     do(func(t *rapid.T) { s.anyPod(t).fault = ""; s.after() }),
 			"a target is sick":      do(func(t *rapid.T) { _, target := s.anyTarget(t); target.fault = "sick"; s.after() }),
+			"a target is hopeless": do(func(t *rapid.T) {
+				name, _ := s.anyTarget(t)
+				s.despair(name, rapid.SampledFrom(hopeless).Draw(t, "fault"))
+				s.after()
+			}),
+			"a target is well": do(func(t *rapid.T) { _, target := s.anyTarget(t); target.fault = ""; s.after() }),
+			"the targets are gone": do(func(t *rapid.T) {
+				s.goAway()
+				s.after()
+				if rapid.Bool().Draw(t, "for long") {
+					s.pass(simTick)
+					s.after()
+				}
+				s.comeBack()
+				s.after()
+			}),
 			"the sink fails": do(func(t *rapid.T) {
 				s.sink = rapid.SampledFrom([]growth.Verdict{growth.SinkDown, growth.Stuck}).Draw(t, "looks like")
 				s.after()

@@ -88,17 +88,21 @@ func TestNext(t *testing.T) {
 		waiting map[string]string
 		forget  []string
 	}{
-		"a fleet as it should be is left alone":             {in: fleet(3)},
-		"no targets and no pods are nothing to do":          {in: fleet(0)},
-		"every target without a pod gets one":               {in: without(fleet(3), 0, 2), actions: []string{"Create a: Missing", "Create c: Missing"}},
-		"a first install is not held back by budgets":       {in: without(fleet(4), 0, 1, 2, 3), actions: []string{"Create a: Missing", "Create b: Missing", "Create c: Missing", "Create d: Missing"}},
-		"a target whose node takes no pod waits for it":     {in: unable(without(fleet(3), 0, 2), 0), actions: []string{"Create c: Missing"}},
-		"a pod on a node that takes no new one is kept":     {in: unable(fleet(3), 0)},
-		"a pod on a lost node is kept":                      {in: lost(edit(fleet(3), 0, unready), 0)},
-		"a pod that nobody asks for goes":                   {in: unasked(fleet(3)), actions: []string{"Delete c: Unselected"}},
-		"a pod that nobody asks for and goes is let go":     {in: edit(unasked(fleet(3)), 2, terminating)},
-		"while the spec cannot be carried out none is made": {in: hold(without(unasked(fleet(3)), 0)), actions: []string{"Delete c: Unselected"}},
-		"paused, a missing pod still comes back":            {in: paused(without(fleet(3), 0)), actions: []string{"Create a: Missing"}},
+		"a fleet as it should be is left alone":         {in: fleet(3)},
+		"no targets and no pods are nothing to do":      {in: fleet(0)},
+		"every target without a pod gets one":           {in: without(fleet(3), 0, 2), actions: []string{"Create a: Missing", "Create c: Missing"}},
+		"a first install is not held back by budgets":   {in: without(fleet(4), 0, 1, 2, 3), actions: []string{"Create a: Missing", "Create b: Missing", "Create c: Missing", "Create d: Missing"}},
+		"a target whose node takes no pod waits for it": {in: unable(without(fleet(3), 0, 2), 0), actions: []string{"Create c: Missing"}},
+		"a pod on a node that takes no new one is kept": {in: unable(fleet(3), 0)},
+		"a pod on a lost node is kept":                  {in: lost(edit(fleet(3), 0, unready), 0)},
+		"a pod that nobody asks for goes":               {in: unasked(fleet(3)), actions: []string{"Delete c: Unselected"}},
+		"a pod that nobody asks for and goes is let go": {in: edit(unasked(fleet(3)), 2, terminating)},
+		"while the spec is refused a missing pod comes back": {
+			in: hold(without(unasked(fleet(3)), 0)), actions: []string{"Delete c: Unselected", "Create a: Missing"},
+		},
+		"of what cannot be trusted none is made":     {in: noPods(without(unasked(fleet(3)), 0)), actions: []string{"Delete c: Unselected"}},
+		"of a spec that was never good none is made": {in: hold(never(without(fleet(3), 0, 1, 2)))},
+		"paused, a missing pod still comes back":     {in: paused(without(fleet(3), 0)), actions: []string{"Create a: Missing"}},
 
 		"a failed pod is replaced at once":       {in: edit(fleet(3), 1, failed), actions: []string{"Delete b: Failed"}},
 		"a failed pod is left alone in backoff":  {in: retry(edit(fleet(3), 1, failed), 1, 40*time.Second), next: 40 * time.Second},
@@ -171,8 +175,25 @@ func TestNext(t *testing.T) {
 			in: unfinished(judge(fleet(3), 1, growth.Stuck), time.Minute), actions: []string{"Delete b: Unfinished (5s)"},
 		},
 		"a recorded restart takes the budget until its new pod is ready": {
-			in:      judge(unfinished(fleet(7), time.Minute), 0, growth.Stuck),
-			actions: []string{"Delete b: Unfinished"}, waiting: map[string]string{"a": "waiting for other parsers to become ready"}, next: 59 * time.Minute,
+			in:      judge(judge(unfinished(fleet(7), time.Minute), 0, growth.Stuck), 1, growth.Unknown),
+			actions: []string{"Delete b: Unfinished"}, waiting: map[string]string{"a": "waiting for other parsers to become ready"},
+		},
+		"a recorded restart of a pod that is well is not completed": {in: unfinished(fleet(3), time.Minute),
+			next: 59 * time.Minute},
+		"a recorded restart of a pod whose sink is down is not completed": {in: unfinished(judge(fleet(3), 1,
+			growth.SinkDown), time.Minute)},
+		"a recorded restart of a pod that is about to be well waits for that": {in: unfinished(fading(judge(fleet(3), 1,
+			growth.Stuck), 1), time.Minute)},
+		"a recorded restart of a pod that was not there yet is not completed": {
+			in: unfinished(edit(judge(fleet(3), 1, growth.Unknown), 1, func(p *plan.Pod) { p.Created = ago(time.Minute) }),
+				5*time.Minute),
+		},
+		"a restart that is recorded for later is none": {in: unfinished(judge(fleet(3), 1, growth.Unknown), -2*time.Minute),
+			forget: []string{"b"}},
+		"recorded restarts are completed as far as the budget goes": {
+			in: unfinished(unfinishedOf(judge(judge(fleet(7), 1, growth.Unknown), 2, growth.Unknown), 2, time.Minute),
+				time.Minute),
+			actions: []string{"Delete b: Unfinished"}, waiting: map[string]string{"c": "waiting for other parsers to become ready"},
 		},
 		"a restart that was recorded long ago is not completed": {in: unfinished(fleet(3), 11*time.Minute), next: 49 * time.Minute},
 		"a recorded restart is not completed while paused":      {in: paused(unfinished(fleet(3), time.Minute)), next: 59 * time.Minute},
@@ -193,7 +214,7 @@ func TestNext(t *testing.T) {
 		"the next waits for the one before":                        {in: edit(outdated(fleet(3)), 0, func(p *plan.Pod) { p.Revision, p.Ready = "newer", false })},
 		"the next waits for the one before to be made":             {in: without(outdated(fleet(3)), 0), actions: []string{"Create a: Missing"}},
 		"a lost node does not block":                               {in: lost(without(outdated(fleet(3)), 0), 0), actions: []string{"Delete b: Outdated"}},
-		"a lost node's pod is replaced for free":                   {in: lost(edit(outdated(fleet(3)), 0, unready), 0), actions: []string{"Delete a: Outdated", "Delete b: Outdated"}},
+		"a lost node's pod is left alone":                          {in: lost(edit(outdated(fleet(3)), 0, unready), 0), actions: []string{"Delete b: Outdated"}},
 		"a cordoned node's pod is not replaced":                    {in: unable(outdated(fleet(3)), 0), actions: []string{"Delete b: Outdated"}},
 		"paused, nothing is replaced":                              {in: paused(outdated(fleet(3)))},
 		"while the spec cannot be carried out none is replaced":    {in: hold(outdated(fleet(3)))},
@@ -244,7 +265,16 @@ func TestARestartIsRecordedWithItsPodAndItsDoubling(t *testing.T) {
 }
 
 func TestARecordThatWasSpoiltIsAnError(t *testing.T) {
-	for _, text := range []string{"", "{", `{"uid":"x"}`, `{"uid":"x","times":["yesterday"]}`, `[]`} {
+	const at = `"2026-05-01T11:40:00Z"`
+	for _, text := range []string{
+		"", "{", `{"uid":"x"}`, `{"uid":"x","times":["yesterday"]}`, `[]`, `{"uid":"x","times":["99999-01-01T00:00:00Z"]}`,
+		`{"uid":"` + strings.Repeat("x", 100) + `","times":[` + at + `]}`,
+		`{"uid":"x","times":[` + at + strings.Repeat(","+at, 100) + `]}`,
+		`{"uid":"x","times":[` + at + strings.Repeat(","+at, 10_000) + `]}`,
+		`{"uid":"x","times":[` + at + `],"doublings":-1}`,
+		`{"uid":"x","times":[` + at + `],"doublings":9000000000000000000}`,
+		`{"uid":"x","times":[` + at + `],"more":"` + strings.Repeat("x", 5000) + `"}`,
+	} {
 		if r, err := plan.DecodeRecord(text); err == nil {
 			t.Errorf("%q: got %v", text, r)
 		}
@@ -286,6 +316,8 @@ func lost(in plan.Input, i int) plan.Input {
 func unasked(in plan.Input) plan.Input   { in.Targets = in.Targets[:len(in.Targets)-1]; return in }
 func gone(in plan.Input) plan.Input      { in = unasked(in); in.Pods = in.Pods[:len(in.Pods)-1]; return in }
 func hold(in plan.Input) plan.Input      { in.Limits.Hold = true; return in }
+func noPods(in plan.Input) plan.Input    { in.Limits.Hold, in.Limits.NoPods = true, true; return in }
+func never(in plan.Input) plan.Input     { in.Current, in.Update = "", ""; return in }
 func paused(in plan.Input) plan.Input    { in.Limits.Paused = true; return in }
 func alertOnly(in plan.Input) plan.Input { in.Limits.AlertOnly = true; return in }
 func retry(in plan.Input, i int, in2 time.Duration) plan.Input {
@@ -330,7 +362,9 @@ func restarted(in plan.Input, i, doublings int, before ...time.Duration) plan.In
 }
 
 // unfinished records a restart of the pod of b, which lives.
-func unfinished(in plan.Input, before time.Duration) plan.Input {
-	in.Ledger["b"] = plan.Record{UID: "uid-b", Times: []time.Time{ago(before)}}
+func unfinished(in plan.Input, before time.Duration) plan.Input { return unfinishedOf(in, 1, before) }
+
+func unfinishedOf(in plan.Input, i int, before time.Duration) plan.Input {
+	in.Ledger[name(i)] = plan.Record{UID: "uid-" + name(i), Times: []time.Time{ago(before)}}
 	return in
 }

@@ -11,16 +11,7 @@ import (
 
 // checkPlan holds a plan against what must never be done.
 func (s *sim) checkPlan(in plan.Input, result plan.Result) {
-	bad := 0
-	for _, t := range in.Targets {
-		if in.Judgements[t.Name].Verdict.Bad() {
-			bad++
-		}
-	}
-	outage := bad >= 2 && bad*10 >= 3*len(in.Targets)
-	if outage && !result.FleetWide {
-		s.Fatalf("%d of %d are bad, and it is not fleet-wide", bad, len(in.Targets))
-	}
+	outage := s.checkOutage(in, result)
 	touched := map[string]bool{}
 	for _, a := range result.Actions {
 		if touched[a.Pod] {
@@ -37,16 +28,46 @@ func (s *sim) checkPlan(in plan.Input, result plan.Result) {
 			s.Fatalf("a restart that nobody wants: %+v of %+v", a, j)
 		case (restart || replaces) && (in.Limits.Paused || in.Limits.Hold):
 			s.Fatalf("%+v while paused or on hold", a)
-		case a.Kind == plan.Create && in.Limits.Hold:
-			s.Fatalf("%+v while on hold", a)
+		case a.Kind == plan.Create && in.Limits.Hold && a.Revision != in.Current && a.Revision != in.Update:
+			s.Fatalf("%+v while on hold: nobody stored it", a)
 		case a.Kind == plan.Create:
 			s.checkAlone(in, a)
 		}
-		if node := s.nodes[strings.TrimPrefix(a.Pod, "pod-")]; replaces && node != nil && node.ready && node.cordoned {
+		if node := s.nodes[strings.TrimPrefix(a.Pod, "pod-")]; replaces && node != nil && (!node.ready || node.cordoned) {
 			s.Fatalf("%+v, and nothing can come after it", a)
 		}
 	}
 	s.checkCanaries(in, result)
+	s.checkNobody(in, result)
+}
+
+// checkOutage holds what is fleet-wide against the share of those that can be asked, and reports whether it is. What
+// its node has taken with it for long is the node's.
+func (s *sim) checkOutage(in plan.Input, result plan.Result) bool {
+	bad, all := 0, 0
+	for _, t := range in.Targets {
+		j := in.Judgements[t.Name]
+		switch gone := !t.NodeReady || !t.Able && (s.pods[t.Pod] == nil || s.pods[t.Pod].Terminating); {
+		case gone && s.now.Sub(j.Since) >= plan.Settle:
+			continue
+		case j.Verdict.Bad():
+			bad++
+		}
+		all++
+	}
+	outage := bad >= 2 && bad*10 >= 3*all
+	if outage && !result.FleetWide {
+		s.Fatalf("%d of %d are bad, and it is not fleet-wide", bad, all)
+	}
+	return outage
+}
+
+// checkNobody holds a plan for no targets at all: nothing is found out.
+func (s *sim) checkNobody(in plan.Input, result plan.Result) {
+	promoted := result.Rollout != nil && result.Rollout.Promoted && !in.Promote && !in.Rollout.Promoted
+	if len(in.Targets) == 0 && (result.Complete || promoted) {
+		s.Fatalf("a fleet without targets has got somewhere: %+v", result)
+	}
 }
 
 // checkAlone holds a new pod against those that its target has elsewhere.
@@ -65,15 +86,18 @@ func (s *sim) checkCanaries(in plan.Input, result plan.Result) {
 	}
 	before := len(in.Rollout.Also)
 	after := len(result.Rollout.Also)
+	if lost := s.lostCanaries(in); after > before && lost >= 2 && lost*10 >= 3*before && before > 0 && !live(in, result.Rollout.Also) {
+		s.Fatalf("%d of %d canaries are lost, and another is taken: %v", lost, before, result.Rollout.Also)
+	}
 	fit := 0
 	for _, t := range in.Targets {
-		if t.NodeReady && slices.Contains(result.Rollout.Also, t.Name) {
+		if t.NodeReady && !s.targets[t.Name].hopeless() && slices.Contains(result.Rollout.Also, t.Name) {
 			fit++
 		}
 	}
-	unfit := len(in.Targets) // those that were not ready before and after are no canaries
+	unfit := len(in.Targets) // those that were not ready, or not judged, before and after are no canaries
 	for _, b := range result.Rollout.Before {
-		if b.Unready {
+		if b.Unready || b.Verdict == growth.Unknown {
 			unfit--
 		}
 	}
@@ -164,7 +188,10 @@ func (s *sim) checkWell() {
 		}
 		node, p, before := s.nodes[t.node], s.pods[t.pod()], s.rollout.Before[name]
 		gone := p == nil || p.Terminating
-		if !node.ready || node.cordoned && gone || before.Unready && !gone && !p.Ready {
+		j := s.judged[name]
+		mute := j.Verdict == growth.Unknown && s.now.Sub(j.Since) >= plan.Settle
+		endless := t.fault == "endless" && p != nil && p.Terminating
+		if endless || !node.ready || (node.cordoned || t.fault == "evicted") && gone || before.Unready && (t.hopeless() || !gone && !p.Ready) || mute {
 			continue // tells nothing
 		}
 		if gone || s.judged[name].Verdict != growth.Healthy && (before.Verdict == "" || before.Verdict == growth.Unknown) {
@@ -180,9 +207,60 @@ func (s *sim) checkWell() {
 	}
 }
 
-func (s *sim) checkSoak() {
+// lostCanaries counts the canaries that nobody can ask any more.
+func (s *sim) lostCanaries(in plan.Input) int {
+	lost := 0
+	for _, name := range in.Rollout.Also {
+		t := s.targets[name]
+		if t == nil || !s.nodes[t.node].ready || (s.nodes[t.node].cordoned || t.fault == "evicted") && s.pods[t.pod()] == nil {
+			lost++
+		}
+	}
+	return lost
+}
+
+// live reports whether what was added to the canaries has a pod of the revision already: it is found again, not taken.
+func live(in plan.Input, also []string) bool {
+	for _, name := range also {
+		if slices.Contains(in.Rollout.Also, name) {
+			continue
+		}
+		if !slices.ContainsFunc(in.Pods, func(p plan.Pod) bool { return p.Target == name && p.Revision == in.Update }) {
+			return false
+		}
+	}
+	return true
+}
+
+// checkSoak holds a soak that is over against what was seen.
+func (s *sim) checkSoak(in plan.Input) {
 	s.checkWell()
-	if s.limits.Canary != nil && s.well < s.limits.Canary.Soak-2*simTick {
+	if s.limits.Canary != nil && s.well < s.limits.Canary.Soak-2*simTick || len(in.Targets) == 0 {
 		s.Fatalf("promoted after %s of a soak of %s:\n%s", s.well, s.limits.Canary.Soak, s)
+	}
+}
+
+// checkComplete holds the end of a rollout against what works, as far as the operator can see.
+func (s *sim) checkComplete(in plan.Input) {
+	for _, t := range in.Targets {
+		if t.Able && slices.ContainsFunc(in.Pods, func(p plan.Pod) bool {
+			return p.Name == t.Pod && p.Ready && !p.Terminating && p.Revision == in.Update
+		}) {
+			return
+		}
+	}
+	s.Fatalf("complete, and nothing works:\n%s", s)
+}
+
+// checkFailed holds the failure of a canary for what it was not ready against how long that was so: no clock makes it
+// longer.
+func (s *sim) checkFailed(r plan.Rollout) {
+	name, _, _ := strings.Cut(r.Failed, " ")
+	t := s.targets[name]
+	if !strings.Contains(r.Failed, ": not ready for ") || t == nil || s.stale != nil {
+		return
+	}
+	if since, ok := s.unready[name]; !ok || s.now.Sub(since) < plan.Settle {
+		s.Fatalf("%s, and it has not been ready since %s (now %s)", r.Failed, since, s.now)
 	}
 }

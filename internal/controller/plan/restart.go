@@ -11,12 +11,15 @@ import (
 
 // recent is true for a target that was restarted less than Settle ago.
 func (s *step) recent(t *slot) bool {
-	return len(t.record.Times) > 0 && s.Now.Before(t.record.last().Add(Settle))
+	return len(t.record.Times) > 0 && s.Now.Before(t.record.Last().Add(Settle))
 }
 
-// unfinished is true for a target whose restart is recorded and whose pod was not deleted.
+// unfinished is true for a target whose restart is recorded and whose pod was not deleted, and nothing speaks against
+// the record: it is of a pod that was there then, and that is not known to be well, or ill by what no restart cures. A
+// record is no proof that a restart was decided, for others may write it.
 func (s *step) unfinished(t *slot) bool {
-	return s.recent(t) && t.pod != nil && !t.pod.Terminating && t.pod.UID == t.record.UID
+	return s.recent(t) && t.live() && t.pod.UID == t.record.UID && t.pod.wasThere(t.record.Last()) &&
+		(t.unseen() || t.judgement.Verdict.Restartable() && !t.judgement.Fading)
 }
 
 // mayRestart says why no target may be restarted at all; "" when they may.
@@ -26,7 +29,7 @@ func (s *step) mayRestart() string {
 		return waitsForAlert
 	case s.Limits.Paused:
 		return waitsForPause
-	case s.Limits.Hold:
+	case s.Limits.Hold, s.Limits.NoPods:
 		return waitsForChanges
 	case s.outage.fleetWide:
 		return waitsForFleet
@@ -34,15 +37,31 @@ func (s *step) mayRestart() string {
 	return ""
 }
 
+// completeRestarts deletes the pods of restarts that a leader recorded and did not live to carry out. They ask the
+// budget as other restarts do, and come before them; they were counted when they were recorded.
 func (s *step) completeRestarts() {
 	if s.mayRestart() != "" {
 		return
 	}
 	for _, t := range s.slots {
-		if s.unfinished(t) && !t.gone {
+		if !s.unfinished(t) {
+			continue
+		}
+		if s.takeRestart(t) {
 			s.delete(t, WhyUnfinished, grace(t.judgement))
 		}
 	}
+}
+
+// takeRestart takes a restart of t out of the budgets, and reports whether there was one. If not, t waits.
+func (s *step) takeRestart(t *slot) bool {
+	if s.restarts <= 0 {
+		s.result.Waiting[t.Name] = waitsForBudget
+		return false
+	}
+	s.restarts--
+	s.rollouts--
+	return true
 }
 
 func (s *step) restart() {
@@ -82,9 +101,9 @@ func urgency(v growth.Verdict) int {
 }
 
 func (s *step) restartOne(t *slot) {
-	if s.ineffective(t) {
+	if at, why := s.ineffective(t); why != "" {
 		s.result.Ineffective = append(s.result.Ineffective, t.Name)
-		s.result.Waiting[t.Name] = waitsForSpec
+		s.wait(t, fmt.Sprintf("%s, next try not before %s", why, clock(at)), at)
 		return
 	}
 	if why := s.waitsForTrial(t); why != "" {
@@ -97,7 +116,7 @@ func (s *step) restartOne(t *slot) {
 	}
 	record := t.record.since(s.Now.Add(-LedgerMemory))
 	if n := len(record.Times); n > 0 {
-		if at := record.last().Add(cooldown(s.Limits.Cooldown, record.Doublings)); s.Now.Before(at) {
+		if at := record.Last().Add(cooldown(s.Limits.Cooldown, record.Doublings)); s.Now.Before(at) {
 			s.wait(t, fmt.Sprintf("restarted %s, next not before %s", times(n), clock(at)), at)
 			return
 		}
@@ -108,12 +127,9 @@ func (s *step) restartOne(t *slot) {
 			}
 		}
 	}
-	if s.restarts <= 0 {
-		s.result.Waiting[t.Name] = waitsForBudget
+	if !s.takeRestart(t) {
 		return
 	}
-	s.restarts--
-	s.rollouts--
 	t.gone = true
 	s.try(t)
 	s.act(Action{
@@ -132,11 +148,15 @@ func grace(j growth.Judgement) time.Duration {
 
 // cooldown after the given number of doublings.
 func cooldown(base time.Duration, doublings int) time.Duration {
-	for range doublings {
-		base *= 2
-		if base >= maxCooldown {
-			return maxCooldown
+	return doubled(base, doublings, maxCooldown)
+}
+
+// doubled is base, doubled so often, and at most the longest.
+func doubled(base time.Duration, times int, longest time.Duration) time.Duration {
+	for range times {
+		if base *= 2; base >= longest {
+			return longest
 		}
 	}
-	return base
+	return min(base, longest)
 }

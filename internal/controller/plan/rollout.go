@@ -27,35 +27,41 @@ const (
 // judgeRollout finds the phase, and which targets count as taken.
 func (s *step) judgeRollout() {
 	if s.Current == "" || s.Current == s.Update {
-		s.phase, s.roll = PhaseSteady, Rollout{}
+		s.phase, s.roll = PhaseSteady, s.roll.TakenOver()
+		s.keepSets()
 		s.result.Complete = s.Current == "" && s.allUpdated()
 		return
 	}
 	r := &s.roll
-	r.Also = slices.DeleteFunc(r.Also, func(name string) bool { return s.target(name) == nil })
-	for name := range r.Before {
-		if s.target(name) == nil {
-			delete(r.Before, name)
-		}
-	}
 	if s.Promote {
 		s.promote()
 	}
 	if r.Failed != "" {
 		s.phase, s.result.Message = PhaseFailed, r.Failed
+		s.keepSets()
 		return
 	}
+	canary := s.Limits.Canary != nil && !r.Promoted
+	if len(s.slots) == 0 { // for a moment, maybe: nothing is found out, and nothing forgotten
+		s.phase = PhaseSteady
+		if canary {
+			s.pause(false, "there are no targets")
+		}
+		return
+	}
+	s.keepSets()
 	for _, t := range s.slots {
-		if t.live() && t.pod.Revision == s.Update {
+		if t.live() && t.pod.Revision == s.Update && r.room() {
 			r.add(t.Name) // what was taken may have been forgotten, but not undone
 		}
 	}
 	s.phase = PhaseRolling
-	if s.Limits.Canary != nil && !r.Promoted {
+	if canary {
 		s.phase = PhaseCanary
 		s.soak()
 	}
 	if s.phase == PhaseRolling {
+		r.Also = r.Also.without(func(key string) bool { return s.target(key) == nil })
 		s.compact()
 		if s.result.Complete = s.allUpdated(); !s.result.Complete {
 			s.guard()
@@ -73,28 +79,39 @@ func (s *step) promote() {
 // compact moves To over the targets that were taken, so that Also holds only those that were taken out of turn.
 func (s *step) compact() {
 	r := &s.roll
+	before := r.To
 	for _, t := range s.slots {
 		if !r.has(t.Name) {
 			break
 		}
 		r.To = max(r.To, t.Name)
 	}
-	r.Also = slices.DeleteFunc(r.Also, func(name string) bool { return name <= r.To })
+	if r.To == before {
+		return
+	}
+	r.Also = r.Also.without(func(key string) bool {
+		t := s.target(key)
+		return t != nil && t.Name <= r.To
+	})
 }
 
-// allUpdated reports whether nothing that can be done now is left to be done.
+// allUpdated reports whether nothing that can be done now is left to be done, and at least one target shows that it
+// works. It is not so of a fleet that has no targets, or whose nodes are all lost: that has not got anywhere.
 func (s *step) allUpdated() bool {
-	updated := 0
+	works := false
 	for _, t := range s.slots {
-		done := t.live() && t.pod.Revision == s.Update
-		if done {
-			updated++
+		if !t.Able {
+			continue
 		}
-		if t.Able && (!done || !t.pod.Ready && !s.reached(t.pod.Created.Add(Settle))) {
+		switch {
+		case t.ready() && t.pod.Revision == s.Update:
+			works = true
+		case t.live() && (t.pod.Revision != s.Update || !s.reached(t.pod.Since().Add(Settle))),
+			!t.live() && (s.wanted(t) != s.Update || !s.lapsed(t)):
 			return false
 		}
 	}
-	return updated > 0 || len(s.slots) == 0 // a fleet whose nodes are all lost has not got anywhere
+	return works
 }
 
 // wanted is the revision that a target's pod has, or comes back at.
@@ -140,20 +157,21 @@ func (s *step) takeMissing() {
 	}
 	room := s.unavailable()
 	for _, t := range s.slots {
-		if t.Able && s.roll.has(t.Name) && (!t.ready() || t.unknown()) {
+		if s.roll.has(t.Name) && (s.holds(t) || s.awaitsJudgement(t)) {
 			room--
 		}
 	}
 	for _, t := range s.slots {
-		if room > 0 && t.Able && t.pod == nil && s.mayTake(t) {
+		if room > 0 && t.Able && (t.pod == nil || s.endless(t.pod)) && s.mayTake(t) && s.roll.room() {
 			room--
+			s.note(t, s.Update)
 			s.take(t)
 		}
 	}
 }
 
 // held is true when nothing is replaced.
-func (s *step) held() bool { return s.Limits.Paused || s.Limits.Hold }
+func (s *step) held() bool { return s.Limits.Paused || s.Limits.Hold || s.Limits.NoPods }
 
 func (s *step) rollOut() {
 	if s.held() {
@@ -198,15 +216,23 @@ func (s *step) replace(pods []*slot) {
 func (s *step) replaceOne(t *slot) bool {
 	taking := !s.misplaced(t) && !s.asked(t) || s.mayTake(t)
 	switch {
-	case t.NodeReady && !t.Able:
-		return false // nothing would come after it
+	case !t.Able:
+		return false // nothing would come after it; and where its node is only cut off, it works
+	case !s.roll.room():
+		return false
 	case cost(t) == 0:
+		s.rollouts-- // it may work with its new pod: the others wait for that
 	case s.rollouts <= 0, taking && s.rollouts <= s.unjudged:
+		s.kept = true
 		return false
 	default:
 		s.rollouts--
 	}
-	why := WhyOutdated
+	why, revision := WhyOutdated, s.wanted(t)
+	if taking {
+		revision = s.Update
+	}
+	s.note(t, revision)
 	switch {
 	case taking:
 		s.take(t)
@@ -222,7 +248,7 @@ func (s *step) replaceOne(t *slot) bool {
 
 // cost of replacing a pod: none for one that does not work.
 func cost(t *slot) int {
-	if t.NodeReady && t.pod.Ready {
+	if t.pod.Ready {
 		return 1
 	}
 	return 0
@@ -259,6 +285,12 @@ func (s *step) guard() {
 			worst = t
 		}
 	}
+	taken, lost := s.lost()
+	if untaken, lostToo := s.lostElsewhere(); s.manyLost(taken, lost) && len(lost)*max(untaken, 1) > lostToo*taken {
+		s.phase = PhaseStopped
+		s.result.Message = s.lostSentence(lost)
+		return
+	}
 	if updated.ill+others.ill > s.roll.Ill && updated.ill*max(others.all, 1) > others.ill*updated.all {
 		s.phase = PhaseStopped
 		j := worst.judgement
@@ -272,7 +304,8 @@ func ill(t *slot) bool {
 	if !t.Able || !t.live() || !v.Bad() || external(v) {
 		return false
 	}
-	return v != growth.NotRunning || t.pod.Restarts > 0 || t.pod.Ready
+	starting := v == growth.NotRunning && t.judgement.Reason != growth.ReasonStreamFailed && t.pod.Restarts == 0 && !t.pod.Ready
+	return !starting
 }
 
 // external is true for what no revision of the parser brings about.

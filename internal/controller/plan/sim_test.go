@@ -28,6 +28,11 @@ type sim struct {
 	pods    map[string]*simPod // by name
 	uids    int
 
+	// skew is how far the clocks of the API server and the kubelets are ahead of the operator's, by which all else is
+	// told here.
+	skew time.Duration
+	away map[string]*simTarget // targets that are none for a moment
+
 	// What the object asks for.
 	update      string
 	restartedAt string
@@ -50,6 +55,10 @@ type sim struct {
 	judged    map[string]growth.Judgement
 	judgedUID map[string]string
 	judgeFrom map[string]time.Time // when its windows began
+	sights    map[string]plan.Pod  // by UID: what it saw of a pod's ages
+	unready   map[string]time.Time // by target
+	unable    map[string]bool      // targets that took no pod
+	gone      map[string]time.Time // canaries that are no targets
 
 	// Records of what was done, to hold plans to.
 	epoch     int                    // counts changes of what pods should be
@@ -57,7 +66,8 @@ type sim struct {
 	taken     map[string][]time.Time // restarts, by target
 	recorded  map[string]time.Time   // restarts, by UID
 	tries     map[string]*try        // the last restart for a cause that others wait for
-	ourDown   map[string]bool        // targets whose ready pod we took, until they have a ready one again
+	ourDown   map[string]bool        // targets whose ready pod we took, until they have a ready one again, or long have not
+	blamed    map[string]bool        // those whose ready pod we took, however long ago: a rollout waits for them
 	wellSince time.Time              // since when all canaries have been well
 	well      time.Duration          // how long they were well before
 	steps     int
@@ -66,8 +76,30 @@ type sim struct {
 type simTarget struct {
 	node  string
 	moves int
-	fault string // what is wrong with it: "", or what its parser is; "sick" is Stuck whatever is done
+	fault string // what is wrong with it: "", "sick" (Stuck whatever is done), or one that nobody can do anything about
 }
+
+// hopeless are what nobody can do anything about: a parser that cannot be judged, pods that are refused, or never
+// become ready, or do not end, and a Hyperliquid node's pod that was evicted.
+var hopeless = []string{"mute", "refused", "dead", "endless", "evicted"}
+
+// despair makes a target hopeless, and what it has with it.
+func (s *sim) despair(name, fault string) {
+	t := s.targets[name]
+	t.fault = fault
+	p := s.pods[t.pod()]
+	switch {
+	case p == nil:
+	case fault == "refused":
+		s.die(t.pod())
+	case fault == "dead":
+		s.setReady(p, false)
+	case fault == "endless":
+		p.Terminating = true
+	}
+}
+
+func (t *simTarget) hopeless() bool { return slices.Contains(hopeless, t.fault) }
 
 type simNode struct {
 	ready, cordoned bool
@@ -79,6 +111,8 @@ type simPod struct {
 	node  string
 	fault growth.Verdict // of this pod, which ends with it
 	epoch int            // the last in which it was seen alive
+	// unreadyAt is since when it is not ready; zero while it is.
+	unreadyAt time.Time
 }
 
 type lastPod struct {
@@ -100,7 +134,7 @@ func newSim(t *rapid.T) *sim {
 	s := &sim{
 		T: t, now: now, targets: map[string]*simTarget{}, nodes: map[string]*simNode{}, pods: map[string]*simPod{},
 		update: "good1", ledger: plan.Ledger{}, up: true,
-		last: map[string]lastPod{}, taken: map[string][]time.Time{}, recorded: map[string]time.Time{}, tries: map[string]*try{}, ourDown: map[string]bool{},
+		last: map[string]lastPod{}, taken: map[string][]time.Time{}, recorded: map[string]time.Time{}, tries: map[string]*try{}, ourDown: map[string]bool{}, blamed: map[string]bool{},
 	}
 	s.limits = plan.Limits{
 		MaxUnavailable: intstr.FromInt32(int32(rapid.IntRange(1, 3).Draw(t, "maxUnavailable"))),
@@ -113,6 +147,7 @@ func newSim(t *rapid.T) *sim {
 			Soak:  time.Duration(rapid.IntRange(0, 20).Draw(t, "soak")) * time.Minute,
 		}
 	}
+	s.skew = time.Duration(rapid.SampledFrom([]int{0, 0, 1, -1, 11, -11, 600, -600}).Draw(t, "skew in minutes")) * time.Minute
 	for range rapid.IntRange(1, 9).Draw(t, "targets") {
 		s.addTarget()
 	}
@@ -139,11 +174,19 @@ func (s *sim) place(name string) {
 	s.nodes[t.node] = &simNode{ready: true}
 }
 
-func (t *simTarget) pod() string { return "pod-" + t.node }
+// pod is the name of the target's pod: one that belongs on no node has none.
+func (t *simTarget) pod() string {
+	if t.fault == "evicted" {
+		return "pod-nowhere-" + t.node
+	}
+	return "pod-" + t.node
+}
 
 func (s *sim) startOperator() {
 	s.up, s.stale = true, nil
 	s.judged, s.judgedUID, s.judgeFrom = map[string]growth.Judgement{}, map[string]string{}, map[string]time.Time{}
+	s.sights, s.unready, s.unable = map[string]plan.Pod{}, map[string]time.Time{}, map[string]bool{}
+	s.gone = map[string]time.Time{}
 	s.poll()
 }
 
@@ -179,10 +222,12 @@ func (s *sim) verdict(t *simTarget, p *simPod) growth.Verdict {
 	switch {
 	case !s.nodes[p.node].ready:
 		return growth.Unreachable
-	case !p.Ready && s.now.Before(p.Created.Add(simTick)):
+	case !p.Ready && s.now.Before(s.sights[p.UID].Seen.Add(simTick)):
 		return growth.Unknown
 	case !p.Ready:
 		return growth.NotRunning
+	case t.fault == "mute":
+		return growth.Unknown
 	case s.sink != "":
 		return s.sink
 	case p.fault != "":
@@ -202,23 +247,83 @@ func (s *sim) pass(d time.Duration) {
 		switch {
 		case node == nil || !node.ready:
 			continue
+		case p.Terminating && s.faultOf(p.Target) == "endless":
 		case p.Terminating:
 			s.die(name)
 		case p.Failed:
+		case s.faultOf(p.Target) == "dead":
+			s.setReady(p, false)
 		case p.Revision == "crash":
 			p.Restarts++
 			s.setReady(p, false)
-		case s.now.Sub(p.Created) >= 10*time.Second:
+		case s.now.Add(s.skew).Sub(p.Created) >= 10*time.Second:
 			s.setReady(p, true)
 		}
 	}
 	s.poll()
 }
 
-func (s *sim) setReady(p *simPod, ready bool) {
-	if p.Ready != ready {
-		p.Ready, p.ReadyChanged = ready, s.now
+func (s *sim) faultOf(target string) string {
+	if t := s.targets[target]; t != nil {
+		return t.fault
 	}
+	return ""
+}
+
+func (s *sim) setReady(p *simPod, ready bool) {
+	if p.Ready == ready {
+		return
+	}
+	p.Ready, p.ReadyChanged, p.unreadyAt = ready, s.now.Add(s.skew), time.Time{}
+	if !ready {
+		p.unreadyAt = s.now
+		return
+	}
+	delete(s.blamed, p.Target)
+}
+
+// able reports whether a target takes a pod now.
+func (s *sim) able(t *simTarget) bool {
+	node := s.nodes[t.node]
+	return node.ready && !node.cordoned && t.fault != "evicted"
+}
+
+// look is what the operator sees of ages, by its own clock.
+func (s *sim) look(pods []plan.Pod) {
+	there := map[string]bool{}
+	ready := map[string]bool{}
+	for _, p := range pods {
+		there[p.UID] = true
+		saw, known := s.sights[p.UID]
+		if !known {
+			saw.Seen = s.now
+		}
+		switch {
+		case !p.Terminating || p.NodeLost:
+			saw.EndingSince = time.Time{}
+		case saw.EndingSince.IsZero():
+			saw.EndingSince = s.now
+		}
+		s.sights[p.UID] = saw
+		if t := s.targets[p.Target]; t != nil && t.pod() == p.Name && p.Ready && !p.Terminating {
+			ready[p.Target] = true
+		}
+	}
+	for name, t := range s.targets {
+		able := s.able(t)
+		if _, known := s.unready[name]; !ready[name] && (!known || able && s.unable[name]) {
+			s.unready[name] = s.now
+		}
+		s.unable[name] = !able
+	}
+	maps.DeleteFunc(s.unready, func(name string, _ time.Time) bool { return ready[name] || s.targets[name] == nil })
+	for _, name := range s.rollout.Also {
+		if _, known := s.gone[name]; s.targets[name] == nil && !known {
+			s.gone[name] = s.now
+		}
+	}
+	maps.DeleteFunc(s.gone, func(name string, _ time.Time) bool { return s.targets[name] != nil })
+	maps.DeleteFunc(s.sights, func(uid string, _ plan.Pod) bool { return !there[uid] })
 }
 
 func (s *sim) die(name string) {
@@ -236,7 +341,10 @@ func (s *sim) view() plan.Input {
 	for _, name := range slices.Sorted(maps.Keys(s.targets)) {
 		t := s.targets[name]
 		node := s.nodes[t.node]
-		in.Targets = append(in.Targets, plan.Target{Name: name, Pod: t.pod(), Able: node.ready && !node.cordoned, NodeReady: node.ready, Boot: strconv.Itoa(node.boot)})
+		in.Targets = append(in.Targets, plan.Target{
+			Name: name, Pod: t.pod(), Able: s.able(t), NodeReady: node.ready,
+			Boot: strconv.Itoa(node.boot), UnreadySince: s.unready[name],
+		})
 	}
 	for _, name := range slices.Sorted(maps.Keys(s.pods)) {
 		p := s.pods[name].Pod
@@ -245,6 +353,11 @@ func (s *sim) view() plan.Input {
 	}
 	if s.stale != nil {
 		in.Pods = s.stalePods()
+	}
+	in.GoneSince = maps.Clone(s.gone)
+	for i := range in.Pods {
+		p, saw := &in.Pods[i], s.sights[in.Pods[i].UID]
+		p.Seen, p.EndingSince = saw.Seen, saw.EndingSince
 	}
 	for _, p := range in.Pods {
 		t := s.targets[p.Target]
@@ -283,6 +396,7 @@ func (s *sim) reconcile(actions int) {
 		return
 	}
 	s.steps++
+	s.look(s.view().Pods)
 	in := s.view()
 	result := plan.Next(in)
 	s.sameInAnyOrder(in, result)
@@ -317,14 +431,24 @@ func (s *sim) reconcile(actions int) {
 		if crash() {
 			return
 		}
+		if a.Replaces() {
+			s.unready[a.Target] = s.now
+		}
 		s.do(in, a)
 	}
-	if after, limit := s.unavailable(), plan.Budget(s.limits.MaxUnavailable, len(s.targets)); after > max(before, limit) {
+	able := 0
+	for _, t := range in.Targets {
+		if t.Able {
+			able++
+		}
+	}
+	if after, limit := s.unavailable(), plan.Budget(s.limits.MaxUnavailable, able); after > max(before, limit) {
 		s.Fatalf("%d targets unavailable by our doing, %d before, %d allowed: %v\n%v\n%+v", after, before, limit, tell(result.Actions), s.ourDown, in)
 	}
 	s.fleetWide = result.FleetWide
 	if result.Complete {
-		s.current, s.rollout = s.update, plan.Rollout{}
+		s.checkComplete(in)
+		s.current, s.rollout = s.update, s.rollout.TakenOver()
 		s.epoch++
 	}
 	s.poll()
@@ -332,8 +456,11 @@ func (s *sim) reconcile(actions int) {
 
 // persist writes the state of the rollout down, as text, as the operator does.
 func (s *sim) persist(r plan.Rollout, in plan.Input) {
-	if r.Promoted && !s.rollout.Promoted && !s.promote && len(in.Targets) > 0 {
-		s.checkSoak()
+	if r.Promoted && !s.rollout.Promoted && !s.promote {
+		s.checkSoak(in)
+	}
+	if r.Failed != "" && s.rollout.Failed == "" {
+		s.checkFailed(r)
 	}
 	if (r.Failed == "") != (s.rollout.Failed == "") {
 		s.epoch++ // canaries go back, or forth again
@@ -388,11 +515,15 @@ func (s *sim) do(in plan.Input, a plan.Action) {
 			}
 			return // AlreadyExists
 		}
+		t := s.targets[a.Target]
+		if t.fault == "refused" {
+			return // the API server will not have it
+		}
 		s.checkRevision(a)
 		s.uids++
-		t := s.targets[a.Target]
-		s.pods[a.Pod] = &simPod{node: t.node, Pod: plan.Pod{
-			Name: a.Pod, UID: fmt.Sprint("uid", s.uids), Target: a.Target, Revision: a.Revision, RestartedAt: in.RestartedAt, Created: s.now,
+		s.pods[a.Pod] = &simPod{node: t.node, unreadyAt: s.now, Pod: plan.Pod{
+			Name: a.Pod, UID: fmt.Sprint("uid", s.uids), Target: a.Target, Revision: a.Revision, RestartedAt: in.RestartedAt,
+			Created: s.now.Add(s.skew),
 		}}
 		s.wrote(s.pods[a.Pod].UID)
 		return
@@ -410,7 +541,7 @@ func (s *sim) do(in plan.Input, a plan.Action) {
 		return // Conflict
 	}
 	if there.Ready && s.targets[a.Target] != nil && s.targets[a.Target].pod() == a.Pod {
-		s.ourDown[a.Target] = true
+		s.ourDown[a.Target], s.blamed[a.Target] = true, true
 	}
 	there.Terminating = true
 	s.wrote(a.UID)
@@ -428,8 +559,8 @@ func (s *sim) unavailable() int {
 	n := 0
 	for name, t := range s.targets {
 		p := s.pods[t.pod()]
-		settled := p != nil && !p.Terminating && s.now.Sub(p.Created) >= plan.Settle && len(s.ledger[name].Times) == 0
-		if settled || p != nil && p.Ready && !p.Terminating {
+		settled := p != nil && !p.Terminating && s.now.Sub(p.unreadyAt) >= plan.Settle && len(s.ledger[name].Times) == 0
+		if settled || t.hopeless() || p != nil && p.Ready && !p.Terminating {
 			delete(s.ourDown, name)
 		}
 		if node := s.nodes[t.node]; s.ourDown[name] && node.ready && !node.cordoned {
@@ -448,18 +579,29 @@ func (s *sim) sameInAnyOrder(in plan.Input, result plan.Result) {
 	}
 }
 
-// settle ends all faults and lets the operator work until there is nothing left to do.
+// settle ends all faults but those of one target that nobody can do anything about, and lets the operator work until
+// there is nothing left to do.
 func (s *sim) settle() {
 	s.sink, s.stale = "", nil
 	s.limits.Paused, s.limits.Hold, s.limits.AlertOnly = false, false, false
+	s.comeBack()
 	for _, n := range s.nodes {
 		n.ready, n.cordoned = true, false
 	}
-	for _, t := range s.targets {
+	spared := len(s.targets) > 1
+	for _, name := range slices.Sorted(maps.Keys(s.targets)) {
+		t := s.targets[name]
+		if spared && t.hopeless() && !s.mayBlame(name) {
+			spared = false
+			continue
+		}
 		t.fault = ""
 	}
 	// Parsers that hang by themselves stay for the operator to cure, unless they are so many that they might be the fleet's fault.
-	left := len(s.targets)*3/10 - 1
+	left := len(s.targets)*3/10 - 2 // with the one that is hopeless
+	if s.current == "hang" || s.current == "crash" {
+		left = 0 // all are ill but those that the next revision cures
+	}
 	for _, name := range slices.Sorted(maps.Keys(s.pods)) {
 		if p := s.pods[name]; p.fault != "" {
 			if left--; left < 0 {
@@ -476,7 +618,7 @@ func (s *sim) settle() {
 	}
 	const most = 600 // five hours: cooldowns of an hour, soaks, one target after another
 	for range most {
-		if s.rollout.Failed != "" {
+		if s.rollout.Failed != "" || s.waitsForLost() {
 			s.promote = true
 		}
 		s.reconcile(1 << 20)
@@ -509,13 +651,51 @@ func (s *sim) String() string {
 
 // atRest is true when every target has a ready pod of the wanted revision that is well, and nothing is left to do.
 func (s *sim) atRest() bool {
+	hopeless := 0
 	for name, t := range s.targets {
 		p := s.pods[t.pod()]
+		if t.hopeless() {
+			hopeless++
+			continue
+		}
 		if p == nil || !p.Ready || p.Terminating || p.Revision != s.update || s.judged[name].Verdict != growth.Healthy || s.restartedAt != "" && p.RestartedAt != s.restartedAt {
 			return false
 		}
 	}
-	return len(s.pods) == len(s.targets) && s.current == s.update && len(plan.Next(s.view()).Actions) == 0
+	if len(s.targets) == 0 {
+		return len(s.pods) == 0 // nothing is found out
+	}
+	return s.current == s.update && (hopeless > 0 || len(s.pods) == len(s.targets) && len(plan.Next(s.view()).Actions) == 0)
+}
+
+// waitsForLost is true while canaries that nobody can ask hold a soak, or one that is ill for good stops a rollout: a
+// person decides.
+func (s *sim) waitsForLost() bool {
+	r := plan.Next(s.view())
+	return strings.Contains(r.Message, "cannot be asked") || r.Phase == plan.PhaseStopped
+}
+
+// mayBlame is true for a target that a rollout waits for until a person has seen to it, or for a day: it is without a
+// ready pod since we took one away or restarted it, or since it was given another revision.
+func (s *sim) mayBlame(name string) bool {
+	t := s.targets[name]
+	p := s.pods[t.pod()]
+	taken := slices.Contains(s.rollout.Also, name) || name <= s.rollout.To || p != nil && p.Revision != s.current
+	dead := t.fault == "refused" || t.fault == "dead"
+	return dead && (s.blamed[name] || slices.Contains(s.rollout.Down, name) || len(s.ledger[name].Times) > 0 || s.current != "" && taken && !slices.Contains(s.rollout.Excused, name))
+}
+
+// goAway makes all targets none for a moment.
+func (s *sim) goAway() {
+	if len(s.targets) > 0 {
+		s.comeBack()
+		s.away, s.targets = s.targets, map[string]*simTarget{}
+	}
+}
+
+func (s *sim) comeBack() {
+	maps.Copy(s.targets, s.away)
+	s.away = nil
 }
 
 // change is a change of the spec that makes another revision the wanted one.
@@ -524,7 +704,7 @@ func (s *sim) change(revision string) {
 	if s.update == revision {
 		return
 	}
-	s.update, s.rollout, s.promote = revision, plan.Rollout{}, false
+	s.update, s.rollout, s.promote = revision, s.rollout.TakenOver(), false
 	s.epoch++
 	s.well, s.wellSince = 0, s.now
 }

@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"fmt"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/hlparser/hyperliquid-parser-operator/internal/controller/growth"
@@ -27,6 +28,9 @@ func (t *slot) ready() bool { return t.live() && t.pod.Ready }
 // down is true for a target whose pod is missing or on its way out.
 func (t *slot) down() bool { return t.pod == nil || t.pod.Terminating }
 
+// lost is true for a target without a pod that can be asked: its node is lost, or takes none and has none.
+func (t *slot) lost() bool { return !t.NodeReady || !t.Able && !t.live() }
+
 // unknown is true for a target whose parser runs and was not judged yet.
 func (t *slot) unknown() bool { return t.Able && t.ready() && t.unseen() }
 
@@ -41,10 +45,7 @@ func (t *slot) good() bool { return !t.unseen() && !t.judgement.Verdict.Bad() }
 // proven is when a target that is good will have been so for long enough to say that its pod is well.
 func (t *slot) proven() time.Time {
 	since := t.judgement.Since
-	if t.pod.Created.After(since) {
-		since = t.pod.Created
-	}
-	return since.Add(Proof)
+	return later(since, t.pod.Since()).Add(Proof)
 }
 
 // step is one making of the plan.
@@ -52,6 +53,8 @@ type step struct {
 	Input
 	second     time.Time // now, as it is written down
 	slots      []*slot   // by name
+	signs      map[string]*slot
+	able       int // targets that percentages are of
 	unselected []Pod
 	phase      Phase
 	roll       Rollout // becomes Result.Rollout
@@ -60,7 +63,17 @@ type step struct {
 	restarts   int // that the budgets still allow
 	rollouts   int // ready pods that a rollout may still take
 	unjudged   int // targets of which it is not known yet whether they are well: they hold back what would be taken next
-	result     Result
+	// holders are the targets, by name, that have been without a ready pod for long and hold a rollout; kept is set
+	// when there was something to hold. endlessPods are the pods that do not end, with their targets, and muted the
+	// targets whose state cannot be known since they were given another revision; manyEndless and manyMuted are
+	// set when they are many.
+	holders     []string
+	kept        bool
+	endlessPods []string
+	muted       []string
+	manyEndless bool
+	manyMuted   bool
+	result      Result
 }
 
 func newStep(in Input) *step {
@@ -73,11 +86,15 @@ func newStep(in Input) *step {
 	byPod := make(map[string]*slot, len(in.Targets))
 	byName := make(map[string]*slot, len(in.Targets))
 	for _, t := range in.Targets {
-		sl := &slot{Target: t, judgement: in.Judgements[t.Name], record: in.Ledger[t.Name]}
+		sl := &slot{Target: t, judgement: in.Judgements[t.Name], record: in.Ledger[t.Name].credible(in.Now)}
 		s.slots = append(s.slots, sl)
+		if t.Able {
+			s.able++
+		}
 		byPod[t.Pod], byName[t.Name] = sl, sl
 	}
 	slices.SortFunc(s.slots, func(a, b *slot) int { return cmp.Compare(a.Name, b.Name) })
+	s.roll.spell(s.target)
 	for _, p := range in.Pods {
 		if sl := byPod[p.Name]; sl != nil {
 			sl.pod = &p
@@ -92,8 +109,17 @@ func newStep(in Input) *step {
 	return s
 }
 
-// target returns the slot of that name; nil when there is none.
+// target returns the slot of that name, or with that sign; nil when there is none.
 func (s *step) target(name string) *slot {
+	if strings.HasPrefix(name, signMark) {
+		if s.signs == nil {
+			s.signs = make(map[string]*slot, len(s.slots))
+			for _, t := range s.slots {
+				s.signs[sign(t.Name)] = t
+			}
+		}
+		return s.signs[name]
+	}
 	i, ok := slices.BinarySearchFunc(s.slots, name, func(t *slot, name string) int { return cmp.Compare(t.Name, name) })
 	if !ok {
 		return nil
@@ -123,20 +149,27 @@ func (s *step) deleteFailed() {
 }
 
 func (s *step) create() {
-	if s.Limits.Hold {
+	if s.Limits.NoPods {
 		return
 	}
 	for _, t := range s.slots {
-		if t.pod == nil && t.Able && !t.elsewhere {
-			s.act(Action{Kind: Create, Why: WhyMissing, Target: t.Name, Pod: t.Pod, Revision: s.wanted(t)})
+		// Of a spec that was refused from the start nothing is stored.
+		if revision := s.wanted(t); t.pod == nil && t.Able && !t.elsewhere && revision != "" {
+			s.act(Action{Kind: Create, Why: WhyMissing, Target: t.Name, Pod: t.Pod, Revision: revision})
 		}
 	}
 }
 
-// forget drops records that have no say any more: an hour old, and their target gone or Healthy for an hour.
+// forget drops records that have no say any more: an hour old, and their target gone or Healthy for an hour; and those
+// of which nothing is credible.
 func (s *step) forget() {
 	for name, record := range s.Ledger {
-		at := record.last().Add(LedgerMemory)
+		record = record.credible(s.Now)
+		if len(record.Times) == 0 {
+			s.result.Forget = append(s.result.Forget, name)
+			continue
+		}
+		at := record.Last().Add(LedgerMemory)
 		if t := s.target(name); t != nil {
 			if t.judgement.Verdict != growth.Healthy {
 				continue
@@ -155,15 +188,46 @@ func (s *step) forget() {
 }
 
 func (s *step) finish() Result {
+	s.result.Ineffective = append(s.result.Ineffective, s.retried()...)
 	slices.Sort(s.result.Ineffective)
+	s.result.Ineffective = slices.Compact(s.result.Ineffective)
 	s.result.Phase = s.phase
+	s.explain()
 	if !s.trials.equal(s.Trials) {
 		s.result.Trials = &s.trials
 	}
-	if !s.roll.equal(s.Rollout) {
+	if !s.roll.equal(s.Rollout) && !s.roll.says(s.Rollout) {
 		s.result.Rollout = &s.roll
 	}
 	return s.result
+}
+
+// explain says what nothing else does: for whom a rollout waits, and which pods do not end.
+func (s *step) explain() {
+	add := func(text string) {
+		if s.result.Message != "" {
+			text = s.result.Message + "; " + text
+		}
+		s.result.Message = text
+	}
+	if s.kept && len(s.holders) > 0 {
+		add("the rollout waits for a ready parser of " + few(s.holders))
+	}
+	if s.kept && s.manyMuted {
+		add("the rollout waits until it is known how the parsers of " + few(s.muted) + " are")
+	}
+	if len(s.endlessPods) > 0 {
+		add("pods that do not end, for a finalizer or their kubelet: " + few(s.endlessPods))
+	}
+}
+
+// few names the first three.
+func few(names []string) string {
+	const show = 3
+	if len(names) <= show {
+		return strings.Join(names, ", ")
+	}
+	return fmt.Sprintf("%s and %d more", strings.Join(names[:show], ", "), len(names)-show)
 }
 
 func (s *step) delete(t *slot, why string, grace time.Duration) {

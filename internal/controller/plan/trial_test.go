@@ -1,6 +1,7 @@
 package plan_test
 
 import (
+	"fmt"
 	"slices"
 	"testing"
 	"time"
@@ -31,37 +32,190 @@ func TestATrialHelpsWhenItsTargetCatchesUp(t *testing.T) {
 	s.after(2 * time.Minute).does("Restart c: Verdict")
 }
 
-func TestTwoTrialsThatDidNotHelpEndRestartsUntilTheSpecChanges(t *testing.T) {
-	s := begin(t, fleet(12)).with(spec("1")).is("b", growth.Stuck).is("c", growth.Stuck)
-	s.does("Restart b: Verdict").does("Create b at new")
-	// The other is tried next: it says more than the same again.
-	s.after(time.Minute).is("b", growth.Stuck).does("Restart c: Verdict")
-	s.does("Create c at new")
-	s.after(time.Minute).is("c", growth.Stuck).does().waits("c", "restarts do not help: none until the spec changes")
-	s.waits("b", "restarts do not help: none until the spec changes")
+// at lets it be so long after noon.
+func (s *story) at(d time.Duration) *story { s.in.Now = now.Add(d); return s }
+
+// fails has the target Stuck again a minute after its restart.
+func (s *story) fails(target string) *story {
+	s.t.Helper()
+	return s.does("Restart "+target+": Verdict").does("Create "+target+" at new").after(time.Minute).is(target,
+		growth.Stuck)
+}
+
+func TestATargetThatWasNotHelpedTwiceIsLeftAloneForLongerAndLonger(t *testing.T) {
+	in := fleet(12)
+	in.Limits.Cooldown = time.Minute
+	s := begin(t, in).with(spec("1")).is("b", growth.Stuck).fails("b").fails("b")
+	for _, pause := range []time.Duration{time.Hour, 2 * time.Hour, 4 * time.Hour, 8 * time.Hour, 8 * time.Hour,
+		8 * time.Hour} {
+		s.does()
+		if !slices.Equal(s.last.Ineffective, []string{"b"}) {
+			t.Errorf("ineffective for %v", s.last.Ineffective)
+		}
+		s.leader().after(pause-time.Second).judges(growth.Healthy).is("b", growth.Stuck).does()
+		s.after(time.Second).does("Restart b: Verdict")
+		s.does("Create b at new")
+		if !slices.Equal(s.last.Ineffective, []string{"b"}) {
+			t.Errorf("ineffective for %v while b is tried once more", s.last.Ineffective)
+		}
+		s.after(time.Minute).is("b", growth.Stuck)
+	}
+	// When the spec changes nothing is known any more.
+	s.does().with(spec("2")).after(time.Hour).does("Restart b: Verdict")
+}
+
+func TestWhatWasLearntOfATargetEndsWhenItIsWell(t *testing.T) {
+	in := fleet(12)
+	in.Limits.Cooldown = time.Minute
+	s := begin(t, in).is("b", growth.Stuck).fails("b").fails("b").does()
+	s.after(30*time.Minute).is("b", growth.Healthy).does().after(time.Hour).does().is("b",
+		growth.Stuck).does("Restart b: Verdict")
+
+	// A trial that helps ends it too.
+	s = begin(t, in).is("b", growth.Stuck).fails("b").fails("b").does()
+	s.after(time.Hour).does("Restart b: Verdict").does("Create b at new")
+	s.after(2 * time.Minute).does()
+	if len(s.last.Ineffective) > 0 || len(s.in.Trials.Causes["Stuck"].Failed) > 0 {
+		t.Errorf("ineffective for %v, failed for %v", s.last.Ineffective, s.in.Trials.Causes["Stuck"].Failed)
+	}
+}
+
+// Two of twelve are ill for good. A third that falls ill is restarted at once, and so are others once that helped.
+func TestTargetsThatAreIllForGoodHoldUpNobodyElse(t *testing.T) {
+	s := begin(t, fleet(12)).is("b", growth.Stuck).is("c", growth.Stuck)
+	s.fails("b").fails("c").does() // the other is tried next: it says more than the same again
+	s.after(5 * time.Minute).fails("b").fails("c").does()
+	s.is("d", growth.Stuck).does("Restart d: Verdict").does("Create d at new")
+	s.after(2*time.Minute).does().is("e", growth.Stuck).does("Restart e: Verdict").does("Create e at new")
 	if want := []string{"b", "c"}; !slices.Equal(s.last.Ineffective, want) {
 		t.Errorf("ineffective for %v, not %v", s.last.Ineffective, want)
 	}
-	// Not for another leader, nor with time; for another cause they may help; and not when the spec has changed.
-	s.leader().does()
-	s.after(3*time.Hour).judges(growth.Healthy).is("b", growth.Stuck).does().waits("b", "restarts do not help: none until the spec changes")
-	s.is("d", growth.Growing).does("Restart d: Verdict")
-	s.does("Create d at new")
-	s.with(spec("2")).does("Restart b: Verdict")
+	// Nor when b is tried once more.
+	s.at(68*time.Minute).does("Restart b: Verdict").does("Create b at new").is("f",
+		growth.Stuck).does("Restart f: Verdict")
 }
 
-func TestARestartThatDoesNotHelpOneTargetTwiceIsGivenUpForThatTarget(t *testing.T) {
-	s := begin(t, fleet(9)).is("b", growth.Stuck)
-	s.does("Restart b: Verdict").does("Create b at new")
-	s.after(time.Minute).is("b", growth.Stuck).does().waits("b", "restarted once, next not before 12:05:00 UTC")
-	s.after(4 * time.Minute).does("Restart b: Verdict")
-	s.does("Create b at new")
-	s.after(time.Minute).is("b", growth.Stuck).does().waits("b", "restarts do not help: none until the spec changes")
-	// That says nothing yet of another.
-	s.is("c", growth.Stuck).does("Restart c: Verdict")
-	s.does("Create c at new")
-	s.after(2*time.Minute).does().waits("b", "restarts do not help: none until the spec changes")
-	s.is("d", growth.Stuck).does("Restart d: Verdict")
+// When half of those that were tried were not helped, and they are as many as make a fault the fleet's, one an hour is
+// tried.
+func TestACauseForWhichTooManyWereNotHelpedIsTriedOnceAnHour(t *testing.T) {
+	s := begin(t, fleet(12)) // four are the fleet's fault
+	for _, name := range []string{"b", "c", "d", "e"} {
+		s.is(name, growth.Stuck).fails(name).does().is(name, growth.SinkDown).after(10 * time.Minute).does()
+		s.is(name, growth.CatchingUp) // well, and what was learnt of it is not over
+	}
+	s.is("f", growth.Stuck).is("g", growth.Stuck).does()
+	s.waits("f", "restarts do not help: not 4 of the 4 targets that were tried, next try not before 13:34:00 UTC")
+	if want := []string{"f", "g"}; !slices.Equal(s.last.Ineffective, want) {
+		t.Errorf("ineffective for %v, not %v", s.last.Ineffective, want)
+	}
+	// Not for another cause.
+	s.is("h", growth.Growing).does("Restart h: Verdict").does("Create h at new").is("g", growth.Healthy)
+	s.at(93*time.Minute + 59*time.Second).does()
+	s.after(time.Second).does("Restart f: Verdict").does("Create f at new")
+	s.after(2 * time.Minute).does() // it helped, so that restarts are known to help
+	s.is("g", growth.Stuck).does("Restart g: Verdict")
+}
+
+func TestTheShareOfAFleetThatEndsRestarts(t *testing.T) {
+	for _, test := range []struct {
+		name                    string
+		targets, failed, helped int
+		ago                     time.Duration
+		want                    bool
+	}{
+		{"one is no share", 2, 1, 0, time.Minute, false},
+		{"two of a few", 5, 2, 0, time.Minute, true},
+		{"two of a hundred", 100, 2, 0, time.Minute, false},
+		{"29 of a hundred", 100, 29, 0, time.Minute, false},
+		{"30 of a hundred", 100, 30, 0, time.Minute, true},
+		{"30 of a hundred, and more that were helped", 100, 30, 31, time.Minute, false},
+		{"30 of a hundred, and as many that were helped", 100, 30, 30, time.Minute, true},
+		{"an hour ago", 100, 30, 0, time.Hour, false},
+		{"nearly an hour ago", 100, 30, 0, time.Hour - time.Second, true},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			in := plan.Input{Now: now, Current: "new", Update: "new", Limits: limits(),
+				Judgements: map[string]growth.Judgement{}}
+			trial := plan.Trial{Tried: map[string]time.Time{}}
+			for i := range test.targets {
+				name := fmt.Sprintf("t%03d", i)
+				in.Targets = append(in.Targets, plan.Target{Name: name, Pod: name, Able: true, NodeReady: true})
+				in.Pods = append(in.Pods, plan.Pod{Name: name, UID: name, Target: name, Revision: "new",
+					Created: ago(24 * time.Hour), Ready: true})
+				in.Judgements[name] = growth.Judgement{Verdict: growth.Healthy, Since: ago(time.Minute)}
+				if i < test.failed+test.helped {
+					trial.Tried[name] = ago(test.ago)
+				}
+				if i < test.failed {
+					trial.Failed = append(trial.Failed, name)
+				}
+			}
+			last := in.Targets[test.targets-1].Name
+			in.Judgements[last] = growth.Judgement{Verdict: growth.Stuck, Since: now}
+			in.Trials = plan.Trials{Causes: map[string]plan.Trial{"Stuck": trial}}
+			if got := len(plan.Next(in).Ineffective) > 0; got != test.want {
+				t.Errorf("ineffective: %v", got)
+			}
+		})
+	}
+}
+
+// Two of a hundred are Stuck for good, and a third falls ill after hours, which a restart would cure.
+func TestTwoHopelessTargetsOfAHundred(t *testing.T) {
+	in := plan.Input{
+		Current: "r", Update: "r", Spec: "1", Ledger: plan.Ledger{}, Limits: limits(),
+	}
+	generation, restarts := map[string]int{}, map[string]int{}
+	stuck := map[string]time.Time{"n001": now, "n002": now}
+	for minute := range 24 * 60 {
+		at := now.Add(time.Duration(minute) * time.Minute)
+		if minute == 180 {
+			stuck["n050"] = at
+		}
+		in.Now, in.Targets, in.Pods, in.Judgements = at, nil, nil, map[string]growth.Judgement{}
+		for i := range 100 {
+			name := fmt.Sprintf("n%03d", i)
+			in.Targets = append(in.Targets, plan.Target{Name: name, Pod: "p" + name, Able: true, NodeReady: true})
+			in.Pods = append(in.Pods, plan.Pod{Name: "p" + name, UID: fmt.Sprintf("u%s-%d", name, generation[name]),
+				Target: name, Revision: "r", Created: ago(time.Hour), Ready: true})
+			in.Judgements[name] = growth.Judgement{Verdict: growth.Healthy, Since: ago(time.Hour)}
+			if since, ok := stuck[name]; ok {
+				in.Judgements[name] = growth.Judgement{Verdict: growth.Stuck, Since: since}
+			}
+		}
+		r := plan.Next(in)
+		for _, a := range r.Actions {
+			in.Ledger[a.Target] = a.Record
+			generation[a.Target]++
+			restarts[a.Target]++
+			if a.Target == "n050" {
+				delete(stuck, "n050")
+			} else {
+				stuck[a.Target] = at.Add(time.Minute)
+			}
+		}
+		for _, n := range r.Forget {
+			delete(in.Ledger, n)
+		}
+		if r.Trials != nil {
+			in.Trials = *r.Trials
+		}
+		if minute == 180 && restarts["n050"] != 1 {
+			t.Errorf("n050 is not restarted: %q", r.Waiting["n050"])
+		}
+		if minute > 60 && !slices.Equal(r.Ineffective, []string{"n001", "n002"}) {
+			t.Fatalf("minute %d: ineffective for %v", minute, r.Ineffective)
+		}
+	}
+	// Twice, and after 1, 2, 4 and 8 hours.
+	for _, name := range []string{"n001", "n002"} {
+		if n := restarts[name]; n < 5 || n > 7 {
+			t.Errorf("%s was restarted %d times in a day", name, n)
+		}
+	}
+	if restarts["n050"] != 1 {
+		t.Errorf("n050 was restarted %d times", restarts["n050"])
+	}
 }
 
 func TestATrialIsVoidWhenItCannotBeTold(t *testing.T) {
@@ -128,4 +282,11 @@ func TestALedgerOfAnEarlierOperatorIsRead(t *testing.T) {
 	if trials, err := plan.DecodeTrials("{}"); err != nil || trials.Causes != nil {
 		t.Errorf("%+v, %v", trials, err)
 	}
+	// Its trials had no times. That b was not helped counts from now on.
+	s := begin(t, fleet(12)).with(spec("3")).is("b", growth.Stuck)
+	if s.in.Trials, err = plan.DecodeTrials(`{"spec":"3","causes":{"Stuck":{"failed":["b","b"]}}}`); err != nil {
+		t.Fatal(err)
+	}
+	s.does().waits("b", "restarts do not help: tried 2 times, next try not before 13:00:00 UTC")
+	s.after(59 * time.Minute).does().after(time.Minute).does("Restart b: Verdict")
 }

@@ -41,7 +41,7 @@ func ourContainers(containers []corev1.Container) []corev1.Container {
 }
 
 func ourVolume(name string) bool {
-	return slices.Contains([]string{dataVolume, stateVolume, outVolume, configVolume}, name)
+	return slices.Contains([]string{dataVolume, stateVolume, outVolume, configVolume, sealVolume, operatorsVolume}, name)
 }
 
 // unpinned takes back what pinned did.

@@ -12,6 +12,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"time"
 
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/api/resource"
@@ -45,6 +46,12 @@ const (
 	configVolume = "config"
 )
 
+// What says whose a pod is.
+const (
+	labelManagedBy = "app.kubernetes.io/managed-by"
+	managedBy      = "hyperliquid-parser-operator"
+)
+
 // prepareName is the name of the container that runs before the parser's.
 const prepareName = "prepare"
 
@@ -52,6 +59,28 @@ const prepareName = "prepare"
 const (
 	defaultUser  = 10000 // hluser of the official Hyperliquid node image, who owns the data
 	defaultGrace = 30
+)
+
+// Probes of the parser. A kubelet that counts a failed probe makes an Unhealthy event, of a startup probe too; so the
+// startup probe asks where the answer waits until the parser is ready, and only once the process has had time to
+// listen. Readiness and liveness begin after it.
+const (
+	probeTimeout = 2 // seconds
+	// startDelay is the time to listen in, in seconds: kubelets count whole ones. A process takes a tenth of one,
+	// unless its node is busy.
+	startDelay = 2
+	// startTimeout is longer than the answer may wait, in seconds.
+	startTimeout = int32(report.StartWait/time.Second) + 1
+	// startPeriod and startFailures give a process that does not listen half a minute, and one that hangs 75 s.
+	startPeriod, startFailures = 2, 15
+	// livePeriod and liveFailures end a process that has not answered for half a minute: no collection of garbage and
+	// no burst takes so long.
+	livePeriod, liveFailures = 5, 6
+	// hungGrace is the grace of a process that liveness ends, in seconds. It does not answer, so it will not drain;
+	// what it has not committed is read again.
+	hungGrace = 5
+	// readyPeriod and readyFailures take a parser that is not ready out within 6 s.
+	readyPeriod, readyFailures = 2, 3
 )
 
 // PodName is the name of the pod of a target on its node: the same whoever asks, and whatever its version, so that two leaders cannot
@@ -75,7 +104,7 @@ func template(obj *v1alpha1.HyperliquidParser, image, cluster string) corev1.Pod
 			RestartPolicy:                 corev1.RestartPolicyAlways,
 			AutomountServiceAccountToken:  ptr.To(false),
 			EnableServiceLinks:            ptr.To(false),
-			TerminationGracePeriodSeconds: ptr.To(ptr.Deref(spec.TerminationGracePeriodSeconds, defaultGrace)),
+			TerminationGracePeriodSeconds: ptr.To(grace(spec)),
 			PriorityClassName:             spec.PriorityClassName,
 			ImagePullSecrets:              spec.ImagePullSecrets,
 			Tolerations:                   target.Tolerations(spec.Tolerations),
@@ -90,12 +119,17 @@ func template(obj *v1alpha1.HyperliquidParser, image, cluster string) corev1.Pod
 			},
 			InitContainers: []corev1.Container{prepare(obj, image)},
 			Containers:     []corev1.Container{container(obj, image, cluster)},
-			Volumes:        volumes(obj),
+			Volumes:        append(volumes(obj), sealVolumes(obj.Name)...),
 		},
 	}
 }
 
 func user(spec *v1alpha1.HyperliquidParserSpec) int64 { return ptr.Deref(spec.RunAsUser, defaultUser) }
+
+// grace is how long a parser may take to end, in seconds.
+func grace(spec *v1alpha1.HyperliquidParserSpec) int64 {
+	return ptr.Deref(spec.TerminationGracePeriodSeconds, defaultGrace)
+}
 
 func group(spec *v1alpha1.HyperliquidParserSpec) int64 {
 	return ptr.Deref(spec.RunAsGroup, defaultUser)
@@ -107,10 +141,10 @@ func podLabels(obj *v1alpha1.HyperliquidParser) map[string]string {
 		out[k] = string(v)
 	}
 	maps.Copy(out, map[string]string{
-		"app.kubernetes.io/name":       "hlparser",
-		"app.kubernetes.io/instance":   obj.Name,
-		"app.kubernetes.io/managed-by": "hyperliquid-parser-operator",
-		v1alpha1.LabelParser:           obj.Name,
+		"app.kubernetes.io/name":     "hlparser",
+		"app.kubernetes.io/instance": obj.Name,
+		labelManagedBy:               managedBy,
+		v1alpha1.LabelParser:         obj.Name,
 	})
 	return out
 }
@@ -125,6 +159,9 @@ func podAnnotations(spec *v1alpha1.HyperliquidParserSpec) map[string]string {
 		"cluster-autoscaler.kubernetes.io/daemonset-pod": "true",
 		"kubectl.kubernetes.io/default-container":        growth.ContainerName,
 	})
+	if spec.Target.Pods != nil {
+		out[annotationLevel] = levelOfTarget
+	}
 	return out
 }
 
@@ -145,7 +182,8 @@ func prepare(obj *v1alpha1.HyperliquidParser, image string) corev1.Container {
 			"/hlparser", "prepare", "--user", strconv.FormatInt(user(spec), 10), "--group", strconv.FormatInt(group(spec), 10),
 		}, dirs),
 		// For its mounts: the annotation is each target's own.
-		Env: []corev1.EnvVar{{Name: targetVariable, ValueFrom: field("metadata.annotations['" + v1alpha1.AnnotationTarget + "']")}},
+		Env: append([]corev1.EnvVar{{Name: targetVariable, ValueFrom: field("metadata.annotations['" + v1alpha1.AnnotationTarget + "']")}},
+			prepareSealEnv()...),
 		// The parser's own: a pod asks for the larger of the two, and its QoS class follows from both.
 		Resources: resources(spec.Resources),
 		SecurityContext: &corev1.SecurityContext{
@@ -157,32 +195,61 @@ func prepare(obj *v1alpha1.HyperliquidParser, image string) corev1.Container {
 			Capabilities:             &corev1.Capabilities{Drop: []corev1.Capability{"ALL"}, Add: []corev1.Capability{"CHOWN"}},
 		},
 		TerminationMessagePolicy: corev1.TerminationMessageFallbackToLogsOnError,
-		VolumeMounts:             mounts,
+		VolumeMounts:             append(mounts, corev1.VolumeMount{Name: sealVolume, MountPath: sealDir}),
 	}
 }
 
 // written are the mounts of what the parser writes into: directories below a volume's root that only this object uses, or only this
 // target where targets share it. The kubelet makes them, and follows no link that somebody may have put in their way.
 func written(obj *v1alpha1.HyperliquidParser) []corev1.VolumeMount {
-	own := path.Join(obj.Namespace, obj.Name)
-	state := corev1.VolumeMount{Name: stateVolume, MountPath: stateDir, SubPath: own}
-	if obj.Spec.Target.Pods != nil {
-		// The claim is one target's alone. Its copy in another namespace is to find the state too.
-		state.Name, state.SubPath = dataVolume, path.Join(StatePath(obj), obj.Name)
+	state := corev1.VolumeMount{Name: stateVolume, MountPath: stateDir, SubPath: StateDirectory(obj)}
+	switch pods := obj.Spec.Target.Pods; {
+	case pods != nil && pods.StateClaimName != "":
+		state.SubPath, state.SubPathExpr = "", perTarget(state.SubPath)
+	case pods != nil:
+		state.Name = dataVolume
 	}
 	out := []corev1.VolumeMount{state}
 	if file := obj.Spec.FileSink(); file != nil {
-		mount := corev1.VolumeMount{Name: outVolume, MountPath: outDir, SubPath: own}
-		if file.ClaimName != "" {
-			mount.SubPath = strings.TrimPrefix(path.Join(string(file.Path), own), "/")
-		}
+		mount := corev1.VolumeMount{Name: outVolume, MountPath: outDir, SubPath: OutputDirectory(obj)}
 		// A claim is every target's, and several pods may run on one node.
 		if file.ClaimName != "" || obj.Spec.Target.Pods != nil {
-			mount.SubPath, mount.SubPathExpr = "", path.Join(strings.ReplaceAll(mount.SubPath, "$", "$$"), "$("+targetVariable+")")
+			mount.SubPath, mount.SubPathExpr = "", perTarget(mount.SubPath)
 		}
 		out = append(out, mount)
 	}
 	return out
+}
+
+// StateDirectory is the directory of the object's state in its volume, relative to the volume's root. Where several parsers share the
+// volume, each has a directory of its own below it.
+func StateDirectory(obj *v1alpha1.HyperliquidParser) string {
+	own := path.Join(obj.Namespace, obj.Name)
+	switch pods := obj.Spec.Target.Pods; {
+	case pods == nil:
+		return own
+	case pods.StateClaimName != "":
+		return path.Join(StatePath(obj), own)
+	}
+	// The claim is one target's alone. Its copy in another namespace is to find the state too.
+	return path.Join(StatePath(obj), obj.Name)
+}
+
+// OutputDirectory is that of the object's files, as StateDirectory is that of its state. It is empty without a file sink.
+func OutputDirectory(obj *v1alpha1.HyperliquidParser) string {
+	file, own := obj.Spec.FileSink(), path.Join(obj.Namespace, obj.Name)
+	switch {
+	case file == nil:
+		return ""
+	case file.ClaimName == "":
+		return own
+	}
+	return strings.TrimPrefix(path.Join(string(file.Path), own), "/")
+}
+
+// perTarget is a directory of each target's own below another one, as the kubelet reads it.
+func perTarget(dir string) string {
+	return path.Join(strings.ReplaceAll(dir, "$", "$$"), "$("+targetVariable+")")
 }
 
 // read is the mount of the Hyperliquid node's data.
@@ -200,11 +267,16 @@ func read(obj *v1alpha1.HyperliquidParser) corev1.VolumeMount {
 func container(obj *v1alpha1.HyperliquidParser, image, cluster string) corev1.Container {
 	spec := &obj.Spec
 	mounts := slices.Concat(
-		[]corev1.VolumeMount{read(obj), {Name: configVolume, MountPath: configDir, ReadOnly: true}}, written(obj), secretMounts(spec))
-	env := []corev1.EnvVar{
+		[]corev1.VolumeMount{read(obj), {Name: configVolume, MountPath: configDir, ReadOnly: true}}, written(obj), secretMounts(spec), sealMounts())
+	env := append([]corev1.EnvVar{
 		{Name: "POD_IP", ValueFrom: field("status.podIP")},
 		{Name: "HLPARSER_POD", ValueFrom: field("metadata.name")},
-	}
+		{Name: "HLPARSER_NAMESPACE", ValueFrom: field("metadata.namespace")},
+		{Name: "HLPARSER_POD_UID", ValueFrom: field("metadata.uid")},
+		// By it the parser knows whether its loopback, where forwarded ports arrive, is its own. No flag: an image of
+		// before would refuse it.
+		{Name: "HLPARSER_NODE_ADDRESS", ValueFrom: field("status.hostIP")},
+	}, sealEnv()...)
 	if remote(spec) {
 		env = append(env, corev1.EnvVar{Name: fleetVariable, Value: path.Join(cluster, obj.Namespace, obj.Name)})
 	}
@@ -219,8 +291,9 @@ func container(obj *v1alpha1.HyperliquidParser, image, cluster string) corev1.Co
 		Resources: resources(spec.Resources),
 		// Liveness asks only whether the process answers: a pipeline that is stuck or blocked is judged by the operator, with its
 		// budgets, and must not be killed by the kubelet in the middle of an outage.
-		LivenessProbe:  probe("/healthz", 10, 6),
-		ReadinessProbe: probe("/readyz", 2, 3),
+		StartupProbe:   startupProbe(),
+		LivenessProbe:  livenessProbe(spec),
+		ReadinessProbe: probe("/readyz", readyPeriod, readyFailures),
 		SecurityContext: &corev1.SecurityContext{
 			AllowPrivilegeEscalation: ptr.To(false),
 			ReadOnlyRootFilesystem:   ptr.To(true),
@@ -243,11 +316,24 @@ func field(name string) *corev1.EnvVarSource {
 	return &corev1.EnvVarSource{FieldRef: &corev1.ObjectFieldSelector{APIVersion: "v1", FieldPath: name}}
 }
 
+func startupProbe() *corev1.Probe {
+	p := probe(report.StartPath, startPeriod, startFailures)
+	p.InitialDelaySeconds, p.TimeoutSeconds = startDelay, startTimeout
+	return p
+}
+
+func livenessProbe(spec *v1alpha1.HyperliquidParserSpec) *corev1.Probe {
+	p := probe("/healthz", livePeriod, liveFailures)
+	// The API server takes none below 1; zero is the pod's.
+	p.TerminationGracePeriodSeconds = ptr.To(max(min(hungGrace, grace(spec)), 1))
+	return p
+}
+
 func probe(url string, period, failures int32) *corev1.Probe {
 	return &corev1.Probe{
 		ProbeHandler:     corev1.ProbeHandler{HTTPGet: &corev1.HTTPGetAction{Path: url, Port: intstr.FromString("report")}},
 		PeriodSeconds:    period,
-		TimeoutSeconds:   2,
+		TimeoutSeconds:   probeTimeout,
 		FailureThreshold: failures,
 	}
 }
@@ -275,6 +361,9 @@ func volumes(obj *v1alpha1.HyperliquidParser) []corev1.Volume {
 	} else {
 		// Its name is the target's. Not read-only: that is the mount of the data, and the state is in the same claim.
 		out = append(out, claim(dataVolume, ""))
+		if name := obj.Spec.Target.Pods.StateClaimName; name != "" {
+			out = append(out, claim(stateVolume, name))
+		}
 	}
 	// Its name is that of the revision.
 	out = append(out, corev1.Volume{Name: configVolume, VolumeSource: corev1.VolumeSource{ConfigMap: &corev1.ConfigMapVolumeSource{}}})
@@ -292,6 +381,14 @@ func StatePath(obj *v1alpha1.HyperliquidParser) string {
 		return cmp.Or(string(pods.StateSubPath), "hlparser")
 	}
 	return cmp.Or(string(obj.Spec.Target.Nodes.StatePath), "/var/lib/hlparser")
+}
+
+// StateLocation tells apart where parsers find their checkpoints: it is StatePath, or /<claim>/<path> in a claim that is not the data's.
+func StateLocation(obj *v1alpha1.HyperliquidParser) string {
+	if pods := obj.Spec.Target.Pods; pods != nil && pods.StateClaimName != "" {
+		return path.Join("/", pods.StateClaimName, StatePath(obj))
+	}
+	return path.Clean(StatePath(obj))
 }
 
 func claim(name, claimName string) corev1.Volume {

@@ -24,6 +24,7 @@ import (
 	"github.com/hlparser/hyperliquid-parser-operator/internal/controller/podspec"
 	"github.com/hlparser/hyperliquid-parser-operator/internal/controller/target"
 	"github.com/hlparser/hyperliquid-parser-operator/internal/parser/config"
+	"github.com/hlparser/hyperliquid-parser-operator/internal/parser/report"
 )
 
 var update = flag.Bool("update", false, "write the golden files anew")
@@ -175,6 +176,14 @@ func TestWhereParsersWrite(t *testing.T) {
 		}, beside, "claim:data-hl-node-0/hlparser/mainnet", "host:/var/lib/hlparser-out/hyperliquid/mainnet/hl-node-0"},
 		"for a pod, output on a directory of a claim of all pods": {func(o *v1alpha1.HyperliquidParser) { o.Spec = besidePods().Spec }, beside,
 			"claim:data-hl-node-0/hlparser/mainnet", "claim:records/archive/hyperliquid/mainnet/hl-node-0"},
+		"for a pod, the state on a claim of all pods": {func(o *v1alpha1.HyperliquidParser) {
+			o.Spec = besidePods().Spec
+			o.Spec.Target.Pods.StateClaimName, o.Spec.Target.Pods.StateSubPath = "state", "a/$b"
+		}, beside, "claim:state/a/$b/hyperliquid/mainnet/hl-node-0", "claim:records/archive/hyperliquid/mainnet/hl-node-0"},
+		"for a pod, without its defaults": {func(o *v1alpha1.HyperliquidParser) {
+			o.Spec = besidePods().Spec
+			o.Spec.Target.Pods.SubPath, o.Spec.Target.Pods.StateSubPath = "", ""
+		}, beside, "claim:data-hl-node-0/hlparser/mainnet", "claim:records/archive/hyperliquid/mainnet/hl-node-0"},
 		"in a directory whose name looks like a variable": {func(o *v1alpha1.HyperliquidParser) {
 			o.Spec.Sink.File.Path, o.Spec.Sink.File.ClaimName = "/$(HLPARSER_TARGET)", "records"
 		}, on("node-1"), "host:/var/lib/hlparser/hyperliquid/mainnet", "claim:records/$(HLPARSER_TARGET)/hyperliquid/mainnet/node-1"},
@@ -198,6 +207,39 @@ func TestWhereParsersWrite(t *testing.T) {
 	}
 }
 
+// Where parsers find their checkpoints is another place for each of these, and the same as ever for objects of before.
+func TestStateLocations(t *testing.T) {
+	for want, edit := range map[string]func(*v1alpha1.PodTarget){
+		"hlparser":        func(*v1alpha1.PodTarget) {},
+		"state":           func(p *v1alpha1.PodTarget) { p.StateSubPath = "state" },
+		"/state/hlparser": func(p *v1alpha1.PodTarget) { p.StateClaimName = "state" },
+		"/state/a/b":      func(p *v1alpha1.PodTarget) { p.StateClaimName, p.StateSubPath = "state", "a/b" },
+	} {
+		obj := besidePods()
+		edit(obj.Spec.Target.Pods)
+		if got := podspec.StateLocation(obj); got != want {
+			t.Errorf("got %s, want %s", got, want)
+		}
+	}
+	if got := podspec.StateLocation(object()); got != "/var/lib/hlparser" {
+		t.Errorf("of nodes: got %s", got)
+	}
+}
+
+// State is its owner's alone, 0600. No group is asked of the volumes, whose kubelet would give the files to it: the same user that
+// wrote them reads them after an upgrade, from wherever they are.
+func TestTheStateIsReadByWhoWroteIt(t *testing.T) {
+	for _, obj := range []*v1alpha1.HyperliquidParser{object(), besidePods()} {
+		spec := pod(obj, revision(t, obj), target.Target{Name: "hl-node-0", Node: "node-1", Claim: "c"}).Spec
+		if spec.SecurityContext.FSGroup != nil || *spec.SecurityContext.RunAsUser != 10000 || spec.Containers[0].SecurityContext.RunAsUser != nil {
+			t.Errorf("the parser runs as %+v", spec.SecurityContext)
+		}
+		if got := spec.InitContainers[0].SecurityContext.Capabilities; len(got.Add) != 1 || got.Add[0] != "CHOWN" {
+			t.Errorf("prepare may %v: it must do without reading what others may not", got.Add)
+		}
+	}
+}
+
 func TestTheConfigIsWhatTheParserReads(t *testing.T) {
 	var c config.Config
 	if err := yaml.UnmarshalStrict([]byte(revision(t, object()).Config), &c); err != nil {
@@ -208,6 +250,17 @@ func TestTheConfigIsWhatTheParserReads(t *testing.T) {
 	}
 	if c.Engine.BufferLimit != 32<<20 || c.Sink.File.MaxAge.Duration != time.Hour || c.Streams[0].Mode != config.ByBlock {
 		t.Errorf("read as %+v", c)
+	}
+}
+
+// Zero switches the floor off, and a fleet that says nothing is rendered as before there was one.
+func TestTheFloorOfFreeSpaceIsRenderedWhereItIsSet(t *testing.T) {
+	for want, percent := range map[string]*int32{"": nil, "minFreePercent: 0\n": ptr.To[int32](0), "minFreePercent: 25\n": ptr.To[int32](25)} {
+		obj := object()
+		obj.Spec.Sink.File.MinFreePercent = percent
+		if text := revision(t, obj).Config; !strings.Contains(text, want) || strings.Contains(text, "minFreePercent") != (percent != nil) {
+			t.Errorf("want %q in %s", want, text)
+		}
 	}
 }
 
@@ -242,6 +295,8 @@ func TestWhatMakesARevision(t *testing.T) {
 		"file.path":                   {func(s *v1alpha1.HyperliquidParserSpec) { s.Sink.File.Path = "/var/lib/hlparser-out/2" }, true},
 		"file.rotate":                 {func(s *v1alpha1.HyperliquidParserSpec) { s.Sink.File.Rotate = "Size" }, true},
 		"file.compress":               {func(s *v1alpha1.HyperliquidParserSpec) { s.Sink.File.Compress = "" }, true},
+		"file.maxTotalSize":           {func(s *v1alpha1.HyperliquidParserSpec) { s.Sink.File.MaxTotalSize = ptr.To(resource.MustParse("9Gi")) }, true},
+		"file.minFreePercent":         {func(s *v1alpha1.HyperliquidParserSpec) { s.Sink.File.MinFreePercent = ptr.To[int32](0) }, true},
 		"file.maxAge":                 {func(s *v1alpha1.HyperliquidParserSpec) { s.Sink.File.MaxAge.Duration = time.Minute }, true},
 		"resources": {func(s *v1alpha1.HyperliquidParserSpec) {
 			s.Resources.Limits = corev1.ResourceList{"cpu": resource.MustParse("1")}
@@ -456,7 +511,7 @@ func TestOnlyThePreparationIsRootAndItCanDoNothingButChown(t *testing.T) {
 		t.Errorf("the preparation's context is %+v", sc)
 	}
 	want := []string{"/hlparser", "prepare", "--user", "1234", "--group", "5678", "/state", "/out"}
-	if !slices.Equal(prepare.Command, want) || len(prepare.VolumeMounts) != 2 {
+	if !slices.Equal(prepare.Command, want) || len(prepare.VolumeMounts) != 3 { // the third is for its key
 		t.Errorf("it runs %q with mounts %+v", prepare.Command, prepare.VolumeMounts)
 	}
 	if !reflect.DeepEqual(prepare.Resources, parser.Resources) {
@@ -569,5 +624,105 @@ func TestEverySecretFileIsMountedAndToldBackByItsSecret(t *testing.T) {
 	}
 	if _, _, ok := podspec.SecretOf("/etc/passwd"); ok {
 		t.Error("a file elsewhere is told as a Secret's")
+	}
+}
+
+// What a kubelet makes of the probes: which of them may fail, and when it kills the parser.
+func TestProbes(t *testing.T) {
+	obj := object()
+	c := pod(obj, revision(t, obj), on("n")).Spec.Containers[0]
+	start, live, ready := c.StartupProbe, c.LivenessProbe, c.ReadinessProbe
+	if start == nil || live == nil || ready == nil {
+		t.Fatal("a probe is missing")
+	}
+	// A kubelet makes an Unhealthy event of each probe that fails, and asks for readiness and liveness once the start
+	// is over.
+	if start.HTTPGet.Path != report.StartPath || start.InitialDelaySeconds < 1 {
+		t.Errorf("a start fails probes: %+v", start)
+	}
+	if patience := time.Duration(start.TimeoutSeconds) * time.Second; patience <= report.StartWait {
+		t.Errorf("the answer may wait for %s, and the kubelet waits for %s", report.StartWait, patience)
+	}
+	if start.PeriodSeconds*start.FailureThreshold < 30 {
+		t.Errorf("a process that is slow to start is killed after %d s", start.PeriodSeconds*start.FailureThreshold)
+	}
+	if start.TerminationGracePeriodSeconds != nil || start.SuccessThreshold > 1 || start.PeriodSeconds > 2 {
+		t.Errorf("%+v", start)
+	}
+	// A hang costs the time until liveness has failed for good, and its grace.
+	hang := (live.FailureThreshold-1)*live.PeriodSeconds + live.TimeoutSeconds + live.PeriodSeconds + int32(*live.TerminationGracePeriodSeconds)
+	if hang > 40 || live.FailureThreshold*live.PeriodSeconds < 30 {
+		t.Errorf("a process that hangs is there for %d s", hang)
+	}
+	if live.HTTPGet.Path != "/healthz" || ready.HTTPGet.Path != "/readyz" {
+		t.Errorf("liveness asks %s, readiness %s", live.HTTPGet.Path, ready.HTTPGet.Path)
+	}
+}
+
+// The grace of a process that hangs is never longer than that of the pod, and never none.
+func TestTheGraceOfAProcessThatHangs(t *testing.T) {
+	for asked, want := range map[int64]int64{1: 1, 4: 4, 5: 5, 30: 5, 3600: 5, 0: 1} {
+		obj := object()
+		obj.Spec.TerminationGracePeriodSeconds = &asked
+		spec := pod(obj, revision(t, obj), on("n")).Spec
+		if got := *spec.Containers[0].LivenessProbe.TerminationGracePeriodSeconds; got != want || *spec.TerminationGracePeriodSeconds != asked {
+			t.Errorf("asked for %d: %d, and %d for the pod", asked, got, *spec.TerminationGracePeriodSeconds)
+		}
+	}
+}
+
+// A parser beside a pod shares its claim, which container runtimes relabel with the level of each pod that mounts it.
+func TestTheSELinuxLevelIsTheTargets(t *testing.T) {
+	asked := func(options *corev1.SELinuxOptions) *v1alpha1.HyperliquidParser {
+		obj := besidePods()
+		obj.Spec.SELinuxOptions = options
+		return obj
+	}
+	beside := func(level string) target.Target {
+		return target.Target{Name: "hl-node-0", Node: "node-1", Claim: "data-hl-node-0", Level: level}
+	}
+	nodes := object()
+	for name, test := range map[string]struct {
+		obj    *v1alpha1.HyperliquidParser
+		target target.Target
+		want   *corev1.SELinuxOptions
+	}{
+		"the target has one":                     {asked(nil), beside("s0:c1,c2"), &corev1.SELinuxOptions{Level: "s0:c1,c2"}},
+		"the target has none":                    {asked(nil), beside(""), nil},
+		"the object has one too":                 {asked(&corev1.SELinuxOptions{Level: "s0:c7,c8"}), beside("s0:c1,c2"), &corev1.SELinuxOptions{Level: "s0:c7,c8"}},
+		"the object has one alone":               {asked(&corev1.SELinuxOptions{Level: "s0:c7,c8"}), beside(""), &corev1.SELinuxOptions{Level: "s0:c7,c8"}},
+		"the object has a type":                  {asked(&corev1.SELinuxOptions{Type: "t"}), beside("s0:c1,c2"), &corev1.SELinuxOptions{Type: "t", Level: "s0:c1,c2"}},
+		"on a node, whose directories it shares": {nodes, on("node-1"), nil},
+	} {
+		t.Run(name, func(t *testing.T) {
+			before := test.obj.DeepCopy()
+			r := revision(t, test.obj)
+			made := pod(test.obj, r, test.target).Spec
+			if got := made.SecurityContext.SELinuxOptions; !reflect.DeepEqual(got, test.want) {
+				t.Errorf("got %+v, want %+v", got, test.want)
+			}
+			for _, c := range append(made.InitContainers, made.Containers...) {
+				if c.SecurityContext.SELinuxOptions != nil {
+					t.Errorf("%s has options of its own", c.Name)
+				}
+			}
+			if !reflect.DeepEqual(test.obj, before) {
+				t.Error("the object itself was changed")
+			}
+			if again := pod(test.obj, r, beside("")).Spec.SecurityContext.SELinuxOptions; again != nil && again.Level != ptr.Deref(before.Spec.SELinuxOptions, corev1.SELinuxOptions{}).Level {
+				t.Errorf("another target has level %s", again.Level)
+			}
+		})
+	}
+	// A revision that an operator of before stored makes its pods as it did.
+	obj := asked(nil)
+	old := revision(t, obj)
+	for key := range old.Template.Annotations {
+		if strings.HasPrefix(key, v1alpha1.Group+"/") {
+			delete(old.Template.Annotations, key)
+		}
+	}
+	if got := pod(obj, old, beside("s0:c1,c2")).Spec.SecurityContext.SELinuxOptions; got != nil {
+		t.Errorf("a pod of before has %+v", got)
 	}
 }

@@ -1,11 +1,14 @@
 package podspec
 
 import (
+	"bytes"
 	"cmp"
 	"crypto/sha256"
 	"encoding/base32"
 	"encoding/json"
 	"fmt"
+	"maps"
+	"slices"
 	"strconv"
 	"time"
 
@@ -46,11 +49,53 @@ func NewRevision(obj *v1alpha1.HyperliquidParser, defaultImage, cluster string) 
 		return Revision{}, fmt.Errorf("rendering the parsers' config: %w", err)
 	}
 	r := Revision{Config: string(text), Template: template(obj, cmp.Or(obj.Spec.Image, defaultImage), cluster)}
-	data, err := r.Encode()
+	return r.Sealed(obj.Name)
+}
+
+// Sealed returns the revision under the name that its content gives it: whoever stores other content under that name
+// can be found out.
+func (r Revision) Sealed(object string) (Revision, error) {
+	data, err := r.named(object, "").Encode()
 	if err != nil {
 		return Revision{}, err
 	}
-	return r.named(obj.Name, hash("revision", string(data))), nil
+	return r.named(object, hash("revision", string(data))), nil
+}
+
+// MaxNames is how many names a revision may get. Each is taken by something else once in 2^50 revisions, or by intent.
+const MaxNames = 8
+
+// Genuine reports whether stored data is what the revision's name stands for. It goes by the bytes, and where a backup
+// tool has put them into another order, by what they mean to this version.
+func (r Revision) Genuine(object string, stored []byte) (bool, error) {
+	if r.ConfigName() != r.Name(object) {
+		return false, nil
+	}
+	name, err := json.Marshal(r.Name(object))
+	if err != nil {
+		return false, fmt.Errorf("encoding the name of revision %s: %w", r.Hash, err)
+	}
+	// The name itself is in it, as that of the config, and was not when it was given.
+	blank := bytes.Replace(stored, slices.Concat([]byte(`"configMap":{"name":`), name), []byte(`"configMap":{`), 1)
+	if r.namedBy(string(bytes.Replace(blank, []byte(`"configMap":{,`), []byte(`"configMap":{`), 1))) {
+		return true, nil
+	}
+	data, err := r.named(object, "").Encode()
+	return err == nil && r.namedBy(string(data)), err
+}
+
+// namedBy reports whether the revision's name is one of those that go with a content.
+func (r Revision) namedBy(data string) bool {
+	first := hash("revision", data)
+	if r.Hash == first {
+		return true
+	}
+	for count := 1; count < MaxNames; count++ {
+		if r.Hash == hash("revision", first, strconv.Itoa(count)) {
+			return true
+		}
+	}
+	return false
 }
 
 // Renamed returns the revision under another name, for when something else has the first: the same for the same count.
@@ -58,12 +103,16 @@ func (r Revision) Renamed(object string, count int) Revision {
 	return r.named(object, hash("revision", r.Hash, strconv.Itoa(count)))
 }
 
+// named returns the revision of that name, and without one for "".
 func (r Revision) named(object, name string) Revision {
 	r.Hash = name
 	r.Template = *r.Template.DeepCopy()
 	for i := range r.Template.Spec.Volumes {
 		if v := &r.Template.Spec.Volumes[i]; v.Name == configVolume && v.ConfigMap != nil {
-			v.ConfigMap.Name = r.Name(object)
+			v.ConfigMap.Name = ""
+			if name != "" {
+				v.ConfigMap.Name = r.Name(object)
+			}
 		}
 	}
 	return r
@@ -116,6 +165,11 @@ func (r Revision) ConfigMap(namespace, object string) *corev1.ConfigMap {
 	}
 }
 
+// Holds reports whether a ConfigMap holds the revision's config, and nothing else.
+func (r Revision) Holds(m *corev1.ConfigMap) bool {
+	return maps.Equal(m.Data, map[string]string{configFile: r.Config}) && len(m.BinaryData) == 0
+}
+
 // ConfigName is that of the object that holds the revision's config.
 func (r Revision) ConfigName() string { return configOf(r.Template.Spec.Volumes) }
 
@@ -131,11 +185,23 @@ func configOf(volumes []corev1.Volume) string {
 	return ""
 }
 
+// DataClaim returns the claim that a pod reads its data from; "" for one that reads a node's.
+func DataClaim(pod *corev1.Pod) string {
+	for _, v := range pod.Spec.Volumes {
+		if v.Name == dataVolume && v.PersistentVolumeClaim != nil {
+			return v.PersistentVolumeClaim.ClaimName
+		}
+	}
+	return ""
+}
+
 // Pod returns the revision's pod of a target of the named object, without an owner: the template, with what differs between targets.
 // restartedAt is the object's annotation of that name, or empty.
 //
-// A template that an older operator stored goes through here too. So what is done to a template must stay as it is, or a pod that dies
-// comes back as another one than it was; what is new belongs into the template.
+// A template that an older operator stored goes through here too. So what is done to a template must stay as it is, or
+// a pod that dies comes back as another one than it was; what is new belongs into the template, or is done only where
+// the template asks for it. So an upgrade of the operator replaces no pod, and what a new template brings reaches a
+// fleet with the next change of its spec.
 func (r Revision) Pod(object types.NamespacedName, t target.Target, restartedAt string) *corev1.Pod {
 	template := r.Template.DeepCopy()
 	pod := &corev1.Pod{ObjectMeta: template.ObjectMeta, Spec: template.Spec}
@@ -146,6 +212,7 @@ func (r Revision) Pod(object types.NamespacedName, t target.Target, restartedAt 
 		metav1.SetMetaDataAnnotation(&pod.ObjectMeta, v1alpha1.AnnotationRestartedAt, restartedAt)
 	}
 	pod.Spec.Affinity = pinned(pod.Spec.Affinity, t.Node)
+	takeLevel(pod, t.Level)
 	for i := range pod.Spec.Volumes {
 		if v := &pod.Spec.Volumes[i]; v.Name == dataVolume && v.PersistentVolumeClaim != nil {
 			v.PersistentVolumeClaim.ClaimName = t.Claim

@@ -124,6 +124,12 @@ func renderFile(f *v1alpha1.FileSink) *config.FileSink {
 	if f.MaxAge != nil {
 		out.MaxAge.Duration = f.MaxAge.Duration
 	}
+	if f.MaxTotalSize != nil {
+		out.MaxTotalSize = config.Bytes(f.MaxTotalSize.Value())
+	}
+	if f.MinFreePercent != nil {
+		out.MinFreePercent = new(int(*f.MinFreePercent))
+	}
 	return out
 }
 

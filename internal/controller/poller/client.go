@@ -12,11 +12,13 @@ import (
 	"strings"
 	"sync"
 	"time"
+	"unicode"
 
 	"github.com/go-json-experiment/json" // less than half the time of encoding/json, and a third of its allocations
 	"github.com/go-json-experiment/json/jsontext"
 
 	"github.com/hlparser/hyperliquid-parser-operator/internal/parser/report"
+	"github.com/hlparser/hyperliquid-parser-operator/internal/parser/report/seal"
 )
 
 const (
@@ -26,14 +28,11 @@ const (
 	keptBody = 64 << 10
 	// maxStacks bounds what is logged of a parser that is about to be restarted. It has some tens of goroutines, of half a KiB each.
 	maxStacks = 64 << 10
-	// maxHeader bounds the headers of an answer.
+	// maxHeader bounds the headers of an answer, and maxLines how many there are.
 	maxHeader = 16 << 10
+	maxLines  = 64
 	// maxStreams bounds what a report may claim: there are seven kinds of stream.
 	maxStreams = 64
-	// maxName bounds the names of streams and states, and maxText messages, at twice what a parser says. They are kept for as long as
-	// a window of reports reaches, so a parser that lies would fill the operator's memory with them.
-	maxName = 64
-	maxText = 1 << 10
 	// timeout bounds one poll. A parser answers from memory; two seconds is a machine in trouble.
 	timeout = 2 * time.Second
 	// keepAlive is how long a connection waits for the next poll; the longest poll interval is ten minutes, most are seconds.
@@ -42,7 +41,8 @@ const (
 	ioBuffer = 8 << 10
 )
 
-// Client fetches reports. It trusts nothing that it gets: addresses are reused by other pods, and a pod may answer anything.
+// Client fetches reports. It trusts nothing that it gets: addresses are reused by other pods, and a pod may answer anything. What a pod's
+// own parser did not seal for the request is no report.
 type Client struct {
 	// transport is asked without an http.Client: nobody sends the operator elsewhere, and a proxy does not reach pods.
 	transport *transport
@@ -51,7 +51,7 @@ type Client struct {
 	host func(namespace string, e Endpoint) string
 	// limit bounds one poll.
 	limit time.Duration
-	// bodies holds *bytes.Buffer for reports that are being read.
+	// bodies holds *bytes.Buffer for answers that are being read and opened.
 	bodies sync.Pool
 }
 
@@ -78,61 +78,157 @@ func (c *Client) Close() { c.transport.CloseIdleConnections() }
 // at most the shorter of the interval and the client's limit: two seconds, five through the API server. Its errors are one line for a
 // person, and do not name the address.
 func (c *Client) Fetch(ctx context.Context, namespace string, e Endpoint, interval time.Duration, r *report.Report) error {
+	session, err := e.session(nil)
+	if err != nil {
+		return err
+	}
+	return c.fetch(ctx, namespace, e, session, interval, r)
+}
+
+// fetch is Fetch with what the endpoint's two keys have in common; nil where the parser answers anybody.
+func (c *Client) fetch(
+	ctx context.Context, namespace string, e Endpoint, session *seal.Session, interval time.Duration, r *report.Report,
+) error {
 	limit := min(c.limit, interval)
 	ctx, cancel := context.WithTimeout(ctx, limit)
 	defer cancel()
-	request, err := c.request(ctx, namespace, e, "/status")
+	answer, opened := c.buffer(), c.buffer()
+	defer func() { c.giveBack(answer); c.giveBack(opened) }()
+	text, err := c.get(ctx, namespace, e, session, asked{report.StatusPath, "the report", limit}, answer, opened)
 	if err != nil {
-		return fmt.Errorf("asking for the report: %w", err)
+		return err
 	}
-	response, err := c.transport.RoundTrip(request)
-	if err != nil {
-		return plain("asking for the report", err, limit)
+	if err := decode(text, e, r); err != nil {
+		return err
 	}
-	defer func() { _ = response.Body.Close() }()
-	if response.StatusCode != http.StatusOK {
-		return fmt.Errorf("the answer to GET /status is %d", response.StatusCode)
+	return e.owns(namespace, r)
+}
+
+// slowStart is the longest that a process takes from when its container starts, by the node's clock, until it notes
+// when it began. Kubelets give the first in whole seconds.
+const slowStart = time.Minute
+
+// owns fails for the report of another pod: names of pods are alike in several namespaces, and addresses are used
+// again. What a report leaves out proves nothing. Of a sealed one the key is proof enough. A parser of a revision that
+// an older operator stored has no key and does not know its namespace: its process must have begun when the pod's
+// container did.
+func (e *Endpoint) owns(namespace string, r *report.Report) error {
+	switch {
+	case r.Namespace != "" && r.Namespace != namespace:
+		return fmt.Errorf("the report is of a pod of namespace %.63q", r.Namespace)
+	case r.PodUID != "" && e.Pod.UID != "" && r.PodUID != e.Pod.UID:
+		return errors.New("the report is of another pod of that name: its UID differs")
+	case !e.Plain || r.PodUID != "" || e.Started.IsZero():
+		return nil
+	case r.StartedAt.Before(e.Started.Add(-time.Second)) || r.StartedAt.After(e.Started.Add(slowStart)):
+		return errors.New("the report may be of another pod of that name: its process did not begin when this pod's container did")
 	}
-	if encoding := response.Header.Get("Content-Encoding"); encoding != "" {
-		return fmt.Errorf("the report is compressed (%.20q), which nobody asked for", encoding)
-	}
-	body := c.bodies.Get().(*bytes.Buffer)
-	defer func() {
-		if body.Cap() <= keptBody {
-			body.Reset()
-			c.bodies.Put(body)
-		}
-	}()
-	if _, err := body.ReadFrom(io.LimitReader(response.Body, maxBody+1)); err != nil {
-		return plain("reading the report", err, limit)
-	}
-	if body.Len() > maxBody {
-		return fmt.Errorf("the report is longer than %d KiB", maxBody>>10)
-	}
-	return decode(body.Bytes(), e, r)
+	return nil
 }
 
 // Stacks returns where the goroutines of the parser in a target's pod are, the first 64 KiB of it. It takes no longer than Fetch.
 func (c *Client) Stacks(ctx context.Context, namespace string, e Endpoint) (string, error) {
+	session, err := e.session(nil)
+	if err != nil {
+		return "", err
+	}
 	ctx, cancel := context.WithTimeout(ctx, c.limit)
 	defer cancel()
-	request, err := c.request(ctx, namespace, e, report.StackPath)
+	answer, opened := c.buffer(), c.buffer()
+	defer func() { c.giveBack(answer); c.giveBack(opened) }()
+	text, err := c.get(ctx, namespace, e, session, asked{report.StackPath, "the list of stacks", c.limit}, answer, opened)
 	if err != nil {
-		return "", fmt.Errorf("asking for stacks: %w", err)
+		return "", err
+	}
+	return strings.ToValidUTF8(string(text[:min(len(text), maxStacks)]), "?"), nil
+}
+
+// asked is what a parser is asked for.
+type asked struct {
+	path string
+	what string // for a person
+	// limit is how long it may take.
+	limit time.Duration
+}
+
+// get asks a parser, and returns the document that it answers with, which is in one of the two buffers.
+func (c *Client) get(
+	ctx context.Context, namespace string, e Endpoint, session *seal.Session, what asked, answer, opened *bytes.Buffer,
+) ([]byte, error) {
+	request, err := c.request(ctx, namespace, e, what.path)
+	if err != nil {
+		return nil, fmt.Errorf("asking for %s: %w", what.what, err)
+	}
+	var challenge seal.Challenge
+	most := maxBody
+	if session != nil {
+		var header string
+		if header, challenge, err = session.Request(what.path); err != nil {
+			return nil, fmt.Errorf("asking for %s: %w", what.what, err)
+		}
+		request.Header.Set(seal.Header, header)
+		most += seal.Overhead
 	}
 	response, err := c.transport.RoundTrip(request)
 	if err != nil {
-		return "", plain("asking for stacks", err, c.limit)
+		return nil, plain("asking for "+what.what, err, what.limit)
 	}
 	defer func() { _ = response.Body.Close() }()
-	if response.StatusCode != http.StatusOK {
-		return "", fmt.Errorf("the answer to GET %s is %d", report.StackPath, response.StatusCode)
+	switch encoding := response.Header.Get("Content-Encoding"); {
+	case session != nil && response.StatusCode == http.StatusUnauthorized:
+		return nil, errors.New("the parser does not know the operator's key, which its kubelet shows it within minutes, " +
+			"or something else answers at its address")
+	case response.StatusCode != http.StatusOK:
+		return nil, fmt.Errorf("the answer to GET %s is %d", what.path, response.StatusCode)
+	case encoding != "":
+		return nil, fmt.Errorf("%s is compressed (%.20q), which nobody asked for", what.what, encoding)
 	}
-	text, err := io.ReadAll(io.LimitReader(response.Body, maxStacks))
+	if _, err := answer.ReadFrom(io.LimitReader(response.Body, int64(most)+1)); err != nil {
+		return nil, plain("reading "+what.what, err, what.limit)
+	}
+	if session == nil && what.path == report.StackPath {
+		return answer.Bytes(), nil // as much of it as is wanted
+	}
+	if answer.Len() > most {
+		return nil, fmt.Errorf("%s is longer than %d KiB", what.what, maxBody>>10)
+	}
+	if session == nil {
+		return answer.Bytes(), nil
+	}
+	opened.Grow(answer.Len())
+	return session.Open(opened.AvailableBuffer(), answer.Bytes(), challenge)
+}
+
+// buffer returns an empty one.
+func (c *Client) buffer() *bytes.Buffer { return c.bodies.Get().(*bytes.Buffer) }
+
+func (c *Client) giveBack(b *bytes.Buffer) {
+	if b.Cap() <= keptBody {
+		b.Reset()
+		c.bodies.Put(b)
+	}
+}
+
+// session returns what the operator's key and the pod's have in common, which is before when it was that already; nil for a parser that
+// has no key and answers anybody. It fails where the parser has a key and one of the two is not known: such a parser is never asked in
+// plain.
+func (e *Endpoint) session(before *seal.Session) (*seal.Session, error) {
+	switch {
+	case e.Plain:
+		return nil, nil
+	case e.Key == seal.PublicKey{}:
+		return nil, errors.New("the pod's status has no public key of its parser: its init container wrote none, " +
+			"as one of an image older than sealed reports")
+	case e.Operator == nil:
+		return nil, errors.New("the operator has no key to ask with: its log says why")
+	case before.Between(e.Operator, e.Key):
+		return before, nil
+	}
+	s, err := seal.NewOperatorSession(e.Operator, e.Key)
 	if err != nil {
-		return "", plain("reading stacks", err, c.limit)
+		return nil, fmt.Errorf("the pod's status has no public key of its parser: %w", err)
 	}
-	return strings.ToValidUTF8(string(text), "?"), nil
+	return s, nil
 }
 
 func (c *Client) request(ctx context.Context, namespace string, e Endpoint, path string) (*http.Request, error) {
@@ -140,7 +236,8 @@ func (c *Client) request(ctx context.Context, namespace string, e Endpoint, path
 	return http.NewRequestWithContext(ctx, http.MethodGet, address, http.NoBody)
 }
 
-// decode reads a report, and refuses one that is not of the target's parser or holds what no parser says.
+// decode reads a report. It refuses one that is not of the target's parser or holds what only a liar says, and bounds
+// all that is left: strings are printable and short, figures are neither negative nor absurd.
 func decode(body []byte, e Endpoint, r *report.Report) error {
 	*r = report.Report{Streams: r.Streams[:0]} // what a report leaves out must not be that of the one before
 	if err := json.Unmarshal(body, r, bounded); err != nil {
@@ -156,13 +253,7 @@ func decode(body []byte, e Endpoint, r *report.Report) error {
 	case len(r.Streams) == 0:
 		return errors.New("the report has no streams") // none could ever be bad
 	}
-	for i := range r.Streams {
-		s := &r.Streams[i]
-		if max(len(s.Name), len(s.State), len(s.Sink.State)) > maxName || max(len(s.Message), len(s.Sink.LastError)) > maxText {
-			return fmt.Errorf("the report says more of stream %.63q than a parser does", s.Name)
-		}
-	}
-	return nil
+	return bound(r)
 }
 
 // bounded lets no report claim more streams than one may. A body of the largest size could make a gigabyte of them in the hands of all
@@ -188,7 +279,11 @@ var bounded = json.WithUnmarshalers(json.UnmarshalFromFunc(func(from *jsontext.D
 	return err
 }))
 
-// plain takes addresses and ephemeral ports out of an error of doing something, so that the same fault reads the same each time.
+// maxError bounds what an error repeats of an answer that is none.
+const maxError = 200
+
+// plain takes addresses and ephemeral ports out of an error of doing something, so that the same fault reads the same each time. What it
+// says of an answer, which may be anybody's, is cut, and on one line.
 func plain(doing string, err error, limit time.Duration) error {
 	var network *net.OpError
 	switch {
@@ -196,6 +291,9 @@ func plain(doing string, err error, limit time.Duration) error {
 		return fmt.Errorf("no answer within %s", limit)
 	case errors.As(err, &network):
 		return fmt.Errorf("%s: %s: %w", doing, network.Op, network.Err)
+	}
+	if text := err.Error(); len(text) > maxError || strings.ContainsFunc(text, unicode.IsControl) {
+		return fmt.Errorf("%s: %.*q", doing, maxError, strings.ToValidUTF8(text, "?"))
 	}
 	return fmt.Errorf("%s: %w", doing, err)
 }

@@ -1,6 +1,7 @@
 package poller
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -9,6 +10,7 @@ import (
 	"net/http"
 	"os"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/go-logr/logr"
@@ -27,6 +29,8 @@ const (
 	forwardTimeout = 5 * time.Second
 	// maxRefusal bounds what is read of why a node could not forward.
 	maxRefusal = 1 << 10
+	// maxAhead bounds what is read of a tunnel before it is wanted.
+	maxAhead = 4 << 10
 )
 
 // NewForwardingClient returns a client that reaches pods as kubectl port-forward does, through the API server and the kubelet: for an
@@ -80,6 +84,9 @@ func (f *forwarder) dial(ctx context.Context, _, address string) (net.Conn, erro
 	stop := context.AfterFunc(ctx, func() { _ = connection.Close() })
 	t, err := newTunnel(connection, port)
 	if !stop() {
+		if t != nil {
+			_ = t.Close() // it is
+		}
 		return nil, fmt.Errorf("opening a tunnel: %w", ctx.Err())
 	}
 	if err != nil {
@@ -88,13 +95,19 @@ func (f *forwarder) dial(ctx context.Context, _, address string) (net.Conn, erro
 	return t, nil
 }
 
-// tunnel is a connection to a port of a pod.
+// tunnel is a connection to a port of a pod. What comes is read ahead, so that it is seen when something comes that nobody asked for.
 type tunnel struct {
 	httpstream.Stream
 	connection httpstream.Connection
 	// refused is closed when the other end has said all that it will about why it forwards nothing, which is in refusal.
 	refused chan struct{}
 	refusal string
+
+	mu      sync.Mutex
+	changed *sync.Cond // by what follows
+	ahead   bytes.Buffer
+	err     error // after what was read ahead
+	closed  bool
 }
 
 func newTunnel(connection httpstream.Connection, port string) (*tunnel, error) {
@@ -112,11 +125,13 @@ func newTunnel(connection httpstream.Connection, port string) (*tunnel, error) {
 		return nil, fmt.Errorf("opening a tunnel: %w", err)
 	}
 	t := &tunnel{Stream: data, connection: connection, refused: make(chan struct{})}
+	t.changed = sync.NewCond(&t.mu)
 	go func() {
 		defer close(t.refused)
 		text, _ := io.ReadAll(io.LimitReader(trouble, maxRefusal)) // it ends with the connection
 		t.refusal = string(text)
 	}()
+	go t.readAhead()
 	// Nothing is ever written to it.
 	if err := trouble.Close(); err != nil {
 		return nil, fmt.Errorf("opening a tunnel: %w", err)
@@ -124,21 +139,71 @@ func newTunnel(connection httpstream.Connection, port string) (*tunnel, error) {
 	return t, nil
 }
 
-// Read tells why the kubelet forwards nothing where the stream itself only ends.
-func (t *tunnel) Read(b []byte) (int, error) {
-	n, err := t.Stream.Read(b)
-	if err == nil {
-		return n, nil
+// readAhead reads until the stream ends or the tunnel is closed, at most maxAhead more than is wanted.
+func (t *tunnel) readAhead() {
+	piece := make([]byte, maxAhead)
+	for {
+		n, err := t.Stream.Read(piece)
+		if err != nil {
+			err = t.why(err)
+		}
+		t.mu.Lock()
+		t.ahead.Write(piece[:n])
+		t.err = err
+		t.changed.Broadcast()
+		for t.ahead.Len() > 0 && !t.closed {
+			t.changed.Wait()
+		}
+		end := err != nil || t.closed
+		t.mu.Unlock()
+		if end {
+			return
+		}
 	}
+}
+
+// why says why the kubelet forwards nothing where the stream itself only ends.
+func (t *tunnel) why(err error) error {
 	<-t.refused
 	if t.refusal != "" {
-		err = fmt.Errorf("the node forwards no port: %s", t.refusal)
+		return fmt.Errorf("the node forwards no port: %s", t.refusal)
 	}
-	return n, err
+	return err
+}
+
+// Read implements net.Conn.
+func (t *tunnel) Read(b []byte) (int, error) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	for t.ahead.Len() == 0 && t.err == nil && !t.closed {
+		t.changed.Wait()
+	}
+	switch {
+	case t.ahead.Len() > 0:
+		n, _ := t.ahead.Read(b)
+		t.changed.Broadcast()
+		return n, nil
+	case t.err != nil:
+		return 0, t.err
+	}
+	return 0, net.ErrClosed
+}
+
+// quiet reports whether the tunnel is open and nothing has come that was not read.
+func (t *tunnel) quiet() bool {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return t.ahead.Len() == 0 && t.err == nil && !t.closed
 }
 
 // Close ends both streams and what carries them.
-func (t *tunnel) Close() error { return t.connection.Close() }
+func (t *tunnel) Close() error {
+	t.mu.Lock()
+	t.closed = true
+	t.changed.Broadcast()
+	t.mu.Unlock()
+	return t.connection.Close()
+}
 
 // LocalAddr and RemoteAddr are those of no network.
 func (t *tunnel) LocalAddr() net.Addr  { return &net.UnixAddr{Name: "port-forward"} }

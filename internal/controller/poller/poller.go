@@ -7,6 +7,9 @@
 // long it may take to see that it is back. An object is woken only when a judgement on one of its targets changes: figures that wobble
 // wake nobody.
 //
+// A report is what the pod's own parser has sealed for the poll (package seal); a pod without keys is asked in plain HTTP only where its
+// template is of before there were any.
+//
 // It must never read or write objects of the Kubernetes API, never act on a verdict, and never hold a lock while it waits for a parser.
 package poller
 
@@ -22,7 +25,9 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/event"
 
 	"github.com/hlparser/hyperliquid-parser-operator/internal/controller/growth"
+	"github.com/hlparser/hyperliquid-parser-operator/internal/controller/prose"
 	"github.com/hlparser/hyperliquid-parser-operator/internal/parser/report"
+	"github.com/hlparser/hyperliquid-parser-operator/internal/parser/report/seal"
 )
 
 const (
@@ -34,6 +39,8 @@ const (
 	// together is which part of an interval is looked ahead for one wake-up: of a big fleet, polls that fall due within a hundred
 	// milliseconds go together. A process that wakes for each of thousands by itself pays for the wake-ups, not for the polls.
 	together = 50
+	// maxFailure bounds, in bytes, what is kept of why a poll failed: it may quote the answer.
+	maxFailure = 256
 	// wakes is how many changes may wait for the controller before workers wait too.
 	wakes = 1024
 )
@@ -58,23 +65,49 @@ type Endpoint struct {
 	// IP is where the parser answers; empty until the pod has one.
 	IP  string
 	Pod growth.PodState
+	// Started is when the parser's container started, as its kubelet says, in whole seconds; zero while that is not
+	// known.
+	Started time.Time
+	// Plain is true for a parser that has no key and answers anybody: that of a revision which an older operator stored. It follows from
+	// the pod's template and from nothing that is seen on the network.
+	Plain bool
+	// Key is the parser's public key, as the kubelet of its node says it; zero: not known.
+	Key seal.PublicKey
+	// Operator is the key to ask with, which the parser knows; nil when there is none.
+	Operator *seal.Key
+	// AcknowledgedLost and AcknowledgedGap are what a person has acknowledged of the losses of the target's parser.
+	AcknowledgedLost, AcknowledgedGap growth.Loss
 }
 
 // View is what is known of a target.
 type View struct {
 	Judgement growth.Judgement
-	Alerts    growth.Alerts
-	// Reports is how many reports the process that runs has given, and Lag the worst stream's in the newest.
-	Reports int
-	Lag     time.Duration
+	// Latest is what the newest report shows, with the figures of now, whether or not it is believed yet.
+	Latest growth.Judgement
+	Alerts growth.Alerts
+	// Process is when the process that reports started; zero: it has not reported. KnowsFormat is set once its reports
+	// reach back far enough to say whether lines are malformed.
+	Process     time.Time
+	KnowsFormat bool
+	// Reports is how many reports the process that runs has given, and Lag the worst stream's in the newest; LagKnown is false when it
+	// says none.
+	Reports  int
+	Lag      time.Duration
+	LagKnown bool
 	// MissingSecret is the path in the pod of a secret that its sink needs; "" when none is missing.
 	MissingSecret string
+	// Delivered is set once the sink was seen to acknowledge a record of the pod that runs.
+	Delivered bool
 	// Evidence is what a verdict that a restart may cure rests on, oldest first; nil with all others.
 	Evidence []growth.Sample
 }
 
 func view(t *growth.Tracker) View {
-	v := View{Judgement: t.Judgement(), Alerts: t.Alerts(), Reports: t.Reports(), Lag: t.Lag(), MissingSecret: t.MissingSecret()}
+	v := View{
+		Judgement: t.Judgement(), Latest: t.Latest(), Alerts: t.Alerts(), Process: t.Process(), KnowsFormat: t.KnowsFormat(),
+		Reports: t.Reports(), MissingSecret: t.MissingSecret(), Delivered: t.Delivered(),
+	}
+	v.Lag, v.LagKnown = t.Lag()
 	if v.Judgement.Verdict.Restartable() {
 		v.Evidence = t.Evidence()
 	}
@@ -115,6 +148,8 @@ type entry struct {
 	lane     *lane // that it is queued in, or was taken from
 	place    int   // in the lane's queue; -1 while it is being polled, or forgotten
 	gone     bool  // forgotten
+	// session is that of the endpoint's keys when it was last polled. It is the worker's that polls it.
+	session *seal.Session
 }
 
 // New returns a poller that does nothing until it is started.
@@ -170,6 +205,7 @@ func (p *Poller) update(e *entry, endpoint Endpoint, settings growth.Settings, n
 		e.endpoint.Pod.Container != endpoint.Pod.Container || e.settings.PollInterval != settings.PollInterval
 	e.endpoint, e.settings = endpoint, settings
 	e.tracker.SeePod(endpoint.Pod, now, settings)
+	e.tracker.Acknowledge(endpoint.AcknowledgedLost, endpoint.AcknowledgedGap)
 	soon := now.Add(stagger(e.object, endpoint.Target, settings.PollInterval))
 	if fresh && e.place >= 0 {
 		heap.Remove(&e.lane.queue, e.place)
@@ -282,13 +318,17 @@ func (p *Poller) poll(ctx context.Context, e *entry, r *report.Report) {
 	var answer *growth.Poll
 	if asked.Pod.Running && asked.IP != "" && !asked.Pod.Terminating {
 		start := p.options.Clock.Now()
-		err := p.options.Client.Fetch(ctx, e.object.Namespace, asked, interval, r)
+		session, err := asked.session(e.session)
+		if err == nil {
+			e.session = session
+			err = p.options.Client.fetch(ctx, e.object.Namespace, asked, session, interval, r)
+		}
 		if ctx.Err() != nil {
 			return // an answer cut short by our own end says nothing
 		}
 		answer = &growth.Poll{Report: r}
 		if err != nil {
-			answer = &growth.Poll{Failure: err.Error()}
+			answer = &growth.Poll{Failure: prose.Line(err.Error(), maxFailure)}
 			*r = report.Report{} // what a liar has filled it with is not kept
 		}
 		if p.options.Polled != nil {

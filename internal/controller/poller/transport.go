@@ -4,6 +4,7 @@ import (
 	"bufio"
 	"context"
 	"errors"
+	"fmt"
 	"io"
 	"net"
 	"net/http"
@@ -15,8 +16,10 @@ import (
 // waits for its next request is a socket and nothing else. http.Transport keeps two goroutines and two buffers for each: of 5,000, in
 // the operator, 44 MiB of stacks and 18 MiB of heap, and most of what the collector had to scan.
 //
-// It speaks HTTP/1.1 without TLS, sends requests without a body, and reads no answer of more than maxHeader and maxBody together. A
-// request ends with its context: the connection is closed under it.
+// It speaks HTTP/1.1 without TLS and sends requests without a body. It reads no more than maxHeader of an answer's headers, in no more
+// than maxLines, and no more than maxHeader and maxBody together; an answer that is not final is refused. A request ends with its context:
+// the connection is closed under it. A connection on which something came between two requests is not used again: it would be taken for
+// the answer to the next.
 type transport struct {
 	dial    func(ctx context.Context, network, address string) (net.Conn, error)
 	buffers sync.Pool // of *buffer
@@ -35,7 +38,7 @@ type waiting struct {
 
 // buffer is what one exchange needs besides its connection.
 type buffer struct {
-	limit io.LimitedReader
+	limit limit
 	in    *bufio.Reader
 	out   *bufio.Writer
 }
@@ -50,6 +53,10 @@ func newTransport(dial func(ctx context.Context, network, address string) (net.C
 func (t *transport) RoundTrip(request *http.Request) (*http.Response, error) {
 	ctx := request.Context()
 	conn := t.take(request.URL.Host)
+	if conn != nil && !quiet(conn) {
+		_ = conn.Close()
+		conn = nil
+	}
 	if conn != nil {
 		response, silent, err := t.exchange(request, conn)
 		if err == nil || !silent || ctx.Err() != nil {
@@ -71,19 +78,19 @@ func (t *transport) exchange(request *http.Request, conn net.Conn) (response *ht
 	ctx := request.Context()
 	stop := context.AfterFunc(ctx, func() { _ = conn.Close() })
 	b := t.buffers.Get().(*buffer)
-	b.limit = io.LimitedReader{R: conn, N: maxHeader + maxBody}
+	b.limit = newLimit(conn)
 	b.in.Reset(&b.limit)
 	b.out.Reset(conn)
 	if err = request.Write(b.out); err == nil {
 		err = b.out.Flush()
 	}
 	if err == nil {
-		response, err = http.ReadResponse(b.in, request)
+		response, err = b.read(request)
 	}
 	if err != nil {
 		stop()
 		_ = conn.Close()
-		silent = b.limit.N == maxHeader+maxBody
+		silent = b.limit.untouched()
 		t.giveBack(b)
 		if end := ctx.Err(); end != nil {
 			err = end
@@ -96,8 +103,93 @@ func (t *transport) exchange(request *http.Request, conn net.Conn) (response *ht
 	return response, false, nil
 }
 
+// read reads an answer up to its body.
+func (b *buffer) read(request *http.Request) (*http.Response, error) {
+	response, err := http.ReadResponse(b.in, request)
+	switch {
+	case b.limit.over != nil:
+		return nil, b.limit.over // and not what became of it
+	case err != nil:
+		return nil, err
+	case response.StatusCode < http.StatusOK:
+		return nil, fmt.Errorf("the answer is %d, which is none", response.StatusCode)
+	case response.ProtoMajor != 1:
+		return nil, fmt.Errorf("the answer is in %.10q", response.Proto)
+	}
+	b.limit.body()
+	return response, nil
+}
+
+// limit bounds what is read of an answer. Headers are also counted: a few bytes each, they would take many times as much as memory.
+type limit struct {
+	conn  io.Reader
+	left  int  // bytes
+	lines int  // of headers; -1: they are over
+	empty bool // nothing of the line has come yet
+	over  error
+}
+
+func newLimit(conn io.Reader) limit { return limit{conn: conn, left: maxHeader, lines: maxLines} }
+
+// body lets a body come after the headers.
+func (l *limit) body() { l.left, l.lines = l.left+maxBody, -1 }
+
+// untouched reports whether nothing was read.
+func (l *limit) untouched() bool { return l.left == maxHeader && l.lines == maxLines }
+
+// Read implements io.Reader.
+func (l *limit) Read(p []byte) (int, error) {
+	switch {
+	case l.over != nil:
+		return 0, l.over
+	case l.left <= 0 && l.lines >= 0:
+		l.over = fmt.Errorf("the answer's headers are longer than %d KiB", maxHeader>>10)
+		return 0, l.over
+	case l.left <= 0:
+		return 0, io.EOF // the one who reads the body has its own bound
+	}
+	n, err := l.conn.Read(p[:min(len(p), l.left)])
+	l.left -= n
+	for _, c := range p[:n] {
+		if l.lines < 0 || l.over != nil {
+			break
+		}
+		l.count(c)
+	}
+	if l.over != nil {
+		return 0, l.over
+	}
+	return n, err
+}
+
+// count takes in a byte of the headers.
+func (l *limit) count(c byte) {
+	switch {
+	case c == '\n' && l.empty:
+		l.lines = -1 // the body follows, or what else came with them
+	case c == '\n' && l.lines == 0:
+		l.over = fmt.Errorf("the answer has more than %d headers", maxLines)
+	case c == '\n':
+		l.lines--
+		l.empty = true
+	case c != '\r':
+		l.empty = false
+	}
+}
+
+// watched is a connection that knows itself whether it is open and nothing has come that was not read.
+type watched interface{ quiet() bool }
+
+// quiet reports whether a connection that was idle is open and nothing has come on it. It reports false where that is not known.
+func quiet(conn net.Conn) bool {
+	if w, ok := conn.(watched); ok {
+		return w.quiet()
+	}
+	return peeked(conn)
+}
+
 func (t *transport) giveBack(b *buffer) {
-	b.limit.R = nil
+	b.limit = limit{}
 	b.in.Reset(nil)
 	b.out.Reset(nil)
 	t.buffers.Put(b)

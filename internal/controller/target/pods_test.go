@@ -2,6 +2,7 @@ package target_test
 
 import (
 	"slices"
+	"strings"
 	"testing"
 
 	corev1 "k8s.io/api/core/v1"
@@ -91,5 +92,98 @@ func TestASelectionOfPodsThatCannotBeReadIsAnError(t *testing.T) {
 	bad := metav1.LabelSelector{MatchExpressions: []metav1.LabelSelectorRequirement{{Key: "a", Operator: "Is", Values: []string{"b"}}}}
 	if _, err := target.NewPods(bad, "data", nil, nil); err == nil {
 		t.Error("a selector with an unknown operator was read")
+	}
+}
+
+// The level by which a pod reads and writes its data is that of the container that does, or else the pod's, of what is
+// cached of it.
+func TestTheLevelOfATarget(t *testing.T) {
+	options := func(level string) *corev1.SELinuxOptions { return &corev1.SELinuxOptions{Level: level, Type: "t"} }
+	with := func(level string, volumes ...string) corev1.Container {
+		c := corev1.Container{Name: "c"}
+		if level != "none" {
+			c.SecurityContext = &corev1.SecurityContext{SELinuxOptions: options(level)}
+		}
+		for _, volume := range volumes {
+			c.VolumeMounts = append(c.VolumeMounts, corev1.VolumeMount{Name: volume, MountPath: "/" + volume})
+		}
+		return c
+	}
+	for name, test := range map[string]struct {
+		pod        string // "none": no options
+		containers []corev1.Container
+		want       string
+	}{
+		"the pod has one":                       {"s0:c1,c2", []corev1.Container{with("none", "data")}, "s0:c1,c2"},
+		"the container has one":                 {"none", []corev1.Container{with("s0:c3", "config", "data")}, "s0:c3"},
+		"both have one":                         {"s0:c1,c2", []corev1.Container{with("s0:c3", "data")}, "s0:c3"},
+		"another container has one":             {"s0:c1,c2", []corev1.Container{with("s0:c3", "config"), with("none", "data")}, "s0:c1,c2"},
+		"the container has options without one": {"s0:c1,c2", []corev1.Container{with("", "data")}, ""},
+		"nobody has":                            {"none", []corev1.Container{with("none", "data")}, ""},
+		"one of a megabyte":                     {strings.Repeat("c", 1<<20), []corev1.Container{with("none", "data")}, ""},
+	} {
+		t.Run(name, func(t *testing.T) {
+			pods, err := target.NewPods(selector, "data", nil, nil)
+			if err != nil {
+				t.Fatal(err)
+			}
+			p := pod(func(p *corev1.Pod) {
+				p.Spec.Containers = test.containers
+				if test.pod != "none" {
+					p.Spec.SecurityContext = &corev1.PodSecurityContext{SELinuxOptions: options(test.pod)}
+				}
+			})
+			cached := target.Slim(target.Slim(p))
+			got := pods.Targets([]corev1.Pod{*cached}, []corev1.Node{*node(nil)})
+			if len(got) != 1 || got[0].Level != test.want {
+				t.Errorf("got %+v, want %s", got, test.want)
+			}
+		})
+	}
+}
+
+// What a selector matches and an affinity leaves out is no target, and is counted.
+func TestWhatAnAffinityLeavesOut(t *testing.T) {
+	elsewhere := *node(func(n *corev1.Node) { n.Name, n.Labels["zone"] = "m", "b" })
+	unlabelled := *node(func(n *corev1.Node) { n.Name, n.Labels = "l", nil })
+	nowhere := &corev1.Affinity{NodeAffinity: &corev1.NodeAffinity{RequiredDuringSchedulingIgnoredDuringExecution: &corev1.NodeSelector{}}}
+	empty := nowhere.DeepCopy()
+	empty.NodeAffinity.RequiredDuringSchedulingIgnoredDuringExecution.NodeSelectorTerms = []corev1.NodeSelectorTerm{{}}
+	unknown := nowhere.DeepCopy()
+	unknown.NodeAffinity.RequiredDuringSchedulingIgnoredDuringExecution.NodeSelectorTerms = []corev1.NodeSelectorTerm{{
+		MatchFields: []corev1.NodeSelectorRequirement{{Key: "spec.foo", Operator: corev1.NodeSelectorOpIn, Values: []string{"x"}}}}}
+	nodes := []corev1.Node{*node(nil), elsewhere, unlabelled}
+	onNode := func(name, node string) corev1.Pod {
+		return *pod(func(p *corev1.Pod) { p.Name, p.Spec.NodeName = name, node })
+	}
+	pods := []corev1.Pod{onNode("a", "n"), onNode("b", "m"), onNode("c", "m"), onNode("d", ""), onNode("e", "gone")}
+	for name, test := range map[string]struct {
+		affinity              *corev1.Affinity
+		nodes, nodesOut       int
+		besidePods, besideOut int
+	}{
+		"none":                        {nil, 2, 0, 5, 0},
+		"of one zone":                 {inZone("a"), 1, 1, 3, 2},
+		"of no zone that there is":    {inZone("c"), 0, 2, 2, 3},
+		"without terms":               {nowhere, 0, 2, 2, 3},
+		"of an empty term":            {empty, 0, 2, 2, 3},
+		"of a field that no node has": {unknown, 0, 2, 2, 3},
+	} {
+		t.Run(name, func(t *testing.T) {
+			n, err := target.NewNodes(selector, test.affinity, nil)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if got, out := len(n.Targets(nodes)), n.LeftOut(nodes); got != test.nodes || out != test.nodesOut {
+				t.Errorf("of nodes: %d targets, %d left out", got, out)
+			}
+			p, err := target.NewPods(selector, "data", test.affinity, nil)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if got, out := len(p.Targets(pods, nodes)), p.LeftOut(pods, nodes); got != test.besidePods || out != test.besideOut {
+				t.Errorf("of pods: %d targets, %d left out", got, out)
+			}
+		})
 	}
 }

@@ -13,6 +13,7 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/labels"
+	"k8s.io/apimachinery/pkg/util/validation/field"
 	schedulinghelpers "k8s.io/component-helpers/scheduling/corev1"
 	"k8s.io/component-helpers/scheduling/corev1/nodeaffinity"
 )
@@ -37,12 +38,25 @@ type Target struct {
 	Node string
 	// Claim holds the data of a pod; "" for a node.
 	Claim string
+	// Level is the SELinux level of the pod that is the target, by which it reads and writes its claim; "" when it has
+	// none, and for a node.
+	Level string
+	// Beside is the target that has the parser of the claim, where this one waits with ClaimInUse; else "".
+	Beside string
 	// UID of the pod that is the target; "" for a node.
 	UID string
 	// Boot is what the node says tells its boots apart; "" when it does not say, or the target has no node.
 	Boot string
 	// Waits is why a new pod must wait; "" when the target can take one now. A pod that exists on Node is kept.
 	Waits string
+}
+
+// Why is Waits, with what a person needs to know beside it.
+func (t Target) Why() string {
+	if t.Waits == ClaimInUse {
+		return fmt.Sprintf("%s: the parser of claim %s is beside pod %s", t.Waits, t.Claim, t.Beside)
+	}
+	return t.Waits
 }
 
 // Nodes selects nodes.
@@ -52,8 +66,9 @@ type Nodes struct {
 	tolerations []corev1.Toleration
 }
 
-// NewNodes returns a selection of the nodes that match the selector and the required node affinity of pods, whose tolerations
-// say which taints do not matter. It fails on a selector with an operator that does not exist.
+// NewNodes returns a selection of the nodes that match the selector and the required node affinity of pods, whose
+// tolerations say which taints do not matter. It fails on a selector or an affinity with an operator that does not
+// exist, or with a value that the operator does not take.
 func NewNodes(selector metav1.LabelSelector, affinity *corev1.Affinity, tolerations []corev1.Toleration) (Nodes, error) {
 	s, err := metav1.LabelSelectorAsSelector(&selector)
 	if err != nil {
@@ -63,12 +78,30 @@ func NewNodes(selector metav1.LabelSelector, affinity *corev1.Affinity, tolerati
 }
 
 func newNodes(selector labels.Selector, affinity *corev1.Affinity, tolerations []corev1.Toleration) (Nodes, error) {
-	n := Nodes{selector: selector, affinity: nodeaffinity.NewRequiredNodeAffinity(nil, affinity), tolerations: tolerations}
-	// The affinity is parsed when it is first used; an error in it must not look like a node that does not match.
-	if _, err := n.affinity.Match(&corev1.Node{}); err != nil {
-		return Nodes{}, fmt.Errorf("reading affinity.nodeAffinity: %w", err)
+	// The affinity is parsed when it is first used, and an error in it looks like a node that does not match.
+	if err := checkAffinity(affinity); err != nil {
+		return Nodes{}, err
 	}
-	return n, nil
+	return Nodes{selector: selector, affinity: nodeaffinity.NewRequiredNodeAffinity(nil, affinity), tolerations: tolerations}, nil
+}
+
+// checkAffinity fails on a node affinity with a term that cannot be read: the API server refuses the pods for it.
+func checkAffinity(affinity *corev1.Affinity) error {
+	if affinity == nil || affinity.NodeAffinity == nil {
+		return nil
+	}
+	at := field.NewPath("affinity", "nodeAffinity")
+	if required := affinity.NodeAffinity.RequiredDuringSchedulingIgnoredDuringExecution; required != nil {
+		path := field.WithPath(at.Child("requiredDuringSchedulingIgnoredDuringExecution"))
+		if _, err := nodeaffinity.NewNodeSelector(required, path); err != nil {
+			return fmt.Errorf("reading affinity.nodeAffinity: %w", err)
+		}
+	}
+	path := field.WithPath(at.Child("preferredDuringSchedulingIgnoredDuringExecution"))
+	if _, err := nodeaffinity.NewPreferredSchedulingTerms(affinity.NodeAffinity.PreferredDuringSchedulingIgnoredDuringExecution, path); err != nil {
+		return fmt.Errorf("reading affinity.nodeAffinity: %w", err)
+	}
+	return nil
 }
 
 // Selects reports whether the node must have a parser.
@@ -89,6 +122,17 @@ func (n Nodes) Targets(nodes []corev1.Node) []Target {
 		}
 	}
 	return sorted(out)
+}
+
+// LeftOut counts the nodes that the selector matches and the required node affinity does not.
+func (n Nodes) LeftOut(nodes []corev1.Node) int {
+	count := 0
+	for i := range nodes {
+		if n.selector.Matches(labels.Set(nodes[i].Labels)) && !n.Selects(&nodes[i]) {
+			count++
+		}
+	}
+	return count
 }
 
 func sorted(targets []Target) []Target {

@@ -2,6 +2,7 @@ package target_test
 
 import (
 	"slices"
+	"strings"
 	"testing"
 	"time"
 
@@ -106,10 +107,47 @@ func TestASelectionThatCannotBeReadIsAnErrorAndNotAnEmptyOne(t *testing.T) {
 	if _, err := target.NewNodes(bad, nil, nil); err == nil {
 		t.Error("a selector with an unknown operator was read")
 	}
-	affinity := inZone("a")
-	affinity.NodeAffinity.RequiredDuringSchedulingIgnoredDuringExecution.NodeSelectorTerms[0].MatchExpressions[0].Operator = "Is"
-	if _, err := target.NewNodes(selector, affinity, nil); err == nil {
-		t.Error("an affinity with an unknown operator was read")
+}
+
+// The API server refuses pods with these. A term that some node matches must not hide another.
+func TestAnAffinityThatNoAPIServerTakesIsAnError(t *testing.T) {
+	requires := func(r ...corev1.NodeSelectorRequirement) *corev1.Affinity {
+		a := inZone("a")
+		of := a.NodeAffinity.RequiredDuringSchedulingIgnoredDuringExecution
+		of.NodeSelectorTerms = append(of.NodeSelectorTerms, corev1.NodeSelectorTerm{MatchExpressions: r})
+		return a
+	}
+	prefers := func(r ...corev1.NodeSelectorRequirement) *corev1.Affinity {
+		a := inZone("a")
+		a.NodeAffinity.PreferredDuringSchedulingIgnoredDuringExecution = []corev1.PreferredSchedulingTerm{{
+			Weight: 1, Preference: corev1.NodeSelectorTerm{MatchExpressions: r}}}
+		return a
+	}
+	tests := map[string]struct {
+		requirement corev1.NodeSelectorRequirement
+		want        string // "": it is taken
+	}{
+		"an unknown operator":      {corev1.NodeSelectorRequirement{Key: "a", Operator: "Is", Values: []string{"b"}}, "Is"},
+		"no values to be in":       {corev1.NodeSelectorRequirement{Key: "a", Operator: corev1.NodeSelectorOpIn}, "values"},
+		"values of a key to exist": {corev1.NodeSelectorRequirement{Key: "a", Operator: corev1.NodeSelectorOpExists, Values: []string{"b"}}, "values"},
+		"more than a word":         {corev1.NodeSelectorRequirement{Key: "a", Operator: corev1.NodeSelectorOpGt, Values: []string{"x"}}, "x"},
+		"more than two numbers":    {corev1.NodeSelectorRequirement{Key: "a", Operator: corev1.NodeSelectorOpLt, Values: []string{"1", "2"}}, "values"},
+		"a key that is none":       {corev1.NodeSelectorRequirement{Key: "a b", Operator: corev1.NodeSelectorOpExists}, "a b"},
+		"a value that is none":     {corev1.NodeSelectorRequirement{Key: "a", Operator: corev1.NodeSelectorOpIn, Values: []string{"b c"}}, "b c"},
+		"a key that may not exist": {corev1.NodeSelectorRequirement{Key: "a", Operator: corev1.NodeSelectorOpDoesNotExist}, ""},
+		"more than a number":       {corev1.NodeSelectorRequirement{Key: "a", Operator: corev1.NodeSelectorOpGt, Values: []string{"7"}}, ""},
+	}
+	for name, test := range tests {
+		for kind, affinity := range map[string]*corev1.Affinity{"required": requires(test.requirement), "preferred": prefers(test.requirement)} {
+			_, nodesErr := target.NewNodes(selector, affinity, nil)
+			_, podsErr := target.NewPods(selector, "data", affinity, nil)
+			for _, err := range []error{nodesErr, podsErr} {
+				if (err == nil) != (test.want == "") || err != nil && (!strings.Contains(err.Error(), test.want) ||
+					!strings.Contains(err.Error(), "affinity.nodeAffinity."+kind)) {
+					t.Errorf("%s, %s: %v", name, kind, err)
+				}
+			}
+		}
 	}
 }
 

@@ -18,7 +18,7 @@ import (
 
 const mib = 1 << 20
 
-// fill makes a block of n numbered lines, from number first on.
+// fill returns a block of n numbered lines, starting with number first.
 func fill(t testing.TB, b *Buffer, first, n int) *Block {
 	t.Helper()
 	block, err := b.Get(context.Background(), 16*n)
@@ -33,7 +33,7 @@ func fill(t testing.TB, b *Buffer, first, n int) *Block {
 	return block
 }
 
-// numbers reads back what fill wrote.
+// numbers returns the line numbers that fill wrote.
 func numbers(t testing.TB, s *Snapshot) []int {
 	t.Helper()
 	var out []int
@@ -49,7 +49,7 @@ func numbers(t testing.TB, s *Snapshot) []int {
 	return out
 }
 
-func TestTheLiveBufferIsEmptyFromTheSwapOnAndWhileTheSnapshotIsProcessed(t *testing.T) {
+func TestTheLiveBufferIsEmptyAfterTheSwapAndDuringProcessing(t *testing.T) {
 	b := NewBudget(32*mib, 1).NewBuffer()
 	b.Append(fill(t, b, 0, 1174))
 
@@ -61,7 +61,7 @@ func TestTheLiveBufferIsEmptyFromTheSwapOnAndWhileTheSnapshotIsProcessed(t *test
 		t.Fatalf("after the swap: %+v; want 1174 lines in flight in batch 1", got)
 	}
 
-	// Lines that arrive during processing go to the next batch, and to it alone.
+	// Lines that arrive during processing go to the next batch only.
 	b.Append(fill(t, b, 1174, 3))
 	if got := numbers(t, snapshot); len(got) != 1174 {
 		t.Fatalf("the snapshot grew to %d lines while it was processed", len(got))
@@ -81,16 +81,16 @@ func TestTheLiveBufferIsEmptyFromTheSwapOnAndWhileTheSnapshotIsProcessed(t *test
 	}
 }
 
-func TestASwapOfAnEmptyBufferIsNoBatch(t *testing.T) {
+func TestAnEmptySwapIsNotABatch(t *testing.T) {
 	b := NewBudget(32*mib, 1).NewBuffer()
 	s := b.Swap()
 	if len(s.Blocks()) != 0 || b.Stats().Swaps != 0 {
-		t.Fatalf("an empty swap took %d blocks and counted %d batches", len(s.Blocks()), b.Stats().Swaps)
+		t.Fatalf("an empty swap took %d blocks and counted %d batches; want none", len(s.Blocks()), b.Stats().Swaps)
 	}
 }
 
-// Every schedule of appends and swaps delivers every line once and in order.
-func TestNoLineIsLostOrDoubledUnderRandomSchedules(t *testing.T) {
+// Every schedule of appends and swaps delivers every line exactly once and in order.
+func TestNoLineIsLostOrDuplicatedUnderRandomSchedules(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		blocks := rapid.SliceOfN(rapid.IntRange(1, 200), 1, 60).Draw(t, "lines of each block")
 		pause := rapid.SliceOfN(rapid.IntRange(0, 3), 1, 20).Draw(t, "yields between swaps")
@@ -124,7 +124,7 @@ func TestNoLineIsLostOrDoubledUnderRandomSchedules(t *testing.T) {
 			for _, block := range s.Blocks() {
 				for data := block.Data; len(data) > 0; data = data[8:] {
 					if got := binary.BigEndian.Uint64(data); got != want {
-						t.Fatalf("line %d where %d was due", got, want)
+						t.Fatalf("got line %d, want %d", got, want)
 					}
 					want++
 					lines++
@@ -132,7 +132,7 @@ func TestNoLineIsLostOrDoubledUnderRandomSchedules(t *testing.T) {
 				b.Release(block)
 			}
 			if int64(lines) != s.Lines {
-				t.Fatalf("a snapshot of %d lines says it has %d", lines, s.Lines)
+				t.Fatalf("a snapshot of %d lines reports %d", lines, s.Lines)
 			}
 			b.Recycle(s)
 			for range pause[i%len(pause)] {
@@ -141,12 +141,12 @@ func TestNoLineIsLostOrDoubledUnderRandomSchedules(t *testing.T) {
 		}
 		reader.Wait()
 		if got := b.Stats(); got.Lines != 0 || got.InFlightLines != 0 || got.InFlightBytes != 0 {
-			t.Fatalf("at the end the buffer says %+v", got)
+			t.Fatalf("at the end the buffer reports %+v; want no lines", got)
 		}
 	})
 }
 
-// A block that a snapshot holds must not be handed to the reader: what it holds would change under the processor.
+// A block that a snapshot holds must not be given to the reader: its content would change during processing.
 func TestABlockIsNotReusedWhileASnapshotHoldsIt(t *testing.T) {
 	budget := NewBudget(8*mib, 1)
 	b := budget.NewBuffer()
@@ -179,11 +179,11 @@ func TestABlockIsNotReusedWhileASnapshotHoldsIt(t *testing.T) {
 		again = b.TryGet(BlockSize)
 	}
 	if again == nil {
-		t.Fatal("a released block makes no room")
+		t.Fatal("releasing a block made no room")
 	}
 }
 
-// The original grew a little with every cycle.
+// The original implementation grew a little with every cycle.
 func TestTheBufferDoesNotGrowOverManyCycles(t *testing.T) {
 	budget := NewBudget(8*mib, 1)
 	b := budget.NewBuffer()
@@ -191,14 +191,14 @@ func TestTheBufferDoesNotGrowOverManyCycles(t *testing.T) {
 		for range 3 {
 			block := b.TryGet(BlockSize)
 			if block == nil {
-				t.Fatal("no room although everything was released")
+				t.Fatal("there is no room although every block was released")
 			}
 			block.Data, block.Lines = block.Memory()[:100], 1
 			b.Append(block)
 		}
 		s := b.Swap()
 		if len(s.Blocks()) != 3 {
-			t.Fatalf("a batch of %d blocks; want 3", len(s.Blocks()))
+			t.Fatalf("the batch has %d blocks; want 3", len(s.Blocks()))
 		}
 		for _, block := range s.Blocks() {
 			b.Release(block)
@@ -219,11 +219,11 @@ func TestTheBufferDoesNotGrowOverManyCycles(t *testing.T) {
 		t.Fatalf("the block list grew to %d", got)
 	}
 	if allocs := testing.AllocsPerRun(1000, cycle); allocs != 0 {
-		t.Fatalf("%v allocations a cycle; want none", allocs)
+		t.Fatalf("%v allocations per cycle; want none", allocs)
 	}
 }
 
-// With a sink ten times slower than the reader, the reader waits and memory stays at the limit.
+// The sink is ten times slower than the reader. The reader waits, and memory stays within the limit.
 func TestAReaderFasterThanItsSinkWaitsAtTheLimit(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		const limit = 8 * mib
@@ -278,7 +278,7 @@ func TestOneStreamCannotStarveAnother(t *testing.T) {
 	for {
 		block := greedy.TryGet(BlockSize)
 		if block == nil {
-			if s := greedy.Swap(); len(s.Blocks()) > 0 { // in flight at a dead sink: nothing comes back
+			if s := greedy.Swap(); len(s.Blocks()) > 0 { // in flight at an unavailable sink: nothing is released
 				continue
 			}
 			break
@@ -288,7 +288,7 @@ func TestOneStreamCannotStarveAnother(t *testing.T) {
 		held++
 	}
 	if want := 6 * mib / BlockSize; held != want {
-		t.Fatalf("the greedy stream holds %d blocks; want its own quarter and the shared half, %d", held, want)
+		t.Fatalf("the greedy stream holds %d blocks; want its reserved quarter and the shared half, %d", held, want)
 	}
 	got := 0
 	for block := modest.TryGet(BlockSize); block != nil; block = modest.TryGet(BlockSize) {
@@ -300,39 +300,39 @@ func TestOneStreamCannotStarveAnother(t *testing.T) {
 		t.Fatal("the modest stream got nothing")
 	}
 	if peak := budget.Peak(); peak > 8*mib {
-		t.Fatalf("together they hold %d bytes", peak)
+		t.Fatalf("together they hold %d bytes; the limit is 8 MiB", peak)
 	}
 }
 
-func TestALineLongerThanTheBudgetPassesByTheTokenOneAtATime(t *testing.T) {
+func TestLinesLongerThanTheBudgetTakeTheTokenOneAtATime(t *testing.T) {
 	budget := NewBudget(4*mib, 2)
 	a, b := budget.NewBuffer(), budget.NewBuffer()
 	const line = 20 * mib
 	first := a.TryGet(line)
 	if first == nil || len(first.Memory()) < line {
-		t.Fatal("a long line finds no memory")
+		t.Fatal("a long line got no memory")
 	}
 	if b.TryGet(line) != nil {
-		t.Fatal("two long lines at once: the memory is not bounded")
+		t.Fatal("two long lines got memory together: it is not bounded")
 	}
 	if b.TryGet(BlockSize) == nil {
-		t.Fatal("a long line of one stream stops the short lines of another")
+		t.Fatal("a long line of one stream blocks the short lines of another")
 	}
 	first.Data, first.Lines = first.Memory(), 1
 	a.Append(first)
 	a.Release(a.Swap().Blocks()[0])
 	if second := b.TryGet(line); second != nil {
-		t.Fatal("a stream with lines of its own in hand took the token; it must deliver them first")
+		t.Fatal("a stream that holds lines took the token; it must deliver them first")
 	}
 	if second := a.TryGet(line); second == nil {
-		t.Fatal("the token was not given back")
+		t.Fatal("the token was not released")
 	}
 	if budget.freeSum > 4*mib {
 		t.Fatalf("%d bytes are kept for reuse", budget.freeSum)
 	}
 }
 
-func TestAWaitingGetEndsWithItsContext(t *testing.T) {
+func TestAWaitingGetReturnsTheContextsError(t *testing.T) {
 	b := NewBudget(4*mib, 1).NewBuffer()
 	for block := b.TryGet(BlockSize); block != nil; block = b.TryGet(BlockSize) {
 		b.Append(block)
@@ -344,7 +344,7 @@ func TestAWaitingGetEndsWithItsContext(t *testing.T) {
 	}
 }
 
-// Whatever the streams do, the charges add up and the limit holds but for one long line.
+// For any use by the streams, the charges add up and the limit holds, except for one long line.
 func TestTheBudgetHoldsUnderRandomUse(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		streams := rapid.IntRange(1, 7).Draw(t, "streams")
@@ -386,15 +386,17 @@ func TestTheBudgetHoldsUnderRandomUse(t *testing.T) {
 			for _, block := range append(flight[i], b.Swap().Blocks()...) {
 				b.Release(block)
 			}
-			if got := b.Stats(); got.InFlightBytes != 0 || b.reading != 0 || (b.appended.charged-b.takenCharged.Load()) != 0 {
-				t.Fatalf("stream %d holds nothing and says %+v, reading %d, charged %d", i, got, b.reading, (b.appended.charged - b.takenCharged.Load()))
+			if got := b.Stats(); got.InFlightBytes != 0 || b.filling != 0 || (b.appended.charged-b.takenCharged.Load()) != 0 {
+				t.Fatalf("stream %d holds nothing but reports %+v, filling %d, charged %d", i, got, b.filling,
+					(b.appended.charged - b.takenCharged.Load()))
 			}
-			if budget.used[b] != 0 {
-				t.Fatalf("stream %d holds nothing and is charged %d", i, budget.used[b])
+			if budget.charged[b] != 0 {
+				t.Fatalf("stream %d holds nothing but is charged %d", i, budget.charged[b])
 			}
 		}
 		if budget.inUse != 0 || budget.lent != 0 || budget.token {
-			t.Fatalf("nothing is held and the budget says in use %d, lent %d, token %v", budget.inUse, budget.lent, budget.token)
+			t.Fatalf("nothing is held but the budget reports in use %d, lent %d, token %v", budget.inUse, budget.lent,
+				budget.token)
 		}
 		if budget.freeSum > limit {
 			t.Fatalf("%d bytes are kept for reuse; the limit is %d", budget.freeSum, limit)
@@ -402,7 +404,7 @@ func TestTheBudgetHoldsUnderRandomUse(t *testing.T) {
 	})
 }
 
-// BenchmarkSwap is one swap of a buffer that holds so many lines, while a writer appends as fast as it can.
+// BenchmarkSwap measures one swap of a buffer with the given number of lines, while a writer appends continuously.
 func BenchmarkSwap(b *testing.B) {
 	for _, lines := range []int{1_000, 1_000_000, 40_000_000} {
 		b.Run(fmt.Sprintf("lines=%d", lines), func(b *testing.B) { benchmarkSwap(b, lines) })
@@ -410,27 +412,28 @@ func BenchmarkSwap(b *testing.B) {
 }
 
 func benchmarkSwap(b *testing.B, lines int) {
-	// Real blocks of real memory, filled with the shortest lines so that 40 million fit a test machine.
+	// The blocks and their memory are real. They hold the shortest lines, so that 40 million of them fit on a test
+	// machine.
 	const line = "{}\n"
 	full := bytes.Repeat([]byte(line), BlockSize/len(line))
 	perBlock := BlockSize / len(line)
 	budget := NewBudget(1<<40, 1)
 	var blocks []*Block
 	for rest := lines; rest > 0; rest -= perBlock {
-		block := budget.reuse(BlockSize)
+		block := budget.freeOrNewBlock(BlockSize)
 		n := min(rest, perBlock)
 		block.Data, block.Lines = append(block.Memory()[:0], full[:n*len(line)]...), n
 		blocks = append(blocks, block)
 	}
 	held := len(blocks)
-	// Behind the blocks that make the size come some that the writer is still appending when the swap comes.
+	// The blocks that make up the size are followed by some that the writer is still appending during the swap.
 	for range 64 {
 		blocks = append(blocks, &Block{Data: []byte(line), Lines: 1})
 	}
 	buf := budget.NewBuffer()
 	back := make(chan []*Block, 1)
 	back <- blocks
-	lists := [2][]*Block{slices.Clone(blocks), slices.Clone(blocks)} // one may still be read by the writer
+	lists := [2][]*Block{slices.Clone(blocks), slices.Clone(blocks)} // the writer may still read one of them
 	var writer sync.WaitGroup
 	writer.Go(func() {
 		for taken := range back {
@@ -445,26 +448,26 @@ func benchmarkSwap(b *testing.B, lines int) {
 		for buf.Stats().Lines < int64(lines) {
 			runtime.Gosched()
 		}
-		began := time.Now()
+		start := time.Now()
 		s := buf.Swap()
-		took := time.Since(began)
+		took := time.Since(start)
 		if len(spent) < cap(spent) {
 			spent = append(spent, took)
 		}
 		list := lists[i%2]
 		n := copy(list, s.Blocks())
 		buf.Recycle(s)
-		back <- list[:n] // what the writer has not appended yet comes with the next swap
+		back <- list[:n] // the next swap takes what the writer has not appended yet
 	}
 	close(back)
 	writer.Wait()
 	slices.Sort(spent)
-	b.ReportMetric(float64(spent[len(spent)/2].Nanoseconds()), "ns/op") // of the swap alone, not of putting the lines back
+	b.ReportMetric(float64(spent[len(spent)/2].Nanoseconds()), "ns/op") // the swap only, without appending the lines again
 	b.ReportMetric(float64(spent[len(spent)*999/1000].Nanoseconds()), "p99.9-ns")
 	b.ReportMetric(float64(held), "blocks")
 }
 
-func TestTheReaderStaysSoFarAheadAsItIsTold(t *testing.T) {
+func TestReadAheadIsLimited(t *testing.T) {
 	budget := NewBudget(32*mib, 1)
 	budget.LimitReadAhead(2 * BlockSize)
 	b := budget.NewBuffer()
@@ -472,12 +475,12 @@ func TestTheReaderStaysSoFarAheadAsItIsTold(t *testing.T) {
 		b.Append(b.TryGet(BlockSize))
 	}
 	if b.TryGet(BlockSize) != nil {
-		t.Fatal("a third block is handed out while two wait")
+		t.Fatal("a third block was returned while two are waiting")
 	}
 	taken := b.Swap()
 	third := b.TryGet(BlockSize)
 	if third == nil {
-		t.Fatal("no block is handed out though none waits")
+		t.Fatal("no block was returned although none is waiting")
 	}
 	b.Discard(third)
 	for _, block := range taken.Blocks() {
@@ -485,10 +488,10 @@ func TestTheReaderStaysSoFarAheadAsItIsTold(t *testing.T) {
 	}
 	b.Append(b.TryGet(1))
 	if b.TryGet(3*BlockSize) != nil {
-		t.Fatal("a long line does not wait for its turn")
+		t.Fatal("a long line did not wait")
 	}
 	b.Swap()
 	if b.TryGet(3*BlockSize) == nil {
-		t.Fatal("a line longer than the limit never gets its turn")
+		t.Fatal("a line longer than the limit got no block")
 	}
 }

@@ -6,19 +6,18 @@ import (
 	"strings"
 )
 
-// FileID names one incarnation of one of the node's files.
+// FileID identifies one incarnation of one of the node's files.
 type FileID struct {
-	// Directory is the folder under the node's data directory, such as
-	// "node_fills_by_block".
+	// Directory is the folder in the node's data directory, such as "node_fills_by_block". It consists of lower-case
+	// letters, digits and "_".
 	Directory string `json:"directory"`
-	// Date is the day of the file, YYYYMMDD in UTC.
+	// Date is the UTC date of the file, as YYYYMMDD.
 	Date string `json:"date"`
-	// Hour of the day, 0 to 23, UTC.
+	// Hour is the UTC hour of the day, 0 to 23.
 	Hour int `json:"hour"`
-	// Generation is 8 hex digits of a hash of the first KiB of the file's first
-	// line (of less, if the line is shorter). It tells a file that was created
-	// anew at the same path from the one before. Empty while the file has no
-	// whole line yet.
+	// Generation is 8 hex digits of a hash of the first KiB of the file's first line, or of the whole line if it is
+	// shorter. It distinguishes a file that was recreated at the same path from the previous one. It is empty while the
+	// file has no complete line.
 	Generation string `json:"generation"`
 }
 
@@ -27,7 +26,7 @@ func (f FileID) String() string {
 	return fmt.Sprintf("%s/%s/%d@%s", f.Directory, f.Date, f.Hour, f.Generation)
 }
 
-// ParseFileID reads what FileID.String wrote. The error names what is wrong.
+// ParseFileID parses the result of FileID.String. The error names what is wrong.
 func ParseFileID(s string) (FileID, error) {
 	path, generation, ok := strings.Cut(s, "@")
 	parts := strings.Split(path, "/")
@@ -45,11 +44,12 @@ func ParseFileID(s string) (FileID, error) {
 	return f, nil
 }
 
-// validate keeps apart what String and the names made from a FileID join.
+// validate ensures that String joins the parts unambiguously, and that the names made from a FileID stay in their
+// directory. The parts come from a checkpoint, which may be forged.
 func (f FileID) validate() error {
 	switch {
-	case f.Directory == "" || strings.ContainsAny(f.Directory, "/@:-"):
-		return fmt.Errorf("file %q: directory %q: want a name without / @ : or -", f, f.Directory)
+	case f.Directory == "" || strings.Trim(f.Directory, "abcdefghijklmnopqrstuvwxyz0123456789_") != "":
+		return fmt.Errorf("file %q: directory %q: want lower-case letters, digits and _", f, f.Directory)
 	case !digits(f.Date, 8):
 		return fmt.Errorf("file %q: date %q: want YYYYMMDD", f, f.Date)
 	case f.Hour < 0 || f.Hour > 23:
@@ -68,8 +68,8 @@ func hexDigits(s string, n int) bool {
 	return len(s) == n && strings.Trim(s, "0123456789abcdef") == ""
 }
 
-// Position names one event: the byte offset of its line in the file, and its
-// index in the line, which is 0 in line mode.
+// Position identifies one event: the byte offset of its line in the file, and its index in the line, which is 0 in line
+// mode.
 type Position struct {
 	File   FileID
 	Offset int64
@@ -81,7 +81,7 @@ func (p Position) String() string {
 	return fmt.Sprintf("%s:%d:%d", p.File, p.Offset, p.Index)
 }
 
-// ParsePosition reads what Position.String wrote. The error names what is wrong.
+// ParsePosition parses the result of Position.String. The error names what is wrong.
 func ParsePosition(s string) (Position, error) {
 	parts := strings.Split(s, ":")
 	if len(parts) != 3 {

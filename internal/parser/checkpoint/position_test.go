@@ -8,7 +8,7 @@ import (
 	"github.com/hlparser/hyperliquid-parser-operator/internal/parser/checkpoint"
 )
 
-func TestPositionsReadBackAsWritten(t *testing.T) {
+func TestPositionsRoundTrip(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		p := checkpoint.Position{
 			File: checkpoint.FileID{
@@ -22,12 +22,12 @@ func TestPositionsReadBackAsWritten(t *testing.T) {
 		}
 		got, err := checkpoint.ParsePosition(p.String())
 		if err != nil || got != p {
-			t.Fatalf("%s reads back as %s, %v", p, got, err)
+			t.Fatalf("%s parses as %s, %v", p, got, err)
 		}
 	})
 }
 
-func TestPositionsLookAsDocumented(t *testing.T) {
+func TestPositionsHaveTheDocumentedFormat(t *testing.T) {
 	p := checkpoint.Position{
 		File:   checkpoint.FileID{Directory: "node_fills_by_block", Date: "20260430", Hour: 8, Generation: "1a2b3c4d"},
 		Offset: 123, Index: 4,
@@ -37,15 +37,16 @@ func TestPositionsLookAsDocumented(t *testing.T) {
 	}
 }
 
-func TestWhatIsNoPositionIsRefused(t *testing.T) {
+func TestParsePositionRefusesInvalidText(t *testing.T) {
 	for _, s := range []string{
 		"", "x", "node_fills/20260430/8@1a2b3c4d", "node_fills/20260430/8@1a2b3c4d:1", "node_fills/20260430/8@1a2b3c4d:x:0",
 		"node_fills/20260430/8@1a2b3c4d:1:x", "node_fills/20260430/8@1a2b3c4d:-1:0", "node_fills/20260430/8@1a2b3c4d:1:-1",
 		"node_fills/20260430/24@1a2b3c4d:1:0", "node_fills/20260430/x@1a2b3c4d:1:0", "node_fills/2026043/8@1a2b3c4d:1:0",
-		"node_fills/20260430/8@1A2B3C4D:1:0", "node_fills/20260430/8:1:0", "/20260430/8@1a2b3c4d:1:0", "node-fills/20260430/8@1a2b3c4d:1:0",
+		"node_fills/20260430/8@1A2B3C4D:1:0", "node_fills/20260430/8:1:0", "/20260430/8@1a2b3c4d:1:0",
+		"node-fills/20260430/8@1a2b3c4d:1:0",
 	} {
 		if p, err := checkpoint.ParsePosition(s); err == nil {
-			t.Errorf("%q is read as %s", s, p)
+			t.Errorf("%q parses as %s, want an error", s, p)
 		}
 	}
 }

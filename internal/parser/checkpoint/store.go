@@ -1,115 +1,181 @@
-// Package checkpoint keeps what a stream has delivered, so that a restart goes
-// on with the next byte.
+// Package checkpoint stores what a stream has delivered, so that a restart continues with the next byte.
 //
-// It must never guess. A checkpoint that cannot be read is said and set aside,
-// one that is gone is an error and not a new stream, and nothing here ever
-// chooses a position by itself.
+// The package must never guess. An unreadable checkpoint is reported and set aside. A missing checkpoint is an error,
+// not a new stream. Nothing in this package chooses a position.
 //
-// On disk a stream has two slots, <stream>.0.json and <stream>.1.json, each a
-// whole checkpoint with a sequence number and a checksum. Save writes a
-// temporary file, syncs it, renames it over the older slot and syncs the
-// directory: the newer slot is not touched until the next Save, so at every
-// moment at least one of them is intact, and after a crash the one that is
-// intact and newest is the last one saved, or the one that was being saved.
+// # Two generations
+//
+// A stream has two slots on disk, checkpoint/<stream>.0.json and .1.json, each with a sequence number and a checksum.
+// Save writes a temporary file, syncs it, renames it over the older slot and syncs the directory. The newer slot is not
+// changed until the next Save, so at least one slot is intact at any moment. After a crash, the newest intact slot is
+// the last one saved, or the one that was being saved.
+//
+// A slot holds either a complete State or its changes from a base. A base is a complete State in two immutable copies,
+// <stream>.base-<number>.0.json and .1.json. A slot holds all changes from its base: no slot depends on another slot.
+// This has three consequences:
+//
+//   - A commit writes little, however many files a State has.
+//   - There is no journal that could be torn in the middle.
+//   - The two generations stay independent. If a slot or one copy of a base is damaged, the other slot or the other
+//     copy is still valid.
+//
+// A base has a unique name. It is written and synced before the first slot that refers to it, and removed when no slot
+// refers to it any more.
+//
+// The sink's data is stored completely in each slot. "Recorded by two checkpoints" therefore still means that both
+// checkpoints that can be found contain it.
+//
+// # Older parsers
+//
+// A parser that does not know bases must not misread a slot. Slots that refer to a base therefore have format 2, which
+// such a parser refuses with an error. A parser that ends in an orderly way folds its checkpoints: both slots are then
+// complete and in format 1, and an older parser can continue from them. A fleet can thus be rolled back if its parsers
+// are stopped, not killed. After a kill -9, the newer parser must run once more.
+//
+// # Lost or new
+//
+// A stream without a slot is lost if it was ever started in this state directory, and new otherwise. Software that
+// prunes the node's files may also delete these, so several places record which streams were started:
+//
+//   - Each stream has a directory begun/<stream>, which survives the deletion of every file.
+//   - Each stream has a file streams/<stream>, which older parsers use.
+//   - All checkpoints and the file "lock" list all streams.
+//
+// Acquire reads all of them before any stream is opened, and reconciles them:
+//
+//	slots of the stream    | a mark of the stream | a list of streams, | the stream is
+//	                       |                      | or an empty        |
+//	                       |                      | directory          |
+//	at least one intact    | any                  | any                | found
+//	present, none intact   | any                  | any                | lost
+//	none                   | yes                  | any                | lost
+//	none                   | no                   | yes                | new
+//	none                   | no                   | no                 | lost
+//
+// A mark is a begun/ directory, a streams/ file, a list entry, a dead letter of the stream, or any file named after the
+// stream in checkpoint/. In the last row, the directory shows an earlier use but not by which streams. There is one
+// exception, because older parsers kept no list. If each stream that has a slot still has its file in streams/, nothing
+// was pruned: that file is older than the slot and would have been pruned before it. A stream without a mark is then
+// new.
+//
+// A lost stream stays lost over restarts, until a checkpoint is restored or an operator calls Forget, which starts the
+// stream as a new one.
 package checkpoint
 
 import (
-	"bytes"
-	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
-	"hash/crc32"
-	"io"
 	"io/fs"
 	"path/filepath"
 	"slices"
+	"strconv"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/hlparser/hyperliquid-parser-operator/internal/parser/vfs"
 )
 
 const (
-	// format is the version of the document. A reader refuses a higher one, so
-	// it rises only when an older parser would go wrong by reading on.
-	format = 1
-
-	slotDir  = "checkpoint" // below the state directory
-	knownDir = "streams"    // apart from slotDir, so that losing one tells of the other
+	slotDir  = "checkpoint" // in the state directory
+	markDir  = "streams"    // a file per started stream; outside slotDir, so that losing one does not lose the other
+	begunDir = "begun"      // a directory per started stream
+	resetDir = "forget"     // a file per stream that starts as a new one if it is lost
 )
 
-// ErrLost is matched by the error for a stream whose checkpoint was there once
-// and cannot be read any more. Its text says what a person must do. The stream
-// must not start anew by itself.
+// ErrLost is matched by the error for a stream whose checkpoint existed and cannot be read any more. Its text describes
+// what an operator must do. The stream must not start as a new one automatically.
 var ErrLost = errors.New("the stream's checkpoint is lost")
 
-// Store is one stream's checkpoint in a state directory. One goroutine uses it.
-// That no other process does is up to the caller, who holds the lock of Lock.
+// Store is one stream's checkpoint in a state directory. Keep may be called concurrently with the other methods, which
+// are called by one goroutine. The caller must hold the lock of the directory, so that no other process uses it.
 type Store struct {
 	fs     vfs.FS
 	dir    string
 	stream string
-	last   uint64 // the newest intact sequence
-	at     uint64 // the slot that holds it
-	known  bool   // the marker is there
-	loaded bool
+
+	mu               sync.Mutex
+	sequence         uint64    // the newest intact sequence; 0 if there is none
+	current          uint64    // the slot that holds sequence
+	doc              []byte    // the content of that slot
+	base             *base     // the base that doc refers to; nil if there is none
+	writtenSinceBase int       // bytes of slots written since base was created
+	slotBases        [2]uint64 // number of the base that each slot refers to; 0 if there is none
+	lastBase         uint64    // the highest number of any base so far
+	unused           []string  // files of bases that no slot refers to
+	streams          []string  // streams that the state directory knows
+	marked           bool      // the marks record that the stream was started
+	bothWritten      bool      // both slots have been written
+	forget           bool      // Forget was called, and nothing has been saved since
+	loaded           bool
 }
 
-// Loaded is what Load found.
+// Loaded is the result of Load.
 type Loaded struct {
-	// State is the newest intact checkpoint; only if Found.
+	// State is the newest intact checkpoint. It is set only if Found.
 	State State
-	// Found is false for a stream that this state directory never knew.
+	// Found reports whether a checkpoint was found. It is false for a stream that is new to this state directory.
 	Found bool
-	// SetAside has one line for each damaged slot that was renamed, with its new
-	// name and what is wrong with it. The caller logs them.
+	// SetAside has one line for each damaged file that was renamed, with its new name and the damage. The caller logs
+	// them.
 	SetAside []string
 }
 
-// Open returns the store of one stream below a state directory, and makes the
-// directories it needs. stream is used in file names: lower-case words joined
-// by "-".
+// Open returns the store of one stream in a state directory, and creates the directories that it needs. stream is used
+// in file names. It consists of lower-case letters, digits and "-".
 func Open(fsys vfs.FS, dir, stream string) (*Store, error) {
-	if stream == "" || strings.ContainsAny(stream, "./") {
-		return nil, fmt.Errorf("open the checkpoint of stream %q: want a name without . and /", stream)
+	if !isStream(stream) {
+		return nil, fmt.Errorf("opening the checkpoint of stream %q: want lower-case words joined by -", stream)
 	}
-	for _, sub := range []string{slotDir, knownDir} {
-		if err := vfs.MakeDirs(fsys, filepath.Join(dir, sub)); err != nil {
-			return nil, fmt.Errorf("open the checkpoint of stream %s: %w", stream, err)
-		}
+	if err := makeDirs(fsys, dir); err != nil {
+		return nil, fmt.Errorf("opening the checkpoint of stream %s: %w", stream, err)
 	}
 	return &Store{fs: fsys, dir: dir, stream: stream}, nil
 }
 
-// Lock makes the state directory and takes its lock, which a parser holds while
-// it runs and a command while it changes a checkpoint. It waits for another that
-// holds it, and calls waiting once if so. Close gives the lock back.
-func Lock(ctx context.Context, fsys vfs.FS, dir string, waiting func()) (io.Closer, error) {
-	if err := vfs.MakeDirs(fsys, dir); err != nil {
-		return nil, fmt.Errorf("lock the state directory: %w", err)
-	}
-	return vfs.Lock(ctx, fsys, filepath.Join(dir, "lock"), waiting)
+func isStream(name string) bool {
+	return name != "" && strings.Trim(name, "abcdefghijklmnopqrstuvwxyz0123456789-") == ""
 }
 
-func (s *Store) slot(i uint64) string {
+func (s *Store) slotPath(i uint64) string {
 	return filepath.Join(s.dir, slotDir, fmt.Sprintf("%s.%d.json", s.stream, i))
 }
 
-func (s *Store) marker() string { return filepath.Join(s.dir, knownDir, s.stream) }
+func (s *Store) basePath(number uint64, i int) string {
+	return filepath.Join(s.dir, slotDir, fmt.Sprintf("%s.base-%d.%d.json", s.stream, number, i))
+}
 
-// Load returns the newest intact checkpoint. A damaged slot is renamed to
-// <slot>.corrupt-<time> as long as the other one is intact; if none is, nothing
-// is touched and the error matches ErrLost. So it does when the state directory
-// knew the stream and has no checkpoint of it. Any other error (the disk's, or
-// a checkpoint that a newer parser wrote) may go away by itself.
+// baseNumber returns the number in the file name of one of the stream's bases.
+func (s *Store) baseNumber(name string) (uint64, bool) {
+	rest, ok := strings.CutPrefix(name, s.stream+".base-")
+	digits, _, dot := strings.Cut(rest, ".")
+	number, err := strconv.ParseUint(digits, 10, 64)
+	return number, ok && dot && err == nil
+}
+
+func (s *Store) markPath() string { return filepath.Join(s.dir, markDir, s.stream) }
+
+func (s *Store) begunPath() string { return filepath.Join(s.dir, begunDir, s.stream) }
+
+func (s *Store) resetPath() string { return filepath.Join(s.dir, resetDir, s.stream) }
+
+// Load returns the newest intact checkpoint. If at least one checkpoint is intact, it renames each damaged file to
+// <name>.corrupt-<time>. If none is intact, it changes nothing and returns an error that matches ErrLost. It also
+// returns such an error if the state directory knows the stream but has no checkpoint of it. After Forget, Load returns
+// neither of the two errors. Any other error may be temporary: a disk error, or a checkpoint written by a newer parser.
 func (s *Store) Load() (Loaded, error) {
-	found, err := s.read()
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	forget, err := exists(s.fs, s.resetPath())
 	if err != nil {
 		return Loaded{}, err
 	}
-	loaded := Loaded{State: found.newest, Found: found.intact > 0}
-	if loaded.Found {
+	found, err := s.readFiles()
+	if err != nil && (!forget || !errors.Is(err, ErrLost)) {
+		return Loaded{}, err
+	}
+	loaded := Loaded{State: found.newest, Found: found.intactSlots > 0}
+	if loaded.Found || forget {
 		for _, d := range found.damaged {
 			to, err := s.setAside(d.name)
 			if err != nil {
@@ -118,24 +184,49 @@ func (s *Store) Load() (Loaded, error) {
 			loaded.SetAside = append(loaded.SetAside, fmt.Sprintf("%s: %v; set aside as %s", d.name, d.err, to))
 		}
 	}
-	// What is returned must not be undone by a power loss that follows a Save
-	// which died before it had synced the directory.
-	for _, sub := range []string{slotDir, knownDir} {
+	// A Save may have died before it synced the directory. A power loss after that Save must not undo what Load
+	// returns.
+	for _, sub := range []string{slotDir, markDir} {
 		if err := s.fs.SyncDir(filepath.Join(s.dir, sub)); err != nil {
-			return Loaded{}, fmt.Errorf("load the checkpoint of stream %s: %w", s.stream, err)
+			return Loaded{}, fmt.Errorf("loading the checkpoint of stream %s: %w", s.stream, err)
 		}
 	}
-	s.last, s.at, s.known, s.loaded = found.newest.Sequence, found.at, found.known, true
+	s.sequence, s.current, s.doc = found.newest.Sequence, found.slot, found.doc
+	s.base, s.slotBases = found.base, found.slotBases
+	s.marked, s.bothWritten, s.forget = found.marked && !forget, found.intactSlots == 2, forget
+	if err := s.sweep(); err != nil {
+		return Loaded{}, err
+	}
+	if s.streams, err = begunStreams(s.fs, s.dir); err != nil {
+		return Loaded{}, err
+	}
+	s.loaded = true
+	if loaded.Found {
+		if forget {
+			loaded.State.Unopened = false // the sink's records of the stream are forgotten too
+		}
+		// Without Forget this does nothing. After Forget, a checkpoint was restored instead.
+		s.marked, s.forget = found.marked, false
+		if err := remove(s.fs, s.resetPath()); err != nil {
+			return Loaded{}, err
+		}
+		if _, err := s.restore(); err != nil {
+			return Loaded{}, err
+		}
+	}
 	return loaded, nil
 }
 
-// contents is what the two slots hold, and whether the marker is there.
+// contents is the content of the stream's files.
 type contents struct {
-	newest  State
-	at      uint64 // the slot of newest
-	intact  int
-	damaged []damage
-	known   bool
+	newest      State
+	doc         []byte
+	base        *base
+	slot        uint64 // the slot that holds newest
+	intactSlots int
+	slotBases   [2]uint64 // base numbers of the intact slots
+	damaged     []damage
+	marked      bool
 }
 
 type damage struct {
@@ -143,38 +234,58 @@ type damage struct {
 	err  error
 }
 
-// read looks at both slots and changes nothing.
-func (s *Store) read() (contents, error) {
+// readFiles reads the stream's files and changes nothing.
+func (s *Store) readFiles() (contents, error) {
 	var c contents
+	bases := map[baseRef]*base{}
+	findBase := func(ref baseRef) (*base, error) {
+		if b := bases[ref]; b != nil {
+			return b, nil
+		}
+		b, damaged, err := s.readBase(ref)
+		if err != nil {
+			return nil, err
+		}
+		c.damaged = append(c.damaged, damaged...)
+		bases[ref] = b
+		return b, nil
+	}
 	for i := range uint64(2) {
-		name := s.slot(i)
-		doc, err := s.fs.ReadFile(name)
+		name := s.slotPath(i)
+		doc, err := readDocument(s.fs, name)
 		if errors.Is(err, fs.ErrNotExist) {
 			continue
 		}
-		if err != nil {
-			return c, fmt.Errorf("read the checkpoint %s: %w", name, err)
+		var state State
+		var b *base
+		if err == nil {
+			state, b, err = decode(doc, s.stream, findBase)
 		}
-		state, err := decode(doc, s.stream)
-		var newer *newerError
+		var newerErr *newerFormatError
+		var ioErr *ioError
 		switch {
-		case errors.As(err, &newer):
-			return c, fmt.Errorf("read the checkpoint %s: %w", name, err)
+		case errors.As(err, &newerErr), errors.As(err, &ioErr):
+			return c, fmt.Errorf("reading the checkpoint %s: %w", name, err)
 		case err != nil:
 			c.damaged = append(c.damaged, damage{name: name, err: err})
 		default:
-			c.intact++
-			if c.intact == 1 || state.Sequence > c.newest.Sequence {
-				c.newest, c.at = state, i
+			c.intactSlots++
+			if b != nil {
+				c.slotBases[i] = b.Number
+			}
+			if c.intactSlots == 1 || state.Sequence > c.newest.Sequence {
+				c.newest, c.doc, c.base, c.slot = state, doc, b, i
 			}
 		}
 	}
-	_, err := s.fs.Size(s.marker())
-	if err != nil && !errors.Is(err, fs.ErrNotExist) {
-		return c, fmt.Errorf("look for %s: %w", s.marker(), err)
+	for _, mark := range []string{s.markPath(), s.begunPath()} {
+		present, err := exists(s.fs, mark)
+		if err != nil {
+			return c, err
+		}
+		c.marked = c.marked || present
 	}
-	c.known = err == nil
-	if c.intact > 0 {
+	if c.intactSlots > 0 {
 		return c, nil
 	}
 	if len(c.damaged) > 0 {
@@ -184,204 +295,428 @@ func (s *Store) read() (contents, error) {
 		}
 		return c, fmt.Errorf("%w: no copy is intact; %s (%s)", ErrLost, s.remedy(), strings.Join(all, "; "))
 	}
-	if c.known {
-		return c, fmt.Errorf("%w: no copy is there; %s", ErrLost, s.remedy())
+	if c.marked {
+		return c, fmt.Errorf("%w: no copy exists; %s", ErrLost, s.remedy())
 	}
 	return c, nil
 }
 
-func (s *Store) remedy() string {
-	return fmt.Sprintf("put %s or %s back, or remove %s and what is left of them to have stream %s start as a new one",
-		s.slot(0), filepath.Base(s.slot(1)), s.marker(), s.stream)
+// readBase returns a base from its first intact copy, and the damage of the copy before it.
+func (s *Store) readBase(ref baseRef) (*base, []damage, error) {
+	var damaged []damage
+	var missing []error
+	for i := range 2 {
+		name := s.basePath(ref.Number, i)
+		doc, err := readDocument(s.fs, name)
+		if err == nil {
+			var b *base
+			if b, err = decodeBase(doc, s.stream, ref); err == nil {
+				return b, damaged, nil
+			}
+			damaged = append(damaged, damage{name: name, err: err})
+		}
+		if _, isIOError := errors.AsType[*ioError](err); isIOError {
+			return nil, nil, err
+		}
+		missing = append(missing, fmt.Errorf("%s: %w", name, err))
+	}
+	return nil, nil, fmt.Errorf("the base that it refers to is not intact: %w", errors.Join(missing...))
 }
 
-// setAside renames a damaged slot to a name that is free.
+// ioError is the error for a file that could not be read, and may be intact.
+type ioError struct{ error }
+
+func (e *ioError) Unwrap() error { return e.error }
+
+// readDocument reads a file unless it is larger than any checkpoint. Its error is an *ioError, fs.ErrNotExist, or an
+// error of the file's content.
+func readDocument(fsys vfs.FS, name string) ([]byte, error) {
+	size, err := fsys.Size(name)
+	if err == nil && size > maxDocument {
+		return nil, fmt.Errorf("not a checkpoint: it has %d bytes, more than %d", size, maxDocument)
+	}
+	var doc []byte
+	if err == nil {
+		doc, err = fsys.ReadFile(name)
+	}
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return nil, &ioError{fmt.Errorf("reading %s: %w", name, err)}
+	}
+	return doc, err
+}
+
+func exists(fsys vfs.FS, name string) (bool, error) {
+	_, err := fsys.Size(name)
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return false, fmt.Errorf("checking for %s: %w", name, err)
+	}
+	return err == nil, nil
+}
+
+// remove removes a file that may be missing.
+func remove(fsys vfs.FS, name string) error {
+	if present, err := exists(fsys, name); err != nil || !present {
+		return err
+	}
+	if err := fsys.Remove(name); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return fmt.Errorf("remove %s: %w", name, err)
+	}
+	return nil
+}
+
+func (s *Store) remedy() string {
+	return fmt.Sprintf("put %s or %s back, or run \"hlparser checkpoint forget --state-dir %s --stream %s\" "+
+		"to have the stream start as a new one", s.slotPath(0), filepath.Base(s.slotPath(1)), s.dir, s.stream)
+}
+
+// setAside renames a damaged file to an unused name.
 func (s *Store) setAside(name string) (string, error) {
 	base := name + ".corrupt-" + time.Now().UTC().Format("20060102T150405Z")
 	to := base
 	for n := 2; ; n++ {
-		_, err := s.fs.Size(to)
-		if errors.Is(err, fs.ErrNotExist) {
-			break
-		}
+		present, err := exists(s.fs, to)
 		if err != nil {
-			return "", fmt.Errorf("set the damaged checkpoint %s aside: %w", name, err)
+			return "", fmt.Errorf("setting the damaged checkpoint %s aside: %w", name, err)
+		}
+		if !present {
+			break
 		}
 		to = fmt.Sprintf("%s-%d", base, n)
 	}
 	if err := s.fs.Rename(name, to); err != nil {
-		return "", fmt.Errorf("set the damaged checkpoint %s aside: %w", name, err)
+		return "", fmt.Errorf("setting the damaged checkpoint %s aside: %w", name, err)
 	}
 	return to, nil
 }
 
-// Save makes state the stream's checkpoint; when it returns nil, a crash of any
-// kind leaves this one or a later one. After an error the stream's checkpoint
-// is this one or the one before, and Save may be called again, with this state
-// or a later one. It needs a Load that succeeded.
-func (s *Store) Save(state State) error {
-	if err := s.save(state); err != nil {
-		return fmt.Errorf("save the checkpoint of stream %s: %w", s.stream, err)
+// sweep removes the bases that no slot refers to. It records the highest number, so that no name is ever used twice.
+func (s *Store) sweep() error {
+	names, err := s.fs.List(filepath.Join(s.dir, slotDir))
+	if err != nil {
+		return fmt.Errorf("listing the checkpoints of stream %s: %w", s.stream, err)
+	}
+	s.unused = nil
+	for _, name := range names {
+		number, ok := s.baseNumber(name)
+		if !ok {
+			continue
+		}
+		s.lastBase = max(s.lastBase, number)
+		if !slices.Contains(s.slotBases[:], number) && !strings.Contains(name, ".corrupt-") {
+			s.unused = append(s.unused, filepath.Join(s.dir, slotDir, name))
+		}
+	}
+	return s.removeUnused()
+}
+
+// removeUnused removes the unused files.
+func (s *Store) removeUnused() error {
+	for len(s.unused) > 0 {
+		if err := remove(s.fs, s.unused[0]); err != nil {
+			return err
+		}
+		s.unused = s.unused[1:]
 	}
 	return nil
 }
 
-func (s *Store) save(state State) error {
+// Save makes state the stream's checkpoint. After it returns nil, a crash of any kind leaves this checkpoint or a later
+// one. After an error, the stream's checkpoint is this one or the previous one. Save may then be called again, with
+// this state or a later one. It requires a successful Load. It does not retain state.
+func (s *Store) Save(state State) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if err := s.save(state, false); err != nil {
+		return fmt.Errorf("saving the checkpoint of stream %s: %w", s.stream, err)
+	}
+	return nil
+}
+
+func (s *Store) save(state State, fold bool) error {
 	if !s.loaded {
-		return errors.New("it was not loaded")
+		return errors.New("the checkpoint was not loaded")
 	}
-	state.Sequence, state.Stream = s.last+1, s.stream
-	if err := state.validate(); err != nil {
-		return err
+	if !slices.Contains(s.streams, s.stream) {
+		s.streams = append(slices.Clone(s.streams), s.stream)
+		slices.Sort(s.streams)
 	}
-	doc, err := encode(state)
+	state.Sequence, state.Stream, state.Streams = s.sequence+1, s.stream, s.streams
+	doc, b, err := s.encode(state, fold)
 	if err != nil {
 		return err
 	}
-	// Never the slot that holds s.last, also when an earlier try failed: it stays
-	// intact whatever happens here.
-	to := 1 - s.at
-	if err := s.replace(s.slot(to), doc); err != nil {
+	// Never write the slot that holds s.sequence, even if an earlier attempt failed. That slot stays intact whatever
+	// happens here.
+	to := 1 - s.current
+	if err := s.replace(s.slotPath(to), doc); err != nil {
 		return err
 	}
-	if !s.known {
-		// Only now, so that a crash between the two does not make a checkpoint
-		// look lost that was never there.
-		if err := s.remember(); err != nil {
+	s.setSlotBase(to, b)
+	s.writtenSinceBase += len(doc)
+	if !s.marked {
+		// The marks follow the slot. If they came first, a crash between the two would make a checkpoint look lost that
+		// never existed.
+		if err := s.writeMarks(); err != nil {
 			return err
 		}
 	}
-	s.last, s.at, s.known = state.Sequence, to, true
+	s.bothWritten = s.bothWritten || s.sequence > 0
+	s.sequence, s.current, s.doc, s.base, s.marked, s.forget = state.Sequence, to, doc, b, true, false
 	return nil
+}
+
+// setSlotBase records the base that a slot refers to. A base that no slot refers to any more becomes unused.
+func (s *Store) setSlotBase(slot uint64, b *base) {
+	previous := s.slotBases[slot]
+	s.slotBases[slot] = 0
+	if b != nil {
+		s.slotBases[slot] = b.Number
+	}
+	if previous != 0 && !slices.Contains(s.slotBases[:], previous) {
+		s.unused = append(s.unused, s.basePath(previous, 0), s.basePath(previous, 1))
+	}
+}
+
+// encode returns the document of a state and the base that it refers to, which is then on disk. The base is nil if the
+// document is complete.
+func (s *Store) encode(state State, fold bool) ([]byte, *base, error) {
+	if s.base != nil && !fold {
+		doc, changedBytes, err := s.base.changes(state)
+		// A new base must not cost more than it saves, even if each commit changes a lot.
+		if err != nil || changedBytes <= changesBytes || s.writtenSinceBase < 2*len(s.base.doc) {
+			return doc, s.base, err
+		}
+	}
+	doc, err := encodeWhole(state)
+	if err != nil || fold || len(doc) <= slotBytes {
+		return doc, nil, err
+	}
+	b, err := s.newBase(doc)
+	if err != nil {
+		return nil, nil, err
+	}
+	doc, _, err = b.changes(state)
+	return doc, b, err
+}
+
+// newBase creates a base from a document and writes its copies to disk.
+func (s *Store) newBase(doc []byte) (*base, error) {
+	s.lastBase++
+	_, _, sum, err := unseal(doc)
+	if err != nil {
+		return nil, err
+	}
+	// Decoding the document ensures that the base shares no memory with the caller's state.
+	b, err := decodeBase(doc, s.stream, baseRef{s.lastBase, sum})
+	if err != nil {
+		return nil, err
+	}
+	for i := range 2 {
+		name := s.basePath(b.Number, i)
+		if err := s.write(name, doc); err != nil {
+			s.unused = append(s.unused, s.basePath(b.Number, 0), s.basePath(b.Number, 1))
+			return nil, errors.Join(err, s.removeUnused())
+		}
+	}
+	s.writtenSinceBase = 0
+	// The names are durable before a slot refers to them.
+	return b, s.syncDir(filepath.Join(s.dir, slotDir))
 }
 
 func (s *Store) replace(name string, doc []byte) error {
 	temporary := name + ".tmp"
-	f, err := s.fs.Create(temporary)
+	if err := s.write(temporary, doc); err != nil {
+		return err
+	}
+	if err := s.fs.Rename(temporary, name); err != nil {
+		return fmt.Errorf("renaming %s to %s: %w", temporary, name, err)
+	}
+	return s.syncDir(filepath.Dir(name))
+}
+
+func (s *Store) write(name string, doc []byte) error {
+	f, err := s.fs.Create(name)
 	if err != nil {
-		return fmt.Errorf("create %s: %w", temporary, err)
+		return fmt.Errorf("creating %s: %w", name, err)
 	}
 	_, err = f.Write(doc)
 	if err == nil {
 		err = f.Sync()
 	}
 	if err = errors.Join(err, f.Close()); err != nil {
-		return fmt.Errorf("write %s: %w", temporary, err)
-	}
-	if err := s.fs.Rename(temporary, name); err != nil {
-		return fmt.Errorf("rename %s to %s: %w", temporary, name, err)
-	}
-	if err := s.fs.SyncDir(filepath.Dir(name)); err != nil {
-		return fmt.Errorf("sync the directory of %s: %w", name, err)
+		return fmt.Errorf("writing %s: %w", name, err)
 	}
 	return nil
 }
 
-// remember leaves the mark by which a lost checkpoint is told from a new stream.
-func (s *Store) remember() error {
-	f, err := s.fs.Create(s.marker())
+func (s *Store) syncDir(dir string) error {
+	if err := s.fs.SyncDir(dir); err != nil {
+		return fmt.Errorf("syncing directory %s: %w", dir, err)
+	}
+	return nil
+}
+
+// writeMarks writes the marks that distinguish a lost checkpoint from a new stream.
+func (s *Store) writeMarks() error {
+	f, err := s.fs.Create(s.markPath())
 	if err != nil {
-		return fmt.Errorf("create %s: %w", s.marker(), err)
+		return fmt.Errorf("creating %s: %w", s.markPath(), err)
 	}
 	if err := f.Close(); err != nil {
-		return fmt.Errorf("close %s: %w", s.marker(), err)
+		return fmt.Errorf("closing %s: %w", s.markPath(), err)
 	}
-	if err := s.fs.SyncDir(filepath.Dir(s.marker())); err != nil {
-		return fmt.Errorf("sync the directory of %s: %w", s.marker(), err)
+	if err := s.syncDir(filepath.Dir(s.markPath())); err != nil {
+		return err
+	}
+	if err := vfs.MakeDirs(s.fs, s.begunPath()); err != nil {
+		return err
+	}
+	return remove(s.fs, s.resetPath())
+}
+
+// Fold writes the complete checkpoint to both slots, so that an older parser can read it. Save works as before
+// afterwards.
+func (s *Store) Fold() error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for s.slotBases != [2]uint64{} {
+		state, _, err := decode(s.doc, s.stream, func(baseRef) (*base, error) { return s.base, nil })
+		if err == nil {
+			err = s.save(state, true)
+		}
+		if err != nil {
+			return fmt.Errorf("folding the checkpoint of stream %s: %w", s.stream, err)
+		}
+	}
+	if err := s.removeUnused(); err != nil {
+		return fmt.Errorf("folding the checkpoint of stream %s: %w", s.stream, err)
 	}
 	return nil
 }
 
-// Streams returns the names of the streams that a state directory knows, sorted;
-// none when the directory does not exist.
+func (s *Store) isNew() bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.loaded && s.sequence == 0 && !s.forget
+}
+
+// addStreams makes the next checkpoint list more streams. The caller must not change the slice afterwards.
+func (s *Store) addStreams(streams []string) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if len(streams) > len(s.streams) { // neither list ever shrinks
+		s.streams = streams
+	}
+}
+
+// Keep restores from memory the files of the checkpoint that were deleted since it was loaded or saved. It returns the
+// names of the files that it wrote. If nothing is missing, it costs one stat per file. It may be called concurrently
+// with the other methods.
+func (s *Store) Keep() (restored []string, err error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if !s.loaded || s.sequence == 0 {
+		return nil, nil
+	}
+	if err := s.removeUnused(); err != nil {
+		return nil, err
+	}
+	restored, err = s.restore()
+	if err != nil {
+		return restored, fmt.Errorf("restoring the checkpoint of stream %s: %w", s.stream, err)
+	}
+	return restored, nil
+}
+
+func (s *Store) restore() (restored []string, err error) {
+	type wantedFile struct {
+		name string
+		doc  []byte
+	}
+	var want []wantedFile
+	if s.base != nil { // before the slots that refer to it
+		want = append(want, wantedFile{s.basePath(s.base.Number, 0), s.base.doc},
+			wantedFile{s.basePath(s.base.Number, 1), s.base.doc})
+	}
+	want = append(want, wantedFile{s.slotPath(s.current), s.doc})
+	if s.bothWritten {
+		want = append(want, wantedFile{s.slotPath(1 - s.current), s.doc})
+	}
+	for _, w := range want {
+		present, err := exists(s.fs, w.name)
+		if err != nil {
+			return restored, err
+		}
+		if present {
+			continue
+		}
+		if err := makeDirs(s.fs, s.dir); err != nil {
+			return restored, err
+		}
+		if err := s.replace(w.name, w.doc); err != nil {
+			return restored, err
+		}
+		restored = append(restored, w.name)
+		if w.name == s.slotPath(1-s.current) {
+			s.setSlotBase(1-s.current, s.base)
+		}
+	}
+	if !s.marked {
+		return restored, nil
+	}
+	for _, mark := range []string{s.markPath(), s.begunPath()} {
+		present, err := exists(s.fs, mark)
+		if err != nil {
+			return restored, err
+		}
+		if !present {
+			if err := makeDirs(s.fs, s.dir); err != nil {
+				return restored, err
+			}
+			if err := s.writeMarks(); err != nil {
+				return restored, err
+			}
+			restored = append(restored, mark)
+		}
+	}
+	return restored, nil
+}
+
+// Streams returns the sorted names of the streams that a state directory knows. It returns none if the directory does
+// not exist.
 func Streams(fsys vfs.FS, dir string) ([]string, error) {
 	var streams []string
-	for _, sub := range []string{slotDir, knownDir} {
+	for _, sub := range []string{slotDir, markDir, begunDir} {
 		names, err := fsys.List(filepath.Join(dir, sub))
 		if err != nil && !errors.Is(err, fs.ErrNotExist) {
-			return nil, fmt.Errorf("list the streams of %s: %w", dir, err)
+			return nil, fmt.Errorf("listing the streams of %s: %w", dir, err)
 		}
 		for _, name := range names {
-			stream, _, _ := strings.Cut(name, ".")
-			streams = append(streams, stream)
+			if stream, _, _ := strings.Cut(name, "."); isStream(stream) {
+				streams = append(streams, stream)
+			}
 		}
 	}
 	slices.Sort(streams)
 	return slices.Compact(streams), nil
 }
 
-// Show returns a stream's newest intact checkpoint and changes nothing, so it
-// may be called while a parser runs. SetAside has the slots that Load would set
-// aside. Errors are those of Load.
+// Show returns a stream's newest intact checkpoint and changes nothing, so it may be called while a parser runs.
+// SetAside lists the files that Load would set aside. The errors are those of Load.
 func Show(fsys vfs.FS, dir, stream string) (Loaded, error) {
 	s := &Store{fs: fsys, dir: dir, stream: stream}
-	found, err := s.read()
+	found, err := s.readFiles()
+	for range 2 {
+		if len(found.damaged) > 0 || errors.Is(err, ErrLost) {
+			found, err = s.readFiles() // a parser may have replaced the files in between
+		}
+	}
 	if err != nil {
 		return Loaded{}, err
 	}
-	loaded := Loaded{State: found.newest, Found: found.intact > 0}
+	loaded := Loaded{State: found.newest, Found: found.intactSlots > 0}
 	for _, d := range found.damaged {
 		loaded.SetAside = append(loaded.SetAside, fmt.Sprintf("%s: %v", d.name, d.err))
 	}
 	return loaded, nil
-}
-
-// document is what a slot holds. The checksum is of the checkpoint's JSON
-// without the space between its tokens, so that reformatting does no harm and a
-// changed value does.
-type document struct {
-	Format     int             `json:"format"`
-	CRC32C     string          `json:"crc32c"`
-	Checkpoint json.RawMessage `json:"checkpoint"`
-}
-
-func encode(state State) ([]byte, error) {
-	payload, err := json.Marshal(state)
-	if err != nil {
-		return nil, fmt.Errorf("encode: %w", err)
-	}
-	doc, err := json.MarshalIndent(document{Format: format, CRC32C: checksum(payload), Checkpoint: payload}, "", "  ")
-	if err != nil {
-		return nil, fmt.Errorf("encode: %w", err)
-	}
-	return append(doc, '\n'), nil
-}
-
-// newerError is for a checkpoint that is intact and not ours to read.
-type newerError struct{ format int }
-
-func (e *newerError) Error() string {
-	return fmt.Sprintf("format %d was written by a newer hlparser, this one reads up to %d: run that version, or put an older checkpoint back", e.format, format)
-}
-
-func decode(doc []byte, stream string) (State, error) {
-	var d document
-	if err := json.Unmarshal(doc, &d); err != nil {
-		return State{}, fmt.Errorf("not a checkpoint: %w", err)
-	}
-	if d.Format > format {
-		return State{}, &newerError{format: d.Format}
-	}
-	var payload bytes.Buffer
-	if err := json.Compact(&payload, d.Checkpoint); err != nil {
-		return State{}, fmt.Errorf("not a checkpoint: %w", err)
-	}
-	if sum := checksum(payload.Bytes()); sum != d.CRC32C {
-		return State{}, fmt.Errorf("checksum is %s, the file says %q", sum, d.CRC32C)
-	}
-	var state State
-	if err := json.Unmarshal(payload.Bytes(), &state); err != nil {
-		return State{}, fmt.Errorf("not a checkpoint: %w", err)
-	}
-	if state.Stream != stream {
-		return State{}, fmt.Errorf("it is the checkpoint of stream %q", state.Stream)
-	}
-	if err := state.validate(); err != nil {
-		return State{}, err
-	}
-	return state, nil
-}
-
-func checksum(p []byte) string {
-	return fmt.Sprintf("%08x", crc32.Checksum(p, crc32.MakeTable(crc32.Castagnoli)))
 }

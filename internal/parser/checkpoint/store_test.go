@@ -43,7 +43,7 @@ func load(t *testing.T, s *checkpoint.Store) checkpoint.Loaded {
 
 var fileID = checkpoint.FileID{Directory: "node_fills_by_block", Date: "20260430", Hour: 20, Generation: "1a2b3c4d"}
 
-// state is a checkpoint that differs from others in its block.
+// state returns a checkpoint that is distinguished by its block.
 func state(block int64) checkpoint.State {
 	return checkpoint.State{
 		Directory: "node_fills_by_block",
@@ -61,8 +61,8 @@ func state(block int64) checkpoint.State {
 	}
 }
 
-// saved makes a store with the checkpoints of the blocks 1 to n.
-func saved(t *testing.T, fsys vfs.FS, dir string, n int64) {
+// saveBlocks saves checkpoints for blocks 1 to n in a new store.
+func saveBlocks(t *testing.T, fsys vfs.FS, dir string, n int64) {
 	t.Helper()
 	s := open(t, fsys, dir)
 	load(t, s)
@@ -71,14 +71,26 @@ func saved(t *testing.T, fsys vfs.FS, dir string, n int64) {
 	}
 }
 
+// afterCrash returns what a crash at a step leaves of a file system. loss selects what crashes: the process, the
+// machine, or the machine with a part of the unsynced changes, which differs for each step and loss.
+func afterCrash(fsys *crashfs.FS, step, loss int) *crashfs.FS {
+	switch loss {
+	case 0, 1:
+		return fsys.Kill(loss == 1)
+	case 2:
+		return fsys.PowerLoss()
+	}
+	return fsys.PartialLoss(rand.New(rand.NewPCG(uint64(step), uint64(loss))))
+}
+
 func TestOnTheMachinesFileSystem(t *testing.T) {
 	dir := filepath.Join(t.TempDir(), "a", "state")
-	lock, err := checkpoint.Lock(t.Context(), vfs.OS, dir, func() { t.Error("waits for nobody") })
+	lock, err := checkpoint.Lock(t.Context(), vfs.OS, dir, func() { t.Error("Lock waits for a free lock") })
 	must(t, err)
-	saved(t, vfs.OS, dir, 3)
+	saveBlocks(t, vfs.OS, dir, 3)
 	got := load(t, open(t, vfs.OS, dir))
 	want := state(3)
-	want.Sequence, want.Stream = 3, "fills"
+	want.Sequence, want.Stream, want.Streams = 3, "fills", []string{"fills"}
 	var sink bytes.Buffer
 	json.HTMLEscape(&sink, want.Sink)
 	want.Sink = sink.Bytes()
@@ -97,11 +109,11 @@ func TestANewStreamIsNotFound(t *testing.T) {
 
 func TestSaveNeedsALoad(t *testing.T) {
 	if err := open(t, crashfs.New(), "state").Save(state(1)); err == nil {
-		t.Error("it would not know which slot to write")
+		t.Error("Save succeeded without a Load")
 	}
 }
 
-func TestAStateThatCouldNotBeReadBackIsNotSaved(t *testing.T) {
+func TestAnUnreadableStateIsNotSaved(t *testing.T) {
 	s := open(t, crashfs.New(), "state")
 	load(t, s)
 	for _, change := range []func(*checkpoint.State){
@@ -112,7 +124,7 @@ func TestAStateThatCouldNotBeReadBackIsNotSaved(t *testing.T) {
 		st := state(1)
 		change(&st)
 		if err := s.Save(st); err == nil {
-			t.Errorf("saved %+v", st)
+			t.Errorf("Save accepted %+v", st)
 		}
 	}
 }
@@ -128,13 +140,13 @@ func rewrite(t *testing.T, fsys vfs.FS, name string, change func([]byte) []byte)
 	must(t, errors.Join(err, f.Close()))
 }
 
-// slots are where saved leaves the checkpoints of an odd and an even sequence.
+// The slots to which saveBlocks writes the checkpoints with odd and even sequences.
 const (
 	odd  = "state/checkpoint/fills.1.json"
 	even = "state/checkpoint/fills.0.json"
 )
 
-func TestADamagedCheckpointIsSetAsideAndSaid(t *testing.T) {
+func TestADamagedCheckpointIsSetAsideAndReported(t *testing.T) {
 	damages := map[string]func([]byte) []byte{
 		"empty":          func([]byte) []byte { return nil },
 		"zeros":          func(p []byte) []byte { return make([]byte, len(p)) },
@@ -147,7 +159,7 @@ func TestADamagedCheckpointIsSetAsideAndSaid(t *testing.T) {
 		for slot, block := range map[string]int64{even: 1, odd: 2} { // 2 is the newest of two
 			t.Run(fmt.Sprintf("%s, block %d is left", title, block), func(t *testing.T) {
 				fsys := crashfs.New()
-				saved(t, fsys, "state", 2)
+				saveBlocks(t, fsys, "state", 2)
 				rewrite(t, fsys, slot, damage)
 				damaged, err := fsys.ReadFile(slot)
 				must(t, err)
@@ -155,10 +167,10 @@ func TestADamagedCheckpointIsSetAsideAndSaid(t *testing.T) {
 				shown, err := checkpoint.Show(fsys, "state", "fills")
 				must(t, err)
 				if shown.State.LastBlock != block || len(shown.SetAside) != 1 {
-					t.Errorf("it is shown as %+v", shown)
+					t.Errorf("Show returned %+v", shown)
 				}
 				if again, _ := fsys.ReadFile(slot); !bytes.Equal(again, damaged) {
-					t.Error("showing it changed it")
+					t.Error("Show changed the slot")
 				}
 
 				s := open(t, fsys, "state")
@@ -167,11 +179,11 @@ func TestADamagedCheckpointIsSetAsideAndSaid(t *testing.T) {
 					t.Fatalf("got block %d, want %d", got.State.LastBlock, block)
 				}
 				if len(got.SetAside) != 1 || !strings.Contains(got.SetAside[0], slot+": ") {
-					t.Fatalf("said %q", got.SetAside)
+					t.Fatalf("reported %q", got.SetAside)
 				}
 				_, aside, _ := strings.Cut(got.SetAside[0], "set aside as ")
 				if kept, err := fsys.ReadFile(aside); err != nil || !bytes.Equal(kept, damaged) {
-					t.Errorf("set aside is %q, %v", kept, err)
+					t.Errorf("the file set aside holds %q, %v", kept, err)
 				}
 				must(t, s.Save(state(3)))
 				if got := load(t, open(t, fsys, "state")); got.State.LastBlock != 3 || len(got.SetAside) > 0 {
@@ -182,9 +194,9 @@ func TestADamagedCheckpointIsSetAsideAndSaid(t *testing.T) {
 	}
 }
 
-func TestWhatWasSetAsideIsNeverOverwritten(t *testing.T) {
+func TestFilesSetAsideAreNeverOverwritten(t *testing.T) {
 	fsys := crashfs.New()
-	saved(t, fsys, "state", 2)
+	saveBlocks(t, fsys, "state", 2)
 	for i := range 5 {
 		rewrite(t, fsys, even, func([]byte) []byte { return fmt.Appendf(nil, "damage %d", i) })
 		s := open(t, fsys, "state")
@@ -207,49 +219,52 @@ func TestWhatWasSetAsideIsNeverOverwritten(t *testing.T) {
 	}
 }
 
-func TestNoIntactCheckpointIsAnErrorAndNothingIsTouched(t *testing.T) {
+func TestWithoutAnIntactCheckpointLoadFailsAndChangesNothing(t *testing.T) {
 	fsys := crashfs.New()
-	saved(t, fsys, "state", 2)
+	saveBlocks(t, fsys, "state", 2)
 	for _, slot := range []string{odd, even} {
 		rewrite(t, fsys, slot, func([]byte) []byte { return []byte("{") })
 	}
-	for range 2 { // a restart does not make it go away
+	for range 2 { // a restart changes nothing
 		s := open(t, fsys, "state")
 		_, err := s.Load()
 		if !errors.Is(err, checkpoint.ErrLost) {
 			t.Fatalf("got %v, want ErrLost", err)
 		}
-		for _, want := range []string{odd, even, "put state/checkpoint/fills.0.json or fills.1.json back, or remove state/streams/fills"} {
+		for _, want := range []string{
+			odd, even, "put state/checkpoint/fills.0.json or fills.1.json back, or run " +
+				"\"hlparser checkpoint forget --state-dir state --stream fills\"",
+		} {
 			if !strings.Contains(err.Error(), want) {
-				t.Errorf("%v\ndoes not say %q", err, want)
+				t.Errorf("%v\ndoes not contain %q", err, want)
 			}
 		}
 		if err := s.Save(state(9)); err == nil {
-			t.Error("it can be overwritten")
+			t.Error("Save overwrites a lost checkpoint")
 		}
 	}
 }
 
-func TestACheckpointThatIsGoneIsNotANewStream(t *testing.T) {
+func TestAMissingCheckpointIsNotANewStream(t *testing.T) {
 	fsys := crashfs.New()
-	saved(t, fsys, "state", 2)
+	saveBlocks(t, fsys, "state", 2)
 	must(t, fsys.Remove(odd))
 	must(t, fsys.Remove(even))
 	_, err := open(t, fsys, "state").Load()
 	if !errors.Is(err, checkpoint.ErrLost) {
 		t.Fatalf("got %v, want ErrLost", err)
 	}
-	must(t, fsys.Remove("state/streams/fills")) // as the error says
+	must(t, checkpoint.Forget(fsys, "state", "fills")) // as the error recommends
 	if got := load(t, open(t, fsys, "state")); got.Found {
 		t.Errorf("found %+v", got)
 	}
 }
 
-func TestACheckpointOfANewerVersionIsLeftAlone(t *testing.T) {
+func TestACheckpointOfANewerVersionIsKept(t *testing.T) {
 	fsys := crashfs.New()
-	saved(t, fsys, "state", 2)
+	saveBlocks(t, fsys, "state", 2)
 	rewrite(t, fsys, even, func(p []byte) []byte {
-		return bytes.Replace(p, []byte(`"format": 1`), []byte(`"format": 2`), 1)
+		return bytes.Replace(p, []byte(`"format": 1`), []byte(`"format": 3`), 1)
 	})
 	_, err := open(t, fsys, "state").Load()
 	if err == nil || errors.Is(err, checkpoint.ErrLost) || !strings.Contains(err.Error(), "newer hlparser") {
@@ -260,9 +275,9 @@ func TestACheckpointOfANewerVersionIsLeftAlone(t *testing.T) {
 	}
 }
 
-func TestReformattingDoesNoHarm(t *testing.T) {
+func TestAReformattedCheckpointIsValid(t *testing.T) {
 	fsys := crashfs.New()
-	saved(t, fsys, "state", 1)
+	saveBlocks(t, fsys, "state", 1)
 	rewrite(t, fsys, odd, func(p []byte) []byte {
 		var flat bytes.Buffer
 		must(t, json.Compact(&flat, p))
@@ -273,9 +288,9 @@ func TestReformattingDoesNoHarm(t *testing.T) {
 	}
 }
 
-func TestADisksErrorIsNotTakenForDamage(t *testing.T) {
+func TestAReadErrorIsNotDamage(t *testing.T) {
 	fsys := crashfs.New()
-	saved(t, fsys, "state", 2)
+	saveBlocks(t, fsys, "state", 2)
 	fsys.Inject(func(op crashfs.Op) error {
 		if op == (crashfs.Op{Kind: crashfs.ReadFile, Name: even}) {
 			return syscall.EIO
@@ -292,7 +307,7 @@ func TestADisksErrorIsNotTakenForDamage(t *testing.T) {
 	}
 }
 
-func TestASaveThatFailedMayBeTriedAgain(t *testing.T) {
+func TestAFailedSaveCanBeRetried(t *testing.T) {
 	for _, kind := range []crashfs.Kind{crashfs.Create, crashfs.Write, crashfs.Sync, crashfs.Rename, crashfs.SyncDir} {
 		t.Run(string(kind), func(t *testing.T) {
 			fsys := crashfs.New()
@@ -312,7 +327,8 @@ func TestASaveThatFailedMayBeTriedAgain(t *testing.T) {
 				}
 				fsys.Inject(nil)
 				must(t, s.Save(state(block)))
-				if got := load(t, open(t, fsys.PowerLoss().Kill(false), "state")); got.State.LastBlock != block || len(got.SetAside) > 0 {
+				if got := load(t, open(t, fsys.PowerLoss().Kill(false), "state")); got.State.LastBlock != block ||
+					len(got.SetAside) > 0 {
 					t.Fatalf("got %+v, want block %d", got, block)
 				}
 				// PowerLoss has stopped the machine that was saving.
@@ -324,8 +340,8 @@ func TestASaveThatFailedMayBeTriedAgain(t *testing.T) {
 	}
 }
 
-// After a crash at any step the checkpoint is the last one saved or the one that
-// was being saved, and no earlier one and none at all is ever found.
+// After a crash at any step, the checkpoint is the last saved one or the one being saved. An earlier one, or none, is
+// never found.
 func TestACrashAtEveryStep(t *testing.T) {
 	const saves = 4
 	run := func(fsys *crashfs.FS) (done int64) {
@@ -343,34 +359,28 @@ func TestACrashAtEveryStep(t *testing.T) {
 	}
 	clean := crashfs.New()
 	if run(clean) != saves {
-		t.Fatal("it fails without a crash")
+		t.Fatal("the run failed without a crash")
 	}
 	runs := 0
 	for k, op := range clean.Steps() {
-		for way := range 12 {
+		for loss := range 12 {
 			fsys := crashfs.New()
 			fsys.CrashAt(k)
 			done := run(fsys)
-			switch way {
-			case 0, 1:
-				fsys = fsys.Kill(way == 1)
-			case 2:
-				fsys = fsys.PowerLoss()
-			default:
-				fsys = fsys.PartialLoss(rand.New(rand.NewPCG(uint64(k), uint64(way))))
-			}
+			fsys = afterCrash(fsys, k, loss)
 			loaded, err := open(t, fsys, "state").Load()
 			if err != nil || len(loaded.SetAside) > 0 {
-				t.Fatalf("step %d %v, way %d: %v %v", k, op, way, loaded.SetAside, err)
+				t.Fatalf("step %d %v, loss %d: %v %v", k, op, loss, loaded.SetAside, err)
 			}
 			got := loaded.State.LastBlock
 			if got != done && got != done+1 {
-				t.Fatalf("step %d %v, way %d: got %d after %d were saved", k, op, way, got, done)
+				t.Fatalf("step %d %v, loss %d: got %d after %d saves", k, op, loss, got, done)
 			}
-			// What was loaded is not lost any more.
+			// A power loss does not lose what was loaded.
 			after, err := open(t, fsys.PowerLoss(), "state").Load()
 			if err != nil || after.State.LastBlock != got {
-				t.Fatalf("step %d %v, way %d: loaded %d, and after a power loss %d (%v)", k, op, way, got, after.State.LastBlock, err)
+				t.Fatalf("step %d %v, loss %d: loaded %d, and after a power loss %d (%v)", k, op, loss, got, after.State.LastBlock,
+					err)
 			}
 			runs++
 		}
@@ -378,11 +388,11 @@ func TestACrashAtEveryStep(t *testing.T) {
 	t.Logf("%d crash points, %d runs", len(clean.Steps()), runs)
 }
 
-// A crash between the first checkpoint and its mark must not leave the stream
-// without one: its checkpoint, lost later, would pass for a new stream.
-func TestAStreamIsRememberedAfterACrashInItsFirstSave(t *testing.T) {
+// A crash between the first checkpoint and its mark must not leave the stream unmarked. Otherwise a later loss of the
+// checkpoint would make the stream look new.
+func TestAStreamIsMarkedAfterACrashInItsFirstSave(t *testing.T) {
 	clean := crashfs.New()
-	saved(t, clean, "state", 1)
+	saveBlocks(t, clean, "state", 1)
 	for k := range clean.Steps() {
 		fsys := crashfs.New()
 		fsys.CrashAt(k)
@@ -392,7 +402,7 @@ func TestAStreamIsRememberedAfterACrashInItsFirstSave(t *testing.T) {
 			}
 		}
 		fsys = fsys.Kill(false)
-		saved(t, fsys, "state", 2)
+		saveBlocks(t, fsys, "state", 2)
 		fsys = fsys.PowerLoss()
 		if _, err := fsys.Size("state/streams/fills"); err != nil {
 			t.Errorf("killed at step %d: %v", k, err)
@@ -400,7 +410,7 @@ func TestAStreamIsRememberedAfterACrashInItsFirstSave(t *testing.T) {
 	}
 }
 
-func TestStreamsAreListed(t *testing.T) {
+func TestStreamsListsEveryKnownStream(t *testing.T) {
 	fsys := crashfs.New()
 	if got, err := checkpoint.Streams(fsys, "state"); err != nil || len(got) > 0 {
 		t.Fatalf("got %q, %v", got, err)
@@ -411,21 +421,22 @@ func TestStreamsAreListed(t *testing.T) {
 		load(t, s)
 		must(t, s.Save(state(1)))
 	}
-	must(t, fsys.Remove(odd)) // the only one: still known
-	if got, err := checkpoint.Streams(fsys, "state"); err != nil || !slices.Equal(got, []string{"fills", "order-statuses"}) {
+	must(t, fsys.Remove(odd)) // its only slot; the stream is still known
+	if got, err := checkpoint.Streams(fsys, "state"); err != nil ||
+		!slices.Equal(got, []string{"fills", "order-statuses"}) {
 		t.Errorf("got %q, %v", got, err)
 	}
 }
 
-func TestAStreamsNameIsAFilesName(t *testing.T) {
+func TestOpenRefusesInvalidStreamNames(t *testing.T) {
 	for _, stream := range []string{"", "..", "a/b", "a.b"} {
 		if _, err := checkpoint.Open(crashfs.New(), "state", stream); err == nil {
-			t.Errorf("%q was taken", stream)
+			t.Errorf("%q was accepted", stream)
 		}
 	}
 }
 
-func TestAnOffsetIsSetByHand(t *testing.T) {
+func TestSetOffsetClearsTheHashesPastIt(t *testing.T) {
 	for offset, change := range map[int64]func(*checkpoint.File){
 		4096: func(*checkpoint.File) {},
 		2048: func(f *checkpoint.File) { f.Marker, f.Markers = checkpoint.Hash{}, f.Markers[:1] },
@@ -446,13 +457,13 @@ func TestAnOffsetIsSetByHand(t *testing.T) {
 	other := fileID
 	other.Hour = 3
 	if s.SetOffset(other, 0) == nil || s.SetOffset(fileID, -1) == nil {
-		t.Error("an unknown file or a negative offset was taken")
+		t.Error("an unknown file or a negative offset was accepted")
 	}
 }
 
 func TestASecondParserWaitsForTheStateDirectory(t *testing.T) {
 	fsys := crashfs.New()
-	first, err := checkpoint.Lock(t.Context(), fsys, "a/state", func() { t.Error("waits for nobody") })
+	first, err := checkpoint.Lock(t.Context(), fsys, "a/state", func() { t.Error("Lock waits for a free lock") })
 	must(t, err)
 	ctx, cancel := context.WithCancel(t.Context())
 	if _, err := checkpoint.Lock(ctx, fsys, "a/state", cancel); !errors.Is(err, context.Canceled) {

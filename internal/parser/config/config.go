@@ -1,8 +1,9 @@
-// Package config is what one parser is told: the file that the operator renders, and the same fields as command-line flags.
-// It is validated here and nowhere else, so that the operator can refuse early what the parser would refuse.
+// Package config defines the configuration of one parser: the file that the operator renders, and the same fields as
+// command-line flags. Validation is here and nowhere else, so that the operator can refuse early what the parser would
+// refuse.
 //
-// It must not know Kubernetes, touch the disk beyond reading the file it is asked to, or hold anything that differs between
-// the pods of one revision: those values (the target, the pod's name) come by environment.
+// The package must not know Kubernetes, touch the disk beyond reading the requested file, or hold anything that differs
+// between the pods of one revision: those values (the target, the pod's name) come from the environment.
 package config
 
 import (
@@ -34,23 +35,23 @@ const (
 	SystemActions Stream = "SystemActions"
 )
 
-// Streams lists every stream, in the order in which messages name them.
+// Streams lists every stream, in the order in which messages list them.
 func Streams() []Stream {
 	return []Stream{OrderStatuses, Fills, Trades, RawBookDiffs, MiscEvents, OracleUpdates, SystemActions}
 }
 
-// Kebab is the stream's name in flags, file names and metrics: "order-statuses".
+// Kebab returns the stream's name in flags, file names and metrics, such as "order-statuses".
 func (s Stream) Kebab() string { return kebab(string(s)) }
 
-// Mode is how a stream's events are framed into lines.
+// Mode is how a stream's events are framed in lines.
 type Mode string
 
-// The modes that a node can write. Auto follows the directory that is being written.
+// The modes that a node can write. Auto follows the directory that the node writes.
 const (
 	Auto      Mode = "Auto"
-	Line      Mode = "Line"      // one bare event a line
-	Streaming Mode = "Streaming" // the block's envelope, normally one event a line, written as events happen
-	ByBlock   Mode = "ByBlock"   // the block's envelope, one block a line
+	Line      Mode = "Line"      // one bare event per line
+	Streaming Mode = "Streaming" // the block's envelope, normally one event per line, written as events happen
+	ByBlock   Mode = "ByBlock"   // the block's envelope, one block per line
 )
 
 // Modes lists every mode.
@@ -62,21 +63,23 @@ type Format string
 const (
 	// Raw records are the event's own bytes, verbatim.
 	Raw Format = "Raw"
-	// Enveloped records hold the event verbatim in an object that says where it came from.
+	// Enveloped records hold the event verbatim, in an object that describes its origin.
 	Enveloped Format = "Enveloped"
-	// Normalized records have one shape a stream, in words that do not need the node's: docs/schemas. Not every stream has one.
+	// Normalized records have one shape per stream, independent of the node's field names: see docs/schemas. Not every
+	// stream has one.
 	Normalized Format = "Normalized"
 )
 
 // Formats lists every format.
 func Formats() []Format { return []Format{Raw, Enveloped, Normalized} }
 
-// HasNormalized says whether the stream's events have a Normalized shape. The others hold too many kinds of events for one.
+// HasNormalized reports whether the stream's events have a Normalized shape. The other streams hold too many kinds of
+// events for one shape.
 func (s Stream) HasNormalized() bool {
 	return s == OrderStatuses || s == Fills || s == Trades || s == RawBookDiffs
 }
 
-// StartAt is where a target that was never seen before begins.
+// StartAt is where a target without a checkpoint begins.
 type StartAt string
 
 const (
@@ -86,23 +89,24 @@ const (
 	Beginning StartAt = "Beginning"
 )
 
-// Compression is how the file sink's files are packed; empty: not at all.
+// Compression is the compression of the file sink's files. Empty means none.
 type Compression string
 
-// Zstd files are read by any zstd tool.
+// Zstd files can be read with any zstd tool.
 const Zstd Compression = "zstd"
 
-// Rotation is what else than size closes a file of the file sink.
+// Rotation is what closes a file of the file sink, in addition to its size.
 type Rotation string
 
 const (
 	// RotateBySize closes a file by its size and its age.
 	RotateBySize Rotation = "Size"
-	// RotateByHour closes a file by its size, and when the records of another of the node's hour files begin. Its age says nothing.
+	// RotateByHour closes a file by its size, and when the records of another of the node's hour files begin. Its age
+	// has no effect.
 	RotateByHour Rotation = "Hour"
 )
 
-// Bounds of the settings, and the defaults that stand for a field left out.
+// Bounds of the settings, and the defaults of omitted fields.
 const (
 	DefaultBufferLimit       Bytes = 32 << 20
 	MinBufferLimit           Bytes = 4 << 20
@@ -111,7 +115,7 @@ const (
 	DefaultMaxLineBytes      Bytes = 64 << 20
 	MinMaxLineBytes          Bytes = 1 << 10
 	MaxMaxLineBytes          Bytes = 1 << 30
-	MinReadRate              Bytes = 4 << 20 // below it one long line would take longer than a hang is waited for
+	MinReadRate              Bytes = 4 << 20 // below it one long line would take longer than the timeout of a hang
 	MaxReadRate              Bytes = 1 << 40
 	MaxWorkers                     = 256
 	DefaultMaxSize           Bytes = 1 << 30
@@ -123,70 +127,96 @@ const (
 	MaxFilterValueLength           = 128
 )
 
-// Config is everything that one parser is told. The zero value of a field means its default.
+// Config is the configuration of one parser. The zero value of a field means its default.
 type Config struct {
-	// Target is what this parser reads for: a node's name, or the host's. Not part of the file; see the package comment.
+	// Target is what this parser reads for: a node's name, or the host's. It is not part of the file; see the package
+	// comment.
 	Target string `json:"-"`
-	// Writer names this parser among all that write to one destination, such as <cluster>/<namespace>/<name>/<target>: a sink that
-	// fences lets one writer of a name in at a time. Default: the target. Not part of the file.
+	// Writer identifies this parser among all that write to one destination, such as
+	// <cluster>/<namespace>/<name>/<target>. A sink that fences admits one writer per name at a time. Defaults to the
+	// target. It is not part of the file.
 	Writer string `json:"-"`
-	// Pod is the name of the pod that this process runs in; empty outside Kubernetes. Not part of the file.
+	// Pod is the name of the pod that this process runs in; empty outside Kubernetes. It is not part of the file.
 	Pod string `json:"-"`
+	// Namespace and PodUID are those of the pod, and NodeAddress is the address of its node. They are empty outside
+	// Kubernetes, and if the pod's template does not set them. They are not part of the file.
+	Namespace   string `json:"-"`
+	PodUID      string `json:"-"`
+	NodeAddress string `json:"-"`
+	// SealKey is the file of this pod's key pair, and OperatorKeys the file of its operator's public keys. With both,
+	// only the operator can read the report. With both empty, everybody can. They are not part of the file.
+	SealKey      string `json:"-"`
+	OperatorKeys string `json:"-"`
 
 	// DataDir is the node's data directory, which holds node_order_statuses, node_fills, ….
 	DataDir string `json:"dataDir"`
-	// StateDir holds checkpoints and dead letters. Losing it loses the position: it must outlive the process.
+	// LinkDirs are absolute paths of directories outside of DataDir that symbolic links in it may lead to. Other links
+	// are not followed: otherwise anybody who can write to DataDir could have the parser read any file that it can
+	// read.
+	LinkDirs []string `json:"linkDirs,omitempty"`
+	// StateDir holds checkpoints and dead letters. Losing it loses the position, so it must outlive the process.
 	StateDir string `json:"stateDir"`
-	// Streams to follow; at least one, each once.
+	// Streams lists the streams to follow: at least one, each at most once.
 	Streams []StreamConfig `json:"streams"`
 	Filter  Filter         `json:"filter,omitzero"`
-	// Format of records; default Enveloped.
+	// Format is the format of records. Defaults to Enveloped.
 	Format Format `json:"format,omitempty"`
-	// Sink is where all streams' records go, unless Sinks are named and each stream chooses one of them.
+	// Sink is where the records of all streams are delivered. Exactly one of Sink and Sinks must be set. With Sinks,
+	// each stream chooses one by name.
 	Sink   Sink        `json:"sink,omitzero"`
 	Sinks  []NamedSink `json:"sinks,omitempty"`
 	Engine Engine      `json:"engine,omitzero"`
-	// Listen is the address of the report's HTTP server, host:port; empty: no server.
+	// Listen is the address of the report's HTTP server, as host:port. Empty means no server.
 	Listen string `json:"listen,omitempty"`
-	// Once reads to the sizes seen at start, delivers, commits and exits.
+	// Once reads to the sizes observed at start, delivers, commits and exits.
 	Once bool `json:"once,omitempty"`
-	// LogBatches logs one line a batch.
+	// LogBatches logs one line per batch.
 	LogBatches bool `json:"logBatches,omitempty"`
-	// ShutdownTimeout bounds how long the process goes on after it was told to stop, whatever the sink does; default 20s. It
-	// must be shorter than the time after which the process is killed.
+	// ShutdownTimeout bounds how long the process continues after a stop was requested, whatever the sink does.
+	// Defaults to 20s. It must be shorter than the time after which the process is killed.
 	ShutdownTimeout Duration `json:"shutdownTimeout,omitzero"`
 }
 
 // StreamConfig is one stream to follow.
 type StreamConfig struct {
 	Name Stream `json:"name"`
-	Mode Mode   `json:"mode,omitempty"` // default Auto
-	Sink string `json:"sink,omitempty"` // the name of one of sinks, if there are any
+	Mode Mode   `json:"mode,omitempty"` // defaults to Auto
+	Sink string `json:"sink,omitempty"` // the name of one of Sinks, if they are set
 }
 
-// Filter says which events pass. An empty list passes all. Each stream applies the lists that it has fields for.
+// Filter selects the events that pass. An empty list passes all events. Each stream applies the lists that it has
+// fields for.
 type Filter struct {
-	Coins           []string `json:"coins,omitempty"`           // exact, or a builder's prefix as "xyz:*"
-	Users           []string `json:"users,omitempty"`           // addresses, case ignored
+	Coins           []string `json:"coins,omitempty"`           // exact names, or a builder's prefix such as "xyz:*"
+	Users           []string `json:"users,omitempty"`           // addresses; case is ignored
 	Statuses        []string `json:"statuses,omitempty"`        // order statuses to keep
 	ExcludeStatuses []string `json:"excludeStatuses,omitempty"` // order statuses to drop
 	Sides           []string `json:"sides,omitempty"`           // A (ask), B (bid)
-	MinNotional     string   `json:"minNotional,omitempty"`     // price × original size, a decimal; empty: none
+	MinNotional     string   `json:"minNotional,omitempty"`     // price × original size, a decimal; empty: no minimum
 }
 
 // Engine sizes the pipeline.
 type Engine struct {
-	BufferLimit       Bytes   `json:"bufferLimit,omitempty"`       // of the whole process; default 32Mi
-	ParallelThreshold int     `json:"parallelThreshold,omitempty"` // batches of at least this many lines (or 1 MiB) use all workers; default 1000
-	Workers           int     `json:"workers,omitempty"`           // default: the number of CPUs this process may use
-	StartAt           StartAt `json:"startAt,omitempty"`           // default End, or Beginning with once
-	MaxLineBytes      Bytes   `json:"maxLineBytes,omitempty"`      // longer lines are skipped and counted; default 64Mi
-	ReadRate          Bytes   `json:"readRate,omitempty"`          // bytes a second that the whole process reads from disk at most; 0: no limit
-	DeduplicateBlocks bool    `json:"deduplicateBlocks,omitempty"` // blocks that a node writes again after a restart are left out; not in line mode
-	Markers           bool    `json:"markers,omitempty"`           // gaps, replays, late blocks and skipped data are told by records of stream "_marker"
+	// BufferLimit bounds the buffers of the whole process, in bytes. Defaults to 32Mi.
+	BufferLimit Bytes `json:"bufferLimit,omitempty"`
+	// ParallelThreshold is the number of lines from which a batch uses all workers; a batch of 1 MiB does too. Defaults
+	// to 1000.
+	ParallelThreshold int `json:"parallelThreshold,omitempty"`
+	// Workers is the number of workers per stream. Defaults to the number of CPUs that this process may use.
+	Workers int `json:"workers,omitempty"`
+	// StartAt is where a target without a checkpoint begins. Defaults to End, or to Beginning with Once.
+	StartAt StartAt `json:"startAt,omitempty"`
+	// MaxLineBytes bounds the length of a line, in bytes. Longer lines are skipped and counted. Defaults to 64Mi.
+	MaxLineBytes Bytes `json:"maxLineBytes,omitempty"`
+	// ReadRate bounds what the whole process reads from disk, in bytes per second. 0 means no limit.
+	ReadRate Bytes `json:"readRate,omitempty"`
+	// DeduplicateBlocks skips blocks that a node writes again after a restart. It is not available in line mode.
+	DeduplicateBlocks bool `json:"deduplicateBlocks,omitempty"`
+	// Markers adds records of the stream "_marker" that report gaps, replays, late blocks and skipped data.
+	Markers bool `json:"markers,omitempty"`
 }
 
-// Bytes is a size, written as a number or with a unit: 33554432, "32Mi", "1G".
+// Bytes is a size in bytes, written as a number or with a unit: 33554432, "32Mi", "1G".
 type Bytes int64
 
 // UnmarshalJSON accepts a number of bytes, or a string with a binary (Ki, Mi, Gi) or decimal (k, M, G) unit.
@@ -206,7 +236,7 @@ func (b *Bytes) UnmarshalJSON(data []byte) error {
 // MarshalJSON writes the number of bytes.
 func (b Bytes) MarshalJSON() ([]byte, error) { return json.Marshal(int64(b)) }
 
-// Set parses a size as it stands in a flag.
+// Set parses a size in the form used in flags.
 func (b *Bytes) Set(s string) error {
 	n, err := humanize.ParseBytes(s)
 	if err != nil || n > 1<<62 {
@@ -216,13 +246,13 @@ func (b *Bytes) Set(s string) error {
 	return nil
 }
 
-// String is the size as a person reads it.
+// String returns the size in a human-readable form.
 func (b Bytes) String() string { return humanize.IBytes(uint64(max(b, 0))) }
 
-// Type names the kind of value in a command's usage.
+// Type is the kind of value that a command's usage shows.
 func (b *Bytes) Type() string { return "size" }
 
-// Duration is a length of time, written as Go writes it: "1h30m".
+// Duration is a length of time in Go's notation, such as "1h30m".
 type Duration struct{ time.Duration }
 
 // UnmarshalJSON accepts a string such as "90s".
@@ -239,10 +269,10 @@ func (d *Duration) UnmarshalJSON(data []byte) error {
 	return nil
 }
 
-// MarshalJSON writes the duration as UnmarshalJSON reads it.
+// MarshalJSON writes the duration in the form that UnmarshalJSON reads.
 func (d Duration) MarshalJSON() ([]byte, error) { return json.Marshal(d.String()) }
 
-// FieldError says which field is wrong and what to write instead.
+// FieldError reports a wrong field and what to write instead.
 type FieldError struct {
 	Field  string // as in the file: "sink.file.path"
 	Reason string
@@ -250,8 +280,8 @@ type FieldError struct {
 
 func (e *FieldError) Error() string { return e.Field + ": " + e.Reason }
 
-// Load reads a configuration file, YAML or JSON. Unknown fields are errors: a misspelt filter must not pass everything.
-// The result is not yet validated, since flags may complete it.
+// Load reads a configuration file, YAML or JSON. An unknown field is an error, because a misspelled filter must not
+// pass all events. The result is not validated yet, since flags may complete it.
 func Load(path string) (Config, error) {
 	data, err := os.ReadFile(path)
 	if err != nil {
@@ -259,12 +289,13 @@ func Load(path string) (Config, error) {
 	}
 	var c Config
 	if err := yaml.UnmarshalStrict(data, &c); err != nil {
-		return Config{}, fmt.Errorf("configuration %s: %s", path, strings.TrimPrefix(oneLine(err), "error unmarshaling JSON: while decoding JSON: "))
+		text := strings.TrimPrefix(oneLine(err), "error unmarshaling JSON: while decoding JSON: ")
+		return Config{}, fmt.Errorf("parsing the configuration %s: %s", path, text)
 	}
 	return c, nil
 }
 
-// WithDefaults fills what was left out. cpus is the number of CPUs this process may use.
+// WithDefaults sets the omitted fields to their defaults. cpus is the number of CPUs that this process may use.
 func (c Config) WithDefaults(cpus int) Config {
 	c.Streams = slices.Clone(c.Streams)
 	for i := range c.Streams {
@@ -289,13 +320,19 @@ func (c Config) WithDefaults(cpus int) Config {
 	return c
 }
 
-// Validate tells the first setting that cannot work, as a *FieldError. Call it after WithDefaults.
+// Validate returns the first invalid setting as a *FieldError. Call it after WithDefaults.
 func (c Config) Validate() error {
 	if c.DataDir == "" {
 		return &FieldError{"dataDir", "is missing: name the node's data directory, such as /home/hluser/hl/data"}
 	}
+	for i, dir := range c.LinkDirs {
+		if !filepath.IsAbs(dir) || filepath.Clean(dir) != dir || dir == "/" {
+			return &FieldError{fmt.Sprintf("linkDirs[%d]", i),
+				fmt.Sprintf("%q: write an absolute path without . and .., and not /", dir)}
+		}
+	}
 	if c.StateDir == "" {
-		return &FieldError{"stateDir", "is missing: name a directory that outlives the process; the position is kept there"}
+		return &FieldError{"stateDir", "is missing: name a directory that outlives the process; it holds the position"}
 	}
 	if err := c.validateStreams(); err != nil {
 		return err
@@ -312,28 +349,43 @@ func (c Config) Validate() error {
 	if c.ShutdownTimeout.Duration < 0 {
 		return &FieldError{"shutdownTimeout", "is negative: write it as \"20s\""}
 	}
+	if err := c.validateSealing(); err != nil {
+		return err
+	}
 	return c.Engine.validate()
+}
+
+func (c Config) validateSealing() error {
+	switch {
+	case (c.SealKey == "") != (c.OperatorKeys == ""):
+		return &FieldError{"seal-key, operator-keys",
+			"must be set together: the report is sealed with the first for the holders of the second"}
+	case c.SealKey != "" && c.Listen == "":
+		return &FieldError{"seal-key", "has no effect without a server: add --listen"}
+	}
+	return nil
 }
 
 func (c Config) validateStreams() error {
 	if len(c.Streams) == 0 {
-		return &FieldError{"streams", "is empty: name at least one of " + list(Streams())}
+		return &FieldError{"streams", "is empty: name at least one of " + joinNames(Streams())}
 	}
 	seen := map[Stream]bool{}
 	for i, s := range c.Streams {
 		field := fmt.Sprintf("streams[%d]", i)
 		if !slices.Contains(Streams(), s.Name) {
-			return &FieldError{field + ".name", fmt.Sprintf("%q is unknown: write one of %s", s.Name, list(Streams()))}
+			return &FieldError{field + ".name", fmt.Sprintf("%q is unknown: write one of %s", s.Name, joinNames(Streams()))}
 		}
 		if !slices.Contains(Modes(), s.Mode) {
-			return &FieldError{field + ".mode", fmt.Sprintf("%q is unknown: write one of %s", s.Mode, list(Modes()))}
+			return &FieldError{field + ".mode", fmt.Sprintf("%q is unknown: write one of %s", s.Mode, joinNames(Modes()))}
 		}
 		if c.Engine.DeduplicateBlocks && s.Mode == Line {
 			return &FieldError{"engine.deduplicateBlocks", fmt.Sprintf(
-				"%s has mode Line, whose lines do not name their block: leave it out, or set %s.mode to Streaming or ByBlock", s.Name, field)}
+				"%s has mode Line, whose lines do not name their block: omit it, or set %s.mode to Streaming or ByBlock",
+				s.Name, field)}
 		}
 		if seen[s.Name] {
-			return &FieldError{field + ".name", fmt.Sprintf("%s is named twice: a stream is read once", s.Name)}
+			return &FieldError{field + ".name", fmt.Sprintf("%s is listed twice: list each stream once", s.Name)}
 		}
 		seen[s.Name] = true
 	}
@@ -342,14 +394,15 @@ func (c Config) validateStreams() error {
 
 func (c Config) validateFormat() error {
 	if !slices.Contains(Formats(), c.Format) {
-		return &FieldError{"format", fmt.Sprintf("%q is unknown: write one of %s", c.Format, list(Formats()))}
+		return &FieldError{"format", fmt.Sprintf("%q is unknown: write one of %s", c.Format, joinNames(Formats()))}
 	}
 	if c.Format != Normalized {
 		return nil
 	}
 	for _, s := range c.Streams {
 		if !s.Name.HasNormalized() {
-			return &FieldError{"format", fmt.Sprintf("Normalized has no shape for %s: write Enveloped, or leave that stream out", s.Name)}
+			return &FieldError{"format", fmt.Sprintf(
+				"Normalized has no shape for %s: write Enveloped, or leave that stream out", s.Name)}
 		}
 	}
 	return nil
@@ -373,18 +426,21 @@ func (f Filter) validate() error {
 		}
 		for i, v := range l.values {
 			if v == "" || len(v) > MaxFilterValueLength {
-				return &FieldError{fmt.Sprintf("%s[%d]", l.field, i), fmt.Sprintf("must have 1 to %d characters", MaxFilterValueLength)}
+				return &FieldError{fmt.Sprintf("%s[%d]", l.field, i), fmt.Sprintf("must have 1 to %d characters",
+					MaxFilterValueLength)}
 			}
 		}
 	}
 	for i, v := range f.Coins {
 		if star := strings.IndexByte(v, '*'); star >= 0 && (star != len(v)-1 || !strings.HasSuffix(v, ":*") || len(v) < 3) {
-			return &FieldError{fmt.Sprintf("filter.coins[%d]", i), fmt.Sprintf("%q: a star stands only for all coins of a builder, as in \"xyz:*\"", v)}
+			return &FieldError{fmt.Sprintf("filter.coins[%d]", i), fmt.Sprintf(
+				"%q: a star is allowed only for all coins of a builder, as in \"xyz:*\"", v)}
 		}
 	}
 	for i, v := range f.Users {
 		if !addressPattern.MatchString(v) {
-			return &FieldError{fmt.Sprintf("filter.users[%d]", i), fmt.Sprintf("%q is not an address: write 0x and 40 hexadecimal digits", v)}
+			return &FieldError{fmt.Sprintf("filter.users[%d]", i),
+				fmt.Sprintf("%q is not an address: write 0x and 40 hexadecimal digits", v)}
 		}
 	}
 	for i, v := range f.Sides {
@@ -393,7 +449,8 @@ func (f Filter) validate() error {
 		}
 	}
 	if f.MinNotional != "" && !decimalPattern.MatchString(f.MinNotional) {
-		return &FieldError{"filter.minNotional", fmt.Sprintf("%q is not a decimal: write it as \"10000\" or \"0.5\"", f.MinNotional)}
+		return &FieldError{"filter.minNotional", fmt.Sprintf("%q is not a decimal: write it as \"10000\" or \"0.5\"",
+			f.MinNotional)}
 	}
 	return nil
 }
@@ -401,22 +458,26 @@ func (f Filter) validate() error {
 func (e Engine) validate() error {
 	switch {
 	case e.BufferLimit < MinBufferLimit || e.BufferLimit > MaxBufferLimit:
-		return &FieldError{"engine.bufferLimit", fmt.Sprintf("%s is out of range: %s to %s", e.BufferLimit, MinBufferLimit, MaxBufferLimit)}
+		return &FieldError{"engine.bufferLimit", fmt.Sprintf("%s is out of range: %s to %s", e.BufferLimit, MinBufferLimit,
+			MaxBufferLimit)}
 	case e.ParallelThreshold < 1:
 		return &FieldError{"engine.parallelThreshold", "must be at least 1"}
 	case e.Workers < 1 || e.Workers > MaxWorkers:
-		return &FieldError{"engine.workers", fmt.Sprintf("%d is out of range: 0 (the number of CPUs) to %d", e.Workers, MaxWorkers)}
+		return &FieldError{"engine.workers", fmt.Sprintf("%d is out of range: 0 (the number of CPUs) to %d", e.Workers,
+			MaxWorkers)}
 	case e.MaxLineBytes < MinMaxLineBytes || e.MaxLineBytes > MaxMaxLineBytes:
-		return &FieldError{"engine.maxLineBytes", fmt.Sprintf("%s is out of range: %s to %s", e.MaxLineBytes, MinMaxLineBytes, MaxMaxLineBytes)}
+		return &FieldError{"engine.maxLineBytes", fmt.Sprintf("%s is out of range: %s to %s", e.MaxLineBytes, MinMaxLineBytes,
+			MaxMaxLineBytes)}
 	case e.ReadRate != 0 && (e.ReadRate < MinReadRate || e.ReadRate > MaxReadRate):
-		return &FieldError{"engine.readRate", fmt.Sprintf("%s a second is out of range: %s to %s, or 0 for no limit", e.ReadRate, MinReadRate, MaxReadRate)}
+		return &FieldError{"engine.readRate", fmt.Sprintf(
+			"%s per second is out of range: %s to %s, or 0 for no limit", e.ReadRate, MinReadRate, MaxReadRate)}
 	case e.StartAt != End && e.StartAt != Beginning:
 		return &FieldError{"engine.startAt", fmt.Sprintf("%q is unknown: write End or Beginning", e.StartAt)}
 	}
 	return nil
 }
 
-// ParseStreamFlag reads a stream as it stands in a flag: "order-statuses", "fills:by-block".
+// ParseStreamFlag parses a stream in the form used in flags: "order-statuses", "fills:by-block".
 func ParseStreamFlag(s string) (StreamConfig, error) {
 	name, mode, hasMode := strings.Cut(s, ":")
 	var out StreamConfig
@@ -426,7 +487,7 @@ func ParseStreamFlag(s string) (StreamConfig, error) {
 		}
 	}
 	if out.Name == "" {
-		return out, fmt.Errorf("%q is unknown: write one of %s", name, kebabs(Streams()))
+		return out, fmt.Errorf("%q is unknown: write one of %s", name, joinKebab(Streams()))
 	}
 	if !hasMode {
 		return out, nil
@@ -437,13 +498,14 @@ func ParseStreamFlag(s string) (StreamConfig, error) {
 		}
 	}
 	if out.Mode == "" {
-		return out, fmt.Errorf("%q is unknown: write one of %s after the colon", mode, kebabs(Modes()))
+		return out, fmt.Errorf("%q is unknown: write one of %s after the colon", mode, joinKebab(Modes()))
 	}
 	return out, nil
 }
 
-// ParseSinkFlag reads a sink as it stands in a flag: "stdout", "file:DIR", "nats://host:4222/STREAM", "kafka://host:9092/TOPIC". What
-// follows a question mark are settings: subject, delivery, credentials, create=true; key, delivery, compression, create=true.
+// ParseSinkFlag parses a sink in the form used in flags: "stdout", "file:DIR", "nats://host:4222/STREAM",
+// "kafka://host:9092/TOPIC". Settings may follow a question mark: for NATS subject, delivery, credentials and
+// create=true; for Kafka key, delivery, compression and create=true.
 func ParseSinkFlag(s string) (Sink, error) {
 	kind, rest, _ := strings.Cut(s, ":")
 	switch {
@@ -455,7 +517,8 @@ func ParseSinkFlag(s string) (Sink, error) {
 	if scheme, _, ok := strings.Cut(s, "://"); ok && slices.Contains(sinkSchemes, scheme) {
 		return parseSinkURL(s)
 	}
-	return Sink{}, fmt.Errorf("%q is unknown: write stdout, file:DIR, nats://HOST:PORT/STREAM or kafka://HOST:PORT/TOPIC", s)
+	return Sink{}, fmt.Errorf("%q is unknown: write stdout, file:DIR, nats://HOST:PORT/STREAM or kafka://HOST:PORT/TOPIC",
+		s)
 }
 
 func setDefault[T comparable](field *T, value T) {
@@ -465,7 +528,7 @@ func setDefault[T comparable](field *T, value T) {
 	}
 }
 
-// kebab turns "ByBlock" into "by-block".
+// kebab converts "ByBlock" to "by-block".
 func kebab(s string) string {
 	var b strings.Builder
 	for i, r := range s {
@@ -480,7 +543,7 @@ func kebab(s string) string {
 	return b.String()
 }
 
-func list[T ~string](values []T) string {
+func joinNames[T ~string](values []T) string {
 	out := make([]string, len(values))
 	for i, v := range values {
 		out[i] = string(v)
@@ -488,7 +551,7 @@ func list[T ~string](values []T) string {
 	return strings.Join(out, ", ")
 }
 
-func kebabs[T ~string](values []T) string {
+func joinKebab[T ~string](values []T) string {
 	out := make([]string, len(values))
 	for i, v := range values {
 		out[i] = kebab(string(v))

@@ -16,12 +16,13 @@ import (
 func valid() Config {
 	return Config{
 		DataDir: "/data", StateDir: "/state", Streams: []StreamConfig{{Name: OrderStatuses}, {Name: Fills, Mode: ByBlock}},
-		Filter: Filter{Coins: []string{"BTC", "xyz:*", "PURR/USDC"}, Users: []string{"0x" + strings.Repeat("aB", 20)}, Sides: []string{"A"}, MinNotional: "10000.5"},
-		Sink:   Sink{File: &FileSink{Path: "/out"}},
+		Filter: Filter{Coins: []string{"BTC", "xyz:*", "PURR/USDC"}, Users: []string{"0x" + strings.Repeat("aB", 20)},
+			Sides: []string{"A"}, MinNotional: "10000.5"},
+		Sink: Sink{File: &FileSink{Path: "/out"}},
 	}
 }
 
-func TestAFileSaysTheSameAsTheConfigurationItWasMadeFrom(t *testing.T) {
+func TestAFileRoundTripsItsConfiguration(t *testing.T) {
 	for name, c := range map[string]Config{"sparse": valid(), "complete": valid().WithDefaults(4)} {
 		data, err := yaml.Marshal(c)
 		if err != nil {
@@ -44,20 +45,22 @@ func TestAFileSaysTheSameAsTheConfigurationItWasMadeFrom(t *testing.T) {
 func TestDefaultsFillOnlyWhatWasLeftOut(t *testing.T) {
 	c := valid().WithDefaults(4)
 	if c.Streams[0].Mode != Auto || c.Streams[1].Mode != ByBlock || c.Format != Enveloped || c.Engine.StartAt != End ||
-		c.Engine.Workers != 4 || c.Engine.BufferLimit != 32<<20 || c.Engine.ParallelThreshold != 1000 || c.Engine.MaxLineBytes != 64<<20 ||
-		c.Sink.File.MaxSize != 1<<30 || c.Sink.File.MaxAge.Duration != time.Hour || c.ShutdownTimeout.Duration != 20*time.Second {
+		c.Engine.Workers != 4 || c.Engine.BufferLimit != 32<<20 || c.Engine.ParallelThreshold != 1000 ||
+		c.Engine.MaxLineBytes != 64<<20 ||
+		c.Sink.File.MaxSize != 1<<30 || c.Sink.File.MaxAge.Duration != time.Hour ||
+		c.ShutdownTimeout.Duration != 20*time.Second {
 		t.Errorf("defaults: %+v", c)
 	}
 	if err := c.Validate(); err != nil {
 		t.Error(err)
 	}
 	if original := valid(); original.Sink.File.MaxSize != 0 || original.Streams[0].Mode != "" {
-		t.Error("the original was changed")
+		t.Error("WithDefaults changed the original")
 	}
 	once := valid()
 	once.Once = true
 	if got := once.WithDefaults(1).Engine.StartAt; got != Beginning {
-		t.Errorf("a single run begins at %s; want Beginning", got)
+		t.Errorf("a run with Once begins at %s; want Beginning", got)
 	}
 	once.Engine.StartAt = End
 	if got := once.WithDefaults(1).Engine.StartAt; got != End {
@@ -65,9 +68,10 @@ func TestDefaultsFillOnlyWhatWasLeftOut(t *testing.T) {
 	}
 }
 
-func TestEverySettingThatCannotWorkIsNamed(t *testing.T) {
+func TestEveryInvalidSettingIsNamed(t *testing.T) {
 	for field, change := range map[string]func(*Config){
 		"dataDir":                  func(c *Config) { c.DataDir = "" },
+		"linkDirs[0]":              func(c *Config) { c.LinkDirs = []string{"/tmp/../etc"} },
 		"stateDir":                 func(c *Config) { c.StateDir = "" },
 		"streams":                  func(c *Config) { c.Streams = nil },
 		"streams[1].name":          func(c *Config) { c.Streams[1].Name = "Orders" },
@@ -84,6 +88,8 @@ func TestEverySettingThatCannotWorkIsNamed(t *testing.T) {
 		"sink.file.path":           func(c *Config) { c.Sink.File.Path = "" },
 		"sink.file.maxSize":        func(c *Config) { c.Sink.File.MaxSize = 1 },
 		"sink.file.rotate":         func(c *Config) { c.Sink.File.Rotate = "Daily" },
+		"sink.file.maxTotalSize":   func(c *Config) { c.Sink.File.MaxTotalSize = 2*c.Sink.File.MaxSize - 1 },
+		"sink.file.minFreePercent": func(c *Config) { c.Sink.File.MinFreePercent = new(MaxMinFreePercent + 1) },
 		"sink.file.compress":       func(c *Config) { c.Sink.File.Compress = "gzip" },
 		"sink.file.maxAge":         func(c *Config) { c.Sink.File.MaxAge.Duration = time.Millisecond },
 		"engine.bufferLimit":       func(c *Config) { c.Engine.BufferLimit = 8 << 30 },
@@ -100,13 +106,13 @@ func TestEverySettingThatCannotWorkIsNamed(t *testing.T) {
 			change(&c)
 			var wrong *FieldError
 			if err := c.Validate(); !errors.As(err, &wrong) || wrong.Field != field {
-				t.Fatalf("got %v; want an error of %s", err, field)
+				t.Fatalf("got %v; want an error for %s", err, field)
 			}
 		})
 	}
 }
 
-func TestNormalizedIsRefusedForStreamsThatHaveNoShape(t *testing.T) {
+func TestNormalizedIsRefusedForStreamsWithoutAShape(t *testing.T) {
 	for _, stream := range Streams() {
 		c := valid().WithDefaults(2)
 		c.Format = Normalized
@@ -128,8 +134,9 @@ func TestNormalizedIsRefusedForStreamsThatHaveNoShape(t *testing.T) {
 	}
 }
 
-func TestSizesAndDurationsAreReadAsPeopleWriteThem(t *testing.T) {
-	for text, want := range map[string]Bytes{`33554432`: 32 << 20, `"32Mi"`: 32 << 20, `"32MiB"`: 32 << 20, `"1G"`: 1e9, `"1Gi"`: 1 << 30, `"512"`: 512} {
+func TestSizesAndDurationsAreParsed(t *testing.T) {
+	for text, want := range map[string]Bytes{`33554432`: 32 << 20, `"32Mi"`: 32 << 20, `"32MiB"`: 32 << 20, `"1G"`: 1e9,
+		`"1Gi"`: 1 << 30, `"512"`: 512} {
 		var b Bytes
 		if err := b.UnmarshalJSON([]byte(text)); err != nil || b != want {
 			t.Errorf("%s is %d, %v; want %d", text, b, err, want)
@@ -137,7 +144,7 @@ func TestSizesAndDurationsAreReadAsPeopleWriteThem(t *testing.T) {
 	}
 	for _, text := range []string{`"big"`, `"-1"`, `true`, `{}`, `""`} {
 		if err := new(Bytes).UnmarshalJSON([]byte(text)); err == nil {
-			t.Errorf("%s is taken for a size", text)
+			t.Errorf("%s is accepted as a size", text)
 		}
 	}
 	var d Duration
@@ -146,7 +153,7 @@ func TestSizesAndDurationsAreReadAsPeopleWriteThem(t *testing.T) {
 	}
 	for _, text := range []string{`90`, `"90"`, `"soon"`} {
 		if err := new(Duration).UnmarshalJSON([]byte(text)); err == nil {
-			t.Errorf("%s is taken for a duration", text)
+			t.Errorf("%s is accepted as a duration", text)
 		}
 	}
 }

@@ -6,14 +6,14 @@ import (
 	"testing"
 )
 
-// sunk is a configuration whose streams and sinks a test sets.
-func sunk(edit func(*Config)) Config {
+// withSinks returns a configuration whose streams and sinks the test sets.
+func withSinks(edit func(*Config)) Config {
 	c := Config{DataDir: "/data", StateDir: "/state", Streams: []StreamConfig{{Name: Fills, Mode: ByBlock}}}
 	edit(&c)
 	return c.WithDefaults(1)
 }
 
-func TestSinksThatWork(t *testing.T) {
+func TestValidSinks(t *testing.T) {
 	for name, edit := range map[string]func(*Config){
 		"NATS": func(c *Config) { c.Sink.NATS = &NATSSink{URL: "nats://a:4222,tls://b:4222", Stream: "HL"} },
 		"the chain's identity": func(c *Config) {
@@ -24,16 +24,17 @@ func TestSinksThatWork(t *testing.T) {
 		},
 		"named ones": func(c *Config) {
 			c.Streams = []StreamConfig{{Name: Fills, Sink: "a"}, {Name: Trades, Sink: "b"}}
-			c.Sinks = []NamedSink{{Name: "a", Sink: Sink{Stdout: &StdoutSink{}}}, {Name: "b", Sink: Sink{File: &FileSink{Path: "/out"}}}}
+			c.Sinks = []NamedSink{{Name: "a", Sink: Sink{Stdout: &StdoutSink{}}},
+				{Name: "b", Sink: Sink{File: &FileSink{Path: "/out"}}}}
 		},
 	} {
-		if err := sunk(edit).Validate(); err != nil {
+		if err := withSinks(edit).Validate(); err != nil {
 			t.Errorf("%s: %v", name, err)
 		}
 	}
 }
 
-func TestSinksThatCannotWorkAreRefusedByField(t *testing.T) {
+func TestInvalidSinksAreRefusedByField(t *testing.T) {
 	nats := func(edit func(*NATSSink)) func(*Config) {
 		return func(c *Config) {
 			c.Sink.NATS = &NATSSink{URL: "nats://a:4222", Stream: "HL"}
@@ -95,30 +96,32 @@ func TestSinksThatCannotWorkAreRefusedByField(t *testing.T) {
 		{"sink.kafka.maxMessageBytes", kafka(func(k *KafkaSink) { k.MaxMessageBytes = 10 })},
 		{"sink.kafka.sasl", kafka(func(k *KafkaSink) { k.SASL = &KafkaSASL{UsernameFile: "u"} })},
 	} {
-		err := sunk(c.edit).Validate()
+		err := withSinks(c.edit).Validate()
 		var field *FieldError
 		if !errors.As(err, &field) || field.Field != c.field {
 			t.Errorf("want %s refused, got %v", c.field, err)
 		}
 		if err != nil && strings.Contains(err.Error(), "hunter2") {
-			t.Errorf("a password is repeated: %v", err)
+			t.Errorf("the error contains a password: %v", err)
 		}
 	}
 }
 
 func TestASinkInAFlag(t *testing.T) {
 	s, err := ParseSinkFlag("nats://a:4222,b:4222/HL?subject=x.{coin}&delivery=ExactlyOnce&credentials=/c&create=true")
-	if n := s.NATS; err != nil || n == nil || n.URL != "nats://a:4222,nats://b:4222" || n.Stream != "HL" || n.Subject != "x.{coin}" ||
+	if n := s.NATS; err != nil || n == nil || n.URL != "nats://a:4222,nats://b:4222" || n.Stream != "HL" ||
+		n.Subject != "x.{coin}" ||
 		n.Delivery != ExactlyOnce || n.CredentialsFile != "/c" || n.Create == nil {
 		t.Errorf("%+v, %v", n, err)
 	}
 	s, err = ParseSinkFlag("kafka://a:9092,b:9092/hl.{stream}?key={coin}&compression=lz4")
-	if k := s.Kafka; err != nil || k == nil || len(k.Brokers) != 2 || k.Topic != "hl.{stream}" || k.Key != "{coin}" || k.Compression != KafkaLZ4 || k.Create != nil {
+	if k := s.Kafka; err != nil || k == nil || len(k.Brokers) != 2 || k.Topic != "hl.{stream}" || k.Key != "{coin}" ||
+		k.Compression != KafkaLZ4 || k.Create != nil {
 		t.Errorf("%+v, %v", k, err)
 	}
 	for _, bad := range []string{"nats://", "kafka://a:9092/t?colour=red", "s3://x"} {
 		if s, err := ParseSinkFlag(bad); err == nil {
-			t.Errorf("%s is taken as %+v", bad, s)
+			t.Errorf("%s is accepted as %+v", bad, s)
 		}
 	}
 }

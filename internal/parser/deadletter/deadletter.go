@@ -1,289 +1,245 @@
-// Package deadletter keeps the lines and records that can never be delivered: the
-// malformed ones, those whose processing panicked, and those that a sink refuses
-// for good. A person looks at them.
+// Package deadletter keeps the lines and records that can never be delivered: malformed ones, those whose processing
+// panicked, and those that a sink permanently refuses. Operators read the files, and may remove them at any time, also
+// while the parser runs.
 //
-// It must never hold what an outage delays, and never lose or drop an entry: when
-// it is full the stream waits. It makes room for nobody; a person does, by taking
-// the file away, at any time, also while the parser runs.
+// A dead letter must never hold what an outage only delays, and must never stop a healthy stream. When it is full, it
+// drops its oldest entries and records in the file how many it dropped. It must never lose count: every appended line
+// or record is in the count of an entry or of a header.
+//
+// # Files
+//
+// <stream>.jsonl receives the entries. Before it grows beyond half of the bound, it is renamed to <stream>.old.jsonl.
+// That replaces the previous old file, whose entries are dropped.
+//
+// Every file but the stream's first begins with a header. The header holds the number of bytes before this file,
+// counted since the first file, and the number of entries that were dropped to make room for it. A checkpoint records a
+// position in the dead letter. The headers identify the file that holds a position, whatever was rotated or removed
+// since.
+//
+// The number of bytes written between two commits is bounded, so that no file is dropped while a checkpoint may still
+// return to a position before its end. An entry that was dropped and counted is therefore never appended again.
 package deadletter
 
 import (
-	"bytes"
-	"encoding/base64"
-	"encoding/json"
 	"errors"
 	"fmt"
-	"io/fs"
 	"path/filepath"
-	"strings"
-	"time"
-	"unicode/utf8"
 
 	"github.com/hlparser/hyperliquid-parser-operator/internal/parser/checkpoint"
 	"github.com/hlparser/hyperliquid-parser-operator/internal/parser/vfs"
 )
 
 const (
-	// DefaultMaxBytes bounds one stream's dead letter.
+	// DefaultMaxBytes bounds one stream's dead letter: both files together, in bytes.
 	DefaultMaxBytes int64 = 64 << 20
 
-	// inlineBytes is the most that an entry holds of the bytes themselves.
-	inlineBytes = 1 << 20
-	// reasonBytes is the most that an entry holds of its reason.
-	reasonBytes = 1 << 10
+	// commitShare is the fraction of the bound, as a divisor, that may be written between two commits. A crash goes
+	// back by up to three commits if the newest checkpoint is damaged too. A file is rotated only when it holds at
+	// least seven.
+	commitShare = 16
 )
 
-// ErrFull is matched by Append's error when the entry does not fit. Its text
-// names the file. Append may be called again with the same entry; it succeeds
-// once somebody has taken the file away.
-var ErrFull = errors.New("the dead letter is full")
-
-// ErrUnsynced is matched by an error after which it is unknown which entries
-// since the last Sync are on disk. The stream starts again from its checkpoint.
+// ErrUnsynced is matched by an error after which it is unknown which entries since the last Sync are on disk. The
+// stream must restart from its checkpoint.
 var ErrUnsynced = errors.New("entries of the dead letter may be lost")
 
 // Entry is one line or record that was not delivered.
 type Entry struct {
-	// Position is where it comes from.
+	// Position is the position of the line or record in the node's files.
 	Position checkpoint.Position
-	// Reason says why it was not delivered. 1 KiB of it is kept.
+	// Reason is why it was not delivered. At most 1 KiB of it is kept.
 	Reason string
-	// Bytes is the line or record. Above 1 MiB the entry refers to the line in
-	// the node's file instead.
+	// Bytes is the line or record. Above 1 MiB, the entry refers to the line in the node's file instead.
 	Bytes []byte
-	// LineBytes is the length of the line at Position, its newline included.
+	// LineBytes is the length in bytes of the line at Position, including its newline.
 	LineBytes int64
 }
 
-// Store is one stream's dead letter: a file of JSON lines. One goroutine uses it.
+// Store is one stream's dead letter. It is used by one goroutine.
 type Store struct {
-	fs   vfs.FS
-	name string
-	max  int64
+	fs  vfs.FS
+	dir string
+	max int64
 
-	file   vfs.File // nil until the first entry
-	length int64    // of the file's whole entries
-	dirty  bool     // changed since the last sync
-	names  bool     // the file's name may not be durable
-	ragged bool     // a part of an entry may follow length
-	dead   error    // what every call returns after ErrUnsynced
+	file         vfs.File // nil when not open
+	length       int64    // of the file's complete entries; -1 if the file of that name is not the store's
+	end          int64    // the position after the last complete entry
+	oldLength    int64    // upper bound of the old file's length
+	sinceSync    int64    // bytes written since the last Sync
+	dirty        bool     // changed since the last sync
+	nameUnsynced bool     // the file's name may not be durable
+	torn         bool     // a partial entry may follow length
+	fatal        error    // the error that every call returns after ErrUnsynced
+
+	run     run      // appended, not yet written
+	next    nextFile // the file that will replace the current one
+	dropped int64    // lines and records whose entries were dropped to make room
 }
 
-// Open returns the dead letter of one stream, <dir>/deadletter/<stream>.jsonl,
-// bounded to max bytes. recorded is the length that the stream's checkpoint
-// holds: the entries behind it are cut off, since the lines they are about are
-// read again. A file that is shorter or gone was taken away, and is continued or
-// begun as it is.
+// Open returns the dead letter of one stream, <dir>/deadletter/<stream>.jsonl. It is bounded to maxBytes, which must be
+// at least 128 KiB. recorded is the position in the stream's checkpoint. Open truncates the entries after it, because
+// their lines are read again. A missing file is not an error: it was removed.
 func Open(fsys vfs.FS, dir, stream string, recorded, maxBytes int64) (*Store, error) {
 	dir = filepath.Join(dir, "deadletter")
-	s := &Store{fs: fsys, name: filepath.Join(dir, stream+".jsonl"), max: maxBytes, names: true}
-	if err := vfs.MakeDirs(fsys, dir); err != nil {
-		return nil, fmt.Errorf("open the dead letter: %w", err)
-	}
-	size, err := s.size()
-	if err != nil {
-		return nil, fmt.Errorf("open the dead letter: %w", err)
-	}
-	if size <= 0 {
-		return s, nil
-	}
-	s.length, s.ragged = min(size, recorded), size > recorded
-	// Also if it is not cut: a process before this one may have done that and
-	// died before it could sync.
-	s.dirty = true
-	if err := s.open(size); err != nil {
-		return nil, fmt.Errorf("open the dead letter: %w", err)
-	}
-	if err := s.cut(); err != nil {
-		return nil, errors.Join(err, s.Close())
+	s := &Store{fs: fsys, dir: filepath.Join(dir, stream), max: maxBytes, length: -1, nameUnsynced: true}
+	if err := s.recover(recorded); err != nil {
+		return nil, errors.Join(fmt.Errorf("opening the dead letter: %w", err), s.Close())
 	}
 	return s, nil
 }
 
-// Append adds an entry. It is durable after the next Sync. After an error the
-// entry is not in the file; it may be appended again unless the error matches
-// ErrUnsynced.
+// Append adds an entry, which the next Sync makes durable. Adjacent entries with the same reason are merged into one
+// entry with a count, which keeps the bytes of the first. After an error the entry was not added. It may be appended
+// again, unless the error matches ErrUnsynced.
 func (s *Store) Append(e Entry) error {
-	if s.dead != nil {
-		return s.dead
+	if s.fatal != nil {
+		return s.fatal
 	}
-	if err := s.follow(); err != nil {
+	if s.run.accepts(e) {
+		s.run.add(e)
+		return nil
+	}
+	if err := s.flush(); err != nil {
 		return err
 	}
-	line, err := s.encode(e)
-	if err != nil {
-		return fmt.Errorf("encode the dead letter of %s: %w", e.Position, err)
+	if s.run.flood {
+		s.run.add(e)
+		return nil
 	}
-	if s.length+int64(len(line)) > s.max {
-		return fmt.Errorf("%w: %s holds %d of %d bytes and the next entry has %d; take the file away", ErrFull, s.name, s.length, s.max, len(line))
-	}
-	s.dirty, s.ragged = true, true
-	if _, err := s.file.Write(line); err != nil {
-		err = fmt.Errorf("write %s: %w", s.name, err)
-		return errors.Join(err, s.cut())
-	}
-	s.length, s.ragged = s.length+int64(len(line)), false
+	s.run = newRun(e)
 	return nil
 }
 
-// Sync makes the entries durable and returns the length that the next checkpoint
-// must record. With nothing new it does no I/O. Any error but a leftover that
-// cannot be cut off yet matches ErrUnsynced.
-func (s *Store) Sync() (length int64, err error) {
-	if s.dead != nil {
-		return 0, s.dead
+// Sync makes the entries durable and returns the position that the next checkpoint must record. Without new entries it
+// does no I/O. After an error it may be called again, unless the error matches ErrUnsynced.
+func (s *Store) Sync() (end int64, err error) {
+	if s.fatal != nil {
+		return 0, s.fatal
 	}
-	if err := s.cut(); err != nil {
+	for s.run.count > 0 { // twice if the run becomes a flood
+		if err := s.flush(); err != nil {
+			return 0, err
+		}
+	}
+	if err := s.discardTorn(); err != nil {
 		return 0, err
 	}
-	return s.length, s.sync()
+	if err := s.sync(); err != nil {
+		return 0, err
+	}
+	s.sinceSync = 0
+	return s.end, nil
 }
+
+// Dropped returns the number of lines and records whose entries were dropped since Open because the dead letter was
+// full.
+func (s *Store) Dropped() int64 { return s.dropped }
+
+// Name returns the path of the file that receives the entries.
+func (s *Store) Name() string { return s.dir + ".jsonl" }
+
+// Close closes the files. What was not synced may be lost.
+func (s *Store) Close() error {
+	return errors.Join(s.closeFile(&s.file), s.closeFile(&s.next.file))
+}
+
+func (s *Store) closeFile(f *vfs.File) error {
+	if *f == nil {
+		return nil
+	}
+	err := (*f).Close()
+	*f = nil
+	if err != nil {
+		return fmt.Errorf("closing a file of %s: %w", s.dir, err)
+	}
+	return nil
+}
+
+// flush writes the run, or turns it into a flood.
+func (s *Store) flush() error {
+	if s.run.count == 0 {
+		return nil
+	}
+	share := s.max / commitShare
+	line, err := s.run.encode(share)
+	if err != nil {
+		return fmt.Errorf("encoding the dead letter of %s: %w", s.run.first, err)
+	}
+	if !s.run.flood && s.sinceSync+int64(len(line)) > share {
+		s.run.overflow()
+		return nil
+	}
+	if err := s.write(line); err != nil {
+		return err
+	}
+	s.run = run{}
+	return nil
+}
+
+// write appends an entry to the current file. It rotates first if the file is full.
+func (s *Store) write(line []byte) error {
+	if err := s.ensureCurrent(); err != nil {
+		return err
+	}
+	for s.length+int64(len(line)) > s.maxLength() {
+		if err := s.rotate(); err != nil {
+			return err
+		}
+	}
+	s.dirty, s.torn = true, true
+	if _, err := s.file.Write(line); err != nil {
+		return errors.Join(fmt.Errorf("writing %s: %w", s.Name(), err), s.discardTorn())
+	}
+	s.advance(int64(len(line)))
+	s.torn = false
+	return nil
+}
+
+func (s *Store) advance(n int64) {
+	s.length += n
+	s.end += n
+	s.sinceSync += n
+}
+
+// maxLength returns the maximum length of the current file, in bytes.
+func (s *Store) maxLength() int64 { return s.max - max(s.max/2, s.oldLength) }
 
 func (s *Store) sync() error {
 	if !s.dirty {
 		return nil
 	}
 	if err := s.file.Sync(); err != nil {
-		return s.die("sync %s: %w", s.name, err)
+		return s.fail("syncing %s: %w", s.Name(), err)
 	}
-	if s.names {
-		if err := s.fs.SyncDir(filepath.Dir(s.name)); err != nil {
-			return s.die("sync the directory of %s: %w", s.name, err)
+	if s.nameUnsynced {
+		if err := s.syncDir(); err != nil {
+			return err
 		}
 	}
-	s.dirty, s.names = false, false
+	s.dirty, s.nameUnsynced = false, false
 	return nil
 }
 
-func (s *Store) die(format string, args ...any) error {
-	s.dead = fmt.Errorf("%w: "+format, append([]any{ErrUnsynced}, args...)...)
-	return s.dead
-}
-
-// Close lets the file go and does not sync it.
-func (s *Store) Close() error {
-	if s.file == nil {
-		return nil
-	}
-	f := s.file
-	s.file = nil
-	if err := f.Close(); err != nil {
-		return fmt.Errorf("close %s: %w", s.name, err)
+func (s *Store) syncDir() error {
+	if err := s.fs.SyncDir(filepath.Dir(s.dir)); err != nil {
+		return s.fail("syncing the directory of %s: %w", s.Name(), err)
 	}
 	return nil
 }
 
-// size returns the file's length, and -1 when there is none.
-func (s *Store) size() (int64, error) {
-	size, err := s.fs.Size(s.name)
-	if errors.Is(err, fs.ErrNotExist) {
-		return -1, nil
-	}
-	if err != nil {
-		return 0, fmt.Errorf("look at %s: %w", s.name, err)
-	}
-	return size, nil
+func (s *Store) fail(format string, args ...any) error {
+	s.fatal = fmt.Errorf("%w: "+format, append([]any{ErrUnsynced}, args...)...)
+	return s.fatal
 }
 
-// follow has s.file be the file that has the name now, and not one that was
-// taken away.
-func (s *Store) follow() error {
-	if err := s.cut(); err != nil {
-		return err
-	}
-	size, err := s.size()
-	if err != nil {
-		return err
-	}
-	if s.file != nil && size == s.length {
-		return nil
-	}
-	// Whoever took the file has entries that no checkpoint knows yet.
-	if err := s.sync(); err != nil {
-		return err
-	}
-	if err := s.Close(); err != nil {
-		return err
-	}
-	if err := s.open(size); err != nil {
-		return err
-	}
-	s.length = max(size, 0)
-	return nil
-}
-
-// open opens the file, of which size says whether it exists.
-func (s *Store) open(size int64) (err error) {
-	if size >= 0 {
-		s.file, err = s.fs.Append(s.name)
-	} else {
-		s.file, err = s.fs.Create(s.name)
-		s.names = true
-	}
-	if err != nil {
-		return fmt.Errorf("open %s: %w", s.name, err)
-	}
-	return nil
-}
-
-// cut takes off what a failed write left behind the last whole entry.
-func (s *Store) cut() error {
-	if !s.ragged {
+// discardTorn truncates the partial entry that a failed write left after the last complete one.
+func (s *Store) discardTorn() error {
+	if !s.torn {
 		return nil
 	}
 	if err := s.file.Truncate(s.length); err != nil {
-		return fmt.Errorf("cut %s back to %d bytes: %w", s.name, s.length, err)
+		return fmt.Errorf("truncating %s to %d bytes: %w", s.Name(), s.length, err)
 	}
-	s.ragged, s.dirty = false, true
+	s.torn, s.dirty = false, true
 	return nil
-}
-
-// entry is a line of the file. Exactly one of Bytes, Base64 and Line is there.
-type entry struct {
-	Time     time.Time `json:"time"`
-	Position string    `json:"position"`
-	Reason   string    `json:"reason"`
-	Bytes    *string   `json:"bytes,omitempty"`
-	Base64   *string   `json:"base64,omitempty"`
-	Line     *line     `json:"line,omitempty"`
-}
-
-// line refers to a line in the node's file.
-type line struct {
-	File   string `json:"file"`
-	Offset int64  `json:"offset"`
-	Length int64  `json:"length"`
-}
-
-func (s *Store) encode(e Entry) ([]byte, error) {
-	out := entry{Time: time.Now().UTC(), Position: e.Position.String(), Reason: e.Reason}
-	if len(out.Reason) > reasonBytes {
-		out.Reason = strings.ToValidUTF8(out.Reason[:reasonBytes], "") + "…"
-	}
-	reference := &line{File: e.Position.File.String(), Offset: e.Position.Offset, Length: e.LineBytes}
-	switch {
-	case len(e.Bytes) > inlineBytes:
-		out.Line = reference
-	case utf8.Valid(e.Bytes):
-		text := string(e.Bytes)
-		out.Bytes = &text
-	default:
-		text := base64.StdEncoding.EncodeToString(e.Bytes)
-		out.Base64 = &text
-	}
-	encoded, err := encode(out)
-	if err == nil && int64(len(encoded)) > s.max {
-		// It would never fit, and the stream would wait for ever.
-		out.Bytes, out.Base64, out.Line = nil, nil, reference
-		encoded, err = encode(out)
-	}
-	return encoded, err
-}
-
-func encode(e entry) ([]byte, error) {
-	var buf bytes.Buffer
-	enc := json.NewEncoder(&buf)
-	enc.SetEscapeHTML(false)
-	err := enc.Encode(e)
-	return buf.Bytes(), err
 }

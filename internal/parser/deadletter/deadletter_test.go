@@ -50,10 +50,14 @@ func entry(text string) deadletter.Entry {
 	}
 }
 
-// letter is an entry as a person's tools read it.
-type letter struct {
+// decoded is an entry or a header as an operator's tools read it.
+type decoded struct {
 	Time             time.Time
 	Position, Reason string
+	Count            int64
+	Last             string
+	TotalBytes       int64
+	Start, Dropped   *int64
 	Bytes            *string
 	Base64           *[]byte
 	Line             *struct {
@@ -62,13 +66,18 @@ type letter struct {
 	}
 }
 
-func read(t *testing.T, fsys vfs.FS, name string) []letter {
+func read(t *testing.T, fsys vfs.FS, name string) []decoded {
 	t.Helper()
 	data, err := fsys.ReadFile(name)
 	must(t, err)
-	var all []letter
+	return decode(t, data)
+}
+
+func decode(t tb, data []byte) []decoded {
+	t.Helper()
+	var all []decoded
 	for line := range bytes.Lines(data) {
-		var l letter
+		var l decoded
 		if err := json.Unmarshal(line, &l); err != nil {
 			t.Fatalf("%q: %v", line, err)
 		}
@@ -77,18 +86,18 @@ func read(t *testing.T, fsys vfs.FS, name string) []letter {
 	return all
 }
 
-// texts is what the entries of a file are about.
-func texts(t *testing.T, fsys vfs.FS, name string) string {
+// entryTexts returns the bytes of a file's entries, separated by spaces.
+func entryTexts(t *testing.T, fsys vfs.FS, name string) string {
 	t.Helper()
-	letters := read(t, fsys, name)
-	all := make([]string, len(letters))
-	for i, l := range letters {
+	entries := read(t, fsys, name)
+	all := make([]string, len(entries))
+	for i, l := range entries {
 		all[i] = *l.Bytes
 	}
 	return strings.Join(all, " ")
 }
 
-func TestAnEntryHoldsTheBytesOrWhereTheyAre(t *testing.T) {
+func TestAnEntryHoldsTheBytesOrAReference(t *testing.T) {
 	fsys := crashfs.New()
 	s := open(t, fsys, 0, deadletter.DefaultMaxBytes)
 	huge := strings.Repeat("x", 1<<20+1)
@@ -113,13 +122,15 @@ func TestAnEntryHoldsTheBytesOrWhereTheyAre(t *testing.T) {
 		t.Errorf("text: got %+v", l)
 	}
 	if l := got[1]; l.Bytes != nil || string(*l.Base64) != "\xff\x00" || l.Line != nil {
-		t.Errorf("no text: got %+v", l)
+		t.Errorf("invalid UTF-8: got %+v", l)
 	}
-	if l := got[2]; l.Bytes != nil || l.Base64 != nil || l.Line.File != "node_fills/20260430/8@1a2b3c4d" || l.Line.Offset != 123 || l.Line.Length != 567 {
+	if l := got[2]; l.Bytes != nil || l.Base64 != nil || l.Line.File != "node_fills/20260430/8@1a2b3c4d" ||
+		l.Line.Offset != 123 ||
+		l.Line.Length != 567 {
 		t.Errorf("huge: got %+v", l)
 	}
 	if l := got[3]; len(l.Reason) > 1100 || !strings.HasPrefix(long.Reason, strings.TrimSuffix(l.Reason, "…")) {
-		t.Errorf("the reason is %q", l.Reason)
+		t.Errorf("the reason is %q, want a prefix of the original", l.Reason)
 	}
 }
 
@@ -137,14 +148,13 @@ func TestOnTheMachinesFileSystem(t *testing.T) {
 	s, err := deadletter.Open(vfs.OS, dir, "fills", length, 1<<20)
 	must(t, err)
 	must(t, s.Close())
-	if got := texts(t, vfs.OS, filepath.Join(dir, "deadletter/fills.jsonl")); got != "0 1 2" {
+	if got := entryTexts(t, vfs.OS, filepath.Join(dir, "deadletter/fills.jsonl")); got != "0 1 2" {
 		t.Errorf("got %q", got)
 	}
 }
 
-// A process cuts entries off and is killed; the next finds the right length, and
-// that is not enough.
-func TestWhatAKilledProcessCutOffDoesNotComeBack(t *testing.T) {
+// A process truncates entries and is killed. The next process finds the right length, which is not durable yet.
+func TestATruncationByAKilledProcessIsMadeDurable(t *testing.T) {
 	fsys := crashfs.New()
 	s := open(t, fsys, 0, 1<<20)
 	must(t, s.Append(entry("a")))
@@ -155,45 +165,127 @@ func TestWhatAKilledProcessCutOffDoesNotComeBack(t *testing.T) {
 	open(t, fsys, recorded, 1<<20)
 	fsys = fsys.Kill(false)
 	sync(t, open(t, fsys, recorded, 1<<20))
-	if got := texts(t, fsys.PowerLoss(), file); got != "a" {
+	if got := entryTexts(t, fsys.PowerLoss(), file); got != "a" {
 		t.Errorf("got %q", got)
 	}
 }
 
-func TestAFullDeadLetterWaitsUntilItIsTakenAway(t *testing.T) {
+func TestRemovingTheOpenFileLosesNoEntry(t *testing.T) {
 	fsys := crashfs.New()
-	s := open(t, fsys, 0, 350) // an entry has about 140
-	must(t, s.Append(entry("a")))
-	must(t, s.Append(entry("b")))
-	for range 3 {
-		err := s.Append(entry("c"))
-		if !errors.Is(err, deadletter.ErrFull) || !strings.Contains(err.Error(), file) {
-			t.Fatalf("got %v, want ErrFull that names the file", err)
-		}
+	s := open(t, fsys, 0, 1<<20)
+	for _, text := range []string{"a", "b", "c"} { // c is not written yet
+		must(t, s.Append(entry(text)))
 	}
 	must(t, fsys.Rename(file, file+".read"))
-	must(t, s.Append(entry("c")))
-	length := sync(t, s)
-	if size, err := fsys.Size(file); err != nil || size != length {
-		t.Errorf("recorded are %d bytes, the file has %d, %v", length, size, err)
+	must(t, s.Append(entry("d")))
+	recorded := sync(t, s)
+	must(t, s.Append(entry("e")))
+	must(t, s.Append(entry("f")))
+	after := fsys.PowerLoss() // nothing else syncs the removed file
+	if got := entryTexts(t, after, file+".read"); got != "a b" {
+		t.Errorf("the removed file holds %q", got)
 	}
-	// Nothing of either file is lost, though no one synced between the two.
-	after := fsys.PowerLoss()
-	if got := texts(t, after, file); got != "c" {
-		t.Errorf("the new file holds %q", got)
+	open(t, after, recorded, 1<<20)
+	entries := read(t, after, file)
+	if len(entries) != 3 || entries[0].Start == nil || *entries[1].Bytes != "c" || *entries[2].Bytes != "d" {
+		t.Errorf("the new file holds %+v", entries)
 	}
 }
 
-func TestAnEntryThatNeverFitsIsAReference(t *testing.T) {
+// A file that another program wrote to is moved aside unchanged.
+func TestAFileChangedByAnotherProgramIsKept(t *testing.T) {
+	const text = "{\"by\":\"hand\"}\n"
+	for title, restart := range map[string]bool{"while the parser runs": false, "while it is stopped": true} {
+		t.Run(title, func(t *testing.T) {
+			fsys := crashfs.New()
+			s := open(t, fsys, 0, 1<<20)
+			must(t, s.Append(entry("a")))
+			must(t, s.Append(entry("b")))
+			recorded := sync(t, s)
+			f, err := fsys.Create(file)
+			must(t, err)
+			_, err = f.Write([]byte(text))
+			must(t, errors.Join(err, f.Sync(), f.Close()))
+			if restart {
+				must(t, s.Close())
+				s = open(t, fsys, recorded, 1<<20)
+			}
+			must(t, s.Append(entry("c")))
+			recorded = sync(t, s)
+			must(t, s.Append(entry("d")))
+			must(t, s.Append(entry("e")))
+			fsys = fsys.Kill(false)
+			open(t, fsys, recorded, 1<<20)
+			if data, err := fsys.ReadFile(oldFile); err != nil || string(data) != text {
+				t.Errorf("the foreign content is %q, %v", data, err)
+			}
+			if l := read(t, fsys, file); len(l) != 2 || *l[1].Bytes != "c" {
+				t.Errorf("the new file holds %+v", l)
+			}
+		})
+	}
+}
+
+func TestATruncatedFileIsReplaced(t *testing.T) {
 	fsys := crashfs.New()
-	s := open(t, fsys, 0, 400)
-	must(t, s.Append(entry(strings.Repeat("x", 1000))))
+	s := open(t, fsys, 0, 1<<20)
+	must(t, s.Append(entry("a")))
+	recorded := sync(t, s)
+	f, err := fsys.Create(file)
+	must(t, errors.Join(err, f.Sync(), f.Close()))
+	must(t, s.Append(entry("b")))
+	if next := sync(t, s); next <= recorded {
+		t.Errorf("the recorded position is %d after %d, want more", next, recorded)
+	}
+	if l := read(t, fsys.PowerLoss(), file); len(l) != 2 || *l[0].Start != recorded || *l[1].Bytes != "b" {
+		t.Errorf("got %+v", l)
+	}
+}
+
+func TestANegativePositionIsRefused(t *testing.T) {
+	fsys := crashfs.New()
+	s := open(t, fsys, 0, 1<<20)
+	must(t, s.Append(entry("a")))
+	sync(t, s)
+	if _, err := deadletter.Open(fsys, "state", "fills", -1, 1<<20); err == nil {
+		t.Error("a negative position was accepted")
+	}
+	if got := entryTexts(t, fsys, file); got != "a" {
+		t.Errorf("the file holds %q", got)
+	}
+}
+
+// Before rotation existed, a file could grow beyond half of the bound.
+func TestAFileLongerThanHalfTheBoundStaysWithinIt(t *testing.T) {
+	for _, length := range []int64{bound/2 + 1, bound * 3 / 4, bound - 10, bound} {
+		fsys := crashfs.New()
+		must(t, vfs.MakeDirs(fsys, "state/deadletter"))
+		f, err := fsys.Create(file)
+		must(t, err)
+		_, err = f.Write(bytes.Repeat([]byte("{}\n"), int(length/3)))
+		must(t, errors.Join(err, f.Sync(), fsys.SyncDir("state/deadletter")))
+		s := &producer{fs: fsys, size: 3000, history: []committed{{0, length / 3 * 3}}}
+		for n := 2; n <= 100; n += 2 {
+			must(t, s.run(n, 2))
+			s.checkBound(t)
+		}
+		if got := counted(t, fsys, file) + counted(t, fsys, oldFile); got != 100+length/3 {
+			t.Errorf("%d bytes initially: %d are counted, want %d", length, got, 100+length/3)
+		}
+	}
+}
+
+func TestAnEntryThatCannotFitIsAReference(t *testing.T) {
+	fsys := crashfs.New()
+	s := open(t, fsys, 0, 128<<10)
+	must(t, s.Append(entry(strings.Repeat("x", 10_000))))
+	sync(t, s)
 	if l := read(t, fsys, file)[0]; l.Bytes != nil || l.Line == nil {
 		t.Errorf("got %+v", l)
 	}
 }
 
-func TestAFileThatWasTakenAwayIsNoError(t *testing.T) {
+func TestARemovedFileIsNoError(t *testing.T) {
 	fsys := crashfs.New()
 	s := open(t, fsys, 0, 1<<20)
 	must(t, s.Append(entry("a")))
@@ -203,17 +295,19 @@ func TestAFileThatWasTakenAwayIsNoError(t *testing.T) {
 	s = open(t, fsys, length, 1<<20)
 	must(t, s.Append(entry("b")))
 	sync(t, s)
-	if got := texts(t, fsys, file); got != "b" {
-		t.Errorf("got %q", got)
+	entries := read(t, fsys, file)
+	if len(entries) != 2 || entries[0].Start == nil || *entries[0].Start != length || *entries[1].Bytes != "b" {
+		t.Errorf("got %+v, want a header that starts at %d, and b", entries, length)
 	}
 }
 
 func TestAFailedWriteLeavesNoPartOfAnEntry(t *testing.T) {
-	for title, also := range map[string]crashfs.Kind{"and it is cut off at once": "", "and it is cut off later": crashfs.Truncate} {
+	for title, also := range map[string]crashfs.Kind{"truncated immediately": "", "truncated later": crashfs.Truncate} {
 		t.Run(title, func(t *testing.T) {
 			fsys := crashfs.New()
 			s := open(t, fsys, 0, 1<<20)
 			must(t, s.Append(entry("a")))
+			must(t, s.Append(entry("b"))) // a run, which ends with the next entry or commit
 			fsys.Inject(func(op crashfs.Op) error {
 				if op.Kind == crashfs.Write || op.Kind == also {
 					return syscall.ENOSPC
@@ -221,18 +315,21 @@ func TestAFailedWriteLeavesNoPartOfAnEntry(t *testing.T) {
 				return nil
 			})
 			for range 3 {
-				if err := s.Append(entry("b")); !errors.Is(err, syscall.ENOSPC) {
+				if err := s.Append(entry("c")); !errors.Is(err, syscall.ENOSPC) {
+					t.Fatalf("got %v, want ENOSPC", err)
+				}
+				if _, err := s.Sync(); !errors.Is(err, syscall.ENOSPC) || errors.Is(err, deadletter.ErrUnsynced) {
 					t.Fatalf("got %v, want ENOSPC", err)
 				}
 			}
 			fsys.Inject(nil)
 			length := sync(t, s)
 			if size, err := fsys.Size(file); err != nil || size != length {
-				t.Errorf("recorded are %d bytes, the file has %d, %v", length, size, err)
+				t.Errorf("%d bytes are recorded, the file has %d, %v", length, size, err)
 			}
-			must(t, s.Append(entry("b")))
+			must(t, s.Append(entry("c")))
 			sync(t, s)
-			if got := texts(t, fsys.PowerLoss(), file); got != "a b" {
+			if got := entryTexts(t, fsys.PowerLoss(), file); got != "a b c" {
 				t.Errorf("got %q", got)
 			}
 		})
@@ -254,14 +351,14 @@ func TestAFailedSyncIsFinal(t *testing.T) {
 	}
 	fsys.Inject(nil)
 	if _, err := s.Sync(); !errors.Is(err, deadletter.ErrUnsynced) {
-		t.Errorf("a second sync returns %v: that it succeeds says nothing", err)
+		t.Errorf("a second Sync returned %v, want ErrUnsynced", err)
 	}
 	if err := s.Append(entry("b")); !errors.Is(err, deadletter.ErrUnsynced) {
-		t.Errorf("Append returns %v", err)
+		t.Errorf("Append returned %v, want ErrUnsynced", err)
 	}
 }
 
-func TestWithNothingNewThereIsNoIO(t *testing.T) {
+func TestSyncWithoutNewEntriesDoesNoIO(t *testing.T) {
 	fsys := crashfs.New()
 	s := open(t, fsys, 0, 1<<20)
 	must(t, s.Append(entry("a")))
@@ -269,6 +366,6 @@ func TestWithNothingNewThereIsNoIO(t *testing.T) {
 	before := len(fsys.Steps())
 	sync(t, s)
 	if after := len(fsys.Steps()); after != before {
-		t.Errorf("%d steps", after-before)
+		t.Errorf("got %d steps, want none", after-before)
 	}
 }

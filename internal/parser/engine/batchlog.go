@@ -8,10 +8,11 @@ import (
 	"github.com/hlparser/hyperliquid-parser-operator/internal/parser/buffer"
 )
 
-// batchLines is how many batches a second are logged one by one; above it the line says how many were left out.
+// batchLines bounds how many batches per second are logged individually. Above it, the next line counts the omitted
+// ones.
 const batchLines = 10
 
-// batchLog writes a line a batch, for those who watch the sizes of snapshots. One goroutine uses it.
+// batchLog logs one line per batch, to observe the sizes of snapshots. One goroutine uses it.
 type batchLog struct {
 	log     *slog.Logger
 	enabled bool
@@ -20,7 +21,7 @@ type batchLog struct {
 	omitted int
 }
 
-func (b *batchLog) taken(batch *buffer.Snapshot) {
+func (b *batchLog) record(batch *buffer.Snapshot) {
 	if !b.enabled || batch.Lines == 0 {
 		return
 	}

@@ -21,7 +21,7 @@ import (
 	"github.com/hlparser/hyperliquid-parser-operator/internal/parser/vfs/crashfs"
 )
 
-// disks are the bench's output and state on disks that may be full, and what fills them.
+// disks are the bench's output and state on disks that may be full, and the functions that fill and free them.
 type disks struct {
 	*bench
 	out, state vfs.FS
@@ -29,13 +29,14 @@ type disks struct {
 	fill, free func()
 }
 
-// process starts an engine on the disks.
-func (d *disks) process(t *testing.T, once bool) *running {
+// startEngine starts an engine on the disks.
+func (d *disks) startEngine(t *testing.T, once bool) *running {
 	t.Helper()
 	cfg := d.cfg
 	cfg.Once = once
 	cfg = cfg.WithDefaults(2)
-	output, err := file.New(t.Context(), d.out, cfg.Sink.File.Path, file.Options{MaxBytes: 64 << 10, Zstd: d.zstd}, func() {})
+	output, err := file.New(t.Context(), d.out, cfg.Sink.File.Path, file.Options{MaxBytes: 64 << 10, Zstd: d.zstd},
+		func() {})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -49,7 +50,7 @@ func (d *disks) process(t *testing.T, once bool) *running {
 	return r
 }
 
-// records are those of all closed files; any other file is an error.
+// records returns the records of all closed files. Any other file is an error.
 func (d *disks) records(t *testing.T) string {
 	t.Helper()
 	dir := filepath.Join(d.cfg.Sink.File.Path, "trades")
@@ -76,12 +77,12 @@ func (d *disks) records(t *testing.T) string {
 	return string(all)
 }
 
-// outage fills the disks while lines come, restarts in the middle of it, and frees them.
-func (d *disks) outage(t *testing.T) {
+// fillAndFree fills the disks while lines arrive, restarts the engine meanwhile, and frees the disks.
+func (d *disks) fillAndFree(t *testing.T) {
 	const hour = "node_trades/20260430/8"
 	idle := func(delivered int64) func(report.Stream) bool {
 		return func(s report.Stream) bool {
-			return s.Sink.State == report.SinkHealthy && s.DeliveredTotal >= delivered && s.UncommittedBytes == 0
+			return s.Sink.State == report.SinkHealthy && s.DeliveredTotal >= delivered && waiting(&s) == 0
 		}
 	}
 	full := func(r *running, committed string) {
@@ -93,15 +94,15 @@ func (d *disks) outage(t *testing.T) {
 			t.Errorf("the report says %+v", s.Sink)
 		}
 		if committed != "" && s.CommittedPosition != committed {
-			t.Errorf("the position moved from %s to %s, and nothing could be written", committed, s.CommittedPosition)
+			t.Errorf("the position moved from %s to %s, although nothing could be written", committed, s.CommittedPosition)
 		}
 	}
 
 	d.node(hour, trades(0, 100))
-	r := d.process(t, false)
+	r := d.startEngine(t, false)
 	before := r.until("the first delivery", idle(100))
 	d.fill()
-	d.node(hour, trades(100, 120)) // a compressing sink takes so few, and fails to write them with the commit
+	d.node(hour, trades(100, 120)) // a compressing sink accepts this few, and fails to write them with the commit
 	full(r, before.CommittedPosition)
 	d.node(hour, trades(120, 5000))
 	d.free()
@@ -113,33 +114,33 @@ func (d *disks) outage(t *testing.T) {
 	if _, err := r.stop(); err != nil {
 		t.Fatal(err)
 	}
-	r = d.process(t, false)
+	r = d.startEngine(t, false)
 	full(r, "")
 	d.free()
 	r.until("delivery after a restart", idle(1))
 	if _, err := r.stop(); err != nil {
 		t.Fatal(err)
 	}
-	if err := <-d.process(t, true).done; err != nil { // it closes the last file
+	if err := <-d.startEngine(t, true).done; err != nil { // it closes the last file
 		t.Fatal(err)
 	}
-	d.same(d.records(t), trades(0, 8000))
+	d.assertRecords(d.records(t), trades(0, 8000))
 }
 
-func eachPacking(t *testing.T, test func(t *testing.T, packed bool)) {
+func forEachCompression(t *testing.T, test func(t *testing.T, packed bool)) {
 	t.Helper()
 	for _, packed := range []bool{false, true} {
 		t.Run(fmt.Sprintf("zstd %v", packed), func(t *testing.T) { test(t, packed) })
 	}
 }
 
-func TestAFullDiskIsWaitedOutAndNothingIsLostOrTwice(t *testing.T) {
+func TestAFullDiskIsWaitedOutWithoutLossOrRepetition(t *testing.T) {
 	for title, which := range map[string]struct{ out, state bool }{
 		"of the file sink": {out: true}, "of the checkpoint": {state: true}, "of both": {out: true, state: true},
 	} {
 		t.Run(title, func(t *testing.T) {
 			t.Parallel()
-			eachPacking(t, func(t *testing.T, packed bool) {
+			forEachCompression(t, func(t *testing.T, packed bool) {
 				t.Parallel()
 				out, state := crashfs.New(), crashfs.New()
 				var noSpace atomic.Bool
@@ -163,22 +164,23 @@ func TestAFullDiskIsWaitedOutAndNothingIsLostOrTwice(t *testing.T) {
 					fill: func() { noSpace.Store(true) }, free: func() { noSpace.Store(false) },
 				}
 				d.cfg.Sink.File.Path, d.cfg.StateDir = "out", "state"
-				d.outage(t)
+				d.fillAndFree(t)
 			})
 		})
 	}
 }
 
-// TestAFullFileSystem is the same on a real one: there a file can be made, and a few more bytes written, when it is full.
+// TestAFullFileSystem repeats the test on a real file system: when it is full, a file can be created and a few more
+// bytes written.
 func TestAFullFileSystem(t *testing.T) {
-	eachPacking(t, func(t *testing.T, packed bool) {
+	forEachCompression(t, func(t *testing.T, packed bool) {
 		t.Parallel()
 		disk := filepath.Join(t.TempDir(), "disk")
 		if err := os.Mkdir(disk, 0o755); err != nil {
 			t.Fatal(err)
 		}
 		if msg, err := exec.Command("mount", "-t", "tmpfs", "-o", "size=3m", "tmpfs", disk).CombinedOutput(); err != nil {
-			t.Skipf("this test needs the right to mount a small file system: %v: %s", err, msg)
+			t.Skipf("mounting a small file system is not permitted: %v: %s", err, msg)
 		}
 		t.Cleanup(func() {
 			if msg, err := exec.Command("umount", disk).CombinedOutput(); err != nil {
@@ -205,6 +207,45 @@ func TestAFullFileSystem(t *testing.T) {
 				t.Fatal(err)
 			}
 		}
-		d.outage(t)
+		d.fillAndFree(t)
+	})
+}
+
+// A sync that fails rolls back what was written since the checkpoint, and it is written again. Consumers get each
+// record once, and each counts once.
+func TestRecordsThatAreRolledBackAndDeliveredAgainCountOnce(t *testing.T) {
+	forEachCompression(t, func(t *testing.T, packed bool) {
+		out := crashfs.New()
+		var broken atomic.Int32 // number of syncs that fail
+		out.Inject(func(op crashfs.Op) error {
+			if op.Kind == crashfs.Sync && broken.Add(-1) >= 0 {
+				return syscall.EIO
+			}
+			return nil
+		})
+		d := &disks{bench: newBench(t), out: out, state: crashfs.New(), zstd: packed}
+		d.cfg.Sink.File.Path, d.cfg.StateDir = "out", "state"
+		r := d.startEngine(t, false)
+		const lines = 3000
+		for n := 0; n < lines; n += lines / 3 {
+			broken.Store(2)
+			d.node("node_trades/20260430/8", trades(n, n+lines/3))
+			r.until("a commit after two failed ones", func(s report.Stream) bool {
+				if s.DeliveredTotal > int64(n+lines/3) {
+					t.Fatalf("%d records count as delivered; only %d exist", s.DeliveredTotal, n+lines/3)
+				}
+				return broken.Load() < 0 && waiting(&s) == 0 && s.DeliveredTotal == int64(n+lines/3)
+			})
+		}
+		if s := r.Streams()[0]; s.Sink.RetriesTotal < 6 {
+			t.Errorf("the stream restarted %d times; want 6", s.Sink.RetriesTotal)
+		}
+		if _, err := r.stop(); err != nil {
+			t.Fatal(err)
+		}
+		if err := <-d.startEngine(t, true).done; err != nil {
+			t.Fatal(err)
+		}
+		d.assertRecords(d.records(t), trades(0, lines))
 	})
 }

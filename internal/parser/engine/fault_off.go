@@ -4,7 +4,7 @@ package engine
 
 import "context"
 
-// fault stands where a build with the tag faultinject can make a pipeline hang. This build has none of it.
+// fault is the placeholder for fault injection. This build, without the tag faultinject, has none.
 type fault struct{}
 
-func (*fault) point(context.Context, string) {}
+func (*fault) failpoint(context.Context, string) {}

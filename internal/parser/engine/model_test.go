@@ -24,8 +24,8 @@ import (
 	"github.com/hlparser/hyperliquid-parser-operator/internal/parser/vfs/crashfs"
 )
 
-// world is a node, its disk, and what must come out of it. The node's files are on the machine's file system; what the parser
-// writes is on one that crashes.
+// world is a node, its disk, and the expected output. The node's files are on the machine's file system; the parser
+// writes to a file system that crashes.
 type world struct {
 	t    *rapid.T
 	dir  string
@@ -36,20 +36,21 @@ type world struct {
 	began   time.Time
 	newest  int           // hour
 	hours   map[int]*hour // on disk
-	files   int           // that ever were
+	files   int           // number of files created so far
 	want    map[event]int // how often each must be delivered
-	settled bool          // all that is whole on disk was delivered and committed
+	settled bool          // all whole lines on disk are delivered and committed
 }
 
-// event names a line: the file it stood in and its place there. The first line of a file may be that of the one before it.
+// event identifies a line: the file in which it first stood and its place there. A file may begin with the first line
+// of the file before it.
 type event struct{ File, Line int }
 
 // hour is a file of the node.
 type hour struct {
 	file  int
-	lines int    // whole
-	torn  string // what is there of the next line, and
-	rest  string // the rest of it
+	lines int    // number of whole lines
+	torn  string // the beginning of the next line
+	rest  string // the rest of the next line
 	first string // the first line
 }
 
@@ -57,7 +58,7 @@ func (w *world) path(h int) string {
 	return filepath.Join(w.cfg.DataDir, "node_trades/hourly", fmt.Sprintf("202604%02d", 1+h/24), fmt.Sprint(h%24))
 }
 
-// write appends to an hour's file: a torn line's rest, and up to n lines, of which the last may be torn.
+// write appends to an hour's file: the rest of a torn line, and up to n lines, the last of them torn unless whole.
 func (w *world) write(h, n, size int, whole bool) {
 	f := w.hours[h]
 	if f == nil {
@@ -71,7 +72,8 @@ func (w *world) write(h, n, size int, whole bool) {
 		w.line(f)
 	}
 	for i := range n {
-		line := fmt.Sprintf(`{"coin":"BTC","side":"B","px":"1.0","sz":"0.5","file":%d,"line":%d,"pad":"%s"}`+"\n", f.file, f.lines, strings.Repeat("x", size))
+		line := fmt.Sprintf(`{"coin":"BTC","side":"B","px":"1.0","sz":"0.5","file":%d,"line":%d,"pad":"%s"}`+"\n", f.file,
+			f.lines, strings.Repeat("x", size))
 		if f.lines == 0 {
 			f.first = line
 		}
@@ -87,7 +89,7 @@ func (w *world) write(h, n, size int, whole bool) {
 	w.append(h, text)
 }
 
-// line counts a line that is whole now.
+// line counts a line that has become whole.
 func (w *world) line(f *hour) {
 	w.want[event{f.file, f.lines}]++
 	f.lines++
@@ -106,7 +108,7 @@ func (w *world) append(h int, text string) {
 	}
 }
 
-// remove prunes an hour. The operator's cron may do so when it was delivered.
+// remove prunes an hour, as an operator's cron job may do once the hour is delivered.
 func (w *world) remove(h int) {
 	if !w.settled || w.hours[h] == nil {
 		return
@@ -117,7 +119,7 @@ func (w *world) remove(h int) {
 	delete(w.hours, h)
 }
 
-// replace puts another file in an hour's place, which may begin with the same line and then be another.
+// replace puts another file in an hour's place. With alike it begins with the same line.
 func (w *world) replace(h int, alike, rename bool) {
 	old := w.hours[h]
 	if !w.settled || old == nil {
@@ -139,7 +141,7 @@ func (w *world) replace(h int, alike, rename bool) {
 	var err error
 	if rename {
 		err = errors.Join(os.WriteFile(path+".new", []byte(text), 0o644), os.Rename(path+".new", path))
-	} else { // the inode is often used again
+	} else { // the inode is often reused
 		err = errors.Join(os.Remove(path), os.WriteFile(path, []byte(text), 0o644))
 	}
 	if err != nil {
@@ -148,7 +150,7 @@ func (w *world) replace(h int, alike, rename bool) {
 	w.write(h, 1, 40, true)
 }
 
-// cut takes back a part of a torn line, as a host's crash does, and the node writes another.
+// cut removes a part of a torn line, as a crash of the host does; the node then writes it again.
 func (w *world) cut(h int) {
 	f := w.hours[h]
 	if f == nil || len(f.torn) < 2 {
@@ -165,7 +167,7 @@ func (w *world) cut(h int) {
 	f.torn, f.rest = f.torn[:len(f.torn)-n], f.torn[len(f.torn)-n:]+f.rest
 }
 
-// act lets the node do something.
+// act performs a random action of the node.
 func (w *world) act() {
 	t := w.t
 	some := func() int { return rapid.IntRange(max(w.newest-3, 0), w.newest).Draw(t, "hour") }
@@ -176,7 +178,8 @@ func (w *world) act() {
 	case "torn":
 		w.write(w.newest, rapid.IntRange(1, 5).Draw(t, "lines"), size.Draw(t, "size"), false)
 	case "huge":
-		w.write(w.newest, rapid.IntRange(1, 3).Draw(t, "lines"), buffer.BlockSize+rapid.IntRange(-200, 2000).Draw(t, "size"), rapid.Bool().Draw(t, "whole"))
+		w.write(w.newest, rapid.IntRange(1, 3).Draw(t, "lines"), buffer.BlockSize+rapid.IntRange(-200, 2000).Draw(t, "size"),
+			rapid.Bool().Draw(t, "whole"))
 	case "hour":
 		w.write(w.newest+1, rapid.IntRange(1, 5).Draw(t, "lines"), size.Draw(t, "size"), rapid.Bool().Draw(t, "whole"))
 	case "late":
@@ -186,23 +189,23 @@ func (w *world) act() {
 	}
 }
 
-// life is an engine's, from its start to its end.
-type life struct {
+// engineRun is one run of an engine, from its start to its end.
+type engineRun struct {
 	once    bool
 	crashAt int // the step at which the machine crashes; -1: none
-	fault   int // which write or sync fails, and the one after as many again; below 1: none
+	fault   int // the write or sync that fails, counted from 1; the one at twice the count fails too; below 1: none
 }
 
-func (w *world) start(ctx context.Context, l life) (ended <-chan error) {
+func (w *world) start(ctx context.Context, l engineRun) (ended <-chan error) {
 	w.t.Helper()
 	cfg := w.cfg
 	cfg.Once = l.once
-	cfg.ShutdownTimeout.Duration = patience
+	cfg.ShutdownTimeout.Duration = waitTimeout
 	if l.crashAt >= 0 {
 		cfg.ShutdownTimeout.Duration = 10 * time.Millisecond
 	}
 	cfg = cfg.WithDefaults(2)
-	// A clock that runs fast, for the grace of an hour switch and the pause between commits.
+	// The clock runs fast, to shorten the grace period of an hour switch and the interval between commits.
 	now := func() time.Time { return time.Now().Add(20 * time.Since(w.began)) }
 	writes := 0
 	w.fs.Inject(func(op crashfs.Op) error {
@@ -220,7 +223,8 @@ func (w *world) start(ctx context.Context, l life) (ended <-chan error) {
 	w.fs.CrashAt(l.crashAt)
 	done := make(chan error, 1)
 	go func() {
-		out, err := file.New(ctx, w.fs, cfg.Sink.File.Path, file.Options{MaxBytes: int64(cfg.Sink.File.MaxSize), Now: now}, func() {})
+		out, err := file.New(ctx, w.fs, cfg.Sink.File.Path, file.Options{MaxBytes: int64(cfg.Sink.File.MaxSize), Now: now},
+			func() {})
 		if err != nil {
 			done <- err
 			return
@@ -235,8 +239,8 @@ func (w *world) start(ctx context.Context, l life) (ended <-chan error) {
 	return done
 }
 
-// live runs an engine while the node does its part, until it is done, stopped, or the machine crashes.
-func (w *world) live(l life, meanwhile int) {
+// runEngine runs an engine while the node acts, until the engine is done, it is stopped, or the machine crashes.
+func (w *world) runEngine(l engineRun, meanwhile int) {
 	w.t.Helper()
 	ctx, cancel := context.WithCancel(context.Background())
 	defer cancel()
@@ -256,16 +260,16 @@ func (w *world) live(l life, meanwhile int) {
 		}
 		w.act()
 	}
-	for deadline := time.Now().Add(patience); l.once && !finished && !w.fs.Crashed(); {
+	for deadline := time.Now().Add(waitTimeout); l.once && !finished && !w.fs.Crashed(); {
 		if time.Now().After(deadline) {
-			w.t.Fatalf("it does not come to its end:\n%s", w.logs)
+			w.t.Fatalf("the engine does not end:\n%s", w.logs)
 		}
 		wait(2 * time.Millisecond)
 	}
 	cancel()
 	if !finished {
 		if err = <-ended; l.once && !w.fs.Crashed() {
-			w.t.Fatalf("it was stopped: %v", err)
+			w.t.Fatalf("the engine ended only when it was stopped: %v", err)
 		}
 	}
 	if w.fs.Crashed() {
@@ -277,7 +281,7 @@ func (w *world) live(l life, meanwhile int) {
 	w.settled = l.once && err == nil && meanwhile == 0
 }
 
-// crash is what the next engine finds after a crash.
+// crash replaces the file system by what the next engine finds after a crash.
 func (w *world) crash() {
 	seed := rapid.Uint64().Draw(w.t, "loss")
 	w.fs = rapid.SampledFrom([]func() *crashfs.FS{
@@ -288,7 +292,7 @@ func (w *world) crash() {
 	}).Draw(w.t, "crash")()
 }
 
-// check compares what is in the closed files with what must be there.
+// check compares the content of the closed files with the expected lines.
 func (w *world) check() {
 	w.t.Helper()
 	dir := filepath.Join(w.cfg.Sink.File.Path, "trades")
@@ -305,14 +309,14 @@ func (w *world) check() {
 		if err != nil {
 			w.t.Fatal(err)
 		}
-		next := map[int]int{} // by file: in one part its lines follow one another
+		next := map[int]int{} // by file: in one part its lines are consecutive
 		for line := range bytes.Lines(data) {
 			var e event
 			if err := json.Unmarshal(line, &e); err != nil {
 				w.t.Fatalf("%s: %q: %v", name, line, err)
 			}
 			if n, ok := next[e.File]; ok && e.Line != n && e.Line != 0 && n != 1 {
-				w.t.Fatalf("%s: line %d of file %d stands where line %d was due", name, e.Line, e.File, n)
+				w.t.Fatalf("%s: line %d of file %d is in the place of line %d", name, e.Line, e.File, n)
 			}
 			next[e.File] = e.Line + 1
 			got[e]++
@@ -320,7 +324,8 @@ func (w *world) check() {
 	}
 	for e, n := range w.want {
 		if got[e] != n {
-			w.t.Fatalf("line %d of file %d was delivered %d times; want %d; there are %q\n%s", e.Line, e.File, got[e], n, names, w.logs)
+			w.t.Fatalf("line %d of file %d was delivered %d times; want %d; the files are %q\n%s", e.Line, e.File, got[e], n,
+				names, w.logs)
 		}
 	}
 	if len(got) != len(w.want) {
@@ -328,8 +333,8 @@ func (w *world) check() {
 	}
 }
 
-// Whatever a node does, short of taking whole lines back or pruning what was not read, and however engines end: the file sink holds
-// each line once in the end.
+// The node may do anything except remove whole lines or prune what was not read, and engines may end in any way: in the
+// end the file sink holds each line once.
 func TestModelOfNodesEnginesAndCrashes(t *testing.T) {
 	base := t.TempDir()
 	runs, lives, crashes, lines := 0, 0, 0, 0
@@ -337,7 +342,8 @@ func TestModelOfNodesEnginesAndCrashes(t *testing.T) {
 		runs++
 		dir := filepath.Join(base, fmt.Sprint(runs))
 		w := &world{
-			t: t, dir: dir, fs: crashfs.New(), logs: &lockedBuffer{}, began: time.Now(), hours: map[int]*hour{}, want: map[event]int{},
+			t: t, dir: dir, fs: crashfs.New(), logs: &lockedBuffer{}, began: time.Now(), hours: map[int]*hour{},
+			want: map[event]int{},
 			cfg: config.Config{
 				Target: "node-1", DataDir: filepath.Join(dir, "data"), StateDir: "state", Format: config.Raw,
 				Streams: []config.StreamConfig{{Name: config.Trades, Mode: config.Line}},
@@ -351,39 +357,41 @@ func TestModelOfNodesEnginesAndCrashes(t *testing.T) {
 		w.write(0, 1, 10, true)
 		for range rapid.IntRange(1, 12).Draw(t, "steps") {
 			some := func() int { return rapid.IntRange(0, w.newest).Draw(t, "hour") }
-			switch rapid.SampledFrom([]string{"act", "act", "act", "once", "once", "crash", "crash", "crash", "run", "fault", "remove", "replace"}).Draw(t, "step") {
+			switch rapid.SampledFrom([]string{"act", "act", "act", "once", "once", "crash", "crash", "crash", "run", "fault",
+				"remove", "replace"}).Draw(t, "step") {
 			case "act":
 				w.act()
 			case "once":
 				lives++
-				w.live(life{once: true, crashAt: -1}, 0)
+				w.runEngine(engineRun{once: true, crashAt: -1}, 0)
 			case "crash":
 				lives, crashes = lives+1, crashes+1
-				l := life{once: rapid.IntRange(0, 3).Draw(t, "run") > 0, crashAt: rapid.IntRange(0, 60).Draw(t, "at"), fault: rapid.IntRange(-20, 20).Draw(t, "fault")}
+				l := engineRun{once: rapid.IntRange(0, 3).Draw(t, "run") > 0, crashAt: rapid.IntRange(0, 60).Draw(t, "at"),
+					fault: rapid.IntRange(-20, 20).Draw(t, "fault")}
 				meanwhile := 0
 				if !l.once {
 					meanwhile = rapid.IntRange(1, 6).Draw(t, "meanwhile")
 				}
-				w.live(l, meanwhile)
+				w.runEngine(l, meanwhile)
 				w.crash()
 				w.settled = false
 			case "run":
 				lives++
-				w.live(life{crashAt: -1}, rapid.IntRange(1, 8).Draw(t, "meanwhile"))
+				w.runEngine(engineRun{crashAt: -1}, rapid.IntRange(1, 8).Draw(t, "meanwhile"))
 			case "fault":
 				lives++
-				w.live(life{once: true, crashAt: -1, fault: rapid.IntRange(3, 20).Draw(t, "fault")}, 0)
+				w.runEngine(engineRun{once: true, crashAt: -1, fault: rapid.IntRange(3, 20).Draw(t, "fault")}, 0)
 			case "remove":
-				w.live(life{once: true, crashAt: -1}, 0)
+				w.runEngine(engineRun{once: true, crashAt: -1}, 0)
 				w.remove(some())
 			case "replace":
-				w.live(life{once: true, crashAt: -1}, 0)
+				w.runEngine(engineRun{once: true, crashAt: -1}, 0)
 				w.replace(some(), rapid.Bool().Draw(t, "alike"), rapid.Bool().Draw(t, "rename"))
 			}
 		}
-		w.live(life{once: true, crashAt: -1}, 0)
+		w.runEngine(engineRun{once: true, crashAt: -1}, 0)
 		w.check()
-		w.fs = w.fs.PowerLoss() // what is done stays done
+		w.fs = w.fs.PowerLoss() // completed work is durable
 		w.check()
 		lines += len(w.want)
 	})

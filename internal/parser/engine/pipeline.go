@@ -1,12 +1,14 @@
 package engine
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
 	"log/slog"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/hlparser/hyperliquid-parser-operator/internal/parser/buffer"
@@ -17,68 +19,104 @@ import (
 	"github.com/hlparser/hyperliquid-parser-operator/internal/parser/report"
 	"github.com/hlparser/hyperliquid-parser-operator/internal/parser/sink"
 	"github.com/hlparser/hyperliquid-parser-operator/internal/parser/tail"
+	"github.com/hlparser/hyperliquid-parser-operator/internal/parser/vfs"
 )
 
 const (
-	// firstBackoff doubles up to lastBackoff while a sink or the disk refuses.
-	firstBackoff = 100 * time.Millisecond
-	lastBackoff  = 10 * time.Second
-	// loggedMalformed is how many malformed lines and events are logged one by one; the dead letter has them all.
+	// loggedMalformed bounds how many malformed lines and events, and how many panics of the encoder, are logged
+	// individually. The dead letter holds all of them.
 	loggedMalformed = 20
-	// excerptBytes is how much of one is logged.
-	excerptBytes = 200
+	// excerptLength is the length of an excerpt in the log, in characters.
+	excerptLength = 200
 )
 
-// errFailed says that one stream cannot go on; its reason was logged and is in the report.
+// errFailed reports that one stream cannot continue. The reason is logged and is in the report.
 var errFailed = errors.New("the stream has failed")
 
-// pipeline is one stream. One goroutine runs it; another, the reader, is started and ended by it.
+// pipeline is one stream. One goroutine runs it; it starts and ends the others, such as the reader.
 type pipeline struct {
 	engine *Engine
 	stream config.StreamConfig
 	kebab  string
 	log    *slog.Logger
 	codecs map[string]codec // by directory
-	slots  [2][]slot        // of two waves: one is delivered while the next is encoded
+	slots  [2][]slot        // two waves: one is delivered while the next is encoded
 	stats  stats
 	batch  batchLog
 
-	mu      sync.Mutex // guards what an attempt replaces while reports are made
-	buf     *buffer.Buffer
-	now     *attempt
-	earlier tail.Counts // of the attempts before now
-	swaps   int64       // likewise
+	mu             sync.Mutex // guards what an attempt replaces while reports are built
+	buf            *buffer.Buffer
+	current        *attempt    // nil while the position is unknown
+	previousCounts tail.Counts // of the attempts before current
+	previousSwaps  int64       // likewise
 }
 
-// codec turns spans into records, for one directory's mode.
+// codec turns spans into records, in one directory's mode.
 type codec struct {
 	whole   bool // each line holds a whole block: by-block mode
 	encoder *hyperliquid.Encoder
 	cut     func(dst []hyperliquid.Span, data []byte, offset int64, n int) []hyperliquid.Span
-	workers []encodeFunc // by slot; two waves share them, and only one is encoded at a time
+	// workers are the encoders by slot, shared by the two waves because only one wave is encoded at a time. One more
+	// encodes the remainders of spans during delivery.
+	workers []encodeFunc
 }
 
-type encodeFunc func(out *hyperliquid.Output, s hyperliquid.Span, file string)
+type encodeFunc func(out *hyperliquid.Output, s hyperliquid.Span, file string) (rest hyperliquid.Span)
 
-// attempt is what a pipeline holds from its start, or from ErrReopen, to its end.
+// source finds and reads a stream's files. It is a *tail.Tailer outside of tests.
+type source interface {
+	Open(resume *checkpoint.State) error
+	Watch(ctx context.Context) error
+	Run(ctx context.Context) error
+	Decided() <-chan struct{}
+	Ack(block *buffer.Block)
+	Version() uint64
+	Files() []checkpoint.File
+	Committed()
+	Stats() tail.Stats
+	Close()
+}
+
+// attempt is one run of a pipeline, from its start or from ErrReopen to its end.
 type attempt struct {
 	*pipeline
 	store *checkpoint.Store
-	dead  *deadletter.Store
+	tail  source
+	dead  *deadletter.Store // nil until open, as is sink
 	sink  sink.Sink
-	tail  *tail.Tailer
 
-	commitAt   time.Time // when the next commit is due
-	pending    *commit   // the one that is being carried out; nil: none
-	ackedBytes int64     // since the last commit was begun
-	turns      int       // how often the file changed since then
-	lastFile   *buffer.Origin
-	midBlock   bool    // a part of a block was delivered: this is no moment to commit
-	logged     int     // malformed lines and events that were logged
-	ahead      lookout // blocks of lines, up to what was cut into spans; only with deduplicateBlocks or markers
-	known      lookout // the same up to what was acknowledged
-	saved      checkpoint.State
-	version    uint64 // of the tailer's files in saved; 0: none of this attempt
+	deliveredCounted int64     // the sink's Delivered that is in the stats
+	commitAt         time.Time // when the next commit is due
+	pending          *commit   // the commit in progress; nil: none
+	ackedBytes       int64     // since the last commit began
+	fileSwitches     int       // how often the file changed since then
+	lastFile         *buffer.Origin
+	committedOnce    bool // the first commit is done
+	midBlock         bool // part of a block is delivered: a commit is not allowed now
+	malformedLogged  int  // malformed lines and events that were logged
+	panics           atomic.Int64
+	lastDeadLettered deadLetteredLine
+	blankLogged      bool       // that blank lines are not kept was logged
+	droppedCounted   int64      // of dead's dropped entries, those that are in the stats
+	live             dedupState // of what was handed to the sink; only with deduplicateBlocks or markers
+	committable      dedupState // as live, up to the end of the last block: what a commit may record
+	lastBad          badLine
+	readerStarted    bool // the reader has started: positions it acknowledges enter the checkpoint with a commit only
+
+	// onRefused is called after the sink refused a record and the dead letter took it. Nil disables it.
+	onRefused func(context.Context, sink.Batch, *sink.Refusal) error
+
+	// The fields below belong to the pending commit's goroutine while there is one.
+	saved            checkpoint.State
+	committedVersion uint64    // of the tailer's files in saved; 0: none of this attempt
+	savedVersion     uint64    // of the tailer's files whose growth is in saved
+	savedAt          time.Time // when savedVersion was saved
+}
+
+// badLine identifies the line of the most recent malformed item.
+type badLine struct {
+	file   *buffer.Origin
+	offset int64
 }
 
 func newPipeline(e *Engine, s config.StreamConfig) (*pipeline, error) {
@@ -88,24 +126,31 @@ func newPipeline(e *Engine, s config.StreamConfig) (*pipeline, error) {
 	}
 	for i := range p.slots {
 		p.slots[i] = make([]slot, e.cfg.Engine.Workers)
+		for j := range p.slots[i] {
+			p.slots[i][j].out.Limit = outputLimit(&e.cfg.Engine, len(e.cfg.Streams))
+		}
 	}
 	p.stats.state, p.stats.sinkState = report.WaitingForData, report.SinkHealthy
 	p.batch = batchLog{log: p.log, enabled: e.cfg.LogBatches}
 	for _, d := range p.directories() {
-		encoder, err := hyperliquid.NewEncoder(s.Name, d.Mode, e.cfg.Filter, e.cfg.Format, e.cfg.Target, e.cfg.SinkOf(s).Keyed())
+		encoder, err := hyperliquid.NewEncoder(s.Name, d.Mode, e.cfg.Filter, e.cfg.Format, e.cfg.Target,
+			e.cfg.SinkOf(s).Keyed())
 		if err != nil {
 			return nil, fmt.Errorf("stream %s: %w", s.Name, err)
 		}
 		c := codec{whole: d.Mode == config.ByBlock, encoder: encoder, cut: encoder.Cut}
-		for range e.cfg.Engine.Workers {
-			c.workers = append(c.workers, encoder.NewWorker().Encode)
+		for range e.cfg.Engine.Workers + 1 {
+			w := encoder.NewWorker()
+			w.Parts = e.cfg.Engine.DeduplicateBlocks || e.cfg.Engine.Markers
+			w.Hashes = e.cfg.Engine.DeduplicateBlocks && d.Mode != config.Line
+			c.workers = append(c.workers, w.Encode)
 		}
 		p.codecs[d.Name] = c
 	}
 	return p, nil
 }
 
-// directories are where the stream's files may be.
+// directories returns where the stream's files may be.
 func (p *pipeline) directories() []tail.Directory {
 	modes := []config.Mode{p.stream.Mode}
 	if p.stream.Mode == config.Auto {
@@ -118,8 +163,8 @@ func (p *pipeline) directories() []tail.Directory {
 	return out
 }
 
-// where names the directories for a person.
-func (p *pipeline) where() string {
+// directoryNames lists the directories in words, for messages.
+func (p *pipeline) directoryNames() string {
 	directories := p.directories()
 	names := make([]string, 0, len(directories))
 	for _, d := range directories {
@@ -128,77 +173,198 @@ func (p *pipeline) where() string {
 	return strings.Join(names, ", ")
 }
 
-// reading returns the figures of the buffer and the reader.
-func (p *pipeline) reading() (b buffer.Stats, t tail.Stats) {
+// readStats returns the figures of the buffer and the reader. known reports whether the backlog is known; it is not
+// before the first scan, or while the start position is undecided.
+func (p *pipeline) readStats() (b buffer.Stats, t tail.Stats, known bool) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	if p.now != nil {
-		t = p.now.tail.Stats()
+	if p.current != nil {
+		t = p.current.tail.Stats()
+		known = t.Looked && p.current.decided()
 	}
-	t.Counts = t.Add(p.earlier)
+	t.Counts = t.Add(p.previousCounts)
 	b = p.buf.Stats()
-	b.Swaps += p.swaps
-	return b, t
+	b.Swaps += p.previousSwaps
+	return b, t, known
 }
 
-// run makes attempts until one ends for good. It returns nil when the stream was stopped or, with Once, is done; errFailed
-// when it cannot go on; any other error concerns the whole process.
+// run makes attempts until one ends permanently. It returns nil when the stream was stopped or, with Once, is done;
+// errFailed when it cannot continue; any other error concerns the whole process.
 func (p *pipeline) run(ctx context.Context) error {
-	for backoff := firstBackoff; ; backoff = min(2*backoff, lastBackoff) {
+	retries, pause := newRetries(), time.Duration(0)
+	for {
 		began := p.engine.now()
-		err := p.attempt(ctx)
+		a, err := p.openPosition()
+		if err == nil {
+			err = a.run(ctx, pause)
+		}
 		switch {
-		case err == nil || ctx.Err() != nil:
+		case errors.Is(err, vfs.ErrLockLost):
+			return err
+		case err == nil:
+			return nil
+		case ctx.Err() != nil:
+			if !errors.Is(err, context.Canceled) {
+				p.log.Warn("stopping the stream; what it did not commit is read again", "error", err)
+			}
 			return nil
 		case errors.Is(err, sink.ErrGone), errors.Is(err, tail.ErrDirectoryGone):
 			return err
+		case errors.Is(err, tail.ErrUnread):
+			p.reportUnread(err)
+			return errFailed
 		case errors.Is(err, sink.ErrFailed), errors.Is(err, checkpoint.ErrLost):
-			p.log.Error("the stream has failed", "error", err)
-			p.stats.set(func(s *stats) {
-				s.state, s.message = report.Failed, clip(err.Error(), maxMessage)
-				if errors.Is(err, sink.ErrFailed) {
-					s.sink(report.SinkFailed, err, p.engine.now())
-				}
-			})
-			p.stats.begun.Store(true)
+			p.markFailed(err)
 			return errFailed
 		}
-		if p.engine.now().Sub(began) > lastBackoff {
-			backoff = firstBackoff
+		if p.engine.now().Sub(began) > pause+sink.LongestPause {
+			retries.reset()
 		}
-		p.log.Warn("the stream starts again from its last checkpoint", "error", err, "after", backoff)
+		pause = retries.pause()
+		p.log.Warn("restarting the stream from its last checkpoint", "error", err, "after", pause)
 		p.stats.set(func(s *stats) {
 			s.retries++
-			s.sink(report.SinkRetrying, err, p.engine.now())
+			s.setSink(report.SinkRetrying, err, p.engine.now())
 		})
-		if !sleep(ctx, backoff) {
+		// The next attempt scans the disk first and pauses after that. Without a position there is nothing to scan.
+		if a == nil {
+			if !sleep(ctx, pause) {
+				return nil
+			}
+			pause = 0
+		}
+	}
+}
+
+// markFailed records that the stream cannot continue without an operator.
+func (p *pipeline) markFailed(err error) {
+	p.log.Error("the stream has failed", "error", err)
+	p.stats.set(func(s *stats) {
+		s.state, s.message = report.Failed, clip(err.Error())
+		if errors.Is(err, sink.ErrFailed) {
+			s.setSink(report.SinkFailed, err, p.engine.now())
+		}
+	})
+}
+
+// reportUnread records what a run with Once could not read. It logs one line per item.
+func (p *pipeline) reportUnread(err error) {
+	for line := range strings.Lines(err.Error()) {
+		if line = strings.TrimSpace(line); line != tail.ErrUnread.Error() {
+			p.log.Error("not everything was read", "error", line)
+		}
+	}
+	p.stats.set(func(s *stats) { s.state, s.message = report.Failed, clip(err.Error()) })
+}
+
+// watchBacklog keeps the backlog of a failed stream up to date until the context is done. Its error concerns the whole
+// process.
+func (p *pipeline) watchBacklog(ctx context.Context) error {
+	for retries := newRetries(); ; {
+		a, err := p.openPosition()
+		if errors.Is(err, checkpoint.ErrLost) { // there is no position, and the engine does not guess one
+			<-ctx.Done()
+			return nil
+		}
+		if err == nil {
+			stop := a.saveAndLogMeanwhile()
+			err = a.tail.Watch(ctx)
+			stop()
+			err = errors.Join(err, a.close())
+		}
+		switch {
+		case errors.Is(err, tail.ErrDirectoryGone):
+			return err
+		case ctx.Err() != nil && errors.Is(err, context.Canceled):
+			return nil
+		}
+		pause := retries.pause()
+		p.log.Warn("watching the backlog of a failed stream; retrying", "error", err, "after", pause)
+		if !sleep(ctx, pause) {
 			return nil
 		}
 	}
 }
 
-// attempt opens everything from the last checkpoint, runs the stream, and closes everything.
-func (p *pipeline) attempt(ctx context.Context) (err error) {
-	a, err := p.open(ctx)
+// openPosition loads the checkpoint and scans the disk: a position, and the backlog after it. It needs no sink, and
+// reads no lines.
+func (p *pipeline) openPosition() (*attempt, error) {
+	cfg := &p.engine.cfg
+	store, err := p.engine.state.Store(p.kebab)
 	if err != nil {
-		return err
+		p.setCurrent(nil, p.engine.budget.NewBuffer())
+		return nil, err
 	}
+	loaded, err := store.Load()
+	if err != nil {
+		p.setCurrent(nil, p.engine.budget.NewBuffer())
+		return nil, err
+	}
+	for _, line := range loaded.SetAside {
+		p.log.Error("a damaged checkpoint was set aside; continuing from the previous one", "file", line)
+	}
+	state := loaded.State
+	a := &attempt{pipeline: p, store: store, saved: state}
+	a.live = newDedupState(&state, &cfg.Engine)
+	a.committable = a.live.clone()
+	buf := p.engine.budget.NewBuffer()
+	a.tail = p.engine.newSource(tail.Options{
+		DataDir: cfg.DataDir, Links: cfg.LinkDirs, Directories: p.directories(), StartAt: cfg.Engine.StartAt, Once: cfg.Once,
+		MaxLineBytes: int64(cfg.Engine.MaxLineBytes), ReadRate: p.engine.readRate, Log: p.log, Now: p.engine.now,
+	}, buf)
+	p.setCurrent(a, buf)
+	p.stats.set(func(s *stats) { s.lastBlock = state.LastBlock })
+	var resume *checkpoint.State
+	if loaded.Found {
+		resume = &state
+	}
+	if err := a.tail.Open(resume); err != nil {
+		a.tail.Close()
+		p.setCurrent(nil, p.engine.budget.NewBuffer())
+		return nil, err
+	}
+	return a, nil
+}
+
+// setCurrent makes a (nil: none) and its buffer the ones that reports describe.
+func (p *pipeline) setCurrent(a *attempt, buf *buffer.Buffer) {
+	p.mu.Lock()
+	old := p.buf
+	p.previousSwaps += old.Stats().Swaps
+	if p.current != nil {
+		p.previousCounts = p.previousCounts.Add(p.current.tail.Stats().Counts)
+	}
+	p.buf, p.current = buf, a
+	p.mu.Unlock()
+	p.engine.budget.Close(old)
+}
+
+// decided reports whether the start position of every file is known.
+func (a *attempt) decided() bool {
+	select {
+	case <-a.tail.Decided():
+		return true
+	default:
+		return false
+	}
+}
+
+// run opens the stream after a pause, runs it, and closes everything.
+func (a *attempt) run(ctx context.Context, pause time.Duration) (err error) {
 	defer func() { err = errors.Join(err, a.close()) }()
-
-	// The first commit comes before the first read and the first record: a crash finds a position and a known output.
-	if err := a.commit(ctx, false); err != nil {
+	a.stats.set(func(s *stats) { s.state, s.message = report.Running, "" })
+	a.logProgress()
+	if err := a.start(ctx, pause); err != nil {
 		return err
 	}
-	p.stats.set(func(s *stats) {
-		s.state, s.message = report.Running, ""
-		s.sink(report.SinkHealthy, nil, p.engine.now())
-	})
-	p.stats.begun.Store(true)
-
 	readCtx, stopReading := context.WithCancel(ctx)
 	ended := make(chan error, 1)
+	a.readerStarted = true
 	go func() { ended <- a.tail.Run(readCtx) }()
-	err, readErr := a.loop(ctx, ended)
+	err, readErr := a.ensureFirstCommit(ctx, ended)
+	if err == nil && readErr == nil {
+		err, readErr = a.loop(ctx, ended)
+	}
 	stopReading()
 	if readErr == nil {
 		readErr = <-ended
@@ -209,66 +375,141 @@ func (p *pipeline) attempt(ctx context.Context) (err error) {
 	return err
 }
 
-func (p *pipeline) open(ctx context.Context) (*attempt, error) {
-	cfg := &p.engine.cfg
-	store, err := checkpoint.Open(p.engine.fs, cfg.StateDir, p.kebab)
-	if err != nil {
-		return nil, err
+// start opens the dead letter and the sink, however long that takes. It waits until the start position is decided, and
+// makes the first commit. Meanwhile the backlog on disk is watched and saved in the checkpoint.
+func (a *attempt) start(ctx context.Context, pause time.Duration) error {
+	watching, stop := context.WithCancelCause(ctx)
+	watched := make(chan struct{})
+	go func() {
+		defer close(watched)
+		stop(a.tail.Watch(watching))
+	}()
+	err := a.connect(watching, pause)
+	if err != nil && ctx.Err() == nil && watching.Err() != nil {
+		err = context.Cause(watching) // the watch has ended it
 	}
-	loaded, err := store.Load()
-	if err != nil {
-		return nil, err
-	}
-	for _, line := range loaded.SetAside {
-		p.log.Error("a damaged checkpoint was set aside; going on from the one before", "file", line)
-	}
-	state := loaded.State
-	a := &attempt{pipeline: p, store: store, saved: state}
-	a.known = lookout{processed: resumeProcessed(state.Blocks), sequence: sequence{last: state.CurrentBlock, highest: state.LastBlock}}
-	a.ahead = a.known
-	if a.dead, err = deadletter.Open(p.engine.fs, cfg.StateDir, p.kebab, state.DeadLetterBytes, deadletter.DefaultMaxBytes); err != nil {
-		return nil, err
-	}
-	p.stats.set(func(s *stats) { s.message = "opening the output; another parser that still uses it is waited for" })
-	if a.sink, err = p.engine.output.Open(ctx, p.kebab, state.Sink); err != nil {
-		return nil, errors.Join(err, a.dead.Close())
-	}
-	buf := p.engine.budget.NewBuffer()
-	a.tail = tail.New(tail.Options{
-		DataDir: cfg.DataDir, Directories: p.directories(), StartAt: cfg.Engine.StartAt, Once: cfg.Once,
-		MaxLineBytes: int64(cfg.Engine.MaxLineBytes), ReadRate: p.engine.readRate, Log: p.log, Now: p.engine.now,
-	}, buf)
-	p.mu.Lock()
-	old := p.buf
-	p.swaps += old.Stats().Swaps
-	if p.now != nil {
-		p.earlier = p.earlier.Add(p.now.tail.Stats().Counts)
-	}
-	p.buf, p.now = buf, a
-	p.mu.Unlock()
-	p.engine.budget.Close(old)
-	p.stats.set(func(s *stats) { s.lastBlock = state.LastBlock })
-	var resume *checkpoint.State
-	if loaded.Found {
-		resume = &state
-	}
-	if err := a.tail.Open(resume); err != nil {
-		return nil, errors.Join(err, a.close())
-	}
-	a.commitAt = p.engine.now().Add(commitEvery)
-	return a, nil
+	stop(nil)
+	<-watched
+	return err
 }
 
+func (a *attempt) connect(ctx context.Context, pause time.Duration) error {
+	if pause > 0 && !a.pause(ctx, pause) {
+		return ctx.Err()
+	}
+	a.stats.set(func(s *stats) { s.message = "waiting for the sink to open" })
+	if err := a.retry(ctx, "opening the sink", func() error { return a.open(ctx) }); err != nil {
+		return err
+	}
+	if !a.decided() {
+		if a.engine.cfg.Once {
+			return nil // only the reader can report why the position is undecided
+		}
+		a.stats.set(func(s *stats) { s.message = "it is not decided yet where reading begins" })
+		stop := a.saveAndLogMeanwhile()
+		select {
+		case <-a.tail.Decided():
+		case <-ctx.Done():
+		}
+		stop()
+		if ctx.Err() != nil {
+			return ctx.Err()
+		}
+	}
+	return a.firstCommit(ctx)
+}
+
+// firstCommit makes the first commit. It precedes the first read and the first record, so that a crash finds a position
+// and a known output.
+func (a *attempt) firstCommit(ctx context.Context) error {
+	if err := a.commit(ctx, false); err != nil {
+		return err
+	}
+	a.committedOnce = true
+	a.stats.set(func(s *stats) {
+		s.message = ""
+		s.setSink(report.SinkHealthy, nil, a.engine.now())
+	})
+	a.stats.begun.Store(true)
+	a.logProgress()
+	return nil
+}
+
+// ensureFirstCommit makes the first commit if the reader had to start before it, which happens only with Once. readErr
+// is the reader's result if it ended without a decision.
+func (a *attempt) ensureFirstCommit(ctx context.Context, ended <-chan error) (err, readErr error) {
+	if a.committedOnce {
+		return nil, nil
+	}
+	select {
+	case <-a.tail.Decided():
+		return a.firstCommit(ctx), nil
+	case readErr := <-ended:
+		return nil, cmp.Or(readErr, errReadToEnd)
+	}
+}
+
+// lockPause is how often a destination that another process has locked is retried. It needs no jitter: the lock is in
+// this machine's kernel, and few processes wait for it.
+const lockPause = time.Second
+
+// open opens the dead letter and the sink. It waits for another parser that still uses the destination; that is not an
+// outage of the sink.
+func (a *attempt) open(ctx context.Context) (err error) {
+	if a.dead == nil {
+		a.dead, err = deadletter.Open(a.engine.state.FS(), a.engine.cfg.StateDir, a.kebab, a.saved.DeadLetterBytes,
+			a.engine.maxDead)
+		if err != nil {
+			return err
+		}
+	}
+	state := a.saved.Sink
+	for logged := false; ; logged = true {
+		done := a.trackSinkCall()
+		opened, err := a.engine.state.guard(a.engine.output, a.saved.Unopened).Open(ctx, a.kebab, state)
+		done()
+		if err == nil {
+			a.sink = opened
+			a.stats.set(func(s *stats) { s.message = "" })
+			return nil
+		}
+		if !errors.Is(err, vfs.ErrLocked) {
+			a.stats.set(func(s *stats) { s.message = "waiting for the sink to open: " + err.Error() })
+			return err
+		}
+		if !logged {
+			a.log.Info("another parser uses the sink's destination; waiting for it to exit", "error", err)
+		}
+		a.stats.set(func(s *stats) {
+			s.message = "waiting for another parser to exit: " + err.Error()
+			s.setSink(report.SinkHealthy, nil, a.engine.now())
+		})
+		if !a.pause(ctx, lockPause) {
+			return ctx.Err()
+		}
+	}
+}
+
+// close abandons the pending commit, saves the progress observed since the last one, and closes what is open.
 func (a *attempt) close() error {
-	a.abandon()
-	return errors.Join(a.sink.Close(), a.dead.Close())
+	a.abandonPending()
+	err := a.saveProgress()
+	if a.sink != nil {
+		a.countDelivered()
+		err = errors.Join(err, a.sink.Close())
+	}
+	if a.dead != nil {
+		err = errors.Join(err, a.dead.Close())
+	}
+	a.tail.Close()
+	return err
 }
 
-// errReadToEnd stands for the reader's nil: with Once it has handed over everything.
+// errReadToEnd replaces the reader's nil error: with Once it has handed over everything.
 var errReadToEnd = errors.New("read to the end")
 
-// loop takes batches until the context is done or the reader has ended and nothing is left. readErr is the reader's result if
-// it has ended.
+// loop takes batches until the context is done, or the reader has ended and nothing is left. readErr is the reader's
+// result if it has ended.
 func (a *attempt) loop(ctx context.Context, ended <-chan error) (err, readErr error) {
 	work, cancel := a.workContext(ctx)
 	defer cancel()
@@ -278,7 +519,7 @@ func (a *attempt) loop(ctx context.Context, ended <-chan error) (err, readErr er
 		batch := a.buf.Swap()
 		empty := len(batch.Blocks()) == 0
 		if !empty {
-			a.batch.taken(batch)
+			a.batch.record(batch)
 			err = a.process(ctx, work, batch)
 		}
 		a.recycle(batch)
@@ -320,14 +561,15 @@ func (a *attempt) loop(ctx context.Context, ended <-chan error) (err, readErr er
 		}
 	})
 	if a.midBlock {
-		return nil, readErr // the sink goes back to the last commit
+		return nil, readErr // the sink returns to the last commit
 	}
-	final := a.engine.cfg.Once && ctx.Err() == nil && errors.Is(readErr, errReadToEnd)
+	readAll := errors.Is(readErr, errReadToEnd) || errors.Is(readErr, tail.ErrUnread)
+	final := a.engine.cfg.Once && ctx.Err() == nil && readAll
 	return a.finish(work, final), readErr
 }
 
-// workContext is the context of exchanges with the sink: it outlives ctx by a part of the shutdown timeout, so that a batch in
-// hand can be finished and committed.
+// workContext returns the context for calls to the sink. It outlives ctx by half of the shutdown timeout, so that the
+// current batch can be finished and committed.
 func (a *attempt) workContext(ctx context.Context) (context.Context, context.CancelFunc) {
 	work, cancel := context.WithCancel(context.WithoutCancel(ctx))
 	stop := context.AfterFunc(ctx, func() {
@@ -336,15 +578,18 @@ func (a *attempt) workContext(ctx context.Context) (context.Context, context.Can
 	return work, func() { stop(); cancel() }
 }
 
-// finish makes the last commit. With final it repeats it until the sink has nothing more to end.
+// finish makes the last commit. With final it repeats the commit until the sink's state no longer changes.
 func (a *attempt) finish(work context.Context, final bool) error {
 	if work.Err() != nil {
-		// The sink did not answer in time; what it acknowledged before can still be committed, if that is quick.
+		// The sink did not answer in time. What it acknowledged before that can still be committed, if that is quick.
 		var cancel context.CancelFunc
 		work, cancel = context.WithTimeout(context.WithoutCancel(work), a.engine.cfg.ShutdownTimeout.Duration/4)
 		defer cancel()
 	}
 	for {
+		if err := a.awaitPending(work); err != nil { // until then the commit's goroutine owns saved
+			return err
+		}
 		before := string(a.saved.Sink)
 		if err := a.commit(work, final); err != nil {
 			return err
@@ -355,7 +600,7 @@ func (a *attempt) finish(work context.Context, final bool) error {
 	}
 }
 
-// recycle gives a batch back, with the blocks that were not processed.
+// recycle returns a batch, with the blocks that were not processed, to the buffer.
 func (a *attempt) recycle(batch *buffer.Snapshot) {
 	for _, block := range batch.Blocks() {
 		if block != nil {
@@ -365,29 +610,33 @@ func (a *attempt) recycle(batch *buffer.Snapshot) {
 	a.buf.Recycle(batch)
 }
 
-// retry repeats a call while it meets an outage, with backoff.
+// retry repeats a call with backoff while it fails with an outage.
 func (a *attempt) retry(ctx context.Context, doing string, call func() error) error {
-	for backoff := firstBackoff; ; backoff = min(2*backoff, lastBackoff) {
+	for retries := newRetries(); ; {
 		err := call()
 		if err == nil {
-			a.recovered(backoff)
+			a.recordRecovery(retries)
 			return nil
 		}
 		if !isOutage(err) || ctx.Err() != nil {
 			return fmt.Errorf("%s: %w", doing, err)
 		}
-		a.retrying(doing, err, backoff)
-		if !sleep(ctx, backoff) {
+		pause := retries.pause()
+		a.recordRetry(doing, err, pause)
+		if !a.pause(ctx, pause) {
 			return fmt.Errorf("%s: %w", doing, err)
 		}
 	}
 }
 
-// asking marks a request to the sink as outstanding until done is called: a sync that hangs is the sink's doing too.
-func (a *attempt) asking() (done func()) {
+// trackSinkCall marks a request to the sink as outstanding until done is called. A sync that hangs counts as a request
+// too. While it is outstanding, progress observed in the files is saved.
+func (a *attempt) trackSinkCall() (done func()) {
 	began := a.engine.now()
 	a.stats.set(func(s *stats) { s.requestSince = began })
+	stop := a.saveAndLogMeanwhile()
 	return func() {
+		stop()
 		a.stats.set(func(s *stats) {
 			s.requestSince = time.Time{}
 			s.busy += a.engine.now().Sub(began)
@@ -395,35 +644,31 @@ func (a *attempt) asking() (done func()) {
 	}
 }
 
-// recovered takes note that a call went well after others like it had not: backoff is what the next pause would have been.
-func (a *attempt) recovered(backoff time.Duration) {
-	if backoff > firstBackoff {
-		a.stats.set(func(s *stats) { s.sink(report.SinkHealthy, nil, a.engine.now()) })
+// recordRecovery marks the sink healthy after a call succeeded that had failed before.
+func (a *attempt) recordRecovery(after *retries) {
+	if after.made > 0 {
+		a.stats.set(func(s *stats) { s.setSink(report.SinkHealthy, nil, a.engine.now()) })
 	}
 }
 
-func (a *attempt) retrying(doing string, err error, backoff time.Duration) {
-	a.log.Warn(doing+"; trying again", "error", err, "after", backoff)
+func (a *attempt) recordRetry(doing string, err error, pause time.Duration) {
+	a.log.Warn(doing+"; retrying", "error", err, "after", pause)
 	a.stats.set(func(s *stats) {
 		s.retries++
-		s.sink(report.SinkRetrying, err, a.engine.now())
+		s.setSink(report.SinkRetrying, err, a.engine.now())
 	})
 }
 
-// isOutage tells whether making the same call again may help.
+// isOutage reports whether repeating the same call may help.
 func isOutage(err error) bool {
 	var refusal *sink.Refusal
-	return !errors.Is(err, sink.ErrReopen) && !errors.Is(err, sink.ErrFailed) && !errors.Is(err, sink.ErrGone) && !errors.As(err, &refusal)
+	return !errors.Is(err, vfs.ErrLockLost) && !errors.Is(err, deadletter.ErrUnsynced) &&
+		!errors.Is(err, sink.ErrReopen) &&
+		!errors.Is(err, sink.ErrFailed) && !errors.Is(err, sink.ErrGone) && !errors.As(err, &refusal)
 }
 
-// sleep waits, and tells whether the context still lives.
-func sleep(ctx context.Context, d time.Duration) bool {
-	timer := time.NewTimer(d)
-	defer timer.Stop()
-	select {
-	case <-timer.C:
-		return true
-	case <-ctx.Done():
-		return false
-	}
+// pause waits before a call is repeated, and reports whether the context is still active.
+func (a *attempt) pause(ctx context.Context, d time.Duration) bool {
+	defer a.saveAndLogMeanwhile()()
+	return sleep(ctx, d)
 }

@@ -13,7 +13,8 @@ import (
 	"github.com/hlparser/hyperliquid-parser-operator/internal/parser/config"
 )
 
-// sampleEvents returns n order statuses with the fields and the mix of a mainnet node's: 95 % rejected, one in eight for BTC.
+// sampleEvents returns n order statuses with the fields and the proportions of a mainnet node's: 95 % rejected, one in
+// eight for BTC.
 func sampleEvents(n int) []string {
 	r := rand.New(rand.NewPCG(1, 2))
 	coins := []string{"BTC", "ETH", "HYPE", "SOL", "kPEPE", "@107", "xyz:SP500", "PENGU"}
@@ -37,7 +38,7 @@ func sampleEvents(n int) []string {
 	return events
 }
 
-// frame writes events as lines of a mode; a block holds perBlock of them.
+// frame writes events as lines of a mode, with perBlock events per block.
 func frame(mode config.Mode, events []string, perBlock int) []byte {
 	var b bytes.Buffer
 	for i := 0; len(events) > 0; i++ {
@@ -73,7 +74,8 @@ func BenchmarkEncode(b *testing.B) {
 		}{
 			{"one-coin/raw", oneCoin, config.Raw},
 			{"one-coin/enveloped", oneCoin, config.Enveloped},
-			{"user-and-status/raw", config.Filter{Users: []string{"0x" + strings.Repeat("a", 40)}, Statuses: []string{"open", "filled"}}, config.Raw},
+			{"user-and-status/raw", config.Filter{Users: []string{"0x" + strings.Repeat("a", 40)},
+				Statuses: []string{"open", "filled"}}, config.Raw},
 			{"notional/raw", config.Filter{MinNotional: "1000000"}, config.Raw},
 			{"all/raw", config.Filter{}, config.Raw},
 			{"all/enveloped", config.Filter{}, config.Enveloped},
@@ -88,7 +90,7 @@ func BenchmarkEncode(b *testing.B) {
 			})
 		}
 	}
-	// An order of keys that no node writes: what a change of the node's layout would cost.
+	// An order of keys that no node writes: the cost if the node's layout changes.
 	swapped := make([]string, len(events))
 	for i, e := range events {
 		swapped[i] = strings.Replace(e, `{"time":`, `{"version":1,"time":`, 1)
@@ -97,7 +99,8 @@ func BenchmarkEncode(b *testing.B) {
 		name   string
 		filter config.Filter
 		format config.Format
-	}{{"one-coin/raw", oneCoin, config.Raw}, {"all/raw", config.Filter{}, config.Raw}, {"all/normalized", config.Filter{}, config.Normalized}} {
+	}{{"one-coin/raw", oneCoin, config.Raw}, {"all/raw", config.Filter{}, config.Raw},
+		{"all/normalized", config.Filter{}, config.Normalized}} {
 		b.Run("line-of-unknown-layout/"+c.name, func(b *testing.B) {
 			e, err := NewEncoder(config.OrderStatuses, config.Line, c.filter, c.format, "node-1", false)
 			if err != nil {
@@ -122,7 +125,7 @@ func benchmarkSpan(b *testing.B, e *Encoder, data []byte) {
 	}
 }
 
-// BenchmarkPeers is what others need for less: a bare parse, or the check that a line is JSON.
+// BenchmarkPeers measures simpler tasks of other parsers: a bare parse, or validating that a line is JSON.
 func BenchmarkPeers(b *testing.B) {
 	data := frame(config.Line, sampleEvents(20000), 1)
 	for _, peer := range []struct {
@@ -154,7 +157,7 @@ func BenchmarkPeers(b *testing.B) {
 	}
 }
 
-// BenchmarkNormalized is the Normalized output of all events of a stream, beside a bare parse of the same lines.
+// BenchmarkNormalized measures the Normalized output of all events of a stream, next to a bare parse of the same lines.
 func BenchmarkNormalized(b *testing.B) {
 	for _, c := range []struct {
 		stream config.Stream

@@ -2,6 +2,7 @@ package hyperliquid
 
 import (
 	"bytes"
+	"fmt"
 	"slices"
 	"strings"
 	"testing"
@@ -13,51 +14,114 @@ import (
 
 func TestCutIntoAnyNumberOfSpansChangesNothing(t *testing.T) {
 	rapid.Check(t, func(r *rapid.T) {
-		stream := rapid.SampledFrom(config.Streams()).Draw(r, "stream")
-		s := setting{
-			stream: stream,
-			mode:   rapid.SampledFrom(modes).Draw(r, "mode"),
-			filter: rapid.SampledFrom(filters()).Draw(r, "filter"),
-			format: rapid.SampledFrom(formatsOf(stream)).Draw(r, "format"),
-		}
-		event := rapid.OneOf(rapid.SampledFrom(eventsOf(s.stream)), rapid.SampledFrom(eventsOf(s.stream)), rapid.SampledFrom(malformedOf(s.stream)))
-		line := event
-		if s.mode != config.Line {
-			line = rapid.Custom(func(r *rapid.T) string {
-				good := rapid.SampledFrom(eventsOf(s.stream))
-				if rapid.Bool().Draw(r, "with malformed events") {
-					good = event
-				}
-				events := strings.Join(rapid.SliceOfN(good, 0, 30).Draw(r, "events"), ",")
-				layouts := envelopesOf(events)
-				return layouts[rapid.IntRange(0, 2*len(layouts)).Draw(r, "layout")%len(layouts)]
-			})
-		}
-		data := lines(rapid.SliceOfN(line, 1, 8).Draw(r, "lines")...)
-		e, err := NewEncoder(s.stream, s.mode, s.filter, s.format, testTarget, s.keyed())
-		if err != nil {
-			r.Fatal(err)
-		}
-		e.longLine = 0
+		e, data := anyLines(r)
 		w := e.NewWorker()
+		w.Parts, w.Hashes = true, true
 		var once Output
 		w.Encode(&once, Span{Data: data, Offset: 7}, testFile)
 		n := rapid.IntRange(1, 12).Draw(r, "spans")
 		spans := e.Cut(nil, data, 7, n)
 		if len(spans) > n {
-			r.Fatalf("%d spans, at most %d were asked for", len(spans), n)
+			r.Fatalf("%d spans; want at most %d", len(spans), n)
 		}
 		var each Output
 		for _, span := range spans {
 			w.Encode(&each, span, testFile)
 		}
 		if got, want := describe(each), describe(once); got != want {
-			r.Fatalf("in %d spans\n%s\nat once\n%s", len(spans), got, want)
+			r.Fatalf("in %d spans\n%s\nin one span\n%s", len(spans), got, want)
+		}
+		if got, want := lineParts(each), lineParts(once); got != want {
+			r.Fatalf("in %d spans the lines are\n%s\nin one span\n%s", len(spans), got, want)
+		}
+		for _, p := range once.Parts {
+			if p.Unreadable {
+				continue
+			}
+			line := data[p.Offset-7:]
+			var hashes []uint32
+			from := rapid.IntRange(0, p.Events).Draw(r, "from event")
+			e.Rest(line[:bytes.IndexByte(line, '\n')+1], from, func(hash uint32) bool {
+				hashes = append(hashes, hash)
+				return true
+			})
+			if !slices.Equal(hashes, once.Hashes[p.Hashes+from:p.Hashes+p.Events]) {
+				r.Fatalf("the hashes of the line at %d differ", p.Offset)
+			}
 		}
 	})
 }
 
-func TestCutSharesTheWorkOut(t *testing.T) {
+// lineParts describes the parts of an output by line, independent of the spans and outputs that the line was cut into.
+func lineParts(o Output) string {
+	var lines []Part
+	for _, p := range o.Parts {
+		n := len(lines)
+		if n == 0 || lines[n-1].Offset != p.Offset {
+			lines = append(lines, p)
+			continue
+		}
+		if last := &lines[n-1]; last.End || p.Index != last.Events {
+			return fmt.Sprintf("%+v does not continue %+v", p, *last)
+		}
+		lines[n-1].Events, lines[n-1].End = lines[n-1].Events+p.Events, p.End
+	}
+	return fmt.Sprintf("%+v %v", lines, o.Hashes)
+}
+
+func TestEncodingWithAnyLimitChangesNothing(t *testing.T) {
+	rapid.Check(t, func(r *rapid.T) {
+		e, data := anyLines(r)
+		w := e.NewWorker()
+		w.Parts = rapid.Bool().Draw(r, "parts")
+		w.Hashes = w.Parts && rapid.Bool().Draw(r, "hashes")
+		var once Output
+		w.Encode(&once, Span{Data: data, Offset: 7}, testFile)
+		spans := e.Cut(nil, data, 7, rapid.IntRange(1, 4).Draw(r, "spans"))
+		limit := rapid.IntRange(1, 1+size(once)).Draw(r, "limit")
+		limited := encodeLimited(r, w, spans, limit)
+		if got, want := describe(limited), describe(once); got != want {
+			r.Fatalf("%d bytes at a time\n%s\nwithout a limit\n%s", limit, got, want)
+		}
+		if got, want := lineParts(limited), lineParts(once); got != want {
+			r.Fatalf("%d bytes at a time the lines are\n%s\nwithout a limit\n%s", limit, got, want)
+		}
+	})
+}
+
+// anyLines draws valid and malformed lines, and an encoder for them.
+func anyLines(r *rapid.T) (*Encoder, []byte) {
+	stream := rapid.SampledFrom(config.Streams()).Draw(r, "stream")
+	s := setting{
+		stream: stream,
+		mode:   rapid.SampledFrom(modes).Draw(r, "mode"),
+		filter: rapid.SampledFrom(filters()).Draw(r, "filter"),
+		format: rapid.SampledFrom(formatsOf(stream)).Draw(r, "format"),
+	}
+	event := rapid.OneOf(rapid.SampledFrom(eventsOf(s.stream)), rapid.SampledFrom(eventsOf(s.stream)),
+		rapid.SampledFrom(append(malformedOf(s.stream), nonStrictOf(s.stream)...)))
+	line := event
+	if s.mode != config.Line {
+		line = rapid.Custom(func(r *rapid.T) string {
+			good := rapid.SampledFrom(eventsOf(s.stream))
+			if rapid.Bool().Draw(r, "with malformed events") {
+				good = event
+			}
+			events := strings.Join(rapid.SliceOfN(good, 0, 30).Draw(r, "events"), ",")
+			layouts := envelopesOf(events)
+			return layouts[rapid.IntRange(0, 2*len(layouts)).Draw(r, "layout")%len(layouts)]
+		})
+	}
+	data := lines(rapid.SliceOfN(line, 1, 8).Draw(r, "lines")...)
+	e, err := NewEncoder(s.stream, s.mode, s.filter, s.format, testTarget, s.keyed())
+	if err != nil {
+		r.Fatal(err)
+	}
+	e.longLine = 0
+	return e, data
+}
+
+func TestCutSharesTheWork(t *testing.T) {
 	events := sampleEvents(4000)
 	for _, c := range []struct {
 		name     string
@@ -101,12 +165,12 @@ func TestCutAppendsAndCovers(t *testing.T) {
 	data := lines(block(order, order), block(order), block(triggered, order, oldOrder))
 	e := setting{config.OrderStatuses, config.ByBlock, config.Filter{}, config.Raw}.encoder(t)
 	if spans := e.Cut(nil, nil, 0, 4); len(spans) != 0 {
-		t.Errorf("%d spans of nothing", len(spans))
+		t.Errorf("%d spans for no data", len(spans))
 	}
 	before := Span{Data: []byte("kept")}
 	spans := e.Cut([]Span{before}, data, 50, 2)
 	if string(spans[0].Data) != "kept" {
-		t.Error("what was in dst is gone")
+		t.Error("the previous content of dst is gone")
 	}
 	var all []byte
 	for _, s := range spans[1:] {
@@ -116,18 +180,18 @@ func TestCutAppendsAndCovers(t *testing.T) {
 		}
 	}
 	if !bytes.Equal(all, data) {
-		t.Errorf("spans of whole lines do not cover the data")
+		t.Errorf("the spans of whole lines do not cover the data")
 	}
 }
 
-func TestCutInsideALineSaysWhereInItEachSpanIs(t *testing.T) {
+func TestCutWithinALineRecordsThePositionOfEachSpan(t *testing.T) {
 	events := sampleEvents(100)
 	data := frame(config.ByBlock, events, 100)
 	e := setting{config.OrderStatuses, config.ByBlock, config.Filter{}, config.Raw}.encoder(t)
 	next := 0
 	for _, s := range e.Cut(nil, data, 33, 4) {
 		if s.Index != next || s.Offset != 33 {
-			t.Errorf("span begins at event %d of the line at %d, want %d of 33", s.Index, s.Offset, next)
+			t.Errorf("the span begins at event %d of the line at %d; want event %d of the line at 33", s.Index, s.Offset, next)
 		}
 		var out Output
 		e.NewWorker().Encode(&out, s, testFile)

@@ -6,28 +6,37 @@ import (
 	"math/bits"
 )
 
-// decimal is an exact amount as a node writes it: digits, maybe with a fraction, never an exponent. Its value is
-// mantissa / 10^scale; if wide, the mantissa does not fit and stands in digits.
+// decimal is an exact amount as a node writes it: digits, optionally with a fraction, never with an exponent. Its value
+// is mantissa / 10^scale. If wide, the mantissa overflows, and digits holds the value.
 type decimal struct {
 	mantissa uint64
-	digits   []byte // with the point; refers to what was parsed
-	scale    int    // digits after the point
+	digits   []byte // with the point; refers to the parsed text
+	scale    int    // number of digits after the point
 	negative bool
 	wide     bool
 }
 
-// maxDigits bounds what the slow path may be asked to multiply; the chain's amounts have fewer than 40.
+// maxDigits bounds the numbers that the slow path multiplies, in digits. The chain's amounts have fewer than 40.
 const maxDigits = 1000
 
-// parseDecimal reads an optional minus, digits, and an optional point with more digits.
+// tooLong reports whether text, if it is a decimal, has more than maxDigits digits.
+func tooLong(text []byte) bool {
+	n := len(text)
+	if n > 0 && text[0] == '-' {
+		n--
+	}
+	return n > maxDigits+1 || n == maxDigits+1 && bytes.IndexByte(text, '.') < 0
+}
+
+// parseDecimal parses an optional minus, digits, and an optional point with more digits; at most maxDigits digits.
 func parseDecimal(text []byte) (d decimal, ok bool) {
+	if len(text) > maxDigits && tooLong(text) {
+		return decimal{}, false
+	}
 	d.digits = text
 	if len(text) > 0 && text[0] == '-' {
 		d.negative = true
 		d.digits = text[1:]
-	}
-	if len(d.digits) > maxDigits {
-		return decimal{}, false
 	}
 	point := -1
 	for i, c := range d.digits {
@@ -53,17 +62,17 @@ func parseDecimal(text []byte) (d decimal, ok bool) {
 	return d, true
 }
 
-// isZero says whether all digits are 0.
+// isZero reports whether all digits are 0.
 func (d *decimal) isZero() bool { return d.mantissa == 0 && !d.wide }
 
-// productAtLeast says whether price × size ≥ minimum, exactly. The minimum is not negative.
+// productAtLeast reports whether price × size ≥ minimum, exactly. The minimum is not negative.
 func productAtLeast(price, size, minimum *decimal) bool {
 	if price.negative != size.negative && !price.isZero() && !size.isZero() {
 		return false
 	}
 	if !price.wide && !size.wide && !minimum.wide {
 		hi, lo := bits.Mul64(price.mantissa, size.mantissa)
-		// Bring both sides to the same scale, with whole numbers of up to 128 bits.
+		// Bring both sides to the same scale, as whole numbers of up to 128 bits.
 		up := price.scale + size.scale - minimum.scale
 		if 0 <= up && up < len(powersOfTen) {
 			minHi, minLo := bits.Mul64(minimum.mantissa, powersOfTen[up])
@@ -84,7 +93,7 @@ func productAtLeast(price, size, minimum *decimal) bool {
 	return left.Cmp(right) >= 0
 }
 
-// big is the mantissa without its sign.
+// big returns the mantissa without its sign.
 func (d *decimal) big() *big.Int {
 	if !d.wide {
 		return new(big.Int).SetUint64(d.mantissa)
@@ -95,7 +104,7 @@ func (d *decimal) big() *big.Int {
 
 func tenTo(n int) *big.Int { return new(big.Int).Exp(big.NewInt(10), big.NewInt(int64(n)), nil) }
 
-// powersOfTen are those that fit; never written.
+// powersOfTen are the powers that fit 64 bits. Read only.
 var powersOfTen = func() (p [20]uint64) {
 	p[0] = 1
 	for i := 1; i < len(p); i++ {

@@ -7,30 +7,34 @@ import (
 	"slices"
 	"strconv"
 	"unicode/utf8"
+	"unsafe"
 
 	"github.com/hlparser/hyperliquid-parser-operator/internal/parser/config"
 	"github.com/hlparser/hyperliquid-parser-operator/internal/parser/sink"
 )
 
-// Encoder turns the lines of one stream, written in one mode, into records. It never changes, so goroutines may share it;
-// each encodes with a Worker of its own.
+// Encoder encodes the lines of one stream, written in one mode, as records. It is immutable, so goroutines may share
+// it; each encodes with its own Worker.
 type Encoder struct {
-	enveloped bool // the lines are
-	keyed     bool // records tell their coin
+	enveloped bool // the lines have envelopes
+	keyed     bool // records carry their coin
 	format    config.Format
 	filter    filter
 	pair      bool
 	steps     []step
 	keys      []key
-	longLine  int // the constant, but for tests
-	// prefix of an Enveloped record, up to the file in its position.
+	longLine  int // the constant, except in tests
+	// prefix is the beginning of an Enveloped record, up to the file in its position.
 	prefix []byte
 	record []member // of a Normalized record
 }
 
-// NewEncoder prepares the encoding of a stream in a mode, which is not config.Auto. target stands in Enveloped records. Of
-// the filter only the lists that the stream has fields for apply. keyed is for sinks that ask for a record's coin.
-func NewEncoder(stream config.Stream, mode config.Mode, f config.Filter, format config.Format, target string, keyed bool) (*Encoder, error) {
+// NewEncoder returns an encoder for a stream in a mode, which must not be config.Auto. target appears in Enveloped
+// records. Only the lists of the filter that the stream has fields for apply. keyed is for sinks that need a record's
+// coin.
+func NewEncoder(
+	stream config.Stream, mode config.Mode, f config.Filter, format config.Format, target string, keyed bool,
+) (*Encoder, error) {
 	if Directory(stream, mode) == "" {
 		return nil, fmt.Errorf("no node writes stream %q in mode %q", stream, mode)
 	}
@@ -64,7 +68,7 @@ func NewEncoder(stream config.Stream, mode config.Mode, f config.Filter, format 
 		longLine:  longLine,
 		pair:      l.pair,
 		steps:     l.steps,
-		keys:      used(l.keys, ready.used, l.record != nil),
+		keys:      usedKeys(l.keys, ready.used, l.record != nil),
 		record:    l.record,
 		prefix:    fmt.Appendf(nil, `{"target":%s,"stream":"%s","pos":"`, quoted, stream),
 	}
@@ -80,15 +84,15 @@ func NewEncoder(stream config.Stream, mode config.Mode, f config.Filter, format 
 	return e, nil
 }
 
-// used returns the keys that lead to a field the filter looks at or, if parts count, to a part of the record.
-func used(keys []key, fields field, parts bool) []key {
+// usedKeys returns the keys that lead to a field used by the filter or, with parts, to a part of the record.
+func usedKeys(keys []key, fields field, parts bool) []key {
 	var out []key
 	for _, k := range keys {
 		k.field &= fields
 		if !parts {
 			k.part = 0
 		}
-		k.keys = used(k.keys, fields, parts)
+		k.keys = usedKeys(k.keys, fields, parts)
 		if k.field != 0 || k.part != 0 || k.keys != nil {
 			out = append(out, k)
 		}
@@ -96,116 +100,194 @@ func used(keys []key, fields field, parts bool) []key {
 	return out
 }
 
-// Reasons for which a line or an event is malformed; few and fixed, so that they can label a metric.
+// Reasons for which a line or an event is malformed. They are few and fixed, so that they can label a metric.
 const (
 	ReasonEmpty    = "empty"    // a blank line
-	ReasonNUL      = "nul"      // holds NUL bytes: a region that the node's host lost in a crash
+	ReasonNUL      = "nul"      // contains NUL bytes: a region that the node's host lost in a crash
 	ReasonShape    = "shape"    // not the kind of value that the stream's events are
 	ReasonJSON     = "json"     // not JSON
-	ReasonEnvelope = "envelope" // the block's envelope is broken: it cannot be told where its events lie
-	ReasonField    = "field"    // lacks what its Normalized record must have, or has something of another type there
+	ReasonEnvelope = "envelope" // the block's envelope is broken, so that the positions of its events are unknown
+	ReasonField    = "field"    // a field that the record needs is missing or has another type
+	ReasonHeader   = "header"   // the block's number or times exceed 64 bytes, which each record would repeat
+	ReasonAmount   = "amount"   // an amount that minNotional is compared with has more than 1,000 digits
+	// ReasonUTF8: not UTF-8, or with half a surrogate pair, in a record that strict readers must accept.
+	ReasonUTF8 = "utf8"
 )
 
 // Reasons lists every reason.
 func Reasons() []string {
-	return []string{ReasonEmpty, ReasonNUL, ReasonShape, ReasonJSON, ReasonEnvelope, ReasonField}
+	return []string{
+		ReasonEmpty, ReasonNUL, ReasonShape, ReasonJSON, ReasonEnvelope, ReasonField, ReasonHeader, ReasonAmount, ReasonUTF8,
+	}
 }
 
-// Bad is a malformed line, or a malformed event of a line whose other events are not affected.
+// Bad is a malformed line, or a malformed event of a line whose other events are unaffected.
 type Bad struct {
 	Offset int64  // of the line in its file
 	Index  int    // of the event in its line; 0 for a whole line
 	Reason string // one of Reasons
-	Bytes  []byte // the event, or the line without its newline; a part of the span's Data, and good for as long as that is
+	// Bytes is the event, or the line without its newline. It is a part of the span's Data, and valid as long as that
+	// is.
+	Bytes []byte
 }
 
-// Output gathers what spans of one file give. Reset makes it ready for the next batch; its memory is used again.
+// Output collects the results of spans of one file. Reset prepares it for the next batch and reuses its memory.
 type Output struct {
-	Data    []byte        // the records, each ended by a newline
-	Records []sink.Record // where each record ends, and where it comes from
+	Data    []byte        // the records, each terminated by a newline
+	Records []sink.Record // where each record ends, and its origin
 	Bad     []Bad         // in order
-	// Blocks are the numbers of the blocks whose lines were seen, in order. A number that repeats the one before it is left
-	// out: streaming mode writes many lines a block.
+	// Blocks are the block numbers of the lines, in order. Consecutive repeats are omitted: streaming mode writes many
+	// lines per block.
 	Blocks []int64
+	// Parts describe, in order, the blocks and events of the lines, if the worker's Parts is set.
+	Parts []Part
+	// Hashes are those of the events of Parts, including malformed ones, if the worker's Hashes is set.
+	Hashes []uint32
 
-	Lines     int64 // lines, malformed ones included; one that is cut into spans counts where it begins
-	Events    int64 // events, delivered or filtered out; malformed ones excluded
-	Delivered int64 // records
+	Lines     int64 // including malformed lines; a line that is cut into spans counts where it begins
+	Events    int64 // delivered or filtered; excludes malformed events
+	Delivered int64 // number of records
+
+	// Limit is the size, in bytes, at which Encode stops; 0: no limit. The bookkeeping for records, malformed events,
+	// blocks and parts counts like the records themselves, because the smallest events have one byte.
+	Limit int
 }
 
-// Reset empties the output.
+// Sizes, in bytes, of the items that an output holds besides its Data.
+const (
+	recordSize = int(unsafe.Sizeof(sink.Record{}))
+	badSize    = int(unsafe.Sizeof(Bad{}))
+	blockSize  = int(unsafe.Sizeof(int64(0)))
+	partSize   = int(unsafe.Sizeof(Part{}))
+	hashSize   = int(unsafe.Sizeof(uint32(0)))
+)
+
+// Full reports whether the limit is reached.
+func (o *Output) Full() bool {
+	return o.Limit > 0 && len(o.Data)+len(o.Records)*recordSize+len(o.Bad)*badSize+len(o.Blocks)*blockSize+
+		len(o.Parts)*partSize+len(o.Hashes)*hashSize >= o.Limit
+}
+
+// Reset empties the output, and releases its memory if that exceeds twice the limit.
 func (o *Output) Reset() {
-	clear(o.Bad) // lets go of the spans
-	*o = Output{Data: o.Data[:0], Records: o.Records[:0], Bad: o.Bad[:0], Blocks: o.Blocks[:0]}
+	if o.Limit > 0 && o.memory() > 2*o.Limit {
+		*o = Output{Limit: o.Limit}
+		return
+	}
+	clear(o.Bad) // release the spans
+	*o = Output{
+		Data: o.Data[:0], Records: o.Records[:0], Bad: o.Bad[:0], Blocks: o.Blocks[:0], Parts: o.Parts[:0],
+		Hashes: o.Hashes[:0],
+		Limit:  o.Limit,
+	}
 }
 
-// rewind takes back what came after an earlier state of the output.
+// memory returns the allocated size of the output, in bytes.
+func (o *Output) memory() int {
+	return cap(o.Data) + cap(o.Records)*recordSize + cap(o.Bad)*badSize + cap(o.Blocks)*blockSize + cap(o.Parts)*partSize +
+		cap(o.Hashes)*hashSize
+}
+
+// rewind restores an earlier state of the output.
 func (o *Output) rewind(to Output) {
 	clear(o.Bad[len(to.Bad):])
-	o.Data, o.Records, o.Bad, o.Blocks = o.Data[:len(to.Data)], o.Records[:len(to.Records)], o.Bad[:len(to.Bad)], o.Blocks[:len(to.Blocks)]
+	o.Data, o.Records, o.Bad, o.Blocks = o.Data[:len(to.Data)], o.Records[:len(to.Records)], o.Bad[:len(to.Bad)],
+		o.Blocks[:len(to.Blocks)]
+	o.Parts, o.Hashes = o.Parts[:len(to.Parts)], o.Hashes[:len(to.Hashes)]
 	o.Lines, o.Events, o.Delivered = to.Lines, to.Events, to.Delivered
 }
 
 // Worker encodes spans, one after another. It holds scratch, so each goroutine needs its own.
 type Worker struct {
-	encoder *Encoder
-	event   event
-	coins   map[string]string // each coin once, so that records share it
-	block   int64             // of the line that is being encoded; 0 in line mode
+	Parts, Hashes bool // whether they are added to Outputs; set before the first Encode
 
-	file string // as it stands in a JSON string
-	// What the Enveloped records of a line share: before the index, between its two places, and after it up to the event; or
-	// its Normalized records: before the index, between its two places, and the block's time.
+	encoder *Encoder
+	header  header // of the current line; empty in line mode
+	event   event
+	coins   map[string]string // interned coins, so that records share the strings
+
+	file string // escaped for a JSON string
+	// These are what the Enveloped records of a line share: the text before the index, between its two occurrences, and
+	// after it up to the event. For Normalized records: before the index, between its two occurrences, and the block's
+	// time.
 	before, between, after []byte
 
-	// Of the event that is being read, if records are Normalized: where its parts lie in what is read, the index in the list
-	// that is being read, and whether that list had more than a trade's two sides.
-	places  [parts]place
-	item    int
-	surplus bool
+	// For Normalized records: the positions of the current event's parts in the input, the index in the current list,
+	// and whether that list had more than a trade's two sides.
+	places       [parts]place
+	item         int
+	tooManySides bool
 }
 
 // NewWorker returns a worker of this encoder.
 func (e *Encoder) NewWorker() *Worker { return &Worker{encoder: e, coins: map[string]string{}} }
 
-// Encode appends the records of a span to out. file is the label that their positions begin with, such as
-// "node_fills_by_block/20260430/20@1a2b3c4d". All spans that go to one out belong to that file.
+// Encode appends the records of a span to out. file is the label at the beginning of their positions, such as
+// "node_fills_by_block/20260430/20@1a2b3c4d". All spans encoded into one out must belong to that file.
 //
-// Whatever is delivered is valid JSON of the stream's shape. In line mode a line that the filter rejects by its first fields
-// is not read to its end, so what is wrong further on, but for its last byte, is not noticed.
-func (w *Worker) Encode(out *Output, s Span, file string) {
+// Encode stops after the event, or the line without events, with which out reaches its limit, and returns the rest. The
+// rest is empty when all is encoded. Encoding the rests, each into its own output, gives the same result as encoding
+// the span without a limit.
+//
+// All records are valid JSON of the stream's shape. In line mode a line that the filter rejects by its first fields is
+// not read to its end, except for its last byte, so that errors after those fields go unnoticed.
+func (w *Worker) Encode(out *Output, s Span, file string) (rest Span) {
+	defer func() { w.event, w.header = event{}, header{} }() // release the span
 	w.file = file
-	if !isPlain(file) {
-		quoted, _ := json.Marshal(file) // a string cannot fail
+	if !needsNoEscape(file) {
+		quoted, _ := json.Marshal(file) // marshaling a string cannot fail
 		w.file = string(quoted[1 : len(quoted)-1])
 	}
-	if s.inside {
-		w.begin(s.header, s.Offset)
+	data, offset := s.Data, s.Offset
+	if s.inLine {
+		w.header = s.header
+		w.beginLine(&w.header, s.Offset)
 		if s.Index == 0 {
 			out.Lines++
-			out.block(s.header.block)
+			out.addBlock(s.header.block)
 		}
-		w.events(out, s.Data, 0, s.Offset, s.Index)
-		return
+		w.beginPart(out, s.Offset, s.header.block, s.Index)
+		if next, index := w.events(out, s.Data, 0, s.Offset, s.Index); index >= 0 {
+			s.Data, s.Index = s.Data[next:], index
+			return s
+		}
+		if s.last {
+			w.endPart(out)
+		}
+		data, offset = s.after, s.afterOffset
 	}
-	for data, offset := s.Data, s.Offset; len(data) > 0; {
-		line, next := data, len(data)
+	for len(data) > 0 && (!s.inLine || !out.Full()) {
+		line, end := data, len(data)
 		if n := bytes.IndexByte(data, '\n'); n >= 0 {
-			line, next = data[:n], n+1
+			line, end = data[:n], n+1
 		}
 		out.Lines++
+		next, index := 0, -1
 		if w.encoder.enveloped {
-			w.envelope(out, line, offset)
+			next, index = w.envelope(out, line, offset)
 		} else {
 			w.line(out, line, offset)
 		}
-		data = data[next:]
-		offset += int64(next)
+		data = data[end:]
+		if index >= 0 {
+			return Span{
+				Data: line[next:], Offset: offset, Index: index, inLine: true, last: true, header: w.header,
+				after: data, afterOffset: offset + int64(end),
+			}
+		}
+		offset += int64(end)
+		if out.Full() {
+			break
+		}
 	}
+	if len(data) == 0 {
+		return Span{}
+	}
+	return Span{Data: data, Offset: offset}
 }
 
-// isPlain says whether s stands in a JSON string as it is.
-func isPlain(s string) bool {
+// needsNoEscape reports whether s is the same in a JSON string.
+func needsNoEscape(s string) bool {
 	for i := range len(s) {
 		if c := s[i]; c == '"' || c == '\\' || c < ' ' {
 			return false
@@ -218,28 +300,30 @@ func isPlain(s string) bool {
 func (w *Worker) line(out *Output, line []byte, offset int64) {
 	from, to := trim(line)
 	body := line[from:to]
-	if !w.looksRight(body) {
-		out.malformed(w.reason(body), line, offset, 0)
+	if !w.hasEventBrackets(body) {
+		w.addUnreadable(out, line, offset, w.reason(body))
 		return
 	}
 	end, verdict := w.read(body, 0, true)
 	switch {
-	case verdict == early:
+	case verdict == filteredEarly:
 		out.Events++
 	case verdict == malformed || end != len(body):
-		out.malformed(w.reason(body), line, offset, 0)
+		w.addUnreadable(out, line, offset, w.reason(body))
 	case verdict == filtered:
 		out.Events++
+	case verdict == incomparable:
+		w.addUnreadable(out, line, offset, ReasonAmount)
 	default:
-		w.begin(header{}, offset)
-		if !w.append(out, body, 0, end, offset, 0) {
-			out.malformed(ReasonField, line, offset, 0)
+		w.beginLine(&w.header, offset)
+		if reason := w.append(out, body, 0, end, offset, 0); reason != "" {
+			w.addUnreadable(out, line, offset, reason)
 		}
 	}
 }
 
-// looksRight says whether the first and the last byte are those of an event.
-func (w *Worker) looksRight(event []byte) bool {
+// hasEventBrackets reports whether the first and the last byte are those of an event.
+func (w *Worker) hasEventBrackets(event []byte) bool {
 	if len(event) < 2 {
 		return false
 	}
@@ -250,14 +334,14 @@ func (w *Worker) looksRight(event []byte) bool {
 	return first == '{' && last == '}'
 }
 
-// reason tells what is wrong with an event, or with a line that should be one.
+// reason returns what is wrong with an event, or with a line that should be one.
 func (w *Worker) reason(event []byte) string {
 	switch {
 	case len(event) == 0:
 		return ReasonEmpty
 	case bytes.IndexByte(event, 0) >= 0:
 		return ReasonNUL
-	case !w.looksRight(event):
+	case !w.hasEventBrackets(event):
 		return ReasonShape
 	case scanValue(event, 0, 0) == len(event):
 		return ReasonShape
@@ -265,77 +349,93 @@ func (w *Worker) reason(event []byte) string {
 	return ReasonJSON
 }
 
-func (o *Output) malformed(reason string, data []byte, offset int64, index int) {
+func (o *Output) addBad(reason string, data []byte, offset int64, index int) {
 	o.Bad = append(o.Bad, Bad{Offset: offset, Index: index, Reason: reason, Bytes: data})
 }
 
-func (o *Output) block(number int64) {
+func (o *Output) addBlock(number int64) {
 	if n := len(o.Blocks); n == 0 || o.Blocks[n-1] != number {
 		o.Blocks = append(o.Blocks, number)
 	}
 }
 
-// envelope encodes the line of a block.
-func (w *Worker) envelope(out *Output, line []byte, offset int64) {
+// envelope encodes the line of a block. If it stops within the line because out is full, the envelope is valid, next is
+// where the next event begins, and more is that event's index. Otherwise more is -1.
+func (w *Worker) envelope(out *Output, line []byte, offset int64) (next, more int) {
 	was := *out
-	h, i, ok := commonHeader(line)
-	complete := false
-	if !ok {
-		// Keys in another order, spaces, escapes: the header may lie behind the events.
-		h, i, ok = w.anyHeader(line)
-		complete = ok
-	}
-	if ok {
-		w.begin(h, offset)
-		out.block(h.block)
-		i = w.events(out, line, i, offset, 0)
-		if complete || i >= 0 && closes(line, i) {
-			return
+	i, complete, reason := w.readHeader(line)
+	if reason == "" {
+		w.beginLine(&w.header, offset)
+		out.addBlock(w.header.block)
+		w.beginPart(out, offset, w.header.block, 0)
+		next, more = w.events(out, line, i, offset, 0)
+		end := next
+		if more >= 0 && !complete { // no event of a line with a malformed envelope may be delivered
+			end = w.skipMore(line, next)
 		}
+		if complete || end >= 0 && validTail(line, end) {
+			if more < 0 {
+				w.endPart(out)
+			}
+			return next, more
+		}
+		reason = ReasonEnvelope
 	}
 	out.rewind(was)
 	from, to := trim(line)
-	reason := ReasonEnvelope
 	if body := line[from:to]; len(body) == 0 || bytes.IndexByte(body, 0) >= 0 {
 		reason = w.reason(body)
 	}
-	out.malformed(reason, line, offset, 0)
+	w.addUnreadable(out, line, offset, reason)
+	return 0, -1
 }
 
-// events encodes the events that begin at b[i], of which the first has the given index, up to the bracket that ends their
-// array or to the end of b. It returns the index after that, or -1 if it cannot be told where an event ends; then out holds
-// some of the events.
-func (w *Worker) events(out *Output, b []byte, i int, offset int64, index int) int {
+// events encodes the events that begin at b[i], up to the bracket that ends their array or to the end of b. index is
+// that of the first event. It returns the position after them, or -1 if the end of an event is uncertain; out then
+// holds some of the events. If it stops because out is full, next is where the next event begins, and more is that
+// event's index. Otherwise more is -1.
+func (w *Worker) events(out *Output, b []byte, i int, offset int64, index int) (next, more int) {
 	i = skipSpace(b, i)
 	if i < len(b) && b[i] == ']' {
-		return i + 1
+		return i + 1, -1
 	}
 	for ; ; index++ {
 		end, verdict := w.element(b, i)
-		switch {
-		case end < 0:
-			return -1
-		case verdict == malformed:
-			out.malformed(w.reason(b[i:end]), b[i:end], offset, index)
-		case verdict == passed:
-			if !w.append(out, b, i, end, offset, index) {
-				out.malformed(ReasonField, b[i:end], offset, index)
-			}
+		if end < 0 {
+			return -1, -1
+		}
+		if w.Parts {
+			w.countEvent(out, b[i:end])
+		}
+		reason := ""
+		switch verdict {
+		case malformed:
+			reason = w.reason(b[i:end])
+		case incomparable:
+			reason = ReasonAmount
+		case passed:
+			reason = w.append(out, b, i, end, offset, index)
 		default:
 			out.Events++
 		}
-		if end == len(b) {
-			return end
+		if reason != "" {
+			out.addBad(reason, b[i:end], offset, index)
 		}
-		next, more := scanSeparator(b, end, ']')
-		if !more {
-			return next
+		if end == len(b) {
+			return end, -1
+		}
+		next, another := scanSeparator(b, end, ']')
+		if !another {
+			return next, -1
+		}
+		if out.Full() {
+			return next, index + 1
 		}
 		i = next
 	}
 }
 
-// element reads the event at b[i] of an array. It returns the index after it, -1 if that is uncertain.
+// element reads the event at b[i] of an array. It returns the position after the event, or -1 if that is uncertain.
 func (w *Worker) element(b []byte, i int) (end int, v verdict) {
 	if end, v = w.read(b, i, false); v == malformed {
 		end = skipBrackets(b, i)
@@ -343,9 +443,8 @@ func (w *Worker) element(b []byte, i int) (end int, v verdict) {
 	return end, v
 }
 
-// begin prepares the parts of Enveloped and Normalized records that the events of a line share.
-func (w *Worker) begin(h header, offset int64) {
-	w.block = h.block
+// beginLine prepares what the Enveloped or Normalized records of a line share.
+func (w *Worker) beginLine(h *header, offset int64) {
 	switch w.encoder.format {
 	case config.Raw:
 		return
@@ -379,18 +478,25 @@ func appendOrNull(dst, quoted []byte) []byte {
 	return append(dst, quoted...)
 }
 
-// append adds the record of the event b[from:to], which has just been read; begin has been called for its line. It adds nothing
-// and says so if the event lacks what a Normalized record must have.
-func (w *Worker) append(out *Output, b []byte, from, to int, offset int64, index int) bool {
-	d := out.Data
-	switch event := b[from:to]; w.encoder.format {
+// append adds the record of the event b[from:to], which was just read. beginLine must have been called for its line. If
+// the event cannot have a record, append adds nothing and returns the reason.
+func (w *Worker) append(out *Output, b []byte, from, to int, offset int64, index int) (reason string) {
+	d, event := out.Data, b[from:to]
+	if w.encoder.keyed && len(w.event.coin) > maxCoin {
+		return ReasonField
+	}
+	if w.encoder.format != config.Raw && !w.event.plain && !isStrict(event) {
+		return ReasonUTF8
+	}
+	switch w.encoder.format {
 	case config.Raw:
-		d = append(append(d, event...), '\n')
+		d = append(slices.Grow(d, len(event)+1), event...)
+		d = append(d, '\n')
 	case config.Normalized:
 		var ok bool
 		if d, ok = w.appendNormalized(d, b, to-from, index); !ok {
-			out.Data = d[:len(out.Data)] // d may have grown
-			return false
+			out.Data = d[:len(out.Data)] // d may have been reallocated
+			return ReasonField
 		}
 	default:
 		d = slices.Grow(d, len(w.before)+len(w.between)+len(w.after)+len(event)+48)
@@ -406,17 +512,22 @@ func (w *Worker) append(out *Output, b []byte, from, to int, offset int64, index
 	}
 	out.Data = d
 	out.Records = append(out.Records, sink.Record{
-		End: len(d), Offset: offset, Index: int32(index), Block: w.block, Coin: w.coin(),
+		End: len(d), Offset: offset, Index: int32(index), Block: w.header.block, Coin: w.coin(),
 	})
 	out.Events++
 	out.Delivered++
-	return true
+	return ""
 }
 
-// keptCoins bounds the coins that a worker remembers; a node lists a few hundred.
-const keptCoins = 1 << 14
+const (
+	// keptCoins bounds the coins that a worker interns. A node lists a few hundred.
+	keptCoins = 1 << 12
+	// maxCoin is the length of the longest coin that a record can be addressed by, in bytes. It equals a filter
+	// value's.
+	maxCoin = config.MaxFilterValueLength
+)
 
-// coin is the coin of the event that was just read, if it has one and records tell it.
+// coin returns the interned coin of the event that was just read, if it has one and records carry it.
 func (w *Worker) coin() string {
 	if len(w.event.coin) == 0 || !w.encoder.keyed {
 		return ""

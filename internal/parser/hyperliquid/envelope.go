@@ -1,56 +1,93 @@
 package hyperliquid
 
-// header is what an envelope says of its events.
+import "github.com/hlparser/hyperliquid-parser-operator/internal/parser/config"
+
+// maxHeaderValue bounds a value of an envelope, in bytes, for strings without their quotes: each of the line's records
+// repeats it. Nodes write 29 bytes.
+const maxHeaderValue = 64
+
+// header holds the values of an envelope.
 type header struct {
 	block                int64
 	blockTime, localTime []byte // the strings with their quotes, or nil
+	ascii                bool   // both times are known to be ASCII
+	longNumber           bool   // the block number is a value of more than maxHeaderValue bytes
 }
 
-// commonHeader reads an envelope as nodes write it, up to its events. i is the index of the first event, or of the bracket
-// that ends them. What follows the events has not been read.
-func commonHeader(line []byte) (h header, i int, ok bool) {
+// readHeader reads the envelope of a line up to its events. i is the index of the first event, or of the bracket that
+// ends them. complete reports whether the envelope was read to its end and is valid; otherwise what follows the events
+// is unread. If the envelope is unusable, reason says why.
+func (w *Worker) readHeader(line []byte) (i int, complete bool, reason string) {
+	if i = w.header.readUsualHeader(line); i >= 0 && w.headerReason(&w.header) == "" {
+		return i, false, ""
+	}
+	var ok bool
+	// Keys in another order, spaces or escapes: the header values may come after the events.
+	if w.header, i, ok = w.readAnyHeader(line); !ok {
+		return 0, false, ReasonEnvelope
+	}
+	return i, true, w.headerReason(&w.header)
+}
+
+// headerReason returns why a valid envelope is unusable, or "".
+func (w *Worker) headerReason(h *header) string {
+	switch {
+	case h.longNumber || max(len(h.blockTime), len(h.localTime)) > maxHeaderValue+len(`""`):
+		return ReasonHeader
+	case w.encoder.format != config.Raw && !h.ascii && (!isStrict(h.blockTime) || !isStrict(h.localTime)):
+		return ReasonUTF8
+	}
+	return ""
+}
+
+// readUsualHeader reads an envelope as nodes write it, up to its events. It returns the index of the first event, or of
+// the
+// bracket that ends them, or -1 if the envelope has another layout. What follows the events is unread.
+func (h *header) readUsualHeader(line []byte) int {
 	const (
 		local  = `{"local_time":`
 		block  = `,"block_time":`
 		number = `,"block_number":`
 		events = `,"events":[`
 	)
-	if h.localTime, i, ok = stringAfter(line, 0, local); !ok {
-		return header{}, 0, false
+	*h = header{}
+	var i int
+	var one, other, ok bool
+	if h.localTime, i, one = stringAfter(line, 0, local); i < 0 {
+		return -1
 	}
-	if h.blockTime, i, ok = stringAfter(line, i, block); !ok {
-		return header{}, 0, false
+	if h.blockTime, i, other = stringAfter(line, i, block); i < 0 {
+		return -1
 	}
+	h.ascii = one && other
 	if i = scanLiteral(line, i, number); i < 0 {
-		return header{}, 0, false
+		return -1
 	}
 	to := scanDigits(line, i)
 	if to < 0 {
-		return header{}, 0, false
+		return -1
 	}
 	if h.block, ok = blockNumber(line[i:to]); !ok {
-		return header{}, 0, false
+		return -1
 	}
-	if i = scanLiteral(line, to, events); i < 0 {
-		return header{}, 0, false
-	}
-	return h, i, true
+	return scanLiteral(line, to, events)
 }
 
-// stringAfter reads text and then a string without escapes, which it returns with its quotes.
-func stringAfter(b []byte, i int, text string) (quoted []byte, end int, ok bool) {
+// stringAfter reads text and then a string without escapes, which it returns with its quotes. end is -1 if they are
+// missing. ascii means that the string is ASCII; it may be false for ASCII too.
+func stringAfter(b []byte, i int, text string) (quoted []byte, end int, ascii bool) {
 	from := scanLiteral(b, i, text)
 	if from < 0 || from >= len(b) || b[from] != '"' {
-		return nil, 0, false
+		return nil, -1, false
 	}
-	to := indexSpecial(b, from+1)
+	to, ascii := indexSpecial(b, from+1)
 	if to >= len(b) || b[to] != '"' {
-		return nil, 0, false
+		return nil, -1, false
 	}
-	return b[from : to+1], to + 1, true
+	return b[from : to+1], to + 1, ascii
 }
 
-// blockNumber reads a whole number without a sign, of at most 18 digits.
+// blockNumber parses a whole number without a sign, of at most 18 digits.
 func blockNumber(text []byte) (n int64, ok bool) {
 	if len(text) == 0 || len(text) > 18 || text[0] == '0' && len(text) > 1 {
 		return 0, false
@@ -64,10 +101,11 @@ func blockNumber(text []byte) (n int64, ok bool) {
 	return n, true
 }
 
-// anyHeader reads a whole envelope of any layout; i is the index of its first event, or of the bracket that ends them. It is
-// ok if the line is one object with a block number and an array of events whose borders are certain, and valid JSON but for
-// single events. Times that are missing or no strings are left out. Of keys that occur twice the first counts.
-func (w *Worker) anyHeader(line []byte) (h header, events int, ok bool) {
+// readAnyHeader reads a whole envelope of any layout. events is the index of its first event, or of the bracket that
+// ends them. It is ok if the line is one object with a block number and an array of events with certain boundaries, and
+// valid JSON except for single events. Times that are missing or not strings are omitted. Of duplicate keys the first
+// counts.
+func (w *Worker) readAnyHeader(line []byte) (h header, events int, ok bool) {
 	i := skipSpace(line, 0)
 	if i >= len(line) || line[i] != '{' {
 		return header{}, 0, false
@@ -78,7 +116,7 @@ func (w *Worker) anyHeader(line []byte) (h header, events int, ok bool) {
 		i = skipSpace(line, i+1)
 		end, val, escaped := scanKey(line, i)
 		if end < 0 || val >= len(line) {
-			return header{}, 0, false // the empty object too: it has no events
+			return header{}, 0, false // also for the empty object, which has no events
 		}
 		key := 0
 		switch string(unquote(line[i:end], escaped)) {
@@ -110,7 +148,8 @@ func (w *Worker) anyHeader(line []byte) (h header, events int, ok bool) {
 		quoted := line[val:i]
 		switch key {
 		case hasNumber:
-			if h.block, ok = blockNumber(quoted); !ok {
+			h.longNumber = len(quoted) > maxHeaderValue
+			if h.block, ok = blockNumber(quoted); !ok && !h.longNumber {
 				return header{}, 0, false
 			}
 		case hasBlockTime:
@@ -134,12 +173,18 @@ func (w *Worker) anyHeader(line []byte) (h header, events int, ok bool) {
 	}
 }
 
-// skipEvents returns the index after the array whose first event, or bracket, is at b[i], or -1 if that is uncertain.
+// skipEvents returns the index after the array whose first event, or closing bracket, is at b[i], or -1 if that is
+// uncertain.
 func (w *Worker) skipEvents(b []byte, i int) int {
 	i = skipSpace(b, i)
 	if i < len(b) && b[i] == ']' {
 		return i + 1
 	}
+	return w.skipMore(b, i)
+}
+
+// skipMore is skipEvents if an event must follow.
+func (w *Worker) skipMore(b []byte, i int) int {
 	for more := true; more; {
 		end, _ := w.element(b, i)
 		if end < 0 {
@@ -150,9 +195,9 @@ func (w *Worker) skipEvents(b []byte, i int) int {
 	return i
 }
 
-// closes says whether an envelope with a common header ends well after its events: at once, or with more keys, none of which
-// counts, since those that do stood in the header and the first wins.
-func closes(line []byte, i int) bool {
+// validTail reports whether an envelope with a usual header is valid after its events. Further keys do not count,
+// because the first of duplicate keys wins, and the header had all that count.
+func validTail(line []byte, i int) bool {
 	for {
 		i = skipSpace(line, i)
 		if i >= len(line) {

@@ -1,25 +1,27 @@
 package hyperliquid
 
-// verdict is what becomes of an event.
+// verdict is the result of reading an event.
 type verdict uint8
 
 const (
 	malformed verdict = iota
 	passed
 	filtered
-	early // filtered by its first fields; the rest was not read
+	filteredEarly // filtered by its first fields; the rest was not read
+	incomparable  // well-formed, but an amount that the filter must compare has more than maxDigits digits
 )
 
-// event is what is known, so far, of the event that is being read.
+// event is what is known, so far, of the current event.
 type event struct {
-	met         field // the wanted fields that were found to be listed
+	matched     field // the wanted fields whose values are listed
 	excluded    bool
 	price, size []byte
 	coin        []byte // not empty only if the field is used
+	plain       bool   // known to be ASCII without escapes
 }
 
-// take notes a field's value and says whether the event may still pass by it.
-func (w *Worker) take(which field, v []byte) bool {
+// applyField records a field's value and reports whether the event may still pass.
+func (w *Worker) applyField(which field, v []byte) bool {
 	switch which {
 	case priceField:
 		w.event.price = v
@@ -34,87 +36,103 @@ func (w *Worker) take(which field, v []byte) bool {
 			return false
 		}
 	}
-	w.event.met |= which
+	w.event.matched |= which
 	return true
 }
 
-// decide tells whether the event, whose fields have all been taken, passes the filter.
+// decide returns the verdict on an event whose fields have all been applied.
 func (w *Worker) decide() verdict {
 	if w.encoder.filter.used == 0 {
 		return passed
 	}
-	if w.event.excluded || w.event.met&w.encoder.filter.wanted != w.encoder.filter.wanted {
+	if w.event.excluded || w.event.matched&w.encoder.filter.wanted != w.encoder.filter.wanted {
 		return filtered
 	}
-	if w.encoder.filter.wanted&sizeField != 0 && !w.encoder.filter.notional(w.event.price, w.event.size) {
-		return filtered
+	if w.encoder.filter.wanted&sizeField != 0 {
+		return w.encoder.filter.notional(w.event.price, w.event.size)
 	}
 	return passed
 }
 
-// read reads the event that begins at b[i] and returns the index after it. The event is valid JSON of the stream's shape, or
-// malformed, or, only if hasty, early and its end is not told.
+// read reads the event that begins at b[i] and returns the index after it. The event is valid JSON of the stream's
+// shape, or malformed. If hasty, it may also be filteredEarly, without an end.
 func (w *Worker) read(b []byte, i int, hasty bool) (end int, v verdict) {
 	w.event = event{}
-	w.forget()
+	w.resetParts()
 	if w.encoder.steps != nil {
-		// What follow has taken when it gives up, explore takes once more.
-		if end, v = w.follow(b, i, hasty); v != malformed {
+		// Fields that readSteps applied before it gave up are applied again by readAny.
+		if end, v = w.readSteps(b, i, hasty); v != malformed {
 			return end, v
 		}
 	}
-	return w.explore(b, i)
+	return w.readAny(b, i)
 }
 
-// follow reads an event that is laid out as nodes do it. Malformed means only that it is not.
-func (w *Worker) follow(b []byte, i int, hasty bool) (end int, v verdict) {
+// readSteps reads an event that is laid out as nodes write it. Here, malformed means only that it has another layout.
+func (w *Worker) readSteps(b []byte, i int, hasty bool) (end int, v verdict) {
 	steps := w.encoder.steps
+	plain := true
 	for k := 0; k < len(steps); k++ {
 		s := &steps[k]
 		if len(b)-i < len(s.text) || string(b[i:i+len(s.text)]) != s.text {
-			if s.optional || s.leap > 0 {
+			if s.optional || s.skips > 0 {
 				continue
 			}
 			return -1, malformed
 		}
-		if s.inside != nil {
-			w.putInside(s, i)
+		if s.skippedParts != nil {
+			w.setSkippedParts(s, i)
 		}
 		i += len(s.text)
 		switch s.value {
 		case stringRest:
-			to := indexSpecial(b, i)
+			to, ascii := indexSpecial(b, i)
 			if to >= len(b) || b[to] != '"' {
 				return -1, malformed
 			}
-			if s.field != 0 && !w.take(s.field, b[i:to]) && hasty && !s.several {
-				return -1, early
+			plain = plain && ascii
+			if s.field != 0 && !w.applyField(s.field, b[i:to]) && hasty && !s.several {
+				return -1, filteredEarly
 			}
 			if s.part != 0 {
-				w.places[s.part] = place{i - 1, to + 1} // with the quotes, of which the text ends with the first
+				w.places[s.part] = place{i - 1, to + 1} // with the quotes; the step's text ends with the opening one
 			}
 			i = to + 1
 		case anyValue:
-			// The depth is at most this: two containers of the event's own.
+			// The value is at this depth at most: within two containers of the event.
 			from := i
+			if i < len(b) && b[i] == '"' { // most values that are not short are hashes
+				to, ascii := indexSpecial(b, i+1)
+				if to < len(b) && b[to] == '"' {
+					i, plain = to+1, plain && ascii
+					if s.part != 0 {
+						w.places[s.part] = place{from, i}
+					}
+					break
+				}
+			}
 			if i = scanValue(b, i, 2); i < 0 {
 				return -1, malformed
 			}
 			if s.part != 0 {
 				w.places[s.part] = place{from, i}
 			}
+			if c := b[from]; c == '"' || c == '[' || c == '{' {
+				plain = plain && isPlain(b[from:i])
+			}
 		}
-		k += s.leap
+		k += s.skips
 	}
+	w.event.plain = plain
 	return i, w.decide()
 }
 
-// explore reads an event of any layout.
-func (w *Worker) explore(b []byte, i int) (end int, v verdict) {
+// readAny reads an event of any layout.
+func (w *Worker) readAny(b []byte, i int) (end int, v verdict) {
 	if w.encoder.pair {
-		end = w.exploreFill(b, i)
+		end = w.readPair(b, i)
 	} else if i < len(b) && b[i] == '{' {
-		end = w.exploreObject(b, i, 0, w.encoder.keys)
+		end = w.readObject(b, i, 0, w.encoder.keys)
 	} else {
 		end = -1
 	}
@@ -124,8 +142,8 @@ func (w *Worker) explore(b []byte, i int) (end int, v verdict) {
 	return end, w.decide()
 }
 
-// exploreFill reads [user, {…}].
-func (w *Worker) exploreFill(b []byte, i int) int {
+// readPair reads [user, {…}].
+func (w *Worker) readPair(b []byte, i int) int {
 	if i >= len(b) || b[i] != '[' {
 		return -1
 	}
@@ -138,14 +156,14 @@ func (w *Worker) exploreFill(b []byte, i int) int {
 		return -1
 	}
 	if w.encoder.filter.used&userField != 0 {
-		w.take(userField, unquote(b[from:to], escaped))
+		w.applyField(userField, unquote(b[from:to], escaped))
 	}
 	w.places[ownerPart] = place{from, to}
 	i, more := scanSeparator(b, to, ']')
 	if !more || i >= len(b) || b[i] != '{' {
 		return -1
 	}
-	if i = w.exploreObject(b, i, 1, w.encoder.keys); i < 0 {
+	if i = w.readObject(b, i, 1, w.encoder.keys); i < 0 {
 		return -1
 	}
 	if i, more = scanSeparator(b, i, ']'); more {
@@ -154,9 +172,9 @@ func (w *Worker) exploreFill(b []byte, i int) int {
 	return i
 }
 
-// exploreObject is scanObject, and takes the fields that keys lead to. Of keys that occur twice the first counts. Keys lead
-// only a few levels down, so the limit of depth is scanObject's to hold.
-func (w *Worker) exploreObject(b []byte, i, depth int, keys []key) int {
+// readObject is scanObject, and applies the fields that keys lead to. Of duplicate keys the first counts. Keys lead
+// only a few levels down, so scanObject enforces the depth limit.
+func (w *Worker) readObject(b []byte, i, depth int, keys []key) int {
 	if len(keys) == 0 {
 		return scanObject(b, i, depth)
 	}
@@ -164,7 +182,7 @@ func (w *Worker) exploreObject(b []byte, i, depth int, keys []key) int {
 	if i < len(b) && b[i] == '}' {
 		return i + 1
 	}
-	var seen uint32 // a bit for each of keys
+	var seen uint32 // one bit for each of keys
 	for more := true; more; {
 		end, val, escaped := scanKey(b, i)
 		if end < 0 || val >= len(b) {
@@ -174,7 +192,7 @@ func (w *Worker) exploreObject(b []byte, i, depth int, keys []key) int {
 			i = scanValue(b, val, depth+1)
 		} else {
 			seen |= 1 << k
-			i = w.exploreValue(b, val, depth+1, &keys[k])
+			i = w.readValue(b, val, depth+1, &keys[k])
 		}
 		if i < 0 {
 			return -1
@@ -184,29 +202,29 @@ func (w *Worker) exploreObject(b []byte, i, depth int, keys []key) int {
 	return i
 }
 
-// exploreValue is scanValue, for what k leads to.
-func (w *Worker) exploreValue(b []byte, i, depth int, k *key) (end int) {
+// readValue is scanValue for the value that k leads to.
+func (w *Worker) readValue(b []byte, i, depth int, k *key) (end int) {
 	switch c := b[i]; {
 	case c == '"' && k.field != 0:
 		var escaped bool
 		if end, escaped = scanString(b, i+1); end >= 0 {
-			w.take(k.field, unquote(b[i:end], escaped))
+			w.applyField(k.field, unquote(b[i:end], escaped))
 		}
 	case c == '{' && k.keys != nil && !k.list:
-		return w.exploreObject(b, i, depth, k.keys)
+		return w.readObject(b, i, depth, k.keys)
 	case c == '[' && k.list:
-		return w.exploreList(b, i, depth, k.keys)
+		return w.readList(b, i, depth, k.keys)
 	default:
 		end = scanValue(b, i, depth)
 	}
 	if k.part != 0 {
-		w.put(k.part, place{i, end})
+		w.setPart(k.part, place{i, end})
 	}
 	return end
 }
 
-// exploreList is scanArray, and takes the fields that keys lead to from each object in it.
-func (w *Worker) exploreList(b []byte, i, depth int, keys []key) int {
+// readList is scanArray, and applies the fields that keys lead to in each object of the array.
+func (w *Worker) readList(b []byte, i, depth int, keys []key) int {
 	i = skipSpace(b, i+1)
 	if i < len(b) && b[i] == ']' {
 		return i + 1
@@ -214,7 +232,7 @@ func (w *Worker) exploreList(b []byte, i, depth int, keys []key) int {
 	w.item = 0
 	for more := true; more; w.item++ {
 		if i < len(b) && b[i] == '{' {
-			i = w.exploreObject(b, i, depth+1, keys)
+			i = w.readObject(b, i, depth+1, keys)
 		} else {
 			i = scanValue(b, i, depth+1)
 		}
@@ -223,12 +241,12 @@ func (w *Worker) exploreList(b []byte, i, depth int, keys []key) int {
 		}
 		i, more = scanSeparator(b, i, ']')
 	}
-	w.surplus = w.item > 2
+	w.tooManySides = w.item > 2
 	w.item = 0
 	return i
 }
 
-// find returns the index of the key of that name, or -1.
+// find returns the index of the key with that name, or -1.
 func find(keys []key, name []byte) int {
 	for i := range keys {
 		if string(name) == keys[i].name {
@@ -238,7 +256,7 @@ func find(keys []key, name []byte) int {
 	return -1
 }
 
-// unquote is what a string given with its quotes says.
+// unquote returns the content of a string that is given with its quotes.
 func unquote(quoted []byte, escaped bool) []byte {
 	if escaped {
 		return unescape(quoted)

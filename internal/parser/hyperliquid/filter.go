@@ -8,25 +8,25 @@ import (
 	"github.com/hlparser/hyperliquid-parser-operator/internal/parser/config"
 )
 
-// filter is a config.Filter made ready for one stream. An event passes if it has every wanted field with a listed value, and
-// no excluded status. A wanted field that is missing, or that is not a string, does not pass; a status that is missing is
-// not excluded.
+// filter is a config.Filter prepared for one stream. An event passes if it has every wanted field with a listed value,
+// and no excluded status. It does not pass if a wanted field is missing or not a string. A missing status is not
+// excluded.
 type filter struct {
-	wanted   field // the fields that must be there and listed
-	used     field // those that must be looked at: wanted, status if some are excluded, and coin if records tell it
+	wanted   field // the fields that must be present and listed
+	used     field // the fields to read: wanted, status if some are excluded, and coin if records carry it
 	coins    set
 	prefixes []string // of coins, with the colon: "xyz:"
 	users    map[address]struct{}
 	statuses set
 	excluded set
 	sides    set
-	minimum  decimal // notional; applied if sizeField is wanted
+	minimum  decimal // of the notional; applies if sizeField is wanted
 }
 
-// address of a user, in lower case.
+// address is a user's address in lower case.
 type address [42]byte
 
-// newFilter leaves out what the stream has no fields for.
+// newFilter prepares a filter. It ignores lists for fields that the stream does not have.
 func newFilter(c config.Filter, has field) (filter, error) {
 	f := filter{
 		users:    map[address]struct{}{},
@@ -73,7 +73,7 @@ func newFilter(c config.Filter, has field) (filter, error) {
 	return f, nil
 }
 
-// allows says whether an event whose field is v may pass as far as that field goes.
+// allows reports whether an event with value v in the field may pass, judged by this field alone.
 func (f *filter) allows(which field, v []byte) bool {
 	switch which {
 	case coinField:
@@ -97,10 +97,10 @@ func (f *filter) allows(which field, v []byte) bool {
 	case sideField:
 		return f.sides.has(v)
 	}
-	return true // price and size only mean something together
+	return true // price and size are only meaningful together
 }
 
-// lower returns v, which has the length of an address, in lower case.
+// lower returns v, which must have the length of an address, in lower case.
 func lower(v []byte) address {
 	a := address(v)
 	for i, c := range a {
@@ -111,7 +111,7 @@ func lower(v []byte) address {
 	return a
 }
 
-// set is a set of values; most filters name one or two, for which comparing is faster than hashing.
+// set is a set of values. Most filters list one or two values, for which comparing is faster than hashing.
 type set struct {
 	few  []string
 	many map[string]struct{}
@@ -141,12 +141,18 @@ func (s *set) has(v []byte) bool {
 	return ok
 }
 
-// notional says whether price × size reaches the minimum. What is not a decimal does not.
-func (f *filter) notional(price, size []byte) bool {
+// notional reports whether price × size reaches the minimum. A value that is not a decimal does not pass. A value with
+// more than maxDigits digits is incomparable.
+func (f *filter) notional(price, size []byte) verdict {
+	if max(len(price), len(size)) > maxDigits && (tooLong(price) || tooLong(size)) {
+		return incomparable
+	}
 	p, ok := parseDecimal(price)
 	if !ok {
-		return false
+		return filtered
 	}
-	s, ok := parseDecimal(size)
-	return ok && productAtLeast(&p, &s, &f.minimum)
+	if s, ok := parseDecimal(size); ok && productAtLeast(&p, &s, &f.minimum) {
+		return passed
+	}
+	return filtered
 }

@@ -9,14 +9,15 @@ import (
 	"github.com/hlparser/hyperliquid-parser-operator/internal/parser/config"
 )
 
-// FuzzValid holds the scanner equal to encoding/json.
+// FuzzValid compares the scanner with encoding/json.
 func FuzzValid(f *testing.F) {
 	for _, stream := range config.Streams() {
 		for _, e := range append(eventsOf(stream), malformedOf(stream)...) {
 			f.Add([]byte(e))
 		}
 	}
-	for _, s := range []string{`[1.5e-3,-0,0.1E+9,01,1.,.5,-,1e]`, `"\ud800\u12G4"`, `{"a":[true,false,null,nul]}`, "\"\xff\xfe\x7f\"", "[\n\r\t \v]"} {
+	for _, s := range []string{`[1.5e-3,-0,0.1E+9,01,1.,.5,-,1e]`, `"\ud800\u12G4"`, `{"a":[true,false,null,nul]}`,
+		"\"\xff\xfe\x7f\"", "[\n\r\t \v]"} {
 		f.Add([]byte(s))
 	}
 	workers := map[config.Stream]*Worker{}
@@ -32,9 +33,9 @@ func FuzzValid(f *testing.F) {
 		if got, want := end == len(body), json.Valid(data); got != want {
 			t.Errorf("%q: valid %v, want %v", data, got, want)
 		}
-		// What the general way accepts is the same, whatever it looks for on its way.
+		// The general path accepts the same input, whatever keys it searches for.
 		for stream, w := range workers {
-			end, v := w.explore(body, 0)
+			end, v := w.readAny(body, 0)
 			s := setting{stream: stream}
 			if got, want := v != malformed && end == len(body), json.Valid(data) && s.shape(body); got != want {
 				t.Errorf("%s: %q: valid %v, want %v", stream, data, got, want)
@@ -43,7 +44,7 @@ func FuzzValid(f *testing.F) {
 	})
 }
 
-// FuzzEncode compares with the reference, in any stream, mode, format and filter.
+// FuzzEncode compares the encoder with the reference, in any stream, mode, format and filter.
 func FuzzEncode(f *testing.F) {
 	streams, some := config.Streams(), filters()
 	for i, stream := range streams {
@@ -57,25 +58,26 @@ func FuzzEncode(f *testing.F) {
 				f.Add(lines(e), uint8(i), uint8(m), uint8(k), k%2 == 0, uint8(2))
 			}
 		}
-		for k, e := range malformedOf(stream) {
+		for k, e := range append(malformedOf(stream), nonStrictOf(stream)...) {
 			f.Add(lines(block(events[0], e, events[0])), uint8(i), uint8(1+k%2), uint8(k), k%2 == 0, uint8(3))
 			f.Add(lines(e), uint8(i), uint8(0), uint8(k), k%2 == 0, uint8(3))
 		}
 	}
 	f.Fuzz(func(t *testing.T, data []byte, stream, mode, filter uint8, raw bool, spans uint8) {
-		s := setting{streams[int(stream)%len(streams)], modes[int(mode)%len(modes)], some[int(filter)%len(some)], config.Enveloped}
+		s := setting{streams[int(stream)%len(streams)], modes[int(mode)%len(modes)], some[int(filter)%len(some)],
+			config.Enveloped}
 		if raw {
 			s.format = config.Raw
 		}
 		if bytes.Count(data, []byte("[")) > 1000 {
-			return // the limit of depth counts from the event, not from the line
+			return // the depth limit counts from the event, not from the line
 		}
 		s.check(t, data, int(spans%16)+1)
 	})
 }
 
-// FuzzNormalized compares with the reference. The fuzzer writes one event, or what one member of it says; the event is tried alone
-// and in a block.
+// FuzzNormalized compares the encoder with the reference. The fuzzer writes one event, or the value of one of its
+// members. The event is tested alone and in a block.
 func FuzzNormalized(f *testing.F) {
 	streams, some := normalizedStreams(), filters()
 	for i, stream := range streams {
@@ -107,7 +109,8 @@ func FuzzNormalized(f *testing.F) {
 	})
 }
 
-// FuzzSplitEnvelope gives the fuzzer events to put into envelopes, so that it need not find out how to write one.
+// FuzzSplitEnvelope lets the fuzzer write events for given envelopes, so that it need not discover how to write an
+// envelope.
 func FuzzSplitEnvelope(f *testing.F) {
 	layouts := len(envelopesOf(""))
 	for k, e := range append(eventsOf(config.RawBookDiffs), malformedOf(config.RawBookDiffs)...) {

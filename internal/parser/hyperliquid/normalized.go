@@ -6,11 +6,11 @@ import (
 	"time"
 )
 
-// Normalized records: one shape a stream, described for consumers by docs/schemas. Values are copied as the node wrote them, strings
-// with their escapes, so that no amount is ever rounded or written otherwise. Only a side, the kind of a diff and the time of a fill
-// are put into other words.
+// Normalized records have one shape per stream, described for consumers in docs/schemas. Values are copied as the node
+// wrote them, strings with their escapes, so that amounts are never rounded or reformatted. Only a side, the kind of a
+// diff and the time of a fill are converted.
 
-// part is a value of an event that its Normalized record takes.
+// part is a value of an event that is used in its Normalized record.
 type part uint8
 
 const (
@@ -38,46 +38,48 @@ const (
 	liquidationPart
 	diffPart
 	newSizePart      // of a new order, in diffPart
-	originalSizePart // of an updated one, in diffPart
+	originalSizePart // of an updated order, in diffPart
 	updatedSizePart
 	buyerPart
 	buyerOrderIDPart
 	buyerCloidPart
-	sellerPart // as far from buyerPart as its companions from theirs
+	sellerPart // the seller's parts have the same distance from the buyer's
 	sellerOrderIDPart
 	sellerCloidPart
 
-	parts // how many there are
+	parts // number of parts
 )
 
-// place is where a value lies in what is read: b[from:to]. The zero place is that of no value.
+// place is the position of a value in the input: b[from:to]. The zero place means no value.
 type place struct{ from, to int }
 
-// member is a key of a Normalized record, in text with all that stands before the value, and the value.
+// member is a key of a Normalized record, with all text before the value, and the value.
 type member struct {
 	text string
 	part part
 	form form
 }
 
-// form is what a part must be, and how it is written. Those with "or null" may also be null, or missing, which is written as null.
+// form is the type that a part must have, and how it is written. Forms with "or null" also accept null, or a missing
+// value, which is written as null.
 type form uint8
 
 const (
 	textForm         form = iota // a string
 	textOrNullForm               // a string, or null
-	numberForm                   // a whole number of 0 or more
+	numberForm                   // a whole number of at least 0
 	boolOrNullForm               // true or false, or null
 	objectOrNullForm             // an object, or null
 	sideForm                     // "A" or "B", written as Ask or Bid
-	millisecondsForm             // a whole number, written as other streams write times
+	millisecondsForm             // a whole number, written in the format of other streams' times
 	diffForm                     // the kind of a diff, and its sizes
 	blockTimeForm                // no part: the block's time, or null
 )
 
-// The shapes, each up to the block, the index and pos, which all have. Changing one, or a type, breaks consumers: see docs/schemas.
+// The shapes of the records, each up to the block, the index and pos, which all records have. Changing a shape or a
+// type breaks consumers: see docs/schemas.
 //
-//nolint:goconst // a shape reads best as what is written
+//nolint:goconst // a shape is most readable as the text that is written
 var (
 	orderRecord = []member{
 		{`{"id":`, idPart, numberForm},
@@ -112,8 +114,8 @@ var (
 		{`,"cloid":`, cloidPart, textOrNullForm},
 		{`,"liquidation":`, liquidationPart, objectOrNullForm},
 	}
-	// Of a trade's two sides the first is the buyer's. The node's README does not say so; its API's [buyer, seller] and those who
-	// read these files do.
+	// Of a trade's two sides the first is the buyer's. The node's README does not document that; its API's [buyer,
+	// seller] and other readers of these files agree on it.
 	tradeRecord = []member{
 		{`{"coin":`, coinPart, textForm},
 		{`,"side":`, sidePart, sideForm},
@@ -139,22 +141,22 @@ var (
 	}
 )
 
-// diffKeys are those of a raw_book_diff that is an object.
+// diffKeys are the keys of a raw_book_diff that is an object.
 var diffKeys = []key{
 	{name: "new", keys: []key{{name: "sz", part: newSizePart}}},
 	{name: "update", keys: []key{{name: "origSz", part: originalSizePart}, {name: "newSz", part: updatedSizePart}}},
 }
 
-// locate finds the parts that stand in the texts of short cuts.
+// locate computes the positions of the parts in the texts of shortcuts.
 func locate(steps []step) {
 	for i := range steps {
 		s := &steps[i]
 		at := 0
-		// The value of the last step that is passed over is the short cut's own.
-		for k := range s.leap {
+		// The value of the last skipped step is the shortcut's own.
+		for k := range s.skips {
 			passed := &steps[i+1+k]
 			from := at + len(passed.text)
-			if k == s.leap-1 {
+			if k == s.skips-1 {
 				break
 			}
 			if passed.value == stringRest {
@@ -162,37 +164,37 @@ func locate(steps []step) {
 			}
 			at = scanValue([]byte(s.text), from, 0)
 			if passed.part != 0 {
-				s.inside = append(s.inside, fixed{passed.part, from, at})
+				s.skippedParts = append(s.skippedParts, fixedPart{passed.part, from, at})
 			}
 		}
 	}
 }
 
-// forget makes ready for the parts of another event.
-func (w *Worker) forget() {
+// resetParts clears the parts before another event is read.
+func (w *Worker) resetParts() {
 	if w.encoder.record != nil {
 		w.places = [parts]place{}
-		w.item, w.surplus = 0, false
+		w.item, w.tooManySides = 0, false
 	}
 }
 
-// put notes where a part lies that was found in the general way. In a list it is the item's: the first is the buyer's side of
-// a trade, the second the seller's.
-func (w *Worker) put(p part, at place) {
+// setPart records the position of a part that the general path found. In a list the part belongs to the item: the first
+// is the buyer's side of a trade, the second the seller's.
+func (w *Worker) setPart(p part, at place) {
 	if w.item < 2 {
 		w.places[p+part(w.item)*(sellerPart-buyerPart)] = at
 	}
 }
 
-// putInside notes where the parts lie that stand in the text of a short cut, which begins at index i.
-func (w *Worker) putInside(s *step, i int) {
-	for _, f := range s.inside {
+// setSkippedParts records the positions of the parts in the text of a shortcut, which begins at index i.
+func (w *Worker) setSkippedParts(s *step, i int) {
+	for _, f := range s.skippedParts {
 		w.places[f.part] = place{i + f.from, i + f.to}
 	}
 }
 
 // beginNormalized prepares what the Normalized records of a line share.
-func (w *Worker) beginNormalized(h header, offset int64) {
+func (w *Worker) beginNormalized(h *header, offset int64) {
 	w.before = append(w.before[:0], `,"block":`...)
 	if w.encoder.enveloped {
 		w.before = strconv.AppendInt(w.before, h.block, 10)
@@ -207,19 +209,19 @@ func (w *Worker) beginNormalized(h header, offset int64) {
 	w.after = appendOrNull(w.after[:0], h.blockTime)
 }
 
-// appendNormalized appends the record of the event of the given length that was just read in b. It is not ok if the event lacks
-// what the record must have.
+// appendNormalized appends the record of the event with the given length that was just read in b. It is not ok if the
+// event lacks something that the record needs.
 func (w *Worker) appendNormalized(d, b []byte, length, index int) (record []byte, ok bool) {
-	if w.surplus {
+	if w.tooManySides {
 		return d, false
 	}
-	// Besides the event's own values there are keys, which are not much longer than the node's.
+	// The record holds the event's values and keys, which are not much longer than the node's.
 	d = slices.Grow(d, length+len(w.before)+len(w.between)+len(w.after)+512)
 	for i := range w.encoder.record {
 		m := &w.encoder.record[i]
 		d = append(d, m.text...)
 		p := w.places[m.part]
-		v := b[p.from:p.to] // valid JSON, or empty: its first byte tells its type
+		v := b[p.from:p.to] // valid JSON, or empty: the first byte determines the type
 		switch m.form {
 		case textForm:
 			if len(v) == 0 || v[0] != '"' {
@@ -241,7 +243,7 @@ func (w *Worker) appendNormalized(d, b []byte, length, index int) (record []byte
 				return d, false
 			}
 		case sideForm:
-			switch saying(v) {
+			switch keyword(v) {
 			case "A":
 				d = append(d, `"Ask"`...)
 			case "B":
@@ -270,7 +272,7 @@ func (w *Worker) appendNormalized(d, b []byte, length, index int) (record []byte
 	return append(d, "\"}\n"...), true
 }
 
-// allows says whether a value of a form with "or null" may begin with c.
+// allows reports whether a value of a form with "or null" may begin with c.
 func (f form) allows(c byte) bool {
 	switch f {
 	case textOrNullForm:
@@ -281,7 +283,7 @@ func (f form) allows(c byte) bool {
 	return c == '{'
 }
 
-// isWhole says whether a value is a number without a sign, a fraction and an exponent.
+// isWhole reports whether a value is a number without sign, fraction and exponent.
 func isWhole(v []byte) bool {
 	for _, c := range v {
 		if !isDigit(c) {
@@ -291,8 +293,9 @@ func isWhole(v []byte) bool {
 	return len(v) > 0
 }
 
-// saying is what a value says that is a string of one letter, or "remove"; "" for any other.
-func saying(v []byte) string {
+// keyword returns the content of a string of one letter, or "remove". It returns "" for values without escapes that are
+// none of these.
+func keyword(v []byte) string {
 	switch string(v) {
 	case `"A"`:
 		return "A"
@@ -307,8 +310,8 @@ func saying(v []byte) string {
 	return string(unescape(v))
 }
 
-// appendTime writes a number of milliseconds since 1970 as other streams write times: in UTC, with nanoseconds, without a zone.
-// It is ok up to the year 9999.
+// appendTime converts milliseconds since 1970 to the format of other streams' times: in UTC, with nanoseconds, without
+// a zone. It is ok up to the year 9999.
 func appendTime(d, v []byte) (_ []byte, ok bool) {
 	const lastMillisecond = 253402300799999
 	ms, ok := blockNumber(v)
@@ -321,14 +324,14 @@ func appendTime(d, v []byte) (_ []byte, ok bool) {
 // appendDiff writes the kind of the diff at p, and its sizes.
 func (w *Worker) appendDiff(d, b []byte, p place) (_ []byte, ok bool) {
 	v := b[p.from:p.to]
-	if saying(v) == "remove" {
+	if keyword(v) == "remove" {
 		return append(d, `"remove","size":null,"previousSize":null`...), true
 	}
 	if len(v) == 0 || v[0] != '{' {
 		return d, false
 	}
-	if !w.followDiff(b, p) {
-		w.exploreObject(b, p.from, 0, diffKeys)
+	if !w.readDiffSteps(b, p) {
+		w.readObject(b, p.from, 0, diffKeys)
 	}
 	text := func(p part) []byte {
 		if v := b[w.places[p].from:w.places[p].to]; len(v) > 0 && v[0] == '"' {
@@ -346,9 +349,9 @@ func (w *Worker) appendDiff(d, b []byte, p place) (_ []byte, ok bool) {
 	return append(append(d, `,"previousSize":`...), previous...), size != nil && previous != nil
 }
 
-// followDiff finds the sizes of a diff that is laid out as nodes do it. What follows the size of a new order does not matter, since
-// of equal keys the first counts; after an update there could still be one.
-func (w *Worker) followDiff(b []byte, p place) bool {
+// readDiffSteps finds the sizes of a diff that is laid out as nodes write it. What follows the size of a new order does
+// not matter, because of duplicate keys the first counts. After an update a "new" key could still follow.
+func (w *Worker) readDiffSteps(b []byte, p place) bool {
 	const (
 		added    = `{"new":{"sz":`
 		original = `{"update":{"origSz":`
@@ -356,16 +359,16 @@ func (w *Worker) followDiff(b []byte, p place) bool {
 		closing  = "}}"
 	)
 	b = b[:p.to]
-	if size, end, ok := stringAfter(b, p.from, added); ok {
+	if size, end, _ := stringAfter(b, p.from, added); end >= 0 {
 		w.places[newSizePart] = place{end - len(size), end}
 		return true
 	}
-	was, i, ok := stringAfter(b, p.from, original)
-	if !ok {
+	was, i, _ := stringAfter(b, p.from, original)
+	if i < 0 {
 		return false
 	}
-	is, end, ok := stringAfter(b, i, updated)
-	if !ok || string(b[end:]) != closing {
+	is, end, _ := stringAfter(b, i, updated)
+	if end < 0 || string(b[end:]) != closing {
 		return false
 	}
 	w.places[originalSizePart], w.places[updatedSizePart] = place{i - len(was), i}, place{end - len(is), end}

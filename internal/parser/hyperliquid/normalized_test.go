@@ -18,9 +18,9 @@ import (
 	"github.com/hlparser/hyperliquid-parser-operator/internal/parser/config"
 )
 
-// The reference of Normalized records is by encoding/json and regexp alone, as that of the others.
+// The reference of Normalized records uses encoding/json and regexp alone, like the reference of the other formats.
 
-// normalized is the record of an event that has the stream's shape, without its brace and what every record ends with.
+// normalized returns the record of an event of the stream's shape, without its brace and the common end of all records.
 func (s setting) normalized(event []byte, h refHeader) (record string, ok bool) {
 	r := refRecord{ok: true}
 	switch s.stream {
@@ -113,7 +113,7 @@ func (s setting) normalized(event []byte, h refHeader) (record string, ok bool) 
 	return strings.Join(r.members, ","), r.ok
 }
 
-// refRecord gathers members; it is not ok once one has no value.
+// refRecord collects members. It is not ok once a member has no value.
 type refRecord struct {
 	members []string
 	ok      bool
@@ -124,7 +124,8 @@ func (r *refRecord) add(name, value string) {
 	r.members = append(r.members, fmt.Sprintf("%q:%s", name, value))
 }
 
-// rawObject is the text of each value of an object, of equal keys the first; nil for what is no object.
+// rawObject returns the text of each value of an object; of equal keys the first counts. It is nil for anything but an
+// object.
 func rawObject(raw []byte) map[string]json.RawMessage {
 	dec := json.NewDecoder(bytes.NewReader(raw))
 	if token, err := dec.Token(); err != nil || token != json.Delim('{') {
@@ -147,7 +148,7 @@ func rawObject(raw []byte) map[string]json.RawMessage {
 	return members
 }
 
-// These return a value's text if it is of the kind, else nothing.
+// These return a value's text if it is of that kind, and nothing otherwise.
 
 var wholeText = regexp.MustCompile(`^[0-9]+$`)
 
@@ -177,7 +178,7 @@ func refSide(raw []byte) string {
 	return map[any]string{"A": `"Ask"`, "B": `"Bid"`}[orNothing(side)]
 }
 
-// orNothing is v if it can be a key of a map.
+// orNothing returns v if it can be the key of a map.
 func orNothing(v any) any {
 	if s, ok := v.(string); ok {
 		return s
@@ -198,10 +199,10 @@ func normalizedStreams() []config.Stream {
 	return slices.DeleteFunc(config.Streams(), func(s config.Stream) bool { return !s.HasNormalized() })
 }
 
-func TestNormalizedStreamsAreThoseThatTheConfigAllows(t *testing.T) {
+func TestNormalizedStreamsMatchTheConfiguration(t *testing.T) {
 	for _, stream := range config.Streams() {
 		if got, want := layoutOf(stream).record != nil, stream.HasNormalized(); got != want {
-			t.Errorf("%s has a shape: %v; the config says %v", stream, got, want)
+			t.Errorf("%s has a shape: %v; the configuration: %v", stream, got, want)
 		}
 	}
 }
@@ -241,29 +242,40 @@ func TestNormalizedRecordsAsTheyAreWritten(t *testing.T) {
 		"an order":            {config.OrderStatuses, config.Line, order, market + inLine},
 		"an order of a block": {config.OrderStatuses, config.ByBlock, order, market + inBlock},
 		"an order, streaming": {config.OrderStatuses, config.Streaming, order, market + inBlock},
-		"a trigger order with children, which also have coins, sides and sizes": {config.OrderStatuses, config.Line, triggered,
+		"a trigger order with children, which also have coins, sides and sizes": {config.OrderStatuses, config.Line,
+			triggered,
 			`{"id":150926011357,"coin":"ETH","side":"Bid","price":"4399.3","size":"20.0","remaining":"20.0","owner":"0xc926ddba8b7617dbc65712f20cf8e1b58b8598d3",` +
 				`"time":"2026-04-30T20:46:43.304461819","status":"triggered","type":"Stop Limit","tif":null,"cloid":null,"reduceOnly":true` + inLine},
 		"an order of an older file, without hash and builder, in milliseconds": {config.OrderStatuses, config.Line, oldOrder,
 			`{"id":150926073770,"coin":"xyz:SP500","side":"Bid","price":"0.029409","size":"23366.0","remaining":"23366.0","owner":"0x6ac569a098a850a6a3c37547bc5d1d85cba80f33",` +
-				`"time":"2024-01-02T08:26:36.877","status":"open","type":"Limit","tif":"Gtc","cloid":null,"reduceOnly":false` + inLine},
-		"an order of a status and a coin that nobody knows": {config.OrderStatuses, config.Line,
+				`"time":"2024-01-02T08:26:36.877","status":"open","type":"Limit","tif":"Gtc","cloid":null,"reduceOnly":false` +
+				inLine},
+		"an order of an unknown status and coin": {config.OrderStatuses, config.Line,
 			replaced(order, "badAloPxRejected", "noSuchStatusYet", `"BTC"`, `"new:COIN"`),
 			replaced(market, "badAloPxRejected", "noSuchStatusYet", `"BTC"`, `"new:COIN"`) + inLine},
-		"an order with the least that it must have, in any order": {config.OrderStatuses, config.Line,
+		"an order with only the required members, in any order": {config.OrderStatuses, config.Line,
 			` { "order" : { "sz" : "1" , "origSz":"02.50","limitPx":"-0","oid":7,"s\u0069de":"\u0041","coin":"B\u0054C"},"status":"","user":"u","time":"t"}`,
 			`{"id":7,"coin":"B\u0054C","side":"Ask","price":"-0","size":"02.50","remaining":"1","owner":"u","time":"t","status":"","type":null,"tif":null,"cloid":null,"reduceOnly":null` + inLine},
-		"an order whose strings have escapes, which are not touched": {config.OrderStatuses, config.Line,
-			replaced(order, `"BTC"`, `"\"\u00e9\/"`, `"Limit"`, `"Li\\mit"`), replaced(market, `"BTC"`, `"\"\u00e9\/"`, `"Limit"`, `"Li\\mit"`) + inLine},
-		"an order of two coins: the first counts": {config.OrderStatuses, config.Line, replaced(order, `"coin":"BTC"`, `"coin":"BTC","coin":"ETH"`), market + inLine},
-		"an order of no coin":                     {config.OrderStatuses, config.Line, replaced(order, `"coin":"BTC",`, ``), ""},
-		"an order of a third side":                {config.OrderStatuses, config.Line, replaced(order, `"side":"A"`, `"side":"C"`), ""},
-		"an order whose price is a number":        {config.OrderStatuses, config.Line, replaced(order, `"76466.0"`, `76466.0`), ""},
-		"an order whose id is a string":           {config.OrderStatuses, config.Line, replaced(order, `"oid":405401002864`, `"oid":"405401002864"`), ""},
-		"an order whose id is a fraction":         {config.OrderStatuses, config.ByBlock, replaced(order, `"oid":405401002864`, `"oid":4.5`), ""},
-		"an order whose tif is a number":          {config.OrderStatuses, config.Line, replaced(order, `"Alo"`, `1`), ""},
-		"an order reduced only by a word":         {config.OrderStatuses, config.Line, replaced(order, `"reduceOnly":false`, `"reduceOnly":"no"`), ""},
-		"an order without an order":               {config.OrderStatuses, config.Line, `{"order":null,"time":"t","user":"u","status":"s"}`, ""},
+		"an order whose strings have escapes, which are preserved": {config.OrderStatuses, config.Line,
+			replaced(order, `"BTC"`, `"\"\u00e9\/"`, `"Limit"`, `"Li\\mit"`),
+			replaced(market, `"BTC"`, `"\"\u00e9\/"`, `"Limit"`, `"Li\\mit"`) + inLine},
+		"an order with two coins: the first counts": {config.OrderStatuses, config.Line,
+			replaced(order, `"coin":"BTC"`, `"coin":"BTC","coin":"ETH"`), market + inLine},
+		"an order without a coin": {config.OrderStatuses, config.Line, replaced(order, `"coin":"BTC",`, ``),
+			""},
+		"an order with a third side": {config.OrderStatuses, config.Line,
+			replaced(order, `"side":"A"`, `"side":"C"`), ""},
+		"an order whose price is a number": {config.OrderStatuses, config.Line,
+			replaced(order, `"76466.0"`, `76466.0`), ""},
+		"an order whose id is a string": {config.OrderStatuses, config.Line,
+			replaced(order, `"oid":405401002864`, `"oid":"405401002864"`), ""},
+		"an order whose id is a fraction": {config.OrderStatuses, config.ByBlock,
+			replaced(order, `"oid":405401002864`, `"oid":4.5`), ""},
+		"an order whose tif is a number": {config.OrderStatuses, config.Line, replaced(order, `"Alo"`, `1`), ""},
+		"an order whose reduceOnly is a string": {config.OrderStatuses, config.Line,
+			replaced(order, `"reduceOnly":false`, `"reduceOnly":"no"`), ""},
+		"an order without an order": {config.OrderStatuses, config.Line,
+			`{"order":null,"time":"t","user":"u","status":"s"}`, ""},
 
 		"a fill":            {config.Fills, config.Line, fill, bought + inLine},
 		"a fill of a block": {config.Fills, config.ByBlock, fill, bought + inBlock},
@@ -271,48 +283,67 @@ func TestNormalizedRecordsAsTheyAreWritten(t *testing.T) {
 			`{"id":457367674387223,"orderId":405401019385,"coin":"@107","side":"Ask","price":"36.796","size":"1500.0","owner":"0xc926ddba8b7617dbc65712f20cf8e1b58b8598d3",` +
 				`"time":"2026-04-30T20:46:46.008000000","direction":"Close Long","closedPnl":"-1.0","fee":"0.050544","feeToken":"USDC","crossed":true,"hash":"0x00",` +
 				`"cloid":"0x0000000000000000e0f5526d43ad490c","liquidation":{"liquidatedUser":"0xfca397d8b8de71639d9e4573d7ecc8199cbff42f","markPx":"36.8","method":"market"}` + inBlock},
-		"a fill with the least that it must have": {config.Fills, config.Line, `["u",{"tid":1,"oid":2,"time":0,"side":"A","sz":"1","px":"2","coin":"c"}]`,
+		"a fill with only the required members": {config.Fills, config.Line,
+			`["u",{"tid":1,"oid":2,"time":0,"side":"A","sz":"1","px":"2","coin":"c"}]`,
 			`{"id":1,"orderId":2,"coin":"c","side":"Ask","price":"2","size":"1","owner":"u","time":"1970-01-01T00:00:00.000000000","direction":null,"closedPnl":null,` +
 				`"fee":null,"feeToken":null,"crossed":null,"hash":null,"cloid":null,"liquidation":null` + inLine},
-		"a fill in the last millisecond that has four digits of year": {config.Fills, config.Line, replaced(fill, "1777582006008", "253402300799999"),
+		"a fill in the last millisecond of a four-digit year": {config.Fills, config.Line,
+			replaced(fill, "1777582006008", "253402300799999"),
 			replaced(bought, "2026-04-30T20:46:46.008", "9999-12-31T23:59:59.999") + inLine},
-		"a fill a millisecond later":       {config.Fills, config.Line, replaced(fill, "1777582006008", "253402300800000"), ""},
-		"a fill before 1970":               {config.Fills, config.Line, replaced(fill, "1777582006008", "-1"), ""},
-		"a fill at a fraction":             {config.Fills, config.Line, replaced(fill, "1777582006008", "1777582006008.5"), ""},
-		"a fill at a time in words":        {config.Fills, config.Line, replaced(fill, "1777582006008", `"2026"`), ""},
-		"a fill without an id":             {config.Fills, config.Line, replaced(fill, `"tid":457367674387223,`, ``), ""},
-		"a fill with a liquidation of one": {config.Fills, config.Line, replaced(liquidation, `"liquidation":{`, `"liquidation":1,"x":{`), ""},
+		"a fill a millisecond later": {config.Fills, config.Line,
+			replaced(fill, "1777582006008", "253402300800000"), ""},
+		"a fill before 1970": {config.Fills, config.Line, replaced(fill, "1777582006008", "-1"), ""},
+		"a fill at a fraction of a millisecond": {config.Fills, config.Line,
+			replaced(fill, "1777582006008", "1777582006008.5"), ""},
+		"a fill whose time is a string": {config.Fills, config.Line, replaced(fill, "1777582006008", `"2026"`), ""},
+		"a fill without an id": {config.Fills, config.Line, replaced(fill, `"tid":457367674387223,`, ``),
+			""},
+		"a fill whose liquidation is a number": {config.Fills, config.Line,
+			replaced(liquidation, `"liquidation":{`, `"liquidation":1,"x":{`), ""},
 
 		"a trade":            {config.Trades, config.Line, trade, traded + inLine},
 		"a trade of a block": {config.Trades, config.ByBlock, trade, traded + inBlock},
 		"a trade in another order, with escapes": {config.Trades, config.Line,
-			replaced(trade, `{"coin":"@107",`, `{`, `"side_info":[`, `"c\u006fin":"@107","side_info" : [ `, `,"oid"`, ` , "\u006fid"`, `"hash"`, `"h\u0061sh"`), traded + inLine},
+			replaced(trade, `{"coin":"@107",`, `{`, `"side_info":[`, `"c\u006fin":"@107","side_info" : [ `, `,"oid"`,
+				` , "\u006fid"`, `"hash"`, `"h\u0061sh"`), traded + inLine},
 		"a trade without its hash": {config.Trades, config.Line, replaced(trade, `"hash"`, `"x"`),
 			replaced(traded, `"0x0f0fd1630a15ee0cfbf704261eaac1018c01021cbd299fd0aab0fc4b47dbfeb5"`, `null`) + inLine},
-		"a trade of one side":                     {config.Trades, config.Line, trade[:strings.Index(trade, `,{"user"`)] + "]}", ""},
-		"a trade of three sides":                  {config.Trades, config.Line, replaced(trade, `]}`, `,{}]}`), ""},
-		"a trade whose sides are two, then three": {config.Trades, config.Line, replaced(trade, `]}`, `],"side_info":[{},{},{}]}`), traded + inLine},
-		"a trade of a side and null":              {config.Trades, config.Line, trade[:strings.Index(trade, `,{"user"`)] + ",null]}", ""},
-		"a trade of an object's side":             {config.Trades, config.Line, `{"coin":"c","side":"A","time":"t","px":"1","sz":"1","side_info":{"user":"u","oid":1}}`, ""},
+		"a trade with one side": {config.Trades, config.Line, trade[:strings.Index(trade, `,{"user"`)] + "]}",
+			""},
+		"a trade with three sides": {config.Trades, config.Line, replaced(trade, `]}`, `,{}]}`), ""},
+		"a trade with two sides, then three": {config.Trades, config.Line, replaced(trade, `]}`, `],"side_info":[{},{},{}]}`),
+			traded + inLine},
+		"a trade with a side and null": {config.Trades, config.Line, trade[:strings.Index(trade, `,{"user"`)] +
+			",null]}", ""},
+		"a trade whose sides are an object": {config.Trades, config.Line,
+			`{"coin":"c","side":"A","time":"t","px":"1","sz":"1","side_info":{"user":"u","oid":1}}`, ""},
 
-		"a new order in the book":                     {config.RawBookDiffs, config.Line, newDiff, added + inLine},
-		"a new order, of a block":                     {config.RawBookDiffs, config.ByBlock, newDiff, replaced(added, `"time":null`, `"time":"2026-04-30T20:46:43.304461819"`) + inBlock},
-		"a new order that says before whom it stands": {config.RawBookDiffs, config.Line, replaced(newDiff, `"0.5"`, `"0.5","insertBefore":405401002918`), added + inLine},
-		"a new order with spaces":                     {config.RawBookDiffs, config.Line, replaced(newDiff, `{"new":{"sz":"0.5"}}`, ` { "n\u0065w" : { "sz" : "0.5" } } `), added + inLine},
+		"a new order in the book": {config.RawBookDiffs, config.Line, newDiff, added + inLine},
+		"a new order, of a block": {config.RawBookDiffs, config.ByBlock, newDiff,
+			replaced(added, `"time":null`, `"time":"2026-04-30T20:46:43.304461819"`) + inBlock},
+		"a new order with the order that it precedes": {config.RawBookDiffs, config.Line,
+			replaced(newDiff, `"0.5"`, `"0.5","insertBefore":405401002918`), added + inLine},
+		"a new order with spaces": {config.RawBookDiffs, config.Line,
+			replaced(newDiff, `{"new":{"sz":"0.5"}}`, ` { "n\u0065w" : { "sz" : "0.5" } } `), added + inLine},
 		"an update": {config.RawBookDiffs, config.Line, updateDiff,
 			`{"id":405401002917,"coin":"kPEPE","side":"Ask","price":"0.5","owner":"0xca1d1650d13b8fa936dca4efdf1f487766f2abd1","time":null,"kind":"update","size":"0.4","previousSize":"0.5"` + inLine},
-		"an update in another order": {config.RawBookDiffs, config.Line, replaced(updateDiff, `"origSz":"0.5","newSz":"0.4"`, `"newSz":"0.4" ,"x":[],"origSz":"0.5"`),
+		"an update in another order": {config.RawBookDiffs, config.Line,
+			replaced(updateDiff, `"origSz":"0.5","newSz":"0.4"`, `"newSz":"0.4" ,"x":[],"origSz":"0.5"`),
 			`{"id":405401002917,"coin":"kPEPE","side":"Ask","price":"0.5","owner":"0xca1d1650d13b8fa936dca4efdf1f487766f2abd1","time":null,"kind":"update","size":"0.4","previousSize":"0.5"` + inLine},
 		"a removal": {config.RawBookDiffs, config.Line, removeDiff,
 			`{"id":405400999260,"coin":"ETH","side":"Bid","price":"68823.0","owner":"0xee162a5a60829bd346f0c1ac3514b21fe5f4b290","time":null,"kind":"remove","size":null,"previousSize":null` + inLine},
 		"a removal with an escape": {config.RawBookDiffs, config.Line, replaced(removeDiff, `"remove"`, `"r\u0065move"`),
 			`{"id":405400999260,"coin":"ETH","side":"Bid","price":"68823.0","owner":"0xee162a5a60829bd346f0c1ac3514b21fe5f4b290","time":null,"kind":"remove","size":null,"previousSize":null` + inLine},
-		"an update that is a new order too":    {config.RawBookDiffs, config.Line, replaced(newDiff, `{"new"`, `{"update":{"origSz":"2","newSz":"1"},"new"`), added + inLine},
-		"a diff of a kind that nobody knows":   {config.RawBookDiffs, config.Line, replaced(newDiff, `"new"`, `"moved"`), ""},
-		"a diff of a word that nobody knows":   {config.RawBookDiffs, config.Line, replaced(removeDiff, `"remove"`, `"removed"`), ""},
-		"a diff that is null":                  {config.RawBookDiffs, config.Line, replaced(removeDiff, `"remove"`, `null`), ""},
-		"a new order whose size is a number":   {config.RawBookDiffs, config.Line, replaced(newDiff, `"0.5"`, `0.5`), ""},
-		"an update that lacks the size it was": {config.RawBookDiffs, config.Line, replaced(updateDiff, `"origSz":"0.5",`, ``), ""},
+		"an update that is also a new order": {config.RawBookDiffs, config.Line,
+			replaced(newDiff, `{"new"`, `{"update":{"origSz":"2","newSz":"1"},"new"`), added + inLine},
+		"a diff of an unknown kind": {config.RawBookDiffs, config.Line, replaced(newDiff, `"new"`, `"moved"`), ""},
+		"a diff with an unknown word": {config.RawBookDiffs, config.Line,
+			replaced(removeDiff, `"remove"`, `"removed"`), ""},
+		"a diff that is null": {config.RawBookDiffs, config.Line, replaced(removeDiff, `"remove"`, `null`),
+			""},
+		"a new order whose size is a number": {config.RawBookDiffs, config.Line, replaced(newDiff, `"0.5"`, `0.5`), ""},
+		"an update without its previous size": {config.RawBookDiffs, config.Line, replaced(updateDiff, `"origSz":"0.5",`, ``),
+			""},
 	} {
 		t.Run(name, func(t *testing.T) {
 			line := c.event
@@ -322,8 +353,9 @@ func TestNormalizedRecordsAsTheyAreWritten(t *testing.T) {
 			s := setting{c.stream, c.mode, config.Filter{}, config.Normalized}
 			out := encode(t, s, lines(line))
 			if c.want == "" {
-				if len(out.Bad) != 1 || out.Bad[0].Reason != ReasonField || string(out.Bad[0].Bytes) != c.event || len(out.Data)+len(out.Records) > 0 || out.Events != 0 {
-					t.Errorf("want it malformed by a field; got %s", describe(out))
+				if len(out.Bad) != 1 || out.Bad[0].Reason != ReasonField || string(out.Bad[0].Bytes) != c.event ||
+					len(out.Data)+len(out.Records) > 0 || out.Events != 0 {
+					t.Errorf("want reason field; got %s", describe(out))
 				}
 			} else if got := string(out.Data); got != c.want+"\n" || len(out.Bad) > 0 || out.Events != 1 {
 				t.Errorf("got\n%s\nwant\n%s", describe(out), c.want)
@@ -333,7 +365,7 @@ func TestNormalizedRecordsAsTheyAreWritten(t *testing.T) {
 	}
 }
 
-func TestANeighbourOfAnEventWithoutARecordIsDelivered(t *testing.T) {
+func TestAnEventNextToOneWithoutARecordIsDelivered(t *testing.T) {
 	s := setting{config.OrderStatuses, config.ByBlock, config.Filter{}, config.Normalized}
 	out := encode(t, s, lines(block(order, replaced(order, `"coin":"BTC"`, `"coin":null`), order)))
 	if len(out.Bad) != 1 || out.Bad[0].Index != 1 || out.Delivered != 2 || out.Events != 2 {
@@ -341,7 +373,7 @@ func TestANeighbourOfAnEventWithoutARecordIsDelivered(t *testing.T) {
 	}
 }
 
-func TestWhatTheFilterDropsNeedsNoRecord(t *testing.T) {
+func TestAFilteredEventNeedsNoRecord(t *testing.T) {
 	s := setting{config.OrderStatuses, config.ByBlock, config.Filter{Coins: []string{"ETH"}}, config.Normalized}
 	out := encode(t, s, lines(block(replaced(order, `"76466.0"`, `5`), triggered)))
 	if len(out.Bad) != 0 || out.Delivered != 1 || out.Events != 2 {
@@ -351,10 +383,11 @@ func TestWhatTheFilterDropsNeedsNoRecord(t *testing.T) {
 
 var memberText = regexp.MustCompile(`"(\w+)":("[^"]*"|[^,{}\[\]"]+|\{[^{}]*\}|\[\])`)
 
-// oddValues are put where others belong.
-var oddValues = []string{`null`, `true`, `5`, `-5`, `5.0`, `5e3`, `99999999999999999999`, `""`, `"A"`, `"\u0042"`, `"remove"`, `"é\n"`, `{}`, `{ "sz" : "1" }`, `[]`, `[{}]`}
+// oddValues replace other values.
+var oddValues = []string{`null`, `true`, `5`, `-5`, `5.0`, `5e3`, `99999999999999999999`, `""`, `"A"`, `"\u0042"`,
+	`"remove"`, `"é\n"`, `{}`, `{ "sz" : "1" }`, `[]`, `[{}]`}
 
-// oddEventsOf are events of which one member is missing, twice there, or something else.
+// oddEventsOf returns events with one member missing, duplicated, or of another type.
 func oddEventsOf(stream config.Stream) []string {
 	var out []string
 	for _, e := range eventsOf(stream) {
@@ -384,7 +417,7 @@ func TestNormalizedRecordsOfOddEvents(t *testing.T) {
 	}
 }
 
-// TestNormalizedRecordsDoNotDependOnTheLayout shuffles keys and puts in spaces.
+// TestNormalizedRecordsDoNotDependOnTheLayout shuffles keys and inserts spaces.
 func TestNormalizedRecordsDoNotDependOnTheLayout(t *testing.T) {
 	r := rand.New(rand.NewPCG(3, 4))
 	var shuffled func(raw []byte) string
@@ -432,28 +465,30 @@ func TestNormalizedRecordsDoNotDependOnTheLayout(t *testing.T) {
 	}
 }
 
-// TestShortCutsFindTheirParts holds the parts that stand in a short cut's text equal to those of the steps it passes over.
-func TestShortCutsFindTheirParts(t *testing.T) {
+// TestShortCutsLocateTheirParts compares the parts in a shortcut's text with those of the steps that it skips.
+func TestShortCutsLocateTheirParts(t *testing.T) {
 	steps := layoutOf(config.OrderStatuses).steps
 	locate(steps)
 	got := map[part]string{}
 	for _, s := range steps {
-		for _, f := range s.inside {
+		for _, f := range s.skippedParts {
 			got[f.part] = s.text[f.from:f.to]
 		}
 	}
-	if want := map[part]string{reduceOnlyPart: `false`, typePart: `"Limit"`, tifPart: `"Alo"`}; fmt.Sprint(got) != fmt.Sprint(want) {
+	if want := map[part]string{reduceOnlyPart: `false`, typePart: `"Limit"`,
+		tifPart: `"Alo"`}; fmt.Sprint(got) != fmt.Sprint(want) {
 		t.Errorf("got %v, want %v", got, want)
 	}
 }
 
-// schema is as much of JSON Schema (draft 2020-12) as docs/schemas use. A keyword that is not here is an error.
+// schema is the subset of JSON Schema (draft 2020-12) that docs/schemas use. Any other keyword is an error.
 type schema struct {
 	Schema      string             `json:"$schema"`
 	Title       string             `json:"title"`
 	Description string             `json:"description"`
 	Type        any                `json:"type"` // a name, or a list
 	Enum        []any              `json:"enum"`
+	Const       any                `json:"const"`
 	Pattern     string             `json:"pattern"`
 	Minimum     *int64             `json:"minimum"`
 	Properties  map[string]*schema `json:"properties"`
@@ -462,7 +497,12 @@ type schema struct {
 
 func schemaOf(t testing.TB, stream config.Stream) *schema {
 	t.Helper()
-	file, err := os.Open(filepath.Join("..", "..", "..", "docs", "schemas", stream.Kebab()+".json"))
+	return readSchema(t, stream.Kebab())
+}
+
+func readSchema(t testing.TB, name string) *schema {
+	t.Helper()
+	file, err := os.Open(filepath.Join("..", "..", "..", "docs", "schemas", name+".json"))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -514,7 +554,10 @@ func (s *schema) check(at string, v any) error {
 		return fmt.Errorf("%s: %s, want %v", at, kind, s.Type)
 	}
 	if s.Enum != nil && !slices.Contains(s.Enum, v) {
-		return fmt.Errorf("%s: %v is none of %v", at, v, s.Enum)
+		return fmt.Errorf("%s: %v is not one of %v", at, v, s.Enum)
+	}
+	if s.Const != nil && v != s.Const {
+		return fmt.Errorf("%s: %v is not %v", at, v, s.Const)
 	}
 	if text, ok := v.(string); ok && s.Pattern != "" && !regexp.MustCompile(s.Pattern).MatchString(text) {
 		return fmt.Errorf("%s: %q does not match %s", at, text, s.Pattern)
@@ -525,7 +568,7 @@ func (s *schema) check(at string, v any) error {
 	}
 	for _, name := range s.Required {
 		if _, ok := object[name]; !ok {
-			return fmt.Errorf("%s: lacks %s", at, name)
+			return fmt.Errorf("%s: %s is missing", at, name)
 		}
 	}
 	for name, property := range s.Properties {
@@ -551,14 +594,15 @@ func TestRecordsFollowTheirSchemas(t *testing.T) {
 				input = lines(block(append(eventsOf(stream), oddEventsOf(stream)...)...))
 			}
 			out := encode(t, set, input)
-			seen := map[string]map[string]bool{} // the types that each property was seen with
+			seen := map[string]map[string]bool{} // the types of each property
 			for line := range bytes.Lines(out.Data) {
 				if err := s.validate(line); err != nil {
 					t.Fatalf("%s: %v: %s", stream, err, line)
 				}
 				object := rawObject(line)
 				if len(object) != len(s.Properties) || len(object) != len(s.Required) {
-					t.Fatalf("%s: %d members, %d properties, %d required: %s", stream, len(object), len(s.Properties), len(s.Required), line)
+					t.Fatalf("%s: %d members, %d properties, %d required: %s", stream, len(object), len(s.Properties), len(s.Required),
+						line)
 				}
 				for name, value := range object {
 					if seen[name] == nil {
@@ -570,7 +614,7 @@ func TestRecordsFollowTheirSchemas(t *testing.T) {
 			if len(seen) == 0 {
 				t.Fatalf("%s: no records", stream)
 			}
-			// A type that no record shows is one that consumers need not be told of. Line mode has no block, the others always do.
+			// A type that no record has need not be documented. Line mode has no block; the other modes always do.
 			for name, property := range s.Properties {
 				types, list := property.Type.([]any)
 				inBlock := name == "block" || name == "index" || stream == config.RawBookDiffs && name == "time"

@@ -11,8 +11,8 @@ import (
 	"github.com/hlparser/hyperliquid-parser-operator/internal/parser/config"
 )
 
-// TestRealNodeOutput compares with what encoding/json finds in the output of a real node, when there is some: the environment
-// variable HLPARSER_SAMPLE_DATA names its data directory.
+// TestRealNodeOutput compares the encoder with encoding/json on the output of a real node, if there is any. The
+// environment variable HLPARSER_SAMPLE_DATA names its data directory.
 func TestRealNodeOutput(t *testing.T) {
 	root := os.Getenv("HLPARSER_SAMPLE_DATA")
 	if root == "" {
@@ -63,7 +63,8 @@ func compareReal(t *testing.T, stream config.Stream, mode config.Mode, data []by
 			}
 			for i, event := range e.Events {
 				raw = append(append(raw, event...), '\n')
-				enveloped = append(enveloped, fmt.Sprintf(`%d:%d %d %d %s %s %s`, offset, i, e.Block, i, e.BlockTime, e.LocalTime, event))
+				enveloped = append(enveloped, fmt.Sprintf(`%d:%d %d %d %s %s %s`, offset, i, e.Block, i, e.BlockTime, e.LocalTime,
+					event))
 			}
 		}
 		offset += len(rest) - len(next)
@@ -95,7 +96,8 @@ func compareReal(t *testing.T, stream config.Stream, mode config.Mode, data []by
 		if err := dec.Decode(&record); err != nil {
 			t.Fatal(err)
 		}
-		got := fmt.Sprintf("%s %s %v %v %v %v %s", record.Target+record.Stream, record.Pos, record.Block, record.Index, record.BlockTime, record.LocalTime, record.Event)
+		got := fmt.Sprintf("%s %s %v %v %v %v %s", record.Target+record.Stream, record.Pos, record.Block, record.Index,
+			record.BlockTime, record.LocalTime, record.Event)
 		if want := fmt.Sprintf("%s %s:%s", testTarget+string(stream), testFile, enveloped[i]); got != want {
 			t.Fatalf("record %d:\n%s\nwant\n%s", i, got, want)
 		}
@@ -114,7 +116,8 @@ func compareReal(t *testing.T, stream config.Stream, mode config.Mode, data []by
 		}
 		s.check(t, data)
 	}
-	some := config.Filter{Coins: []string{"BTC", "@107", "xyz:*"}, ExcludeStatuses: []string{"badAloPxRejected"}, Sides: []string{"B"}, MinNotional: "1000"}
+	some := config.Filter{Coins: []string{"BTC", "@107", "xyz:*"}, ExcludeStatuses: []string{"badAloPxRejected"},
+		Sides: []string{"B"}, MinNotional: "1000"}
 	if i := bytes.LastIndexByte(data[:min(len(data), 1<<19)], '\n'); i >= 0 { // the reference is slow
 		setting{stream, mode, some, config.Raw}.check(t, data[:i+1], 2, 5)
 	}
@@ -125,7 +128,7 @@ func BenchmarkRealBlocks(b *testing.B) {
 	root := os.Getenv("HLPARSER_SAMPLE_DATA")
 	files, _ := filepath.Glob(filepath.Join(root, Directory(config.OrderStatuses, config.ByBlock), "hourly", "*", "*"))
 	if root == "" || len(files) == 0 {
-		b.Skip("HLPARSER_SAMPLE_DATA names no real node output")
+		b.Skip("HLPARSER_SAMPLE_DATA is not set to a directory with real node output")
 	}
 	data, err := os.ReadFile(files[0])
 	if err != nil {
@@ -133,7 +136,8 @@ func BenchmarkRealBlocks(b *testing.B) {
 	}
 	for _, coin := range []string{"BTC", "ETH"} {
 		b.Run(coin, func(b *testing.B) {
-			benchmarkSpan(b, setting{config.OrderStatuses, config.ByBlock, config.Filter{Coins: []string{coin}}, config.Raw}.encoder(b), data)
+			benchmarkSpan(b, setting{config.OrderStatuses, config.ByBlock, config.Filter{Coins: []string{coin}},
+				config.Raw}.encoder(b), data)
 		})
 	}
 }

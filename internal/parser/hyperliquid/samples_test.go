@@ -1,6 +1,7 @@
 package hyperliquid
 
 import (
+	"fmt"
 	"slices"
 	"strings"
 
@@ -27,7 +28,7 @@ func block(events ...string) string { return blockStart + strings.Join(events, "
 
 func lines(l ...string) []byte { return []byte(strings.Join(l, "\n") + "\n") }
 
-// eventsOf are events of each stream: written as nodes do, and valid though written otherwise.
+// eventsOf returns events of each stream: as nodes write them, and valid ones written differently.
 func eventsOf(stream config.Stream) []string {
 	switch stream {
 	case config.OrderStatuses:
@@ -40,7 +41,8 @@ func eventsOf(stream config.Stream) []string {
 			strings.Replace(order, `"order":{`, `"order":null,"order":{`, 1),
 			strings.Replace(order, `"user":`, `"User":`, 1),
 			strings.Replace(order, `"status":"badAloPxRejected"`, `"status":null`, 1),
-			strings.Replace(order, `"coin":"BTC"`, `"coin":"xyzABC"`, 1), strings.Replace(order, `"coin":"BTC"`, `"coin":"xyz"`, 1),
+			strings.Replace(order, `"coin":"BTC"`, `"coin":"xyzABC"`, 1),
+			strings.Replace(order, `"coin":"BTC"`, `"coin":"xyz"`, 1),
 			`{}`, `{"order":{}}`, `{"order":[{"coin":"BTC"}]}`,
 		}
 	case config.Fills:
@@ -52,7 +54,8 @@ func eventsOf(stream config.Stream) []string {
 	case config.Trades:
 		return []string{trade,
 			strings.Replace(trade, "@107", "BTC", 1),
-			strings.Replace(trade, `"side_info":[`, `"side_info":[null,{"user":1,"user":"0x91853bcefbdc3447768413e6db7d6e0a81c4be56"},`, 1),
+			strings.Replace(trade, `"side_info":[`,
+				`"side_info":[null,{"user":1,"user":"0x91853bcefbdc3447768413e6db7d6e0a81c4be56"},`, 1),
 			`{"side_info":{"user":"0x91853bcefbdc3447768413e6db7d6e0a81c4be56"},"px":"1","sz":"1"}`,
 			`{"side_info":[],"coin":"BTC"}`,
 			`{"side_info" : [ {} , {"user" : "0x91853bcefbdc3447768413e6db7d6e0a81c4be5\u0036"} ]}`,
@@ -64,18 +67,78 @@ func eventsOf(stream config.Stream) []string {
 	return []string{misc, `{"coin":"ETH","inner":[[],{}]}`}
 }
 
-// malformedOf are events that are not.
+// malformedOf returns malformed events.
 func malformedOf(stream config.Stream) []string {
 	good := eventsOf(stream)[0]
 	return []string{
-		``, `null`, `5`, `"x"`, `tru`, `{]`, `{"a":1`, `{"a":1}}`, `{"a":tru}`, `{"a":1,}`, "{\"a\":\"\t\"}", `{"a":"\x"}`, `["a",{},1]`, `["a"]`, `[1,{}]`, `[{},"a"]`,
+		``, `null`, `5`, `"x"`, `tru`, `{]`, `{"a":1`, `{"a":1}}`, `{"a":tru}`, `{"a":1,}`, "{\"a\":\"\t\"}", `{"a":"\x"}`,
+		`["a",{},1]`, `["a"]`, `[1,{}]`, `[{},"a"]`,
 		good[:len(good)/2], good[:len(good)-1], good + "x", good + good, strings.Replace(good, ",", ",,", 1),
-		"\x00\x00\x00", "\x00\x00" + good, good[:40] + "\x00\x00" + good, strings.Replace(good, `"0x`, `"0`+"\x01"+`x`, 1), "\xef\xbb\xbf" + good,
+		"\x00\x00\x00", "\x00\x00" + good, good[:40] + "\x00\x00" + good, strings.Replace(good, `"0x`, `"0`+"\x01"+`x`, 1),
+		"\xef\xbb\xbf" + good,
 		`{"local_time":1}`, "\r", " \t ",
 	}
 }
 
-// envelopesOf frame events otherwise than nodes do, or break what frames them.
+// nonStrictOf returns events with text that strict readers reject. Such events are malformed unless the record is Raw,
+// for which JSON is not guaranteed. Some only resemble such text. The text appears in every kind of place: a value that
+// is used and one that is not, a key, a list, a value that is null in most events.
+func nonStrictOf(stream config.Stream) []string {
+	out := make([]string, 0, 256)
+	for _, text := range []string{
+		// not UTF-8
+		"\xff", "a\x80", "\xc3", "\xed\xa0\x80", "\xf4\x90\x80\x80", "\xc0\xaf", "1234567\xff", "12345678\xff90123456",
+		`\ud800`, `\uDC00`, `\udc00\ud800`, `\ud83d\n\ude00`, `\ud83d\ud83d\ude00`, `\\\ud800`, `\ud800x`, // halves of pairs
+		"é", "日本語", "\U0001f600", `\ud83d\ude00`, `\\ud800`, `\u00e9`, "\u2028", "\ufffd", `\"\ud83d\ude00`, // valid
+	} {
+		for _, place := range map[config.Stream][]string{
+			config.OrderStatuses: {`"BTC"`, `"Limit"`, `"N/A"`, `null`, `"cloid"`, `[]`},
+			config.Fills: {`"BTC"`, `"Open Long"`, `"USDC"`,
+				`"0x0000000000000000000000000000000000000000000000000000000000000000"`, `"twapId"`, `1780822`},
+			config.Trades:        {`"@107"`, `"Na"`, `null`, `"cloid"`},
+			config.RawBookDiffs:  {`"BTC"`, `"sz"`, `"0.5"`, `"new"`},
+			config.MiscEvents:    {`"10.0"`, `"CDeposit"`},
+			config.OracleUpdates: {`"10.0"`},
+			config.SystemActions: {`"amount"`},
+		}[stream] {
+			with := `"` + text + `"`
+			if place == `[]` {
+				with = `[` + with + `]`
+			}
+			out = append(out, strings.Replace(eventsOf(stream)[0], place, with, 1))
+		}
+	}
+	return out
+}
+
+// headersOf frames events with header values of every length and text.
+func headersOf(events string) []string {
+	out := make([]string, 0, 256)
+	for _, value := range []string{
+		strings.Repeat("x", 64), strings.Repeat("x", 65), strings.Repeat("é", 32), strings.Repeat("é", 33),
+		strings.Repeat("x", 1000),
+		strings.Repeat(`\n`, 32), strings.Repeat(`\n`, 33), "\xff", `\ud800`, `\ud83d\ude00`, "é", "",
+	} {
+		for _, key := range []string{"local_time", "block_time", "other"} {
+			times := map[string]string{"local_time": "l", "block_time": "b", "other": "o", key: value}
+			common := fmt.Sprintf(`{"local_time":"%s","block_time":"%s","block_number":7,"events":[`, times["local_time"],
+				times["block_time"])
+			out = append(out,
+				common+events+"]}", common+events+"]", common+events+`],"block_number":}`, common+events+`,]}`,
+				fmt.Sprintf(`{"other":"%s","events":[%s],"block_number":7,"block_time":"%s","local_time":"%s"}`,
+					times["other"], events, times["block_time"], times["local_time"]))
+		}
+		out = append(out, fmt.Sprintf(`{"local_time":["%s"],"block_number":7,"events":[%s]}`, value, events))
+	}
+	for _, number := range []string{strings.Repeat("9", 18), strings.Repeat("9", 19), strings.Repeat("9", 64),
+		strings.Repeat("9", 65), strings.Repeat("9", 1000), `"` + strings.Repeat("x", 64) + `"`} {
+		out = append(out, strings.Replace(blockStart, "978995377", number, 1)+events+"]}",
+			`{"events":[`+events+`],"block_number":`+number+"}")
+	}
+	return out
+}
+
+// envelopesOf frames events differently than nodes do, or breaks the frame.
 func envelopesOf(events string) []string {
 	return []string{
 		blockStart + events + "]}",
@@ -83,8 +146,10 @@ func envelopesOf(events string) []string {
 		" " + strings.NewReplacer(":[", " : [ ", ",\"", " , \"").Replace(blockStart) + " " + events + " ] } ",
 		`{"events":[` + events + `],"block_number":7,"block_time":"b","local_time":"l"}`,
 		`{"block_number":0,"events":[` + events + `]}`,
-		`{"block_number":1,"block_number":2,"block_time":5,"block_time":"b","local_time":"l","local_time":"m","events":[` + events + `],"events":[]}`,
-		`{"version":{"events":[1]},"block_number":8,"block_time":null,"local_time":"\u0041","ev\u0065nts":[` + events + `],"x":[]}`,
+		`{"block_number":1,"block_number":2,"block_time":5,"block_time":"b","local_time":"l","local_time":"m","events":[` +
+			events + `],"events":[]}`,
+		`{"version":{"events":[1]},"block_number":8,"block_time":null,"local_time":"\u0041","ev\u0065nts":[` + events +
+			`],"x":[]}`,
 		blockStart + events + `],"events":[{"second":1}],"block_number":1,"block_time":2}`,
 		blockStart + events + `],"block_number":}`,
 		blockStart + events + `]`,
@@ -102,28 +167,33 @@ func envelopesOf(events string) []string {
 	}
 }
 
-// filters are those that the tests try on every stream.
+// filters returns the filters that the tests apply to every stream.
 func filters() []config.Filter {
 	return []config.Filter{
 		{},
 		{Coins: []string{"BTC"}},
 		{Coins: []string{"nosuch", "xyz:*"}},
 		{Coins: []string{"BTC", "ETH", "1", "2", "3", "4", "5", "6", "7", "8", "9"}},
-		{Users: []string{"0xB1edfeccf03f35d2268f5dc4013508a6eb52c702", "0xfca397d8b8de71639d9e4573d7ecc8199cbff42f", "0xca1d1650d13b8fa936dca4efdf1f487766f2abd1"}},
+		{Users: []string{"0xB1edfeccf03f35d2268f5dc4013508a6eb52c702", "0xfca397d8b8de71639d9e4573d7ecc8199cbff42f",
+			"0xca1d1650d13b8fa936dca4efdf1f487766f2abd1"}},
 		{Users: []string{"0x91853bcefbdc3447768413e6db7d6e0a81c4be56"}},
 		{Statuses: []string{"open", "noSuchStatusYet"}},
 		{ExcludeStatuses: []string{"badAloPxRejected", "triggered"}},
 		{Sides: []string{"B"}},
-		{MinNotional: "5245.5676"}, // of the first order: 76466.0 × 0.0686 to the last digit
+		{MinNotional: "5245.5676"}, // of the first order: 76466.0 × 0.0686, exactly
 		{MinNotional: "0"},
-		{Coins: []string{"BTC"}, Statuses: []string{"badAloPxRejected"}, ExcludeStatuses: []string{"open"}, Sides: []string{"A", "B"}, MinNotional: "0.001",
+		{Coins: []string{"BTC"}, Statuses: []string{"badAloPxRejected"}, ExcludeStatuses: []string{"open"},
+			Sides: []string{"A", "B"}, MinNotional: "0.001",
 			Users: []string{"0xb1edfeccf03f35d2268f5dc4013508a6eb52c702"}},
 	}
 }
 
-// formatsOf are the formats that the stream has records of.
+// formatsOf returns the formats that the stream has records in.
 func formatsOf(stream config.Stream) []config.Format {
-	return slices.DeleteFunc(config.Formats(), func(f config.Format) bool { return f == config.Normalized && !stream.HasNormalized() })
+	return slices.DeleteFunc(config.Formats(), func(f config.Format) bool {
+		return f == config.Normalized &&
+			!stream.HasNormalized()
+	})
 }
 
 var modes = []config.Mode{config.Line, config.Streaming, config.ByBlock}

@@ -1,18 +1,18 @@
-// Package hyperliquid knows what a Hyperliquid node writes: where each stream lies, how a line is split into events, which
-// events a filter lets through, and how an event becomes a record. It turns bytes into bytes: whole lines in, encoded records
-// out, with the position of each.
+// Package hyperliquid knows the output of a Hyperliquid node: the directory of each stream, how a line is split into
+// events, which events pass a filter, and how an event becomes a record. It converts bytes to bytes: whole lines in,
+// encoded records out, each with its position.
 //
-// It must never open a file, keep anything between two calls but scratch, build a tree of a line, turn an amount into a float,
-// change a byte of what it copies, or fail because of what a line holds: malformed input is counted and handed back, and the next
-// line goes on. Unknown keys, statuses and coins are none of its business and pass.
+// The package must never open a file, keep state other than scratch between two calls, build a tree of a line, convert
+// an amount to a float, or change a byte of what it copies. It must never fail because of a line's content: malformed
+// input is counted and returned, and the next line is processed. Unknown keys, statuses and coins pass.
 package hyperliquid
 
 import (
 	"github.com/hlparser/hyperliquid-parser-operator/internal/parser/config"
 )
 
-// Directory is the name of the directory, below the node's data directory, in which a stream is written in a mode:
-// "node_order_statuses_by_block". It is empty for a stream or mode that no node writes, config.Auto included.
+// Directory returns the name of the directory, below the node's data directory, to which a stream is written in a mode,
+// such as "node_order_statuses_by_block". It is empty for a stream or mode that no node writes, including config.Auto.
 //
 // Source: the node's README (the --write-… flags, --batch-by-block, --stream-with-block-info) and real captures.
 func Directory(stream config.Stream, mode config.Mode) string {
@@ -46,7 +46,7 @@ func Directory(stream config.Stream, mode config.Mode) string {
 	return ""
 }
 
-// field is what a filter may ask of an event, a bit each.
+// field is a set of event fields that a filter may use, one bit each.
 type field uint8
 
 const (
@@ -58,25 +58,25 @@ const (
 	sizeField  // the original size: origSz, sz
 )
 
-// step is one stretch of an event as nodes write it: text that is always the same, then a value. An event that follows its
-// stream's steps is valid JSON whose fields lie where they are expected, found by a few comparisons. One that
-// does not is no worse: it takes the general way, which is half as fast.
+// step is one section of an event as nodes write it: constant text, followed by a value. An event that follows its
+// stream's steps is valid JSON whose fields are in the expected places, and a few comparisons find them. Any other
+// event takes the general path, which is half as fast.
 type step struct {
 	text     string
 	value    kind
-	field    field // what the value is to a filter, or 0
-	part     part  // what the value is to a Normalized record, or 0
-	optional bool  // left out by some nodes, or for some events
+	field    field // the filter field of the value, or 0
+	part     part  // the part of a Normalized record, or 0
+	optional bool  // missing in the output of some nodes, or in some events
 	several  bool  // the event has more than one such value; any of them can satisfy the filter
-	// leap, if not 0, makes this step a short cut: its text holds the most usual values of the steps that follow, as many as
-	// leap says, which are passed over when it is there.
-	leap int
-	// inside is where the parts of the steps that are passed over stand in the text of a short cut; locate finds them.
-	inside []fixed
+	// skips, if not 0, makes this step a shortcut: its text holds the most frequent values of the following steps, and
+	// that many steps are skipped when the text matches.
+	skips int
+	// skippedParts are the positions of the skipped steps' parts in the text of a shortcut; locate computes them.
+	skippedParts []fixedPart
 }
 
-// fixed is a part that stands in a step's text, between two indexes of that.
-type fixed struct {
+// fixedPart is a part at a fixed position in a step's text.
+type fixedPart struct {
 	part     part
 	from, to int
 }
@@ -84,30 +84,30 @@ type fixed struct {
 type kind uint8
 
 const (
-	nothing    kind = iota
+	noValue    kind = iota
 	stringRest      // the rest of a string whose quote is in text; no escapes
 	anyValue
 )
 
-// key is a key of an object that leads to a field of the filter, or to a part of a Normalized record.
+// key is a key of an object that leads to a filter field, or to a part of a Normalized record.
 type key struct {
 	name  string
 	field field
 	part  part
-	keys  []key // of the object that is the value, or
-	list  bool  // of each object of the array that is the value
+	keys  []key // of the object that is the value
+	list  bool  // keys are those of each object in the array that is the value
 }
 
-// layout is how a stream's events are built. Facts: the node's README and real captures.
+// layout describes the events of a stream. Source: the node's README and real captures.
 type layout struct {
-	pair  bool   // the event is [user, object], else an object
-	steps []step // nil: the stream has no fields for a filter, nor a fixed order worth knowing
+	pair  bool   // the event is [user, object]; otherwise an object
+	steps []step // nil: the stream has no filter fields, or no fixed order of keys
 	keys  []key  // of the object
-	// record is what a Normalized record has, up to the block; nil: the stream has no such shape.
+	// record lists the members of a Normalized record, up to the block. Nil if the stream has no Normalized shape.
 	record []member
 }
 
-//nolint:goconst // a layout reads best as what the node writes
+//nolint:goconst // a layout is most readable as the text that the node writes
 func layoutOf(stream config.Stream) layout {
 	switch stream {
 	case config.OrderStatuses:
@@ -115,7 +115,7 @@ func layoutOf(stream config.Stream) layout {
 			steps: []step{
 				{text: `{"time":"`, value: stringRest, part: timePart},
 				{text: `,"user":"`, value: stringRest, field: userField, part: ownerPart},
-				{text: `,"hash":null,"builder":null,"status":"`, value: stringRest, field: statusField, part: statusPart, leap: 3},
+				{text: `,"hash":null,"builder":null,"status":"`, value: stringRest, field: statusField, part: statusPart, skips: 3},
 				{text: `,"hash":`, value: anyValue, optional: true},
 				{text: `,"builder":`, value: anyValue, optional: true},
 				{text: `,"status":"`, value: stringRest, field: statusField, part: statusPart},
@@ -126,7 +126,8 @@ func layoutOf(stream config.Stream) layout {
 				{text: `,"oid":`, value: anyValue, part: idPart},
 				{text: `,"timestamp":`, value: anyValue},
 				{text: `,"triggerCondition":"N/A","isTrigger":false,"triggerPx":"0.0","children":[],"isPositionTpsl":false,` +
-					`"reduceOnly":false,"orderType":"Limit","origSz":"`, value: stringRest, field: sizeField, part: sizePart, leap: 8},
+					`"reduceOnly":false,"orderType":"Limit","origSz":"`, value: stringRest, field: sizeField, part: sizePart,
+					skips: 8},
 				{text: `,"triggerCondition":"`, value: stringRest},
 				{text: `,"isTrigger":`, value: anyValue},
 				{text: `,"triggerPx":"`, value: stringRest},
@@ -135,7 +136,7 @@ func layoutOf(stream config.Stream) layout {
 				{text: `,"reduceOnly":`, value: anyValue, part: reduceOnlyPart},
 				{text: `,"orderType":"`, value: stringRest, part: typePart},
 				{text: `,"origSz":"`, value: stringRest, field: sizeField, part: sizePart},
-				{text: `,"tif":"Alo","cloid":"`, value: stringRest, part: cloidPart, leap: 2},
+				{text: `,"tif":"Alo","cloid":"`, value: stringRest, part: cloidPart, skips: 2},
 				{text: `,"tif":`, value: anyValue, part: tifPart},
 				{text: `,"cloid":`, value: anyValue, part: cloidPart},
 				{text: `}}`},
@@ -244,7 +245,7 @@ func layoutOf(stream config.Stream) layout {
 			record: tradeRecord,
 		}
 	case config.RawBookDiffs:
-		// No price and size: the size of a "remove" is not in the event, so a notional could not be told.
+		// No price and size: the event of a "remove" does not have the size, so the notional is unknown.
 		return layout{
 			steps: []step{
 				{text: `{"user":"`, value: stringRest, field: userField, part: ownerPart},
@@ -269,7 +270,7 @@ func layoutOf(stream config.Stream) layout {
 	return layout{}
 }
 
-// fields are those that the stream's events have.
+// fields returns the fields that the stream's events have.
 func (l layout) fields() field {
 	var all field
 	for _, s := range l.steps {

@@ -4,7 +4,7 @@ package report
 
 import "golang.org/x/sys/unix"
 
-// cpuSeconds is the processor time of the process, user and system.
+// cpuSeconds returns the processor time of the process, user and system, in seconds.
 func cpuSeconds() float64 {
 	var u unix.Rusage
 	if err := unix.Getrusage(unix.RUSAGE_SELF, &u); err != nil {

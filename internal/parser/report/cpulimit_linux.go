@@ -10,8 +10,8 @@ import (
 	"strings"
 )
 
-// cpuLimit is the cores that this process may use: what its cgroup grants, where that is less than the runtime's processors, of which
-// there are whole ones and never fewer than two in a container.
+// cpuLimit returns the number of cores that this process may use: the cgroup's quota, if it is lower than the number of
+// the runtime's processors. That number is whole, and at least two in a container.
 func cpuLimit() float64 {
 	processors := float64(runtime.GOMAXPROCS(0))
 	own, err := os.ReadFile("/proc/self/cgroup")
@@ -21,8 +21,8 @@ func cpuLimit() float64 {
 	return min(processors, cpuQuota(os.DirFS("/sys/fs/cgroup"), string(own)))
 }
 
-// cpuQuota is the least cores that the cgroup named in own, as /proc/self/cgroup has it, and those above it grant; +Inf: no limit. It
-// knows version 2 of cgroups.
+// cpuQuota returns the lowest quota, in cores, of the cgroup named in own, which has the form of /proc/self/cgroup, and
+// of the cgroups above it; +Inf: no limit. It supports cgroups version 2.
 func cpuQuota(cgroups fs.FS, own string) float64 {
 	least := math.Inf(1)
 	for line := range strings.Lines(own) {
@@ -42,7 +42,7 @@ func cpuQuota(cgroups fs.FS, own string) float64 {
 	return least
 }
 
-// cores reads the content of cpu.max: microseconds, or "max", in a period of microseconds.
+// cores parses the content of cpu.max: microseconds, or "max", per period of microseconds.
 func cores(text string) float64 {
 	fields := strings.Fields(text)
 	if len(fields) != 2 {

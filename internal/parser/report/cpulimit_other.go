@@ -4,5 +4,5 @@ package report
 
 import "runtime"
 
-// cpuLimit is the processors that the runtime uses: this system has no cgroups.
+// cpuLimit returns the number of processors that the runtime uses. This system has no cgroups.
 func cpuLimit() float64 { return float64(runtime.GOMAXPROCS(0)) }

@@ -2,5 +2,5 @@
 
 package report
 
-// residentBytes is not known on this system.
-func residentBytes() int64 { return 0 }
+// residentBytes returns nil: the resident set is unavailable on this system.
+func residentBytes() *int64 { return nil }

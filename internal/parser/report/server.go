@@ -5,6 +5,8 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
+	"log"
 	"net"
 	"net/http"
 	"runtime"
@@ -14,42 +16,66 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/collectors"
 	"github.com/prometheus/client_golang/prometheus/promhttp"
+
+	"github.com/hlparser/hyperliquid-parser-operator/internal/parser/report/seal"
 )
 
 const (
-	// Port is where a parser listens in a pod.
+	// Port is the port on which a parser listens in a pod.
 	Port = 9464
-	// StackPath is where a parser says what its goroutines do, for whoever wants to know why it does not go on.
+	// StartPath is the path for a startup probe. The response waits until the parser is ready, for at most StartWait,
+	// and reports only that the process answers. Therefore a successful start fails no probe. A parser that does not
+	// know the query serves it as /healthz.
+	StartPath = "/healthz?" + startQuery
+	// StartWait bounds how long the response at StartPath waits. It must be shorter than requestTime, after which there
+	// would be no response. A start takes a second or two.
+	StartWait = 4 * time.Second
+	// StatusPath is the path of the report.
+	StatusPath = "/status"
+	// StackPath is the path of the goroutines' stacks, to find out why a parser does not make progress.
 	StackPath = "/debug/stack"
-	// maxStacks bounds that: some two thousand goroutines. A parser has some tens.
+	// startQuery makes /healthz wait for readiness.
+	startQuery = "start"
+	// readyPollInterval is how often readiness is checked meanwhile.
+	readyPollInterval = 50 * time.Millisecond
+	// maxStacks bounds the stacks in a response, in bytes. It fits about two thousand goroutines; a parser has some
+	// tens.
 	maxStacks = 1 << 20
-	// requestTime bounds a request from its first byte to the end of its answer. Answers are a few KiB.
+	// maxSealed bounds a sealed response, in bytes, because both ends hold it in memory. A report has a few KiB. Stacks
+	// are cut to fit.
+	maxSealed = 192 << 10
+	// maxScrapes bounds the concurrent scrapes of the metrics.
+	maxScrapes = 4
+	// maxHeader bounds the headers of a request, in bytes; net/http adds 4 KiB.
+	maxHeader = 4 << 10
+	// requestTime bounds a request, from its first byte to the end of the response. Responses are a few KiB.
 	requestTime = 5 * time.Second
-	// shutdownTime is how long requests under way may take when the server stops.
+	// shutdownTime is how long outstanding requests may take when the server stops.
 	shutdownTime = 500 * time.Millisecond
 )
 
-// Source is what is reported.
+// Source provides the figures of a report.
 type Source interface {
-	// Streams returns every stream's figures, without waiting for a pipeline.
+	// Streams returns the figures of every stream, without waiting for a pipeline.
 	Streams() []Stream
-	// Ready tells whether tailing has begun.
+	// Ready reports whether every stream has started and none has failed.
 	Ready() bool
 }
 
-// Identity is what does not change while the process lives.
+// Identity holds the values that do not change while the process runs.
 type Identity struct {
 	Version, Target, Pod string
+	Namespace, PodUID    string // of the pod; empty outside Kubernetes
 	StartedAt            time.Time
-	MemoryLimitBytes     int64 // of the cgroup; 0: none
+	MemoryLimitBytes     int64 // limit of the cgroup, in bytes; 0: none
 }
 
-// Gather makes a report.
+// Gather builds a report.
 func Gather(id Identity, source Source, now time.Time) Report {
 	var memory runtime.MemStats
 	runtime.ReadMemStats(&memory)
 	return Report{
-		Version: id.Version, Parser: "hlparser", Target: id.Target, Pod: id.Pod,
+		Version: id.Version, Parser: "hlparser", Target: id.Target, Pod: id.Pod, Namespace: id.Namespace, PodUID: id.PodUID,
 		StartedAt: id.StartedAt.UTC(), Now: now.UTC(),
 		Process: Process{
 			RSSBytes: residentBytes(), HeapBytes: int64(memory.HeapAlloc), Goroutines: runtime.NumGoroutine(),
@@ -59,11 +85,22 @@ func Gather(id Identity, source Source, now time.Time) Report {
 	}
 }
 
-// Handler serves GET /status, /metrics, /healthz, /readyz and /debug/stack.
+// SealedHandler serves the same as Handler, but GET /status and /debug/stack only to the operator.
+func SealedHandler(id Identity, source Source, guard *seal.Guard) http.Handler {
+	return handler(id, source, maxSealed, func(next http.Handler) http.Handler { return guard.Handler(maxSealed, next) })
+}
+
+// Handler serves GET /status, /metrics, /healthz, /readyz and /debug/stack to every client.
 //
-// /healthz answers as long as the process can: a pipeline that is stuck or waits for its sink is judged by the operator,
-// which has budgets, and must not be killed by the kubelet in the middle of an outage.
+// /healthz responds as long as the process can. The operator judges a pipeline that is stuck or waits for its sink,
+// because the operator has budgets; the kubelet must not kill the parser in the middle of an outage. StartPath has the
+// same response, with a delay.
 func Handler(id Identity, source Source) http.Handler {
+	return handler(id, source, maxStacks, func(next http.Handler) http.Handler { return next })
+}
+
+// handler serves the endpoints. guarded wraps those that are for the operator only.
+func handler(id Identity, source Source, longestStacks int, guarded func(http.Handler) http.Handler) http.Handler {
 	registry := prometheus.NewRegistry()
 	registry.MustRegister(
 		collectors.NewGoCollector(),
@@ -71,19 +108,24 @@ func Handler(id Identity, source Source) http.Handler {
 		newCollector(id, source),
 	)
 	mux := http.NewServeMux()
-	mux.Handle("GET /metrics", promhttp.HandlerFor(registry, promhttp.HandlerOpts{}))
-	mux.HandleFunc("GET /status", func(w http.ResponseWriter, _ *http.Request) {
+	mux.Handle("GET /metrics", promhttp.HandlerFor(registry, promhttp.HandlerOpts{MaxRequestsInFlight: maxScrapes}))
+	mux.Handle("GET "+StatusPath, guarded(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
 		w.Header().Set("Content-Type", "application/json")
-		_ = json.NewEncoder(w).Encode(Gather(id, source, time.Now())) // the client has gone
-	})
-	mux.HandleFunc("GET "+StackPath, func(w http.ResponseWriter, _ *http.Request) {
+		_ = json.NewEncoder(w).Encode(Gather(id, source, time.Now())) // an error means that the client has gone
+	})))
+	mux.Handle("GET "+StackPath, guarded(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
 		w.Header().Set("Content-Type", "text/plain; charset=utf-8")
-		_, _ = w.Write(stacks()) // the client has gone
+		_, _ = w.Write(stacks(longestStacks)) // an error means that the client has gone
+	})))
+	mux.HandleFunc("GET /healthz", func(w http.ResponseWriter, r *http.Request) {
+		if r.URL.Query().Has(startQuery) {
+			awaitReady(r.Context(), source)
+		}
+		_, _ = fmt.Fprintln(w, "ok")
 	})
-	mux.HandleFunc("GET /healthz", func(w http.ResponseWriter, _ *http.Request) { _, _ = fmt.Fprintln(w, "ok") })
 	mux.HandleFunc("GET /readyz", func(w http.ResponseWriter, _ *http.Request) {
 		if !source.Ready() {
-			http.Error(w, "tailing has not begun", http.StatusServiceUnavailable)
+			http.Error(w, "a stream has not started, or has failed", http.StatusServiceUnavailable)
 			return
 		}
 		_, _ = fmt.Fprintln(w, "ok")
@@ -91,34 +133,51 @@ func Handler(id Identity, source Source) http.Handler {
 	return mux
 }
 
-// stacks says where every goroutine is and for how long it has waited there, at most maxStacks of it: code and addresses, and nothing
-// of what a stream holds.
-func stacks() []byte {
-	for size := 64 << 10; ; size *= 2 {
+// awaitReady returns when the source is ready, when StartWait has passed, or when the client has gone.
+func awaitReady(ctx context.Context, source Source) {
+	ctx, cancel := context.WithTimeout(ctx, StartWait)
+	defer cancel()
+	poll := time.NewTicker(readyPollInterval)
+	defer poll.Stop()
+	for !source.Ready() {
+		select {
+		case <-poll.C:
+		case <-ctx.Done():
+			return
+		}
+	}
+}
+
+// stacks returns the stack of every goroutine and how long it has waited, at most limit bytes. It contains code and
+// addresses, and no data of a stream.
+func stacks(limit int) []byte {
+	for size := min(64<<10, limit); ; size = min(2*size, limit) {
 		text := make([]byte, size)
-		if n := runtime.Stack(text, true); n < size || size == maxStacks {
+		if n := runtime.Stack(text, true); n < size || size == limit {
 			return text[:n]
 		}
 	}
 }
 
-// Serve answers on a listener until the context is done.
+// Serve serves on a listener until the context is done, with a bounded number of connections.
 func Serve(ctx context.Context, listener net.Listener, handler http.Handler) error {
+	bounded := newConnections(listener, maxConnections, maxConnectionsEach)
 	server := &http.Server{
 		Handler:           http.MaxBytesHandler(handler, 1<<10),
 		ReadHeaderTimeout: requestTime, ReadTimeout: requestTime, WriteTimeout: requestTime, IdleTimeout: time.Minute,
-		MaxHeaderBytes: 16 << 10,
+		MaxHeaderBytes: maxHeader, ConnState: bounded.stateChanged,
+		ErrorLog: log.New(io.Discard, "", 0), // malformed requests of strangers are not logged
 	}
 	stopped := make(chan struct{})
 	stop := context.AfterFunc(ctx, func() {
 		defer close(stopped)
-		bounded, cancel := context.WithTimeout(context.WithoutCancel(ctx), shutdownTime)
+		ending, cancel := context.WithTimeout(context.WithoutCancel(ctx), shutdownTime)
 		defer cancel()
-		if server.Shutdown(bounded) != nil {
+		if server.Shutdown(ending) != nil {
 			_ = server.Close()
 		}
 	})
-	err := server.Serve(listener)
+	err := server.Serve(bounded)
 	if !stop() {
 		<-stopped
 	}
@@ -128,10 +187,10 @@ func Serve(ctx context.Context, listener net.Listener, handler http.Handler) err
 	return fmt.Errorf("serving the report on %s: %w", listener.Addr(), err)
 }
 
-// BuildVersion is the version that the build was told, or else what the module system knows of it.
-func BuildVersion(told string) string {
-	if told != "" {
-		return told
+// BuildVersion returns the version set at build time, or else the one that the module system recorded.
+func BuildVersion(linked string) string {
+	if linked != "" {
+		return linked
 	}
 	if info, ok := debug.ReadBuildInfo(); ok && info.Main.Version != "" {
 		return info.Main.Version

@@ -7,21 +7,21 @@ import (
 	"fmt"
 )
 
-// Destination is an output and what its states are marked with.
+// Destination is an output and the kind that marks its states in the checkpoint.
 type Destination struct {
-	// Kind says which sink can read a state: "file", "nats".
+	// Kind names the sink that can read a state, such as "file" or "nats".
 	Kind   string
 	Output Output
 }
 
-// Routes returns the output that hands each stream to its destination; streams may share one. A state that another kind of sink
-// left is not shown to this one: after a change of sink the stream goes on from its position, at a destination that knows nothing
-// of it.
-func Routes(of map[string]Destination) Output { return routes(of) }
+// Routes returns an output that opens each stream at its destination. Streams may share a destination. A state written
+// by another kind of sink is not passed on: after a change of sink, the stream continues from its checkpoint position
+// at a destination that has no state for it.
+func Routes(byStream map[string]Destination) Output { return routes(byStream) }
 
 type routes map[string]Destination
 
-// marked is a state as the checkpoint holds it.
+// marked is the JSON form of a state in the checkpoint.
 type marked struct {
 	Kind  string          `json:"kind"`
 	State json.RawMessage `json:"state,omitempty"`
@@ -49,26 +49,35 @@ func (r routes) Open(ctx context.Context, stream string, state json.RawMessage) 
 	return &routed{Sink: s, kind: to.Kind}, nil
 }
 
+// Keep implements Keeper.
+func (r routes) Keep() error { return r.each(Keep) }
+
 // Close implements Output.
-func (r routes) Close() error {
+func (r routes) Close() error { return r.each(Output.Close) }
+
+// each calls f once for each distinct output.
+func (r routes) each(f func(Output) error) error {
 	var errs []error
-	closed := map[Output]bool{}
+	done := map[Output]bool{}
 	for _, to := range r {
-		if !closed[to.Output] {
-			closed[to.Output] = true
-			errs = append(errs, to.Output.Close())
+		if !done[to.Output] {
+			done[to.Output] = true
+			errs = append(errs, f(to.Output))
 		}
 	}
 	return errors.Join(errs...)
 }
 
-// routed marks the states of a sink.
+// routed is a sink that marks its states with their kind.
 type routed struct {
 	Sink
 	kind  string
-	plain json.RawMessage // the last state, and how it was marked
+	plain json.RawMessage // the last unmarked state; state is its marked form
 	state json.RawMessage
 }
+
+// Remembers implements Rememberer.
+func (r *routed) Remembers() bool { return Remembers(r.Sink) }
 
 // Flush implements Sink.
 func (r *routed) Flush(ctx context.Context, final bool) (Flushed, error) {

@@ -9,7 +9,7 @@ import (
 	"github.com/hlparser/hyperliquid-parser-operator/internal/parser/sink"
 )
 
-// remembering is an output whose sinks have one state, and which remembers the states that it was opened with.
+// remembering is an output whose sinks share one state. It records the states that it was opened with.
 type remembering struct {
 	sink.Sink
 	state  string
@@ -35,7 +35,8 @@ func (r *remembering) Close() error {
 func TestEachStreamGoesToItsDestinationAndSeesOnlyTheStatesOfItsKind(t *testing.T) {
 	files, kafka := &remembering{state: `{"parts":1}`}, &remembering{state: `{"offset":7}`}
 	to := map[string]sink.Destination{
-		"fills": {Kind: "file", Output: files}, "trades": {Kind: "kafka", Output: kafka}, "misc-events": {Kind: "kafka", Output: kafka},
+		"fills": {Kind: "file", Output: files}, "trades": {Kind: "kafka", Output: kafka},
+		"misc-events": {Kind: "kafka", Output: kafka},
 	}
 	states := map[string]json.RawMessage{}
 	for stream := range to {
@@ -56,7 +57,8 @@ func TestEachStreamGoesToItsDestinationAndSeesOnlyTheStatesOfItsKind(t *testing.
 			t.Fatal(err)
 		}
 	}
-	if len(files.opened) > 0 || len(kafka.opened) != 2 || kafka.opened[0] != "fills " || kafka.opened[1] != `trades {"offset":7}` {
+	if len(files.opened) > 0 || len(kafka.opened) != 2 || kafka.opened[0] != "fills " ||
+		kafka.opened[1] != `trades {"offset":7}` {
 		t.Errorf("opened %q and %q", files.opened, kafka.opened)
 	}
 	if err := sink.Routes(to).Close(); err != nil || files.closed != 0 || kafka.closed != 1 {
@@ -76,7 +78,8 @@ func TestAStreamWithoutDestinationAndAStateThatCannotBeReadAreFailures(t *testin
 
 func TestAnUnchangedStateStaysTheSameAndAMissingOneMissing(t *testing.T) {
 	out := &remembering{state: `{"a":1}`}
-	s, err := sink.Routes(map[string]sink.Destination{"fills": {Kind: "file", Output: out}}).Open(t.Context(), "fills", nil)
+	routes := sink.Routes(map[string]sink.Destination{"fills": {Kind: "file", Output: out}})
+	s, err := routes.Open(t.Context(), "fills", nil)
 	if err != nil {
 		t.Fatal(err)
 	}

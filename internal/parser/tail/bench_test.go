@@ -12,7 +12,7 @@ import (
 	"github.com/hlparser/hyperliquid-parser-operator/internal/parser/config"
 )
 
-func TestTheLastNewlineIsWhereTheStandardLibraryFindsIt(t *testing.T) {
+func TestLastNewlineAgreesWithTheStandardLibrary(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		b := bytes.Repeat([]byte("x"), rapid.IntRange(0, 20_000).Draw(t, "length"))
 		for _, at := range rapid.SliceOfN(rapid.IntRange(0, 20_000), 0, 3).Draw(t, "newlines") {
@@ -21,12 +21,12 @@ func TestTheLastNewlineIsWhereTheStandardLibraryFindsIt(t *testing.T) {
 			}
 		}
 		if got, want := lastNewline(b), bytes.LastIndexByte(b, '\n'); got != want {
-			t.Fatalf("found at %d; it is at %d", got, want)
+			t.Fatalf("found at %d; want %d", got, want)
 		}
 	})
 }
 
-// BenchmarkRead is the reader alone, from the page cache: what is left of a bare read of the same size.
+// BenchmarkRead measures the reader alone, from the page cache. The "bare" case reads the same size without it.
 func BenchmarkRead(b *testing.B) {
 	for _, c := range []struct {
 		mode config.Mode
@@ -37,21 +37,21 @@ func BenchmarkRead(b *testing.B) {
 			data := bytes.Repeat(line, 64<<20/c.line)
 			d := newDisk(b)
 			d.append("node_fills/20260430/8", string(data))
-			opt := options(d, func(o *Options) { o.Directories[0].Mode = c.mode })
+			opt := newSetup(d, func(o *Options) { o.Directories[0].Mode = c.mode })
 			b.SetBytes(int64(len(data)))
 			for b.Loop() {
 				r := open(b, opt, nil)
 				f := r.tail.dirs[0].files[0]
-				d.do(r.tail.openFile(f))
+				d.noError(r.tail.openFile(f))
 				for f.limit() > f.scanned {
-					d.do(r.tail.readBlock(b.Context(), r.tail.dirs[0], f))
+					d.noError(r.tail.readBlock(b.Context(), r.tail.dirs[0], f))
 					batch := r.buf.Swap()
 					for _, block := range batch.Blocks() {
 						r.buf.Release(block)
 					}
 					r.buf.Recycle(batch)
 				}
-				r.tail.close()
+				r.tail.Close()
 			}
 		})
 	}
@@ -62,13 +62,13 @@ func BenchmarkRead(b *testing.B) {
 		b.SetBytes(64 << 20)
 		for b.Loop() {
 			h, err := os.Open(d.path("node_fills/20260430/8"))
-			d.do(err)
+			d.noError(err)
 			for at := int64(0); at < 64<<20; at += buffer.BlockSize {
 				if _, err := h.ReadAt(memory, at); err != nil {
 					b.Fatal(err)
 				}
 			}
-			d.do(h.Close())
+			d.noError(h.Close())
 		}
 	})
 }

@@ -1,34 +1,46 @@
 package tail
 
-import "os"
+import (
+	"os"
 
-const (
-	// farBehind is how far before the end of a file reading must be for its pages to be of no use to anybody else: who follows the
-	// node reads near the end.
-	farBehind = 64 << 20
-	// stretch is how much is read between two looks at the page cache.
-	stretch = 8 << 20
-	// beyond is how far ahead a look goes: what is nearer is in the cache because the system reads ahead.
-	beyond = farBehind / 2
+	"github.com/hlparser/hyperliquid-parser-operator/internal/parser/vfs"
 )
 
-// passage keeps a reader that catches up from filling the page cache, which a Hyperliquid node beside it needs: pages that it
-// brought in far behind the end of a file leave again. Those that were there before it came stay for whoever uses them.
-type passage struct {
-	begin, end int64 // of the stretch being read; nothing is known of what is not in it
-	ours       bool  // hardly anything of what follows was in the cache
+const (
+	// farBehind is the distance from the end of a file, in bytes, beyond which pages are of no use to other processes:
+	// a process that follows the node reads near the end.
+	farBehind = 64 << 20
+	// cacheWindow is the number of bytes that are read between two checks of the page cache.
+	cacheWindow = 8 << 20
+	// probeAhead is the distance ahead, in bytes, at which a check probes. Nearer pages are in the cache because of
+	// readahead.
+	probeAhead = farBehind / 2
+)
+
+// cacheGuard prevents a reader that catches up from filling the page cache, which a Hyperliquid node beside it needs.
+// It evicts the pages that the reader brought in far behind the end of a file. Pages that were cached before stay for
+// their users.
+type cacheGuard struct {
+	begin, end int64 // the window being read; nothing is known about the rest
+	evict      bool  // hardly any of the following bytes were cached
 }
 
-// reading is called before a read at an offset in a file of some size; everything from the stretch's beginning to there was read.
-func (p *passage) reading(f *os.File, at, size int64) {
+// beforeRead is called before a read at an offset of a file of the given size. Everything from the start of the window
+// to that offset was read.
+func (p *cacheGuard) beforeRead(source vfs.Source, at, size int64) {
+	f, ok := source.(*os.File)
+	if !ok {
+		return
+	}
 	if p.begin <= at && at < p.end {
 		return
 	}
-	if p.ours && at >= p.end {
+	if p.evict && at >= p.end {
 		dropCached(f, p.begin, at)
 	}
-	*p = passage{}
-	if size-at >= farBehind+stretch {
-		*p = passage{begin: at, end: at + stretch, ours: cachedBytes(f, at+beyond, at+beyond+stretch) < stretch/2}
+	*p = cacheGuard{}
+	if size-at >= farBehind+cacheWindow {
+		cached := cachedBytes(f, at+probeAhead, at+probeAhead+cacheWindow)
+		*p = cacheGuard{begin: at, end: at + cacheWindow, evict: cached < cacheWindow/2}
 	}
 }

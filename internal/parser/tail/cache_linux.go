@@ -6,16 +6,19 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// cachedBytes is how much of a range of a file the page cache holds; 0 where the kernel, before 6.5, cannot tell.
+// cachedBytes returns how many bytes of a range of a file the page cache holds. It is 0 on kernels before 6.5, which do
+// not report it.
 func cachedBytes(f *os.File, from, to int64) int64 {
 	var found unix.Cachestat_t
-	if err := unix.Cachestat(uint(f.Fd()), &unix.CachestatRange{Off: uint64(from), Len: uint64(to - from)}, &found, 0); err != nil {
+	section := unix.CachestatRange{Off: uint64(from), Len: uint64(to - from)}
+	if err := unix.Cachestat(uint(f.Fd()), &section, &found, 0); err != nil {
 		return 0
 	}
 	return int64(found.Cache) * int64(os.Getpagesize())
 }
 
-// dropCached gives a range of a file out of the page cache, but for what is not on disk yet. It is advice: no error matters.
+// dropCached evicts a range of a file from the page cache, except what is not on disk yet. It is advice, so errors do
+// not matter.
 func dropCached(f *os.File, from, to int64) {
 	_ = unix.Fadvise(int(f.Fd()), from, to-from, unix.FADV_DONTNEED)
 }

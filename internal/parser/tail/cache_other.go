@@ -4,7 +4,7 @@ package tail
 
 import "os"
 
-// Other systems are not asked to forget anything.
+// On other systems the page cache is left alone.
 
 func cachedBytes(_ *os.File, from, to int64) int64 { return to - from }
 

@@ -7,7 +7,8 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
-	"os"
+	"log/slog"
+	"slices"
 	"time"
 
 	"github.com/cespare/xxhash/v2"
@@ -15,106 +16,128 @@ import (
 	"github.com/hlparser/hyperliquid-parser-operator/internal/parser/buffer"
 	"github.com/hlparser/hyperliquid-parser-operator/internal/parser/checkpoint"
 	"github.com/hlparser/hyperliquid-parser-operator/internal/parser/config"
+	"github.com/hlparser/hyperliquid-parser-operator/internal/parser/vfs"
 )
 
 const (
-	// hashBytes is how much of a file a hash covers: enough to hold a line's time, user and order id.
+	// hashBytes is the maximum number of bytes that a hash covers: enough to contain a line's time, user and order ID.
 	hashBytes = 1 << 10
-	// markerEvery is how far apart the places are at which a file that shrank can be taken up again.
+	// markerEvery is the distance in bytes between the positions at which a file that shrank can resume.
 	markerEvery = 16 << 20
-	// noGeneration stands for a file whose first line is not known yet; nothing of it was handed out.
+	// noGeneration is the generation of a file whose first line is unknown. Nothing of such a file was emitted.
 	noGeneration = "00000000"
-	// calmBlocks is how many blocks without a long line bring the block size back down.
-	calmBlocks = 64
-	// maxWant bounds the block size that long lines ask for; longer ones get memory of their own.
-	maxWant = 4 << 20
+	// shortBlocksBeforeShrink is the number of blocks without long lines after which the block size is reset.
+	shortBlocksBeforeShrink = 64
+	// maxBlockSize bounds the block size that long lines require, in bytes. Longer lines get memory of their own.
+	maxBlockSize = 4 << 20
 )
 
-// file is one incarnation of one hourly file. The reader changes it under Tailer.mu; acked, committed, offered, beforeAck and
-// seen are also used by others.
-type file struct {
+// hourFile is one incarnation of one hourly file. The reader changes it under Tailer.mu. Other goroutines also use
+// acked, committed, offered, beforeAck and arrivals.
+type hourFile struct {
 	id     checkpoint.FileID
 	origin *buffer.Origin // nil until the generation is known
 	mode   config.Mode
-	path   string
-	rel    string // path relative to the data directory, for people
+	rel    string // path relative to the data directory
 	inode  uint64
-	handle *os.File // open while the file is read
-	cache  passage
+	dev    uint64     // 0 if unknown
+	handle vfs.Source // open while the file is read
+	cache  cacheGuard
 
-	size     int64     // as last seen
-	modified time.Time // the file system's word for the last write
-	grownAt  time.Time // when the size was last seen to change
-	looks    int       // looks since then that found the same size
-	once     int64     // bytes to read with Options.Once; -1: to the size
-	gone     bool      // no longer at its path
-	resumed  bool      // a checkpoint knew it
-	renamed  bool      // since it was known by its generation
-	blocked  bool      // cannot be read for now
-	said     bool      // so it was logged, and nothing was read since
+	size        int64     // as last observed, in bytes
+	modified    time.Time // modification time according to the file system
+	grownAt     time.Time // when a change of the size was last observed
+	unchanged   int       // number of refreshes since then that found the same size
+	onceLimit   int64     // number of bytes to read with Options.Once; -1 means up to size
+	measuredEnd int64     // end of the last complete line in measured bytes, unless read further
+	measured    int64
+	renamed     bool // it was renamed after its generation was known
+	blocked     bool // it cannot be read currently
 
-	next      int64  // first byte of the first line that was not handed out
-	scanned   int64  // bytes from next to here were looked at and hold no newline
-	skipping  bool   // the line at next is over the limit: everything up to its newline is dropped
-	lastBlock int64  // number of the block in the last line handed out, by-block mode only
-	head      []byte // at most hashBytes, until headSum covers as many
-	headSum   checkpoint.Hash
-	markers   []checkpoint.Hash
-	tip       []byte // at most hashBytes bytes before next; nil: marker covers them
+	undecided      bool          // it is not decided yet which file it is, or where reading starts
+	hasStat        bool          // its size and inode are known, although it is undecided
+	gone           bool          // it is not at its path
+	fromCheckpoint bool          // it is gone, and known only from a checkpoint
+	unverified     bool          // identified by inode and size only; compared when it can be opened
+	absent         time.Duration // for how long it has been known to be gone, across restarts
+	absentSince    time.Time     // since when it has been known to be gone; zero if that is unknown
 
-	acked     int64           // everything before it was acknowledged
-	beforeAck []byte          // at most hashBytes bytes before acked, until they are asked for
-	marker    checkpoint.Hash // of them
-	offered   int64           // acked at the last call of Files
-	committed int64           // a checkpoint on disk says that everything before it was acknowledged
-	seen      seenLog
+	next       int64  // offset of the first line that was not emitted
+	scanned    int64  // the bytes from next to here were read and contain no newline
+	skipping   bool   // the line at next is over the limit: everything up to its newline is skipped
+	lastBlock  int64  // block number of the last emitted line, in by-block mode only
+	head       []byte // the first bytes, at most hashBytes, until headSum covers that many
+	headSum    checkpoint.Hash
+	markers    []checkpoint.Hash
+	beforeNext []byte // at most hashBytes bytes before next; nil if marker covers them
+
+	acked     int64           // everything before this offset was acknowledged
+	beforeAck []byte          // at most hashBytes bytes before acked, until they are hashed
+	marker    checkpoint.Hash // hash of beforeAck
+	offered   int64           // value of acked at the last call of Files
+	committed int64           // value of acked in the checkpoint on disk
+	arrivals  arrivalLog
 }
 
-// limit is where reading ends for now.
-func (f *file) limit() int64 {
-	if f.once >= 0 {
-		return min(f.once, f.size)
+// limit returns the offset up to which the file may be read now.
+func (f *hourFile) limit() int64 {
+	if f.onceLimit >= 0 {
+		return min(f.onceLimit, f.size)
 	}
 	return f.size
 }
 
-// wholeEnd is the end of the last line that can be taken as whole: bytes not looked at yet count, a torn tail does not.
-func (f *file) wholeEnd() int64 {
-	if f.limit() > f.scanned {
-		return f.limit()
+// wholeEnd returns the end of the last line that may be complete. Bytes that were not read count; a torn tail does not.
+func (f *hourFile) wholeEnd() int64 {
+	switch limit := f.limit(); {
+	case limit <= f.scanned:
+		return f.next
+	case f.measured == limit:
+		return max(f.measuredEnd, f.next)
+	default:
+		return limit
 	}
-	return f.next
 }
 
-// readable tells whether there is something to read in an open file.
-func (f *file) readable() bool {
+// readable reports whether an open file has something to read.
+func (f *hourFile) readable() bool {
 	return f.handle != nil && f.limit() > f.scanned && !f.blocked
 }
 
-func (f *file) closeHandle() {
+func (f *hourFile) closeHandle() {
 	if f.handle != nil {
 		_ = f.handle.Close()
 		f.handle = nil
 	}
 }
 
-// atRest tells that there is nothing to read, acknowledge or commit in a file, and nothing to close. Tailer.mu is held, or
-// the caller is the reader.
-func (f *file) atRest() bool {
-	return f.handle == nil && !f.gone && !f.blocked && f.scanned == f.size && f.committed == f.next && len(f.seen.entries) == 0
+// isIdle reports whether the file has nothing to read, acknowledge or commit, and no open handle. The caller holds
+// Tailer.mu or is the reader.
+func (f *hourFile) isIdle() bool {
+	return f.handle == nil && !f.gone && !f.blocked && !f.undecided && f.scanned == f.size && f.committed == f.next &&
+		len(f.arrivals.entries) == 0
 }
 
-// shed gives up the memory that a file at rest does not need: there may be ten thousand. Tailer.mu is held.
-func (f *file) shed() {
+// releaseMemory frees the memory that an idle file does not need, because there may be ten thousand of them. The caller
+// holds Tailer.mu.
+func (f *hourFile) releaseMemory() {
 	f.headHash()
 	f.ackMarker()
-	f.beforeAck, f.tip, f.seen.entries = nil, nil, nil
+	f.beforeAck, f.beforeNext, f.arrivals.entries = nil, nil, nil
 }
 
-// entry is the file's place in a checkpoint. Tailer.mu is held.
-func (f *file) entry() checkpoint.File {
+// entry returns the file's entry in a checkpoint. The caller holds Tailer.mu.
+func (f *hourFile) entry() checkpoint.File {
 	f.offered = f.acked
-	e := checkpoint.File{FileID: f.id, Inode: f.inode, Offset: f.acked, Head: f.headHash(), Marker: f.ackMarker(), Size: f.size}
+	e := checkpoint.File{
+		FileID: f.id, Inode: f.inode, Offset: f.acked, Head: f.headHash(), Marker: f.ackMarker(),
+		Size:          max(f.wholeEnd(), f.acked),
+		AbsentSeconds: int64(f.absent / absenceStep * absenceStep / time.Second),
+	}
+	if e.Size > e.Offset {
+		e.SeenAt, _ = f.arrivals.oldest(f.acked)
+		e.SeenAt = e.SeenAt.UTC()
+	}
 	for _, m := range f.markers {
 		if m.At+m.Length <= f.acked {
 			e.Markers = append(e.Markers, m)
@@ -123,8 +146,8 @@ func (f *file) entry() checkpoint.File {
 	return e
 }
 
-// headHash covers the beginning of what was acknowledged. Tailer.mu is held.
-func (f *file) headHash() checkpoint.Hash {
+// headHash returns a hash of the beginning of what was acknowledged. The caller holds Tailer.mu.
+func (f *hourFile) headHash() checkpoint.Hash {
 	if n := min(int64(len(f.head)), f.acked); n > f.headSum.Length {
 		f.headSum = hash(0, f.head[:n])
 	}
@@ -134,20 +157,20 @@ func (f *file) headHash() checkpoint.Hash {
 	return f.headSum
 }
 
-// beginning covers the first bytes that were handed out, as far as a file of that size can hold them. Tailer.mu is held.
-func (f *file) beginning(size int64) checkpoint.Hash {
+// headUpTo returns a hash of the first emitted bytes, limited to the given file size. The caller holds Tailer.mu.
+func (f *hourFile) headUpTo(size int64) checkpoint.Hash {
 	switch {
 	case f.head != nil:
 		return hash(0, f.head[:min(int64(len(f.head)), size)])
 	case f.headSum.Length <= size:
 		return f.headSum
 	default:
-		return checkpoint.Hash{} // it is too short to be told
+		return checkpoint.Hash{} // the file is too short to be compared
 	}
 }
 
-// ackMarker covers what was acknowledged last. Tailer.mu is held.
-func (f *file) ackMarker() checkpoint.Hash {
+// ackMarker returns a hash of the last acknowledged bytes. The caller holds Tailer.mu.
+func (f *hourFile) ackMarker() checkpoint.Hash {
 	if n := len(f.beforeAck); n > 0 {
 		f.marker = hash(f.acked-int64(n), f.beforeAck)
 		f.beforeAck = f.beforeAck[:0]
@@ -159,11 +182,11 @@ func hash(at int64, b []byte) checkpoint.Hash {
 	return checkpoint.Hash{At: at, Length: int64(len(b)), Sum: fmt.Sprintf("%016x", xxhash.Sum64(b))}
 }
 
-// nextMarker covers what was handed out last. Tailer.mu is held.
-func (f *file) nextMarker() checkpoint.Hash {
-	switch n := len(f.tip); {
+// nextMarker returns a hash of the last emitted bytes. The caller holds Tailer.mu.
+func (f *hourFile) nextMarker() checkpoint.Hash {
+	switch n := len(f.beforeNext); {
 	case n > 0:
-		return hash(f.next-int64(n), f.tip)
+		return hash(f.next-int64(n), f.beforeNext)
 	case f.acked == f.next:
 		return f.ackMarker()
 	default:
@@ -171,14 +194,8 @@ func (f *file) nextMarker() checkpoint.Hash {
 	}
 }
 
-// verifies tells whether the file still holds what the hash covers.
-func verifies(r io.ReaderAt, h checkpoint.Hash) bool {
-	same, err := check(r, h)
-	return same && err == nil
-}
-
-// check is verifies that tells a file that is another one from a disk that does not answer.
-func check(r io.ReaderAt, h checkpoint.Hash) (same bool, err error) {
+// matches reports whether a file contains what a hash covers. An error means that this is unknown.
+func matches(r io.ReaderAt, h checkpoint.Hash) (same bool, err error) {
 	if h.Length == 0 {
 		return true, nil
 	}
@@ -195,73 +212,95 @@ func check(r io.ReaderAt, h checkpoint.Hash) (same bool, err error) {
 	return hash(h.At, b) == h, nil
 }
 
-// open opens a file for reading, and makes sure that it is the one that was looked at.
-func (t *Tailer) openFile(f *file) error {
+// openFile opens a file for reading, and verifies that it is the file that was observed.
+func (t *Tailer) openFile(f *hourFile) error {
 	if f.handle != nil {
 		return nil
 	}
-	h, err := os.Open(f.path)
+	h, err := t.tree.Open(f.rel)
 	if err != nil {
 		return err
 	}
 	info, err := h.Stat()
 	if err == nil && inodeOf(info) != f.inode {
-		err = fs.ErrNotExist
+		err = errOtherFile
+	}
+	if err == nil && f.unverified {
+		var same bool
+		if same, err = t.matchesRead(h, f); err == nil && !same {
+			err = errOtherFile
+		}
 	}
 	if err != nil {
 		_ = h.Close()
 		return err
 	}
 	t.mu.Lock()
-	f.handle = h
+	f.handle, f.unverified, f.dev = h, false, devOf(info)
 	t.mu.Unlock()
 	return nil
 }
 
-// read hands out what f holds up to its limit.
-func (t *Tailer) read(ctx context.Context, d *directory, f *file) error {
+// errOtherFile reports that the file at a path is not the expected one.
+var errOtherFile = fmt.Errorf("another file is at this path: %w", fs.ErrNotExist)
+
+// readFile emits the content of f up to its limit.
+func (t *Tailer) readFile(ctx context.Context, d *directory, f *hourFile) error {
 	if err := t.openFile(f); err != nil {
-		if errors.Is(err, fs.ErrNotExist) {
-			t.stat(d, f)
-		} else {
-			t.block(f, err)
+		switch {
+		case f.unverified && errors.Is(err, errOtherFile):
+			t.markGone(d, f)
+			t.addFile(d, f.id.Date, f.id.Hour)
+			t.identify(d)
+		case errors.Is(err, fs.ErrNotExist):
+			rel := f.rel
+			if t.stat(d, f); !f.gone && f.rel == rel { // its folder still lists it
+				t.markBlocked(f, err)
+			}
+		default:
+			t.markBlocked(f, err)
 		}
 		return nil
 	}
+	if f.blocked {
+		t.mu.Lock()
+		f.blocked = false
+		t.mu.Unlock()
+	}
 	t.mu.Lock()
-	t.current, d.begun = f, true
+	t.current, d.started = f, true
 	t.mu.Unlock()
 	for f.readable() {
 		if err := ctx.Err(); err != nil {
-			return err // what is left is read again after a restart, however much it is
+			return err // a restart reads the rest, however much it is
 		}
 		if err := t.pace(ctx); err != nil {
 			return err
 		}
-		if !f.readable() { // what was looked at while it waited
+		if !f.readable() { // a refresh during the wait may have changed the file
 			break
 		}
 		if err := t.readBlock(ctx, d, f); err != nil {
 			return err
 		}
 	}
-	if d.files[d.head] != f {
+	if len(d.files) > d.head && d.files[d.head] != f {
 		t.mu.Lock()
-		f.closeHandle() // an earlier hour: it may stay on disk for days
+		f.closeHandle() // the file of an earlier hour may stay on disk for days
 		t.mu.Unlock()
 	}
 	return nil
 }
 
-// readBlock hands out one block of whole lines, or finds that the rest of the file is not a whole line yet.
-func (t *Tailer) readBlock(ctx context.Context, d *directory, f *file) error {
-	f.cache.reading(f.handle, f.next, f.size)
-	want, charged := int64(t.want), f.scanned
+// readBlock emits one block of complete lines, or finds that the rest of the file is not a complete line yet.
+func (t *Tailer) readBlock(ctx context.Context, d *directory, f *hourFile) error {
+	f.cache.beforeRead(f.handle, f.next, f.size)
+	want, charged := int64(t.blockSize), f.scanned
 	if f.skipping || f.scanned-f.next >= buffer.BlockSize {
 		skipped := f.skipping
 		end, found, err := t.findNewline(f)
 		if err != nil {
-			t.block(f, err)
+			t.markBlocked(f, err)
 			return nil
 		}
 		t.charge(end - charged)
@@ -269,59 +308,136 @@ func (t *Tailer) readBlock(ctx context.Context, d *directory, f *file) error {
 		if length := end - f.next; !f.skipping && length > t.opt.MaxLineBytes {
 			t.mu.Lock()
 			f.skipping = true
-			t.counts.Oversize++
-			t.counts.LargestLine = max(t.counts.LargestLine, length)
 			t.mu.Unlock()
-			t.log.Error("a line is longer than maxLineBytes and is skipped", "file", f.rel, "offset", f.next, "maxLineBytes", t.opt.MaxLineBytes)
+			t.countOversize(f, length)
 		}
 		if !found {
-			t.torn(f, end)
-			if end < f.limit() && skipped == f.skipping { // the file shrank between the look and the read
+			t.markTorn(f, end)
+			if end < f.limit() && skipped == f.skipping { // the file shrank between the refresh and the read
 				t.stat(d, f)
 			}
 			return nil
 		}
 		if f.skipping {
-			return t.skipTo(f, end)
+			return t.skipLine(f, end)
 		}
 		want = max(end-f.next, want)
 	}
-	block, err := t.get(ctx, int(min(want, max(f.limit()-f.next, 1))))
+	block, err := t.getBlock(ctx, int(min(want, max(f.limit()-f.next, 1))))
 	if err != nil {
 		return err
 	}
 	memory := block.Memory()
-	asked := memory[:min(int64(len(memory)), f.limit()-f.next)]
-	n, err := f.handle.ReadAt(asked, f.next)
+	chunk := memory[:min(int64(len(memory)), f.limit()-f.next)]
+	n, err := f.handle.ReadAt(chunk, f.next)
 	if err != nil && !errors.Is(err, io.EOF) {
 		t.buf.Discard(block)
-		t.block(f, err)
+		t.markBlocked(f, err)
 		return nil
 	}
 	t.charge(f.next + int64(n) - charged)
 	last := lastNewline(memory[:n])
 	if last < 0 {
 		t.buf.Discard(block)
-		if n == 0 { // the file shrank between the look and the read
+		if n == 0 { // the file shrank between the refresh and the read
 			t.stat(d, f)
-			if f.limit() > f.scanned && f.gone {
+			if f.limit() > f.scanned && f.gone { // the handle reaches no more data
 				t.mu.Lock()
-				t.lost(f, f.limit()-f.next)
+				f.closeHandle()
 				t.mu.Unlock()
 			}
 			return nil
 		}
-		t.torn(f, f.next+int64(n))
-		if n < len(asked) { // it shrank too, and would be asked for the rest for ever
+		t.markTorn(f, f.next+int64(n))
+		if n < len(chunk) { // the file shrank; with a stale size the read would repeat forever
 			t.stat(d, f)
 		}
 		return nil
 	}
-	t.handOut(d, f, block, memory[:last+1], f.next+int64(n))
+	if t.failures[f.rel] != nil {
+		t.clearFailure(f.rel)
+	}
+	lines, over := t.splitOversize(memory[:last+1])
+	if len(lines) == 0 {
+		t.buf.Discard(block)
+		t.countOversize(f, int64(over))
+		return t.skipLine(f, f.next+int64(over))
+	}
+	read := f.next + int64(n)
+	if over > 0 {
+		read = f.next + int64(len(lines)) // the long line is read next
+	}
+	t.emit(d, f, block, lines, read)
 	return nil
 }
 
-// lastNewline is bytes.LastIndexByte for newlines, which looks at one byte at a time: too slow for lines of a megabyte.
+// splitOversize returns the lines before the first line over the limit, and that line's length. over is 0 if there is
+// none.
+func (t *Tailer) splitOversize(lines []byte) (short []byte, over int) {
+	if int64(len(lines)) <= t.opt.MaxLineBytes {
+		return lines, 0
+	}
+	for at := 0; at < len(lines); {
+		// A line within the limit has its newline within it. The search starts from the far end, so that one search
+		// covers many lines.
+		end := lastNewline(lines[at:min(int64(len(lines)), int64(at)+t.opt.MaxLineBytes)])
+		if end < 0 {
+			return lines[:at], bytes.IndexByte(lines[at:], '\n') + 1
+		}
+		at += end + 1
+	}
+	return lines, 0
+}
+
+// countOversize counts and logs a line over the limit.
+func (t *Tailer) countOversize(f *hourFile, length int64) {
+	t.mu.Lock()
+	t.counts.Oversize++
+	t.counts.LargestLine = max(t.counts.LargestLine, length)
+	t.mu.Unlock()
+	t.logLimited(slog.LevelError, "a line is longer than maxLineBytes and is skipped",
+		"file", f.rel, "offset", f.next, "maxLineBytes", t.opt.MaxLineBytes)
+}
+
+// measureTail finds the end of the last complete line in data that is on disk but cannot be read yet. The torn line
+// that a dead node left behind must never count as pending. A file that is still growing is not measured.
+func (t *Tailer) measureTail(f *hourFile) {
+	limit := f.limit()
+	if f.undecided || f.blocked || f.unchanged == 0 || limit <= f.scanned || f.measured == limit {
+		return
+	}
+	h := f.handle
+	if h == nil {
+		var err error
+		if h, err = t.tree.Open(f.rel); err != nil {
+			return // the reader reports the error
+		}
+		defer func() { _ = h.Close() }()
+	}
+	end, err := afterLastNewline(h, f.scanned, limit)
+	if err != nil {
+		return
+	}
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.setWholeEnd(f, end)
+}
+
+// setWholeEnd records the end of the last complete line on disk. The caller holds Tailer.mu.
+func (t *Tailer) setWholeEnd(f *hourFile, end int64) {
+	before := f.wholeEnd()
+	f.measuredEnd, f.measured = max(end, f.next), f.limit()
+	if end == f.scanned { // the unread data contains no newline
+		f.measuredEnd = f.next
+		f.arrivals.truncate(f.next)
+	}
+	if f.wholeEnd() != before {
+		t.version++
+	}
+}
+
+// lastNewline is a faster bytes.LastIndexByte for newlines. LastIndexByte scans byte by byte, which is too slow for
+// lines of a megabyte.
 func lastNewline(b []byte) int {
 	const piece = 4 << 10
 	for end := len(b); end > 0; end -= piece {
@@ -333,8 +449,8 @@ func lastNewline(b []byte) int {
 	return -1
 }
 
-// get waits for a block. While it waits it goes on looking at the disk.
-func (t *Tailer) get(ctx context.Context, size int) (*buffer.Block, error) {
+// getBlock waits for a block. While it waits, it continues to refresh the table of files.
+func (t *Tailer) getBlock(ctx context.Context, size int) (*buffer.Block, error) {
 	if block := t.buf.TryGet(size); block != nil {
 		return block, nil
 	}
@@ -347,8 +463,8 @@ func (t *Tailer) get(ctx context.Context, size int) (*buffer.Block, error) {
 		case <-t.buf.Room():
 			timer.Stop()
 		case <-timer.C:
-			// What arrives meanwhile must be seen: its age is the lag.
-			if err := t.look(); err != nil {
+			// Data that arrives meanwhile must be observed, because its age is the lag.
+			if err := t.refresh(); err != nil {
 				return nil, err
 			}
 		}
@@ -358,8 +474,8 @@ func (t *Tailer) get(ctx context.Context, size int) (*buffer.Block, error) {
 	}
 }
 
-// handOut appends lines to the buffer. read is how far the file was read.
-func (t *Tailer) handOut(d *directory, f *file, block *buffer.Block, lines []byte, read int64) {
+// emit appends lines to the buffer. read is the offset up to which the file was read.
+func (t *Tailer) emit(d *directory, f *hourFile, block *buffer.Block, lines []byte, read int64) {
 	block.Data, block.Offset = lines, f.next
 	longest, lastLine := 0, lines
 	for rest := lines; len(rest) > 0; block.Lines++ {
@@ -376,11 +492,10 @@ func (t *Tailer) handOut(d *directory, f *file, block *buffer.Block, lines []byt
 	if f.origin == nil {
 		t.setOrigin(f, f.generation(lines))
 	}
-	f.said = false
 	block.Origin, block.Skipped, t.skipped = f.origin, t.skipped, nil
 	f.next += int64(len(lines))
 	f.scanned = f.next
-	f.tip = append(f.tip[:0], lines[max(len(lines)-hashBytes, 0):]...)
+	f.beforeNext = append(f.beforeNext[:0], lines[max(len(lines)-hashBytes, 0):]...)
 	t.lastLine = now
 	if f.mode == config.ByBlock {
 		if n, ok := blockNumber(lastLine); ok {
@@ -398,15 +513,16 @@ func (t *Tailer) handOut(d *directory, f *file, block *buffer.Block, lines []byt
 	t.counts.LargestLine = max(t.counts.LargestLine, int64(longest))
 	t.mu.Unlock()
 
-	t.adapt(len(lines), block.Lines)
+	t.adaptBlockSize(len(lines), block.Lines)
 	t.buf.Append(block)
 	if read == f.limit() && read > f.next {
-		t.torn(f, read)
+		t.markTorn(f, read)
 	}
 }
 
-// thin leaves out markers that are closer together than an eighth of their distance from the newest. A checkpoint, which is written
-// every second, would have three thousand for an hour of 50 GB; what a file loses, it loses near its end.
+// thin removes markers that are closer together than an eighth of their distance from the newest marker. Without it, a
+// checkpoint, which is written every second, would have three thousand markers for an hour of 50 GB. A file that loses
+// data loses it near its end.
 func thin(markers []checkpoint.Hash) []checkpoint.Hash {
 	newest := markers[len(markers)-1]
 	kept := markers[:1]
@@ -418,35 +534,36 @@ func thin(markers []checkpoint.Hash) []checkpoint.Hash {
 	return kept
 }
 
-// adapt makes blocks large enough for several of a stream's lines, and small again when long lines have become rare.
-func (t *Tailer) adapt(size, lines int) {
+// adaptBlockSize makes blocks large enough for several of a stream's lines, and small again after long lines have
+// become rare.
+func (t *Tailer) adaptBlockSize(size, lines int) {
 	if average := size / lines; 2*average > buffer.BlockSize {
-		t.want, t.calm = min(max(t.want, 2*average), maxWant), 0
-	} else if t.calm++; t.calm >= calmBlocks {
-		t.want = buffer.BlockSize
+		t.blockSize, t.shortBlocks = min(max(t.blockSize, 2*average), maxBlockSize), 0
+	} else if t.shortBlocks++; t.shortBlocks >= shortBlocksBeforeShrink {
+		t.blockSize = buffer.BlockSize
 	}
 }
 
-func (f *file) lastMarker() int64 {
+func (f *hourFile) lastMarker() int64 {
 	if n := len(f.markers); n > 0 {
 		return f.markers[n-1].At + f.markers[n-1].Length
 	}
 	return 0
 }
 
-// torn takes note that there is no newline between next and scanned. Such bytes are not a waiting line.
-func (t *Tailer) torn(f *file, scanned int64) {
+// markTorn records that there is no newline between next and scanned. Such bytes are not a pending line.
+func (t *Tailer) markTorn(f *hourFile, scanned int64) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	f.scanned = scanned
 	if scanned == f.size {
-		f.seen.truncate(f.next)
+		f.arrivals.truncate(f.next)
 	}
 }
 
-// findNewline looks for the end of the line at f.next, from f.scanned on. It returns the offset after the newline, or how far
-// it looked. It stops when the line turns out to be over the limit.
-func (t *Tailer) findNewline(f *file) (end int64, found bool, err error) {
+// findNewline searches for the end of the line at f.next, starting at f.scanned. It returns the offset after the
+// newline, or the offset up to which it searched. It stops when the line exceeds the limit.
+func (t *Tailer) findNewline(f *hourFile) (end int64, found bool, err error) {
 	if t.scratch == nil {
 		t.scratch = make([]byte, buffer.BlockSize)
 	}
@@ -465,8 +582,9 @@ func (t *Tailer) findNewline(f *file) (end int64, found bool, err error) {
 	}
 }
 
-// skipTo goes on after a line that is over the limit. An empty block carries the position past it, so that it is skipped once.
-func (t *Tailer) skipTo(f *file, end int64) error {
+// skipLine continues after a line over the limit. An empty block carries the position past the line, so that it is
+// skipped only once.
+func (t *Tailer) skipLine(f *hourFile, end int64) error {
 	t.mu.Lock()
 	f.skipping = false
 	if f.origin == nil {
@@ -477,7 +595,7 @@ func (t *Tailer) skipTo(f *file, end int64) error {
 		}
 	}
 	t.skipped = append(t.skipped, buffer.Skip{Bytes: end - f.next, File: f.rel, Reason: "a line longer than maxLineBytes"})
-	f.next, f.scanned, f.tip = end, end, f.tip[:0]
+	f.next, f.scanned, f.beforeNext = end, end, f.beforeNext[:0]
 	block := &buffer.Block{Origin: f.origin, Offset: end}
 	if block.Origin != nil {
 		block.Skipped, t.skipped = t.skipped, nil
@@ -489,31 +607,32 @@ func (t *Tailer) skipTo(f *file, end int64) error {
 	return nil
 }
 
-// nameAgain gives a file a generation that does not come from its first line, because another file of its hour had or may have had
-// that: a node that makes a pruned hour again may begin it with the same line, and positions in the two must not be taken for each
-// other. The number of the checkpoint of the start tells apart what was forgotten before it. Tailer.mu is held.
-func (t *Tailer) nameAgain(f *file) {
-	g := fmt.Sprintf("%s/%d, inode %d, after checkpoint %d", f.id.Date, f.id.Hour, f.inode, t.resumed)
+// assignUniqueGeneration gives a file a generation that does not come from its first line, because another file of its
+// hour had or may have had that generation. A node that recreates a pruned hour may start it with the same line, and
+// positions in the two files must not be confused. The sequence of the resumed checkpoint distinguishes files that were
+// forgotten before it. The caller holds Tailer.mu.
+func (t *Tailer) assignUniqueGeneration(f *hourFile) {
+	g := fmt.Sprintf("%s/%d, inode %d, after checkpoint %d", f.id.Date, f.id.Hour, f.inode, t.checkpointSequence)
 	for id := f.id; ; {
 		g = generationOf([]byte(g))
-		if id.Generation = g; !t.named[id] {
+		if id.Generation = g; !t.usedIDs[id] {
 			f.id.Generation = g
-			t.named[id] = true
+			t.usedIDs[id] = true
 			return
 		}
 	}
 }
 
-// generation is what a file whose first lines are given is named by.
-func (f *file) generation(lines []byte) string {
+// generation returns the generation of a file with the given first lines.
+func (f *hourFile) generation(lines []byte) string {
 	if f.id.Generation != noGeneration {
 		return f.id.Generation
 	}
 	return generationOf(lines)
 }
 
-// generationOf tells one file from another that stood at the same path: by the start of its first line, which holds times,
-// users and ids.
+// generationOf distinguishes files that were at the same path by the start of their first line, which contains times,
+// users and IDs.
 func generationOf(lines []byte) string {
 	first := lines
 	if i := bytes.IndexByte(lines, '\n'); i >= 0 {
@@ -522,57 +641,66 @@ func generationOf(lines []byte) string {
 	return fmt.Sprintf("%08x", uint32(xxhash.Sum64(first[:min(len(first), hashBytes)])))
 }
 
-// shrank takes note that a file lost its end. Tailer.mu is held.
-func (t *Tailer) shrank(f *file) {
-	f.seen.truncate(f.size)
-	if f.size >= f.next { // only a part of a torn line went
-		f.scanned = min(f.scanned, f.size)
-		return
-	}
-	t.takeUp(f, "a file shrank below what was read")
+// resumption is the point at which a file resumes that no longer contains what was read from it.
+type resumption struct {
+	offset int64
+	marker checkpoint.Hash
+	same   bool // it has the same beginning as the file
 }
 
-// takeUp finds where a file is taken up again that no longer holds what was read from it: at the highest marker that still
-// verifies, or as a new file when its beginning is another. Tailer.mu is held.
-func (t *Tailer) takeUp(f *file, what string) {
-	h, err := os.Open(f.path)
-	if err != nil {
-		return // the next look finds out what happened
+// resumption finds the highest marker that matches in a file of the given size. The caller must not hold Tailer.mu.
+func (t *Tailer) resumption(f *hourFile, h vfs.Source, size int64) (r resumption, err error) {
+	t.mu.Lock()
+	beginning, markers := f.headUpTo(size), slices.Clone(f.markers)
+	t.mu.Unlock()
+	if r.same, err = matches(h, beginning); err != nil || !r.same {
+		return r, err
 	}
-	defer func() { _ = h.Close() }()
-	resume, marker := int64(0), checkpoint.Hash{}
-	if verifies(h, f.beginning(f.size)) {
-		for _, m := range f.markers {
-			if end := m.At + m.Length; end <= f.size && verifies(h, m) {
-				resume, marker = end, m
+	for _, m := range slices.Backward(markers) {
+		if end := m.At + m.Length; end <= size {
+			ok, err := matches(h, m)
+			if err != nil {
+				return r, err
+			}
+			if ok {
+				r.offset, r.marker = end, m
+				break
 			}
 		}
-		t.counts.RepeatedBytes += min(f.size, f.next) - resume
 	}
-	t.log.Warn(what+"; reading it again from where it is known to be the same",
-		"file", f.rel, "size", f.size, "read", f.next, "from", resume)
-	// A new name: positions before and after must not be taken for each other.
-	salted := fmt.Appendf(nil, "%s %d %d %s", f.id.Generation, f.next, f.size, f.beginning(f.next).Sum)
-	t.forgetOrigins(f)
-	t.setOrigin(f, generationOf(salted))
-	f.next, f.scanned, f.skipping = resume, resume, false
-	f.acked, f.committed, f.offered, f.beforeAck, f.marker = resume, resume, resume, nil, marker
-	f.tip = nil
-	for len(f.markers) > 0 && f.lastMarker() > resume {
-		f.markers = f.markers[:len(f.markers)-1]
-	}
-	if resume == 0 {
-		f.head, f.headSum = nil, checkpoint.Hash{}
-	}
-	f.seen = seenLog{}
-	f.seen.grew(f.size, f.grownAt)
+	return r, nil
 }
 
-// firstBlock is the number of the block in a file's first line, or 0 when it cannot be told yet.
-func (t *Tailer) firstBlock(f *file) int64 {
-	h, err := os.Open(f.path)
+// resumeAt resumes a file that no longer contains what was read from it: at the highest matching marker, or as a new
+// file if its beginning differs. The caller holds Tailer.mu.
+func (t *Tailer) resumeAt(f *hourFile, r resumption, what string) {
+	if r.same {
+		t.counts.RepeatedBytes += max(min(f.size, f.next)-r.offset, 0)
+	}
+	t.log.Warn(what+"; reading again from the last matching position",
+		"file", f.rel, "size", f.size, "read", f.next, "from", r.offset)
+	// The new generation keeps positions before and after apart.
+	salted := fmt.Appendf(nil, "%s %d %d %s", f.id.Generation, f.next, f.size, f.headUpTo(f.next).Sum)
+	t.forgetOrigins(f)
+	t.setOrigin(f, generationOf(salted))
+	f.next, f.scanned, f.skipping, f.measured = r.offset, r.offset, false, 0
+	f.acked, f.committed, f.offered, f.beforeAck, f.marker = r.offset, r.offset, r.offset, nil, r.marker
+	f.beforeNext = nil
+	for len(f.markers) > 0 && f.lastMarker() > r.offset {
+		f.markers = f.markers[:len(f.markers)-1]
+	}
+	if r.offset == 0 {
+		f.head, f.headSum = nil, checkpoint.Hash{}
+	}
+	f.arrivals = arrivalLog{}
+	f.arrivals.record(f.size, f.grownAt)
+}
+
+// firstBlock returns the block number of a file's first line, or 0 if it is unknown.
+func (t *Tailer) firstBlock(f *hourFile) int64 {
+	h, err := t.tree.Open(f.rel)
 	if err != nil {
-		return 0
+		return 0 // the caller falls back to grace
 	}
 	defer func() { _ = h.Close() }()
 	b := make([]byte, hashBytes)
@@ -584,8 +712,8 @@ func (t *Tailer) firstBlock(f *file) int64 {
 	return number
 }
 
-// blockNumber reads the number from the envelope at the start of a line; its key order is fixed. It only lets an hour switch
-// happen sooner: where it finds nothing the grace decides.
+// blockNumber reads the block number from the envelope at the start of a line, whose key order is fixed. It only makes
+// an hour switch happen sooner. Without a number, the switch waits for grace.
 func blockNumber(line []byte) (int64, bool) {
 	key := []byte(`"block_number":`)
 	i := bytes.Index(line[:min(len(line), 256)], key)

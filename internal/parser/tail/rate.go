@@ -8,8 +8,8 @@ import (
 	"golang.org/x/time/rate"
 )
 
-// NewReadRate returns a limit of the bytes that tailers together read from disk in a second; 0: none. What was not read in one
-// second may be read in the next, so that lines which come within the rate never wait.
+// NewReadRate returns a limit of the bytes per second that tailers together read from disk. 0 means no limit. The limit
+// carries one unused second over to the next, so that lines which arrive within the rate never wait.
 func NewReadRate(bytes int64) *rate.Limiter {
 	if bytes == 0 {
 		return nil
@@ -17,8 +17,8 @@ func NewReadRate(bytes int64) *rate.Limiter {
 	return rate.NewLimiter(rate.Limit(bytes), int(bytes))
 }
 
-// pace waits until the rate allows to read on. What was read is charged afterwards, so a block is never held while it waits. Meanwhile
-// it goes on looking at the disk, as get does.
+// pace waits until the rate allows the next read. Reads are charged afterwards, so that no block is held during the
+// wait. While it waits, it continues to refresh the table of files, as getBlock does.
 func (t *Tailer) pace(ctx context.Context) error {
 	limit := t.opt.ReadRate
 	if limit == nil {
@@ -39,14 +39,14 @@ func (t *Tailer) pace(ctx context.Context) error {
 			if due < pollInterval {
 				continue
 			}
-			if err := t.look(); err != nil {
+			if err := t.refresh(); err != nil {
 				return err
 			}
 		}
 	}
 }
 
-// charge takes bytes that were read for the first time off the rate; more than it allows at once are owed.
+// charge charges bytes that were read for the first time. Bytes beyond the burst become a debt.
 func (t *Tailer) charge(bytes int64) {
 	limit := t.opt.ReadRate
 	if limit == nil {

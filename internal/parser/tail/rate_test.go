@@ -16,8 +16,8 @@ import (
 
 const testRate = int64(config.MinReadRate)
 
-// Two streams with a backlog share one rate; neither stands still for as long as a hang is waited for.
-func TestTheReadRateIsTheProcesss(t *testing.T) {
+// Two streams with a backlog share one rate. Neither stalls long enough to be taken for a hang.
+func TestTheReadRateIsSharedByTheProcess(t *testing.T) {
 	const seconds, streams = 10, 2
 	disks := make([]disk, 0, streams)
 	for range streams {
@@ -32,7 +32,7 @@ func TestTheReadRateIsTheProcesss(t *testing.T) {
 		var wg sync.WaitGroup
 		var read [streams]int64
 		for i, d := range disks {
-			r := open(t, options(d, func(o *Options) { o.Now, o.ReadRate = nil, rate }), nil)
+			r := open(t, newSetup(d, func(o *Options) { o.Now, o.ReadRate = nil, rate }), nil)
 			wg.Go(func() {
 				if err := r.tail.readAll(ctx); !errors.Is(err, context.DeadlineExceeded) {
 					t.Errorf("reading ended with %v", err)
@@ -48,7 +48,7 @@ func TestTheReadRateIsTheProcesss(t *testing.T) {
 						r.take(true)
 					case <-time.After(time.Second):
 						if still := time.Since(moved); still > 5*time.Second {
-							t.Errorf("stream %d stands still for %v", i, still)
+							t.Errorf("stream %d is stalled for %v", i, still)
 							return
 						}
 					case <-ctx.Done():
@@ -58,26 +58,27 @@ func TestTheReadRateIsTheProcesss(t *testing.T) {
 		}
 		wg.Wait()
 		sum := read[0] + read[1]
-		if low, high := testRate*seconds, testRate*(seconds+1)+streams*buffer.BlockSize; sum < low-streams*buffer.BlockSize || sum > high {
-			t.Errorf("%d bytes in %d s; want %d, and one second more at the start", sum, seconds, low)
+		low, high := testRate*seconds, testRate*(seconds+1)+streams*buffer.BlockSize
+		if sum < low-streams*buffer.BlockSize || sum > high {
+			t.Errorf("%d bytes in %d s; want %d, plus one second's worth at the start", sum, seconds, low)
 		}
 		if read[0] < sum/3 || read[1] < sum/3 {
-			t.Errorf("the streams had %d and %d bytes; want about the same", read[0], read[1])
+			t.Errorf("the streams read %d and %d bytes; want about the same", read[0], read[1])
 		}
 	})
 }
 
-func TestLinesThatComeWithinTheReadRateDoNotWait(t *testing.T) {
+func TestLinesWithinTheReadRateDoNotWait(t *testing.T) {
 	d := newDisk(t)
 	synctest.Test(t, func(t *testing.T) {
-		r := open(t, options(d, func(o *Options) { o.Now, o.ReadRate = nil, NewReadRate(testRate) }), nil)
-		defer r.tail.close()
+		r := open(t, newSetup(d, func(o *Options) { o.Now, o.ReadRate = nil, NewReadRate(testRate) }), nil)
+		defer r.tail.Close()
 		for i := range 100 {
-			// Nine tenths of the rate, with a torn tail that is read again and again.
+			// The writes take nine tenths of the rate. A torn tail is read again each time.
 			d.append("node_fills/20260430/8", strings.Repeat(fmt.Sprintf("%1023d\n", i), int(testRate)*9/10/10/1024)+"to")
-			began := time.Now()
+			start := time.Now()
 			r.step(0)
-			if waited := time.Since(began); waited > 0 {
+			if waited := time.Since(start); waited > 0 {
 				t.Fatalf("write %d waited %v", i, waited)
 			}
 			time.Sleep(100 * time.Millisecond)
@@ -86,21 +87,23 @@ func TestLinesThatComeWithinTheReadRateDoNotWait(t *testing.T) {
 	})
 }
 
-func TestALineLongerThanTheReadRateIsReadOnceAndPaidFor(t *testing.T) {
+func TestALineLongerThanTheReadRateIsReadAndChargedOnce(t *testing.T) {
 	d := newDisk(t)
 	long := strings.Repeat("l", 3*int(testRate))
 	d.append("node_fills/20260430/8", long+"\na\n")
 	synctest.Test(t, func(t *testing.T) {
-		began := time.Now()
-		r := open(t, options(d, func(o *Options) { o.Now, o.ReadRate, o.MaxLineBytes = nil, NewReadRate(testRate), 64<<20 }), nil)
-		defer r.tail.close()
+		start := time.Now()
+		r := open(t, newSetup(d, func(o *Options) {
+			o.Now, o.ReadRate, o.MaxLineBytes = nil, NewReadRate(testRate), 64<<20
+		}), nil)
+		defer r.tail.Close()
 		r.buf = buffer.NewBudget(64<<20, 1).NewBuffer()
 		r.tail.buf = r.buf
-		want(t, r.step(0), long, "a")
+		wantLines(t, r.step(0), long, "a")
 		d.append("node_fills/20260430/8", "b\n")
-		want(t, r.step(0), "b")
-		if took := time.Since(began).Round(100 * time.Millisecond); took != 2*time.Second {
-			t.Errorf("took %v; want 2 s after the first second's bytes", took)
+		wantLines(t, r.step(0), "b")
+		if took := time.Since(start).Round(100 * time.Millisecond); took != 2*time.Second {
+			t.Errorf("took %v; want 2 s after the burst of the first second", took)
 		}
 	})
 }

@@ -2,11 +2,11 @@ package tail
 
 import (
 	"errors"
-	"io"
 	"io/fs"
+	"log/slog"
 	"maps"
-	"os"
-	"path/filepath"
+	"path"
+	"regexp"
 	"slices"
 	"strconv"
 	"syscall"
@@ -14,60 +14,70 @@ import (
 
 	"github.com/hlparser/hyperliquid-parser-operator/internal/parser/buffer"
 	"github.com/hlparser/hyperliquid-parser-operator/internal/parser/checkpoint"
+	"github.com/hlparser/hyperliquid-parser-operator/internal/parser/vfs"
 )
 
 // directory is one of the stream's directories and the files in it.
 type directory struct {
 	Directory
-	root  string         // <data>/<name>/hourly
-	dates map[string]day // what was listed, by name
-	order []string       // the names in dates, oldest first; never changed, only replaced
-	top   time.Time      // modification time of root when it was listed
-	round round
-	// files in the order of their hours; a re-created file stands after the one it replaced. Only the reader changes the
-	// slice, under Tailer.mu.
-	files  []*file
-	inodes map[uint64]*file // files, and those that left them lately
-	left   []leaver         // the latter, longest ago first
-	// head is the index of the newest file that was begun. Files before it grow only late.
+	root         string         // <name>/hourly, in the data directory
+	present      bool           // the last refresh found root
+	steady       bool           // the last two refreshes listed root: new files appeared in between
+	dates        map[string]day // the listed date folders, by name
+	sortedDates  []string       // the names in dates, oldest first; replaced, never modified
+	rootModified time.Time      // modification time of root when it was listed
+	listedIn     uint64         // number of the refresh that last listed root
+	relist       bool           // root was listed since the last scan
+	pass         oldPass
+	// files is sorted by hour. A recreated file follows the one that it replaced. Only the reader changes the slice,
+	// under Tailer.mu.
+	files  []*hourFile
+	inodes map[uint64]*hourFile // the files of files and missing
+	// missing holds the known files that are not at their path. Any file that appears may be one of them.
+	missing    []*hourFile
+	unfinished []*hourFile // the files of missing with unread, in-flight or uncommitted data
+	// countedAt is when the absence of the files in missing was last added up.
+	countedAt time.Time
+	foreign   map[string]string // names that mean an hour but are not an hour file's name, and the reason
+	// head is the index of the newest file that was started. Files before it only grow late.
 	head int
-	// rest is how many files from the first on are at rest, so that a look costs nothing for them: at most head.
-	rest  int
-	begun bool // something was read from it, now or before a restart
+	// idle is the number of files at the start of files that are idle, so that a refresh costs nothing for them. It is
+	// at most head.
+	idle      int
+	undecided int               // number of files that are not identified yet
+	failures  int               // number of unreadable paths that may hide known files
+	doubtful  int               // number of names that were listed but not found
+	started   bool              // something was read from it, by this process or before a restart
+	newest    checkpoint.FileID // the newest hour in the checkpoint
 }
 
 // day is one date's folder as it was last listed.
 type day struct {
 	listed   bool
 	modified time.Time
-	// settled says that two listings a while apart saw the same modification time. One alone may have come between two
-	// changes that the file system's clock does not tell apart.
-	settled bool
+	hours    uint32 // one bit for each hour whose name is in the folder
+	listedIn uint64 // number of the refresh that last listed it
+	// stable reports whether two listings some time apart found the same modification time. A single listing may have
+	// come between two changes that the file system's clock does not distinguish.
+	stable bool
 }
 
-// leaver is a file that is no longer at its path nor in the table. It is known again if it comes to another path: an old folder is
-// looked at a minute later.
-type leaver struct {
-	file *file
-	at   time.Time
-}
-
-// round is one walk over the old folders.
-type round struct {
-	dates []string // all of them, oldest first
-	done  int      // how many had their turn
-	began time.Time
+// oldPass is one pass over the old folders.
+type oldPass struct {
+	dates     []string // all old folders, oldest first
+	done      int      // number of folders checked
+	startedAt time.Time
 }
 
 const (
-	// freshDates is how many of the newest folders are looked at every time. Older ones, of which there may be hundreds, get
-	// something new only late, or when a node makes pruned hours again.
-	freshDates = 2
-	// roundTime is how long it takes to look once at all old folders and the files in them, a few at a time.
-	roundTime = time.Minute
+	// recentDates is the number of newest folders that every refresh checks. Older folders, which may number hundreds,
+	// get new entries only late, or when a node recreates pruned hours.
+	recentDates = 2
+	// passTime is the time for one pass over all old folders and the files in them, a few at a time.
+	passTime = time.Minute
 )
 
-// hourOf reads an hour file's name: unpadded, 0 to 23, no extension.
+// hourOf parses an hour file's name: unpadded, 0 to 23, no extension.
 func hourOf(name string) (int, bool) {
 	n, err := strconv.Atoi(name)
 	return n, err == nil && n >= 0 && n <= 23 && strconv.Itoa(n) == name
@@ -78,141 +88,264 @@ func isDate(name string) bool {
 	return err == nil
 }
 
-// scan lists what is new in d, but for the old folders, which wait for their turn. A folder is listed when its modification
-// time moved, and the fresh ones in every sweep.
-func (t *Tailer) scan(d *directory, sweep bool) {
-	info, err := os.Stat(d.root)
-	if err != nil {
-		return // not there, or gone: the files notice by themselves
+// compressedHour matches the names that compressors give to an hour's file.
+var compressedHour = regexp.MustCompile(`^([0-9]{1,2})\.(gz|zst|lz4|xz|bz2|zip|sz|br)$`)
+
+// foreignHour parses a name that means an hour but is not the node's name for its file. why is the reason.
+func foreignHour(name string) (hour int, why string, ok bool) {
+	digits, why := name, "a padded hour is not read: the node names its files 0 to 23"
+	if m := compressedHour.FindStringSubmatch(name); m != nil {
+		digits, why = m[1], "a compressed file is not read: compress only what was delivered, or decompress it"
+	} else if len(name) != 2 || name[0] != '0' {
+		return 0, "", false
 	}
-	again := sweep || !info.ModTime().Equal(d.top)
-	if again && !t.listRoot(d, info.ModTime()) {
+	n, err := strconv.Atoi(digits)
+	return n, why, err == nil && n >= 0 && n <= 23
+}
+
+// relPath returns the path of an hour's file, relative to the data directory.
+func relPath(directory, date string, hour int) string {
+	return path.Join(directory, "hourly", date, strconv.Itoa(hour))
+}
+
+// scan lists what is new in d, except in the old folders, which scanOld covers. It lists a folder if its modification
+// time changed; sweep lists the recent folders regardless. It then identifies the files that it found.
+func (t *Tailer) scan(d *directory, sweep bool) {
+	wasPresent, steady := d.present, d.steady
+	d.present, d.steady = false, false
+	missing := d.root == t.missingPath // checked every time, and cleared by checkMissing
+	if !t.visible || t.backingOff(d.root) && !missing {
 		return
 	}
-	old := len(d.order) - freshDates
-	for i, date := range d.order {
+	info, err := t.tree.Stat(d.root)
+	if err == nil && !info.IsDir() {
+		err = &fs.PathError{Op: "list", Path: d.root, Err: syscall.ENOTDIR}
+	}
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
+		if !missing {
+			t.clearFailure(d.root) // not there yet, or missing: known files are kept
+		}
+		return
+	case err != nil:
+		t.recordFailure(d.root, err)
+		return
+	}
+	d.present = true
+	relist := sweep || !wasPresent || d.relist || !info.ModTime().Equal(d.rootModified)
+	if relist && !t.listRoot(d, info.ModTime()) {
+		return
+	}
+	d.relist = false
+	d.steady = steady && wasPresent
+	old := len(d.sortedDates) - recentDates
+	for i, date := range d.sortedDates {
 		switch {
 		case i >= old:
 			if t.scanDate(d, date, sweep) {
-				t.watch.add(filepath.Join(d.root, date)) // the newest is watched last, and so kept
+				t.watch.add(path.Join(t.opt.DataDir, d.root, date)) // the newest is watched last, and so kept
 			}
-		case !again:
+		case !relist:
 		case !d.dates[date].listed:
 			t.scanDate(d, date, true)
 		}
 	}
+	t.retryInitialStats(d)
+	t.identify(d)
+	d.steady = true
 }
 
-// listRoot finds out which dates there are. It tells whether it could.
+// listRoot lists the dates. It reports whether it succeeded.
 func (t *Tailer) listRoot(d *directory, modified time.Time) bool {
-	entries, err := os.ReadDir(d.root)
+	entries, err := t.tree.List(d.root)
 	if err != nil {
-		t.cannotList(d.root, err)
+		t.recordFailure(d.root, err)
 		return false
 	}
-	delete(t.unlisted, d.root)
-	t.watch.add(d.root)
-	before := d.order
-	d.top = modified
+	t.clearFailure(d.root)
+	t.watch.add(path.Join(t.opt.DataDir, d.root))
+	before := d.sortedDates
+	d.rootModified, d.listedIn = modified, t.refreshes
 	dates := make(map[string]day, len(entries))
 	for _, e := range entries {
 		if isDate(e.Name()) {
 			dates[e.Name()] = d.dates[e.Name()]
 		}
 	}
-	d.dates, d.order = dates, slices.Sorted(maps.Keys(dates))
+	d.dates, d.sortedDates = dates, slices.Sorted(maps.Keys(dates))
+	t.dropFailures(d.root, func(name string) bool { _, present := dates[name]; return present })
 	for _, date := range before {
-		if _, still := dates[date]; !still {
-			t.statDate(d, date) // it gets no turn any more
+		if _, present := dates[date]; !present {
+			t.statDate(d, date) // the pass does not cover it any more
 		}
 	}
 	return true
 }
 
-// scanDate puts the files of one date into the table that are not there yet, if the folder changed or is to be listed anyhow.
-// It tells whether it was.
-func (t *Tailer) scanDate(d *directory, date string, anyhow bool) bool {
+// scanDate adds the new files of one date to the table, if the folder changed or force is set. It reports whether it
+// listed the folder.
+func (t *Tailer) scanDate(d *directory, date string, force bool) bool {
 	listed := d.dates[date]
-	path := filepath.Join(d.root, date)
-	info, err := os.Stat(path)
+	folder := path.Join(d.root, date)
+	if t.backingOff(folder) {
+		return false
+	}
+	info, err := t.tree.Stat(folder)
+	if err == nil && !info.IsDir() {
+		err = &fs.PathError{Op: "list", Path: folder, Err: syscall.ENOTDIR}
+	}
 	if err != nil {
+		d.rootModified = time.Time{} // it may have been removed: make the next refresh list root again
+		t.recordFailure(folder, err)
 		return false
 	}
 	same := listed.listed && info.ModTime().Equal(listed.modified)
-	if same && !anyhow {
+	if same && !force {
 		return false
 	}
-	entries, err := os.ReadDir(path)
+	entries, err := t.tree.List(folder)
 	if err != nil {
-		t.cannotList(path, err)
+		t.recordFailure(folder, err)
 		return false
 	}
-	delete(t.unlisted, path)
-	d.dates[date] = day{listed: true, modified: info.ModTime(), settled: same}
+	t.clearFailure(folder)
+	now := day{listed: true, modified: info.ModTime(), stable: same, listedIn: t.refreshes}
+	names := make(map[string]bool, len(entries))
 	for _, e := range entries {
-		if hour, ok := hourOf(e.Name()); ok && d.find(date, hour) == nil {
-			t.addFile(d, date, hour)
+		names[e.Name()] = true
+		if hour, ok := hourOf(e.Name()); ok {
+			now.hours |= 1 << hour
+			if d.find(date, hour) == nil {
+				t.addFile(d, date, hour)
+			}
+		}
+	}
+	for _, e := range entries { // after the hours in the folder are known
+		if hour, why, ok := foreignHour(e.Name()); ok {
+			t.reportForeign(d, checkpoint.FileID{Date: date, Hour: hour}, path.Join(folder, e.Name()), why)
+		}
+	}
+	for name := range names {
+		if tr := t.failures[path.Join(folder, name)]; tr != nil && tr.maybeRemoved {
+			now.listed, now.stable = false, false // the next refresh finds out whether it still exists
+		}
+	}
+	d.dates[date] = now
+	t.dropFailures(folder, func(name string) bool { return names[name] })
+	for name := range d.foreign {
+		if path.Dir(name) == folder && !names[path.Base(name)] {
+			delete(d.foreign, name)
 		}
 	}
 	return true
 }
 
-// scanOld looks at as many old folders, and the files in them, as it takes to have looked at all of them once a round.
+// maxForeign bounds the number of foreign names that are remembered.
+const maxForeign = 1024
+
+// reportForeign records a name that means an hour and that is not read. If that hour is newer than all hours that are
+// read, the node's current output is not read.
+func (t *Tailer) reportForeign(d *directory, id checkpoint.FileID, rel, why string) {
+	newest := d.newest
+	if n := len(d.files); n > 0 && compareHours(d.files[n-1].id, newest) > 0 {
+		newest = d.files[n-1].id
+	}
+	matters := compareHours(id, newest) > 0
+	if matters {
+		t.recordFailure(rel, errForeign(why))
+	} else {
+		t.clearFailure(rel)
+	}
+	if _, known := d.foreign[rel]; known || len(d.foreign) == maxForeign {
+		return
+	}
+	d.foreign[rel] = why
+	sameHour := func(f *hourFile) bool { return compareHours(f.id, id) == 0 }
+	if !matters && !slices.ContainsFunc(d.files, sameHour) && !slices.ContainsFunc(d.missing, sameHour) {
+		t.logLimited(slog.LevelWarn, "an hour's file is not read", "file", rel, "reason", why)
+	}
+}
+
+// errForeign is the reason why a name that means an hour is not read.
+type errForeign string
+
+func (e errForeign) Error() string { return string(e) }
+
+// nameListed reports whether a listing of this refresh contains the name of an hour's file, and whether that is known.
+func (t *Tailer) nameListed(d *directory, id checkpoint.FileID) (in, known bool) {
+	if !d.present {
+		return false, false
+	}
+	if d.listedIn != t.refreshes {
+		info, err := t.tree.Stat(d.root)
+		if err != nil || !t.listRoot(d, info.ModTime()) {
+			return false, false
+		}
+		d.relist = true // the next scan lists what is new
+	}
+	listed, present := d.dates[id.Date]
+	if !present {
+		return false, true
+	}
+	if listed.listedIn != t.refreshes && !t.scanDate(d, id.Date, true) {
+		return false, false
+	}
+	return d.dates[id.Date].hours&(1<<id.Hour) != 0, true
+}
+
+// scanOld checks the number of old folders, and the files in them, that is due for one pass per passTime.
 func (t *Tailer) scanOld(d *directory, now time.Time) {
-	r := &d.round
-	if r.done == len(r.dates) || now.Before(r.began) {
-		*r = round{dates: d.order[:max(len(d.order)-freshDates, 0)], began: now}
+	r := &d.pass
+	if r.done == len(r.dates) || now.Before(r.startedAt) {
+		*r = oldPass{dates: d.sortedDates[:max(len(d.sortedDates)-recentDates, 0)], startedAt: now}
 	}
 	due := len(r.dates)
-	if passed := now.Sub(r.began); passed < roundTime {
-		due = int(int64(due) * int64(passed) / int64(roundTime))
+	if passed := now.Sub(r.startedAt); passed < passTime {
+		due = int(int64(due) * int64(passed) / int64(passTime))
 	}
 	for ; r.done < due; r.done++ {
 		date := r.dates[r.done]
-		t.scanDate(d, date, !d.dates[date].settled)
+		t.scanDate(d, date, !d.dates[date].stable)
 		t.statDate(d, date)
 	}
 }
 
-// statDate looks at all files of one date.
+// statDate checks all files of one date.
 func (t *Tailer) statDate(d *directory, date string) {
-	for i := d.before(date); i < len(d.files) && d.files[i].id.Date == date; i++ {
-		t.stat(d, d.files[i])
-		t.wakeUp(d, i)
+	for i := d.indexOfDate(date); i < len(d.files) && d.files[i].id.Date == date; i++ {
+		f := d.files[i]
+		t.stat(d, f)
+		if i < len(d.files) && d.files[i] != f { // it left the table
+			i--
+			continue
+		}
+		t.unmarkIdle(d, i)
 	}
 }
 
-// wakeUp notes that a file that was just looked at may have come out of its rest.
-func (t *Tailer) wakeUp(d *directory, i int) {
+// unmarkIdle records that a file that was just checked may not be idle any more.
+func (t *Tailer) unmarkIdle(d *directory, i int) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	if i < d.rest && !d.files[i].atRest() {
-		d.rest = i
+	if i < d.idle && i < len(d.files) && !d.files[i].isIdle() {
+		d.idle = i
 	}
 }
 
-// settle notes which files have come to rest.
-func (t *Tailer) settle(d *directory) {
+// markIdle records which files have become idle.
+func (t *Tailer) markIdle(d *directory) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	for d.rest < min(d.head, len(d.files)-liveFiles) && d.files[d.rest].atRest() {
-		d.files[d.rest].shed()
-		d.rest++
+	for d.idle < min(d.head, len(d.files)-liveFiles) && d.files[d.idle].isIdle() {
+		d.files[d.idle].releaseMemory()
+		d.idle++
 	}
 }
 
-// cannotList says once that a folder cannot be listed. It is tried again at every look, an old one in every sweep.
-func (t *Tailer) cannotList(path string, err error) {
-	if _, said := t.unlisted[path]; !said {
-		t.log.Error("a folder cannot be listed; trying again", "directory", path, "error", err)
-	}
-	t.unlisted[path] = struct{}{}
-}
-
-// find returns the newest incarnation of a file that is not gone.
-func (d *directory) find(date string, hour int) *file {
+// find returns the newest incarnation of a file that is at its path.
+func (d *directory) find(date string, hour int) *hourFile {
 	id := checkpoint.FileID{Date: date, Hour: hour}
-	for i := d.after(id) - 1; i >= 0 && compareHours(d.files[i].id, id) == 0; i-- {
+	for i := d.indexAfter(id) - 1; i >= 0 && compareHours(d.files[i].id, id) == 0; i-- {
 		if f := d.files[i]; !f.gone {
 			return f
 		}
@@ -220,9 +353,9 @@ func (d *directory) find(date string, hour int) *file {
 	return nil
 }
 
-// after returns the index after all incarnations of an hour's file, where its next one belongs.
-func (d *directory) after(id checkpoint.FileID) int {
-	i, _ := slices.BinarySearchFunc(d.files, id, func(f *file, id checkpoint.FileID) int {
+// indexAfter returns the index after all incarnations of an hour's file, where its next one belongs.
+func (d *directory) indexAfter(id checkpoint.FileID) int {
+	i, _ := slices.BinarySearchFunc(d.files, id, func(f *hourFile, id checkpoint.FileID) int {
 		if c := compareHours(f.id, id); c != 0 {
 			return c
 		}
@@ -231,113 +364,12 @@ func (d *directory) after(id checkpoint.FileID) int {
 	return i
 }
 
-// before returns the index of the first file of a date, or where it would be.
-func (d *directory) before(date string) int {
-	return d.after(checkpoint.FileID{Date: date, Hour: -1})
+// indexOfDate returns the index of the first file of a date, or the index where it would be.
+func (d *directory) indexOfDate(date string) int {
+	return d.indexAfter(checkpoint.FileID{Date: date, Hour: -1})
 }
 
-// addFile puts a file that is on disk into the table, to be read from its first byte, or where it was if it comes from another
-// hour. A second name of a file in the table is left out: its lines are read under the first.
-func (t *Tailer) addFile(d *directory, date string, hour int) {
-	rel := relOf(d.Name, date, hour)
-	f := &file{
-		id:   checkpoint.FileID{Directory: d.Name, Date: date, Hour: hour, Generation: noGeneration},
-		mode: d.Mode, rel: rel, path: filepath.Join(t.opt.DataDir, rel),
-		once: -1,
-	}
-	info, err := os.Stat(f.path)
-	if err != nil || !info.Mode().IsRegular() {
-		return
-	}
-	if known := d.inodes[inodeOf(info)]; known != nil && known.path != f.path {
-		at, err := os.Stat(known.path)
-		if err == nil && !known.gone && inodeOf(at) == known.inode {
-			return
-		}
-		if t.comesFrom(known, f.path, info) {
-			t.move(d, known, f)
-			return
-		}
-	}
-	f.inode, f.size, f.modified, f.grownAt = inodeOf(info), info.Size(), info.ModTime(), t.now()
-	f.seen.grew(f.size, f.grownAt)
-	if t.opt.Once {
-		f.once = f.size
-	}
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	i := t.insert(d, f)
-	if sameHour := i > 0 && compareHours(d.files[i-1].id, f.id) == 0; sameHour || i <= d.head && d.begun {
-		t.nameAgain(f)
-	}
-	if i <= d.head && d.begun && len(d.files) > 1 {
-		d.head++
-	}
-}
-
-// insert puts a file where its hour belongs. Tailer.mu is held.
-func (t *Tailer) insert(d *directory, f *file) int {
-	i := d.after(f.id)
-	d.files = slices.Insert(d.files, i, f)
-	d.rest = min(d.rest, i)
-	d.inodes[f.inode] = f
-	t.version++
-	return i
-}
-
-// comesFrom tells whether what stands at a path is a file that was read elsewhere: of its inode, and holding what was read of
-// it. Of one that nothing was read from it need not be known.
-func (t *Tailer) comesFrom(known *file, path string, info fs.FileInfo) bool {
-	if known.next == 0 || info.Size() < known.next {
-		return false
-	}
-	h, err := os.Open(path)
-	if err != nil {
-		return false
-	}
-	defer func() { _ = h.Close() }()
-	t.mu.Lock()
-	head, before := known.beginning(known.next), known.nextMarker()
-	t.mu.Unlock()
-	return verifies(h, head) && verifies(h, before)
-}
-
-// move gives a file that was renamed the place and the path of to. Its generation stays, so that positions show what it was.
-func (t *Tailer) move(d *directory, f, to *file) {
-	t.log.Info("a file was renamed; going on where it was", "from", f.rel, "to", to.rel, "offset", f.next)
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	if i := slices.Index(d.files, f); i >= 0 {
-		d.remove(i)
-	}
-	d.left = slices.DeleteFunc(d.left, func(l leaver) bool { return l.file == f })
-	f.path, f.rel, f.id.Date, f.id.Hour, f.gone, f.looks = to.path, to.rel, to.id.Date, to.id.Hour, false, 0
-	if f.origin != nil {
-		f.renamed = true
-		if t.named[f.id] {
-			t.nameAgain(f)
-		}
-		t.setOrigin(f, f.id.Generation) // blocks on their way keep the name that they have
-	}
-	if i := t.insert(d, f); i > d.head {
-		d.head = i
-	} else if len(d.files) > 1 {
-		d.head++
-	}
-}
-
-// remove takes a file out of the table. Tailer.mu is held.
-func (d *directory) remove(i int) {
-	d.files = slices.Delete(d.files, i, i+1)
-	if d.head >= i && d.head > 0 {
-		d.head--
-	}
-	if d.rest > i {
-		d.rest--
-	}
-}
-
-// compareHours orders files by time: hours are numbers, "10" follows "9".
+// compareHours orders files by time. Hours are numbers: "10" follows "9".
 func compareHours(a, b checkpoint.FileID) int {
 	if a.Date != b.Date {
 		if a.Date < b.Date {
@@ -348,208 +380,384 @@ func compareHours(a, b checkpoint.FileID) int {
 	return a.Hour - b.Hour
 }
 
-// stat looks at a file's size and identity.
-func (t *Tailer) stat(d *directory, f *file) {
-	if f.gone {
-		if f.handle != nil {
-			if info, err := f.handle.Stat(); err == nil {
-				t.sized(d, f, info)
-			}
-		}
+// addFile adds a file whose name is in its folder to the table. identify decides later which file it is, and where it
+// is read from.
+func (t *Tailer) addFile(d *directory, date string, hour int) {
+	rel := relPath(d.Name, date, hour)
+	f := &hourFile{
+		id:   checkpoint.FileID{Directory: d.Name, Date: date, Hour: hour, Generation: noGeneration},
+		mode: d.Mode, rel: rel, undecided: true, onceLimit: -1,
+	}
+	if t.backingOff(rel) || !t.initialStat(f) {
 		return
 	}
-	info, err := os.Stat(f.path)
-	switch {
-	case errors.Is(err, fs.ErrNotExist):
-		if path := f.path; f.handle == nil && f.limit() > f.next {
-			if t.scan(d, true); f.path != path {
-				return // it has another name
-			}
+	if other := d.inodes[f.inode]; f.inode != 0 && other != nil && !other.gone && other.rel != rel {
+		// A second name of a file in the table is ignored: its lines are read under the first name.
+		if at, err := t.tree.Stat(other.rel); err == nil && inodeOf(at) == other.inode {
+			return
 		}
-		t.vanished(d, f)
-	case err != nil:
-		t.block(f, err)
-	case t.replaced(f, info):
-		t.vanished(d, f)
-		t.addFile(d, f.id.Date, f.id.Hour)
+	}
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.insert(d, f)
+}
+
+// initialStat checks a file for the first time. It reports whether there may be a file to read. A file whose stat fails
+// may be any file.
+func (t *Tailer) initialStat(f *hourFile) bool {
+	info, err := t.tree.Stat(f.rel)
+	if err == nil {
+		err = vfs.NotRegular(f.rel, info)
+	}
+	switch {
+	case err == nil:
+		t.clearFailure(f.rel)
+		f.inode, f.dev, f.size, f.modified, f.grownAt = inodeOf(info), devOf(info), info.Size(), info.ModTime(), t.now()
+		f.hasStat = true
+		if t.opt.Once {
+			f.onceLimit = f.size
+		}
+		return true
+	case errors.Is(err, fs.ErrNotExist), isNotNodeFile(err):
+		t.recordFailure(f.rel, err) // not a file of the node: nothing waits for it
+		return false
 	default:
-		f.blocked = false
-		t.sized(d, f, info)
+		t.recordFailure(f.rel, err)
+		return true
 	}
 }
 
-// replaced tells whether what stands at a file's path is another file now. An inode may be that of a new file when nobody holds
-// the old one open, and a file may come to another inode by a copy: what it holds decides.
-func (t *Tailer) replaced(f *file, info fs.FileInfo) bool {
-	if inodeOf(info) == f.inode {
-		// What shrank is looked into by shrank.
+// retryInitialStats checks the files again whose first stat failed.
+func (t *Tailer) retryInitialStats(d *directory) {
+	for i := 0; i < len(d.files); i++ {
+		f := d.files[i]
+		if !f.undecided || f.hasStat || t.backingOff(f.rel) {
+			continue
+		}
+		if in, known := t.nameListed(d, f.id); known && !in || !t.initialStat(f) {
+			if i := slices.Index(d.files, f); i >= 0 {
+				t.mu.Lock()
+				d.remove(i)
+				t.mu.Unlock()
+			}
+			i--
+		}
+	}
+}
+
+// insert adds a file in the order of hours, and returns its index. The caller holds Tailer.mu.
+func (t *Tailer) insert(d *directory, f *hourFile) int {
+	i := d.indexAfter(f.id)
+	d.files = slices.Insert(d.files, i, f)
+	d.idle = min(d.idle, i)
+	if i <= d.head && d.started && len(d.files) > 1 {
+		d.head++
+	}
+	if f.inode != 0 {
+		d.inodes[f.inode] = f
+	}
+	if f.undecided {
+		d.undecided++
+	} else {
+		t.version++
+	}
+	return i
+}
+
+// remove removes a file from the table. The caller holds Tailer.mu.
+func (d *directory) remove(i int) {
+	if d.files[i].undecided {
+		d.undecided--
+	}
+	if f := d.files[i]; f.undecided && d.inodes[f.inode] == f {
+		delete(d.inodes, f.inode)
+	}
+	d.files = slices.Delete(d.files, i, i+1)
+	if d.head >= i && d.head > 0 {
+		d.head--
+	}
+	if d.idle > i {
+		d.idle--
+	}
+}
+
+// stat checks a file's size and identity.
+func (t *Tailer) stat(d *directory, f *hourFile) {
+	if f.undecided {
+		return
+	}
+	if f.gone || !d.present || t.backingOff(f.rel) && !f.blocked {
+		t.statHandle(d, f)
+		return
+	}
+	info, err := t.tree.Stat(f.rel)
+	if err == nil {
+		err = vfs.NotRegular(f.rel, info)
+	}
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
+		t.notFound(d, f, err)
+		return
+	case errors.Is(err, vfs.ErrNotRegular):
+		t.markGone(d, f)
+		t.recordFailure(f.rel, err)
+		return
+	case err != nil:
+		t.recordFailure(f.rel, err)
+		t.statHandle(d, f)
+		return
+	}
+	replaced, err := t.replaced(f, info)
+	switch {
+	case err != nil:
+		t.recordFailure(f.rel, err)
+		t.statHandle(d, f)
+	case replaced:
+		t.markGone(d, f)
+		t.addFile(d, f.id.Date, f.id.Hour)
+		t.identify(d)
+	default:
+		if !f.blocked {
+			t.clearFailure(f.rel)
+		}
+		t.updateSize(d, f, info)
+	}
+}
+
+// statHandle updates a file from its open handle, if it is not at its path or cannot be read there.
+func (t *Tailer) statHandle(d *directory, f *hourFile) {
+	if f.handle == nil {
+		return
+	}
+	if info, err := f.handle.Stat(); err == nil {
+		t.updateSize(d, f, info)
+	}
+}
+
+// notFound handles a file that was not found at its path. A single error proves nothing: the listing of its folder
+// decides.
+func (t *Tailer) notFound(d *directory, f *hourFile, err error) {
+	rel := f.rel
+	in, known := t.nameListed(d, f.id)
+	t.identify(d)
+	switch {
+	case f.gone || f.rel != rel: // it was identified under another name
+	case in, !known:
+		t.recordFailure(rel, err)
+		t.statHandle(d, f)
+	default:
+		t.clearFailure(rel)
+		t.markGone(d, f)
+	}
+}
+
+// replaced reports whether another file is at the file's path now. The inode may belong to a new file if no process
+// holds the old one open, and a copy may have moved a file to another inode. The content decides. An error means that
+// this is unknown.
+func (t *Tailer) replaced(f *hourFile, info fs.FileInfo) (bool, error) {
+	if inodeOf(info) == f.inode && devOf(info) == f.dev {
+		// findTruncation handles a file that shrank.
 		changed := !info.ModTime().Equal(f.modified) && info.Size() >= f.next
-		return f.handle == nil && f.next > 0 && changed && !t.holdsWhatWasRead(f)
+		if f.handle != nil || f.next == 0 || !changed {
+			return false, nil
+		}
+		same, err := t.pathMatchesRead(f)
+		return !same && err == nil, err
 	}
 	size := f.size
 	if f.handle != nil {
-		if held, err := f.handle.Stat(); err == nil {
-			size = held.Size()
+		if heldInfo, err := f.handle.Stat(); err == nil {
+			size = heldInfo.Size()
 		}
 	}
 	t.mu.Lock()
 	known := f.acked == f.next && f.ackMarker().Length > 0
 	t.mu.Unlock()
-	// A copy that ends sooner, or of which lines were not read that it may lack, is read as another file.
-	if size > f.scanned || size > info.Size() || !known || !t.holdsWhatWasRead(f) {
-		return true
+	// A shorter copy, or a copy that may lack lines that were not read yet, is read as another file.
+	if size > f.scanned || size > info.Size() || !known {
+		return true, nil
+	}
+	same, err := t.pathMatchesRead(f)
+	if err != nil {
+		return false, err
+	}
+	if !same {
+		return true, nil
 	}
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	f.closeHandle()
-	return false
+	return false, nil
 }
 
-// holdsWhatWasRead tells whether the file at f's path begins as f did, and is the same before the position.
-func (t *Tailer) holdsWhatWasRead(f *file) bool {
-	h, err := os.Open(f.path)
+// pathMatchesRead reports whether the file at f's path has f's beginning and f's bytes before the position.
+func (t *Tailer) pathMatchesRead(f *hourFile) (bool, error) {
+	h, err := t.tree.Open(f.rel)
 	if err != nil {
-		return true // whoever reads it finds out
+		return false, err
 	}
 	defer func() { _ = h.Close() }()
+	return t.matchesRead(h, f)
+}
+
+// matchesRead is pathMatchesRead for an open file.
+func (t *Tailer) matchesRead(h vfs.Source, f *hourFile) (bool, error) {
 	t.mu.Lock()
-	head, before := f.beginning(f.next), f.nextMarker()
+	head, before := f.headUpTo(f.next), f.nextMarker()
 	t.mu.Unlock()
-	return holds(h, head) && holds(h, before)
+	for _, hash := range []checkpoint.Hash{head, before} {
+		if same, err := matches(h, hash); !same {
+			return false, err
+		}
+	}
+	return true, nil
 }
 
-// holds tells whether a file holds what a hash covers, as far as it can be read: whoever reads on finds out.
-func holds(r io.ReaderAt, h checkpoint.Hash) bool {
-	same, err := check(r, h)
-	return same || err != nil
-}
-
-// sized takes note of a file's size. A file that no longer holds what was read starts again where it can be known to be the same.
-func (t *Tailer) sized(d *directory, f *file, info fs.FileInfo) {
+// updateSize records a file's size. A file that no longer contains what was read resumes at the last matching position.
+func (t *Tailer) updateSize(d *directory, f *hourFile, info fs.FileInfo) {
+	// The reads that this requires come first. If they fail, the next refresh detects the change again.
+	resume, what, err := t.findTruncation(f, info)
+	if err != nil {
+		t.recordFailure(f.rel, err)
+		return
+	}
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	touched := !info.ModTime().Equal(f.modified)
 	if inode := inodeOf(info); inode != f.inode {
 		if d.inodes[f.inode] == f {
 			delete(d.inodes, f.inode)
 		}
 		d.inodes[inode] = f
 	}
-	f.inode, f.modified = inodeOf(info), info.ModTime()
-	switch size := info.Size(); {
-	case size == f.size:
-		f.looks++
+	f.inode, f.dev, f.modified = inodeOf(info), devOf(info), info.ModTime()
+	before := f.size
+	if f.size = info.Size(); f.size == before {
+		f.unchanged++
 		if now := t.now(); now.Before(f.grownAt) { // the clock was set back
 			f.grownAt = now
 		}
-	case size > f.size:
-		touched = true
-		f.looks, f.grownAt = 0, t.now()
-		f.size = size
-		f.seen.grew(size, f.grownAt)
+	} else {
+		f.unchanged, f.grownAt = 0, t.now()
+		t.version++ // the next process must know what was reported as pending
+	}
+	switch {
+	case resume != nil:
+		t.resumeAt(f, *resume, what)
+	case f.size > before:
+		f.arrivals.record(f.size, f.grownAt)
+	case f.size < before: // only a part of a torn line, or of unread data, was removed
+		f.arrivals.truncate(f.size)
+		f.scanned = min(f.scanned, f.size)
+	}
+}
+
+// findTruncation returns where a file resumes that shrank below what was read, or that was truncated and grew past that
+// position since the last refresh. It returns nil for a file that still contains what was read.
+func (t *Tailer) findTruncation(f *hourFile, info fs.FileInfo) (resume *resumption, what string, err error) {
+	size := info.Size()
+	var h vfs.Source
+	switch touched := size != f.size || !info.ModTime().Equal(f.modified); {
+	case size < f.next:
+		what = "a file shrank below what was read"
+		if h, err = t.reopen(f); err != nil {
+			return nil, "", err
+		}
+		defer func() { _ = h.Close() }()
+	case touched && f.handle != nil:
+		what, h = "a file was rewritten while it was read", f.handle
+		t.mu.Lock()
+		marker := f.nextMarker()
+		t.mu.Unlock()
+		if same, err := matches(h, marker); same || err != nil {
+			return nil, "", err
+		}
 	default:
-		f.looks, f.grownAt = 0, t.now()
-		f.size = size
-		t.shrank(f)
+		return nil, "", nil
 	}
-	// It may have been cut and have grown past the position since the last look.
-	if touched && f.handle != nil && f.size >= f.next && !holds(f.handle, f.nextMarker()) {
-		t.takeUp(f, "a file was written anew while it was read")
-	}
+	r, err := t.resumption(f, h, size)
+	return &r, what, err
 }
 
-// vanished takes note that a file is no longer at its path. What a handle still reaches is read to its end.
-func (t *Tailer) vanished(d *directory, f *file) {
+// reopen opens the file at a file's path, or returns its handle if it is gone.
+func (t *Tailer) reopen(f *hourFile) (vfs.Source, error) {
+	if f.gone && f.handle != nil {
+		return keepOpen{f.handle}, nil
+	}
+	return t.tree.Open(f.rel)
+}
+
+// keepOpen is a source with a no-op Close, because another owner closes it.
+type keepOpen struct{ vfs.Source }
+
+func (keepOpen) Close() error { return nil }
+
+// markGone records that a file is no longer at its path. What an open handle still reaches is read to its end.
+func (t *Tailer) markGone(d *directory, f *hourFile) {
 	t.mu.Lock()
-	f.gone = true
-	if unread := f.limit() - f.next; unread > 0 && f.handle == nil {
-		t.lost(f, unread)
-	}
+	f.gone, f.unchanged = true, 0
 	t.mu.Unlock()
-	t.stat(d, f)
-	f.looks = 0
+	if f.handle == nil {
+		t.moveToMissing(d, f)
+		return
+	}
+	t.statHandle(d, f)
+	f.unchanged = 0
 }
 
-// lost counts bytes that were on disk and can no longer be read. Tailer.mu is held.
-func (t *Tailer) lost(f *file, bytes int64) {
-	t.pruned(f.rel, bytes)
-	f.size, f.scanned = f.next, f.next
-	f.seen.truncate(f.next)
-	t.log.Error("a file was removed before it was read: prune later, or find out why the parser is behind",
+// countLost counts the lines that were on disk and can no longer be read. The caller holds Tailer.mu.
+func (t *Tailer) countLost(f *hourFile) {
+	bytes := f.wholeEnd() - f.next
+	f.size, f.scanned, f.measuredEnd = f.next, f.next, 0
+	f.arrivals.truncate(f.next)
+	if bytes <= 0 {
+		return
+	}
+	t.counts.PrunedUnread++
+	t.counts.SkippedBytes += bytes
+	t.skipped = append(t.skipped,
+		buffer.Skip{Bytes: bytes, File: f.rel, Reason: "the file was removed before it was read"})
+	t.version++
+	t.log.Error("a file was removed before it was read: prune later, or find out why the parser lags",
 		"file", f.rel, "offset", f.next, "unreadBytes", bytes)
 }
 
-// pruned counts bytes that went with their file, and has it told with the next lines. Tailer.mu is held.
-func (t *Tailer) pruned(file string, bytes int64) {
-	t.counts.PrunedUnread++
-	t.counts.SkippedBytes += bytes
-	t.skipped = append(t.skipped, buffer.Skip{Bytes: bytes, File: file, Reason: "the file was removed before it was read"})
-}
-
-// relOf is where an hour's file is, relative to the data directory.
-func relOf(directory, date string, hour int) string {
-	return filepath.Join(directory, "hourly", date, strconv.Itoa(hour))
-}
-
-// dropGone forgets files that are off the disk, read and acknowledged.
-func (t *Tailer) dropGone(d *directory, now time.Time) {
-	for i := d.rest; i < len(d.files); i++ {
+// dropGone moves the files that are not at their path, and that were read to the last reachable byte, to missing.
+func (t *Tailer) dropGone(d *directory) {
+	for i := d.idle; i < len(d.files); i++ {
 		f := d.files[i]
-		// Who has it open may write to it still: it is looked at once more.
-		if !f.gone || f.handle != nil && (f.limit() > f.scanned || f.looks == 0) {
+		// A process that has the file open may still write to it, so it is checked once more.
+		if !f.gone || f.handle != nil && (f.limit() > f.scanned && !f.blocked || f.unchanged == 0) {
 			continue
 		}
-		t.mu.Lock()
-		if done := f.acked >= f.next; done {
-			f.closeHandle()
-			d.remove(i)
-			d.left = append(d.left, leaver{f, now})
-			t.version++
-			t.forgetOrigins(f)
-			if t.current == f {
-				t.current = nil
-			}
-			i--
-		}
-		t.mu.Unlock()
-	}
-	for len(d.left) > 0 && (now.Sub(d.left[0].at) > 2*roundTime || now.Before(d.left[0].at)) {
-		if f := d.left[0].file; d.inodes[f.inode] == f {
-			delete(d.inodes, f.inode)
-		}
-		d.left = d.left[1:]
+		t.moveToMissing(d, f)
+		i--
 	}
 }
 
-// forgetOrigins ends that acknowledgements of a file's blocks are understood. Tailer.mu is held.
-func (t *Tailer) forgetOrigins(f *file) {
-	delete(t.origins, f.origin)
-	if f.renamed {
-		maps.DeleteFunc(t.origins, func(_ *buffer.Origin, of *file) bool { return of == f })
-	}
-}
-
-// block takes note that a file cannot be read for now; it is tried again at every look.
-func (t *Tailer) block(f *file, err error) {
-	if !f.said {
-		t.log.Error("a file cannot be read; trying again", "file", f.rel, "error", err)
-	}
+// markBlocked records that a file cannot be read currently. It is retried with backoff.
+func (t *Tailer) markBlocked(f *hourFile, err error) {
+	t.recordFailure(f.rel, err)
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	f.blocked, f.said = true, true
+	f.blocked = true
 	f.closeHandle()
-	if unread := f.limit() - f.next; f.gone && unread > 0 {
-		t.lost(f, unread)
-	}
 }
 
-// setOrigin makes the name under which a file's blocks travel, once its generation is known. Tailer.mu is held.
-func (t *Tailer) setOrigin(f *file, generation string) {
+// setOrigin creates the origin of a file's blocks, once its generation is known. The caller holds Tailer.mu.
+func (t *Tailer) setOrigin(f *hourFile, generation string) {
 	f.id.Generation = generation
-	t.named[f.id] = true
+	t.usedIDs[f.id] = true
 	f.origin = &buffer.Origin{ID: f.id, Label: f.id.String()}
 	t.origins[f.origin] = f
 	t.version++
+}
+
+// forgetOrigins stops the acceptance of acknowledgements for a file's blocks. The caller holds Tailer.mu.
+func (t *Tailer) forgetOrigins(f *hourFile) {
+	delete(t.origins, f.origin)
+	if f.renamed {
+		maps.DeleteFunc(t.origins, func(_ *buffer.Origin, other *hourFile) bool { return other == f })
+	}
 }
 
 func inodeOf(info fs.FileInfo) uint64 {
@@ -559,9 +767,10 @@ func inodeOf(info fs.FileInfo) uint64 {
 	return 0
 }
 
-func links(info fs.FileInfo) uint64 {
+// devOf returns the device of an inode. Its number may change with a restart of the machine.
+func devOf(info fs.FileInfo) uint64 {
 	if s, ok := info.Sys().(*syscall.Stat_t); ok {
-		return uint64(s.Nlink) //nolint:unconvert // its type differs between systems
+		return uint64(s.Dev) //nolint:unconvert // its type differs between systems
 	}
-	return 1
+	return 0
 }

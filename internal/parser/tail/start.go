@@ -4,63 +4,171 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"os"
+	"io/fs"
+	"maps"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/hlparser/hyperliquid-parser-operator/internal/parser/checkpoint"
 	"github.com/hlparser/hyperliquid-parser-operator/internal/parser/config"
 )
 
-// Open decides where reading begins. With a checkpoint it is after what was acknowledged; resume is nil for a stream that was
-// never read before. The caller saves a checkpoint of Files before Run, so that a crash does not decide a second time.
+// Open reads the stream's directories. With a checkpoint, reading continues after what was acknowledged. Files in the
+// checkpoint that are not on disk are waited for. Files that are not in the checkpoint are new and read from their
+// first byte.
+//
+// resume is nil for a stream that was never read. StartAt then determines where its files start, as soon as all of them
+// can be read; see Decided. The caller saves a checkpoint of Files after that and before the first read, so that a
+// crash does not cause a second decision.
+//
+// Open does not fail because of unreadable paths. Its error is ErrDirectoryGone.
 func (t *Tailer) Open(resume *checkpoint.State) error {
-	if err := t.checkDataDir(); err != nil {
+	now := t.now()
+	t.mu.Lock()
+	t.starting = resume == nil
+	t.mu.Unlock()
+	t.refreshes++
+	if err := t.refreshDataDir(); err != nil {
 		return err
+	}
+	if resume != nil {
+		t.restore(resume)
 	}
 	for _, d := range t.dirs {
 		t.scan(d, true)
+		d.countedAt = now
 	}
-	t.sweepAt = t.now()
+	t.sweptAt = now
+	t.decideStart()
 	if resume != nil {
-		t.resume(resume)
-	} else if err := t.begin(); err != nil {
-		return err
-	}
-	for _, d := range t.dirs {
-		for _, f := range d.files {
-			if f.acked > 0 {
-				d.begun = true
-			}
+		for _, d := range t.dirs {
+			t.setHead(d)
+			t.trackMissing(d, now, false)
 		}
 	}
+	t.checkMissing()
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.opened = true
 	return nil
 }
 
-// begin sets the positions of a stream that was never read. The directory that is being written begins as StartAt says; the
-// others are stale, and count as read.
-func (t *Tailer) begin() error {
+// setHead makes the newest file with acknowledged data the one that is read.
+func (t *Tailer) setHead(d *directory) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	d.head = 0
+	for i, f := range d.files {
+		if f.acked > 0 {
+			d.head, d.started = i, true
+		}
+	}
+}
+
+// decideStart sets the positions of a stream that was never read, once all of its files can be read.
+func (t *Tailer) decideStart() {
+	select {
+	case <-t.decided:
+		return
+	default:
+	}
+	if t.starting {
+		// With Beginning and a single directory, all files start at their first byte, whether or not they can be read.
+		ready := t.opt.StartAt == config.Beginning && len(t.dirs) == 1 || !t.obscured()
+		if keepTrying := !t.opt.Once || !t.retriesExhausted(); !ready && keepTrying || !t.passOverExisting() {
+			return
+		}
+		t.mu.Lock()
+		t.starting = false
+		t.mu.Unlock()
+		for _, d := range t.dirs {
+			t.identify(d)
+			t.setHead(d)
+		}
+	}
+	close(t.decided)
+}
+
+// obscured reports whether an unreadable path may be a file of the stream, or hold one.
+func (t *Tailer) obscured() bool {
+	retried := 0 // files that were found but not readable: passOverExisting retries them
+	failures := 0
+	for _, d := range t.dirs {
+		failures += d.failures
+		if d.failures == 0 || d.undecided == 0 {
+			continue
+		}
+		for _, f := range d.files {
+			if tr := t.failures[f.rel]; f.undecided && f.hasStat && tr != nil && tr.mayHide {
+				retried++
+			}
+		}
+	}
+	return failures > retried
+}
+
+// passOverExisting skips what existed before the start. With StartAt End that is everything; with Beginning it is the
+// inactive directories of mode Auto. What is left is new. It reports whether it could read all of it.
+func (t *Tailer) passOverExisting() bool {
 	var active *directory
 	for _, d := range t.dirs {
-		if len(d.files) > 0 && (active == nil || d.lastWrite().After(active.lastWrite())) {
+		if len(d.files) > 0 && (active == nil || writtenAfter(d, active)) {
 			active = d
 		}
 	}
 	for _, d := range t.dirs {
-		if d == active && t.opt.StartAt == config.Beginning {
+		if t.opt.StartAt == config.Beginning && (d == active || active == nil) {
 			continue
 		}
-		for i, f := range d.files {
-			if err := t.passOver(f); err != nil {
-				return fmt.Errorf("finding the end of %s: %w", f.rel, err)
+		passed, files := int64(0), 0
+		for i := 0; i < len(d.files); i++ {
+			f := d.files[i]
+			if !f.undecided {
+				continue // decided by an earlier attempt
 			}
-			d.head = i
+			if t.backingOff(f.rel) {
+				return false
+			}
+			switch end, err := t.passOver(d, f); {
+			case err == nil:
+				t.clearFailure(f.rel)
+				passed, files = passed+end, files+1
+			case errors.Is(err, fs.ErrNotExist):
+				t.mu.Lock()
+				d.remove(i)
+				t.mu.Unlock()
+				i--
+			default:
+				t.recordFailure(f.rel, fmt.Errorf("finding the end of %s: %w", f.rel, err))
+				return false
+			}
+		}
+		if files > 0 {
+			reason := "startAt is End"
+			if d != active {
+				reason = "the node writes to another directory"
+			}
+			t.log.Info("skipping what was on disk before the first start", "directory", d.Name, "files", files, "bytes", passed,
+				"reason", reason)
 		}
 	}
-	return nil
+	return true
 }
 
-// lastWrite is when the newest file was last written.
+// writtenAfter reports whether a was written after b: its newest hour is later, or it is the same hour and was written
+// later. Modification times alone prove nothing, because copied files keep theirs.
+func writtenAfter(a, b *directory) bool {
+	if len(b.files) == 0 || len(a.files) == 0 {
+		return len(a.files) > 0
+	}
+	if c := compareHours(a.files[len(a.files)-1].id, b.files[len(b.files)-1].id); c != 0 {
+		return c > 0
+	}
+	return a.lastWrite().After(b.lastWrite())
+}
+
+// lastWrite returns the time of the last write to the newest file.
 func (d *directory) lastWrite() time.Time {
 	var last time.Time
 	for _, f := range d.files[max(len(d.files)-2, 0):] {
@@ -71,49 +179,59 @@ func (d *directory) lastWrite() time.Time {
 	return last
 }
 
-// passOver counts everything up to the file's last newline as read.
-func (t *Tailer) passOver(f *file) error {
-	h, err := os.Open(f.path)
+// passOver marks everything up to the file's last newline as read, and returns that offset.
+func (t *Tailer) passOver(d *directory, f *hourFile) (int64, error) {
+	h, err := t.tree.Open(f.rel)
 	if err != nil {
-		return err
+		return 0, err
 	}
 	defer func() { _ = h.Close() }()
-	end, err := afterLastNewline(h, f.size)
+	info, err := h.Stat()
 	if err != nil {
-		return err
+		return 0, err
 	}
-	return t.take(f, h, end)
-}
-
-// take sets the position of a file that was not read by this process, and what it is recognised by.
-func (t *Tailer) take(f *file, h io.ReaderAt, offset int64) error {
-	head := make([]byte, min(offset, hashBytes))
-	if _, err := h.ReadAt(head, 0); err != nil && !errors.Is(err, io.EOF) {
-		return err
+	end, err := afterLastNewline(h, 0, info.Size())
+	if err != nil {
+		return 0, err
 	}
-	before := make([]byte, min(offset, hashBytes))
-	if _, err := h.ReadAt(before, offset-int64(len(before))); err != nil && !errors.Is(err, io.EOF) {
-		return err
+	head, before, err := endsOf(h, end)
+	if err != nil {
+		return 0, err
 	}
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	f.next, f.scanned, f.acked, f.committed = offset, offset, offset, offset
-	if f.head = head; offset > 0 {
-		f.marker = hash(offset-int64(len(before)), before)
-	}
-	f.headHash() // which gives up head, of which there may be ten thousand
-	if offset > 0 && f.origin == nil {
+	f.undecided, f.inode, f.dev, f.size, f.modified = false, inodeOf(info), devOf(info), info.Size(), info.ModTime()
+	d.undecided--
+	d.inodes[f.inode] = f
+	f.next, f.scanned, f.acked, f.committed = end, end, end, end
+	if f.head = head; end > 0 {
+		f.marker = hash(end-int64(len(before)), before)
 		t.setOrigin(f, generationOf(head))
 	}
-	f.seen.acknowledge(offset)
-	return nil
+	f.headHash() // frees head: there may be ten thousand files
+	t.counts.PassedOver += end
+	t.version++
+	return end, nil
 }
 
-// afterLastNewline returns the offset of the first byte that belongs to no whole line.
-func afterLastNewline(r io.ReaderAt, size int64) (int64, error) {
-	b := make([]byte, min(size, 64<<10))
-	for end := size; end > 0; {
-		begin := max(end-int64(len(b)), 0)
+// endsOf reads the first and the last KiB before an offset.
+func endsOf(h io.ReaderAt, offset int64) (head, before []byte, err error) {
+	head, before = make([]byte, min(offset, hashBytes)), make([]byte, min(offset, hashBytes))
+	if _, err := h.ReadAt(head, 0); err != nil && !errors.Is(err, io.EOF) {
+		return nil, nil, err
+	}
+	if _, err := h.ReadAt(before, offset-int64(len(before))); err != nil && !errors.Is(err, io.EOF) {
+		return nil, nil, err
+	}
+	return head, before, nil
+}
+
+// afterLastNewline returns the offset after the last newline between from and size, or from if there is none.
+func afterLastNewline(r io.ReaderAt, from, size int64) (int64, error) {
+	const first, most = 4 << 10, 256 << 10
+	b := make([]byte, min(size-from, first))
+	for end := size; end > from; {
+		begin := max(end-int64(len(b)), from)
 		n, err := r.ReadAt(b[:end-begin], begin)
 		if err != nil && !errors.Is(err, io.EOF) {
 			return 0, err
@@ -121,177 +239,105 @@ func afterLastNewline(r io.ReaderAt, size int64) (int64, error) {
 		if i := lastNewline(b[:n]); i >= 0 {
 			return begin + int64(i) + 1, nil
 		}
-		end = begin
+		if end = begin; len(b) < most && end > from {
+			b = make([]byte, min(end-from, most))
+		}
 	}
-	return 0, nil
+	return from, nil
 }
 
-// resume sets the positions of a checkpoint. Files that it does not know are new and read from their first byte, but for a
-// directory that it does not know at all beside others, where what was written before the checkpoint is stale. One directory alone
-// is never stale, whatever the clocks say: all its files may have been pruned.
-func (t *Tailer) resume(state *checkpoint.State) {
-	t.resumed = state.Sequence
+// retriesExhausted reports whether a run with Once has waited long enough for what cannot be read.
+func (t *Tailer) retriesExhausted() bool { return t.refreshes >= onceRefreshes }
+
+// refreshOnce retries what a run with Once could not check, and nothing else: data that arrived after Open is not read.
+func (t *Tailer) refreshOnce() {
 	for _, d := range t.dirs {
-		var entries []*checkpoint.File
-		for i := range state.Files {
-			if e := &state.Files[i]; e.Directory == d.Name {
-				entries = append(entries, e)
+		if d.failures+d.doubtful == 0 {
+			continue
+		}
+		if !d.present || d.listedIn == 0 {
+			t.scan(d, true)
+			continue
+		}
+		for _, date := range d.sortedDates {
+			if !d.dates[date].listed {
+				t.scanDate(d, date, true)
 			}
 		}
-		known := len(entries) > 0
-		// A file that was replaced has an entry for each of the two until the first is forgotten: the surest sign goes first.
-		for _, sure := range []recognition{t.byInode, t.byPosition, t.byHead} {
-			entries = slices.DeleteFunc(entries, func(e *checkpoint.File) bool {
-				f := recognise(d, e, sure)
-				if f != nil {
-					t.resumeFile(f, e)
-				}
-				return f != nil
-			})
-		}
-		for _, e := range entries {
-			t.named[e.FileID] = true
-			t.missing(e)
-		}
-		t.strangers(d, state)
-		for i, f := range d.files {
-			// The grace is for clocks that do not tick alike: what is not surely old is read.
-			if !known && len(t.dirs) > 1 && f.modified.Before(state.CommittedAt.Add(-grace)) {
-				if err := t.passOver(f); err != nil {
-					t.log.Warn("finding the end of a stale file", "file", f.rel, "error", err)
-				}
-			}
-			if f.acked > 0 {
-				d.head = i
-			}
-		}
+		t.retryInitialStats(d)
+		t.identify(d)
 	}
+	t.decideStart()
 }
 
-// strangers names the files that the checkpoint does not know although it knows their hour or a later one.
-func (t *Tailer) strangers(d *directory, state *checkpoint.State) {
-	newest := checkpoint.FileID{}
-	for i := range state.Files {
-		if id := state.Files[i].FileID; id.Directory == d.Name && compareHours(id, newest) > 0 {
-			newest = id
-		}
-	}
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	for _, f := range d.files {
-		if !f.resumed && compareHours(f.id, newest) <= 0 {
-			t.nameAgain(f)
-		}
-	}
+// mayFindMore reports whether a run with Once may find more to read by retrying.
+func (t *Tailer) mayFindMore() bool {
+	doubtful := slices.ContainsFunc(t.dirs, func(d *directory) bool { return d.doubtful > 0 })
+	return (doubtful || t.obscured()) && !t.retriesExhausted()
 }
 
-// recognition is a way to tell that a file is the one of an entry.
-type recognition func(f *file, e *checkpoint.File) bool
-
-func recognise(d *directory, e *checkpoint.File, same recognition) *file {
-	for _, f := range d.files {
-		if same(f, e) {
-			return f
+// finishOnce returns an error with a line for everything that should have been read and was not.
+func (t *Tailer) finishOnce() error {
+	var lines []string
+	for _, rel := range t.failurePaths() {
+		lines = append(lines, fmt.Sprintf("%s: %v", rel, bareError(t.failures[rel].err)))
+	}
+	lines = append(lines, t.missingDirectories()...)
+	nothing := true
+	for _, d := range t.dirs {
+		for _, rel := range slices.Sorted(maps.Keys(d.foreign)) {
+			if t.failures[rel] == nil {
+				lines = append(lines, rel+": "+d.foreign[rel])
+			}
 		}
+		for _, f := range d.files {
+			nothing = false
+			whole := f.wholeEnd()
+			switch {
+			case f.undecided, f.blocked: // covered by the failures
+			case whole > f.next:
+				lines = append(lines, fmt.Sprintf("%s: not read from byte %d: an earlier file cannot be read", f.rel, f.next))
+			case f.limit() > f.next:
+				t.log.Warn("a torn last line was not read: it has no newline yet", "file", f.rel, "offset", f.next, "bytes",
+					f.limit()-f.next)
+			}
+		}
+		for _, f := range d.unfinished {
+			if f.wholeEnd() > f.next {
+				lines = append(lines, fmt.Sprintf("%s: not read from byte %d: the file is missing", f.rel, f.next))
+			}
+		}
+	}
+	if len(lines) > 0 {
+		return fmt.Errorf("%w\n%s", ErrUnread, strings.Join(lines, "\n"))
+	}
+	if nothing {
+		t.log.Info("no file to read", "dataDir", t.opt.DataDir, "directories", t.directoryNames())
 	}
 	return nil
 }
 
-func (t *Tailer) byInode(f *file, e *checkpoint.File) bool {
-	return f.inode == e.Inode && e.Inode != 0 && t.same(f, e)
-}
-
-func (t *Tailer) byHead(f *file, e *checkpoint.File) bool {
-	return f.id.Date == e.Date && f.id.Hour == e.Hour && t.same(f, e)
-}
-
-// byPosition is byHead for a file that also holds what was before the position.
-func (t *Tailer) byPosition(f *file, e *checkpoint.File) bool {
-	if f.size < e.Offset || e.Offset == 0 || !t.byHead(f, e) {
-		return false
-	}
-	h, err := os.Open(f.path)
-	if err != nil {
-		return false
-	}
-	defer func() { _ = h.Close() }()
-	return verifies(h, e.Marker)
-}
-
-// same tells whether a file still begins as the entry says. A file without a whole line has nothing to be known by, and
-// nothing of it was read: its place is enough.
-func (t *Tailer) same(f *file, e *checkpoint.File) bool {
-	if f.resumed { // another entry's already
-		return false
-	}
-	if e.Offset == 0 {
-		return f.id.Date == e.Date && f.id.Hour == e.Hour
-	}
-	h, err := os.Open(f.path)
-	if err != nil {
-		return false
-	}
-	defer func() { _ = h.Close() }()
-	return verifies(h, e.Head)
-}
-
-// resumeFile goes on where the entry says, or at the highest marker below it that still verifies when the file lost its end.
-func (t *Tailer) resumeFile(f *file, e *checkpoint.File) {
-	f.resumed = true
-	if e.Offset == 0 {
-		if f.inode == e.Inode {
-			f.id.Generation = e.Generation
+// missingDirectories returns the lines about directories that do not exist. If a stream may be in several, one is
+// enough.
+func (t *Tailer) missingDirectories() []string {
+	if !t.visible {
+		if t.failures["."] != nil {
+			return nil
 		}
-		return
+		return []string{fmt.Sprintf("the data directory %s does not exist", t.opt.DataDir)}
 	}
-	h, err := os.Open(f.path)
-	if err != nil {
-		t.block(f, err)
-		return
-	}
-	defer func() { _ = h.Close() }()
-	offset := e.Offset
-	if f.size < offset || !verifies(h, e.Marker) {
-		offset = 0
-		for _, m := range e.Markers {
-			if end := m.At + m.Length; end <= f.size && verifies(h, m) {
-				offset = max(offset, end)
-			}
-		}
-		t.counts.RepeatedBytes += max(min(e.Offset, f.size)-offset, 0)
-		t.log.Warn("a file no longer holds what was read from it; reading it again from where it is known to be the same",
-			"file", f.rel, "size", f.size, "read", e.Offset, "from", offset)
-	}
-	if err := t.take(f, h, offset); err != nil {
-		t.block(f, err)
-		return
-	}
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	if f.origin != nil {
-		delete(t.origins, f.origin)
-	}
-	generation := e.Generation
-	if offset < e.Offset { // positions before and after must not be taken for each other
-		generation = generationOf(fmt.Appendf(nil, "%s %d %d", e.Generation, e.Offset, f.size))
-	}
-	t.setOrigin(f, generation)
-	for _, m := range e.Markers {
-		if m.At+m.Length <= offset {
-			f.markers = append(f.markers, m)
+	for _, d := range t.dirs {
+		if d.present || t.failures[d.root] != nil {
+			return nil
 		}
 	}
+	return []string{fmt.Sprintf("%s has no %s", t.opt.DataDir, t.directoryNames())}
 }
 
-// missing says that a file of the checkpoint is no longer on disk, and counts what it held that was never read.
-func (t *Tailer) missing(e *checkpoint.File) {
-	unread := e.Size - e.Offset
-	if unread <= 0 {
-		return
+// bareError returns an error without the path that it names, because the path precedes it in the message.
+func bareError(err error) error {
+	if pathErr, ok := errors.AsType[*fs.PathError](err); ok {
+		return pathErr.Err
 	}
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	t.pruned(relOf(e.Directory, e.Date, e.Hour), unread)
-	t.log.Error("a file was removed before it was read: prune later, or find out why the parser is behind",
-		"file", e.String(), "offset", e.Offset, "unreadBytes", unread)
+	return err
 }

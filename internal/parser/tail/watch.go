@@ -6,11 +6,12 @@ import (
 	"github.com/fsnotify/fsnotify"
 )
 
-// maxWatches bounds the notifications asked for: the newest folders matter, and the system's limit is shared with others.
+// maxWatches bounds the number of watched folders. The newest folders matter, and the system's limit is shared with
+// other processes.
 const maxWatches = 16
 
-// watcher turns file notifications into hints to look. All of its failures are harmless: polling finds everything.
-// The zero value is a watcher that never hints.
+// watcher turns file notifications into hints to refresh. All of its failures are harmless, because polling finds
+// everything. The zero value is a watcher that never gives a hint.
 type watcher struct {
 	w     *fsnotify.Watcher
 	paths []string // oldest first
@@ -22,8 +23,8 @@ func (w *watcher) open() error {
 	return err
 }
 
-// add watches a folder, also when it was watched before and may have been made anew. The one watched for longest gives way when
-// there are too many.
+// add watches a folder, also if it was watched before and may have been recreated. If there are too many, it stops
+// watching the oldest one.
 func (w *watcher) add(path string) {
 	if w.w == nil || w.w.Add(path) != nil || slices.Contains(w.paths, path) {
 		return
@@ -35,7 +36,7 @@ func (w *watcher) add(path string) {
 	}
 }
 
-// hint receives when something changed, an overflow of the queue included: a look finds whatever it was.
+// hint receives when something changed, including an overflow of the queue. The refresh finds out what it was.
 func (w *watcher) hint() <-chan fsnotify.Event {
 	if w.w == nil {
 		return nil
@@ -43,7 +44,7 @@ func (w *watcher) hint() <-chan fsnotify.Event {
 	return w.w.Events
 }
 
-// drain forgets the notifications that the coming look answers.
+// drain discards the notifications that the next refresh covers.
 func (w *watcher) drain() {
 	for w.w != nil {
 		select {

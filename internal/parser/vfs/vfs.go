@@ -1,105 +1,83 @@
-// Package vfs is the part of a file system that the parser writes through: its
-// checkpoints, its dead letter and the file sink. It is an interface so that
-// crashfs can stand in and forget, at a crash between any two steps, all that
+// Package vfs is the file system interface that the parser writes through: its checkpoints, its dead letter and the
+// file sink. crashfs implements it for tests. At a simulated crash between any two steps, crashfs drops everything that
 // was not synced.
 //
-// It must never hide a sync: what is durable, and when, is decided by the
-// caller, who calls File.Sync for bytes and FS.SyncDir for names. Reading the
-// node's files does not go through it.
+// The interface must never hide a sync. The caller decides what is durable and when: it calls File.Sync for bytes and
+// FS.SyncDir for names. The node's files are read through Tree instead.
 package vfs
 
 import (
-	"context"
 	"errors"
 	"fmt"
 	"io"
 	"io/fs"
 	"path/filepath"
-	"time"
 )
 
-// FS is a file system. Errors match fs.ErrNotExist, fs.ErrExist and the errno
-// behind them with errors.Is, and name the file.
+// FS is a file system. Its errors name the file, and errors.Is matches them against fs.ErrNotExist, fs.ErrExist and the
+// underlying errno.
 type FS interface {
-	// Mkdir makes one directory, whose parent exists.
+	// Mkdir creates one directory. Its parent must exist.
 	Mkdir(name string) error
-	// Create opens a file for writing, new or emptied.
+	// Create opens a file for writing. It creates the file, or truncates an existing one.
 	Create(name string) (File, error)
 	// Append opens an existing file for writing at its end.
 	Append(name string) (File, error)
-	// ReadFile returns a file's bytes.
+	// ReadFile returns the content of a file.
 	ReadFile(name string) ([]byte, error)
-	// Size returns a file's length in bytes. It is how to ask whether a file or a
-	// directory exists; of a directory the number means nothing.
+	// Reader opens a file for reading from its start. Use it for files that are too long to hold in memory.
+	Reader(name string) (io.ReadCloser, error)
+	// Size returns the length of a file in bytes. It also reports, by its error, whether a file or directory exists.
+	// The size of a directory has no meaning.
 	Size(name string) (int64, error)
-	// List returns the sorted names in a directory.
+	// List returns the names in a directory, sorted.
 	List(dir string) ([]string, error)
-	// Rename gives a file another name in the same directory, in one step, and
-	// replaces what had that name.
+	// Rename atomically renames a file within its directory and replaces any file of the new name.
 	Rename(from, to string) error
-	// Remove takes a file's name away.
+	// Remove removes a file.
 	Remove(name string) error
 	// SyncDir makes the names in a directory durable.
 	SyncDir(dir string) error
-	// TryLock takes the exclusive lock that the named file stands for, creating
-	// it if need be, until the result is closed or the process ends. It does not
-	// wait: ErrLocked when another holds it.
-	TryLock(name string) (io.Closer, error)
+	// Touch sets the modification time of a file to the current time.
+	Touch(name string) error
+	// Space returns the size in bytes of the file system that holds a directory, and the bytes of it that are still
+	// available to this process. total is 0 if the file system does not report its size.
+	Space(dir string) (free, total int64, err error)
+	// TryLock takes an exclusive lock on the named file and creates the file if it is missing. The lock is held until
+	// the result is closed or the process ends. TryLock does not wait: it returns ErrLocked if the lock is held
+	// elsewhere.
+	TryLock(name string) (FileLock, error)
+	// TryLockDir is TryLock for an existing directory. It returns nil, nil if the file system cannot lock directories.
+	TryLockDir(dir string) (FileLock, error)
 }
 
-// File is a file open for writing at its end. One goroutine uses it.
+// FileLock is a lock that is held.
+type FileLock interface {
+	io.Closer
+	// InPlace reports whether the name still refers to the locked file or directory. After the name is removed or
+	// replaced, others can lock it.
+	InPlace() (bool, error)
+}
+
+// File is a file open for writing at its end. It is used by one goroutine.
 type File interface {
-	// Write appends p. After an error some of p may be in the file.
+	// Write appends p. After an error, part of p may be in the file.
 	io.Writer
 	// Close does not sync.
 	io.Closer
 	// Truncate cuts the file to size bytes.
 	Truncate(size int64) error
-	// Sync makes the file's bytes durable. After an error it is unknown which of
-	// the bytes written since the last success are, and a second Sync that
-	// succeeds does not tell: the kernel reports a lost page once.
+	// Sync makes the file's bytes durable. After an error it is unknown which of the bytes written since the last
+	// successful sync are durable. A second Sync that succeeds proves nothing: the kernel reports a lost page only
+	// once.
 	Sync() error
 }
 
-// ErrLocked is TryLock's error when another process, or another part of this
-// one, holds the lock.
-var ErrLocked = errors.New("locked by another")
-
-// lockPoll is how often Lock looks again. flock(2) has no wait that a context
-// could end.
-const lockPoll = 100 * time.Millisecond
-
-// Lock takes the lock that the named file stands for and waits as long as
-// another holds it. waiting is called once if it must wait, so that it can be
-// said. It ends with the context's error, or the first that is not ErrLocked.
-func Lock(ctx context.Context, fsys FS, name string, waiting func()) (io.Closer, error) {
-	tick := time.NewTicker(lockPoll)
-	defer tick.Stop()
-	for said := false; ; said = true {
-		lock, err := fsys.TryLock(name)
-		if err == nil {
-			return lock, nil
-		}
-		if !errors.Is(err, ErrLocked) {
-			return nil, fmt.Errorf("lock %s: %w", name, err)
-		}
-		if !said {
-			waiting()
-		}
-		select {
-		case <-ctx.Done():
-			return nil, fmt.Errorf("wait for the lock %s: %w", name, ctx.Err())
-		case <-tick.C:
-		}
-	}
-}
-
-// MakeDirs makes dir and its missing parents, and makes their names durable.
+// MakeDirs creates dir and its missing parents, and makes their names durable.
 //
-// A level is synced into its parent before the next one is made, so whatever
-// exists below a level proves that the level itself is durable. The deepest
-// level that exists has no such proof: a process may have died between making
-// and syncing it. It is synced too.
+// It syncs each level into its parent before it creates the next level. The existence of anything below a level
+// therefore proves that the level is durable. The deepest existing level has no such proof: a process may have died
+// between creating and syncing it. MakeDirs syncs that level too.
 func MakeDirs(fsys FS, dir string) error {
 	dir = filepath.Clean(dir)
 	parent := filepath.Dir(dir)
@@ -114,14 +92,14 @@ func MakeDirs(fsys FS, dir string) error {
 		err = fsys.Mkdir(dir)
 	}
 	if err != nil && !errors.Is(err, fs.ErrExist) {
-		return fmt.Errorf("make directory %s: %w", dir, err)
+		return fmt.Errorf("making directory %s: %w", dir, err)
 	}
 	if err := fsys.SyncDir(parent); err != nil {
-		// We could not have made a name in a directory we may not even open.
+		// This process cannot have created a name in a directory that it may not open.
 		if existed && errors.Is(err, fs.ErrPermission) {
 			return nil
 		}
-		return fmt.Errorf("sync directory %s: %w", parent, err)
+		return fmt.Errorf("syncing directory %s: %w", parent, err)
 	}
 	return nil
 }

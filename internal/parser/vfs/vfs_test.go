@@ -1,7 +1,6 @@
 package vfs_test
 
 import (
-	"context"
 	"errors"
 	"io/fs"
 	"path/filepath"
@@ -12,10 +11,10 @@ import (
 	"github.com/hlparser/hyperliquid-parser-operator/internal/parser/vfs/crashfs"
 )
 
-// onBoth runs a test on the machine's file system and on the one of the crash
-// tests, which are worth only as much as the two agree.
-func onBoth(t *testing.T, test func(t *testing.T, fsys vfs.FS, dir string)) {
-	t.Run("the machine's", func(t *testing.T) { test(t, vfs.OS, t.TempDir()) })
+// onBothFileSystems runs a test on the machine's file system and on crashfs. The crash tests are valid only if the
+// two file systems agree.
+func onBothFileSystems(t *testing.T, test func(t *testing.T, fsys vfs.FS, dir string)) {
+	t.Run("OS", func(t *testing.T) { test(t, vfs.OS, t.TempDir()) })
 	t.Run("crashfs", func(t *testing.T) { test(t, crashfs.New(), ".") })
 }
 
@@ -26,8 +25,8 @@ func must(t *testing.T, err error) {
 	}
 }
 
-func TestFilesAreWrittenAtTheirEndAndCut(t *testing.T) {
-	onBoth(t, func(t *testing.T, fsys vfs.FS, dir string) {
+func TestFilesAreAppendedToAndTruncated(t *testing.T) {
+	onBothFileSystems(t, func(t *testing.T, fsys vfs.FS, dir string) {
 		name := filepath.Join(dir, "f")
 		f, err := fsys.Create(name)
 		must(t, err)
@@ -44,25 +43,25 @@ func TestFilesAreWrittenAtTheirEndAndCut(t *testing.T) {
 		must(t, err)
 		must(t, f.Close())
 		if got, err := fsys.ReadFile(name); err != nil || string(got) != "hello!?" {
-			t.Errorf("it holds %q, %v", got, err)
+			t.Errorf("the file holds %q, %v", got, err)
 		}
 		if got, err := fsys.Size(name); err != nil || got != 7 {
-			t.Errorf("its size is %d, %v", got, err)
+			t.Errorf("the size is %d, %v; want 7", got, err)
 		}
 		f, err = fsys.Create(name)
 		must(t, err)
 		must(t, f.Close())
 		if got, err := fsys.Size(name); err != nil || got != 0 {
-			t.Errorf("created again its size is %d, %v", got, err)
+			t.Errorf("after a second Create the size is %d, %v; want 0", got, err)
 		}
 		if f.Close() == nil {
-			t.Error("it can be closed twice")
+			t.Error("a second Close succeeds")
 		}
 	})
 }
 
-func TestNamesChange(t *testing.T) {
-	onBoth(t, func(t *testing.T, fsys vfs.FS, dir string) {
+func TestRenameRemoveAndList(t *testing.T) {
+	onBothFileSystems(t, func(t *testing.T, fsys vfs.FS, dir string) {
 		for _, name := range []string{"b", "a", "c"} {
 			f, err := fsys.Create(filepath.Join(dir, name))
 			must(t, err)
@@ -84,20 +83,22 @@ func TestNamesChange(t *testing.T) {
 	})
 }
 
-func TestWhatIsNotThereIsAnError(t *testing.T) {
-	onBoth(t, func(t *testing.T, fsys vfs.FS, dir string) {
+func TestMissingFilesAreErrors(t *testing.T) {
+	onBothFileSystems(t, func(t *testing.T, fsys vfs.FS, dir string) {
 		none, below := filepath.Join(dir, "none"), filepath.Join(dir, "none", "below")
 		for call, err := range map[string]error{
-			"Append":   second(fsys.Append(none)),
-			"Create":   second(fsys.Create(below)),
-			"ReadFile": second(fsys.ReadFile(none)),
-			"Size":     second(fsys.Size(none)),
-			"List":     second(fsys.List(none)),
-			"Rename":   fsys.Rename(none, filepath.Join(dir, "other")),
-			"Remove":   fsys.Remove(none),
-			"SyncDir":  fsys.SyncDir(none),
-			"Mkdir":    fsys.Mkdir(below),
-			"TryLock":  second(fsys.TryLock(below)),
+			"Append":     second(fsys.Append(none)),
+			"Create":     second(fsys.Create(below)),
+			"ReadFile":   second(fsys.ReadFile(none)),
+			"Size":       second(fsys.Size(none)),
+			"List":       second(fsys.List(none)),
+			"Rename":     fsys.Rename(none, filepath.Join(dir, "other")),
+			"Remove":     fsys.Remove(none),
+			"SyncDir":    fsys.SyncDir(none),
+			"Mkdir":      fsys.Mkdir(below),
+			"Touch":      fsys.Touch(none),
+			"TryLock":    second(fsys.TryLock(below)),
+			"TryLockDir": second(fsys.TryLockDir(none)),
 		} {
 			if !errors.Is(err, fs.ErrNotExist) {
 				t.Errorf("%s: got %v, want ErrNotExist", call, err)
@@ -112,31 +113,8 @@ func TestWhatIsNotThereIsAnError(t *testing.T) {
 
 func second[T any](_ T, err error) error { return err }
 
-func TestALockIsWaitedFor(t *testing.T) {
-	onBoth(t, func(t *testing.T, fsys vfs.FS, dir string) {
-		name := filepath.Join(dir, "lock")
-		first, err := vfs.Lock(t.Context(), fsys, name, func() { t.Error("the first waits") })
-		must(t, err)
-
-		ctx, cancel := context.WithCancel(t.Context())
-		if _, err := vfs.Lock(ctx, fsys, name, cancel); !errors.Is(err, context.Canceled) {
-			t.Errorf("got %v, want the context's error", err)
-		}
-		said := 0
-		second, err := vfs.Lock(t.Context(), fsys, name, func() {
-			said++
-			must(t, first.Close())
-		})
-		must(t, err)
-		must(t, second.Close())
-		if said != 1 {
-			t.Errorf("waiting was said %d times, want once", said)
-		}
-	})
-}
-
 func TestMakeDirs(t *testing.T) {
-	onBoth(t, func(t *testing.T, fsys vfs.FS, dir string) {
+	onBothFileSystems(t, func(t *testing.T, fsys vfs.FS, dir string) {
 		name := filepath.Join(dir, "a", "b", "c")
 		for range 2 {
 			must(t, vfs.MakeDirs(fsys, name))
@@ -147,9 +125,9 @@ func TestMakeDirs(t *testing.T) {
 	})
 }
 
-// A process is killed while it makes directories, the next one makes them, and
-// then the power is lost: what the second was told is there must be.
-func TestMakeDirsTrustsNoLevelThatAKilledProcessLeft(t *testing.T) {
+// A process is killed while it creates directories, the next process creates them, and then the machine loses power.
+// The directories that the second MakeDirs reported must exist.
+func TestMakeDirsSyncsTheLevelsThatAKilledProcessLeft(t *testing.T) {
 	clean := crashfs.New()
 	must(t, vfs.MakeDirs(clean, "a/b/c"))
 	for k := range clean.Steps() {
@@ -166,7 +144,7 @@ func TestMakeDirsTrustsNoLevelThatAKilledProcessLeft(t *testing.T) {
 	}
 }
 
-// forbidden is a file system where one directory may not be opened.
+// forbidden is a file system with one directory that may not be opened.
 type forbidden struct {
 	vfs.FS
 	dir string
@@ -179,11 +157,11 @@ func (f forbidden) SyncDir(dir string) error {
 	return f.FS.SyncDir(dir)
 }
 
-func TestADirectoryMayLieInOneThatCannotBeOpened(t *testing.T) {
+func TestMakeDirsBelowADirectoryThatCannotBeOpened(t *testing.T) {
 	fsys := crashfs.New()
 	must(t, vfs.MakeDirs(fsys, "closed/ours"))
 	must(t, vfs.MakeDirs(forbidden{FS: fsys, dir: "closed"}, "closed/ours/sub"))
 	if err := vfs.MakeDirs(forbidden{FS: fsys, dir: "closed"}, "closed/new"); !errors.Is(err, fs.ErrPermission) {
-		t.Errorf("got %v: a name that cannot be synced was taken for durable", err)
+		t.Errorf("got %v: want ErrPermission, because the new name cannot be synced", err)
 	}
 }

@@ -16,6 +16,8 @@ import (
 	"testing"
 	"time"
 
+	"pgregory.net/rapid"
+
 	"github.com/hlparser/hyperliquid-parser-operator/internal/parser/sink"
 	"github.com/hlparser/hyperliquid-parser-operator/internal/parser/sink/file"
 	"github.com/hlparser/hyperliquid-parser-operator/internal/parser/sink/sinktest"
@@ -23,7 +25,7 @@ import (
 	"github.com/hlparser/hyperliquid-parser-operator/internal/parser/vfs/crashfs"
 )
 
-// lengths are the recorded lengths of the parts in a state, by name.
+// lengths returns the recorded lengths of the parts in a state, by name.
 func lengths(t *testing.T, state json.RawMessage) map[string]int64 {
 	t.Helper()
 	type part struct {
@@ -66,9 +68,9 @@ func TestEveryCommitEndsAFrame(t *testing.T) {
 		must(t, err)
 		recorded := lengths(t, o.state)[name(0, "")]
 		if recorded != int64(len(content)) || recorded == before {
-			t.Fatalf("the checkpoint says %d bytes after %d; the file has %d", recorded, before, len(content))
+			t.Fatalf("the checkpoint records %d bytes after %d; the file has %d", recorded, before, len(content))
 		}
-		// What was added is a frame of its own, and the whole reads as one file.
+		// The commit added one frame, and the whole file is readable.
 		if got, err := unpack("added.zst", string(content[before:])); err != nil || got != line+"\n"+line+"\n" {
 			t.Fatalf("the commit added %q, %v", got, err)
 		}
@@ -83,7 +85,7 @@ func TestEveryCommitEndsAFrame(t *testing.T) {
 	}
 }
 
-func TestWhatWaitsToBeCompressedIsBounded(t *testing.T) {
+func TestUncompressedRecordsInMemoryAreBounded(t *testing.T) {
 	const streams, rounds, limit = 7, 200, 1 << 20
 	out, err := file.New(t.Context(), vfs.OS, t.TempDir(), file.Options{Zstd: true}, func() {})
 	must(t, err)
@@ -136,12 +138,12 @@ func TestAFrameEndsBeforeItGetsTooLong(t *testing.T) {
 			got = len(o.text(o.files()[0]))
 		}
 		if written-got > 1<<20 {
-			t.Fatalf("of %d bytes only %d are in the file", written, got)
+			t.Fatalf("of %d bytes written only %d are in the file", written, got)
 		}
 	}
 }
 
-// random is a record that does not compress.
+// random returns a record that does not compress.
 func random(r *rand.Rand, n int) string {
 	p := make([]byte, n)
 	for i := range p {
@@ -161,7 +163,8 @@ func TestACompressedPartEndsByItsLengthOnDisk(t *testing.T) {
 		"what does not compress":    func(int) string { return random(r, 1+r.IntN(5000)) },
 		"also records of any size":  func(int) string { return random(r, 1+r.IntN(2*limit)) },
 		"records as long as a part": func(int) string { return random(r, limit-64-1) },
-		"records of half a part":    func(int) string { return random(r, limit/2-3) }, // two fit, but not their frame
+		// Two fit, but not with the overhead of their frame.
+		"records of half a part": func(int) string { return random(r, limit/2-3) },
 	} {
 		t.Run(title, func(t *testing.T) {
 			o := newOutput(t, file.Options{Zstd: true, MaxBytes: limit})
@@ -192,7 +195,7 @@ func TestACompressedPartEndsByItsLengthOnDisk(t *testing.T) {
 					t.Errorf("%s has %d bytes in %d records", name, size, strings.Count(text, "\n"))
 				}
 				if before+size <= limit {
-					t.Errorf("%s has %d bytes; they had room in the part before it, of %d", name, size, before)
+					t.Errorf("%s has %d bytes, which fit in the previous part of %d bytes", name, size, before)
 				}
 				before = size
 			}
@@ -203,7 +206,7 @@ func TestACompressedPartEndsByItsLengthOnDisk(t *testing.T) {
 	}
 }
 
-func TestADiskFullIsAnOutageOfTheCommitAndNothingIsTwice(t *testing.T) {
+func TestAFullDiskInACommitIsAnOutageWithoutDuplicates(t *testing.T) {
 	fsys := crashfs.New()
 	o := &output{t: t, fs: fsys, dir: "out", opts: file.Options{Zstd: true}}
 	o.mustOpen()
@@ -220,16 +223,16 @@ func TestADiskFullIsAnOutageOfTheCommitAndNothingIsTwice(t *testing.T) {
 		for range 3 {
 			_, err := sinktest.Flush(t.Context(), o.sink, false)
 			if !errors.Is(err, syscall.ENOSPC) || errors.Is(err, sink.ErrReopen) || errors.Is(err, sink.ErrFailed) {
-				t.Fatalf("%s: got %v, want ENOSPC and nothing more", title, err)
+				t.Fatalf("%s: got %v, want only ENOSPC", title, err)
 			}
 		}
 		fsys.Inject(nil)
 	}
-	notFull("when the part is made")
+	notFull("when the part is created")
 	o.commit(false)
 	o.write(records(1, "b"))
 	notFull("when the part grows")
-	o.write(records(2, "c")) // more may come between two tries
+	o.write(records(2, "c")) // more records may arrive between two attempts
 	fsys.Inject(full)
 	long := records(3, strings.Repeat("d", 2<<20))
 	if err := o.sink.Write(t.Context(), long); !errors.Is(err, syscall.ENOSPC) {
@@ -238,7 +241,7 @@ func TestADiskFullIsAnOutageOfTheCommitAndNothingIsTwice(t *testing.T) {
 	fsys.Inject(nil)
 	o.commit(false)
 	if got := o.text(name(0, ".zst.part")); got != "a\nb\nc\n" {
-		t.Fatalf("without the batch that was given up the part holds %.20q", got)
+		t.Fatalf("without the abandoned batch the part holds %.20q", got)
 	}
 	o.write(long)
 	for range 3 {
@@ -249,7 +252,7 @@ func TestADiskFullIsAnOutageOfTheCommitAndNothingIsTwice(t *testing.T) {
 	}
 }
 
-func TestACompressedPartIsCutBackToTheRecordedFrame(t *testing.T) {
+func TestACompressedPartIsTruncatedToTheRecordedFrame(t *testing.T) {
 	o := newOutput(t, file.Options{Zstd: true})
 	o.write(records(0, "a"))
 	o.commit(false)
@@ -283,7 +286,7 @@ func TestCompressionMayBeTurnedOnAndOff(t *testing.T) {
 	if got, err := closed(o.fs, "out/fills"); string(got) != "0\n1\n2\n3\n" {
 		t.Fatalf("delivered %q, %v", got, err)
 	}
-	// A position is delivered once, packed or not.
+	// A position is delivered once, compressed or not.
 	for _, packed := range []bool{true, false} {
 		o.close()
 		o.opts.Zstd = packed
@@ -293,7 +296,7 @@ func TestCompressionMayBeTurnedOnAndOff(t *testing.T) {
 			_, err = sinktest.Flush(t.Context(), o.sink, false)
 		}
 		if !errors.Is(err, sink.ErrFailed) || !strings.Contains(err.Error(), "move out/fills/"+name(2, ".jsonl")+" away") {
-			t.Errorf("packed %v: got %v, want ErrFailed that says what to do", packed, err)
+			t.Errorf("packed %v: got %v, want ErrFailed with instructions", packed, err)
 		}
 	}
 }
@@ -304,13 +307,14 @@ func TestCompressedOutputWithoutItsCheckpointFails(t *testing.T) {
 	o.commit(false)
 	o.close()
 	o.state = nil
-	if err := o.open(); !errors.Is(err, sink.ErrFailed) || !strings.Contains(err.Error(), "of which the checkpoint knows nothing") {
+	if err := o.open(); !errors.Is(err, sink.ErrFailed) ||
+		!strings.Contains(err.Error(), "which is not in the checkpoint") {
 		t.Fatalf("got %v, want ErrFailed", err)
 	}
 	o.wantFiles(name(0, ".zst.part"))
 }
 
-// inHour gives a batch the hour that it is from.
+// inHour sets the hour of a batch.
 func inHour(h int, b sink.Batch) sink.Batch {
 	b.File.Hour = h
 	return b
@@ -320,10 +324,11 @@ func TestAnArchiveHoldsRecordsOfOneOfTheNodesFiles(t *testing.T) {
 	for _, packed := range []bool{false, true} {
 		t.Run(fmt.Sprintf("packed %v", packed), func(t *testing.T) {
 			now := time.Unix(0, 0)
-			o := newOutput(t, file.Options{Hourly: true, Zstd: packed, MaxAge: time.Minute, Now: func() time.Time { return now }})
+			o := newOutput(t, file.Options{Hourly: true, Zstd: packed, MaxAge: time.Minute,
+				Now: func() time.Time { return now }})
 			o.write(inHour(8, records(0, "a", "b")))
 			o.commit(false)
-			now = now.Add(time.Hour) // says nothing
+			now = now.Add(time.Hour) // has no effect
 			o.commit(false)
 			o.write(inHour(8, records(2, "c")))
 			o.write(inHour(9, records(0, "d")))
@@ -332,7 +337,7 @@ func TestAnArchiveHoldsRecordsOfOneOfTheNodesFiles(t *testing.T) {
 			o.close()
 			o.mustOpen()
 			o.write(inHour(9, records(1, "e")))
-			again := inHour(9, records(2, "new")) // the node made the file anew
+			again := inHour(9, records(2, "new")) // the node recreated the file
 			again.File.Generation = "2b3c4d5e"
 			o.write(again)
 			for range 3 {
@@ -359,7 +364,45 @@ func TestAnArchiveHoldsRecordsOfOneOfTheNodesFiles(t *testing.T) {
 	}
 }
 
-func TestTheSameInputMakesTheSameArchives(t *testing.T) {
+// An hour's files sort in the order of its records, whatever arrives late between them, so a polling consumer needs
+// only names.
+func TestTheFilesOfAnHourSortInTheOrderOfItsRecords(t *testing.T) {
+	rapid.Check(t, func(rt *rapid.T) {
+		opts := file.Options{
+			Hourly: true, MaxBytes: rapid.Int64Range(0, 60).Draw(rt, "maxBytes"), Zstd: rapid.Bool().Draw(rt, "packed"),
+		}
+		o := newOutput(t, opts)
+		want := map[int]string{}
+		next := map[int]int{}
+		for i := range rapid.IntRange(1, 30).Draw(rt, "records") {
+			hour := rapid.IntRange(8, 10).Draw(rt, "hour")
+			text := fmt.Sprintf("record %d", i)
+			o.write(inHour(hour, records(next[hour]*997, text)))
+			next[hour]++
+			want[hour] += text + "\n"
+			if rapid.IntRange(0, 3).Draw(rt, "commit") == 0 {
+				o.commit(false)
+			}
+		}
+		for range 3 {
+			o.commit(true)
+		}
+		got := map[int]string{}
+		for _, name := range o.files() { // sorted, as one poll finds them
+			for hour := 8; hour <= 10; hour++ {
+				if strings.HasPrefix(name, fmt.Sprintf("20260430-%02d-node_fills_by_block-1a2b3c4d-", hour)) {
+					got[hour] += o.text(name)
+				}
+			}
+		}
+		if !maps.Equal(got, want) {
+			rt.Fatalf("got %v\nwant %v", got, want)
+		}
+		o.close()
+	})
+}
+
+func TestEqualInputYieldsEqualArchives(t *testing.T) {
 	for title, limits := range map[string]struct {
 		maxBytes int64
 		zstd     bool
@@ -392,24 +435,28 @@ func TestTheSameInputMakesTheSameArchives(t *testing.T) {
 	}
 }
 
-// statuses are n records as they come from order statuses.
+// statuses returns n synthetic order-status records.
 func statuses(from, n int) sink.Batch {
 	r := rand.New(rand.NewPCG(uint64(from), 7))
 	lines := make([]string, 0, n)
 	for i := range n {
-		lines = append(lines, fmt.Sprintf(`{"target":"node-1","stream":"order-statuses","pos":"node_order_statuses_by_block/20260430/20@1a2b3c4d:%d:%d","block":%d,"index":%d,`+
-			`"blockTime":"2026-04-30T20:46:43.%09d","localTime":"2026-04-30T20:46:43.%09d","event":{"time":"2026-04-30T20:46:43.%09d","user":"0x%016x%016x%08x","hash":null,"builder":null,`+
-			`"status":"%s","order":{"coin":"%s","side":"%s","limitPx":"%d.%d","sz":"0.%04d","oid":%d,"timestamp":%d,"triggerCondition":"N/A","isTrigger":false,"triggerPx":"0.0",`+
-			`"children":[],"isPositionTpsl":false,"reduceOnly":false,"orderType":"Limit","origSz":"0.%04d","tif":"Alo","cloid":"0x%032x"}}}`,
-			from+i/50, i%50, 900_000_000+i/50, i%50, r.IntN(1e9), r.IntN(1e9), r.IntN(1e9), r.Uint64()%500, r.Uint64()%500, r.Uint32()%500,
-			[]string{"open", "canceled", "filled", "badAloPxRejected"}[r.IntN(4)], []string{"BTC", "ETH", "SOL", "xyz:TSLA"}[r.IntN(4)], []string{"A", "B"}[r.IntN(2)],
+		lines = append(lines, fmt.Sprintf(`{"target":"node-1","stream":"order-statuses",`+
+			`"pos":"node_order_statuses_by_block/20260430/20@1a2b3c4d:%d:%d","block":%d,"index":%d,`+
+			`"blockTime":"2026-04-30T20:46:43.%09d","localTime":"2026-04-30T20:46:43.%09d",`+
+			`"event":{"time":"2026-04-30T20:46:43.%09d","user":"0x%016x%016x%08x","hash":null,"builder":null,"status":"%s",`+
+			`"order":{"coin":"%s","side":"%s","limitPx":"%d.%d","sz":"0.%04d","oid":%d,"timestamp":%d,`+
+			`"triggerCondition":"N/A","isTrigger":false,"triggerPx":"0.0","children":[],"isPositionTpsl":false,`+
+			`"reduceOnly":false,"orderType":"Limit","origSz":"0.%04d","tif":"Alo","cloid":"0x%032x"}}}`,
+			from+i/50, i%50, 900_000_000+i/50, i%50, r.IntN(1e9), r.IntN(1e9), r.IntN(1e9),
+			r.Uint64()%500, r.Uint64()%500, r.Uint32()%500,
+			[]string{"open", "canceled", "filled", "badAloPxRejected"}[r.IntN(4)],
+			[]string{"BTC", "ETH", "SOL", "xyz:TSLA"}[r.IntN(4)], []string{"A", "B"}[r.IntN(2)],
 			70000+r.IntN(9000), r.IntN(10), r.IntN(10000), 300_000_000_000+i, 1777582003304+i, r.IntN(10000), r.Uint64()))
 	}
 	return records(from, lines...)
 }
 
-// BenchmarkArchive writes order statuses in batches of 256 KiB and commits
-// every 16 MiB.
+// BenchmarkArchive writes order statuses in batches of 256 KiB and commits every 16 MiB.
 func BenchmarkArchive(b *testing.B) {
 	for _, packed := range []bool{false, true} {
 		b.Run(map[bool]string{false: "plain", true: "zstd"}[packed], func(b *testing.B) {

@@ -3,6 +3,7 @@ package file_test
 import (
 	"bytes"
 	"context"
+	"crypto/sha256"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -16,6 +17,7 @@ import (
 	"strings"
 	"syscall"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/klauspost/compress/zstd"
@@ -28,56 +30,66 @@ import (
 	"github.com/hlparser/hyperliquid-parser-operator/internal/parser/vfs/crashfs"
 )
 
-// world is what outlives the parser's processes in these tests: the source, the
-// consumer, and how the engine is told to work. The file system is passed from
-// one process to the next by whoever lets it crash.
+// world holds what outlives the parser's processes in these tests: the source, the consumer, and the engine's settings.
+// The test passes the file system from one process to the next.
 type world struct {
 	total    int // records in the source
 	maxBytes int64
 	maxAge   time.Duration
 	zstd     bool
 	hourly   bool
-	beside   bool   // delivery goes on while a commit is carried out
+	beside   bool   // delivery continues during a commit
 	seed     uint64 // of batch sizes and commits
-	takes    bool   // the consumer removes what it has read
+	takes    bool   // the consumer removes files that it has read
+	limited  bool   // the output and the disk have limits; not together with beside
 
-	given map[string]string // closed files, as the consumer first saw them
-	clock time.Time
+	consuming bool              // the consumer is reading, and not the sink
+	given     map[string]string // closed files, as the consumer first saw them
+	clock     time.Time
 }
 
 func newWorld() *world {
-	return &world{total: 40, maxBytes: 100, maxAge: 7 * time.Second, seed: 1, given: map[string]string{}, clock: time.Unix(0, 0)}
+	return &world{
+		total: 40, maxBytes: 100, maxAge: 7 * time.Second, seed: 1, given: map[string]string{}, clock: time.Unix(0, 0),
+	}
 }
 
-// line is record i of the source, in one of the hours 8 to 11. Every seventh is
-// one that can never be delivered.
+// copy returns a copy of the present world.
+func (w *world) copy() *world {
+	c := *w
+	c.given = maps.Clone(w.given)
+	return &c
+}
+
+// line returns record i of the source, in one of the hours 8 to 11. Every seventh record can never be delivered.
 func (w *world) line(i int) (text string, at checkpoint.Position, bad bool) {
 	perHour := w.total/4 + 1
 	id := hour
 	id.Hour = 8 + i/perHour
-	return fmt.Sprintf("record %d%s\n", i, strings.Repeat(".", i%13)), checkpoint.Position{File: id, Offset: int64(i%perHour) * 10, Index: i % 3}, i%7 == 3
+	at = checkpoint.Position{File: id, Offset: int64(i%perHour) * 10, Index: i % 3}
+	return fmt.Sprintf("record %d%s\n", i, strings.Repeat(".", i%13)), at, i%7 == 3
 }
 
-// chance decides by the place in the source alone, so that a process after a
-// crash does the same as one without.
+// chance returns a generator that depends on the position in the source alone, so that a process after a crash repeats
+// the decisions of one without.
 func (w *world) chance(next int) *rand.Rand { return rand.New(rand.NewPCG(w.seed, uint64(next))) }
 
-// errAgain ends a process that must start again from its checkpoint.
-var errAgain = errors.New("start again")
+// errRestart ends a process that must restart from its checkpoint.
+var errRestart = errors.New("restart from the checkpoint")
 
-// engine is one process: a small form of the engine's loop.
+// engine is one process: a reduced form of the engine's loop.
 type engine struct {
 	w       *world
 	fs      *crashfs.FS
 	store   *checkpoint.Store
 	letters *deadletter.Store
+	out     *file.Output
 	sink    sink.Sink
 	saved   checkpoint.State
 	next    int
 }
 
-// live runs one process until everything is delivered. The error is ErrCrashed,
-// errAgain, or one that should not be.
+// live runs one process until everything is delivered. The error is ErrCrashed, errRestart, or an unexpected one.
 func (w *world) live(fsys *crashfs.FS) (err error) {
 	ctx := context.Background()
 	e := &engine{w: w, fs: fsys}
@@ -86,8 +98,9 @@ func (w *world) live(fsys *crashfs.FS) (err error) {
 		for _, c := range slices.Backward(closers) {
 			_ = c.Close()
 		}
-		if err != nil && !errors.Is(err, sink.ErrFailed) && !errors.Is(err, checkpoint.ErrLost) && !errors.Is(err, crashfs.ErrCrashed) {
-			err = fmt.Errorf("%w: %w", errAgain, err) // an outage at the start, or ErrReopen
+		if err != nil && !errors.Is(err, sink.ErrFailed) && !errors.Is(err, checkpoint.ErrLost) &&
+			!errors.Is(err, crashfs.ErrCrashed) {
+			err = fmt.Errorf("%w: %w", errRestart, err) // an outage at the start, or ErrReopen
 		}
 	}()
 	waiting := func() { panic("a lock is held") }
@@ -105,17 +118,23 @@ func (w *world) live(fsys *crashfs.FS) (err error) {
 		return err
 	}
 	e.saved, e.next = loaded.State, int(loaded.State.LastBlock)
-	if e.letters, err = deadletter.Open(fsys, "state", "fills", e.saved.DeadLetterBytes, deadletter.DefaultMaxBytes); err != nil {
-		return err
-	}
-	closers = append(closers, e.letters)
-	out, err := file.New(ctx, fsys, "out",
-		file.Options{MaxBytes: w.maxBytes, MaxAge: w.maxAge, Zstd: w.zstd, Hourly: w.hourly, Now: func() time.Time { return w.clock }}, waiting)
+	e.letters, err = deadletter.Open(fsys, "state", "fills", e.saved.DeadLetterBytes, deadletter.DefaultMaxBytes)
 	if err != nil {
 		return err
 	}
-	closers = append(closers, out)
-	if e.sink, err = out.Open(ctx, "fills", e.saved.Sink); err != nil {
+	closers = append(closers, e.letters)
+	opts := file.Options{
+		MaxBytes: w.maxBytes, MaxAge: w.maxAge, Zstd: w.zstd, Hourly: w.hourly, Now: func() time.Time { return w.clock },
+	}
+	if w.limited {
+		fsys.SetSpace(500, 1000)
+		opts.MaxTotalBytes, opts.MinFreePercent = 2*w.maxBytes, 10
+	}
+	if e.out, err = file.New(ctx, fsys, "out", opts, waiting); err != nil {
+		return err
+	}
+	closers = append(closers, e.out)
+	if e.sink, err = e.out.Open(ctx, "fills", e.saved.Sink); err != nil {
 		return err
 	}
 	closers = append(closers, e.sink)
@@ -146,10 +165,11 @@ func (e *engine) deliver() error {
 	}
 }
 
-// batch delivers up to n records, those of one file.
+// batch delivers up to n records of one file.
 func (e *engine) batch(n int) error {
 	_, first, _ := e.w.line(e.next)
 	b := sink.Batch{File: first.File}
+	var letters []deadletter.Entry
 	i := e.next
 	for ; i < min(e.next+n, e.w.total); i++ {
 		text, at, bad := e.w.line(i)
@@ -157,22 +177,40 @@ func (e *engine) batch(n int) error {
 			break
 		}
 		if bad {
-			entry := deadletter.Entry{Position: at, Reason: "bad", Bytes: []byte(text), LineBytes: int64(len(text))}
-			if err := again(func() error { return e.letters.Append(entry) }); err != nil {
-				return err
-			}
+			letters = append(letters, deadletter.Entry{
+				Position: at, Reason: "bad", Bytes: []byte(text), LineBytes: int64(len(text)),
+			})
 			continue
 		}
 		b.Data = append(b.Data, text...)
 		b.Records = append(b.Records, sink.Record{End: len(b.Data), Offset: at.Offset, Index: int32(at.Index)})
 	}
 	if len(b.Records) > 0 {
-		if err := again(func() error { return e.sink.Write(context.Background(), b) }); err != nil {
+		if err := retry(func() error { return e.write(b) }); err != nil {
+			return err
+		}
+	}
+	for _, entry := range letters {
+		if err := retry(func() error { return e.letters.Append(entry) }); err != nil {
 			return err
 		}
 	}
 	e.next = i
 	return nil
+}
+
+// write tries to write. A refused batch may be waiting for room: as the engine does, write commits the records before
+// it, and time advances.
+func (e *engine) write(b sink.Batch) error {
+	err := e.sink.Write(context.Background(), b)
+	if err == nil || !e.w.limited || ends(err) {
+		return err
+	}
+	e.w.clock = e.w.clock.Add(time.Second)
+	if _, err := e.commit(false); err != nil {
+		return err
+	}
+	return err
 }
 
 func (e *engine) commit(final bool) (changed bool, err error) {
@@ -182,12 +220,12 @@ func (e *engine) commit(final bool) (changed bool, err error) {
 		_, at, _ := e.w.line(e.next - 1)
 		state.Files = []checkpoint.File{{FileID: at.File, Offset: at.Offset + 10}}
 	}
-	err = again(func() (err error) { state.DeadLetterBytes, err = e.letters.Sync(); return err })
+	err = retry(func() (err error) { state.DeadLetterBytes, err = e.letters.Sync(); return err })
 	if err != nil {
 		return false, err
 	}
 	var flushed sink.Flushed
-	err = again(func() (err error) { flushed, err = e.sink.Flush(ctx, final); return err })
+	err = retry(func() (err error) { flushed, err = e.sink.Flush(ctx, final); return err })
 	if err != nil {
 		return false, err
 	}
@@ -196,7 +234,7 @@ func (e *engine) commit(final bool) (changed bool, err error) {
 		return false, err
 	}
 	if flushed.Sync != nil {
-		if err := again(func() error { return flushed.Sync(ctx) }); err != nil {
+		if err := retry(func() error { return flushed.Sync(ctx) }); err != nil {
 			return false, err
 		}
 	}
@@ -206,20 +244,25 @@ func (e *engine) commit(final bool) (changed bool, err error) {
 	if err := e.beside(2); err != nil {
 		return false, err
 	}
-	if err := again(func() error { return e.store.Save(state) }); err != nil {
+	if err := retry(func() error { return e.store.Save(state) }); err != nil {
 		return false, err
 	}
 	e.saved = state
 	if err := e.beside(3); err != nil {
 		return false, err
 	}
-	if err := again(func() error { return e.sink.Committed(ctx) }); err != nil {
+	if err := retry(func() error { return e.sink.Committed(ctx) }); err != nil {
 		return false, err
+	}
+	if e.w.limited {
+		if err := retry(e.out.Keep); err != nil {
+			return false, err
+		}
 	}
 	return true, e.w.consume(e.fs)
 }
 
-// beside delivers in the middle of a commit, now and then.
+// beside sometimes delivers a batch during a commit.
 func (e *engine) beside(moment uint64) error {
 	chance := rand.New(rand.NewPCG(e.w.seed+moment, uint64(e.next)))
 	if !e.w.beside || e.next == 0 || e.next == e.w.total || chance.IntN(2) == 0 {
@@ -228,24 +271,33 @@ func (e *engine) beside(moment uint64) error {
 	return e.batch(1 + chance.IntN(6))
 }
 
-// again makes a call until it succeeds, as the engine does in an outage.
-func again(call func() error) error {
-	for range 100 {
+// maxAttempts is how often the engine makes a call before it restarts.
+const maxAttempts = 10
+
+// retry calls until the call succeeds, as the engine does in an outage.
+func retry(call func() error) error {
+	for range maxAttempts {
 		err := call()
-		if err == nil || errors.Is(err, crashfs.ErrCrashed) || errors.Is(err, sink.ErrFailed) ||
-			errors.Is(err, sink.ErrReopen) || errors.Is(err, deadletter.ErrUnsynced) {
+		if err == nil || ends(err) {
 			return err
 		}
 	}
-	return errors.New("an outage without end")
+	return errors.New("the outage does not end")
 }
 
-// errChanged is for a closed file that a consumer sees for a second time, with
-// other bytes.
+// ends reports whether no further call can succeed.
+func ends(err error) bool {
+	return errors.Is(err, crashfs.ErrCrashed) || errors.Is(err, sink.ErrFailed) || errors.Is(err, sink.ErrReopen) ||
+		errors.Is(err, deadletter.ErrUnsynced)
+}
+
+// errChanged reports a closed file whose content differs from what the consumer saw earlier.
 var errChanged = errors.New("a closed file has changed")
 
-// consume lets the consumer look at the closed files.
+// consume lets the consumer read the closed files.
 func (w *world) consume(fsys *crashfs.FS) error {
+	w.consuming = true
+	defer func() { w.consuming = false }()
 	names, err := fsys.List("out/fills")
 	if err != nil {
 		return ignoreFault(err)
@@ -273,7 +325,7 @@ func (w *world) consume(fsys *crashfs.FS) error {
 	return nil
 }
 
-// ignoreFault has the consumer come again later, unless the machine is gone.
+// ignoreFault drops an error that the consumer retries later. It keeps a crash of the machine.
 func ignoreFault(err error) error {
 	if errors.Is(err, crashfs.ErrCrashed) {
 		return err
@@ -281,7 +333,7 @@ func ignoreFault(err error) error {
 	return nil
 }
 
-// check compares what consumers and the dead letter got with the source.
+// check compares what consumers and the dead letter received with the source.
 func (w *world) check(fsys *crashfs.FS) error {
 	if err := w.consume(fsys); err != nil {
 		return err
@@ -295,7 +347,7 @@ func (w *world) check(fsys *crashfs.FS) error {
 		}
 		got.WriteString(text)
 		if w.maxBytes > 0 && int64(len(content)) > w.maxBytes && strings.Count(text, "\n") > 1 {
-			return fmt.Errorf("%s has %d bytes in more than one record, the limit is %d", name, len(content), w.maxBytes)
+			return fmt.Errorf("%s has %d bytes in several records, want at most %d", name, len(content), w.maxBytes)
 		}
 	}
 	var letters []string
@@ -313,7 +365,7 @@ func (w *world) check(fsys *crashfs.FS) error {
 		}
 	}
 	if got.String() != want.String() {
-		return fmt.Errorf("consumers were given %q\nwant %q", got.String(), want.String())
+		return fmt.Errorf("consumers received %q\nwant %q", got.String(), want.String())
 	}
 	names, err := fsys.List("out/fills")
 	if err != nil {
@@ -327,36 +379,36 @@ func (w *world) check(fsys *crashfs.FS) error {
 	return checkLetters(fsys, letters)
 }
 
-// unpacker reads all frames of a file, and checks their checksums.
+// unpacker decodes all frames of a file and verifies their checksums.
 var unpacker, _ = zstd.NewReader(nil, zstd.WithDecoderConcurrency(1))
 
-// unpack returns a closed file's records.
+// unpack returns the records of a closed file.
 func unpack(name, content string) (string, error) {
 	if filepath.Ext(name) != ".zst" {
 		return content, nil
 	}
 	text, err := unpacker.DecodeAll([]byte(content), nil)
 	if err != nil {
-		return "", fmt.Errorf("unpack %s: %w", name, err)
+		return "", fmt.Errorf("unpacking %s: %w", name, err)
 	}
 	return string(text), nil
 }
 
-// archives is what rotation by hour must give: names and records that follow
-// from the source and maxBytes alone.
+// archives returns the names and records that hourly rotation must yield, given only the source and maxBytes.
 func (w *world) archives() map[string]string {
 	want := map[string]string{}
 	suffix := map[bool]string{false: ".jsonl", true: ".jsonl.zst"}[w.zstd]
 	var name string
-	var of checkpoint.FileID
+	var current checkpoint.FileID
 	for i := range w.total {
 		text, at, bad := w.line(i)
 		if bad {
 			continue
 		}
-		if name == "" || at.File != of || w.maxBytes > 0 && int64(len(want[name])+len(text)) > w.maxBytes {
-			of = at.File
-			name = fmt.Sprintf("%s-%02d-%s-%s-%015d-%06d%s", of.Date, of.Hour, of.Directory, of.Generation, at.Offset, at.Index, suffix)
+		if name == "" || at.File != current || w.maxBytes > 0 && int64(len(want[name])+len(text)) > w.maxBytes {
+			current = at.File
+			name = fmt.Sprintf("%s-%02d-%s-%s-%015d-%06d%s",
+				current.Date, current.Hour, current.Directory, current.Generation, at.Offset, at.Index, suffix)
 		}
 		want[name] += text
 	}
@@ -387,7 +439,7 @@ func checkLetters(fsys *crashfs.FS, want []string) error {
 	for line := range bytes.Lines(data) {
 		var letter struct{ Position, Bytes string }
 		if err := json.Unmarshal(line, &letter); err != nil {
-			return fmt.Errorf("dead letter %q: %w", line, err)
+			return fmt.Errorf("decoding dead letter %q: %w", line, err)
 		}
 		got = append(got, letter.Position+" "+letter.Bytes)
 	}
@@ -397,7 +449,7 @@ func checkLetters(fsys *crashfs.FS, want []string) error {
 	return nil
 }
 
-// damage spoils the newest checkpoint, if there is an older one to go back to.
+// damage corrupts the newest checkpoint if there is an older one. It reports whether it did.
 func damage(fsys *crashfs.FS) bool {
 	loaded, err := checkpoint.Show(fsys, "state", "fills")
 	if err != nil || len(loaded.SetAside) > 0 {
@@ -429,7 +481,7 @@ func damage(fsys *crashfs.FS) bool {
 	return true
 }
 
-// crash is a way for a process to end, and what the next one finds.
+// crash is a way for a process to end, and the file system that the next one finds.
 type crash struct {
 	name string
 	next func(*crashfs.FS) *crashfs.FS
@@ -443,21 +495,20 @@ func crashes(seed int) []crash {
 		{"killed", func(f *crashfs.FS) *crashfs.FS { return f.Kill(false) }},
 		{"killed in a write", func(f *crashfs.FS) *crashfs.FS { return f.Kill(true) }},
 		{"power lost", (*crashfs.FS).PowerLoss},
-		{"power lost at work", part(0)},
-		{"power lost at work, otherwise", part(1)},
+		{"power lost during writes", part(0)},
+		{"power lost during writes, other losses", part(1)},
 	}
 }
 
 var position = regexp.MustCompile(`\d{8}-\d{2}-[^.]*`)
 
-// point is what a crash point is about, without the position in a file's name.
+// point names a crash point, without the position in a file's name.
 func point(op crashfs.Op) string {
 	return fmt.Sprintf("%s %s", op.Kind, position.ReplaceAllString(op.Name, "<position>"))
 }
 
-// TestACrashAtEveryStep enumerates all steps of a run: each is once the first
-// that does not happen, in each way to crash, with and without a damaged newest
-// checkpoint, and with a consumer that takes files away or leaves them.
+// TestACrashAtEveryStep enumerates all steps of a run. Each step is once the first that does not happen, in each kind
+// of crash, with and without a damaged newest checkpoint, and with a consumer that removes files or leaves them.
 func TestACrashAtEveryStep(t *testing.T) {
 	for title, limits := range map[string]struct {
 		records  int
@@ -467,27 +518,57 @@ func TestACrashAtEveryStep(t *testing.T) {
 		hourly   bool
 		beside   bool
 	}{
-		"parts end by size and by age": {records: 40, maxBytes: 100, maxAge: 7 * time.Second},
-		"parts end by age":             {records: 40, maxAge: 4 * time.Second, beside: true},
-		"each record is a part":        {records: 20, maxBytes: 1},
-		"one part to the end":          {records: 40, beside: true},
-		"one part for each hour":       {records: 40, maxAge: 4 * time.Second, hourly: true},
-		"parts end by hour and size":   {records: 40, maxBytes: 100, hourly: true, beside: true},
+		"parts end by size and by age": {records: 24, maxBytes: 100, maxAge: 7 * time.Second},
+		"parts end by age":             {records: 24, maxAge: 4 * time.Second, beside: true},
+		"each record is a part":        {records: 12, maxBytes: 1},
+		"a single part":                {records: 24, beside: true},
+		"one part for each hour":       {records: 24, maxAge: 4 * time.Second, hourly: true},
+		"parts end by hour and size":   {records: 24, maxBytes: 100, hourly: true, beside: true},
 
-		"compressed parts end by size and by age": {records: 40, maxBytes: 150, maxAge: 7 * time.Second, zstd: true, beside: true},
-		"each record is a compressed part":        {records: 10, maxBytes: 1, zstd: true},
-		"one compressed part to the end":          {records: 40, zstd: true},
-		"one compressed part for each hour":       {records: 40, maxAge: 4 * time.Second, zstd: true, hourly: true},
+		"compressed parts end by size and by age": {
+			records: 24, maxBytes: 150, maxAge: 7 * time.Second, zstd: true, beside: true,
+		},
+		"each record is a compressed part":  {records: 10, maxBytes: 1, zstd: true},
+		"a single compressed part":          {records: 24, zstd: true},
+		"one compressed part for each hour": {records: 24, maxAge: 4 * time.Second, zstd: true, hourly: true},
 	} {
 		t.Run(title, func(t *testing.T) {
-			crashAtEveryStep(t, func() *world {
-				w := newWorld()
-				w.total, w.maxBytes, w.maxAge = limits.records, limits.maxBytes, limits.maxAge
-				w.zstd, w.hourly, w.beside = limits.zstd, limits.hourly, limits.beside
-				return w
+			synctest.Test(t, func(t *testing.T) {
+				crashAtEveryStep(t, func() *world {
+					w := newWorld()
+					w.total, w.maxBytes, w.maxAge = limits.records, limits.maxBytes, limits.maxAge
+					w.zstd, w.hourly, w.beside = limits.zstd, limits.hourly, limits.beside
+					return w
+				})
 			})
 		})
 	}
+}
+
+// crashed returns the world and the file system after a process that crashes before a step, or nil if there is no such
+// step.
+func crashed(t *testing.T, w *world, step int) (*world, *crashfs.FS) {
+	t.Helper()
+	fsys := crashfs.New()
+	fsys.CrashAt(step)
+	if err := w.live(fsys); err != nil && !errors.Is(err, crashfs.ErrCrashed) {
+		t.Fatalf("before the crash at step %d: %v", step, err)
+	}
+	if !fsys.Crashed() {
+		return nil, nil
+	}
+	return w, fsys
+}
+
+// seen holds the states from which a run succeeded. A run is deterministic, and many crashes leave the same state, so
+// each state is tried once.
+type seen map[[sha256.Size]byte]bool
+
+func (s seen) add(w *world, fsys *crashfs.FS) (first bool) {
+	key := sha256.Sum256(fmt.Appendf(nil, "%t %d %q %s", w.takes, w.clock.UnixNano(), w.given, fsys.Image()))
+	first = !s[key]
+	s[key] = true
+	return first
 }
 
 func crashAtEveryStep(t *testing.T, newWorld func() *world) {
@@ -498,21 +579,23 @@ func crashAtEveryStep(t *testing.T, newWorld func() *world) {
 		t.Fatalf("without a crash: %v", err)
 	}
 	hits := map[string]int{}
-	runs, damaged := 0, 0
+	runs, damaged, known := 0, 0, seen{}
 	for k, op := range clean.Steps() {
-		for _, c := range crashes(k) {
-			for variant := range 4 {
-				w := newWorld()
-				w.takes = variant%2 == 0
-				fsys := crashfs.New()
-				fsys.CrashAt(k)
-				if err := w.live(fsys); err != nil && !errors.Is(err, crashfs.ErrCrashed) {
-					t.Fatalf("before the crash at step %d, %s: %v", k, point(op), err)
-				}
-				if !fsys.Crashed() {
-					continue // a run whose consumer takes nothing has fewer steps
-				}
-				fsys = c.next(fsys)
+		at := point(op)
+		var befores [2]*world
+		var lefts [2]*crashfs.FS
+		for i := range befores {
+			w := newWorld()
+			w.takes = i == 0
+			befores[i], lefts[i] = crashed(t, w, k)
+		}
+		for variant := range 4 {
+			before, left := befores[variant%2], lefts[variant%2]
+			if left == nil {
+				continue // a run whose consumer removes nothing has fewer steps
+			}
+			for _, c := range crashes(k) {
+				w, fsys := before.copy(), c.next(left.Copy())
 				if variant >= 2 {
 					if !damage(fsys) {
 						continue
@@ -520,36 +603,42 @@ func crashAtEveryStep(t *testing.T, newWorld func() *world) {
 					damaged++
 				}
 				if w.takes {
-					hits[point(op)]++
+					hits[at]++
+				}
+				if !known.add(w, fsys) {
+					continue
 				}
 				runs++
 				if err := errors.Join(w.consume(fsys), w.live(fsys), w.check(fsys)); err != nil {
-					t.Fatalf("step %d, %s, %s, variant %d: %v", k, point(op), c.name, variant, err)
+					t.Fatalf("step %d, %s, %s, variant %d: %v", k, at, c.name, variant, err)
 				}
-				// What is done stays done.
+				// Completed work survives.
 				if err := w.check(fsys.PowerLoss()); err != nil {
-					t.Fatalf("step %d, %s, %s, variant %d, then power lost at the end: %v", k, point(op), c.name, variant, err)
+					t.Fatalf("step %d, %s, %s, variant %d, then power lost at the end: %v", k, at, c.name, variant, err)
 				}
 			}
 		}
 	}
-	t.Logf("%d crash points, %d runs, of which %d with a damaged checkpoint", len(clean.Steps()), runs, damaged)
+	t.Logf("%d crash points, %d distinct states after them, %d damaged checkpoints", len(clean.Steps()), runs, damaged)
 	for _, p := range slices.Sorted(maps.Keys(hits)) {
 		t.Logf("%6d  %s", hits[p], p)
 	}
 }
 
-// TestAPowerLossAfterAKill looks for trust in what a killed process did and did
-// not sync: the next one finds it, works on, and then the power is lost.
+// TestAPowerLossAfterAKill detects reliance on unsynced work of a killed process: the next process finds it, works on,
+// and then the power is lost.
 func TestAPowerLossAfterAKill(t *testing.T) {
-	t.Run("plain", func(t *testing.T) { powerLossAfterAKill(t, newWorld) })
-	t.Run("compressed", func(t *testing.T) {
-		powerLossAfterAKill(t, func() *world {
-			w := newWorld()
-			w.zstd = true
-			return w
+	for title, packed := range map[string]bool{"plain": false, "compressed": true} {
+		t.Run(title, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				powerLossAfterAKill(t, func() *world {
+					w := newWorld()
+					w.zstd = packed
+					return w
+				})
+			})
 		})
-	})
+	}
 }
 
 func powerLossAfterAKill(t *testing.T, newWorld func() *world) {
@@ -557,37 +646,33 @@ func powerLossAfterAKill(t *testing.T, newWorld func() *world) {
 	if err := newWorld().live(clean); err != nil {
 		t.Fatal(err)
 	}
-	stride, second := 1, 30 // the second crash is in the recovery or soon after
-	if testing.Short() {
-		stride = 7
-	}
-	runs := 0
-	for k := 0; k < len(clean.Steps()); k += stride {
+	const second = 30 // the second crash is during the recovery or soon after
+	pairs, runs, known := 0, 0, seen{}
+	for k := range clean.Steps() {
+		before, left := crashed(t, newWorld(), k)
 		for j := range second {
-			w := newWorld()
-			fsys := crashfs.New()
-			fsys.CrashAt(k)
-			if err := w.live(fsys); !errors.Is(err, crashfs.ErrCrashed) {
-				t.Fatalf("step %d: %v", k, err)
-			}
-			fsys = fsys.Kill((k+j)%2 == 0)
+			w, fsys := before.copy(), left.Copy().Kill((k+j)%2 == 0)
 			fsys.CrashAt(j)
 			if err := w.live(fsys); err != nil && !errors.Is(err, crashfs.ErrCrashed) {
 				t.Fatalf("killed at step %d, then before step %d: %v", k, j, err)
 			}
 			fsys = fsys.PowerLoss()
+			pairs++
+			if !known.add(w, fsys) {
+				continue
+			}
 			runs++
 			if err := errors.Join(w.live(fsys), w.check(fsys)); err != nil {
 				t.Fatalf("killed at step %d, power lost at step %d after that: %v", k, j, err)
 			}
 		}
 	}
-	t.Logf("%d pairs of crashes", runs)
+	t.Logf("%d pairs of crashes, %d distinct states after them", pairs, runs)
 }
 
 // TestAnyRunWithErrorsAndCrashes draws the sizes, the errors and the crashes.
 func TestAnyRunWithErrorsAndCrashes(t *testing.T) {
-	rounds := 5 // of rapid's 100 each, which take a tenth of a second
+	rounds := 5 // each is 100 runs of rapid, in about a tenth of a second
 	if testing.Short() {
 		rounds = 1
 	}
@@ -635,8 +720,7 @@ func anyRun(t *testing.T) {
 	})
 }
 
-// faults makes one call in some number fail, for as long as the machine runs or
-// until there were 30 of them: a process must come to its end at last.
+// faults makes every nth call fail, up to 30 times, so that a process completes eventually.
 func faults(t *rapid.T, fsys *crashfs.FS) {
 	every := rapid.IntRange(0, 60).Draw(t, "fault every")
 	if every < 3 {
@@ -663,9 +747,9 @@ func (w *world) untilItEnds(t *rapid.T, fsys *crashfs.FS) {
 		if err == nil || errors.Is(err, crashfs.ErrCrashed) {
 			return
 		}
-		if !errors.Is(err, errAgain) {
+		if !errors.Is(err, errRestart) {
 			t.Fatal(err)
 		}
 	}
-	t.Fatal("it does not get on")
+	t.Fatal("the stream makes no progress")
 }

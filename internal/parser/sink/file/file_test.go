@@ -22,7 +22,7 @@ import (
 	"github.com/hlparser/hyperliquid-parser-operator/internal/parser/vfs/crashfs"
 )
 
-// variants are the settings that the suite is run with.
+// variants are the settings that the suite runs with.
 var variants = map[string]file.Options{
 	"one part":                  {},
 	"one compressed part":       {Zstd: true},
@@ -59,8 +59,7 @@ func BenchmarkConformance(b *testing.B) {
 	}
 }
 
-// disk is a directory of the file sink, and a consumer that reads the files in
-// the order in which they are closed.
+// disk is a directory of the file sink, with a consumer that reads the files in the order in which they are closed.
 type disk struct {
 	t    *testing.T
 	opts file.Options
@@ -68,9 +67,9 @@ type disk struct {
 
 	mu       sync.Mutex
 	outage   bool
-	failures int // in this outage
+	failures int // in the current outage
 	delay    time.Duration
-	closed   []string // paths without a suffix, in their order
+	closed   []string // paths without a suffix, in order of closing
 	known    map[string]bool
 }
 
@@ -81,13 +80,13 @@ func newDisk(t *testing.T, opts file.Options) *disk {
 }
 
 func (d *disk) target() sinktest.Target {
-	gathers := 0
+	bufferBytes := 0
 	if d.opts.Zstd {
-		gathers = 1 << 20
+		bufferBytes = 1 << 20
 	}
 	return sinktest.Target{
 		ExactlyOnce: true,
-		Gathers:     gathers,
+		BufferBytes: bufferBytes,
 		Open: func() (sink.Output, error) {
 			return file.New(d.t.Context(), d.fs, "out", d.opts, func() { d.t.Error("locked") })
 		},
@@ -109,9 +108,8 @@ func (d *disk) target() sinktest.Target {
 	}
 }
 
-// fault lets a disk be full or slow, and notes which file gets its name. A disk
-// that is full for long cuts nothing off either: crashfs keeps each half that a
-// failed write leaves.
+// fault simulates a full or slow disk, and records the order of renames. A disk that stays full refuses truncation,
+// too: crashfs keeps the half that a failed write leaves.
 func (d *disk) fault(op crashfs.Op) error {
 	d.mu.Lock()
 	defer d.mu.Unlock()
@@ -125,7 +123,8 @@ func (d *disk) fault(op crashfs.Op) error {
 			d.closed = append(d.closed, path)
 		}
 	}
-	if !d.outage || op.Kind != crashfs.Create && op.Kind != crashfs.Write && (op.Kind != crashfs.Truncate || d.failures < 20) {
+	if !d.outage || op.Kind != crashfs.Create && op.Kind != crashfs.Write &&
+		(op.Kind != crashfs.Truncate || d.failures < 20) {
 		return nil
 	}
 	d.failures++
@@ -169,7 +168,7 @@ func content(fsys vfs.FS, path string) (string, error) {
 	return unpack(path, string(data))
 }
 
-// closed returns the bytes of the closed files of a directory, in their order.
+// closed returns the content of the closed files of a directory, in order.
 func closed(fsys vfs.FS, dir string) ([]byte, error) {
 	names, err := fsys.List(dir)
 	if err != nil {
@@ -191,7 +190,7 @@ func closed(fsys vfs.FS, dir string) ([]byte, error) {
 
 var hour = checkpoint.FileID{Directory: "node_fills_by_block", Date: "20260430", Hour: 8, Generation: "1a2b3c4d"}
 
-// records makes a batch of lines whose offsets are from, from+1, ….
+// records returns a batch of lines with the offsets from, from+1, and so on.
 func records(from int, lines ...string) sink.Batch {
 	b := sink.Batch{File: hour}
 	for i, line := range lines {
@@ -201,7 +200,7 @@ func records(from int, lines ...string) sink.Batch {
 	return b
 }
 
-// output is one directory and what the checkpoint keeps of its sink.
+// output is one directory and the checkpoint's state of its sink.
 type output struct {
 	t     *testing.T
 	fs    vfs.FS
@@ -311,8 +310,8 @@ func TestOnTheMachinesFileSystem(t *testing.T) {
 func TestAPartEndsBetweenRecordsBeforeItGetsTooLong(t *testing.T) {
 	o := newOutput(t, file.Options{MaxBytes: 10})
 	o.write(records(0, "aaa", "bbb"))                // 8 bytes
-	o.write(records(2, "c", "dddddddddddddd", "ee")) // 2 fill it; 15 need a part of their own; 3
-	o.write(records(5, "ffffff"))                    // 7: exactly full
+	o.write(records(2, "c", "dddddddddddddd", "ee")) // 2 bytes fill it; 15 need their own part; 3
+	o.write(records(5, "ffffff"))                    // 7 bytes: exactly full
 	o.write(records(6, "g"))
 	for range 3 {
 		o.commit(true)
@@ -335,25 +334,25 @@ func TestAPartEndsByAgeWithoutAFurtherRecord(t *testing.T) {
 	o.commit(false)
 	o.close()
 	now = now.Add(time.Minute)
-	o.mustOpen() // its age is not forgotten
+	o.mustOpen() // the age survives a restart
 	o.commit(false)
 	o.commit(false)
 	o.wantFiles(name(0, ".jsonl"))
 }
 
-func TestAPartIsNamedAfterTheSecondCheckpointThatRecordsItAsComplete(t *testing.T) {
+func TestAPartIsRenamedAfterTheSecondCheckpointThatListsItAsComplete(t *testing.T) {
 	o := newOutput(t, file.Options{MaxBytes: 2})
 	o.write(records(0, "a", "b"))
 	o.commit(false)
 	o.wantFiles(name(0, ".part"), name(1, ".part"))
 	o.commit(false)
 	o.wantFiles(name(0, ".jsonl"), name(1, ".jsonl"))
-	// A consumer may have taken them: they must not come back as .part files.
+	// A consumer may have removed them: they must not reappear as .part files.
 	o.fs = o.fs.(*crashfs.FS).PowerLoss()
 	o.wantFiles(name(0, ".jsonl"), name(1, ".jsonl"))
 }
 
-func TestADiskFullLeavesNoPartOfABatch(t *testing.T) {
+func TestAFullDiskLeavesNothingOfABatch(t *testing.T) {
 	fsys := crashfs.New()
 	o := &output{t: t, fs: fsys, dir: "out", opts: file.Options{MaxBytes: 8}}
 	o.mustOpen()
@@ -373,7 +372,7 @@ func TestADiskFullLeavesNoPartOfABatch(t *testing.T) {
 	for range 3 {
 		err := o.sink.Write(t.Context(), records(1, "bbb", "cccc", "dddddd", "e"))
 		if !errors.Is(err, syscall.ENOSPC) || errors.Is(err, sink.ErrReopen) || errors.Is(err, sink.ErrFailed) {
-			t.Fatalf("got %v, want ENOSPC and nothing more", err)
+			t.Fatalf("got %v, want only ENOSPC", err)
 		}
 	}
 	fsys.Inject(nil)
@@ -391,7 +390,7 @@ func TestADiskFullLeavesNoPartOfABatch(t *testing.T) {
 	}
 }
 
-func TestAFailedSyncStartsTheStreamAgain(t *testing.T) {
+func TestAFailedSyncRequiresReopen(t *testing.T) {
 	fsys := crashfs.New()
 	o := &output{t: t, fs: fsys, dir: "out"}
 	o.mustOpen()
@@ -414,12 +413,13 @@ func TestAFailedSyncStartsTheStreamAgain(t *testing.T) {
 				}
 				return nil
 			})
-			if _, err := sinktest.Flush(t.Context(), o.sink, false); !errors.Is(err, sink.ErrReopen) || !errors.Is(err, syscall.EIO) {
+			_, err := sinktest.Flush(t.Context(), o.sink, false)
+			if !errors.Is(err, sink.ErrReopen) || !errors.Is(err, syscall.EIO) {
 				t.Fatalf("got %v, want ErrReopen for EIO", err)
 			}
 			fsys.Inject(nil)
 			if _, err := sinktest.Flush(t.Context(), o.sink, false); !errors.Is(err, sink.ErrReopen) {
-				t.Fatalf("a second try returns %v, want ErrReopen: that it succeeds says nothing", err)
+				t.Fatalf("a second flush returns %v, want ErrReopen, because a later sync proves nothing", err)
 			}
 			if err := o.sink.Write(t.Context(), records(1, "b")); !errors.Is(err, sink.ErrReopen) {
 				t.Fatalf("Write returns %v, want ErrReopen", err)
@@ -428,14 +428,14 @@ func TestAFailedSyncStartsTheStreamAgain(t *testing.T) {
 	}
 }
 
-func TestOutputThatIsNotTheCheckpointsFailsAndIsNotTouched(t *testing.T) {
+func TestOutputThatContradictsTheCheckpointFailsAndIsNotChanged(t *testing.T) {
 	cases := map[string]struct {
 		change func(t *testing.T, o *output)
 		says   string
 	}{
 		"no checkpoint at all": {
 			change: func(_ *testing.T, o *output) { o.state = nil },
-			says:   "of which the checkpoint knows nothing",
+			says:   "which is not in the checkpoint",
 		},
 		"the open part is missing": {
 			change: func(t *testing.T, o *output) { must(t, o.fs.Remove(o.path(name(2, ".part")))) },
@@ -451,7 +451,7 @@ func TestOutputThatIsNotTheCheckpointsFailsAndIsNotTouched(t *testing.T) {
 		},
 		"a complete part is longer than recorded": {
 			change: func(t *testing.T, o *output) { truncate(t, o, name(0, ".part"), 100) },
-			says:   "something else writes to it",
+			says:   "another program writes to it",
 		},
 		"a state of another sink": {
 			change: func(_ *testing.T, o *output) { o.state = json.RawMessage(`"somewhere"`) },
@@ -469,7 +469,7 @@ func TestOutputThatIsNotTheCheckpointsFailsAndIsNotTouched(t *testing.T) {
 			before := o.files()
 			err := o.open()
 			if !errors.Is(err, sink.ErrFailed) || !strings.Contains(err.Error(), c.says) {
-				t.Fatalf("got %v\nwant ErrFailed saying %q", err, c.says)
+				t.Fatalf("got %v\nwant ErrFailed with %q", err, c.says)
 			}
 			o.wantFiles(before...)
 		})
@@ -491,7 +491,7 @@ func truncate(t *testing.T, o *output, name string, size int64) {
 	must(t, f.Close())
 }
 
-func TestClosedFilesMayBeTakenAwayAndOthersAreLeftAlone(t *testing.T) {
+func TestClosedFilesMayBeRemovedAndForeignFilesStay(t *testing.T) {
 	o := newOutput(t, file.Options{MaxBytes: 2})
 	f, err := o.fs.Create(o.path("notes.part"))
 	must(t, err)
@@ -508,7 +508,7 @@ func TestClosedFilesMayBeTakenAwayAndOthersAreLeftAlone(t *testing.T) {
 func TestAClosedFileIsNeverOverwritten(t *testing.T) {
 	o := newOutput(t, file.Options{MaxBytes: 2})
 	o.write(records(0, "a"))
-	// The same position again, while its part is not named yet.
+	// The same position again, while its part is not renamed yet.
 	if err := o.sink.Write(t.Context(), records(0, "A")); !errors.Is(err, sink.ErrFailed) {
 		t.Fatalf("got %v, want ErrFailed", err)
 	}
@@ -518,17 +518,17 @@ func TestAClosedFileIsNeverOverwritten(t *testing.T) {
 	for range 3 {
 		o.commit(true)
 	}
-	// And when it is.
+	// And once it is renamed.
 	err := o.sink.Write(t.Context(), records(0, "A"))
 	if !errors.Is(err, sink.ErrFailed) || !strings.Contains(err.Error(), "move out/fills/"+name(0, ".jsonl")+" away") {
-		t.Fatalf("got %v, want ErrFailed that says what to do", err)
+		t.Fatalf("got %v, want ErrFailed with instructions", err)
 	}
 	if got, _ := closed(o.fs, "out/fills"); string(got) != "a\n" {
 		t.Fatalf("the closed file holds %q", got)
 	}
 }
 
-func TestAPartThatIsTakenAwayWhileItIsWrittenIsNoticed(t *testing.T) {
+func TestTheRemovalOfAnOpenPartIsDetected(t *testing.T) {
 	o := newOutput(t, file.Options{})
 	o.write(records(0, "a"))
 	must(t, o.fs.Remove(o.path(name(0, ".part"))))
@@ -537,7 +537,7 @@ func TestAPartThatIsTakenAwayWhileItIsWrittenIsNoticed(t *testing.T) {
 	}
 }
 
-func TestNamesTellModesAndGenerationsApart(t *testing.T) {
+func TestNamesDistinguishModesAndGenerations(t *testing.T) {
 	o := newOutput(t, file.Options{MaxBytes: 2})
 	for _, f := range []checkpoint.FileID{
 		{Directory: "node_fills_by_block", Date: "20260430", Hour: 10, Generation: "00000001"},
@@ -562,8 +562,8 @@ func TestNamesTellModesAndGenerationsApart(t *testing.T) {
 	)
 }
 
-// One claim holds the directories of the parsers of all nodes.
-func TestParsersWithDirectoriesOfTheirOwnBelowOneDoNotWait(t *testing.T) {
+// The parsers of all nodes have their directories in one claim.
+func TestParsersInSiblingDirectoriesDoNotWait(t *testing.T) {
 	claim := t.TempDir()
 	targets := []string{"node-1", "node-2"}
 	outputs := make([]*file.Output, 0, len(targets))
@@ -633,10 +633,10 @@ func TestAMarkerThatBeginsAPartSortsBeforeTheEventsOfItsLine(t *testing.T) {
 		o.commit(true)
 	}
 	o.close()
-	o.mustOpen() // it knows its own files again
+	o.mustOpen() // it recognizes its own files
 	got, err := closed(o.fs, "out/fills")
 	must(t, err)
 	if string(got) != "gap\nskipped\nevent\n" {
-		t.Fatalf("in the order of their names the parts hold %q", got)
+		t.Fatalf("sorted by name the parts hold %q", got)
 	}
 }

@@ -9,29 +9,28 @@ import (
 )
 
 const (
-	// maxFrameBytes is the most that one frame holds before compression, unless
-	// one record is longer, and so what each stream keeps in memory. A longer
-	// frame compresses hardly better.
+	// maxFrameBytes is the most that one frame holds before compression, unless one record is longer. It bounds the
+	// memory of each stream. A longer frame hardly compresses better.
 	maxFrameBytes = 1 << 20
-	// frameOverhead is the most by which a frame of maxFrameBytes can be longer
-	// than what is in it: its header, a checksum, and 3 bytes for each 128 KiB.
+	// frameOverhead is the most by which a frame of maxFrameBytes exceeds its content: its header, a checksum, and 3
+	// bytes per 128 KiB.
 	frameOverhead = 64
 )
 
-// newEncoder returns what all streams of an output compress with, one at a time:
-// some 2 MiB once for the process, and no goroutine. On this text the fastest level
-// packs as well as the next one, in two thirds of the time.
+// newEncoder returns the encoder that all streams of an output share, one call at a time. It takes about 2 MiB once per
+// process, and no goroutine. On this text the fastest level compresses as well as the next one, in two thirds of the
+// time.
 func newEncoder() (*zstd.Encoder, error) {
 	e, err := zstd.NewWriter(nil, zstd.WithEncoderConcurrency(1), zstd.WithWindowSize(maxFrameBytes),
 		zstd.WithLowerEncoderMem(true), zstd.WithEncoderLevel(zstd.SpeedFastest))
 	if err != nil {
-		return nil, fmt.Errorf("make the zstd encoder: %w", err)
+		return nil, fmt.Errorf("making the zstd encoder: %w", err)
 	}
 	return e, nil
 }
 
-// frameBytes is how much a frame takes before compression. Even what does not
-// compress then fits in an empty part.
+// frameBytes is the size of a full frame before compression. Even incompressible records of that size fit in an empty
+// part.
 func (o Options) frameBytes() int64 {
 	if o.MaxBytes == 0 {
 		return maxFrameBytes
@@ -39,27 +38,27 @@ func (o Options) frameBytes() int64 {
 	return min(maxFrameBytes, max(1, o.MaxBytes-frameOverhead))
 }
 
-// frames compresses records.
+// frames buffers and compresses records.
 type frames struct {
 	encoder *zstd.Encoder
-	// pending is acknowledged and not yet compressed: one batch, in which all
-	// records together stand as one, since no part may begin between them.
+	// pending holds acknowledged records that are not compressed yet, as one batch with a single entry in Records,
+	// because no part may begin between them.
 	pending sink.Batch
-	out     []byte // the last frame; reused
+	out     []byte // the last frame; its memory is reused
 }
 
-// encode returns data as one frame, good until the next call.
+// encode returns data as one frame. The result is valid until the next call.
 func (f *frames) encode(data []byte) []byte {
 	if cap(f.out) > maxFrameBytes {
-		f.out = nil // it was for one long record
+		f.out = nil // it was sized for one long record
 	}
 	f.out = f.encoder.EncodeAll(data, f.out[:0])
 	return f.out
 }
 
-// gather takes b into the frame, or ends the frame and starts one with b, or
-// writes a long b at once. An error leaves all of b out.
-func (s *stream) gather(b sink.Batch) error {
+// buffer appends b to the pending frame, or ends that frame and starts another with b. It writes a b longer than a
+// frame directly. After an error, none of b is buffered.
+func (s *stream) buffer(b sink.Batch) error {
 	room := s.opts.frameBytes() - int64(len(s.pending.Data))
 	if len(s.pending.Data) > 0 && (int64(len(b.Data)) > room || s.opts.Hourly && s.pending.File != b.File) {
 		if err := s.endFrame(); err != nil {
@@ -78,8 +77,8 @@ func (s *stream) gather(b sink.Batch) error {
 	return nil
 }
 
-// endFrame writes what was gathered. After an error it is still gathered. When
-// there is nothing it lets go of the memory: the stream is idle.
+// endFrame writes the pending records. After an error they stay pending. If there are none, the stream is idle, and
+// endFrame releases the memory.
 func (s *stream) endFrame() error {
 	if len(s.pending.Data) == 0 {
 		s.pending.Data, s.out = nil, nil

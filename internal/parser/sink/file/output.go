@@ -1,80 +1,90 @@
-// Package file is the sink that writes records into files of one directory a
-// stream, for consumers on the same machine.
+// Package file implements the sink that writes records into files, in one directory per stream, for consumers on the
+// same machine.
 //
-// A file is <position of its first record>.part while it may grow and .jsonl
-// once it is closed (.zst.part and .jsonl.zst when it is compressed). A closed
-// file is never written, renamed or removed again, and holds whole records, each
-// one once over all closed files, after any crash. Consumers may take closed
-// files away; .part files are not theirs.
+// A file is named <position of its first record>.part while it grows, and .jsonl once it is closed (.zst.part and
+// .jsonl.zst if it is compressed). A closed file is never written, renamed or removed again. It holds whole records,
+// and each record is in exactly one closed file, after any crash. Consumers may remove closed files, but not .part
+// files.
 //
-// A compressed file is a run of zstd frames, which any zstd tool reads as one.
-// Each commit ends a frame, so that a length in a checkpoint is a frame's end,
-// and what is cut back to it is a whole zstd file. What is acknowledged and not
-// yet committed waits in memory, at most frameBytes of it.
+// A compressed file is a sequence of zstd frames, which any zstd tool reads as one file. Each commit ends a frame, so a
+// length in a checkpoint is the end of a frame, and a file truncated to it is valid. Records that are acknowledged and
+// not yet committed are buffered in memory, up to frameBytes.
 //
-// # How a record is written once
+// # How a record is written exactly once
 //
-// The checkpoint holds which part is open and how long it was, and which parts
-// are complete and not yet named. Parts are synced, then their names, then the
-// checkpoint is saved. Open goes back to exactly that: it cuts the open part to
-// its recorded length and removes the parts that the checkpoint does not know,
-// and the engine reads what they held again.
+// The checkpoint holds the name and length of the open part, and the parts that are complete and not yet renamed. The
+// sink syncs the parts, then their names; then the checkpoint is saved. Open restores exactly that state: it truncates
+// the open part to its recorded length and removes the parts that the checkpoint does not list. The engine then reads
+// their records again.
 //
-// A complete part is named .jsonl only after the second checkpoint that records
-// it as complete. There are two generations of checkpoints, and the newest may
-// turn out to be damaged: then the one before must not find that a part, which
-// it has as open and will continue, has meanwhile been given to a consumer.
+// A complete part is renamed to .jsonl only after the second checkpoint that lists it as complete. There are two
+// generations of checkpoints, and the newest may be damaged. Then the one before must not find that a part, which it
+// lists as open and will continue, has already been handed to a consumer.
 //
-// It must never overwrite a closed file, and never make up for bytes that are
-// missing: then the stream is Failed.
+// The sink must never overwrite a closed file, and never fill in missing bytes: the stream then fails (ErrFailed).
 package file
 
 import (
 	"context"
+	"errors"
 	"fmt"
-	"io"
+	"io/fs"
 	"path/filepath"
+	"sync"
+	"syscall"
 	"time"
 
 	"github.com/klauspost/compress/zstd"
 
+	"github.com/hlparser/hyperliquid-parser-operator/internal/parser/sink"
 	"github.com/hlparser/hyperliquid-parser-operator/internal/parser/vfs"
 )
 
-// Options say when a part is closed, besides at the end of a run with --once.
+// lockFile is the name of the lock that excludes other parsers from the directory.
+const lockFile = ".lock"
+
+// Options determine when a part is closed. The end of a run with --once also closes it.
 type Options struct {
-	// MaxBytes is the length that no part exceeds, unless one record does: as it
-	// is on disk, compressed or not. 0: no limit.
+	// MaxBytes is the maximum length of a part on disk, compressed or not, in bytes. A part with a single longer record
+	// exceeds it. 0 means no limit.
 	MaxBytes int64
-	// MaxAge is how long after its first record a part is closed, also when no
-	// further record comes. It is looked at with every write and flush. 0, or
-	// Hourly: no limit.
+	// MaxAge is the maximum age of a part, from its first record, even if no further record arrives. It is checked at
+	// every write and flush. 0 means no limit. Hourly disables it.
 	MaxAge time.Duration
-	// Hourly closes a part before a record of another file of the node, so that
-	// each holds records of one only. Then time says nothing: the same records in
-	// the same order make files of the same names that hold the same records,
-	// however they were batched and whatever crashed in between (with Zstd and
-	// MaxBytes together the names depend on how far records compress, and so on
-	// the commits).
+	// Hourly closes a part before a record of another file of the node, so that each part holds records of one such
+	// file. Time then has no influence: the same records in the same order yield files with the same names and records,
+	// regardless of batching and crashes. (With Zstd and MaxBytes together, the names depend on the compression ratio,
+	// and so on the commits.)
 	Hourly bool
-	// Zstd compresses.
+	// Zstd enables compression.
 	Zstd bool
-	// Now is the clock; nil means time.Now.
+	// MaxTotalBytes is the maximum total size on disk of one stream's files, in bytes, including closed files that are
+	// still present. At the limit the stream waits until files are removed. Only Flush checks it, so records written
+	// between two calls may exceed it. 0 means no limit.
+	MaxTotalBytes int64
+	// MinFreePercent is the share of the file system that must be free for a stream to continue, in percent. Flush
+	// checks it, at most once a second. 0 disables the check.
+	MinFreePercent int
+	// Now is the clock. Nil means time.Now.
 	Now func() time.Time
 }
 
-// Output is a directory with one directory a stream. It is a sink.Output.
+// Output is a directory with one subdirectory per stream. It is a sink.Output.
 type Output struct {
 	fs   vfs.FS
 	dir  string
 	opts Options
-	lock io.Closer
+	lock *vfs.Held
 
 	encoder *zstd.Encoder // nil without Zstd
+
+	mu         sync.Mutex
+	rolledBack map[string]int64 // by stream: records that its last sink wrote and that are not committed
 }
 
-// New makes the directory and takes its lock, so that no other parser writes
-// there. It waits for one that does, and calls waiting once if so.
+// New creates the directory and takes its lock, which excludes other parsers. If another parser holds the lock, New
+// calls waiting once and waits. Errors of the file system are outages, and New may be called again, unless a file is in
+// the place of a directory.
 func New(ctx context.Context, fsys vfs.FS, dir string, opts Options, waiting func()) (*Output, error) {
 	if opts.Now == nil {
 		opts.Now = time.Now
@@ -83,23 +93,69 @@ func New(ctx context.Context, fsys vfs.FS, dir string, opts Options, waiting fun
 	if opts.Zstd {
 		var err error
 		if encoder, err = newEncoder(); err != nil {
-			return nil, err
+			return nil, fmt.Errorf("%w: %w", sink.ErrFailed, err)
 		}
 	}
 	if err := vfs.MakeDirs(fsys, dir); err != nil {
-		return nil, fmt.Errorf("open the output directory: %w", err)
+		return nil, notDirectory(fmt.Errorf("opening the output directory: %w", err))
 	}
-	lock, err := vfs.Lock(ctx, fsys, filepath.Join(dir, ".lock"), waiting)
+	lock, err := vfs.Lock(ctx, fsys, dir, filepath.Join(dir, lockFile), waiting)
 	if err != nil {
-		return nil, fmt.Errorf("open the output directory: %w", err)
+		return nil, notDirectory(fmt.Errorf("opening the output directory: %w", err))
 	}
-	return &Output{fs: fsys, dir: dir, opts: opts, lock: lock, encoder: encoder}, nil
+	return &Output{
+		fs: lock.Guard(fsys), dir: dir, opts: opts, lock: lock, encoder: encoder, rolledBack: map[string]int64{},
+	}, nil
 }
 
-// Close gives the directory's lock back.
+// Keep implements sink.Keeper. It touches the files that may still grow or are not renamed yet. Closed files belong to
+// their consumers.
+func (o *Output) Keep() error {
+	if err := o.lock.Check(); err != nil {
+		return err
+	}
+	streams, err := o.fs.List(o.dir)
+	errs := []error{err}
+	for _, name := range streams {
+		path := filepath.Join(o.dir, name)
+		if name == lockFile {
+			errs = append(errs, o.fs.Touch(path))
+			continue
+		}
+		files, err := o.fs.List(path)
+		if !errors.Is(err, syscall.ENOTDIR) {
+			errs = append(errs, err)
+		}
+		for _, file := range files {
+			if ours, closed := classify(file); ours && !closed {
+				errs = append(errs, o.fs.Touch(filepath.Join(path, file)))
+			}
+		}
+	}
+	for i, err := range errs {
+		if errors.Is(err, fs.ErrNotExist) {
+			errs[i] = nil // renamed or removed since it was listed
+		}
+	}
+	if err := errors.Join(errs...); err != nil {
+		return fmt.Errorf("touching the output in %s: %w", o.dir, err)
+	}
+	return nil
+}
+
+// notDirectory converts ENOTDIR to ErrFailed: a file is in the place of an output directory. It returns all other
+// errors, which are outages, unchanged.
+func notDirectory(err error) error {
+	if errors.Is(err, syscall.ENOTDIR) {
+		return fmt.Errorf("%w: a file is where a directory of the output must be; move it away: %w", sink.ErrFailed, err)
+	}
+	return err
+}
+
+// Close releases the directory's lock.
 func (o *Output) Close() error {
 	if err := o.lock.Close(); err != nil {
-		return fmt.Errorf("unlock the output directory %s: %w", o.dir, err)
+		return fmt.Errorf("unlocking the output directory %s: %w", o.dir, err)
 	}
 	return nil
 }

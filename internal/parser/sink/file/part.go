@@ -19,30 +19,29 @@ const (
 
 // part is one file of the output.
 type part struct {
-	name   string // without suffix
+	name   string // without its suffix
 	zstd   bool   // holds zstd frames, each of whole records
 	length int64  // bytes of acknowledged records, as they are in the file
 	since  time.Time
 
-	file    vfs.File // nil when not open for writing; changed under stream.handles
-	changes int      // counts what was done to the file
-	synced  int      // the changes that are known to be durable
-	ragged  bool     // the file may be longer than length
+	file     vfs.File // nil unless open for writing; changed under stream.handles
+	changes  int      // counts changes of the file
+	synced   int      // the value of changes up to which they are durable
+	overlong bool     // the file may be longer than length
 
-	// saves is how many checkpoints on disk record the part as complete, and
-	// offered that the state last returned by Flush does.
+	// saves is the number of checkpoints on disk that list the part as complete. offered reports whether the state of
+	// the last Flush does.
 	saves   int
 	offered bool
 }
 
-// dirty tells that something was done to the file that may not be durable.
+// dirty reports whether the file has changes that may not be durable.
 func (p *part) dirty() bool { return p.changes > p.synced }
 
-// partName names a part after the position of its first record. The directory
-// is part of it, because the same hour has files in a stream's other modes, and
-// the generation, because a file may be created anew. Names sort by the hour
-// first, then by the node's file, then by the place in it: a marker's negative
-// index counts down from 99999 behind a "-", which sorts before any digit.
+// partName names a part after the position of its first record. The name includes the directory, because a stream's
+// other modes have files of the same hour, and the generation, because a file may be recreated. Names sort by hour,
+// then by the node's file, then by the position in it. A marker's negative index counts down from 99999 after a "-",
+// which sorts before any digit.
 func partName(p checkpoint.Position) string {
 	index := fmt.Sprintf("%06d", p.Index)
 	if p.Index < 0 {
@@ -51,15 +50,15 @@ func partName(p checkpoint.Position) string {
 	return fmt.Sprintf("%s%015d-%s", filePrefix(p.File), p.Offset, index)
 }
 
-// filePrefix is how the names of all parts begin whose first record is of f.
+// filePrefix is the common prefix of the names of all parts whose first record is from f.
 func filePrefix(f checkpoint.FileID) string {
 	return fmt.Sprintf("%s-%02d-%s-%s-", f.Date, f.Hour, f.Directory, f.Generation)
 }
 
-// begunIn tells whether the part's first record is of f.
-func (p *part) begunIn(f checkpoint.FileID) bool { return strings.HasPrefix(p.name, filePrefix(f)) }
+// startsIn reports whether the part's first record is from f.
+func (p *part) startsIn(f checkpoint.FileID) bool { return strings.HasPrefix(p.name, filePrefix(f)) }
 
-// openName is the part's file while it may grow.
+// openName is the name of the part's file while it grows.
 func (p *part) openName() string {
 	if p.zstd {
 		return p.name + zstdPartSuffix
@@ -67,7 +66,7 @@ func (p *part) openName() string {
 	return p.name + partSuffix
 }
 
-// closedName is the part's file once it is closed.
+// closedName is the name of the part's file once it is closed.
 func (p *part) closedName() string {
 	if p.zstd {
 		return p.name + zstdClosedSuffix
@@ -75,11 +74,11 @@ func (p *part) closedName() string {
 	return p.name + closedSuffix
 }
 
-var partPattern = regexp.MustCompile(`^\d{8}-\d{2}-[^-/]+-[0-9a-f]{8}-\d{15,}-(-\d{5}|\d{6,})$`)
+var partPattern = regexp.MustCompile(`^\d{8}-\d{2}-[a-z0-9_]+-[0-9a-f]{8}-\d{15,}-(-\d{5}|\d{6,})$`)
 
-// isOurs tells whether this package gave a file its name, and closed whether it
-// belongs to consumers.
-func isOurs(file string) (ours, closed bool) {
+// classify reports whether this package gave a file its name, and whether the file is closed and so belongs to
+// consumers.
+func classify(file string) (ours, closed bool) {
 	for _, suffix := range []string{partSuffix, zstdPartSuffix, closedSuffix, zstdClosedSuffix} {
 		if name, ok := strings.CutSuffix(file, suffix); ok && partPattern.MatchString(name) {
 			return true, suffix == closedSuffix || suffix == zstdClosedSuffix
@@ -88,7 +87,7 @@ func isOurs(file string) (ours, closed bool) {
 	return false, false
 }
 
-// state is what the checkpoint keeps of a stream's output.
+// state is the sink's part of a stream's checkpoint.
 type state struct {
 	Open     *openPart      `json:"open,omitempty"`
 	Complete []completePart `json:"complete,omitempty"`
@@ -105,7 +104,38 @@ type completePart struct {
 	Name  string `json:"name"`
 	Zstd  bool   `json:"zstd,omitempty"`
 	Bytes int64  `json:"bytes"`
-	// Saves counts the checkpoints that record the part as complete, this one
-	// included.
+	// Saves counts the checkpoints that list the part as complete, including this one.
 	Saves int `json:"saves"`
+}
+
+// validate rejects a state that no parser wrote. A checkpoint may be damaged or forged, and the sink truncates and
+// renames the files that it names.
+func (st *state) validate() error {
+	names := map[string]bool{}
+	check := func(name string, bytes int64) error {
+		switch {
+		case !partPattern.MatchString(name):
+			return fmt.Errorf("%q does not name a file of the output", name)
+		case names[name]:
+			return fmt.Errorf("%s is named twice", name)
+		case bytes < 0:
+			return fmt.Errorf("%s has a length of %d bytes", name, bytes)
+		}
+		names[name] = true
+		return nil
+	}
+	if st.Open != nil {
+		if err := check(st.Open.Name, st.Open.Bytes); err != nil {
+			return err
+		}
+	}
+	for _, c := range st.Complete {
+		if err := check(c.Name, c.Bytes); err != nil {
+			return err
+		}
+		if c.Saves < 1 {
+			return fmt.Errorf("%s is listed as complete by %d checkpoints", c.Name, c.Saves)
+		}
+	}
+	return nil
 }

@@ -10,38 +10,41 @@ import (
 	"slices"
 	"sync"
 	"sync/atomic"
+	"time"
 
 	"github.com/hlparser/hyperliquid-parser-operator/internal/parser/sink"
 	"github.com/hlparser/hyperliquid-parser-operator/internal/parser/vfs"
 )
 
-// savesBeforeNaming is how many checkpoints record a part as complete before it
-// is named: as many as there are generations on disk.
+// savesBeforeNaming is how many checkpoints list a part as complete before it is renamed: the number of generations on
+// disk.
 const savesBeforeNaming = 2
 
-// stream is the output of one stream. It is a sink.Sink.
+// stream is the sink.Sink of one stream.
 type stream struct {
 	fs   vfs.FS
 	dir  string
 	opts Options
 
-	frames // with opts.Zstd: what is acknowledged and not yet in a file
+	ledger
+	room   room
+	frames // with opts.Zstd: acknowledged records that are not in a file yet
 
-	open     *part   // nil: the next record starts a new part
-	complete []*part // in order, not yet named; their files are synced and closed
-	names    int     // counts what was done to the names in dir
-	synced   int     // the changes of names that are known to be durable
-	last     *flush  // the newest whose outcome was not yet looked at
+	open     *part   // nil if the next record starts a part
+	complete []*part // in order, not yet renamed; their files are synced and closed
+	names    int     // counts changes of the names in dir
+	synced   int     // the value of names up to which they are durable
+	last     *flush  // the newest whose result was not collected yet
 
-	handles sync.Mutex            // held while a part's file is synced, opened or closed
-	dead    atomic.Pointer[error] // what every call returns once the sink cannot go on
+	handles sync.Mutex            // guards the syncing, opening and closing of a part's file
+	fatal   atomic.Pointer[error] // the permanent error that every call returns
 }
 
-// flush is what one Flush has to make durable: all that was done to a part, if any, and to the names.
+// flush describes what one Flush must make durable: changes of a part, if any, and of the names.
 type flush struct {
-	part    *part // nil: none
+	part    *part // nil if no part changed
 	changes int
-	dir     bool // the names too
+	dir     bool // whether the names changed
 	names   int
 	done    atomic.Bool
 }
@@ -49,25 +52,34 @@ type flush struct {
 func (s *stream) openPath(p *part) string   { return filepath.Join(s.dir, p.openName()) }
 func (s *stream) closedPath(p *part) string { return filepath.Join(s.dir, p.closedName()) }
 
-// die keeps the first error after which the sink cannot go on.
-func (s *stream) die(kind error, format string, args ...any) error {
+// fail records the first permanent error and returns it.
+func (s *stream) fail(kind error, format string, args ...any) error {
 	err := fmt.Errorf("%w: "+format, append([]any{kind}, args...)...)
-	s.dead.CompareAndSwap(nil, &err)
-	return *s.dead.Load()
+	s.fatal.CompareAndSwap(nil, &err)
+	return *s.fatal.Load()
 }
 
-// Write implements sink.Sink. An error leaves the output as it was before.
+// Write implements sink.Sink. After an error the output is as it was before.
 func (s *stream) Write(ctx context.Context, b sink.Batch) error {
-	if err := s.alive(ctx); err != nil {
+	if err := s.check(ctx); err != nil {
 		return err
 	}
-	if s.opts.Zstd {
-		return s.gather(b)
+	if err := s.admit(); err != nil {
+		return err
 	}
-	return s.deliver(b)
+	deliver := s.deliver
+	if s.opts.Zstd {
+		deliver = s.buffer
+	}
+	if err := deliver(b); err != nil {
+		return err
+	}
+	s.acked += int64(len(b.Records))
+	s.room.fresh = true
+	return nil
 }
 
-// deliver writes b into files. An error leaves the output as it was before.
+// deliver writes b into files. After an error the output is as it was before.
 func (s *stream) deliver(b sink.Batch) error {
 	before, length := s.open, int64(0)
 	if before != nil {
@@ -80,11 +92,11 @@ func (s *stream) deliver(b sink.Batch) error {
 	if err != nil {
 		for _, p := range written {
 			if p == before {
-				p.length, p.ragged = length, true
+				p.length, p.overlong = length, true
 				p.changes++
 				continue
 			}
-			// What cannot be removed is not in the state, so the next Open does.
+			// A file that cannot be removed is not in the state, so the next Open removes it.
 			_ = s.close(p)
 			_ = s.fs.Remove(s.openPath(p))
 		}
@@ -96,13 +108,13 @@ func (s *stream) deliver(b sink.Batch) error {
 	return nil
 }
 
-// append writes b into the open part and, as parts fill up, into new ones. It
-// returns all of them in order, also after an error, and changes nothing else.
+// append writes b into the open part and, as parts fill up, into new ones. It returns all of them in order, also after
+// an error. It changes nothing else.
 func (s *stream) append(b sink.Batch) (written []*part, err error) {
 	p := s.open
 	if p != nil {
 		written = append(written, p)
-		if s.due(p) || s.opts.Hourly && !p.begunIn(b.File) {
+		if s.due(p) || s.opts.Hourly && !p.startsIn(b.File) {
 			if err := s.finish(p); err != nil {
 				return written, err
 			}
@@ -127,7 +139,7 @@ func (s *stream) append(b sink.Batch) (written []*part, err error) {
 		}
 		p.changes++
 		if _, err := p.file.Write(data); err != nil {
-			return written, fmt.Errorf("write %s: %w", s.openPath(p), err)
+			return written, fmt.Errorf("writing %s: %w", s.openPath(p), err)
 		}
 		p.length += int64(len(data))
 		from = to
@@ -141,9 +153,8 @@ func recordAfter(b sink.Batch, from int) int {
 	return i
 }
 
-// next returns the bytes that go into a part of the given length next, and
-// where the last of their records ends, when record i starts at from. It returns
-// from if not even that record fits. An empty part takes a record of any length.
+// next returns the bytes to append to a part of the given length, and the end of their last record. Record i starts at
+// from. If record i does not fit, next returns from. An empty part accepts a record of any length.
 func (s *stream) next(b sink.Batch, i, from int, length int64) (data []byte, to int) {
 	if s.opts.Zstd {
 		to = max(fit(b, i, from, s.opts.frameBytes()), b.Records[i].End)
@@ -163,8 +174,8 @@ func (s *stream) next(b sink.Batch, i, from int, length int64) (data []byte, to 
 	return b.Data[from:to], to
 }
 
-// fit returns where the last record ends that has at most room bytes before its
-// end, when record i starts at from; from if there is none.
+// fit returns the end of the last record that is at most room bytes past from, where record i starts. It returns from
+// if there is none.
 func fit(b sink.Batch, i, from int, room int64) int {
 	if int64(len(b.Data)-from) <= room {
 		return len(b.Data)
@@ -179,18 +190,28 @@ func fit(b sink.Batch, i, from int, room int64) int {
 	return from
 }
 
-// due tells whether a part with records must be closed now.
+// due reports whether a part with records must be closed now.
 func (s *stream) due(p *part) bool {
 	full := s.opts.MaxBytes > 0 && p.length >= s.opts.MaxBytes
-	old := s.opts.MaxAge > 0 && !s.opts.Hourly && s.opts.Now().Sub(p.since) >= s.opts.MaxAge
-	return full || old || p.zstd != s.opts.Zstd // the setting was changed
+	old := s.opts.MaxAge > 0 && !s.opts.Hourly && s.age(p) >= s.opts.MaxAge
+	needed := s.room.waiting && !s.opts.Hourly            // closing the part lets a consumer make room
+	return full || old || needed || p.zstd != s.opts.Zstd // the setting has changed
 }
 
-// create starts a part. Its name is free unless the same position was delivered
-// before, by a checkpoint that was set back or restored.
+// age returns the age of the part. A start in the future, which a clock that is set back leaves, counts as now.
+func (s *stream) age(p *part) time.Duration {
+	now := s.opts.Now()
+	if now.Before(p.since) {
+		p.since = now
+	}
+	return now.Sub(p.since)
+}
+
+// create starts a part. Its name is free unless the same position was delivered before, which happens if the checkpoint
+// was reset or restored.
 func (s *stream) create(name string, written []*part) (*part, error) {
 	if !partPattern.MatchString(name) {
-		return nil, s.die(sink.ErrFailed, "%q cannot name a file of the output", name)
+		return nil, s.fail(sink.ErrFailed, "%q cannot name a file of the output", name)
 	}
 	p := &part{name: name, zstd: s.opts.Zstd, since: s.opts.Now(), changes: 1}
 	unnamed := func(p *part) bool { return p.name == name }
@@ -199,56 +220,55 @@ func (s *stream) create(name string, written []*part) (*part, error) {
 		_, err := s.fs.Size(s.closedPath(&closed))
 		switch {
 		case err == nil || taken && closed.zstd == p.zstd:
-			return nil, s.die(sink.ErrFailed, "the records from this position on were delivered before; to deliver them again, move %s away",
-				s.closedPath(&closed))
+			return nil, s.fail(sink.ErrFailed, "the records from this position on were delivered before; "+
+				"to deliver them again, move %s away", s.closedPath(&closed))
 		case !errors.Is(err, fs.ErrNotExist):
-			return nil, fmt.Errorf("look for %s: %w", s.closedPath(&closed), err)
+			return nil, fmt.Errorf("checking for %s: %w", s.closedPath(&closed), err)
 		}
 	}
 	f, err := s.fs.Create(s.openPath(p))
 	if err != nil {
-		return nil, fmt.Errorf("create %s: %w", s.openPath(p), err)
+		return nil, fmt.Errorf("creating %s: %w", s.openPath(p), err)
 	}
 	p.file = f
 	s.names++
 	return p, nil
 }
 
-func (s *stream) alive(ctx context.Context) error {
-	if err := s.dead.Load(); err != nil {
+func (s *stream) check(ctx context.Context) error {
+	if err := s.fatal.Load(); err != nil {
 		return *err
 	}
 	return ctx.Err()
 }
 
-// ready opens the open part's file if need be, and cuts off what an earlier
-// error or an earlier process left behind its records.
+// ready opens the part's file if necessary. It truncates bytes that an earlier error or process left after the records.
 func (s *stream) ready(p *part) error {
 	name := s.openPath(p)
 	if p.file == nil {
 		f, err := s.fs.Append(name)
 		if err != nil {
-			return fmt.Errorf("open %s: %w", name, err)
+			return fmt.Errorf("opening %s: %w", name, err)
 		}
 		s.handles.Lock()
 		p.file = f
 		s.handles.Unlock()
 	}
-	if p.ragged {
+	if p.overlong {
 		if err := p.file.Truncate(p.length); err != nil {
-			return fmt.Errorf("cut %s back to %d bytes: %w", name, p.length, err)
+			return fmt.Errorf("truncating %s to %d bytes: %w", name, p.length, err)
 		}
-		p.ragged = false
+		p.overlong = false
 		p.changes++
 	}
 	return nil
 }
 
-// finish syncs and closes a part that takes no further record.
+// finish syncs and closes a part that receives no further record.
 func (s *stream) finish(p *part) error {
-	s.lookBack()
+	s.collectFlush()
 	if p.dirty() {
-		if err := s.inPlace(p); err != nil {
+		if err := s.verifyPart(p); err != nil {
 			return err
 		}
 		if err := s.sync(p); err != nil {
@@ -257,12 +277,12 @@ func (s *stream) finish(p *part) error {
 		p.synced = p.changes
 	}
 	if err := s.close(p); err != nil {
-		return s.die(sink.ErrReopen, "close %s: %w", s.openPath(p), err)
+		return s.fail(sink.ErrReopen, "closing %s: %w", s.openPath(p), err)
 	}
 	return nil
 }
 
-// sync makes durable what was done to a part before. A part that was closed was synced before that.
+// sync makes earlier changes of a part durable. A closed part was synced before it was closed.
 func (s *stream) sync(p *part) error {
 	s.handles.Lock()
 	defer s.handles.Unlock()
@@ -270,7 +290,7 @@ func (s *stream) sync(p *part) error {
 		return nil
 	}
 	if err := p.file.Sync(); err != nil {
-		return s.die(sink.ErrReopen, "sync %s: %w", s.openPath(p), err)
+		return s.fail(sink.ErrReopen, "syncing %s: %w", s.openPath(p), err)
 	}
 	return nil
 }
@@ -288,17 +308,18 @@ func (s *stream) close(p *part) error {
 
 // Flush implements sink.Sink.
 func (s *stream) Flush(ctx context.Context, final bool) (sink.Flushed, error) {
-	if err := s.alive(ctx); err != nil {
+	if err := s.check(ctx); err != nil {
 		return sink.Flushed{}, err
 	}
-	s.lookBack()
-	if err := s.settle(final); err != nil {
+	s.collectFlush()
+	if err := s.prepareFlush(final); err != nil {
 		return sink.Flushed{}, err
 	}
 	doc, err := s.state()
 	if err != nil {
 		return sink.Flushed{}, err
 	}
+	s.flushed = s.acked
 	f := &flush{names: s.names, dir: s.names > s.synced}
 	if s.open != nil && s.open.dirty() {
 		f.part, f.changes = s.open, s.open.changes
@@ -307,12 +328,12 @@ func (s *stream) Flush(ctx context.Context, final bool) (sink.Flushed, error) {
 		return sink.Flushed{State: doc}, nil
 	}
 	s.last = f
-	return sink.Flushed{State: doc, Sync: func(ctx context.Context) error { return s.carryOut(ctx, f) }}, nil
+	return sink.Flushed{State: doc, Sync: func(ctx context.Context) error { return s.syncFlush(ctx, f) }}, nil
 }
 
-// carryOut does what a flush asks for, beside Write.
-func (s *stream) carryOut(ctx context.Context, f *flush) error {
-	if err := s.alive(ctx); err != nil {
+// syncFlush makes a flush durable, concurrently with Write.
+func (s *stream) syncFlush(ctx context.Context, f *flush) error {
+	if err := s.check(ctx); err != nil {
 		return err
 	}
 	if f.part != nil {
@@ -329,8 +350,8 @@ func (s *stream) carryOut(ctx context.Context, f *flush) error {
 	return nil
 }
 
-// lookBack takes note of what the newest flush has made durable.
-func (s *stream) lookBack() {
+// collectFlush records what the newest flush has made durable.
+func (s *stream) collectFlush() {
 	f := s.last
 	if f == nil || !f.done.Load() {
 		return
@@ -341,7 +362,7 @@ func (s *stream) lookBack() {
 	s.synced, s.last = max(s.synced, f.names), nil
 }
 
-// state is what the next checkpoint must hold.
+// state returns what the next checkpoint must hold.
 func (s *stream) state() (json.RawMessage, error) {
 	var st state
 	if p := s.open; p != nil {
@@ -353,15 +374,19 @@ func (s *stream) state() (json.RawMessage, error) {
 	}
 	doc, err := json.Marshal(st)
 	if err != nil {
-		return nil, fmt.Errorf("encode the state of %s: %w", s.dir, err)
+		return nil, fmt.Errorf("encoding the state of %s: %w", s.dir, err)
 	}
 	return doc, nil
 }
 
-// settle ends the frame, looks after the open part, and completes it if it is time.
-func (s *stream) settle(final bool) error {
+// prepareFlush ends the frame, repairs and checks the open part, and completes the part if it is due.
+func (s *stream) prepareFlush(final bool) error {
 	if err := s.endFrame(); err != nil {
 		return err
+	}
+	if s.room.fresh {
+		s.room.fresh = false
+		s.room.waiting = s.checkRoom() != nil // the next Write reports what is lacking
 	}
 	p := s.open
 	if p == nil {
@@ -374,7 +399,7 @@ func (s *stream) settle(final bool) error {
 	}
 	if !final && !s.due(p) {
 		if p.dirty() {
-			return s.inPlace(p)
+			return s.verifyPart(p)
 		}
 		return nil
 	}
@@ -385,34 +410,40 @@ func (s *stream) settle(final bool) error {
 	return nil
 }
 
-// inPlace finds out that somebody took the part away: what is written to a file
-// without a name is lost, and no sync says so.
-func (s *stream) inPlace(p *part) error {
+// verifyPart detects that the part was removed or changed from outside. Bytes written to a file without a name are
+// lost, and no sync reports it.
+func (s *stream) verifyPart(p *part) error {
 	name := s.openPath(p)
 	size, err := s.fs.Size(name)
 	switch {
 	case errors.Is(err, fs.ErrNotExist):
-		return s.die(sink.ErrFailed, "%s was removed while records were written to it; put it back (only .jsonl files may be taken)", name)
+		if files, err := s.list(); err != nil || slices.Contains(files, p.openName()) {
+			return errors.Join(fmt.Errorf("checking %s: it is missing, but its directory does not confirm it", name), err)
+		}
+		return s.fail(sink.ErrFailed,
+			"%s was removed while records were written to it; put it back (only .jsonl files may be taken)", name)
 	case err != nil:
-		return fmt.Errorf("look at %s: %w", name, err)
+		return fmt.Errorf("checking %s: %w", name, err)
 	case size != p.length:
-		return s.die(sink.ErrFailed, "%s has %d bytes, and %d were written: something else writes to it; stop that and put the file right", name, size, p.length)
+		return s.fail(sink.ErrFailed, "%s has %d bytes, but %d were written: another program writes to it; "+
+			"stop that program and repair the file", name, size, p.length)
 	}
 	return nil
 }
 
 func (s *stream) syncDir() error {
 	if err := s.fs.SyncDir(s.dir); err != nil {
-		return s.die(sink.ErrReopen, "sync directory %s: %w", s.dir, err)
+		return s.fail(sink.ErrReopen, "syncing directory %s: %w", s.dir, err)
 	}
 	return nil
 }
 
-// Committed implements sink.Sink. It names the parts whose time has come.
+// Committed implements sink.Sink. It renames the parts that enough checkpoints list as complete.
 func (s *stream) Committed(ctx context.Context) error {
-	if err := s.dead.Load(); err != nil {
+	if err := s.fatal.Load(); err != nil {
 		return *err
 	}
+	s.committed = s.flushed
 	for _, p := range s.complete {
 		if p.offered {
 			p.offered = false
@@ -429,19 +460,20 @@ func (s *stream) name(ctx context.Context) error {
 		}
 		from, to := s.openPath(s.complete[0]), s.closedPath(s.complete[0])
 		if _, err := s.fs.Size(to); err == nil {
-			return s.die(sink.ErrFailed, "%s is complete, and %s exists; move that away", from, to)
+			return s.fail(sink.ErrFailed, "%s is complete, but %s exists; move the latter away", from, to)
 		} else if !errors.Is(err, fs.ErrNotExist) {
-			return fmt.Errorf("look for %s: %w", to, err)
+			return fmt.Errorf("checking for %s: %w", to, err)
 		}
 		if err := s.fs.Rename(from, to); err != nil {
-			return fmt.Errorf("rename %s to %s: %w", from, to, err)
+			return fmt.Errorf("renaming %s to %s: %w", from, to, err)
 		}
 		s.names++
+		s.room.closed += s.complete[0].length
 		s.complete = s.complete[1:]
 	}
-	// At once, and not with the next Flush: a consumer who has seen the name and
-	// taken the file must not see it come back after a power loss.
-	s.lookBack()
+	// Sync immediately, not with the next Flush: a consumer that has seen the name and removed the file must not see it
+	// reappear after a power loss.
+	s.collectFlush()
 	if s.names == s.synced {
 		return nil
 	}
@@ -454,13 +486,14 @@ func (s *stream) name(ctx context.Context) error {
 
 // Close implements sink.Sink.
 func (s *stream) Close() error {
+	s.end()
 	closed := fmt.Errorf("the sink of %s is closed", s.dir)
-	s.dead.CompareAndSwap(nil, &closed)
+	s.fatal.CompareAndSwap(nil, &closed)
 	if s.open == nil {
 		return nil
 	}
 	if err := s.close(s.open); err != nil {
-		return fmt.Errorf("close %s: %w", s.openPath(s.open), err)
+		return fmt.Errorf("closing %s: %w", s.openPath(s.open), err)
 	}
 	return nil
 }

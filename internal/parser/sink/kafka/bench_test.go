@@ -17,29 +17,33 @@ import (
 )
 
 const (
-	benchRecords = 10_000 // in a batch and a transaction
-	benchBytes   = 300    // of a record
+	benchRecords = 10_000 // in a batch and in a transaction
+	benchBytes   = 300    // approximate size of a record
 )
 
-// benchBatch is a full transaction of order statuses' size, over 50 coins.
+// benchBatch returns a full transaction of records as large as order statuses, over 50 coins.
 func benchBatch() sink.Batch {
-	b := sink.Batch{File: checkpoint.FileID{Directory: "node_order_statuses_by_block", Date: "20260430", Hour: 8, Generation: "1a2b3c4d"}}
+	b := sink.Batch{File: checkpoint.FileID{
+		Directory: "node_order_statuses_by_block", Date: "20260430", Hour: 8, Generation: "1a2b3c4d",
+	}}
 	for i := range benchRecords {
 		start := len(b.Data)
 		b.Data = fmt.Appendf(b.Data, `{"time":"2026-04-30T20:46:43.%09d","user":"0x%040x","status":"open",`+
-			`"order":{"coin":"C%d","side":"A","limitPx":"%d.0","sz":"0.0686","oid":%d`, i*7919, i*104729, i%50, 76000+i%997, 1777582003304+i)
+			`"order":{"coin":"C%d","side":"A","limitPx":"%d.0","sz":"0.0686","oid":%d`, i*7919, i*104729, i%50, 76000+i%997,
+			1777582003304+i)
 		for len(b.Data)-start < benchBytes-3 {
 			b.Data = fmt.Appendf(b.Data, `,"f%d":null`, len(b.Data)%10)
 		}
 		b.Data = append(b.Data, "}}\n"...)
 		b.Records = append(b.Records, sink.Record{
-			End: len(b.Data), Offset: int64(i/20) * 6000, Index: int32(i % 20), Block: int64(i / 20), Coin: fmt.Sprintf("C%d", i%50),
+			End: len(b.Data), Offset: int64(i/20) * 6000, Index: int32(i % 20), Block: int64(i / 20),
+			Coin: fmt.Sprintf("C%d", i%50),
 		})
 	}
 	return b
 }
 
-// later moves a batch on, as the next lines of the file.
+// later moves a batch forward, to the next lines of the file.
 func later(b sink.Batch) {
 	for i := range b.Records {
 		b.Records[i].Offset += benchRecords * benchBytes
@@ -47,15 +51,18 @@ func later(b sink.Batch) {
 	}
 }
 
-// BenchmarkSink compares this sink with a bare client that produces the same values, keys and headers, in transactions of 10,000
-// records and without; records/s is what to look at. The cluster is kfake, in this process, and forgets what it is given.
+// BenchmarkSink compares this sink with a bare client that produces the same values, keys and headers, in transactions
+// of 10,000 records and without. The result is records/s. The cluster is kfake in this process, which discards the
+// records.
 func BenchmarkSink(b *testing.B) {
 	for _, compression := range []config.KafkaCompression{config.KafkaNone, config.KafkaZstd} {
 		for _, delivery := range []config.Delivery{config.ExactlyOnce, config.AtLeastOnce} {
 			name := fmt.Sprintf("%s/%s/", delivery, compression)
 			b.Run(name+"sink", func(b *testing.B) { benchmark(b, delivery, compression, (*benchCluster).sink) })
 			b.Run(name+"bare", func(b *testing.B) { benchmark(b, delivery, compression, (*benchCluster).bare) })
-			b.Run(name+"bare without headers", func(b *testing.B) { benchmark(b, delivery, compression, (*benchCluster).bareValues) })
+			b.Run(name+"bare without headers", func(b *testing.B) {
+				benchmark(b, delivery, compression, (*benchCluster).bareValues)
+			})
 		}
 	}
 }
@@ -81,11 +88,11 @@ func benchmark(b *testing.B, delivery config.Delivery, compression config.KafkaC
 	}})
 	records := float64(b.N) * benchRecords
 	b.ReportMetric(records/b.Elapsed().Seconds(), "records/s")
-	// Of client and cluster together, and comparable on a busy machine too.
+	// The processor time of client and cluster together is comparable on a busy machine, too.
 	b.ReportMetric(float64((processorTime(b)-before).Nanoseconds())/records, "cpu-ns/record")
 }
 
-// processorTime is what the process has used.
+// processorTime returns the processor time that the process has used.
 func processorTime(b *testing.B) time.Duration {
 	b.Helper()
 	var u syscall.Rusage
@@ -96,7 +103,8 @@ func processorTime(b *testing.B) time.Duration {
 }
 
 func (c *benchCluster) sink() {
-	s, err := kafka.New(kafka.Options{Config: c.settings, Writer: "bench", Target: "node-1"}).Open(c.b.Context(), "order-statuses", nil)
+	out := kafka.New(kafka.Options{Config: c.settings, Writer: "bench", Target: "node-1"})
+	s, err := out.Open(c.b.Context(), "order-statuses", nil)
 	if err != nil {
 		c.b.Fatal(err)
 	}
@@ -114,15 +122,16 @@ func (c *benchCluster) bare() { c.produce(true) }
 
 func (c *benchCluster) bareValues() { c.produce(false) }
 
-// produce is the least that a program can do: records that are made once, and a flush.
+// produce is the minimum for any program: prepared records and a flush.
 func (c *benchCluster) produce(headers bool) {
 	codec := kgo.NoCompression()
 	if c.settings.Compression == config.KafkaZstd {
 		codec = kgo.ZstdCompression()
 	}
 	opts := []kgo.Opt{
-		kgo.SeedBrokers(c.settings.Brokers...), kgo.ProducerBatchCompression(codec), kgo.ProducerBatchMaxBytes(int32(c.settings.MaxMessageBytes)),
-		kgo.ProducerLinger(time.Second), kgo.MaxBufferedRecords(2 * benchRecords), kgo.RecordPartitioner(kgo.StickyKeyPartitioner(nil)),
+		kgo.SeedBrokers(c.settings.Brokers...), kgo.ProducerBatchCompression(codec),
+		kgo.ProducerBatchMaxBytes(int32(c.settings.MaxMessageBytes)), kgo.ProducerLinger(time.Second),
+		kgo.MaxBufferedRecords(2 * benchRecords), kgo.RecordPartitioner(kgo.StickyKeyPartitioner(nil)),
 	}
 	transactions := c.settings.Delivery == config.ExactlyOnce
 	if transactions {
@@ -141,7 +150,8 @@ func (c *benchCluster) produce(headers bool) {
 		if headers {
 			record.Headers = []kgo.RecordHeader{
 				{Key: kafka.HeaderTarget, Value: []byte("node-1")}, {Key: kafka.HeaderStream, Value: []byte("order-statuses")},
-				{Key: kafka.HeaderBlock, Value: fmt.Append(nil, r.Block)}, {Key: kafka.HeaderIndex, Value: fmt.Append(nil, r.Index)},
+				{Key: kafka.HeaderBlock, Value: fmt.Append(nil, r.Block)},
+				{Key: kafka.HeaderIndex, Value: fmt.Append(nil, r.Index)},
 				{Key: kafka.HeaderPosition, Value: []byte(batch.Position(i).String())},
 			}
 		}

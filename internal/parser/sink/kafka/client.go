@@ -12,27 +12,27 @@ import (
 	"github.com/twmb/franz-go/pkg/sasl/scram"
 
 	"github.com/hlparser/hyperliquid-parser-operator/internal/parser/config"
+	"github.com/hlparser/hyperliquid-parser-operator/internal/parser/sink"
 	"github.com/hlparser/hyperliquid-parser-operator/internal/parser/sink/secret"
 )
 
 const (
 	dialTimeout = 5 * time.Second
-	// lingerUntilFlush is longer than a chunk takes to be handed over: Flush ends it.
+	// lingerUntilFlush is longer than the handover of a chunk takes. Flush ends the linger.
 	lingerUntilFlush = time.Second
-	firstRetry       = 50 * time.Millisecond
-	lastRetry        = time.Second
 	metadataMinAge   = 250 * time.Millisecond
-	// unknownTopicRetries outlast the time that the news of a topic just made takes to reach each broker.
+	// unknownTopicRetries outlast the time until every broker knows a newly created topic.
 	unknownTopicRetries = 10
-	// maxBuffered never holds up a chunk, and a chunk bounds what is buffered.
+	// maxBuffered exceeds the largest chunk, so that it never blocks one.
 	maxBuffered    = 2 * transactionRecords
-	requestBytes   = 100 << 20 // of a produce request, unless one record is larger
+	requestBytes   = 100 << 20 // maximum size of a produce request, unless one record is larger
 	requestSlack   = 1 << 20   // what a request holds besides one batch
-	maxClientBytes = 1 << 30   // kgo's limit of both
+	maxClientBytes = 1 << 30   // kgo's upper limit of both
 )
 
-// clientOptions are those of one stream's client. id is its transactional id; empty: none.
-func (o *Output) clientOptions(id string, l *link) []kgo.Opt {
+// clientOptions returns the options of one stream's client. id is its transactional id, or empty for none. dataLoss is
+// called when the brokers turn out not to have records that they acknowledged.
+func (o *Output) clientOptions(id string, l *link, dataLoss func()) []kgo.Opt {
 	c := o.opts.Config
 	batch := min(int64(c.MaxMessageBytes), maxClientBytes-requestSlack)
 	opts := []kgo.Opt{
@@ -41,9 +41,10 @@ func (o *Output) clientOptions(id string, l *link) []kgo.Opt {
 		kgo.Dialer(dialer(c.TLS)),
 		kgo.WithHooks(l),
 		kgo.DisableClientMetrics(),
-		kgo.RetryTimeout(o.opts.Patience),
-		kgo.RetryBackoffFn(backoff),
+		kgo.RetryTimeout(o.opts.OutageAfter),
+		kgo.RetryBackoffFn(sink.Pause),
 		kgo.MetadataMinAge(metadataMinAge),
+		kgo.ProducerOnDataLossDetected(func(string, int32) { dataLoss() }),
 		kgo.UnknownTopicRetries(unknownTopicRetries),
 		kgo.RequiredAcks(kgo.AllISRAcks()),
 		kgo.RecordPartitioner(partitioner{data: kgo.StickyKeyPartitioner(nil), positions: c.PositionsTopic}),
@@ -54,7 +55,7 @@ func (o *Output) clientOptions(id string, l *link) []kgo.Opt {
 		kgo.ProducerBatchCompression(codecs[c.Compression]),
 	}
 	if c.SASL != nil {
-		opts = append(opts, kgo.SASL(scram.Sha512(login(c.SASL))))
+		opts = append(opts, kgo.SASL(scram.Sha512(credentials(c.SASL))))
 	}
 	if id != "" {
 		opts = append(opts, kgo.TransactionalID(id), kgo.TransactionTimeout(transactionTimeout))
@@ -69,12 +70,7 @@ var codecs = map[config.KafkaCompression]kgo.CompressionCodec{
 	config.KafkaZstd:   kgo.ZstdCompression(),
 }
 
-// backoff doubles, so that a broker that comes back is found soon.
-func backoff(tries int) time.Duration {
-	return min(firstRetry<<min(tries-1, 10), lastRetry)
-}
-
-// dialer returns how a broker is dialled: in the clear, or with what the files of a TLS setting hold at that moment.
+// dialer returns the dial function for brokers. With TLS settings it reads their files at every dial.
 func dialer(t *config.TLS) func(ctx context.Context, network, address string) (net.Conn, error) {
 	return func(ctx context.Context, network, address string) (net.Conn, error) {
 		d := net.Dialer{Timeout: dialTimeout}
@@ -83,7 +79,7 @@ func dialer(t *config.TLS) func(ctx context.Context, network, address string) (n
 		}
 		host, _, err := net.SplitHostPort(address)
 		if err != nil {
-			return nil, fmt.Errorf("the broker's address %q: %w", address, err)
+			return nil, fmt.Errorf("parsing the broker's address %q: %w", address, err)
 		}
 		settings, err := secret.TLS(t, host)
 		if err != nil {
@@ -93,8 +89,8 @@ func dialer(t *config.TLS) func(ctx context.Context, network, address string) (n
 	}
 }
 
-// login returns what reads the user and the password at each login.
-func login(s *config.KafkaSASL) func(context.Context) (scram.Auth, error) {
+// credentials returns a function that reads the user name and password at every login.
+func credentials(s *config.KafkaSASL) func(context.Context) (scram.Auth, error) {
 	return func(context.Context) (scram.Auth, error) {
 		user, err := secret.Read(s.UsernameFile)
 		if err != nil {
@@ -108,7 +104,7 @@ func login(s *config.KafkaSASL) func(context.Context) (scram.Auth, error) {
 	}
 }
 
-// partitioner puts records of one key into one partition, by the hash that other Kafka clients use, and positions into the first.
+// partitioner assigns records by key, with the hash that other Kafka clients use, and positions to the first partition.
 type partitioner struct {
 	data      kgo.Partitioner
 	positions string
@@ -122,7 +118,7 @@ func (p partitioner) ForTopic(topic string) kgo.TopicPartitioner {
 	return p.data.ForTopic(topic)
 }
 
-// firstPartition keeps positions where they are found also after somebody has added partitions.
+// firstPartition always selects partition 0, so that positions are found after partitions are added.
 type firstPartition struct{}
 
 // RequiresConsistency implements kgo.TopicPartitioner.
@@ -131,10 +127,11 @@ func (firstPartition) RequiresConsistency(*kgo.Record) bool { return true }
 // Partition implements kgo.TopicPartitioner.
 func (firstPartition) Partition(*kgo.Record, int) int { return 0 }
 
-// link remembers what the newest attempts to connect met: the client retries by itself and does not tell. It is a kgo.Hook.
+// link records the result of the latest connection attempt. The client retries on its own and does not report it. It is
+// a kgo.Hook.
 type link struct {
 	mu  sync.Mutex
-	err error // nil: the newest attempt went well
+	err error // nil if the latest attempt succeeded
 }
 
 // OnBrokerConnect implements kgo.HookBrokerConnect.
@@ -144,7 +141,7 @@ func (l *link) OnBrokerConnect(_ kgo.BrokerMetadata, _ time.Duration, _ net.Conn
 	l.err = err
 }
 
-func (l *link) trouble() error {
+func (l *link) lastError() error {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	return l.err

@@ -5,6 +5,7 @@ import (
 	"context"
 	"crypto/rand"
 	"encoding/json"
+	"fmt"
 	"maps"
 	"net"
 	"os"
@@ -24,27 +25,30 @@ import (
 	"github.com/hlparser/hyperliquid-parser-operator/internal/parser/sink/kafka"
 )
 
-// realBroker is the address of a cluster that stands in for kfake, in those tests that need no hand on it.
+// realBroker names the environment variable with the addresses of a real cluster. Tests that do not control the cluster
+// use it instead of kfake.
 const realBroker = "HLPARSER_KAFKA"
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
-// cluster is a Kafka cluster, and a proxy before each of its brokers.
+// cluster is a Kafka cluster with a proxy in front of each broker.
 type cluster struct {
 	t     *testing.T
-	fake  *kfake.Cluster // nil: a real one
+	fake  *kfake.Cluster // nil for a real cluster
 	seeds []string
 	proxy *proxy
 	now   func() time.Time
-	// direct goes around the proxy, where the brokers advertise it; nil: they do not.
+	// journal records the logs of the sinks' clients.
+	journal *journal
+	// direct dials brokers without the proxy if the brokers advertise the proxy's addresses. Otherwise it is nil.
 	direct func(ctx context.Context, network, address string) (net.Conn, error)
-	unit   string // in the names of what belongs to this test, so that a real cluster can be used again
+	unit   string // part of every name in this test, so that a real cluster can be reused
 }
 
-// newCluster returns a cluster with a topic for each stream, of a few partitions.
+// newCluster returns a cluster for a test. It is a real one if realBroker is set.
 func newCluster(t *testing.T) *cluster {
 	t.Helper()
-	c := &cluster{t: t, proxy: newProxy(t), unit: strings.ToLower(rand.Text())}
+	c := &cluster{t: t, proxy: newProxy(t), journal: newJournal(t), unit: strings.ToLower(rand.Text())}
 	if real := os.Getenv(realBroker); real != "" {
 		c.seeds = strings.Split(real, ",")
 		return c
@@ -52,10 +56,10 @@ func newCluster(t *testing.T) *cluster {
 	return c.start()
 }
 
-// newFake returns a cluster that the test has its hands on.
+// newFake returns a cluster that the test controls.
 func newFake(t *testing.T, opts ...kfake.Opt) *cluster {
 	t.Helper()
-	c := &cluster{t: t, proxy: newProxy(t), unit: strings.ToLower(rand.Text())}
+	c := &cluster{t: t, proxy: newProxy(t), journal: newJournal(t), unit: strings.ToLower(rand.Text())}
 	return c.start(opts...)
 }
 
@@ -74,13 +78,13 @@ func (c *cluster) start(opts ...kfake.Opt) *cluster {
 	return c
 }
 
-// freeze stops the sinks' clock, so that no transaction ends for its age.
+// freeze stops the sinks' clock, so that no transaction ends because of its age.
 func (c *cluster) freeze() {
 	now := time.Now()
 	c.now = func() time.Time { return now }
 }
 
-// topic is the name of a stream's topic.
+// topic returns the name of a stream's topic.
 func (c *cluster) topic(stream string) string { return "hl." + c.unit + "." + stream }
 
 func (c *cluster) positions() string { return "positions-" + c.unit }
@@ -93,15 +97,59 @@ func (c *cluster) config(delivery config.Delivery) *config.KafkaSink {
 	}
 }
 
-// output returns a new process's output.
+// output returns the output of a new process.
 func (c *cluster) output(settings *config.KafkaSink) *kafka.Output {
 	return kafka.New(kafka.Options{
-		Config: settings, Writer: "cluster/ns/" + c.unit, Target: "node-1", Patience: time.Second, Now: c.now,
-		Client: []kgo.Opt{kgo.Dialer(c.proxy.dial)},
+		Config: settings, Writer: "cluster/ns/" + c.unit, Target: "node-1", OutageAfter: time.Second, Now: c.now,
+		Client: []kgo.Opt{kgo.Dialer(c.proxy.dial), kgo.WithLogger(c.journal)},
 	})
 }
 
-// client returns a client that goes around the proxy.
+// journal keeps the latest lines that a cluster's clients log, and prints them if the test fails: an unexpected answer
+// of a broker is rare, and its cause is hard to reproduce. It is a kgo.Logger.
+type journal struct {
+	start time.Time
+	mu    sync.Mutex
+	lines []string // a ring buffer
+	next  int
+}
+
+const journalLines = 300
+
+func newJournal(t *testing.T) *journal {
+	j := &journal{start: time.Now()}
+	t.Cleanup(func() {
+		if t.Failed() {
+			t.Logf("the latest lines that the clients logged:\n%s", j)
+		}
+	})
+	return j
+}
+
+// Level implements kgo.Logger.
+func (j *journal) Level() kgo.LogLevel { return kgo.LogLevelDebug }
+
+// Log implements kgo.Logger.
+func (j *journal) Log(level kgo.LogLevel, msg string, keyvals ...any) {
+	line := fmt.Sprintf("%s %s %s %v", time.Since(j.start), level, msg, keyvals)
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	if len(j.lines) < journalLines {
+		j.lines = append(j.lines, line)
+		return
+	}
+	j.lines[j.next] = line
+	j.next = (j.next + 1) % journalLines
+}
+
+// String returns the lines, oldest first.
+func (j *journal) String() string {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	return strings.Join(j.lines[j.next:], "\n") + "\n" + strings.Join(j.lines[:j.next], "\n")
+}
+
+// client returns a client that bypasses the proxy.
 func (c *cluster) client(opts ...kgo.Opt) *kgo.Client {
 	c.t.Helper()
 	all := []kgo.Opt{kgo.SeedBrokers(c.seeds...), kgo.MetadataMinAge(50 * time.Millisecond), kgo.DisableClientMetrics()}
@@ -116,8 +164,8 @@ func (c *cluster) client(opts ...kgo.Opt) *kgo.Client {
 	return client
 }
 
-// makeTopic makes a topic that takes large messages.
-func (c *cluster) makeTopic(name string, partitions int32) {
+// createTopic creates a topic that accepts large messages.
+func (c *cluster) createTopic(name string, partitions int32) {
 	c.t.Helper()
 	_, err := kadm.NewClient(c.client()).CreateTopic(c.t.Context(), partitions, -1,
 		map[string]*string{"max.message.bytes": kadm.StringPtr("100000000")}, name)
@@ -126,7 +174,28 @@ func (c *cluster) makeTopic(name string, partitions int32) {
 	}
 }
 
-// consume returns the committed records of a topic, each partition's in order; none if there is no such topic.
+// deleteTopics deletes the existing ones of some topics, and waits until they are gone.
+func (c *cluster) deleteTopics(names ...string) {
+	c.t.Helper()
+	admin := kadm.NewClient(c.client())
+	if _, err := admin.DeleteTopics(c.t.Context(), names...); err != nil {
+		c.t.Fatal(err)
+	}
+	eventually(c.t, func() error {
+		left, err := admin.ListTopics(c.t.Context(), names...)
+		if err != nil {
+			return err
+		}
+		for _, topic := range left.Sorted() {
+			if topic.Err == nil {
+				return fmt.Errorf("topic %s is still there", topic.Topic)
+			}
+		}
+		return nil
+	})
+}
+
+// consume returns the committed records of a topic, in order by partition. A missing topic has none.
 func (c *cluster) consume(topic string) ([]*kgo.Record, error) {
 	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
 	defer cancel()
@@ -177,15 +246,15 @@ func (c *cluster) received(topic string) ([]byte, error) {
 	return out.Bytes(), err
 }
 
-// proxy stands before each address that is dialled through it.
+// proxy is a TCP proxy in front of every address that is dialled through it.
 type proxy struct {
 	mu      sync.Mutex
 	changed sync.Cond
-	fronts  map[string]*front // by the address behind
+	fronts  map[string]*front // by the address of the server
 	conns   map[net.Conn]bool
-	down    bool // connections are refused, and those that were open are cut
-	blocked bool // nothing goes through
-	mute    bool // answers do not come through
+	down    bool // connections are refused, and open ones are cut
+	blocked bool // nothing passes
+	mute    bool // answers do not pass
 	copying sync.WaitGroup
 }
 
@@ -202,7 +271,7 @@ func newProxy(t *testing.T) *proxy {
 	return p
 }
 
-// front returns the address that leads to another one.
+// front returns the proxy's address for a server.
 func (p *proxy) front(behind string) (string, error) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -282,7 +351,7 @@ func (p *proxy) dial(ctx context.Context, network, address string) (net.Conn, er
 	return (&net.Dialer{}).DialContext(ctx, network, front)
 }
 
-// cut breaks the connections that are open.
+// cut breaks the open connections.
 func (p *proxy) cut() {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -297,7 +366,8 @@ func (p *proxy) cutLocked() {
 	p.changed.Broadcast()
 }
 
-// reset closes a connection as a host does that knows nothing of it. The port itself stays ours, or another may take it.
+// reset closes a connection as a host without that connection does. The port stays bound, because another process could
+// take it.
 func reset(conn net.Conn) {
 	_ = conn.(*net.TCPConn).SetLinger(0)
 	_ = conn.Close()
@@ -347,7 +417,7 @@ func (p *proxy) setBlocked(on bool) { p.set(&p.blocked, on) }
 
 func (p *proxy) setMute(on bool) { p.set(&p.mute, on) }
 
-// processes let go of what a process that was killed had open: its connections break, and nothing is said to the cluster.
+// processes closes what a killed process had open. Its connections break without a message to the cluster.
 type processes struct {
 	t       *testing.T
 	mu      sync.Mutex
@@ -377,7 +447,7 @@ func (p *processes) crash() {
 	defer p.mu.Unlock()
 	for _, s := range p.streams {
 		if err := s.Close(); err != nil {
-			p.t.Errorf("close a sink: %v", err)
+			p.t.Errorf("closing a sink: %v", err)
 		}
 	}
 	p.streams = nil

@@ -17,27 +17,27 @@ import (
 	"github.com/hlparser/hyperliquid-parser-operator/internal/parser/sink"
 )
 
-// crashSeed repeats the choices of a run.
+// crashSeed names the environment variable with the seed of a run to repeat.
 const crashSeed = "HLPARSER_KAFKA_SEED"
 
-// crashing is a parser whose process ends at any moment, over two files of a node that take turns as late appends make them. Each
-// record of a file is one number; two files have even and odd ones.
+// crashing is a parser whose process ends at any moment, over two files of a node that alternate, as late appends
+// cause. Each record holds one number; the files have the even and the odd numbers.
 type crashing struct {
 	t     *testing.T
 	rand  *rand.Rand
 	c     *cluster
 	files [2]checkpoint.FileID
-	size  [2]int // records that each file has
+	size  [2]int // number of records in each file
 
 	saved    [2]int // records before the checkpoint
 	state    json.RawMessage
-	before   [2]int // the same of the checkpoint before it, which stands in for one that is damaged
+	before   [2]int // the same for the previous checkpoint, which is used if the last one is damaged
 	previous json.RawMessage
 
 	crashes, damaged, reopened int
 }
 
-// batch holds records of a file, whose coins take turns.
+// batch returns records of a file with alternating coins.
 func (p *crashing) batch(file, first, next int) sink.Batch {
 	b := sink.Batch{File: p.files[file]}
 	for i := first; i < next; i++ {
@@ -51,7 +51,7 @@ func (p *crashing) batch(file, first, next int) sink.Batch {
 	return b
 }
 
-// run is one process. It ends when it has delivered everything, or after some steps.
+// run is one process. It ends when it has delivered everything, or after the given number of steps.
 func (p *crashing) run(steps int) (done bool) {
 	ctx := p.t.Context()
 	out := p.c.output(p.c.config(config.ExactlyOnce))
@@ -84,7 +84,7 @@ func (p *crashing) run(steps int) (done bool) {
 				continue
 			}
 			ctx, cancel := context.WithCancel(ctx)
-			ends := p.rand.IntN(12) == 0 // in the middle of it; what was asked of Kafka may still come to pass
+			ends := p.rand.IntN(12) == 0 // the write is interrupted; Kafka may still complete it
 			if ends {
 				time.AfterFunc(time.Duration(p.rand.IntN(4000))*time.Microsecond, cancel)
 			}
@@ -118,7 +118,7 @@ func (p *crashing) run(steps int) (done bool) {
 		p.previous, p.before = p.state, p.saved
 		p.state, p.saved = slices.Clone(f.State), at
 		if p.rand.IntN(6) == 0 {
-			return false // before the sink learns of it
+			return false // before Committed
 		}
 		if err := s.Committed(ctx); err != nil {
 			p.t.Fatal(err)
@@ -143,9 +143,10 @@ func TestNothingIsLostOrDoubledThroughCrashesOfTheSink(t *testing.T) {
 	c := newCluster(t)
 	p := &crashing{t: t, rand: rand.New(rand.NewPCG(uint64(seed), 0)), c: c}
 	for i := range p.files {
-		p.files[i] = checkpoint.FileID{Directory: "node_fills_by_block", Date: "20260430", Hour: 8 + i, Generation: "1a2b3c4d"}
+		p.files[i] = checkpoint.FileID{Directory: "node_fills_by_block", Date: "20260430", Hour: 8 + i,
+			Generation: "1a2b3c4d"}
 	}
-	// The connection comes and goes.
+	// The connection fails repeatedly.
 	stop := make(chan struct{})
 	var flapping sync.WaitGroup
 	flapping.Go(func() {
@@ -178,9 +179,10 @@ func TestNothingIsLostOrDoubledThroughCrashesOfTheSink(t *testing.T) {
 	}
 	for deadline := time.Now().Add(5 * time.Minute); !p.run(10_000); {
 		if time.Now().After(deadline) {
-			t.Fatal("the rest is never delivered")
+			t.Fatal("timed out delivering the rest")
 		}
 	}
 	c.mustHoldByFile(p.size[0] * 2)
-	t.Logf("%d crashes, %d damaged checkpoints, %d times the stream started again, %d records", p.crashes, p.damaged, p.reopened, 2*p.size[0])
+	t.Logf("%d crashes, %d damaged checkpoints, %d restarts of the stream, %d records",
+		p.crashes, p.damaged, p.reopened, 2*p.size[0])
 }

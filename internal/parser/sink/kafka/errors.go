@@ -11,19 +11,20 @@ import (
 	"github.com/hlparser/hyperliquid-parser-operator/internal/parser/sink"
 )
 
-// lost are answers after which a transaction can only be given up: it was aborted, or another producer has its id. Which of the
-// two it was, a broker does not tell; the position does, at the next Open.
-var lost = []error{
-	kerr.ProducerFenced, kerr.InvalidProducerEpoch, kerr.InvalidTxnState, kerr.InvalidProducerIDMapping, kerr.UnknownProducerID,
-	kerr.OutOfOrderSequenceNumber, kerr.TransactionAbortable, kerr.TransactionCoordinatorFenced, kerr.OperationNotAttempted,
+// txnFatal lists the answers after which a transaction can only be abandoned: it was aborted, or another producer has
+// taken over its id. The broker does not distinguish the two; the position does, at the next Open.
+var txnFatal = []error{
+	kerr.ProducerFenced, kerr.InvalidProducerEpoch, kerr.InvalidTxnState, kerr.InvalidProducerIDMapping,
+	kerr.UnknownProducerID, kerr.OutOfOrderSequenceNumber, kerr.TransactionAbortable,
+	kerr.TransactionCoordinatorFenced, kerr.OperationNotAttempted,
 }
 
-func isLost(err error) bool {
-	return slices.ContainsFunc(lost, func(e error) bool { return errors.Is(err, e) })
+func isTxnFatal(err error) bool {
+	return slices.ContainsFunc(txnFatal, func(e error) bool { return errors.Is(err, e) })
 }
 
-// explain adds to what Kafka answered what a person can do about it.
-func (s *stream) explain(err error) error {
+// withAdvice adds to an error from Kafka how to resolve it.
+func (s *stream) withAdvice(err error) error {
 	advice := ""
 	switch {
 	case errors.Is(err, kerr.TopicAuthorizationFailed):
@@ -36,52 +37,55 @@ func (s *stream) explain(err error) error {
 	case errors.Is(err, kerr.ClusterAuthorizationFailed):
 		advice = "allow this user IdempotentWrite on the cluster"
 	case errors.Is(err, kerr.SaslAuthenticationFailed):
-		advice = "the broker does not know this user with this password: look at the files of sasl"
+		advice = "the broker rejects this user and password: check the files of sasl"
 	case errors.Is(err, kerr.UnsupportedSaslMechanism), errors.Is(err, kerr.IllegalSaslState):
-		advice = "let the broker's listener take SCRAM-SHA-512"
+		advice = "enable SCRAM-SHA-512 on the broker's listener"
 	case errors.Is(err, kerr.InvalidReplicationFactor):
 		advice = "set create.replicationFactor to at most the number of brokers"
 	case errors.Is(err, kerr.InvalidTransactionTimeout):
-		advice = fmt.Sprintf("let the brokers' transaction.max.timeout.ms be %d or more", transactionTimeout.Milliseconds())
-	case errors.Is(err, kerr.UnknownTopicOrPartition), errors.Is(err, kerr.UnknownTopicID):
-		advice = "make the topic, or set create"
+		advice = fmt.Sprintf("set the brokers' transaction.max.timeout.ms to %d or more", transactionTimeout.Milliseconds())
+	case errors.Is(err, kerr.UnknownTopicID):
+		advice = "the topic was deleted, and perhaps recreated"
+	case errors.Is(err, kerr.UnknownTopicOrPartition):
+		advice = "create the topic, or set create"
 	default:
 		return err
 	}
 	return fmt.Errorf("%w: %s", err, advice)
 }
 
-// outage is what a call returns that Kafka has not answered in time.
-func (s *stream) outage(doing string) error {
-	if trouble := s.link.trouble(); trouble != nil {
-		return fmt.Errorf("%s: no answer yet, and no connection: %w", doing, s.explain(trouble))
+// outage returns the error for an operation that Kafka has not completed in time.
+func (s *stream) outage(op string) error {
+	if err := s.link.lastError(); err != nil {
+		return fmt.Errorf("%s: no answer yet, and no connection: %w", op, s.withAdvice(err))
 	}
-	return fmt.Errorf("%s: no answer yet", doing)
+	return fmt.Errorf("%s: no answer yet", op)
 }
 
-// ask makes a request and gives it up after a while, so that an outage shows as one.
-func (s *stream) ask(ctx context.Context, doing string, request func(context.Context) error) error {
-	limited, cancel := context.WithTimeout(ctx, silence*s.out.opts.Patience) // the client tries again for Patience
+// request performs a request and abandons it after a while, so that an outage is reported as one.
+func (s *stream) request(ctx context.Context, op string, do func(context.Context) error) error {
+	limited, cancel := context.WithTimeout(ctx, answerFactor*s.out.opts.OutageAfter) // the client retries for OutageAfter
 	defer cancel()
-	err := request(limited)
+	err := do(limited)
 	switch {
 	case err == nil:
 		return nil
 	case ctx.Err() != nil:
-		return fmt.Errorf("%s: %w", doing, ctx.Err())
+		return fmt.Errorf("%s: %w", op, ctx.Err())
 	case limited.Err() != nil:
-		return s.outage(doing)
+		return s.outage(op)
 	}
-	return fmt.Errorf("%s: %w", doing, s.explain(err))
+	return fmt.Errorf("%s: %w", op, s.withAdvice(err))
 }
 
-// reopen ends the sink: the stream starts again from its checkpoint.
+// reopen records and returns a permanent ErrReopen: the stream restarts from its checkpoint.
 func (s *stream) reopen(format string, args ...any) error {
-	s.dead = fmt.Errorf("%w: "+format, append([]any{sink.ErrReopen}, args...)...)
-	return s.dead
+	s.fatal = fmt.Errorf("%w: "+format, append([]any{sink.ErrReopen}, args...)...)
+	return s.fatal
 }
 
-// taken is reopen for an answer that is among the lost ones.
-func (s *stream) taken(doing string, err error) error {
-	return s.reopen("%s: the brokers have ended the transaction of %s, or another parser has taken its place: %w", doing, s.id, err)
+// fenced is reopen for an answer in txnFatal.
+func (s *stream) fenced(op string, err error) error {
+	return s.reopen("%s: the brokers have ended the transaction of %s, or another parser has taken over: %w", op, s.id,
+		err)
 }

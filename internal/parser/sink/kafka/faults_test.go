@@ -26,9 +26,10 @@ import (
 
 var coins = []string{"BTC", "ETH", "xyz:GOLD", "@107", ""}
 
-// batch holds the records from number first to next-1, whose coins take turns.
+// batch returns the records first to next-1, with alternating coins.
 func batch(first, next int) sink.Batch {
-	b := sink.Batch{File: checkpoint.FileID{Directory: "node_fills_by_block", Date: "20260430", Hour: 8, Generation: "1a2b3c4d"}}
+	b := sink.Batch{File: checkpoint.FileID{Directory: "node_fills_by_block", Date: "20260430", Hour: 8,
+		Generation: "1a2b3c4d"}}
 	for i := first; i < next; i++ {
 		coin := coins[i%len(coins)]
 		b.Data = fmt.Appendf(b.Data, `{"coin":%q,"n":%d}`+"\n", coin, i)
@@ -39,7 +40,8 @@ func batch(first, next int) sink.Batch {
 	return b
 }
 
-// numbers are those of records, checked to be of the right key and, for each key, ascending.
+// numbers returns the numbers of records. It checks that each record has the right key, and that the numbers of each
+// key ascend.
 func numbers(t *testing.T, records []*kgo.Record) []int {
 	t.Helper()
 	last := map[string]int{}
@@ -50,7 +52,7 @@ func numbers(t *testing.T, records []*kgo.Record) []int {
 			N    int
 		}
 		if err := json.Unmarshal(r.Value, &v); err != nil {
-			t.Fatalf("a consumer was given %q: %v", r.Value, err)
+			t.Fatalf("a consumer received %q: %v", r.Value, err)
 		}
 		key := v.Coin
 		if key == "" {
@@ -60,7 +62,7 @@ func numbers(t *testing.T, records []*kgo.Record) []int {
 			t.Fatalf("record %d has the key %q, want %q", v.N, r.Key, key)
 		}
 		if before, ok := last[key]; ok && v.N <= before {
-			t.Fatalf("a consumer was given record %d of %q after record %d", v.N, key, before)
+			t.Fatalf("a consumer received record %d of %q after record %d", v.N, key, before)
 		}
 		last[key] = v.N
 		out = append(out, v.N)
@@ -69,7 +71,7 @@ func numbers(t *testing.T, records []*kgo.Record) []int {
 	return out
 }
 
-// mustHold checks that consumers of fills are given the records 0 to n-1, each once.
+// mustHold checks that consumers of fills receive the records 0 to n-1, each once.
 func (c *cluster) mustHold(n int) {
 	c.t.Helper()
 	records, err := c.consume(c.topic("fills"))
@@ -78,11 +80,11 @@ func (c *cluster) mustHold(n int) {
 	}
 	got := numbers(c.t, records)
 	if len(got) != n || n > 0 && (got[0] != 0 || got[n-1] != n-1) {
-		c.t.Fatalf("consumers were given %d records, want those from 0 to %d: %v", len(got), n-1, got[:min(len(got), 50)])
+		c.t.Fatalf("consumers received %d records, want those from 0 to %d: %v", len(got), n-1, got[:min(len(got), 50)])
 	}
 }
 
-// mustHoldByFile is mustHold where two files take turns, so that only the order of a file's records is known.
+// mustHoldByFile is like mustHold for two alternating files, where only the order within a file is defined.
 func (c *cluster) mustHoldByFile(n int) {
 	c.t.Helper()
 	records, err := c.consume(c.topic("fills"))
@@ -95,21 +97,21 @@ func (c *cluster) mustHoldByFile(n int) {
 		byFile[position] = append(byFile[position], r)
 	}
 	got := make([]int, 0, len(records))
-	for _, of := range byFile {
-		got = append(got, numbers(c.t, of)...)
+	for _, records := range byFile {
+		got = append(got, numbers(c.t, records)...)
 	}
 	slices.Sort(got)
 	for i, v := range got {
 		if i != v {
-			c.t.Fatalf("consumers were given %d records, of which record %d is missing or record %d is there twice", len(got), i, v)
+			c.t.Fatalf("consumers received %d records: record %d is missing or record %d is duplicated", len(got), i, v)
 		}
 	}
 	if len(got) != n {
-		c.t.Fatalf("consumers were given %d records, want %d", len(got), n)
+		c.t.Fatalf("consumers received %d records, want %d", len(got), n)
 	}
 }
 
-// opened is a sink with its first commit made, and the state of that.
+// opened is a sink after its first commit, with the state of that commit.
 type opened struct {
 	sink.Sink
 	t     *testing.T
@@ -171,7 +173,7 @@ func (o *opened) close() {
 	}
 }
 
-// eventually calls until there is no error.
+// eventually calls until the call succeeds.
 func eventually(t *testing.T, call func() error) {
 	t.Helper()
 	deadline := time.Now().Add(time.Minute)
@@ -182,24 +184,24 @@ func eventually(t *testing.T, call func() error) {
 	}
 }
 
-// mustBe checks an error's kind and that its text says something; a nil kind is an outage.
+// mustBe checks the kind of an error and that its text contains text. A nil kind means an outage.
 func mustBe(t *testing.T, err, kind error, text string) {
 	t.Helper()
 	var refusal *sink.Refusal
-	isOutage := err != nil && !errors.Is(err, sink.ErrReopen) && !errors.Is(err, sink.ErrFailed) && !errors.Is(err, sink.ErrGone) &&
-		!errors.As(err, &refusal)
+	isOutage := err != nil && !errors.Is(err, sink.ErrReopen) && !errors.Is(err, sink.ErrFailed) &&
+		!errors.Is(err, sink.ErrGone) && !errors.As(err, &refusal)
 	if kind == nil && !isOutage || kind != nil && !errors.Is(err, kind) || !strings.Contains(fmt.Sprint(err), text) {
 		t.Fatalf("got %v, want %v with %q", err, kind, text)
 	}
 }
 
-func TestAnotherParserOfTheSameNameEndsTheOneBefore(t *testing.T) {
+func TestANewParserOfTheSameNameFencesThePreviousOne(t *testing.T) {
 	c := newCluster(t)
 	older, newer := c.output(c.config(config.ExactlyOnce)), c.output(c.config(config.ExactlyOnce))
 	old := open(t, older, nil)
 	old.mustWrite(0, 10)
 	old.mustCommit()
-	old.mustWrite(10, 20) // acknowledged, and perhaps not committed
+	old.mustWrite(10, 20) // acknowledged, not necessarily committed
 	state := old.state
 
 	young := open(t, newer, state)
@@ -212,7 +214,7 @@ func TestAnotherParserOfTheSameNameEndsTheOneBefore(t *testing.T) {
 		_, err = try(t, older, state)
 		mustBe(t, err, sink.ErrFailed, "another parser writes as hlparser/cluster/ns/"+c.unit+"/fills")
 	}
-	// The new one starts again if the old one has got in its way, and stays.
+	// The new parser restarts if the old one interfered, and keeps the stream.
 	err = young.write(10, 40)
 	if err == nil {
 		err = young.commit()
@@ -226,6 +228,26 @@ func TestAnotherParserOfTheSameNameEndsTheOneBefore(t *testing.T) {
 	c.mustHold(40)
 }
 
+// The engine knows whether a stream is new. Kafka knows whether it was ever written.
+func TestAPositionWithoutACheckpointIsRemembered(t *testing.T) {
+	c := newFake(t)
+	first := open(t, c.output(c.config(config.ExactlyOnce)), nil)
+	first.mustWrite(0, 10)
+	first.mustCommit()
+	for name, o := range map[string]struct {
+		sink *opened
+		want bool
+	}{
+		"a new stream":         {first, false},
+		"with its checkpoint":  {open(t, c.output(c.config(config.ExactlyOnce)), first.state), false},
+		"without a checkpoint": {open(t, c.output(c.config(config.ExactlyOnce)), nil), true},
+	} {
+		if got := sink.Remembers(o.sink.Sink); got != o.want {
+			t.Errorf("%s: Remembers is %v, want %v", name, got, o.want)
+		}
+	}
+}
+
 func TestANewParserTakesOverAndSendsWhatIsMissing(t *testing.T) {
 	for _, versions := range []*kversion.Versions{kversion.V2_8_0(), kversion.V3_9_0(), kversion.V4_0_0()} {
 		t.Run("Kafka "+versions.VersionGuess(), func(t *testing.T) {
@@ -237,7 +259,7 @@ func TestANewParserTakesOverAndSendsWhatIsMissing(t *testing.T) {
 			second := open(t, c.output(c.config(config.ExactlyOnce)), first.state)
 			second.mustWrite(10, 40)
 			if err := first.write(20, 30); err == nil {
-				t.Error("a parser that was replaced can still write")
+				t.Error("the replaced parser can still write")
 			}
 			second.mustCommit()
 			c.mustHold(40)
@@ -245,9 +267,9 @@ func TestANewParserTakesOverAndSendsWhatIsMissing(t *testing.T) {
 	}
 }
 
-func TestACommitWhoseAnswerIsLostIsNotGuessed(t *testing.T) {
+func TestACommitWithALostAnswerIsReadBack(t *testing.T) {
 	for _, arrives := range []bool{true, false} {
-		t.Run(fmt.Sprintf("it was carried out %t", arrives), func(t *testing.T) {
+		t.Run(fmt.Sprintf("committed %t", arrives), func(t *testing.T) {
 			c := newFake(t)
 			c.freeze()
 			out := c.output(c.config(config.ExactlyOnce))
@@ -279,7 +301,7 @@ func TestACommitWhoseAnswerIsLostIsNotGuessed(t *testing.T) {
 			}
 			c.proxy.setDown(true)
 			c.proxy.setMute(false)
-			mustBe(t, <-failed, sink.ErrReopen, "ending a transaction")
+			mustBe(t, <-failed, sink.ErrReopen, "committing a transaction")
 			c.proxy.setDown(false)
 
 			again := open(t, out, state)
@@ -290,19 +312,20 @@ func TestACommitWhoseAnswerIsLostIsNotGuessed(t *testing.T) {
 	}
 }
 
-func TestAFailureOfOnePartitionFailsTheBatchAndNothingIsTwice(t *testing.T) {
+func TestAFailureOfOnePartitionFailsTheBatchWithoutDuplicates(t *testing.T) {
 	for _, before := range []int{0, 10} { // records in the same transaction
 		t.Run(fmt.Sprintf("after %d records", before), func(t *testing.T) {
 			c := newFake(t)
 			c.freeze()
-			c.makeTopic(c.topic("fills"), 3)
+			c.createTopic(c.topic("fills"), 3)
 			out := c.output(c.config(config.ExactlyOnce))
 			s := open(t, out, nil)
 			if before > 0 {
 				s.mustWrite(0, before)
 			}
 			c.fake.Fault(kfake.Fault{
-				Keys: []kmsg.Key{kmsg.Produce}, Topic: c.topic("fills"), Partitions: []int32{1}, Err: kerr.TopicAuthorizationFailed,
+				Keys: []kmsg.Key{kmsg.Produce}, Topic: c.topic("fills"), Partitions: []int32{1},
+				Err: kerr.TopicAuthorizationFailed,
 			})
 			failures := 0
 			for {
@@ -330,11 +353,13 @@ func TestAFailureOfOnePartitionFailsTheBatchAndNothingIsTwice(t *testing.T) {
 	}
 }
 
-func TestAnAtLeastOnceBatchIsSentAgainAfterAFailureOfOnePartition(t *testing.T) {
+func TestAnAtLeastOnceBatchIsRetriedAfterAFailureOfOnePartition(t *testing.T) {
 	c := newFake(t)
-	c.makeTopic(c.topic("fills"), 3)
+	c.createTopic(c.topic("fills"), 3)
 	s := open(t, c.output(c.config(config.AtLeastOnce)), nil)
-	c.fake.Fault(kfake.Fault{Keys: []kmsg.Key{kmsg.Produce}, Topic: c.topic("fills"), Partitions: []int32{1}, Err: kerr.InvalidRecord})
+	c.fake.Fault(kfake.Fault{
+		Keys: []kmsg.Key{kmsg.Produce}, Topic: c.topic("fills"), Partitions: []int32{1}, Err: kerr.InvalidRecord,
+	})
 	mustBe(t, s.write(0, 100), nil, "INVALID_RECORD")
 	s.mustWrite(0, 100)
 	seen := map[string]bool{}
@@ -346,12 +371,14 @@ func TestAnAtLeastOnceBatchIsSentAgainAfterAFailureOfOnePartition(t *testing.T) 
 		seen[string(r.Value)] = true
 	}
 	if len(seen) != 100 {
-		t.Errorf("consumers were given %d different records, want 100", len(seen))
+		t.Errorf("consumers received %d distinct records, want 100", len(seen))
 	}
 }
 
-func TestABrokerThatAbortsATransactionHasTheStreamStartAgain(t *testing.T) {
-	for _, answer := range []*kerr.Error{kerr.TransactionAbortable, kerr.ProducerFenced, kerr.InvalidTxnState, kerr.InvalidProducerEpoch} {
+func TestAnAbortedTransactionRestartsTheStream(t *testing.T) {
+	for _, answer := range []*kerr.Error{
+		kerr.TransactionAbortable, kerr.ProducerFenced, kerr.InvalidTxnState, kerr.InvalidProducerEpoch,
+	} {
 		t.Run(answer.Message, func(t *testing.T) {
 			c := newFake(t)
 			c.freeze()
@@ -422,21 +449,21 @@ func TestBrokersThatGoAndComeBackLoseNothing(t *testing.T) {
 	c.mustHold(100)
 }
 
-func TestAMissingTopicIsAnOutageUntilSomebodyMakesIt(t *testing.T) {
+func TestAMissingTopicIsAnOutageUntilItIsCreated(t *testing.T) {
 	for _, delivery := range []config.Delivery{config.AtLeastOnce, config.ExactlyOnce} {
 		c := newCluster(t)
 		settings := c.config(delivery)
 		settings.Create = nil
 		s := open(t, c.output(settings), nil)
-		mustBe(t, s.write(0, 10), nil, "topic "+c.topic("fills")+" does not exist: make it, or set create")
-		c.makeTopic(c.topic("fills"), 2)
+		mustBe(t, s.write(0, 10), nil, "topic "+c.topic("fills")+" does not exist: create it, or set create")
+		c.createTopic(c.topic("fills"), 2)
 		eventually(t, func() error { return s.write(0, 10) })
 		s.mustCommit()
 		c.mustHold(10)
 	}
 }
 
-func TestATopicIsMadeWithItsSettings(t *testing.T) {
+func TestATopicIsCreatedWithItsSettings(t *testing.T) {
 	c := newFake(t)
 	settings := c.config(config.ExactlyOnce)
 	settings.Topic = "hl." + c.unit + ".{stream}.{coin}"
@@ -444,7 +471,8 @@ func TestATopicIsMadeWithItsSettings(t *testing.T) {
 	s := open(t, c.output(settings), nil)
 	s.mustWrite(0, 10)
 	for _, topic := range []string{"BTC", "ETH", "xyz_3aGOLD", "_40107", "fills"} {
-		if info := c.fake.TopicInfo(c.topic("fills." + topic)); info == nil || info.NumReplicas != 2 || c.fake.LeaderFor(info.Topic, 3) < 0 {
+		info := c.fake.TopicInfo(c.topic("fills." + topic))
+		if info == nil || info.NumReplicas != 2 || c.fake.LeaderFor(info.Topic, 3) < 0 {
 			t.Errorf("topic %s: %+v", topic, info)
 		}
 	}
@@ -456,12 +484,15 @@ func TestATopicIsMadeWithItsSettings(t *testing.T) {
 
 func TestARecordThatIsTooLargeIsRefusedBeforeAnythingIsSent(t *testing.T) {
 	c := newFake(t)
-	produced := c.fake.Fault(kfake.Fault{Keys: []kmsg.Key{kmsg.Produce}, Topic: c.topic("fills"), Count: -1, Observe: true})
+	produced := c.fake.Fault(kfake.Fault{
+		Keys: []kmsg.Key{kmsg.Produce}, Topic: c.topic("fills"), Count: -1, Observe: true,
+	})
 	settings := c.config(config.AtLeastOnce)
 	settings.MaxMessageBytes = 1 << 10
 	s := open(t, c.output(settings), nil)
 	b := batch(0, 3)
-	large := sink.Batch{File: b.File, Data: []byte(strings.Repeat("x", 900) + "\n"), Records: []sink.Record{{End: 901, Offset: 1}}}
+	large := sink.Batch{File: b.File, Data: []byte(strings.Repeat("x", 900) + "\n"),
+		Records: []sink.Record{{End: 901, Offset: 1}}}
 	b.Records = append(b.Records, sink.Record{End: len(b.Data) + 901, Offset: 300})
 	b.Data = append(b.Data, large.Data...)
 	var refusal *sink.Refusal
@@ -470,7 +501,7 @@ func TestARecordThatIsTooLargeIsRefusedBeforeAnythingIsSent(t *testing.T) {
 		t.Fatalf("got %v, want a refusal of record 3", err)
 	}
 	if n := produced.Hits(); n > 0 {
-		t.Errorf("%d requests to produce came before the refusal", n)
+		t.Errorf("%d produce requests were sent before the refusal", n)
 	}
 	if err := s.Write(t.Context(), b.Slice(0, 3)); err != nil {
 		t.Fatal(err)
@@ -478,8 +509,9 @@ func TestARecordThatIsTooLargeIsRefusedBeforeAnythingIsSent(t *testing.T) {
 	c.mustHold(3)
 }
 
-// A broker may take less than this sink was told. Then the record is found that it does not take, and no other is lost or doubled.
-func TestARecordThatTheBrokerFindsTooLargeIsRefused(t *testing.T) {
+// A broker may accept less than this sink is configured for. The sink then finds the record that is too large, and no
+// other record is lost or duplicated.
+func TestARecordThatIsTooLargeForTheBrokerIsRefused(t *testing.T) {
 	for _, delivery := range []config.Delivery{config.AtLeastOnce, config.ExactlyOnce} {
 		t.Run(string(delivery), func(t *testing.T) {
 			c := newFake(t, kfake.BrokerConfigs(map[string]string{"message.max.bytes": "2000"}))
@@ -516,7 +548,7 @@ func TestARecordThatTheBrokerFindsTooLargeIsRefused(t *testing.T) {
 				seen[string(r.Value)]++
 			}
 			if len(seen) != 30 || delivery == config.ExactlyOnce && len(records) != 30 {
-				t.Errorf("consumers were given %d records, %d different ones, want 30", len(records), len(seen))
+				t.Errorf("consumers received %d records, %d distinct ones, want 30", len(records), len(seen))
 			}
 		})
 	}
@@ -557,12 +589,12 @@ func TestEachRecordHasItsHeaders(t *testing.T) {
 	}
 }
 
-// foreignPosition is one of another parser.
+// foreignPosition returns the position of another parser.
 func (c *cluster) foreignPosition() *kgo.Record {
 	return &kgo.Record{Topic: c.positions(), Key: []byte("other"), Value: []byte("{}")}
 }
 
-// The topic of positions is shared: one parser's open transaction must not hide what another has committed after it.
+// Parsers share the topic of positions. An open transaction of one must not hide what another has committed after it.
 func TestAPositionIsFoundBehindAnotherParsersOpenTransaction(t *testing.T) {
 	c := newCluster(t)
 	out := c.output(c.config(config.ExactlyOnce))
@@ -575,7 +607,7 @@ func TestAPositionIsFoundBehindAnotherParsersOpenTransaction(t *testing.T) {
 		t.Fatal(err)
 	}
 	s.mustWrite(0, 10)
-	if _, err := sinktest.Flush(t.Context(), s.Sink, false); err != nil { // and no checkpoint
+	if _, err := sinktest.Flush(t.Context(), s.Sink, false); err != nil { // without a checkpoint
 		t.Fatal(err)
 	}
 	s.close()
@@ -604,7 +636,7 @@ func TestPositionsSurviveCompactionAndTheLossOfTheirStart(t *testing.T) {
 		if round%2 == 0 {
 			s.mustCommit()
 			state, saved = s.state, (round+1)*10
-		} else if _, err := sinktest.Flush(t.Context(), s.Sink, false); err != nil { // and no checkpoint
+		} else if _, err := sinktest.Flush(t.Context(), s.Sink, false); err != nil { // without a checkpoint
 			t.Fatal(err)
 		}
 		s.close()
@@ -619,15 +651,15 @@ func TestPositionsSurviveCompactionAndTheLossOfTheirStart(t *testing.T) {
 	c.mustHold(60)
 }
 
-func TestAStateThatCannotBeReadIsNotGuessed(t *testing.T) {
+func TestAnUnreadableStateFails(t *testing.T) {
 	c := newFake(t)
 	_, err := c.output(c.config(config.ExactlyOnce)).Open(t.Context(), "fills", json.RawMessage(`{"generation":"x"}`))
 	mustBe(t, err, sink.ErrFailed, "checkpoint of fills")
 }
 
-// What was acknowledged before in the same transaction is lost with it, once. The next time nothing is put at risk, so that the record
-// that is in the way comes to light.
-func TestARecordThatIsRefusedCannotHoldUpTheStream(t *testing.T) {
+// A refusal aborts the records that were acknowledged earlier in the same transaction, once. On the retry each chunk
+// has its own transaction, so the refused record is found.
+func TestARefusedRecordDoesNotBlockTheStream(t *testing.T) {
 	c := newFake(t, kfake.BrokerConfigs(map[string]string{"message.max.bytes": "2000"}))
 	c.freeze()
 	settings := c.config(config.ExactlyOnce)
@@ -651,12 +683,12 @@ func TestARecordThatIsRefusedCannotHoldUpTheStream(t *testing.T) {
 	c.mustHold(10)
 }
 
-func TestABatchThatIsUnderWayIsNotSentTwice(t *testing.T) {
+func TestABatchInProgressIsNotSentTwice(t *testing.T) {
 	c := newCluster(t)
 	s := open(t, c.output(c.config(config.AtLeastOnce)), nil)
 	s.mustWrite(0, 10)
 	for i := range 5 {
-		c.proxy.setMute(true) // the brokers take it, and nobody learns of it
+		c.proxy.setMute(true) // the brokers accept the batch, and the answer is lost
 		ctx, cancel := context.WithTimeout(t.Context(), 20*time.Millisecond)
 		if err := s.Write(ctx, batch(10+i*10, 20+i*10)); !errors.Is(err, context.DeadlineExceeded) {
 			t.Fatalf("got %v, want the context's error", err)
@@ -676,7 +708,7 @@ func TestALargeBatchIsSeveralTransactions(t *testing.T) {
 	before := ended.Hits()
 	s.mustWrite(0, 25_000)
 	if n := ended.Hits() - before; n != 2 {
-		t.Errorf("25,000 records ended %d transactions, want 2 and a rest for the commit", n)
+		t.Errorf("25,000 records ended %d transactions, want 2 and one left for the commit", n)
 	}
 	s.mustCommit()
 	if n := ended.Hits() - before; n != 3 {
@@ -685,7 +717,7 @@ func TestALargeBatchIsSeveralTransactions(t *testing.T) {
 	c.mustHold(25_000)
 }
 
-func TestAPositionIsFoundInATopicThatWasMadeAnew(t *testing.T) {
+func TestAPositionIsFoundInARecreatedTopic(t *testing.T) {
 	c := newFake(t)
 	s := open(t, c.output(c.config(config.ExactlyOnce)), nil)
 	for i := range 5 {
@@ -697,19 +729,19 @@ func TestAPositionIsFoundInATopicThatWasMadeAnew(t *testing.T) {
 		t.Fatal(err)
 	}
 	var between *opened
-	eventually(t, func() (err error) { // as long as the news of its end has not got around
+	eventually(t, func() (err error) { // until every broker knows that the topic is gone
 		between, err = try(t, c.output(c.config(config.ExactlyOnce)), s.state)
 		return err
 	})
 	if err := between.write(5, 10); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := sinktest.Flush(t.Context(), between.Sink, false); err != nil { // and no checkpoint
+	if _, err := sinktest.Flush(t.Context(), between.Sink, false); err != nil { // without a checkpoint
 		t.Fatal(err)
 	}
 	between.close()
 	filler := c.client(kgo.RecordPartitioner(kgo.ManualPartitioner()))
-	for range 50 { // the checkpoint's offset is not past the end, and means another record
+	for range 50 { // the checkpoint's offset is before the end, but refers to another record
 		if err := filler.ProduceSync(t.Context(), c.foreignPosition()).FirstErr(); err != nil {
 			t.Fatal(err)
 		}

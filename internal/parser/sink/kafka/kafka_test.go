@@ -10,13 +10,15 @@ import (
 
 var deliveries = []config.Delivery{config.AtLeastOnce, config.ExactlyOnce}
 
-// target returns the suite's hands on a cluster of its own behind a proxy.
+// target returns a target with its own cluster behind a proxy.
 func target(delivery config.Delivery) func(t *testing.T) sinktest.Target {
 	return func(t *testing.T) sinktest.Target {
 		t.Helper()
 		c := newCluster(t)
-		for _, stream := range []string{"fills", "trades", "stream-0", "stream-1", "stream-2", "stream-3"} {
-			c.makeTopic(c.topic(stream), 3)
+		topics := []string{"fills", "trades", "stream-0", "stream-1", "stream-2", "stream-3"}
+		for i, stream := range topics {
+			topics[i] = c.topic(stream)
+			c.createTopic(topics[i], 3)
 		}
 		processes := &processes{t: t}
 		t.Cleanup(processes.crash)
@@ -24,9 +26,16 @@ func target(delivery config.Delivery) func(t *testing.T) sinktest.Target {
 			Open: func() (sink.Output, error) {
 				return processes.start(c.output(c.config(delivery))), nil
 			},
-			Crash:       processes.crash,
-			Outage:      c.proxy.setDown,
-			Block:       c.proxy.setBlocked,
+			Crash:  processes.crash,
+			Outage: c.proxy.setDown,
+			Block:  c.proxy.setBlocked,
+			Recreate: func() error {
+				c.deleteTopics(append([]string{c.positions()}, topics...)...)
+				for _, topic := range topics {
+					c.createTopic(topic, 2)
+				}
+				return nil
+			},
 			Received:    func(stream string) ([]byte, error) { return c.received(c.topic(stream)) },
 			ExactlyOnce: delivery == config.ExactlyOnce,
 			Fenced:      delivery == config.ExactlyOnce,

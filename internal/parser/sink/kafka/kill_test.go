@@ -22,13 +22,14 @@ import (
 	"github.com/twmb/franz-go/pkg/kgo"
 )
 
-// killCount is how often the real binary is killed; killSeed repeats what the node writes and the pauses between the kills.
+// killCount names the variable with the number of kills of the real binary. killSeed names the one with the seed for
+// the node's output and for the pauses between the kills.
 const (
 	killCount = "HLPARSER_KILLS"
 	killSeed  = "HLPARSER_KAFKA_SEED"
 )
 
-// behind is a broker's listener that has the brokers advertise the proxy before it.
+// behind is a broker's listener that makes the broker advertise the proxy in front of it.
 type behind struct {
 	net.Listener
 	front net.Addr
@@ -36,7 +37,7 @@ type behind struct {
 
 func (b behind) Addr() net.Addr { return b.front }
 
-// newProxied returns a fake cluster whose brokers tell clients of the proxies' addresses only.
+// newProxied returns a fake cluster whose brokers advertise only the proxies' addresses.
 func newProxied(t *testing.T) *cluster {
 	t.Helper()
 	var p *proxy
@@ -64,8 +65,8 @@ func newProxied(t *testing.T) *cluster {
 	return c
 }
 
-// killNode is a node that writes two streams while the parser is killed: order statuses by the line, and fills by the block, of
-// which some come late.
+// killNode is a node that writes two streams while the parser is killed: order statuses by line, and fills by block.
+// Some blocks arrive late.
 type killNode struct {
 	t        *testing.T
 	data     string
@@ -80,13 +81,15 @@ var killCoins = []string{"BTC", "ETH", "xyz:GOLD", "@107", "kPEPE"}
 
 func killStatus(i int) string {
 	return fmt.Sprintf(`{"time":"2026-04-30T20:46:43.304461819","user":"0xb1edfeccf03f35d2268f5dc4013508a6eb52c702",`+
-		`"hash":null,"builder":null,"status":"open","order":{"coin":%q,"side":"A","limitPx":"76466.0","sz":"0.0686","oid":%d,"timestamp":1777582003304}}`,
+		`"hash":null,"builder":null,"status":"open",`+
+		`"order":{"coin":%q,"side":"A","limitPx":"76466.0","sz":"0.0686","oid":%d,"timestamp":1777582003304}}`,
 		killCoins[i%len(killCoins)], i)
 }
 
 func killFill(i int) string {
 	return fmt.Sprintf(`["0xb1edfeccf03f35d2268f5dc4013508a6eb52c702",{"coin":%q,"px":"76466.0","sz":"0.0686","side":"B",`+
-		`"time":1777582003304,"dir":"Open Long","oid":1,"crossed":true,"fee":"0.1","tid":%d,"feeToken":"USDC"}]`, killCoins[i%len(killCoins)], i)
+		`"time":1777582003304,"dir":"Open Long","oid":1,"crossed":true,"fee":"0.1","tid":%d,"feeToken":"USDC"}]`,
+		killCoins[i%len(killCoins)], i)
 }
 
 func (n *killNode) append(directory string, hour int, text string) {
@@ -105,7 +108,7 @@ func (n *killNode) append(directory string, hour int, text string) {
 	}
 }
 
-// write goes on until stop is closed. An hour lasts a few seconds.
+// write writes until stop is closed. An hour lasts a few seconds.
 func (n *killNode) write(stop <-chan struct{}) {
 	const perHour = 60 // rounds
 	for round := 0; ; round++ {
@@ -147,7 +150,7 @@ func (n *killNode) write(stop <-chan struct{}) {
 
 func TestNothingIsLostOrDoubledThroughKill9OfTheParser(t *testing.T) {
 	if testing.Short() {
-		t.Skip("builds the parser")
+		t.Skip("builds and kills the parser")
 	}
 	number := func(name string, otherwise int64) int64 {
 		if os.Getenv(name) == "" {
@@ -169,11 +172,12 @@ func TestNothingIsLostOrDoubledThroughKill9OfTheParser(t *testing.T) {
 	}
 	c := newProxied(t)
 	for _, stream := range []string{"order-statuses", "fills"} {
-		c.makeTopic(c.topic(stream), 3)
+		c.createTopic(c.topic(stream), 3)
 	}
 	args := []string{
 		"run", "--data-dir", filepath.Join(dir, "data"), "--state-dir", filepath.Join(dir, "state"), "--id", "node-" + c.unit,
-		"--stream", "order-statuses:line", "--stream", "fills:by-block", "--start-at", "beginning", "--format", "raw", "--listen", "",
+		"--stream", "order-statuses:line", "--stream", "fills:by-block", "--start-at", "beginning", "--format", "raw",
+		"--listen", "",
 		"--sink", "kafka://" + strings.Join(c.seeds, ",") + "/hl." + c.unit + ".{stream}",
 	}
 	node := &killNode{t: t, data: filepath.Join(dir, "data"), rand: rand.New(rand.NewPCG(uint64(seed), 1))}
@@ -204,7 +208,7 @@ func TestNothingIsLostOrDoubledThroughKill9OfTheParser(t *testing.T) {
 		}
 	})
 	for range kills {
-		pause := 20 + r.IntN(400) // most end in the start or soon after
+		pause := 20 + r.IntN(400) // most kills are during the start or soon after
 		if r.IntN(3) == 0 {
 			pause = r.IntN(2500)
 		}
@@ -217,8 +221,9 @@ func TestNothingIsLostOrDoubledThroughKill9OfTheParser(t *testing.T) {
 		t.Fatalf("the last run: %v\n%s", err, out)
 	}
 	c.mustBeWhole("order-statuses", "oid", node.statuses, true)
-	c.mustBeWhole("fills", "tid", node.fills, false) // late blocks change their order
-	t.Logf("%d kills; %d statuses, %d fills in %d blocks, %d of them late", kills, node.statuses, node.fills, node.blocks, node.late)
+	c.mustBeWhole("fills", "tid", node.fills, false) // late blocks change the order
+	t.Logf("%d kills; %d statuses, %d fills in %d blocks, %d of them late",
+		kills, node.statuses, node.fills, node.blocks, node.late)
 }
 
 func killParser(t *testing.T, binary string, args []string, pause time.Duration) {
@@ -233,22 +238,22 @@ func killParser(t *testing.T, binary string, args []string, pause time.Duration)
 	go func() { ended <- cmd.Wait() }()
 	select {
 	case err := <-ended:
-		t.Fatalf("it ended by itself: %v\n%s", err, &logs)
+		t.Fatalf("the parser ended on its own: %v\n%s", err, &logs)
 	case <-time.After(pause):
 	}
 	if err := cmd.Process.Signal(syscall.SIGKILL); err != nil {
 		t.Fatal(err)
 	}
 	if err := <-ended; err == nil {
-		t.Fatal("it ended by itself")
+		t.Fatal("the parser ended on its own")
 	}
 	if strings.Contains(logs.String(), "level=ERROR") {
-		t.Fatalf("it met an error:\n%s", &logs)
+		t.Fatalf("the parser logged an error:\n%s", &logs)
 	}
 }
 
-// mustBeWhole checks that a stream's consumers were given the events 0 to n-1 once each and, if they are ordered, in that order for
-// each key.
+// mustBeWhole checks that a stream's consumers received the events 0 to n-1 once each and, if ordered is set, in that
+// order for each key.
 func (c *cluster) mustBeWhole(stream, number string, n int, ordered bool) {
 	c.t.Helper()
 	records, err := c.consume(c.topic(stream))
@@ -260,27 +265,28 @@ func (c *cluster) mustBeWhole(stream, number string, n int, ordered bool) {
 	for _, r := range records {
 		i, coin := eventOf(c.t, r, number)
 		if i < 0 || i >= n || coin != killCoins[i%len(killCoins)] || coin != string(r.Key) {
-			c.t.Fatalf("a consumer of %s was given %q with the key %q", stream, r.Value, r.Key)
+			c.t.Fatalf("a consumer of %s received %q with the key %q", stream, r.Value, r.Key)
 		}
 		if before, ok := last[coin]; ordered && ok && i < before {
-			c.t.Fatalf("a consumer of %s was given event %d of %s after event %d", stream, i, coin, before)
+			c.t.Fatalf("a consumer of %s received event %d of %s after event %d", stream, i, coin, before)
 		}
 		last[coin] = i
 		times[i]++
 	}
 	if i := slices.IndexFunc(times, func(n int) bool { return n != 1 }); i >= 0 {
-		c.t.Fatalf("of %d events, %s has event %d %d times, and %d records in all", n, stream, i, times[i], len(records))
+		c.t.Fatalf("%[2]s has event %[3]d of %[1]d %[4]d times, and %[5]d records in total", n, stream, i, times[i],
+			len(records))
 	}
 }
 
-// eventOf returns the number and the coin of a status, or of a fill, which stands behind its user.
+// eventOf returns the number and the coin of a status or of a fill. A fill follows its user.
 func eventOf(t *testing.T, r *kgo.Record, number string) (int, string) {
 	t.Helper()
 	_, after, _ := bytes.Cut(r.Value, []byte(`"`+number+`":`))
 	digits, _, _ := bytes.Cut(after, []byte(","))
 	i, err := strconv.Atoi(string(digits))
 	if err != nil || !json.Valid(r.Value) {
-		t.Fatalf("a consumer was given %q, which is no event", r.Value)
+		t.Fatalf("a consumer received %q, which is not an event", r.Value)
 	}
 	_, after, _ = bytes.Cut(r.Value, []byte(`"coin":"`))
 	coin, _, _ := bytes.Cut(after, []byte(`"`))

@@ -1,14 +1,14 @@
-// Package kafka is the sink that produces records to Kafka topics.
+// Package kafka implements the sink that produces records to Kafka topics.
 //
-// With delivery ExactlyOnce each stream has a transactional producer of its own. A transaction holds records and, in the positions
-// topic, how far each file was delivered with them; it ends every 10,000 records or 100 ms, and at the latest with a commit of the
-// engine. A start ends what an earlier process left open, which also keeps that process from writing any more, reads the position
-// back, and leaves out what the engine sends again although it is in Kafka. With AtLeastOnce there are no transactions: what was
-// not committed locally is produced again.
+// With delivery ExactlyOnce, each stream has its own transactional producer. A transaction holds records and, in the
+// positions topic, the position of each file after them. It ends every 10,000 records or 100 ms, and at the latest with
+// a commit of the engine. Open aborts the transaction that an earlier process left open, which also fences that
+// process. It then reads the position back, and the sink skips records that the engine sends again although Kafka has
+// them. With AtLeastOnce there are no transactions: records that were not committed locally are produced again.
 //
-// It must never guess: a transaction of which it is not known whether it was committed is read back from the positions topic, and
-// a record counts as delivered only when a broker has said so. It keeps no record for longer than its outcome is unknown, and
-// never more than one chunk of a batch.
+// The sink must never guess. If the outcome of a transaction is unknown, it is read back from the positions topic. A
+// record counts as delivered only after a broker has acknowledged it. The sink keeps a record only while its outcome is
+// unknown, and never more than one chunk of a batch.
 package kafka
 
 import (
@@ -27,54 +27,63 @@ import (
 )
 
 const (
-	// transactionRecords and transactionAge end a transaction: consumers of committed records wait for its end.
+	// transactionRecords and transactionAge bound a transaction: consumers of committed records wait for its end.
 	transactionRecords = 10_000
 	transactionAge     = 100 * time.Millisecond
-	// transactionTimeout is how long a transaction may stay open before the broker aborts it. Longer than an outage that one waits
-	// out with a batch in hand; not so long that consumers wait for a parser that never comes back.
+	// transactionTimeout is how long a transaction may stay open before the broker aborts it. It is longer than an
+	// outage during which the sink waits with an open batch, and short enough for consumers if the parser never comes
+	// back.
 	transactionTimeout = time.Minute
-	// chunkBytes and transactionRecords bound what is copied and handed to the client at once.
+	// chunkBytes and transactionRecords bound what is copied and handed to the client in one call.
 	chunkBytes = 4 << 20
-	// defaultPatience is how long a call waits for a connection before it says that there is an outage, and silence how many times
-	// as long it waits for the answer of a broker that it is connected to.
-	defaultPatience = 3 * time.Second
-	silence         = 10
-	// carefulFor is how long each chunk has a transaction of its own after a failure took others' records with it.
-	carefulFor = 10 * time.Second
+	// defaultOutageAfter is how long a call waits for a connection before it reports an outage. With a connection it
+	// waits answerFactor times as long for the broker's answer.
+	defaultOutageAfter = 3 * time.Second
+	answerFactor       = 10
+	// isolateFor is how long each chunk has its own transaction after a failure that also aborted earlier chunks.
+	isolateFor = 10 * time.Second
 )
 
-// Options are what an Output needs to know.
+// Options configures an Output.
 type Options struct {
-	// Config is the sink's settings, defaulted and validated.
+	// Config holds the sink's settings, defaulted and validated.
 	Config *config.KafkaSink
-	// Writer names this parser among all that write to the cluster (config.Config.Writer), and Target what it reads for.
+	// Writer is this parser's name, unique among the writers to the cluster (config.Config.Writer). Target is the
+	// {target} of topics and keys.
 	Writer, Target string
-	// Log is told of what a person should look at. nil: nobody is.
+	// Log receives warnings that need an operator's attention. Nil disables it.
 	Log *slog.Logger
-	// Patience is how long a call waits without a connection before it reports an outage, and a tenth of how long it waits with one;
-	// 0 means 3 s. What was asked of Kafka goes on meanwhile.
-	Patience time.Duration
-	// Now is the clock; nil means time.Now.
+	// OutageAfter is how long a call waits without a connection before it reports an outage. With a connection it waits
+	// ten times as long. The operation continues meanwhile. 0 means 3 s.
+	OutageAfter time.Duration
+	// Now is the clock. Nil means time.Now.
 	Now func() time.Time
-	// Client are further options of each stream's client, such as a dialer.
+	// Client holds additional options of each stream's client, such as a dialer.
 	Client []kgo.Opt
 }
 
 // Output is one Kafka cluster. It is a sink.Output.
 type Output struct {
 	opts  Options
-	owner string // tells this process from others of the same writer
+	owner string // distinguishes this process from others of the same writer
 
-	mu      sync.Mutex
-	claimed map[string]bool      // streams whose position this process has written
-	careful map[string]time.Time // until when a stream takes no risk with what it has acknowledged
+	mu            sync.Mutex
+	claimed       map[string]bool      // streams whose position this process has written
+	isolatedUntil map[string]time.Time // until when each chunk of a stream has its own transaction
+	inDoubt       map[string]inDoubt   // by stream
 }
 
-// New returns the output to a cluster. It does not connect: that is done when the first stream needs it, and again whenever
-// a connection is lost.
+// inDoubt is a transaction whose outcome is unknown.
+type inDoubt struct {
+	position string // as written in the transaction
+	records  int64  // in the transaction
+}
+
+// New returns the output to a cluster. It does not connect. The first stream that needs a connection connects, and
+// connects again whenever the connection is lost.
 func New(opts Options) *Output {
-	if opts.Patience == 0 {
-		opts.Patience = defaultPatience
+	if opts.OutageAfter == 0 {
+		opts.OutageAfter = defaultOutageAfter
 	}
 	if opts.Log == nil {
 		opts.Log = slog.New(slog.DiscardHandler)
@@ -82,7 +91,10 @@ func New(opts Options) *Output {
 	if opts.Now == nil {
 		opts.Now = time.Now
 	}
-	return &Output{opts: opts, owner: rand.Text(), claimed: map[string]bool{}, careful: map[string]time.Time{}}
+	return &Output{
+		opts: opts, owner: rand.Text(),
+		claimed: map[string]bool{}, isolatedUntil: map[string]time.Time{}, inDoubt: map[string]inDoubt{},
+	}
 }
 
 // Open implements sink.Output.
@@ -110,8 +122,8 @@ func (o *Output) Open(ctx context.Context, name string, saved json.RawMessage) (
 // Close implements sink.Output. Each stream's client was closed with its sink.
 func (o *Output) Close() error { return nil }
 
-// claims tells whether this process has written the position of a stream.
-func (o *Output) claims(stream string) bool {
+// hasClaimed reports whether this process has written the position of a stream.
+func (o *Output) hasClaimed(stream string) bool {
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	return o.claimed[stream]
@@ -123,15 +135,34 @@ func (o *Output) claim(stream string) {
 	o.claimed[stream] = true
 }
 
-// isCareful tells whether a stream ends its transaction with each chunk, so that a failure can take only that chunk with it.
-func (o *Output) isCareful(stream string) bool {
+// isIsolated reports whether a stream commits after each chunk, so that a failure affects only that chunk.
+func (o *Output) isIsolated(stream string) bool {
 	o.mu.Lock()
 	defer o.mu.Unlock()
-	return o.opts.Now().Before(o.careful[stream])
+	return o.opts.Now().Before(o.isolatedUntil[stream])
 }
 
-func (o *Output) beCareful(stream string) {
+func (o *Output) isolate(stream string) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
-	o.careful[stream] = o.opts.Now().Add(carefulFor)
+	o.isolatedUntil[stream] = o.opts.Now().Add(isolateFor)
+}
+
+func (o *Output) markInDoubt(stream string, t inDoubt) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	o.inDoubt[stream] = t
+}
+
+// resolve returns how many records the stream's in-doubt transaction has delivered, given the position that was read
+// back.
+func (o *Output) resolve(stream, position string) int64 {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	t, ok := o.inDoubt[stream]
+	delete(o.inDoubt, stream)
+	if !ok || t.position != position {
+		return 0
+	}
+	return t.records
 }

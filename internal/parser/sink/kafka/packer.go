@@ -7,6 +7,7 @@ import (
 	"strconv"
 	"time"
 
+	"github.com/twmb/franz-go/pkg/kadm"
 	"github.com/twmb/franz-go/pkg/kgo"
 
 	"github.com/hlparser/hyperliquid-parser-operator/internal/parser/sink"
@@ -14,42 +15,45 @@ import (
 
 // Headers of each record.
 const (
-	HeaderTarget   = "hl-target"   // what the parser reads for
-	HeaderStream   = "hl-stream"   // such as "order-statuses"
-	HeaderBlock    = "hl-block"    // the event's block; not there in line mode
+	HeaderTarget   = "hl-target"   // the target of the parser
+	HeaderStream   = "hl-stream"   // the stream's name, such as "order-statuses"
+	HeaderBlock    = "hl-block"    // the event's block; absent in line mode
 	HeaderIndex    = "hl-index"    // the event's index in its line
-	HeaderPosition = "hl-position" // file, offset and index, by which consumers recognise a record that they have seen
+	HeaderPosition = "hl-position" // file, offset and index; consumers deduplicate by it
 )
 
 const (
 	headersPerRecord = 5
 	headerNames      = len(HeaderTarget) + len(HeaderStream) + len(HeaderBlock) + len(HeaderIndex) + len(HeaderPosition)
-	// batchOverhead is what a batch of one record holds besides it. The other two bound the variable-length numbers in a record, and
-	// the decimal ones in its headers: a block, an index, and an offset and an index.
+	// batchOverhead is the size of a batch of one record without the record. recordOverhead and decimals bound the
+	// variable-length numbers of a record and the decimal ones in its headers: a block, an index, and an offset and an
+	// index.
 	batchOverhead  = 61
 	recordOverhead = 4*binary.MaxVarintLen32 + headersPerRecord*2*binary.MaxVarintLen16
 	decimals       = 20 + 11 + 1 + 20 + 1 + 11
 )
 
-// packer makes Kafka's records of a stream's. What it returns is in memory of its own, which it uses again for the next chunk.
+// packer converts a stream's records to Kafka records. It owns the memory of its results and reuses it for the next
+// chunk.
 type packer struct {
 	routes routes
-	limit  int64 // of a message, in bytes
+	limit  int64 // maximum size of a message, in bytes
 
-	to      []*route // of each record of the batch that was prepared
-	file    []byte   // of that batch, as text
-	data    []byte   // values
-	text    []byte   // of headers
+	to      []*route // by record of the prepared batch
+	file    []byte   // the prepared batch's file, as text
+	data    []byte   // values of records
+	text    []byte   // values of headers
 	headers []kgo.RecordHeader
 	out     []kgo.Record
 }
 
-// prepare finds the routes of a batch's records from number i on. It returns those of their topics that are not among the known
-// ones, or a refusal of the first record that cannot be sent.
-func (p *packer) prepare(b sink.Batch, i int, known map[string]struct{}) (unknown []string, refusal *sink.Refusal) {
+// prepare finds the routes of the batch's records, starting at i. It returns their topics that are not in known, or a
+// refusal of the first record that cannot be sent.
+func (p *packer) prepare(b sink.Batch, i int, known map[string]kadm.TopicID) (unknown []string, refusal *sink.Refusal) {
 	p.to = slices.Grow(p.to[:0], len(b.Records))[:len(b.Records)]
 	p.file = append(p.file[:0], b.File.String()...)
-	overhead := batchOverhead + recordOverhead + headerNames + decimals + len(p.routes.target) + len(p.routes.stream) + len(p.file)
+	overhead := batchOverhead + recordOverhead + headerNames + decimals +
+		len(p.routes.target) + len(p.routes.stream) + len(p.file)
 	var to *route
 	var coin string
 	start := 0
@@ -60,9 +64,9 @@ func (p *packer) prepare(b sink.Batch, i int, known map[string]struct{}) (unknow
 		r := &b.Records[i]
 		if to == nil || r.Coin != coin {
 			coin = r.Coin
-			to = p.routes.of(coin)
-			if to.wrong != "" {
-				return nil, &sink.Refusal{Index: i, Reason: to.wrong}
+			to = p.routes.routeFor(coin)
+			if to.invalid != "" {
+				return nil, &sink.Refusal{Index: i, Reason: to.invalid}
 			}
 			if _, ok := known[to.topic]; !ok && !slices.Contains(unknown, to.topic) {
 				unknown = append(unknown, to.topic)
@@ -70,14 +74,16 @@ func (p *packer) prepare(b sink.Batch, i int, known map[string]struct{}) (unknow
 		}
 		p.to[i] = to
 		if size := int64(overhead + len(to.key) + r.End - start); size > p.limit {
-			return nil, &sink.Refusal{Index: i, Reason: fmt.Sprintf("as a message it has %d bytes, and maxMessageBytes is %d", size, p.limit)}
+			return nil, &sink.Refusal{
+				Index: i, Reason: fmt.Sprintf("as a message it has %d bytes, and maxMessageBytes is %d", size, p.limit),
+			}
 		}
 		start = r.End
 	}
 	return unknown, nil
 }
 
-// records makes Kafka's records of i to j-1 of the batch that was prepared.
+// records converts the records i to j-1 of the prepared batch.
 func (p *packer) records(b sink.Batch, i, j int) []kgo.Record {
 	start := 0
 	if i > 0 {
@@ -90,18 +96,19 @@ func (p *packer) records(b sink.Batch, i, j int) []kgo.Record {
 	target, stream := []byte(p.routes.target), []byte(p.routes.stream)
 	now := time.Now()
 	var block []byte
-	var of int64
+	var blockNumber int64
 	data := p.data
 	for k := i; k < j; k++ {
 		r := &b.Records[k]
 		n := r.End - start
-		value := data[: n-1 : n-1] // Kafka needs no newline
+		value := data[: n-1 : n-1] // Kafka frames records, so the newline is dropped
 		data, start = data[n:], r.End
 		first := len(p.headers)
-		p.headers = append(p.headers, kgo.RecordHeader{Key: HeaderTarget, Value: target}, kgo.RecordHeader{Key: HeaderStream, Value: stream})
+		p.headers = append(p.headers,
+			kgo.RecordHeader{Key: HeaderTarget, Value: target}, kgo.RecordHeader{Key: HeaderStream, Value: stream})
 		if r.Block != 0 {
-			if r.Block != of {
-				block, of = p.number(r.Block), r.Block
+			if r.Block != blockNumber {
+				block, blockNumber = p.number(r.Block), r.Block
 			}
 			p.headers = append(p.headers, kgo.RecordHeader{Key: HeaderBlock, Value: block})
 		}
@@ -117,7 +124,9 @@ func (p *packer) records(b sink.Batch, i, j int) []kgo.Record {
 			kgo.RecordHeader{Key: HeaderIndex, Value: p.text[at:end:end]},
 			kgo.RecordHeader{Key: HeaderPosition, Value: p.text[from:end:end]})
 		last := len(p.headers)
-		p.out[k-i] = kgo.Record{Topic: p.to[k].topic, Key: p.to[k].key, Value: value, Headers: p.headers[first:last:last], Timestamp: now}
+		p.out[k-i] = kgo.Record{
+			Topic: p.to[k].topic, Key: p.to[k].key, Value: value, Headers: p.headers[first:last:last], Timestamp: now,
+		}
 	}
 	return p.out
 }

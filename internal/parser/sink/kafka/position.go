@@ -19,10 +19,10 @@ const (
 	fetchBytes      = 4 << 20
 )
 
-// state is what the checkpoint holds of a stream that is delivered exactly once.
+// state is the sink's part of the checkpoint of a stream that is delivered exactly once.
 type state struct {
 	resume.State
-	// Topic is the id of the positions topic, and Offset one at or after which the newest position is: a start looks from there.
+	// Topic is the id of the positions topic. The newest position is at Offset or later: Open reads from there.
 	Topic  string `json:"topic"`
 	Offset int64  `json:"offset"`
 }
@@ -31,25 +31,16 @@ type state struct {
 type position struct {
 	resume.Position
 	Owner string `json:"owner"` // the process that wrote it
+	text  string // the whole value
 }
 
-// resume takes the stream over from whoever wrote it before, and finds out what of it is in Kafka.
+// resume takes over the stream from its previous writer and determines which records are in Kafka.
 func (s *stream) resume(ctx context.Context, saved state, found bool) error {
-	topic := s.out.opts.Config.PositionsTopic
-	if err := s.ensurePositions(ctx); err != nil {
-		return err
-	}
-	// From here on an earlier process cannot write any more, and its transaction is over. Only now is its last position the last.
-	if err := s.ask(ctx, "taking over transactional id "+s.id, func(ctx context.Context) error {
-		_, _, err := s.client.ProducerID(ctx)
-		return err
-	}); err != nil {
-		return err
-	}
-	last, err := s.lastPosition(ctx, saved)
+	last, err := s.takeOver(ctx, saved.Topic, saved.Offset)
 	if err != nil {
-		return fmt.Errorf("reading the position of %s from topic %s: %w", s.id, topic, err)
+		return err
 	}
+	topic := s.out.opts.Config.PositionsTopic
 	var in *resume.State
 	if found {
 		in = &saved.State
@@ -57,31 +48,55 @@ func (s *stream) resume(ctx context.Context, saved state, found bool) error {
 	var at *resume.Position
 	switch {
 	case last == nil && found:
-		s.out.opts.Log.Warn("Kafka holds no position of this stream, although the checkpoint knows one: what was delivered after the "+
-			"checkpoint, if anything, is delivered twice", "topic", topic, "key", s.id)
+		s.out.opts.Log.Warn("Kafka holds no position of this stream, although the checkpoint has one: records delivered "+
+			"after "+
+			"the checkpoint, if any, are delivered again", "topic", topic, "key", s.id)
 	case last != nil:
-		if last.Owner != s.out.owner && s.out.claims(s.name) {
-			return fmt.Errorf("%w: another parser writes as %s: stop one of the two", sink.ErrFailed, s.id)
-		}
+		s.delivered.Store(s.out.resolve(s.name, last.text))
 		at = &last.Position
+		s.remembers = in == nil && !at.Covers(nil)
 		if !at.Covers(in) {
-			s.out.opts.Log.Warn("the checkpoint is older than what the position in Kafka accounts for: some records may be delivered twice",
+			s.out.opts.Log.Warn("the checkpoint is older than the position in Kafka covers: some records may be delivered twice",
 				"topic", topic, "key", s.id)
 		}
 	}
 	s.progress = resume.Open(in, at)
-	if err := s.end(ctx); err != nil {
+	if err := s.commit(ctx); err != nil {
 		return fmt.Errorf("writing the position of %s to topic %s: %w", s.id, topic, err)
 	}
 	s.out.claim(s.name)
 	return nil
 }
 
-// lastPosition returns the newest committed position; nil if there is none.
-func (s *stream) lastPosition(ctx context.Context, saved state) (last *position, err error) {
+// takeOver fences the stream's previous writer and returns the last position, or nil if there is none. topicID and
+// offset are where to start reading.
+func (s *stream) takeOver(ctx context.Context, topicID string, offset int64) (*position, error) {
+	if err := s.ensurePositions(ctx); err != nil {
+		return nil, err
+	}
+	// From here on an earlier client can no longer write, and its transaction has ended. Only now is its last position
+	// final.
+	if err := s.request(ctx, "taking over transactional id "+s.id, func(ctx context.Context) error {
+		_, _, err := s.client.ProducerID(ctx)
+		return err
+	}); err != nil {
+		return nil, err
+	}
+	last, err := s.lastPosition(ctx, topicID, offset)
+	if err != nil {
+		return nil, fmt.Errorf("reading the position of %s from topic %s: %w", s.id, s.out.opts.Config.PositionsTopic, err)
+	}
+	if last != nil && last.Owner != s.out.owner && s.out.hasClaimed(s.name) {
+		return nil, fmt.Errorf("%w: another parser writes as %s: stop one of the two", sink.ErrFailed, s.id)
+	}
+	return last, nil
+}
+
+// lastPosition returns the newest committed position, or nil if there is none.
+func (s *stream) lastPosition(ctx context.Context, topicID string, offset int64) (last *position, err error) {
 	topic := s.out.opts.Config.PositionsTopic
 	var from, end int64
-	if err := s.ask(ctx, "looking at the topic", func(ctx context.Context) error {
+	if err := s.request(ctx, "describing the topic", func(ctx context.Context) error {
 		details, err := s.admin.ListTopics(ctx, topic)
 		if err != nil {
 			return err
@@ -110,11 +125,11 @@ func (s *stream) lastPosition(ctx context.Context, saved state) (last *position,
 	}); err != nil {
 		return nil, err
 	}
-	if saved.Topic == s.positions.ID.String() && saved.Offset <= end {
-		from = max(from, saved.Offset)
+	if topicID == s.positions.ID.String() && offset <= end {
+		from = max(from, offset)
 	}
-	// Up to the end, not to the last stable offset: that may lie before our position, held back by the open transaction of another
-	// parser, whose end is waited for.
+	// Read up to the end, not to the last stable offset. Another parser's open transaction may hold that back before
+	// this stream's position. Then the read waits for that transaction to end.
 	for from < end {
 		records, next, err := s.fetch(ctx, from)
 		if err != nil {
@@ -125,10 +140,10 @@ func (s *stream) lastPosition(ctx context.Context, saved state) (last *position,
 				continue
 			}
 			last = nil
-			if len(r.Value) > 0 { // a person may have deleted it
-				last = new(position)
+			if len(r.Value) > 0 { // an operator may have deleted it with a tombstone
+				last = &position{text: string(r.Value)}
 				if err := json.Unmarshal(r.Value, last); err != nil {
-					return nil, fmt.Errorf("%w: the record at offset %d: %w", sink.ErrFailed, r.Offset, err)
+					return nil, fmt.Errorf("%w: decoding the record at offset %d: %w", sink.ErrFailed, r.Offset, err)
 				}
 			}
 			s.offset = r.Offset
@@ -138,9 +153,9 @@ func (s *stream) lastPosition(ctx context.Context, saved state) (last *position,
 	return last, nil
 }
 
-// fetch returns committed records of the positions topic, and from where to go on.
+// fetch returns committed records of the positions topic, and the offset to continue at.
 func (s *stream) fetch(ctx context.Context, from int64) (records []*kgo.Record, next int64, err error) {
-	err = s.ask(ctx, fmt.Sprintf("fetching from offset %d", from), func(ctx context.Context) error {
+	err = s.request(ctx, fmt.Sprintf("fetching from offset %d", from), func(ctx context.Context) error {
 		req := kmsg.NewPtrFetchRequest()
 		req.MaxWaitMillis, req.MinBytes, req.MaxBytes = fetchWaitMillis, 1, fetchBytes
 		req.IsolationLevel = 1 // committed records only
@@ -170,14 +185,14 @@ func (s *stream) fetch(ctx context.Context, from int64) (records []*kgo.Record, 
 		}
 		records, next = fetched.Records, after
 		if next == from && fetched.LastStableOffset > from {
-			next = fetched.LastStableOffset // what was there was compacted away
+			next = fetched.LastStableOffset // the records there were compacted away
 		}
 		return nil
 	})
 	return records, next, err
 }
 
-// positionRecord is the record that says what the transaction in hand and those before it hold.
+// positionRecord returns the record that holds the position after the current transaction.
 func (s *stream) positionRecord(p resume.Position) ([]kgo.Record, error) {
 	value, err := json.Marshal(position{Position: p, Owner: s.out.owner})
 	if err != nil {

@@ -6,28 +6,28 @@ import (
 )
 
 const (
-	// maxTopicLength is Kafka's.
+	// maxTopicLength is Kafka's limit.
 	maxTopicLength = 249
-	// maxRoutes bounds what is remembered of coins; there are hundreds.
+	// maxRoutes bounds the route cache; there are hundreds of coins.
 	maxRoutes = 4096
 )
 
-// route is where a coin's records go.
+// route is the destination of a coin's records.
 type route struct {
-	topic string
-	key   []byte
-	wrong string // not empty: why there is no such topic
+	topic   string
+	key     []byte
+	invalid string // if not empty, why the topic is invalid
 }
 
-// routes finds a stream's routes by coin.
+// routes finds and caches a stream's routes by coin.
 type routes struct {
 	topic, key     string // templates
 	stream, target string
 	known          map[string]*route
 }
 
-// of returns the route of a coin; empty for an event without one, which has the stream's name in its place.
-func (r *routes) of(coin string) *route {
+// routeFor returns the route of a coin. For an event without a coin, {coin} is the stream's name.
+func (r *routes) routeFor(coin string) *route {
 	if to, ok := r.known[coin]; ok {
 		return to
 	}
@@ -38,24 +38,29 @@ func (r *routes) of(coin string) *route {
 	if coin == "" {
 		named = r.stream
 	}
-	to := &route{topic: fill(r.topic, r.stream, named, r.target, escape), key: []byte(fill(r.key, r.stream, named, r.target, verbatim))}
-	if len(to.topic) > maxTopicLength {
-		to.wrong = fmt.Sprintf("its topic %.60s… has %d characters, and Kafka takes %d", to.topic, len(to.topic), maxTopicLength)
+	to := &route{
+		topic: fill(r.topic, r.stream, named, r.target, escape),
+		key:   []byte(fill(r.key, r.stream, named, r.target, verbatim)),
 	}
-	// The coin may be a part of a whole block's bytes, which must not be kept for it.
+	if len(to.topic) > maxTopicLength {
+		to.invalid = fmt.Sprintf("its topic %.60s… has %d characters, and Kafka accepts %d", to.topic, len(to.topic),
+			maxTopicLength)
+	}
+	// The coin may alias the bytes of a whole block, which the cache must not keep alive.
 	r.known[strings.Clone(coin)] = to
 	return to
 }
 
-// fill puts values in the place of a template's placeholders.
+// fill replaces a template's placeholders.
 func fill(template, stream, coin, target string, value func(string) string) string {
-	return strings.NewReplacer("{stream}", value(stream), "{coin}", value(coin), "{target}", value(target)).Replace(template)
+	replacer := strings.NewReplacer("{stream}", value(stream), "{coin}", value(coin), "{target}", value(target))
+	return replacer.Replace(template)
 }
 
 func verbatim(s string) string { return s }
 
-// escape makes a value legal in a topic: letters, digits and dashes stay, any other byte is _xx in hex. No two values become the
-// same, not even to Kafka's eyes, which takes a dot and an underscore for the same in the names of metrics.
+// escape makes a value legal in a topic. Letters, digits and dashes stay, and any other byte becomes _xx in hex. The
+// conversion is injective, even where Kafka treats a dot and an underscore alike, in the names of metrics.
 func escape(s string) string {
 	const hex = "0123456789abcdef"
 	var b strings.Builder

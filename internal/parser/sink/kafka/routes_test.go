@@ -13,18 +13,18 @@ import (
 
 var legal = regexp.MustCompile(`^[a-zA-Z0-9._-]{1,249}$`)
 
-func TestTopicsOfCoinsAreLegalAndNoTwoAreTheSame(t *testing.T) {
+func TestTopicsOfCoinsAreLegalAndDistinct(t *testing.T) {
 	text := rapid.StringOfN(rapid.OneOf(rapid.RuneFrom([]rune("aA0-_.:@/ 5f2e")), rapid.Rune()), 1, 12, 30)
 	rapid.Check(t, func(t *rapid.T) {
 		r := &routes{topic: "hl.{stream}.{coin}", key: "{coin}", stream: "fills", target: "n", known: map[string]*route{}}
 		a := text.Draw(t, "a")
-		// What looks like the other's topic is what may have the same.
+		// A coin that looks like the other's topic is most likely to collide.
 		b := rapid.OneOf(text, rapid.Just(escape(a)), rapid.Just(strings.ReplaceAll(escape(a), "_", "."))).Draw(t, "b")
-		x, y := r.of(a), r.of(b)
-		if !legal.MatchString(x.topic) || x.wrong != "" {
-			t.Fatalf("the topic of %q is %q, %s", a, x.topic, x.wrong)
+		x, y := r.routeFor(a), r.routeFor(b)
+		if !legal.MatchString(x.topic) || x.invalid != "" {
+			t.Fatalf("the topic of %q is %q, %s", a, x.topic, x.invalid)
 		}
-		// Kafka refuses a topic that differs from another only in a dot for an underscore.
+		// Kafka rejects a topic that differs from another only in a dot for an underscore.
 		same := strings.ReplaceAll(x.topic, ".", "_") == strings.ReplaceAll(y.topic, ".", "_")
 		if same != (a == b) {
 			t.Fatalf("%q has the topic %q, and %q has %q", a, x.topic, b, y.topic)
@@ -46,7 +46,7 @@ func TestTemplatesAreFilled(t *testing.T) {
 		{"{coin}", "{coin}", "{stream}", "_7bstream_7d", "{stream}"},
 	} {
 		r := &routes{topic: c.topic, key: c.key, stream: "order-statuses", target: "node.1", known: map[string]*route{}}
-		if got := r.of(c.coin); got.topic != c.wantTopic || string(got.key) != c.wantKey {
+		if got := r.routeFor(c.coin); got.topic != c.wantTopic || string(got.key) != c.wantKey {
 			t.Errorf("%s, %s of %q: got %s, %s, want %s, %s", c.topic, c.key, c.coin, got.topic, got.key, c.wantTopic, c.wantKey)
 		}
 	}
@@ -54,18 +54,20 @@ func TestTemplatesAreFilled(t *testing.T) {
 
 func TestATopicThatIsTooLongIsRefused(t *testing.T) {
 	p := packer{routes: routes{topic: "hl.{coin}", stream: "fills", known: map[string]*route{}}, limit: 1 << 20}
-	b := sink.Batch{Data: []byte("a\nb\n"), Records: []sink.Record{{End: 2, Coin: "BTC"}, {End: 4, Coin: strings.Repeat(":", 100)}}}
-	if _, refusal := p.prepare(b, 0, nil); refusal == nil || refusal.Index != 1 || !strings.Contains(refusal.Reason, "303 characters") {
+	b := sink.Batch{Data: []byte("a\nb\n"), Records: []sink.Record{{End: 2, Coin: "BTC"},
+		{End: 4, Coin: strings.Repeat(":", 100)}}}
+	if _, refusal := p.prepare(b, 0, nil); refusal == nil || refusal.Index != 1 ||
+		!strings.Contains(refusal.Reason, "303 characters") {
 		t.Fatalf("got %v, want a refusal of record 1", refusal)
 	}
 }
 
-func TestWhatIsRememberedOfCoinsIsBounded(t *testing.T) {
+func TestTheCacheOfRoutesIsBounded(t *testing.T) {
 	r := &routes{topic: "hl", key: "{coin}", known: map[string]*route{}}
 	for i := range 3 * maxRoutes {
-		r.of(strconv.Itoa(i))
+		r.routeFor(strconv.Itoa(i))
 	}
 	if len(r.known) > maxRoutes {
-		t.Errorf("%d coins are remembered", len(r.known))
+		t.Errorf("%d routes are cached", len(r.known))
 	}
 }

@@ -28,7 +28,7 @@ import (
 	"github.com/hlparser/hyperliquid-parser-operator/internal/parser/sink/secret"
 )
 
-// secured is a cluster that asks for certificates, a password and permissions, and the files of a parser that has them.
+// secured is a cluster that requires certificates, a password and permissions, with the credential files of a parser.
 type secured struct {
 	*cluster
 	t                         *testing.T
@@ -69,7 +69,8 @@ func newSecured(t *testing.T) *secured {
 	s.settings.SASL = &config.KafkaSASL{UsernameFile: s.user, PasswordFile: s.pass}
 	s.admin = kadm.NewClient(s.client(
 		kgo.DialTLSConfig(&tls.Config{
-			RootCAs: pool, Certificates: []tls.Certificate{{Certificate: [][]byte{client.Raw}, PrivateKey: clientKey}}, MinVersion: tls.VersionTLS12,
+			RootCAs: pool, MinVersion: tls.VersionTLS12,
+			Certificates: []tls.Certificate{{Certificate: [][]byte{client.Raw}, PrivateKey: clientKey}},
 		}),
 		kgo.SASL(scram.Auth{User: "root", Pass: "root"}.AsSha512Mechanism()),
 	))
@@ -80,7 +81,7 @@ func encode(kind string, der []byte) []byte {
 	return pem.EncodeToMemory(&pem.Block{Type: kind, Bytes: der})
 }
 
-// certificate is one signed by another, or by itself.
+// certificate returns a certificate that by signs, or a self-signed one if by is nil.
 func certificate(t *testing.T, by *x509.Certificate, byKey *ecdsa.PrivateKey) (*x509.Certificate, *ecdsa.PrivateKey) {
 	t.Helper()
 	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
@@ -117,7 +118,8 @@ func (s *secured) put(path string, text []byte) {
 
 func (s *secured) allow(resource func(*kadm.ACLBuilder) *kadm.ACLBuilder, operations ...kadm.ACLOperation) {
 	s.t.Helper()
-	acl := resource(kadm.NewACLs()).ResourcePatternType(kadm.ACLPatternLiteral).Operations(operations...).Allow("User:parser")
+	acl := resource(kadm.NewACLs()).ResourcePatternType(kadm.ACLPatternLiteral).
+		Operations(operations...).Allow("User:parser")
 	results, err := s.admin.CreateACLs(s.t.Context(), acl)
 	for _, r := range results {
 		err = errors.Join(err, r.Err)
@@ -128,10 +130,12 @@ func (s *secured) allow(resource func(*kadm.ACLBuilder) *kadm.ACLBuilder, operat
 }
 
 func (s *secured) output() *kafka.Output {
-	return kafka.New(kafka.Options{Config: s.settings, Writer: "w", Target: "node-1", Patience: 200 * time.Millisecond})
+	return kafka.New(kafka.Options{
+		Config: s.settings, Writer: "w", Target: "node-1", OutageAfter: 200 * time.Millisecond,
+	})
 }
 
-func TestFilesOfSecretsAreReadWhenTheyAreThere(t *testing.T) {
+func TestMissingSecretsAreOutagesUntilTheyExist(t *testing.T) {
 	s := newSecured(t)
 	out := s.output()
 	s.allow(func(b *kadm.ACLBuilder) *kadm.ACLBuilder { return b.Topics(s.topic("fills"), s.positions()) },
@@ -141,7 +145,8 @@ func TestFilesOfSecretsAreReadWhenTheyAreThere(t *testing.T) {
 	steps := []struct {
 		path string
 		text []byte
-	}{{s.ca, s.caText}, {s.cert, s.certText}, {s.key, s.keyText}, {s.user, []byte("parser\n")}, {s.pass, []byte("wrong\n")}}
+	}{{s.ca, s.caText}, {s.cert, s.certText}, {s.key, s.keyText}, {s.user, []byte("parser\n")},
+		{s.pass, []byte("wrong\n")}}
 	for _, step := range steps {
 		_, err := try(t, out, nil)
 		var missing *secret.Error
@@ -151,10 +156,12 @@ func TestFilesOfSecretsAreReadWhenTheyAreThere(t *testing.T) {
 		s.put(step.path, step.text)
 	}
 	_, err := try(t, out, nil)
-	mustBe(t, err, nil, "") // kfake hangs up on a wrong password, where Kafka says why
-	refused := s.fake.Fault(kfake.Fault{Keys: []kmsg.Key{kmsg.SASLAuthenticate}, Err: kerr.SaslAuthenticationFailed, Count: -1})
+	mustBe(t, err, nil, "") // kfake closes the connection on a wrong password, where Kafka returns an error
+	refused := s.fake.Fault(kfake.Fault{
+		Keys: []kmsg.Key{kmsg.SASLAuthenticate}, Err: kerr.SaslAuthenticationFailed, Count: -1,
+	})
 	_, err = try(t, out, nil)
-	mustBe(t, err, nil, "the broker does not know this user with this password")
+	mustBe(t, err, nil, "the broker rejects this user and password")
 	refused.Remove()
 	s.put(s.pass, []byte("right\n"))
 	sink := open(t, out, nil)
@@ -162,7 +169,7 @@ func TestFilesOfSecretsAreReadWhenTheyAreThere(t *testing.T) {
 	sink.mustCommit()
 }
 
-func TestAPermissionThatIsMissingIsAnOutageThatSaysWhatToAllow(t *testing.T) {
+func TestAMissingPermissionIsAnOutageWithInstructions(t *testing.T) {
 	s := newSecured(t)
 	for path, text := range map[string][]byte{
 		s.ca: s.caText, s.cert: s.certText, s.key: s.keyText, s.user: []byte("parser"), s.pass: []byte("right"),
@@ -181,7 +188,7 @@ func TestAPermissionThatIsMissingIsAnOutageThatSaysWhatToAllow(t *testing.T) {
 	}
 	opening("Read, Write and Describe " + s.positions())
 	s.allow(positions, kmsg.ACLOperationDescribe)
-	opening("this user may not make it: allow Create on it")
+	opening("this user may not create it: allow Create on it")
 	s.allow(positions, kmsg.ACLOperationCreate)
 	opening(`allow this user to Write and Describe the transactional id "hlparser/w/fills"`)
 	s.allow(id, kmsg.ACLOperationWrite, kmsg.ACLOperationDescribe)

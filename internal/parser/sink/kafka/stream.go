@@ -5,6 +5,8 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"maps"
+	"sync/atomic"
 	"time"
 
 	"github.com/twmb/franz-go/pkg/kadm"
@@ -16,97 +18,141 @@ import (
 	"github.com/hlparser/hyperliquid-parser-operator/internal/parser/sink/resume"
 )
 
-// stream is the sink of one stream. It is a sink.Sink.
+// stream is the sink.Sink of one stream.
 //
-// Whoever has the turn, a Write or a Sync, may ask Kafka for one thing at a time: to take a chunk, to end the transaction, to abort
-// it. What was asked for goes on when the call that asked has run out of patience or time; the next one waits for its outcome
-// before it does anything else. So a batch that met an outage is not produced a second time when it is written again.
+// The holder of the token, a Write or a Sync, may start one operation at a time: produce a chunk, or commit or abort
+// the transaction. An operation continues after the call that started it has timed out or its context has ended. The
+// next call waits for the result before it does anything else. So a batch that met an outage is not produced twice when
+// it is written again.
 type stream struct {
 	out    *Output
 	name   string
-	id     string // transactional id; empty: delivery is at least once
+	id     string // transactional id; empty if delivery is at least once
 	client *kgo.Client
 	admin  *kadm.Client
 	link   *link
-	ctx    context.Context // of what was asked for; it ends with Close
+	ctx    context.Context // of the operations; ends with Close
 	cancel context.CancelFunc
 
-	turn chan struct{}
+	token chan struct{}
 
-	// The holder's of the turn, or of one who knows that nobody has it.
-	task     *task // nil: nothing was asked for
-	dead     error // what every call returns from here on
-	pack     packer
-	topics   map[string]struct{} // known to exist
-	single   bool                // the records of the next batch are sent one by one, to find the one that is too large
-	began    bool                // the client is in a transaction
-	pending  int                 // records in it that are acknowledged
-	acked    int64               // records acknowledged in transactions so far
-	durable  int64               // as many of them are committed
-	ended    time.Time           // when the last transaction was
-	progress *resume.Tracker
-	// positions is where the position of the stream is, and offset where its newest one is.
-	positions kadm.TopicDetail
-	offset    int64
-	state     json.RawMessage // as the last Flush returned it; nil before the first
-	drawn     int64           // generation of state
+	// Owned by the token's holder, or by a caller that knows that no one holds it.
+	task        *task // the current operation; nil if there is none
+	fatal       error // the permanent error that every call returns
+	packer      packer
+	topics      map[string]kadm.TopicID // known to exist
+	held        map[string]heldTopic    // topics with acknowledged records that are not committed
+	staleClient bool                    // the client caches deleted topics: the next Write replaces it
+	oneByOne    bool                    // send the records of the next batch one by one, to find the one that is too large
+	inTxn       bool                    // whether the client is in a transaction
+	pending     int                     // acknowledged records in it
+	acked       int64                   // records acknowledged so far
+	durable     int64                   // of them, in committed transactions, or confirmed to be still there
+	flushed     int64                   // the value of acked at the last Flush
+	saved       int64                   // the value of flushed at the last checkpoint
+	committedAt time.Time               // end of the last transaction
+	progress    *resume.Tracker
+	// positions is the topic of the stream's position, and offset the offset of the newest one.
+	positions       kadm.TopicDetail
+	offset          int64
+	state           json.RawMessage // as returned by the last Flush; nil before the first
+	stateGeneration int64           // the generation of state
+	remembers       bool            // see Remembers
+
+	delivered atomic.Int64 // see Delivered
+	dataLost  atomic.Bool  // the brokers lost records that they had acknowledged
 }
 
-// task is something that Kafka was asked for.
+// Remembers implements sink.Rememberer.
+func (s *stream) Remembers() bool { return s.remembers }
+
+// task is a pending Kafka operation.
 type task struct {
-	doing string
-	done  chan struct{} // closed when it is over
-	err   error         // then
+	op    string
+	done  chan struct{} // closed when the operation has ended
+	err   error         // valid after done
 	after func(error) error
 }
 
 func (o *Output) newStream(name string) (*stream, error) {
 	s := &stream{
-		out: o, name: name, link: &link{}, turn: make(chan struct{}, 1), topics: map[string]struct{}{},
+		out: o, name: name, link: &link{}, token: make(chan struct{}, 1), topics: map[string]kadm.TopicID{},
+		held:     map[string]heldTopic{},
 		progress: resume.Open(nil, nil),
 	}
-	s.pack = packer{
-		routes: routes{topic: o.opts.Config.Topic, key: o.opts.Config.Key, stream: name, target: o.opts.Target, known: map[string]*route{}},
-		limit:  int64(o.opts.Config.MaxMessageBytes),
+	s.packer = packer{
+		routes: routes{topic: o.opts.Config.Topic, key: o.opts.Config.Key, stream: name, target: o.opts.Target,
+			known: map[string]*route{}},
+		limit: int64(o.opts.Config.MaxMessageBytes),
 	}
 	if o.opts.Config.Delivery == config.ExactlyOnce {
 		s.id = "hlparser/" + o.opts.Writer + "/" + name
 	}
-	var err error
-	if s.client, err = kgo.NewClient(o.clientOptions(s.id, s.link)...); err != nil {
-		return nil, fmt.Errorf("%w: the Kafka client of %s: %w", sink.ErrFailed, name, err)
+	if err := s.connect(); err != nil {
+		return nil, err
 	}
-	s.admin = kadm.NewClient(s.client)
 	s.ctx, s.cancel = context.WithCancel(context.Background())
-	s.turn <- struct{}{}
+	s.token <- struct{}{}
 	return s, nil
 }
 
-// take waits for the turn, and for the outcome of what was asked for before.
-func (s *stream) take(ctx context.Context) error {
+// connect creates a client. The client dials on demand.
+func (s *stream) connect() error {
+	client, err := kgo.NewClient(s.out.clientOptions(s.id, s.link, func() { s.dataLost.Store(true) })...)
+	if err != nil {
+		return fmt.Errorf("%w: creating the Kafka client of %s: %w", sink.ErrFailed, s.name, err)
+	}
+	s.client, s.admin = client, kadm.NewClient(client)
+	return nil
+}
+
+// replaceClient continues with a new client. The old one caches the topics that it has seen, and fails records for
+// topics that were recreated. A new producer also prevents the brokers of the new topics from mistaking the batches,
+// whose sequence numbers continue, for duplicates.
+func (s *stream) replaceClient(ctx context.Context) error {
+	s.client.Close()
+	if err := s.connect(); err != nil {
+		return err
+	}
+	clear(s.topics)
+	if s.id != "" {
+		last, err := s.takeOver(ctx, s.positions.ID.String(), s.offset)
+		if err != nil {
+			return err
+		}
+		if last == nil && s.acked > s.saved {
+			return s.reopen("Kafka has lost the position of %s and the records delivered since the last checkpoint", s.id)
+		}
+	}
+	s.staleClient = false
+	return nil
+}
+
+// acquire waits for the token, and for the result of the current operation.
+func (s *stream) acquire(ctx context.Context) error {
 	if err := ctx.Err(); err != nil {
 		return err
 	}
 	select {
-	case <-s.turn:
+	case <-s.token:
 	case <-ctx.Done():
 		return ctx.Err()
 	}
-	err := s.dead
+	err := s.fatal
 	if err == nil {
-		err = s.settle(ctx)
+		err = s.awaitTask(ctx)
 	}
 	if err != nil {
-		s.give()
+		s.release()
 	}
 	return err
 }
 
-func (s *stream) give() { s.turn <- struct{}{} }
+func (s *stream) release() { s.token <- struct{}{} }
 
-// begin asks for something. There must be nothing that was asked for already.
-func (s *stream) begin(doing string, do func() error, after func(error) error) {
-	t := &task{doing: doing, done: make(chan struct{}), after: after}
+// begin starts an operation. There must be no current one.
+func (s *stream) begin(op string, do func() error, after func(error) error) {
+	t := &task{op: op, done: make(chan struct{}), after: after}
 	s.task = t
 	go func() {
 		defer close(t.done)
@@ -114,24 +160,24 @@ func (s *stream) begin(doing string, do func() error, after func(error) error) {
 	}()
 }
 
-// settle waits for what was asked for.
-func (s *stream) settle(ctx context.Context) error {
+// awaitTask waits for the result of the current operation.
+func (s *stream) awaitTask(ctx context.Context) error {
 	t := s.task
 	if t == nil {
 		return nil
 	}
-	patience := time.NewTicker(s.out.opts.Patience)
-	defer patience.Stop()
+	ticker := time.NewTicker(s.out.opts.OutageAfter)
+	defer ticker.Stop()
 	for waited := 1; ; waited++ {
 		select {
 		case <-t.done:
 			s.task = nil
 			return t.after(t.err)
 		case <-ctx.Done():
-			return fmt.Errorf("%s: %w", t.doing, ctx.Err())
-		case <-patience.C:
-			if s.link.trouble() != nil || waited == silence {
-				return s.outage(t.doing)
+			return fmt.Errorf("%s: %w", t.op, ctx.Err())
+		case <-ticker.C:
+			if s.link.lastError() != nil || waited == answerFactor {
+				return s.outage(t.op)
 			}
 		}
 	}
@@ -139,32 +185,37 @@ func (s *stream) settle(ctx context.Context) error {
 
 // Write implements sink.Sink.
 func (s *stream) Write(ctx context.Context, b sink.Batch) error {
-	if err := s.take(ctx); err != nil {
+	if err := s.acquire(ctx); err != nil {
 		return err
 	}
-	defer s.give()
+	defer s.release()
+	if s.staleClient {
+		if err := s.replaceClient(ctx); err != nil {
+			return err
+		}
+	}
 	from := s.progress.Skip(b)
 	if err := s.prepare(ctx, b, from); err != nil {
 		return err
 	}
 	err := s.deliver(ctx, b, from)
-	if errors.Is(err, errTooLarge) && !s.single && s.dead == nil {
-		s.single = true
-		if err = s.settle(ctx); err == nil { // the transaction was aborted
+	if errors.Is(err, errTooLarge) && !s.oneByOne && s.fatal == nil {
+		s.oneByOne = true
+		if err = s.awaitTask(ctx); err == nil { // the transaction was aborted
 			err = s.deliver(ctx, b, s.progress.Skip(b))
 		}
 	}
 	if err != nil {
 		return err
 	}
-	s.single = false
+	s.oneByOne = false
 	s.progress.Acked(b)
 	return nil
 }
 
-// prepare finds out where the records from number i on go, and whether they can: before any is sent.
+// prepare finds the routes of the records, starting at i, and checks that they can be sent, before any is sent.
 func (s *stream) prepare(ctx context.Context, b sink.Batch, i int) error {
-	unknown, refusal := s.pack.prepare(b, i, s.topics)
+	unknown, refusal := s.packer.prepare(b, i, s.topics)
 	if refusal != nil {
 		return refusal
 	}
@@ -174,17 +225,17 @@ func (s *stream) prepare(ctx context.Context, b sink.Batch, i int) error {
 	return s.ensure(ctx, unknown)
 }
 
-// deliver sends the records from number i on, chunk by chunk, and ends the transaction when it is time.
+// deliver sends the records, starting at i, in chunks. It commits the transaction when that is due.
 func (s *stream) deliver(ctx context.Context, b sink.Batch, i int) error {
 	for i < len(b.Records) {
-		if s.id != "" && !s.began {
+		if s.id != "" && !s.inTxn {
 			if err := s.client.BeginTransaction(); err != nil {
 				return s.reopen("beginning a transaction: %w", err)
 			}
-			s.began = true
+			s.inTxn = true
 		}
 		n := transactionRecords - s.pending
-		if s.single {
+		if s.oneByOne {
 			n = 1
 		}
 		j := chunk(b, i, n)
@@ -192,8 +243,8 @@ func (s *stream) deliver(ctx context.Context, b sink.Batch, i int) error {
 			return err
 		}
 		i = j
-		if s.id != "" && s.due() {
-			if err := s.end(ctx); err != nil {
+		if s.id != "" && s.commitDue() {
+			if err := s.commit(ctx); err != nil {
 				return err
 			}
 		}
@@ -201,13 +252,15 @@ func (s *stream) deliver(ctx context.Context, b sink.Batch, i int) error {
 	return nil
 }
 
-// due tells whether the transaction in hand must end. What is sent one by one has transactions of its own, so that one record's
-// failure takes no other with it.
-func (s *stream) due() bool {
-	return s.single || s.pending >= transactionRecords || s.out.opts.Now().Sub(s.ended) >= transactionAge || s.out.isCareful(s.name)
+// commitDue reports whether the current transaction must be committed. Records that are sent one by one have their own
+// transactions, so that one record's failure affects no other.
+func (s *stream) commitDue() bool {
+	return s.oneByOne || s.pending >= transactionRecords || s.out.opts.Now().Sub(s.committedAt) >= transactionAge ||
+		s.out.isIsolated(s.name)
 }
 
-// chunk returns the end of a chunk that begins with record i: at most n records, and chunkBytes unless one has more.
+// chunk returns the end of a chunk that begins with record i. It holds at most n records, and chunkBytes unless one
+// record is longer.
 func chunk(b sink.Batch, i, n int) int {
 	start := 0
 	if i > 0 {
@@ -222,31 +275,46 @@ func chunk(b sink.Batch, i, n int) int {
 
 // produce sends the records i to j-1 and waits until all are acknowledged.
 func (s *stream) produce(ctx context.Context, b sink.Batch, i, j int) error {
-	records := s.pack.records(b, i, j)
+	records := s.packer.records(b, i, j)
 	file, last, n := b.File, resume.PointOf(b, j-1), j-i
-	s.begin("producing", func() error { return s.send(records) }, func(err error) error {
+	var taken int
+	s.begin("producing", func() (err error) { taken, err = s.send(records); return err }, func(err error) error {
+		if s.id == "" {
+			s.delivered.Add(int64(taken))
+		}
 		if err != nil {
 			return s.notProduced(err)
 		}
-		s.progress.Landed(file, last)
+		if s.dataLost.Swap(false) && s.acked > s.saved {
+			return s.reopen("the brokers have lost records that they acknowledged")
+		}
+		s.progress.Stored(file, last)
+		s.acked += int64(n)
+		s.trackHeld(records)
 		if s.id != "" {
 			s.pending += n
-			s.acked += int64(n)
 		}
 		return nil
 	})
-	err := s.settle(ctx)
-	if errors.Is(err, errTooLarge) && s.single && s.dead == nil {
-		return &sink.Refusal{Index: i, Reason: "the broker takes no message that large: the topic's max.message.bytes is below maxMessageBytes"}
+	err := s.awaitTask(ctx)
+	if errors.Is(err, errTooLarge) && s.oneByOne && s.fatal == nil {
+		return &sink.Refusal{
+			Index: i, Reason: "the broker rejects a message that large: the topic's max.message.bytes is below maxMessageBytes",
+		}
 	}
 	return err
 }
 
-// send hands records to the client and waits until each was acknowledged or given up. It returns the worst that befell one.
-func (s *stream) send(records []kgo.Record) error {
+// send hands records to the client and waits until each is acknowledged or has failed. It returns the number of
+// acknowledged records and the most severe error of the others.
+func (s *stream) send(records []kgo.Record) (int, error) {
+	var acked int
 	var worst error
-	promise := func(_ *kgo.Record, err error) { // is called for one record at a time
-		if err != nil && (worst == nil || isLost(err)) {
+	promise := func(_ *kgo.Record, err error) { // the client calls it for one record at a time
+		switch {
+		case err == nil:
+			acked++
+		case worst == nil || isTxnFatal(err):
 			worst = err
 		}
 	}
@@ -254,39 +322,45 @@ func (s *stream) send(records []kgo.Record) error {
 		s.client.Produce(s.ctx, &records[i], promise)
 	}
 	if err := s.client.Flush(s.ctx); err != nil {
-		return err
+		return 0, err // promises may still come
 	}
-	return worst
+	return acked, worst
 }
 
-// errTooLarge says that a broker refused a batch of records as too large, of which one may be.
-var errTooLarge = errors.New("the broker found a batch of records too large")
+// errTooLarge reports that a broker rejected a batch as too large. A single record of it may be the cause.
+var errTooLarge = errors.New("the broker rejected a batch of records as too large")
 
-// notProduced deals with a chunk of which not all records were acknowledged.
+// notProduced handles a chunk with unacknowledged records.
 func (s *stream) notProduced(err error) error {
-	if errors.Is(err, kerr.UnknownTopicOrPartition) || errors.Is(err, kerr.UnknownTopicID) {
-		clear(s.topics)
-	}
-	explained := fmt.Errorf("producing: %w", s.explain(err))
+	gone := errors.Is(err, kerr.UnknownTopicOrPartition) || errors.Is(err, kerr.UnknownTopicID)
+	var answer *kerr.Error
+	s.staleClient = gone || !errors.As(err, &answer) // an error from no broker is the client's own view
+	explained := fmt.Errorf("producing: %w", s.withAdvice(err))
 	if errors.Is(err, kerr.MessageTooLarge) {
 		explained = errTooLarge
 	}
 	switch {
+	case s.id == "" && gone && s.acked > s.saved:
+		return s.reopen("a topic is gone with records produced since the last checkpoint: %w", explained)
 	case s.id == "":
 		return explained
-	case isLost(err):
-		return s.taken("producing", err)
+	case isTxnFatal(err):
+		return s.fenced("producing", err)
 	case s.pending > 0:
-		s.out.beCareful(s.name)
-		return s.reopen("what was produced before in the same transaction is given up: %w", explained)
+		s.out.isolate(s.name)
+		return s.reopen("the records produced earlier in the same transaction are abandoned: %w", explained)
+	}
+	if s.staleClient {
+		s.inTxn = false // a new client first ends the old client's transaction
+		return explained
 	}
 	s.abort()
 	return explained
 }
 
-// abort asks for the end of a transaction that holds nothing that was acknowledged.
+// abort starts the abort of a transaction without acknowledged records.
 func (s *stream) abort() {
-	s.began = false
+	s.inTxn = false
 	s.begin("aborting a transaction", func() error {
 		if err := s.client.AbortBufferedRecords(s.ctx); err != nil {
 			return err
@@ -294,89 +368,122 @@ func (s *stream) abort() {
 		return s.client.EndTransaction(s.ctx, kgo.TryAbort)
 	}, func(err error) error {
 		if err != nil {
-			return s.reopen("aborting a transaction: %w", s.explain(err))
+			return s.reopen("aborting a transaction: %w", s.withAdvice(err))
 		}
 		return nil
 	})
 }
 
-// end commits the transaction in hand, or one of its own, with the position.
-func (s *stream) end(ctx context.Context) error {
+// commit commits the current transaction, or a new one, with the position.
+func (s *stream) commit(ctx context.Context) error {
+	if err := s.verifyTopics(ctx); err != nil {
+		return err
+	}
 	record, err := s.positionRecord(s.progress.Now())
 	if err != nil {
 		return err
 	}
-	if !s.began {
+	if !s.inTxn {
 		if err := s.client.BeginTransaction(); err != nil {
 			return s.reopen("beginning a transaction: %w", err)
 		}
-		s.began = true
+		s.inTxn = true
 	}
 	acked := s.acked
-	s.begin("ending a transaction", func() error {
-		if err := s.send(record); err != nil {
+	s.begin("committing a transaction", func() error {
+		if _, err := s.send(record); err != nil {
 			return fmt.Errorf("producing the position: %w", err)
 		}
 		return s.client.EndTransaction(s.ctx, kgo.TryCommit)
 	}, func(err error) error {
 		if err != nil {
-			// It may have been committed all the same, and the position tells.
-			if isLost(err) {
-				return s.taken("ending a transaction", err)
+			// The transaction may be committed nevertheless. The position shows it at the next Open.
+			s.out.markInDoubt(s.name, inDoubt{position: string(record[0].Value), records: acked - s.durable})
+			if isTxnFatal(err) {
+				return s.fenced("committing a transaction", err)
 			}
-			return s.reopen("ending a transaction: %w", s.explain(err))
+			return s.reopen("committing a transaction: %w", s.withAdvice(err))
 		}
-		s.began, s.pending, s.durable, s.ended, s.offset = false, 0, acked, s.out.opts.Now(), record[0].Offset
+		s.delivered.Add(acked - s.durable)
+		s.inTxn, s.pending, s.durable, s.committedAt, s.offset = false, 0, acked, s.out.opts.Now(), record[0].Offset
+		clear(s.held)
 		return nil
 	})
-	return s.settle(ctx)
+	return s.awaitTask(ctx)
 }
 
 // Flush implements sink.Sink.
 func (s *stream) Flush(ctx context.Context, _ bool) (sink.Flushed, error) {
-	if s.dead != nil {
-		return sink.Flushed{}, s.dead
+	if s.fatal != nil {
+		return sink.Flushed{}, s.fatal
 	}
-	if err := ctx.Err(); err != nil || s.id == "" {
+	if err := ctx.Err(); err != nil {
 		return sink.Flushed{}, err
 	}
+	s.flushed = s.acked
+	if s.id == "" {
+		upTo := s.acked
+		if upTo == s.durable {
+			return sink.Flushed{}, nil
+		}
+		return sink.Flushed{Sync: func(ctx context.Context) error { return s.verify(ctx, upTo) }}, nil
+	}
 	now := s.progress.Flush()
-	if s.state == nil || now.Generation != s.drawn {
+	if s.state == nil || now.Generation != s.stateGeneration {
 		doc, err := json.Marshal(state{State: now, Topic: s.positions.ID.String(), Offset: s.offset})
 		if err != nil {
 			return sink.Flushed{}, fmt.Errorf("encoding the state of %s: %w", s.id, err)
 		}
-		s.state, s.drawn = doc, now.Generation
+		s.state, s.stateGeneration = doc, now.Generation
 	}
-	line := s.acked
-	if line == s.durable {
+	upTo := s.acked
+	if upTo == s.durable {
 		return sink.Flushed{State: s.state}, nil
 	}
-	return sink.Flushed{State: s.state, Sync: func(ctx context.Context) error { return s.sync(ctx, line) }}, nil
+	return sink.Flushed{State: s.state, Sync: func(ctx context.Context) error { return s.sync(ctx, upTo) }}, nil
 }
 
-// sync commits the first records up to a line.
-func (s *stream) sync(ctx context.Context, line int64) error {
-	if err := s.take(ctx); err != nil {
+// verify is the counterpart of sync for a stream without transactions: it checks that the acknowledged records are
+// still there.
+func (s *stream) verify(ctx context.Context, upTo int64) error {
+	if err := s.acquire(ctx); err != nil {
 		return err
 	}
-	defer s.give()
-	if s.durable >= line {
+	defer s.release()
+	if err := s.verifyTopics(ctx); err != nil {
+		return err
+	}
+	s.durable = max(s.durable, upTo)
+	return nil
+}
+
+// sync commits the first records up to upTo.
+func (s *stream) sync(ctx context.Context, upTo int64) error {
+	if err := s.acquire(ctx); err != nil {
+		return err
+	}
+	defer s.release()
+	if s.durable >= upTo {
 		return nil
 	}
-	return s.end(ctx)
+	return s.commit(ctx)
 }
 
 // Committed implements sink.Sink.
 func (s *stream) Committed(context.Context) error {
-	if s.dead != nil {
-		return s.dead
+	if s.fatal != nil {
+		return s.fatal
 	}
+	s.saved = s.flushed
+	maps.DeleteFunc(s.held, func(_ string, h heldTopic) bool { return h.last <= s.saved })
 	s.progress.Committed()
 	return nil
 }
 
-// Close implements sink.Sink. What is in an open transaction is aborted by the next Open, or by the broker in time.
+// Delivered implements sink.Sink. Records in a transaction count once it is committed.
+func (s *stream) Delivered() int64 { return s.delivered.Load() }
+
+// Close implements sink.Sink. The next Open aborts an open transaction, or the broker does after its timeout.
 func (s *stream) Close() error {
 	s.cancel()
 	s.client.Close()
@@ -384,6 +491,6 @@ func (s *stream) Close() error {
 		<-s.task.done
 		s.task = nil
 	}
-	s.dead = fmt.Errorf("the sink of %s is closed", s.name)
+	s.fatal = fmt.Errorf("the sink of %s is closed", s.name)
 	return nil
 }

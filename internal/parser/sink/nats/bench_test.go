@@ -15,7 +15,7 @@ import (
 	"github.com/hlparser/hyperliquid-parser-operator/internal/parser/sink"
 )
 
-// bareAsync publishes one message with an id for each record, as a program does that uses the client library.
+// bareAsync publishes one message with an id per record, as a plain user of the client library does.
 func bareAsync(b *testing.B, js jetstream.JetStream) func(sink.Batch) {
 	return func(batch sink.Batch) {
 		for i := range batch.Records {
@@ -29,7 +29,7 @@ func bareAsync(b *testing.B, js jetstream.JetStream) func(sink.Batch) {
 	}
 }
 
-// bareBatches publishes so many records a message in atomic batches, with no header but the batch's.
+// bareBatches publishes packed records per message in atomic batches, with no headers but the batch's.
 func bareBatches(b *testing.B, js jetstream.JetStream, packed int) func(sink.Batch) {
 	return func(batch sink.Batch) {
 		for from := 0; from < len(batch.Records); {
@@ -58,8 +58,8 @@ func bareBatches(b *testing.B, js jetstream.JetStream, packed int) func(sink.Bat
 	}
 }
 
-// BenchmarkSink writes order statuses of 470 bytes through the sink and, in turns, through the bare client library in the same mode,
-// to two streams of one server in this process.
+// BenchmarkSink writes order statuses of 470 bytes alternately through the sink and through the bare client library in
+// the same mode, to two streams of one server in this process.
 func BenchmarkSink(b *testing.B) {
 	for _, c := range []struct {
 		name     string
@@ -68,7 +68,7 @@ func BenchmarkSink(b *testing.B) {
 	}{
 		{"ids", config.AtLeastOnce, 1}, {"atomic", config.ExactlyOnce, 1}, {"atomic packed 100", config.ExactlyOnce, 100},
 	} {
-		for _, size := range []int{550, 5500} { // records a batch; the engine's are of 256 KiB
+		for _, size := range []int{550, 5500} { // records per batch; the engine's batches have 256 KiB
 			b.Run(fmt.Sprintf("%s/batches of %d", c.name, size), func(b *testing.B) {
 				s := startServer(b, &server.Options{})
 				w := open(b, newOutput(b, settings(s.ClientURL(), func(n *config.NATSSink) {
@@ -77,7 +77,9 @@ func BenchmarkSink(b *testing.B) {
 				js := client(b, s.ClientURL())
 				js, err := jetstream.New(js.Conn(), jetstream.WithPublishAsyncMaxPending(4096))
 				must(b, err)
-				_, err = js.CreateStream(b.Context(), jetstream.StreamConfig{Name: "BARE", Subjects: []string{"bare.>"}, AllowAtomicPublish: true})
+				_, err = js.CreateStream(b.Context(), jetstream.StreamConfig{
+					Name: "BARE", Subjects: []string{"bare.>"}, AllowAtomicPublish: true,
+				})
 				must(b, err)
 				bare := bareAsync(b, js)
 				if c.delivery == config.ExactlyOnce {

@@ -18,28 +18,28 @@ import (
 )
 
 const (
-	// answerTimeout is how long the server may take to answer anything at all while an answer is due.
+	// answerTimeout is how long the server may send no answer at all while an answer is outstanding.
 	answerTimeout = 5 * time.Second
-	// severAfter is how long a publish may go on after its context has ended before the connection is cut under it.
+	// severAfter is how long a publish may continue after its context has ended. Then the connection is cut.
 	severAfter = 100 * time.Millisecond
 )
 
-// conn is one connection, from its dial to its end. It is never made anew by the client library, which would send what is published
-// after a disconnection and forget what was published before it: an order that no caller could mend.
+// conn is one connection, from dial to close. The client library never reconnects it. A reconnect would send messages
+// published after the disconnection and forget those published before it, and no caller could repair that order.
 type conn struct {
 	nc   *nats.Conn
 	js   jetstream.JetStream
 	dial *dialer
-	gone chan struct{} // closed when the connection is
+	gone chan struct{} // closed with the connection
 
-	mu      sync.Mutex
-	trouble error // the last that the server said out of turn, such as a missing permission
-	since   time.Time
+	mu       sync.Mutex
+	asyncErr error // the last asynchronous error from the server, such as a missing permission
+	asyncAt  time.Time
 }
 
 // dialer dials one connection, and can cut it.
 type dialer struct {
-	ctx context.Context // until it is dialled
+	ctx context.Context // bounds the dial
 
 	mu   sync.Mutex
 	conn net.Conn
@@ -60,7 +60,7 @@ func (d *dialer) Dial(network, address string) (net.Conn, error) {
 	return c, nil
 }
 
-// sever ends the connection without a word.
+// sever closes the connection without the protocol's shutdown.
 func (d *dialer) sever() {
 	d.mu.Lock()
 	defer d.mu.Unlock()
@@ -91,7 +91,7 @@ func connect(ctx context.Context, o *Options) (*conn, error) {
 		nats.ErrorHandler(func(_ *nats.Conn, _ *nats.Subscription, err error) {
 			c.mu.Lock()
 			defer c.mu.Unlock()
-			c.trouble, c.since = err, time.Now()
+			c.asyncErr, c.asyncAt = err, time.Now()
 		}),
 	}
 	tls, err := secret.TLS(o.Config.TLS, "") // the library fills in the host that it dials
@@ -111,7 +111,7 @@ func connect(ctx context.Context, o *Options) (*conn, error) {
 	defer stop()
 	if c.nc, err = nats.Connect(o.Config.URL, options...); err != nil {
 		if errors.Is(err, nats.ErrAuthorization) || errors.Is(err, nats.ErrAuthExpired) {
-			err = fmt.Errorf("the server does not let this user in (credentialsFile %q): %w", o.Config.CredentialsFile, err)
+			err = fmt.Errorf("the server rejects this user (credentialsFile %q): %w", o.Config.CredentialsFile, err)
 		}
 		return nil, fmt.Errorf("connecting to %s: %w", o.Config.URL, err)
 	}
@@ -122,8 +122,8 @@ func connect(ctx context.Context, o *Options) (*conn, error) {
 	return c, nil
 }
 
-// alive tells whether the connection can be used, for all that is known. It does not ask the library, which lets nobody in while a
-// publish is held up.
+// alive reports whether the connection appears usable. It does not ask the library, which blocks while a publish
+// blocks.
 func (c *conn) alive() bool {
 	select {
 	case <-c.gone:
@@ -133,7 +133,7 @@ func (c *conn) alive() bool {
 	}
 }
 
-// publish hands a message to the library. No error does not mean that it was sent.
+// publish hands a message to the library. A nil error does not mean that it was sent.
 func (c *conn) publish(m *nats.Msg) error {
 	if err := c.nc.PublishMsg(m); err != nil {
 		if errors.Is(err, nats.ErrConnectionClosed) {
@@ -144,8 +144,8 @@ func (c *conn) publish(m *nats.Msg) error {
 	return nil
 }
 
-// guard cuts the connection if what is done under it goes on after the context has ended: a server that takes nothing holds up the
-// library's publish, which knows no context.
+// guard cuts the connection if the work under it continues after the context has ended. A server that stops reading
+// blocks the library's publish, which takes no context.
 func (c *conn) guard(ctx context.Context) (done func()) {
 	ended := make(chan struct{})
 	stop := context.AfterFunc(ctx, func() {
@@ -160,17 +160,17 @@ func (c *conn) guard(ctx context.Context) (done func()) {
 	return func() { stop(); close(ended) }
 }
 
-// silence is the error of an answer that did not come.
-func (c *conn) silence() error {
+// noAnswer returns the error for an answer that did not arrive.
+func (c *conn) noAnswer() error {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if c.trouble != nil && time.Since(c.since) < 2*answerTimeout {
-		return fmt.Errorf("no answer in %v; the server said: %w", answerTimeout, c.trouble)
+	if c.asyncErr != nil && time.Since(c.asyncAt) < 2*answerTimeout {
+		return fmt.Errorf("no answer in %v; the server reported: %w", answerTimeout, c.asyncErr)
 	}
 	return fmt.Errorf("no answer in %v", answerTimeout)
 }
 
-// answer is what the server says to a publish.
+// answer is the server's answer to a publish.
 type answer struct {
 	Error  *jetstream.APIError `json:"error"`
 	Stream string              `json:"stream"`
@@ -179,28 +179,36 @@ type answer struct {
 	Count  int                 `json:"count"`
 }
 
-// inbox receives the answers to one sink's publishes on one connection. They belong to exchanges, one after the other; what comes for
-// an earlier exchange is dropped.
+// inbox receives the answers to one sink's publishes on one connection. They belong to consecutive exchanges. Answers
+// to an earlier exchange are dropped.
 type inbox struct {
 	conn      *conn
 	sub       *nats.Subscription
 	prefix    string
 	jetStream string
-	good      []byte // how an answer begins that is no error
+	okPrefix  []byte // how an answer without an error begins
 	progress  chan struct{}
 
-	mu    sync.Mutex
-	first uint64 // number of the exchange's first publish
-	came  []bool // by the publish's number, from first
-	open  int    // publishes without an answer
-	err   error  // the first bad answer
-	last  []byte // the latest answer to the exchange's last publish
-	reply []byte
+	mu      sync.Mutex
+	first   uint64          // number of the exchange's first publish
+	pending []pendingAnswer // by number of the publish, starting at first
+	open    int             // publishes without an answer
+	taken   int64           // records in messages that the server stored
+	err     error           // the first error answer
+	last    []byte          // the latest answer to the exchange's last publish
+	reply   []byte
+}
+
+// pendingAnswer is an expected answer.
+type pendingAnswer struct {
+	records int // in the message
+	arrived bool
 }
 
 func (c *conn) newInbox(jetStream string) (*inbox, error) {
 	in := &inbox{
-		conn: c, prefix: c.nc.NewInbox() + ".", jetStream: jetStream, good: fmt.Appendf(nil, "{%q:%q,", "stream", jetStream),
+		conn: c, prefix: c.nc.NewInbox() + ".", jetStream: jetStream,
+		okPrefix: fmt.Appendf(nil, "{%q:%q,", "stream", jetStream),
 		progress: make(chan struct{}, 1),
 	}
 	var err error
@@ -210,28 +218,38 @@ func (c *conn) newInbox(jetStream string) (*inbox, error) {
 	return in, nil
 }
 
-// close lets go of the subscription, without waiting for a connection that is held up. If it has ended there is nothing to let go of.
+// close ends the subscription without waiting for a blocked connection. If the connection has ended, there is nothing
+// to end.
 func (in *inbox) close() { go func() { _ = in.sub.Unsubscribe() }() }
 
 // begin starts an exchange.
 func (in *inbox) begin() {
 	in.mu.Lock()
 	defer in.mu.Unlock()
-	in.first += uint64(len(in.came))
-	in.came, in.open, in.err, in.last = in.came[:0], 0, nil, nil
+	in.first += uint64(len(in.pending))
+	in.pending, in.open, in.err, in.last, in.taken = in.pending[:0], 0, nil, nil, 0
 }
 
-// expect returns the subject for the answer to the exchange's next publish, and how many answers are due.
-func (in *inbox) expect() (subject string, open int) {
+// stored returns how many records of the exchange the server has stored, according to its answers so far. Records that
+// it already had do not count.
+func (in *inbox) stored() int64 {
 	in.mu.Lock()
 	defer in.mu.Unlock()
-	in.reply = strconv.AppendUint(append(in.reply[:0], in.prefix...), in.first+uint64(len(in.came)), 10)
-	in.came = append(in.came, false)
+	return in.taken
+}
+
+// expect registers the exchange's next publish, which holds the given number of records. It returns the subject for its
+// answer and the number of outstanding answers.
+func (in *inbox) expect(records int) (subject string, open int) {
+	in.mu.Lock()
+	defer in.mu.Unlock()
+	in.reply = strconv.AppendUint(append(in.reply[:0], in.prefix...), in.first+uint64(len(in.pending)), 10)
+	in.pending = append(in.pending, pendingAnswer{records: records})
 	in.open++
 	return string(in.reply), in.open
 }
 
-// state returns how many answers are due, and the first bad one.
+// state returns the number of outstanding answers and the first error answer.
 func (in *inbox) state() (open int, err error) {
 	in.mu.Lock()
 	defer in.mu.Unlock()
@@ -243,18 +261,22 @@ func (in *inbox) receive(m *nats.Msg) {
 	if err != nil {
 		return
 	}
-	err = in.judge(m)
+	err = in.answerError(m)
 	in.mu.Lock()
 	defer in.mu.Unlock()
-	if n < in.first || n-in.first >= uint64(len(in.came)) || in.came[n-in.first] {
+	if n < in.first || n-in.first >= uint64(len(in.pending)) || in.pending[n-in.first].arrived {
 		return
 	}
-	in.came[n-in.first] = true
+	answered := &in.pending[n-in.first]
+	answered.arrived = true
 	in.open--
-	if err != nil && in.err == nil {
+	switch {
+	case err != nil && in.err == nil:
 		in.err = err
+	case err == nil && !bytes.Contains(m.Data, duplicateField):
+		in.taken += int64(answered.records)
 	}
-	if n-in.first == uint64(len(in.came))-1 {
+	if n-in.first == uint64(len(in.pending))-1 {
 		in.last = m.Data
 	}
 	select {
@@ -263,12 +285,15 @@ func (in *inbox) receive(m *nats.Msg) {
 	}
 }
 
-// judge returns what an answer says went wrong.
-func (in *inbox) judge(m *nats.Msg) error {
+// duplicateField appears in the answer to a message whose id the server already knows.
+var duplicateField = []byte(`,"duplicate":`)
+
+// answerError returns the error that an answer reports.
+func (in *inbox) answerError(m *nats.Msg) error {
 	switch {
 	case len(m.Data) == 0 && m.Header.Get("Status") != "":
 		return nats.ErrNoResponders
-	case len(m.Data) == 0 || bytes.HasPrefix(m.Data, in.good): // staged in a batch, or stored
+	case len(m.Data) == 0 || bytes.HasPrefix(m.Data, in.okPrefix): // staged in a batch, or stored
 		return nil
 	}
 	var a answer
@@ -279,12 +304,14 @@ func (in *inbox) judge(m *nats.Msg) error {
 		return a.Error
 	}
 	if a.Stream != in.jetStream {
-		return fmt.Errorf("the stream %s took a record that was meant for %s: give one of them other subjects", a.Stream, in.jetStream)
+		return fmt.Errorf("the stream %s stored a record that was meant for %s: change the subjects of one of them",
+			a.Stream, in.jetStream)
 	}
 	return nil
 }
 
-// wait returns when at most so many answers are due, or one is bad, or none comes.
+// wait returns when at most the given number of answers is outstanding, when one is an error, or when none arrives in
+// time.
 func (in *inbox) wait(ctx context.Context, most int) error {
 	timer := time.NewTimer(answerTimeout)
 	defer timer.Stop()
@@ -301,12 +328,12 @@ func (in *inbox) wait(ctx context.Context, most int) error {
 		case <-in.conn.gone:
 			return fmt.Errorf("the connection ended: %w", errors.Join(nats.ErrConnectionClosed, in.conn.nc.LastError()))
 		case <-timer.C:
-			return in.conn.silence()
+			return in.conn.noAnswer()
 		}
 	}
 }
 
-// committed returns the answer to the exchange's last publish, which came.
+// committed returns the answer to the exchange's last publish. The answer must have arrived.
 func (in *inbox) committed() (answer, error) {
 	in.mu.Lock()
 	defer in.mu.Unlock()

@@ -23,7 +23,8 @@ import (
 	"github.com/hlparser/hyperliquid-parser-operator/internal/parser/sink"
 )
 
-// inOrderOnce checks that messages of one record each are, file by file, at places that only grow, and returns how many each stream has.
+// inOrderOnce checks that the positions of single-record messages strictly increase in each file. It returns the number
+// of messages by stream.
 func inOrderOnce(t testing.TB, messages []jetstream.Msg) map[string]int {
 	t.Helper()
 	type place struct{ offset, index int }
@@ -37,7 +38,7 @@ func inOrderOnce(t testing.TB, messages []jetstream.Msg) map[string]int {
 		must(t, err)
 		before, ok := last[stream+at[0]]
 		if ok && (offset < before.offset || offset == before.offset && index <= before.index) {
-			t.Fatalf("message %d of %s in %s at %d:%d comes after %v", i, stream, at[0], offset, index, before)
+			t.Fatalf("message %d of %s in %s: position %d:%d follows %v", i, stream, at[0], offset, index, before)
 		}
 		last[stream+at[0]] = place{offset, index}
 		counts[stream]++
@@ -45,7 +46,7 @@ func inOrderOnce(t testing.TB, messages []jetstream.Msg) map[string]int {
 	return counts
 }
 
-// A process ends at any moment of a write or a commit, 200 times, and leaves its connection behind, as a zombie does.
+// A process ends at any moment of a write or a commit, 200 times, and leaves its connection open, as a zombie does.
 func TestCrashesAtAnyMomentStoreEachRecordOnce(t *testing.T) {
 	const crashes, files = 200, 3
 	seed := uint64(time.Now().UnixNano())
@@ -59,7 +60,7 @@ func TestCrashesAtAnyMomentStoreEachRecordOnce(t *testing.T) {
 		read  [files]int
 	}
 	var disk saved
-	var tried [files]int // up to where records may be stored
+	var tried [files]int // the end of the records that may be stored
 	write := func(ctx context.Context, w sink.Sink, read *[files]int) error {
 		f, n := r.IntN(files), 1+r.IntN(40)
 		if r.IntN(10) == 0 {
@@ -78,7 +79,7 @@ func TestCrashesAtAnyMomentStoreEachRecordOnce(t *testing.T) {
 				return err
 			}
 		}
-		return fmt.Errorf("an outage without an end")
+		return fmt.Errorf("the outage does not end")
 	}
 	for crash := range crashes + 1 {
 		ctx, cancel := context.WithCancel(t.Context())
@@ -124,7 +125,7 @@ func TestCrashesAtAnyMomentStoreEachRecordOnce(t *testing.T) {
 	t.Logf("%d crashes, %d records", crashes, want)
 }
 
-// node writes order statuses by the line and fills by the block, of which some come late to an older file.
+// node writes order statuses by line and fills by block. Some blocks arrive late in an older file.
 type node struct {
 	t            *testing.T
 	data         string
@@ -141,7 +142,7 @@ func (n *node) append(directory string, hour int, text string) {
 	must(n.t, os.MkdirAll(filepath.Dir(path), 0o755))
 	f, err := os.OpenFile(path, os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o644)
 	must(n.t, err)
-	half := n.rand.IntN(len(text) + 1) // torn, for a moment
+	half := n.rand.IntN(len(text) + 1) // torn for a moment
 	_, err = f.WriteString(text[:half])
 	must(n.t, err)
 	_, err = f.WriteString(text[half:])
@@ -161,7 +162,8 @@ func (n *node) write(stop <-chan struct{}) {
 		for range 1 + n.rand.IntN(60) {
 			fmt.Fprintf(&lines, `{"time":"2026-04-30T20:46:43.304461819","user":"0xb1edfeccf03f35d2268f5dc4013508a6eb52c702",`+
 				`"hash":null,"builder":null,`+
-				`"status":"open","order":{"coin":%q,"side":"A","limitPx":"76466.0","sz":"0.0686","oid":%d,"timestamp":1777582003304}}`+"\n",
+				`"status":"open","order":{"coin":%q,"side":"A","limitPx":"76466.0","sz":"0.0686","oid":%d,`+
+				`"timestamp":1777582003304}}`+"\n",
 				coins[n.rand.IntN(len(coins))], n.statuses)
 			n.statuses++
 		}
@@ -176,7 +178,8 @@ func (n *node) write(stop <-chan struct{}) {
 					lines.WriteByte(',')
 				}
 				fmt.Fprintf(&lines, `["0xb1edfeccf03f35d2268f5dc4013508a6eb52c702",{"coin":%q,"px":"76466.0","sz":"0.0686",`+
-					`"side":"B","time":1777582003304,"dir":"Open Long","oid":1,"crossed":true,"fee":"0.1","tid":%d,"feeToken":"USDC"}]`,
+					`"side":"B","time":1777582003304,"dir":"Open Long","oid":1,"crossed":true,"fee":"0.1",`+
+					`"tid":%d,"feeToken":"USDC"}]`,
 					coins[n.rand.IntN(len(coins))], n.fills)
 				n.fills++
 			}
@@ -191,7 +194,7 @@ func (n *node) write(stop <-chan struct{}) {
 	}
 }
 
-// numberOf finds the number after a field's name.
+// numberOf returns the number after a field's name.
 func numberOf(t testing.TB, data []byte, field string) int {
 	t.Helper()
 	_, after, ok := bytes.Cut(data, []byte(`"`+field+`":`))
@@ -203,7 +206,8 @@ func numberOf(t testing.TB, data []byte, field string) int {
 	return n
 }
 
-// The real parser is killed at any moment while a node writes and its connection comes and goes. HLPARSER_KILLS says how often.
+// The real parser is killed at any moment while a node writes and its connection fails repeatedly. HLPARSER_KILLS sets
+// the number of kills.
 func TestNothingIsLostOrDoubledThroughKill9(t *testing.T) {
 	if testing.Short() {
 		t.Skip("builds and kills the parser")
@@ -227,9 +231,9 @@ func TestNothingIsLostOrDoubledThroughKill9(t *testing.T) {
 	p := startProxy(t, func() string { return s.Addr().String() })
 	n := &node{t: t, data: filepath.Join(dir, "data"), rand: rand.New(rand.NewPCG(seed, 2))}
 	args := func(url string) []string {
-		return []string{"run", "--data-dir", n.data, "--state-dir", filepath.Join(dir, "state"), "--stream", "order-statuses:line",
-			"--stream", "fills:by-block", "--start-at", "beginning", "--format", "raw", "--id", "node-1", "--listen", "",
-			"--sink", url + "/HL?create=true&delivery=ExactlyOnce"}
+		return []string{"run", "--data-dir", n.data, "--state-dir", filepath.Join(dir, "state"),
+			"--stream", "order-statuses:line", "--stream", "fills:by-block", "--start-at", "beginning", "--format", "raw",
+			"--id", "node-1", "--listen", "", "--sink", url + "/HL?create=true&delivery=ExactlyOnce"}
 	}
 	stop := make(chan struct{})
 	var busy sync.WaitGroup
@@ -270,12 +274,12 @@ func TestNothingIsLostOrDoubledThroughKill9(t *testing.T) {
 		go func() { ended <- cmd.Wait() }()
 		select {
 		case err := <-ended:
-			t.Fatalf("after %d kills it ended by itself: %v\n%s", kill, err, &logs)
+			t.Fatalf("after %d kills the parser ended on its own: %v\n%s", kill, err, &logs)
 		case <-time.After(time.Duration(pause) * time.Millisecond):
 		}
 		must(t, cmd.Process.Kill())
 		if err := <-ended; err == nil {
-			t.Fatalf("after %d kills it ended by itself\n%s", kill, &logs)
+			t.Fatalf("after %d kills the parser ended on its own\n%s", kill, &logs)
 		}
 		if strings.Contains(logs.String(), "the stream has failed") {
 			t.Fatalf("after %d kills: %s", kill, &logs)
@@ -287,7 +291,8 @@ func TestNothingIsLostOrDoubledThroughKill9(t *testing.T) {
 	if got, err := messages(t.Context(), js, "hl.>"); err == nil {
 		before = len(got)
 	}
-	if out, err := exec.CommandContext(t.Context(), parser, append(args(s.ClientURL()), "--once")...).CombinedOutput(); err != nil {
+	lastRun := exec.CommandContext(t.Context(), parser, append(args(s.ClientURL()), "--once")...)
+	if out, err := lastRun.CombinedOutput(); err != nil {
 		t.Fatalf("the last run: %v\n%s", err, out)
 	}
 	got, err := messages(t.Context(), js, "hl.>")
@@ -301,14 +306,16 @@ func TestNothingIsLostOrDoubledThroughKill9(t *testing.T) {
 		}
 		oid := numberOf(t, m.Data(), "oid")
 		if before, ok := last[m.Subject()]; ok && oid <= before {
-			t.Fatalf("on %s status %d comes after %d", m.Subject(), oid, before)
+			t.Fatalf("on %s status %d follows %d", m.Subject(), oid, before)
 		}
 		last[m.Subject()] = oid
 	}
-	if counts["order-statuses"] != n.statuses || counts["fills"] != n.fills || len(fills) != n.fills || len(last) != len(coins) {
-		t.Errorf("%d statuses and %d fills (%d different) are stored on %v; %d and %d were written",
+	if counts["order-statuses"] != n.statuses || counts["fills"] != n.fills || len(fills) != n.fills ||
+		len(last) != len(coins) {
+		t.Errorf("%d statuses and %d fills (%d different) are stored on %v; want %d and %d",
 			counts["order-statuses"], counts["fills"], len(fills), maps.Keys(last), n.statuses, n.fills)
 	}
-	t.Logf("%d kills, the connection changed %d times; %d statuses and %d fills (%d late blocks), %d of them before the last run",
+	t.Logf("%d kills, the connection changed %d times; %d statuses and %d fills (%d late blocks), %d of them before "+
+		"the last run",
 		kills, flaps, n.statuses, n.fills, n.late, before)
 }

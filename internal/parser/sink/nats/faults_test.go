@@ -22,7 +22,7 @@ import (
 
 var bothDeliveries = []config.Delivery{config.ExactlyOnce, config.AtLeastOnce}
 
-func TestMessagesSayWhatTheyHold(t *testing.T) {
+func TestHeadersDescribeTheirMessage(t *testing.T) {
 	s := startServer(t, &server.Options{})
 	js := client(t, s.ClientURL())
 	for _, c := range []struct {
@@ -43,7 +43,8 @@ func TestMessagesSayWhatTheyHold(t *testing.T) {
 		{config.AtLeastOnce, config.ByChain, 1, "b", map[string]string{"Nats-Msg-Id": "fills/1001/1"}, ""},
 		{config.AtLeastOnce, config.ByPosition, 3, "c", map[string]string{
 			"Hl-Count": "2", "Hl-Block": "1003", "Hl-Position": "node_fills_by_block/20260430/8@1a2b3c4d:300:0",
-			"Nats-Msg-Id": "test/node-1/fills/node_fills_by_block/20260430/8@1a2b3c4d:300:0/node_fills_by_block/20260430/8@1a2b3c4d:400:1/2",
+			"Nats-Msg-Id": "test/node-1/fills/node_fills_by_block/20260430/8@1a2b3c4d:300:0/" +
+				"node_fills_by_block/20260430/8@1a2b3c4d:400:1/2",
 		}, ""},
 	} {
 		t.Run(fmt.Sprint(c.delivery, c.identity, c.packed), func(t *testing.T) {
@@ -95,7 +96,7 @@ func TestPackedRecordsShareASubject(t *testing.T) {
 	wantNumbered(t, records(got), 250)
 }
 
-func TestARecordThatFitsIntoNoMessageIsRefusedAndTheOthersAreStored(t *testing.T) {
+func TestARecordThatFitsInNoMessageIsRefusedAndTheOthersAreStored(t *testing.T) {
 	for _, packed := range []int{1, 7} {
 		for _, delivery := range bothDeliveries {
 			for _, where := range []string{"max_payload", "max_msg_size"} {
@@ -106,7 +107,9 @@ func TestARecordThatFitsIntoNoMessageIsRefusedAndTheOthersAreStored(t *testing.T
 					}
 					s := startServer(t, opts)
 					js := client(t, s.ClientURL())
-					o := newOutput(t, settings(s.ClientURL(), func(c *config.NATSSink) { c.Delivery, c.RecordsPerMessage = delivery, packed }))
+					o := newOutput(t, settings(s.ClientURL(), func(c *config.NATSSink) {
+						c.Delivery, c.RecordsPerMessage = delivery, packed
+					}))
 					w := open(t, o, nil)
 					if where == "max_msg_size" {
 						st, err := js.Stream(t.Context(), "HL")
@@ -132,7 +135,7 @@ func TestARecordThatFitsIntoNoMessageIsRefusedAndTheOthersAreStored(t *testing.T
 					if n := strings.Count(string(records(got)), "\n"); n != 19 {
 						t.Errorf("%d records, want 19", n)
 					}
-					// The largest that fits is taken, whatever its headers.
+					// The largest record that fits is accepted, whatever its headers.
 					fits, not := 1<<20-1000, 1<<20
 					for fits+1 < not {
 						n := (fits + not) / 2
@@ -146,7 +149,7 @@ func TestARecordThatFitsIntoNoMessageIsRefusedAndTheOthersAreStored(t *testing.T
 						}
 					}
 					if fits < 1<<20-400 {
-						t.Errorf("of 1 MiB only %d bytes are for the record", fits)
+						t.Errorf("only %d bytes of 1 MiB are available for the record", fits)
 					}
 				})
 			}
@@ -154,20 +157,20 @@ func TestARecordThatFitsIntoNoMessageIsRefusedAndTheOthersAreStored(t *testing.T
 	}
 }
 
-// writeAll writes records in small batches with commits, through outages, until stop says so or all are written.
+// writeAll writes records in small batches with commits, through outages, until all are written.
 func writeAll(t testing.TB, w sink.Sink, from, to int) {
 	t.Helper()
 	r := rand.New(rand.NewPCG(uint64(from), uint64(to)))
 	for from < to {
 		n := min(1+r.IntN(300), to-from)
 		b := batch(from, "BTC", numbered(from, n)...)
-		again(t, func() error { return w.Write(t.Context(), b) })
+		retry(t, func() error { return w.Write(t.Context(), b) })
 		from += n
 		commit(t, w)
 	}
 }
 
-func TestAServerThatRestartsInTheMiddleOfAWriteHasEachRecordOnce(t *testing.T) {
+func TestAServerRestartDuringAWriteStoresEachRecordOnce(t *testing.T) {
 	dir := t.TempDir()
 	s := startServer(t, &server.Options{StoreDir: dir})
 	port := s.Addr().String()
@@ -189,19 +192,21 @@ func TestAServerThatRestartsInTheMiddleOfAWriteHasEachRecordOnce(t *testing.T) {
 	wantNumbered(t, records(got), total)
 }
 
-func TestAClusterWhoseLeaderStepsDownHasEachRecordOnce(t *testing.T) {
+func TestALeaderThatStepsDownStoresEachRecordOnce(t *testing.T) {
 	if testing.Short() {
-		t.Skip("three servers")
+		t.Skip("starts three servers")
 	}
 	servers := startCluster(t)
 	urls := make([]string, len(servers))
 	for i, s := range servers {
 		urls[i] = s.ClientURL()
 	}
-	c := settings(strings.Join(urls, ","), func(c *config.NATSSink) { c.Create.Replicas, c.Delivery = 3, config.ExactlyOnce })
+	c := settings(strings.Join(urls, ","), func(c *config.NATSSink) {
+		c.Create.Replicas, c.Delivery = 3, config.ExactlyOnce
+	})
 	var w sink.Sink
 	o := newOutput(t, c)
-	again(t, func() (err error) { w, err = o.Open(t.Context(), "fills", nil); return err })
+	retry(t, func() (err error) { w, err = o.Open(t.Context(), "fills", nil); return err })
 	const total = 40_000
 	done := make(chan struct{})
 	go func() {
@@ -209,10 +214,10 @@ func TestAClusterWhoseLeaderStepsDownHasEachRecordOnce(t *testing.T) {
 		writeAll(t, w, 0, total)
 	}()
 	js := client(t, c.URL)
-	// On a slow machine an election takes longer than the pause: after so many of them the writer gets its peace.
-	const enough = 60
+	// On a slow machine an election takes longer than the pause, so the number of elections is limited.
+	const maxSteps = 60
 	steps := 0
-	for stepping := true; stepping && steps < enough; {
+	for stepping := true; stepping && steps < maxSteps; {
 		select {
 		case <-done:
 			stepping = false
@@ -225,10 +230,10 @@ func TestAClusterWhoseLeaderStepsDownHasEachRecordOnce(t *testing.T) {
 	<-done
 	t.Logf("the leader stepped down %d times", steps)
 	if steps < 3 {
-		t.Errorf("the leader stepped down %d times, want more", steps)
+		t.Errorf("the leader stepped down %d times, want at least 3", steps)
 	}
 	var got []jetstream.Msg
-	again(t, func() (err error) { got, err = messages(t.Context(), js, "hl.>"); return err })
+	retry(t, func() (err error) { got, err = messages(t.Context(), js, "hl.>"); return err })
 	wantNumbered(t, records(got), total)
 }
 
@@ -245,8 +250,9 @@ func startCluster(t testing.TB) []*server.Server {
 	}
 	for i := range servers {
 		s, err := server.NewServer(&server.Options{
-			ServerName: fmt.Sprint("n", i), Host: "127.0.0.1", Port: -1, JetStream: true, NoSigs: true, NoLog: true, StoreDir: t.TempDir(),
-			Cluster: server.ClusterOpts{Name: "c", Host: "127.0.0.1", Port: ports[i]}, Routes: server.RoutesFromStr(strings.Join(routes, ",")),
+			ServerName: fmt.Sprint("n", i), Host: "127.0.0.1", Port: -1, JetStream: true, NoSigs: true, NoLog: true,
+			StoreDir: t.TempDir(), Cluster: server.ClusterOpts{Name: "c", Host: "127.0.0.1", Port: ports[i]},
+			Routes: server.RoutesFromStr(strings.Join(routes, ",")),
 		})
 		must(t, err)
 		go s.Start()
@@ -255,10 +261,10 @@ func startCluster(t testing.TB) []*server.Server {
 	}
 	for _, s := range servers {
 		if !s.ReadyForConnections(20 * time.Second) {
-			t.Fatal("a server does not start")
+			t.Fatal("a server did not start")
 		}
 	}
-	eventually(t, "the cluster has a leader and knows all", func() bool {
+	eventually(t, "the cluster has a leader that knows all servers", func() bool {
 		for _, s := range servers {
 			if s.JetStreamIsLeader() && len(s.JetStreamClusterPeers()) == len(servers) {
 				return true
@@ -269,13 +275,14 @@ func startCluster(t testing.TB) []*server.Server {
 	return servers
 }
 
-func TestAStreamThatIsFullIsWaitedFor(t *testing.T) {
+func TestAFullStreamIsAnOutage(t *testing.T) {
 	for _, delivery := range bothDeliveries {
 		t.Run(string(delivery), func(t *testing.T) {
 			s := startServer(t, &server.Options{})
 			js := client(t, s.ClientURL())
 			st, err := js.CreateStream(t.Context(), jetstream.StreamConfig{
-				Name: "HL", Subjects: []string{"hl.>", "hlparser.HL.>"}, MaxBytes: 200_000, Discard: jetstream.DiscardNew, AllowAtomicPublish: true,
+				Name: "HL", Subjects: []string{"hl.>", "hlparser.HL.>"}, MaxBytes: 200_000, Discard: jetstream.DiscardNew,
+				AllowAtomicPublish: true,
 			})
 			must(t, err)
 			w := open(t, newOutput(t, settings(s.ClientURL(), func(c *config.NATSSink) { c.Delivery = delivery })), nil)
@@ -285,14 +292,14 @@ func TestAStreamThatIsFullIsWaitedFor(t *testing.T) {
 				full = w.Write(t.Context(), batch(n, "BTC", numbered(n, 1)...))
 			}
 			if isNoOutage(full) || !strings.Contains(full.Error(), "maximum bytes exceeded") {
-				t.Fatalf("got %v, want an outage that says why", full)
+				t.Fatalf("got %v, want an outage with its cause", full)
 			}
 			must(t, st.Purge(t.Context(), jetstream.WithPurgeSubject("hl.>")))
-			again(t, func() error { return w.Write(t.Context(), batch(n-1, "BTC", numbered(n-1, 1)...)) })
+			retry(t, func() error { return w.Write(t.Context(), batch(n-1, "BTC", numbered(n-1, 1)...)) })
 			got, err := messages(t.Context(), js, "hl.>")
 			must(t, err)
 			if string(records(got)) != fmt.Sprintf("{\"n\":%d}\n", n-1) {
-				t.Errorf("after that the stream holds %q", records(got))
+				t.Errorf("after the purge the stream holds %q", records(got))
 			}
 		})
 	}
@@ -306,9 +313,9 @@ func TestAnOldParserCannotWriteAfterANewOneHasOpened(t *testing.T) {
 	must(t, old.Write(t.Context(), batch(0, "BTC", numbered(0, 10)...)))
 	young := open(t, newOutput(t, settings(s.ClientURL(), nil)), state)
 	for range 2 {
-		if err := old.Write(t.Context(), batch(10, "BTC", numbered(10, 5)...)); !errors.Is(err, sink.ErrFailed) ||
-			!strings.Contains(err.Error(), "another parser writes as test/node-1") {
-			t.Fatalf("the old one gets %v", err)
+		err := old.Write(t.Context(), batch(10, "BTC", numbered(10, 5)...))
+		if !errors.Is(err, sink.ErrFailed) || !strings.Contains(err.Error(), "another parser writes as test/node-1") {
+			t.Fatalf("the old parser got %v", err)
 		}
 	}
 	must(t, young.Write(t.Context(), batch(0, "BTC", numbered(0, 20)...)))
@@ -317,7 +324,7 @@ func TestAnOldParserCannotWriteAfterANewOneHasOpened(t *testing.T) {
 	wantNumbered(t, records(got), 20)
 }
 
-func TestABatchInFlightWhenAnotherParserOpensIsStoredOnceOrNotAtAll(t *testing.T) {
+func TestABatchInFlightAtATakeoverIsStoredOnceOrNotAtAll(t *testing.T) {
 	s := startServer(t, &server.Options{})
 	p := startProxy(t, func() string { return s.Addr().String() })
 	js := client(t, s.ClientURL())
@@ -330,14 +337,14 @@ func TestABatchInFlightWhenAnotherParserOpensIsStoredOnceOrNotAtAll(t *testing.T
 		t.Fatalf("got %v", err)
 	}
 	young := open(t, newOutput(t, settings(s.ClientURL(), nil)), state)
-	p.hold(false) // now it arrives
+	p.hold(false) // now the batch arrives
 	must(t, young.Write(t.Context(), batch(0, "BTC", numbered(0, 20)...)))
 	got, err := messages(t.Context(), js, "hl.>")
 	must(t, err)
 	wantNumbered(t, records(got), 20)
 }
 
-func TestAContextEndsAWriteThatTheConnectionHoldsUpAndTheStreamsBesideIt(t *testing.T) {
+func TestTheContextEndsABlockedWriteAndTheOtherStreamsWrites(t *testing.T) {
 	for _, delivery := range bothDeliveries {
 		t.Run(string(delivery), func(t *testing.T) {
 			s := startServer(t, &server.Options{})
@@ -357,19 +364,19 @@ func TestAContextEndsAWriteThatTheConnectionHoldsUpAndTheStreamsBesideIt(t *test
 				writing.Go(func() {
 					ctx, cancel := context.WithTimeout(t.Context(), 300*time.Millisecond)
 					defer cancel()
-					mine := b
+					own := b
 					if w == small {
-						mine = batch(0, "BTC", "x")
+						own = batch(0, "BTC", "x")
 					}
 					began := time.Now()
-					if err := w.Write(ctx, mine); !errors.Is(err, context.DeadlineExceeded) {
+					if err := w.Write(ctx, own); !errors.Is(err, context.DeadlineExceeded) {
 						t.Errorf("got %v, want the context's error", err)
 					}
 					if err := w.Close(); err != nil {
 						t.Error(err)
 					}
 					if took := time.Since(began); took > 3*time.Second {
-						t.Errorf("it took %v", took)
+						t.Errorf("the write took %v", took)
 					}
 				})
 			}
@@ -381,7 +388,7 @@ func TestAContextEndsAWriteThatTheConnectionHoldsUpAndTheStreamsBesideIt(t *test
 	}
 }
 
-func TestRedundantParsersWithTheChainsIdentityStoreEachEventOnce(t *testing.T) {
+func TestRedundantParsersWithIdentityByChainStoreEachEventOnce(t *testing.T) {
 	s := startServer(t, &server.Options{})
 	js := client(t, s.ClientURL())
 	sinks := make([]sink.Sink, 2)
@@ -407,7 +414,7 @@ func TestRedundantParsersWithTheChainsIdentityStoreEachEventOnce(t *testing.T) {
 	got, err := messages(t.Context(), js, "hl.>")
 	must(t, err)
 	wantNumbered(t, records(got), total)
-	// Markers of two parsers are two.
+	// Markers of two parsers are distinct.
 	for k, w := range sinks {
 		b := batch(0, "", `{"marker":true}`)
 		b.File.Generation, b.Records[0].Block, b.Records[0].Index = fmt.Sprintf("%08d", k), 0, -1
@@ -431,13 +438,13 @@ func TestWithoutAtomicBatchesDeliveryIsAtLeastOnceOrFails(t *testing.T) {
 			must(t, open(t, newOutput(t, settings(s.ClientURL(), nil)), nil).Write(t.Context(), batch(0, "BTC", "x")))
 			o := newOutput(t, settings(s.ClientURL(), func(c *config.NATSSink) { c.Delivery = config.ExactlyOnce }))
 			if _, err := o.Open(t.Context(), "fills", nil); !errors.Is(err, sink.ErrFailed) {
-				t.Errorf("exactly once gets %v, want ErrFailed", err)
+				t.Errorf("exactly once: got %v, want ErrFailed", err)
 			}
 		})
 	}
 }
 
-func TestWhatIsMissingOnTheServerIsAnOutageThatSaysWhatToDo(t *testing.T) {
+func TestMissingStreamsAndSubjectsAreOutagesWithInstructions(t *testing.T) {
 	s := startServer(t, &server.Options{})
 	js := client(t, s.ClientURL())
 	for _, delivery := range bothDeliveries {
@@ -451,25 +458,25 @@ func TestWhatIsMissingOnTheServerIsAnOutageThatSaysWhatToDo(t *testing.T) {
 		}
 		write := func(w sink.Sink) error { return w.Write(t.Context(), batch(0, "BTC", "x")) }
 		err := openAnd(write)
-		if err == nil || isNoOutage(err) || !strings.Contains(err.Error(), "make it with the subjects") {
+		if err == nil || isNoOutage(err) || !strings.Contains(err.Error(), "create it with the subjects") {
 			t.Errorf("without the stream: got %v", err)
 		}
-		made := jetstream.StreamConfig{Name: "HL", Subjects: []string{"other.>"}, AllowAtomicPublish: true}
-		_, err = js.CreateStream(t.Context(), made)
+		created := jetstream.StreamConfig{Name: "HL", Subjects: []string{"other.>"}, AllowAtomicPublish: true}
+		_, err = js.CreateStream(t.Context(), created)
 		must(t, err)
 		err = openAnd(write)
 		if err == nil || isNoOutage(err) || !strings.Contains(err.Error(), `add the subjects ["hl.*.*" "hlparser.HL.*"]`) {
 			t.Errorf("without the subjects: got %v", err)
 		}
-		made.Subjects = []string{"hl.>", "hlparser.HL.>"}
-		_, err = js.UpdateStream(t.Context(), made)
+		created.Subjects = []string{"hl.>", "hlparser.HL.>"}
+		_, err = js.UpdateStream(t.Context(), created)
 		must(t, err)
 		must(t, openAnd(write))
 		must(t, js.DeleteStream(t.Context(), "HL"))
 	}
 }
 
-func TestAStreamThatIsMadeAnewStartsAgainFromTheCheckpoint(t *testing.T) {
+func TestARecreatedStreamRestartsFromTheCheckpoint(t *testing.T) {
 	s := startServer(t, &server.Options{})
 	js := client(t, s.ClientURL())
 	o := newOutput(t, settings(s.ClientURL(), nil))
@@ -494,18 +501,27 @@ func TestAStreamThatIsMadeAnewStartsAgainFromTheCheckpoint(t *testing.T) {
 	}
 }
 
-func TestALostCheckpointIsTold(t *testing.T) {
+func TestALostCheckpointIsReported(t *testing.T) {
 	s := startServer(t, &server.Options{})
 	strict := newOutput(t, settings(s.ClientURL(), func(c *config.NATSSink) { c.Delivery = config.ExactlyOnce }))
 	w := open(t, strict, nil)
+	if sink.Remembers(w) {
+		t.Error("Remembers is true for a new stream")
+	}
 	must(t, w.Write(t.Context(), batch(0, "BTC", numbered(0, 10)...)))
 	must(t, w.Close())
 	_, err := strict.Open(t.Context(), "fills", nil)
-	if !errors.Is(err, sink.ErrFailed) || !strings.Contains(err.Error(), "nats stream purge HL --subject hlparser.HL.test/node-1/fills") {
+	const advice = "nats stream purge HL --subject hlparser.HL.test/node-1/fills"
+	if !errors.Is(err, sink.ErrFailed) || !strings.Contains(err.Error(), advice) {
 		t.Errorf("got %v", err)
 	}
-	// Best goes on, and what the position names is not sent again.
-	must(t, open(t, newOutput(t, settings(s.ClientURL(), nil)), nil).Write(t.Context(), batch(0, "BTC", numbered(0, 20)...)))
+	// Best continues, and skips what the position covers. The engine receives Remembers, because it knows whether the
+	// stream is new.
+	best := open(t, newOutput(t, settings(s.ClientURL(), nil)), nil)
+	if !sink.Remembers(best) {
+		t.Error("Remembers is false after the loss of the checkpoint")
+	}
+	must(t, best.Write(t.Context(), batch(0, "BTC", numbered(0, 20)...)))
 	got, err := messages(t.Context(), client(t, s.ClientURL()), "hl.>")
 	must(t, err)
 	wantNumbered(t, records(got), 20)

@@ -39,12 +39,12 @@ func eventually(t testing.TB, what string, holds func() bool) {
 	t.Helper()
 	for deadline := time.Now().Add(30 * time.Second); !holds(); time.Sleep(10 * time.Millisecond) {
 		if time.Now().After(deadline) {
-			t.Fatalf("never: %s", what)
+			t.Fatalf("timed out waiting: %s", what)
 		}
 	}
 }
 
-// startServer runs a server with a file store on a port of its own.
+// startServer runs a server with a file store on a free port.
 func startServer(t testing.TB, opts *server.Options) *server.Server {
 	t.Helper()
 	if opts.StoreDir == "" {
@@ -58,14 +58,15 @@ func startServer(t testing.TB, opts *server.Options) *server.Server {
 		opts.MaxPayload = 32 << 20
 		opts.MaxPending = 256 << 20
 	}
-	// By default the server remembers the last 10,000 connections that ended, some 20 KiB each, and a test of memory counts them.
+	// By default the server keeps the last 10,000 ended connections, about 20 KiB each, which a test of memory would
+	// count.
 	opts.MaxClosedClients = 1
 	s, err := server.NewServer(opts)
 	must(t, err)
 	s.Start()
 	t.Cleanup(func() { stopServer(s) })
 	if !s.ReadyForConnections(10 * time.Second) {
-		t.Fatal("the server does not start")
+		t.Fatal("the server did not start")
 	}
 	return s
 }
@@ -75,14 +76,14 @@ func stopServer(s *server.Server) {
 	s.WaitForShutdown()
 }
 
-// proxy is a TCP proxy whose line can be cut or held up.
+// proxy is a TCP proxy whose connections can be cut or blocked.
 type proxy struct {
 	listener net.Listener
 	to       func() string
 
 	mu    sync.Mutex
 	down  bool
-	held  chan struct{} // nil: not; closed when it ends
+	held  chan struct{} // non-nil while blocked; closed when the block ends
 	conns map[net.Conn]bool
 	wg    sync.WaitGroup
 }
@@ -143,7 +144,7 @@ func (p *proxy) pump(from, to net.Conn) {
 		p.mu.Unlock()
 		chunk := buf[:n]
 		if held != nil {
-			chunk, buf = bytes.Clone(chunk), nil // hundreds may wait, beside a test that measures memory
+			chunk, buf = bytes.Clone(chunk), nil // frees the buffer: hundreds may wait during a test that measures memory
 			<-held
 			buf = make([]byte, 16<<10)
 		}
@@ -164,7 +165,7 @@ func (p *proxy) outage(on bool) {
 	}
 }
 
-// flap ends the connections that are.
+// flap ends the open connections.
 func (p *proxy) flap() {
 	p.outage(true)
 	p.outage(false)
@@ -182,7 +183,7 @@ func (p *proxy) hold(on bool) {
 	}
 }
 
-// settings are a sink's, with the defaults.
+// settings returns a sink's settings with defaults.
 func settings(url string, edit func(*config.NATSSink)) *config.NATSSink {
 	c := &config.NATSSink{
 		URL: url, Stream: "HL", Subject: config.DefaultNATSSubject, Create: &config.NATSCreate{Replicas: 1},
@@ -196,12 +197,14 @@ func settings(url string, edit func(*config.NATSSink)) *config.NATSSink {
 
 func newOutput(t testing.TB, c *config.NATSSink) *hlnats.Output {
 	t.Helper()
-	o := hlnats.New(hlnats.Options{Config: c, Writer: "test/node-1", Target: "node-1", Log: slog.New(slog.NewTextHandler(io.Discard, nil))})
+	o := hlnats.New(hlnats.Options{
+		Config: c, Writer: "test/node-1", Target: "node-1", Log: slog.New(slog.NewTextHandler(io.Discard, nil)),
+	})
 	t.Cleanup(func() { _ = o.Close() })
 	return o
 }
 
-// client is a consumer's connection.
+// client returns a consumer's connection.
 func client(t testing.TB, url string, options ...nats.Option) jetstream.JetStream {
 	t.Helper()
 	nc, err := nats.Connect(url, options...)
@@ -212,7 +215,7 @@ func client(t testing.TB, url string, options ...nats.Option) jetstream.JetStrea
 	return js
 }
 
-// messages returns what the stream holds on the subjects, in order.
+// messages returns the stream's messages on the subjects, in order.
 func messages(ctx context.Context, js jetstream.JetStream, filter string) ([]jetstream.Msg, error) {
 	s, err := js.Stream(ctx, "HL")
 	if err != nil {
@@ -247,7 +250,7 @@ func messages(ctx context.Context, js jetstream.JetStream, filter string) ([]jet
 	return out, nil
 }
 
-// records returns the records of messages, one a line.
+// records returns the records of messages, one per line.
 func records(messages []jetstream.Msg) []byte {
 	var out []byte
 	for _, m := range messages {
@@ -258,7 +261,7 @@ func records(messages []jetstream.Msg) []byte {
 
 var hour = checkpoint.FileID{Directory: "node_fills_by_block", Date: "20260430", Hour: 8, Generation: "1a2b3c4d"}
 
-// batch is some lines from a file, each 100 bytes further on.
+// batch returns lines from a file, at intervals of 100 bytes.
 func batch(from int, coin string, lines ...string) sink.Batch {
 	b := sink.Batch{File: hour}
 	for i, line := range lines {
@@ -297,7 +300,7 @@ func wantNumbered(t testing.TB, data []byte, n int) {
 	}
 }
 
-// commit does what the engine does, and returns the state.
+// commit commits as the engine does, and returns the state.
 func commit(t testing.TB, s sink.Sink) json.RawMessage {
 	t.Helper()
 	f, err := s.Flush(t.Context(), false)
@@ -313,8 +316,8 @@ func open(t testing.TB, o *hlnats.Output, state json.RawMessage) sink.Sink {
 	return s
 }
 
-// again makes a call until it succeeds, as the engine does in an outage.
-func again(t testing.TB, call func() error) {
+// retry calls until the call succeeds, as the engine does in an outage.
+func retry(t testing.TB, call func() error) {
 	t.Helper()
 	var err error
 	for deadline := time.Now().Add(30 * time.Second); time.Now().Before(deadline); time.Sleep(20 * time.Millisecond) {

@@ -1,12 +1,13 @@
-// Package nats is the sink that publishes records to a NATS JetStream stream.
+// Package nats implements the sink that publishes records to a NATS JetStream stream.
 //
-// With atomic batches (nats-server 2.12 and later, allow_atomic) records and their position are stored in one act, exactly once: the
-// last message of each batch is the position, on a subject that belongs to this writer's stream, and the server refuses the batch
-// as a whole if the position there is not the one that this sink wrote last. Open writes a new one before anything else, so that
-// whoever wrote as this writer before can write no more. Without, messages are published one by one with an id, at least once.
+// With atomic batches (nats-server 2.12 and later, allow_atomic), records and their position are stored atomically,
+// exactly once. The last message of each batch is the position, on a subject that belongs to this writer's stream. The
+// server rejects the whole batch if the position there is not the one that this sink wrote last. Open first writes a
+// new position, so any earlier process of this writer can no longer write. Without atomic batches, messages are
+// published one by one with an id, at least once.
 //
-// The package must never take a record for stored because of anything but the server's answer, or the position read back from it, and
-// must never let the client library send again or buffer on its own.
+// Only the server's answer, or the position read back from it, proves that a record is stored. The client library must
+// never resend or buffer on its own.
 package nats
 
 import (
@@ -24,22 +25,22 @@ import (
 	"github.com/hlparser/hyperliquid-parser-operator/internal/parser/sink/resume"
 )
 
-// duplicateWindow is how long a stream that this parser makes knows a message's id again. It covers a restart of the parser.
+// duplicateWindow is how long a stream created by this parser remembers message ids. It covers a restart of the parser.
 const duplicateWindow = 10 * time.Minute
 
-// Options are the settings of an Output. Log may be nil.
+// Options configures an Output. Log is optional.
 type Options struct {
 	Config *config.NATSSink // validated, with defaults
-	Writer string           // names this parser among all that write to the stream
-	Target string           // the {target} of subjects
+	Writer string           // this parser's name, unique among the writers to the stream
+	Target string           // the value of {target} in subjects
 	Log    *slog.Logger
 }
 
-// Output is one connection to a NATS server, which is made when it is needed and made again after it has ended.
+// Output is one connection to a NATS server. It connects on demand, and again after a connection has ended.
 type Output struct {
 	opts Options
-	turn chan struct{} // held by the one who uses conn
-	conn *conn         // nil: none yet
+	sem  chan struct{} // a semaphore; its holder may use conn
+	conn *conn         // nil before the first connection
 }
 
 // New returns an output. It does no I/O.
@@ -47,19 +48,19 @@ func New(o Options) *Output {
 	if o.Log == nil {
 		o.Log = slog.New(slog.DiscardHandler)
 	}
-	out := &Output{opts: o, turn: make(chan struct{}, 1)}
-	out.turn <- struct{}{}
+	out := &Output{opts: o, sem: make(chan struct{}, 1)}
+	out.sem <- struct{}{}
 	return out
 }
 
-// connection returns a connection that is alive.
+// connection returns a live connection.
 func (o *Output) connection(ctx context.Context) (*conn, error) {
 	select {
-	case <-o.turn:
+	case <-o.sem:
 	case <-ctx.Done():
 		return nil, ctx.Err()
 	}
-	defer func() { o.turn <- struct{}{} }()
+	defer func() { o.sem <- struct{}{} }()
 	if o.conn != nil {
 		if o.conn.alive() {
 			return o.conn, nil
@@ -75,7 +76,7 @@ func (o *Output) connection(ctx context.Context) (*conn, error) {
 	return c, nil
 }
 
-// Open implements sink.Output. Its errors are sink.ErrFailed or an outage.
+// Open implements sink.Output. Its errors are sink.ErrFailed or outages.
 func (o *Output) Open(ctx context.Context, name string, state json.RawMessage) (sink.Sink, error) {
 	var known *resume.State
 	if len(state) > 0 {
@@ -116,8 +117,8 @@ func (o *Output) Open(ctx context.Context, name string, state json.RawMessage) (
 
 // Close implements sink.Output.
 func (o *Output) Close() error {
-	<-o.turn
-	defer func() { o.turn <- struct{}{} }()
+	<-o.sem
+	defer func() { o.sem <- struct{}{} }()
 	if o.conn != nil {
 		o.conn.nc.Close()
 		o.conn = nil
@@ -125,52 +126,55 @@ func (o *Output) Close() error {
 	return nil
 }
 
-// stream returns what the server knows of the JetStream stream, which it makes if it is to.
+// stream returns the server's description of the JetStream stream. It creates the stream if it is missing and the
+// settings allow it.
 func (o *Output) stream(ctx context.Context, c *conn) (*jetstream.StreamInfo, error) {
 	cfg := o.opts.Config
 	s, err := c.js.Stream(ctx, cfg.Stream)
 	if errors.Is(err, jetstream.ErrStreamNotFound) {
 		subjects := streamSubjects(cfg.Subject, cfg.Stream)
 		if cfg.Create == nil {
-			return nil, fmt.Errorf("there is no JetStream stream %s: make it with the subjects %q, or set create", cfg.Stream, subjects)
+			return nil, fmt.Errorf("there is no JetStream stream %s: create it with the subjects %q, or set create",
+				cfg.Stream, subjects)
 		}
 		s, err = c.js.CreateStream(ctx, jetstream.StreamConfig{
-			Name: cfg.Stream, Description: "made by hlparser", Subjects: subjects, Storage: jetstream.FileStorage,
-			Replicas: cfg.Create.Replicas, MaxBytes: unlessZero(int64(cfg.Create.MaxBytes)), MaxAge: cfg.Create.MaxAge.Duration,
-			Duplicates: window(cfg.Create.MaxAge.Duration), AllowAtomicPublish: true,
+			Name: cfg.Stream, Description: "created by hlparser", Subjects: subjects, Storage: jetstream.FileStorage,
+			Replicas: cfg.Create.Replicas, MaxBytes: orUnlimited(int64(cfg.Create.MaxBytes)), MaxAge: cfg.Create.MaxAge.Duration,
+			Duplicates: duplicatesFor(cfg.Create.MaxAge.Duration), AllowAtomicPublish: true,
 		})
 		switch {
 		case errors.Is(err, jetstream.ErrStreamNameAlreadyInUse): // another parser was faster
 			s, err = c.js.Stream(ctx, cfg.Stream)
 		case err == nil:
-			o.opts.Log.Info("made the JetStream stream", "name", cfg.Stream, "subjects", subjects)
+			o.opts.Log.Info("created the JetStream stream", "name", cfg.Stream, "subjects", subjects)
 		}
 		if err != nil {
-			return nil, fmt.Errorf("making the JetStream stream %s with the subjects %q: %w", cfg.Stream, subjects, err)
+			return nil, fmt.Errorf("creating the JetStream stream %s with the subjects %q: %w", cfg.Stream, subjects, err)
 		}
 	}
 	if err != nil {
-		return nil, fmt.Errorf("asking for the JetStream stream %s: %w", cfg.Stream, err)
+		return nil, fmt.Errorf("reading the JetStream stream %s: %w", cfg.Stream, err)
 	}
 	return s.CachedInfo(), nil
 }
 
-func unlessZero(n int64) int64 {
+func orUnlimited(n int64) int64 {
 	if n == 0 {
 		return -1
 	}
 	return n
 }
 
-// window is the duplicate window of a stream that keeps messages for so long, 0 being for ever: it may not be longer.
-func window(maxAge time.Duration) time.Duration {
+// duplicatesFor returns the duplicate window of a stream that keeps messages for maxAge, where 0 means forever. The
+// window must not exceed maxAge.
+func duplicatesFor(maxAge time.Duration) time.Duration {
 	if maxAge > 0 {
 		return min(maxAge, duplicateWindow)
 	}
 	return duplicateWindow
 }
 
-// atomic tells whether records and position are stored in one act, as the settings and the stream allow.
+// atomic reports whether records and position are stored atomically, as the settings and the stream allow.
 func (o *Output) atomic(info *jetstream.StreamInfo, log *slog.Logger) (bool, error) {
 	cfg := o.opts.Config
 	why := ""
@@ -178,10 +182,11 @@ func (o *Output) atomic(info *jetstream.StreamInfo, log *slog.Logger) (bool, err
 	case cfg.Delivery == config.AtLeastOnce:
 		return false, nil
 	case cfg.Identity == config.ByChain:
-		// A batch is refused as a whole for one message that a redundant parser was first to publish.
+		// The server rejects a whole batch because of one message that a redundant parser published first.
 		why = "with identity Chain messages are published one by one: set delivery to Best or AtLeastOnce"
 	case !info.Config.AllowAtomicPublish:
-		why = fmt.Sprintf("the JetStream stream %s takes no atomic batches: it needs nats-server 2.12 or later, and allow_atomic "+
+		why = fmt.Sprintf("the JetStream stream %s does not accept atomic batches: it needs nats-server 2.12 or later, "+
+			"and allow_atomic "+
 			"(nats stream edit %[1]s --allow-batch)", cfg.Stream)
 	case info.Config.Retention != jetstream.LimitsPolicy:
 		why = fmt.Sprintf("the JetStream stream %s drops what its consumers have acknowledged, and the position with it: "+

@@ -26,7 +26,7 @@ import (
 	"github.com/hlparser/hyperliquid-parser-operator/internal/parser/sink/secret"
 )
 
-// authority signs certificates for one test.
+// authority is a certificate authority for one test.
 type authority struct {
 	t    *testing.T
 	cert *x509.Certificate
@@ -59,10 +59,12 @@ func (a *authority) issue() (cert, key []byte) {
 	a.n++
 	k, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 	must(a.t, err)
-	der, err := x509.CreateCertificate(rand.Reader, &x509.Certificate{
+	template := &x509.Certificate{
 		SerialNumber: big.NewInt(1 + a.n), Subject: pkix.Name{CommonName: "one"}, NotAfter: time.Now().Add(time.Hour),
-		IPAddresses: []net.IP{net.IPv4(127, 0, 0, 1)}, ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth, x509.ExtKeyUsageClientAuth},
-	}, a.cert, &k.PublicKey, a.key)
+		IPAddresses: []net.IP{net.IPv4(127, 0, 0, 1)},
+		ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth, x509.ExtKeyUsageClientAuth},
+	}
+	der, err := x509.CreateCertificate(rand.Reader, template, a.cert, &k.PublicKey, a.key)
 	must(a.t, err)
 	bytes, err := x509.MarshalECPrivateKey(k)
 	must(a.t, err)
@@ -70,7 +72,7 @@ func (a *authority) issue() (cert, key []byte) {
 		pem.EncodeToMemory(&pem.Block{Type: "EC PRIVATE KEY", Bytes: bytes})
 }
 
-// operator signs the users of one account.
+// operator is a NATS operator that signs the users of one account.
 type operator struct {
 	t       *testing.T
 	account nkeys.KeyPair
@@ -103,7 +105,7 @@ func newOperator(t *testing.T) *operator {
 	}}
 }
 
-// credentials are those of a new user.
+// credentials returns the credentials of a new user.
 func (o *operator) credentials() []byte {
 	o.t.Helper()
 	user, err := nkeys.CreateUser()
@@ -119,7 +121,7 @@ func (o *operator) credentials() []byte {
 	return text
 }
 
-func TestSecretsAreReadAtEachConnectAndWaitedFor(t *testing.T) {
+func TestSecretsAreReadAtEachConnectAndMissingOnesAreOutages(t *testing.T) {
 	dir := t.TempDir()
 	path := func(name string) string { return filepath.Join(dir, name) }
 	ca, op := newAuthority(t), newOperator(t)
@@ -131,7 +133,8 @@ func TestSecretsAreReadAtEachConnectAndWaitedFor(t *testing.T) {
 	opts := op.options
 	opts.TLS, opts.TLSVerify, opts.TLSTimeout = true, true, 5
 	opts.TLSConfig = &tls.Config{
-		MinVersion: tls.VersionTLS12, Certificates: []tls.Certificate{pair}, ClientCAs: pool, ClientAuth: tls.RequireAndVerifyClientCert,
+		MinVersion: tls.VersionTLS12, Certificates: []tls.Certificate{pair}, ClientCAs: pool,
+		ClientAuth: tls.RequireAndVerifyClientCert,
 	}
 	s := startServer(t, &opts)
 	p := startProxy(t, func() string { return s.Addr().String() })
@@ -158,25 +161,25 @@ func TestSecretsAreReadAtEachConnectAndWaitedFor(t *testing.T) {
 	stranger := newOperator(t)
 	writeFile(t, path("creds"), stranger.credentials())
 	_, err = o.Open(t.Context(), "fills", nil)
-	if err == nil || isNoOutage(err) || !strings.Contains(err.Error(), "does not let this user in") {
+	if err == nil || isNoOutage(err) || !strings.Contains(err.Error(), "rejects this user") {
 		t.Fatalf("with a stranger's credentials: got %v", err)
 	}
 	writeFile(t, path("creds"), op.credentials())
 	w := open(t, o, nil)
 	must(t, w.Write(t.Context(), batch(0, "BTC", numbered(0, 5)...)))
 
-	// All are replaced, and the connection made anew.
+	// All secrets are replaced, and the connection is reopened.
 	cert, key = ca.issue()
 	writeFile(t, path("cert"), cert)
 	writeFile(t, path("key"), key)
 	must(t, os.Remove(path("creds")))
 	p.flap()
 	var gone *secret.Error
-	eventually(t, "the missing credentials are missed", func() bool {
+	eventually(t, "an error about the missing credentials", func() bool {
 		return errors.As(w.Write(t.Context(), batch(5, "BTC", numbered(5, 5)...)), &gone)
 	})
 	writeFile(t, path("creds"), op.credentials())
-	again(t, func() error { return w.Write(t.Context(), batch(5, "BTC", numbered(5, 5)...)) })
+	retry(t, func() error { return w.Write(t.Context(), batch(5, "BTC", numbered(5, 5)...)) })
 	js := client(t, s.ClientURL(), nats.UserCredentials(path("creds")),
 		nats.Secure(&tls.Config{MinVersion: tls.VersionTLS12, RootCAs: pool, Certificates: []tls.Certificate{pair}}))
 	got, err := messages(t.Context(), js, "hl.>")
@@ -184,9 +187,11 @@ func TestSecretsAreReadAtEachConnectAndWaitedFor(t *testing.T) {
 	wantNumbered(t, records(got), 10)
 }
 
-func TestAMissingPermissionIsAnOutageThatNamesIt(t *testing.T) {
+func TestAMissingPermissionIsANamedOutage(t *testing.T) {
 	users := []*server.User{
-		{Username: "a", Password: "b", Permissions: &server.Permissions{Publish: &server.SubjectPermission{Deny: []string{"hl.fills.BTC"}}}},
+		{Username: "a", Password: "b", Permissions: &server.Permissions{
+			Publish: &server.SubjectPermission{Deny: []string{"hl.fills.BTC"}},
+		}},
 	}
 	s := startServer(t, &server.Options{Users: users})
 	at := strings.Replace(s.ClientURL(), "nats://", "nats://a:b@", 1)

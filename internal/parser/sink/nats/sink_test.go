@@ -6,6 +6,7 @@ import (
 	"testing"
 
 	"github.com/nats-io/nats-server/v2/server"
+	"github.com/nats-io/nats.go/jetstream"
 
 	"github.com/hlparser/hyperliquid-parser-operator/internal/parser/config"
 	"github.com/hlparser/hyperliquid-parser-operator/internal/parser/sink"
@@ -14,17 +15,18 @@ import (
 
 func isNoOutage(err error) bool {
 	var refusal *sink.Refusal
-	return errors.Is(err, sink.ErrReopen) || errors.Is(err, sink.ErrFailed) || errors.Is(err, sink.ErrGone) || errors.As(err, &refusal)
+	return errors.Is(err, sink.ErrReopen) || errors.Is(err, sink.ErrFailed) || errors.Is(err, sink.ErrGone) ||
+		errors.As(err, &refusal)
 }
 
-// deliveries are the modes that keep the contract in ways of their own.
+// deliveries are the modes that implement the contract differently.
 var deliveries = map[string]func(*config.NATSSink){
 	"exactly once":         func(c *config.NATSSink) { c.Delivery = config.ExactlyOnce },
 	"exactly once, packed": func(c *config.NATSSink) { c.RecordsPerMessage = 20 },
 	"at least once":        func(c *config.NATSSink) { c.Delivery = config.AtLeastOnce },
 }
 
-// target returns the suite's hands on a server of its own behind a proxy.
+// target returns a target with its own server behind a proxy.
 func target(edit func(*config.NATSSink)) func(t *testing.T) sinktest.Target {
 	return func(t *testing.T) sinktest.Target {
 		t.Helper()
@@ -40,6 +42,7 @@ func target(edit func(*config.NATSSink)) func(t *testing.T) sinktest.Target {
 			},
 			Outage:      p.outage,
 			Block:       p.hold,
+			Recreate:    func() error { return ignoreMissing(js.DeleteStream(t.Context(), "HL")) }, // the sink creates it again
 			ExactlyOnce: c.Delivery != config.AtLeastOnce,
 			Fenced:      c.Delivery != config.AtLeastOnce,
 		}
@@ -56,4 +59,11 @@ func TestConformanceWithEngine(t *testing.T) {
 	for title, edit := range deliveries {
 		t.Run(title, func(t *testing.T) { sinktest.RunWithEngine(t, target(edit)) })
 	}
+}
+
+func ignoreMissing(err error) error {
+	if errors.Is(err, jetstream.ErrStreamNotFound) {
+		return nil
+	}
+	return err
 }

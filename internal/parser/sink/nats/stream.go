@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"log/slog"
 	"strconv"
+	"sync/atomic"
 	"time"
 
 	"github.com/nats-io/nats.go"
@@ -20,60 +21,78 @@ import (
 )
 
 const (
-	// maxUnanswered is how many messages may wait for their answers when they are published one by one. Their bytes are the batch's.
+	// maxUnanswered bounds the outstanding answers when messages are published one by one. Their bytes are the batch's.
 	maxUnanswered = 4096
-	// batchMessages is the server's limit of an atomic batch, the position included; batchBytes keeps what the server stages small.
+	// batchMessages is the server's limit for an atomic batch, including the position. batchBytes limits what the
+	// server stages.
 	batchMessages = 1000
 	batchBytes    = 8 << 20
-	// checkEvery is after how many messages a bad answer to one of them is looked for.
+	// checkEvery is the number of messages between two checks for an error answer.
 	checkEvery = 64
-	// storedBytes is the most that a stream's file storage takes in one message.
+	// storedBytes is the largest message that a stream's file storage accepts.
 	storedBytes = 32<<20 - 8<<10
-	// fenceTries is how often Open takes the position before it calls it an outage: each time another writer was faster.
+	// fenceTries is how often Open tries to take over the position before it reports an outage. Each try fails only if
+	// another writer was faster.
 	fenceTries = 5
-	fencePause = 50 * time.Millisecond
 
-	// What the server says; the client library has no names for these.
+	// Error codes of the server that the client library does not name.
 	wrongLastSequence     jetstream.ErrorCode = 10071
 	lastSequenceInProcess jetstream.ErrorCode = 10164
 )
 
-// position is the message that says up to where records are stored, and who stored them.
+// position is the message that holds the position of the stored records and the identity of their writer.
 type position struct {
 	Writer string `json:"writer"`
 	Stream string `json:"stream"`
-	Epoch  string `json:"epoch"` // one Open
+	Epoch  string `json:"epoch"` // identifies one Open
 	resume.Position
 }
 
-// stream is the sink of one stream.
+// stream is the sink.Sink of one stream.
 type stream struct {
 	output  *Output
 	name    string
 	log     *slog.Logger
-	subject string // of the position
+	subject string // the subject of the position
 	atomic  bool
 	packer  *packer
 	tracker *resume.Tracker
 
 	conn    *conn
 	inbox   *inbox
-	limit   int  // bytes of a message, headers included
-	stale   bool // an error says to ask anew what the stream is like
-	verbose bool // the server is asked about each message of the next batch
+	limit   int       // maximum size of a message with its headers, in bytes
+	stale   bool      // after an error: read the JetStream stream's configuration again
+	created time.Time // creation time of the JetStream stream that holds the acknowledged records
+	verbose bool      // request an answer to each message of the next batch
 
 	epoch string
-	last  uint64 // sequence of the position that this sink wrote last
-	// inFlight is the file of a batch of which it is not known whether it was stored.
-	inFlight  checkpoint.FileID
-	uncertain bool
+	last  uint64 // sequence number of the last position that this sink wrote
+	// inFlight is the file of the last batch. If uncertain, it is unknown whether that batch was stored.
+	inFlight        checkpoint.FileID
+	inFlightRecords int64
+	uncertain       bool
 
-	generation int64 // of encoded
+	acked     int64        // acknowledged records, including those that were already stored
+	flushed   int64        // the value of acked at the last Flush
+	saved     int64        // the value of flushed at the last checkpoint
+	delivered int64        // see Delivered
+	confirmed atomic.Int64 // the value of acked up to which the stream was confirmed to exist afterwards
+
+	generation int64 // the generation of encoded
 	encoded    json.RawMessage
+
+	remembers bool // see Remembers
 }
 
-// attach goes on with a connection and with a stream as it is now.
+// Remembers implements sink.Rememberer.
+func (s *stream) Remembers() bool { return s.remembers }
+
+// attach switches to a connection and to the present configuration of the JetStream stream.
 func (s *stream) attach(c *conn, info *jetstream.StreamInfo) error {
+	if err := s.checkSameStream(info); err != nil {
+		return err
+	}
+	s.created = info.Created
 	if c != s.conn {
 		in, err := c.newInbox(s.output.opts.Config.Stream)
 		if err != nil {
@@ -92,13 +111,29 @@ func (s *stream) attach(c *conn, info *jetstream.StreamInfo) error {
 	return nil
 }
 
+// checkSameStream checks that the JetStream stream is the one that this sink has written to. Records in a checkpoint
+// that are gone were deleted by the stream's owner. The other records and the position are written again.
+func (s *stream) checkSameStream(info *jetstream.StreamInfo) error {
+	if info.Created.Equal(s.created) || s.created.IsZero() || !s.atomic && s.acked == s.saved {
+		return nil
+	}
+	return s.recreated()
+}
+
+func (s *stream) recreated() error {
+	return fmt.Errorf("%w: the JetStream stream %s was recreated: records written since the last checkpoint are "+
+		"written again",
+		sink.ErrReopen, s.output.opts.Config.Stream)
+}
+
 // Write implements sink.Sink.
 func (s *stream) Write(ctx context.Context, b sink.Batch) error {
 	err := s.write(ctx, b)
 	if errors.Is(err, nats.ErrConnectionClosed) && ctx.Err() == nil {
-		err = s.write(ctx, b) // it ended before, unnoticed: a new one may do
+		err = s.write(ctx, b) // the connection ended unnoticed: try a new one
 	}
 	if err == nil {
+		s.acked += int64(len(b.Records))
 		return nil
 	}
 	var refusal *sink.Refusal
@@ -123,7 +158,8 @@ func (s *stream) write(ctx context.Context, b sink.Batch) error {
 			return err
 		}
 		if s.atomic && !info.Config.AllowAtomicPublish {
-			return fmt.Errorf("%w: the JetStream stream %s does not take atomic batches any more", sink.ErrReopen, s.output.opts.Config.Stream)
+			return fmt.Errorf("%w: the JetStream stream %s no longer accepts atomic batches", sink.ErrReopen,
+				s.output.opts.Config.Stream)
 		}
 		if err := s.attach(c, info); err != nil {
 			return err
@@ -136,7 +172,7 @@ func (s *stream) write(ctx context.Context, b sink.Batch) error {
 	return s.writeMessages(ctx, b)
 }
 
-// refuse returns a *sink.Refusal for the first record, from the one at from on, that fits into no message.
+// refuse returns a *sink.Refusal for the first record, starting at from, that fits in no message.
 func (s *stream) refuse(b sink.Batch, from, overhead int) error {
 	for i := from; i < len(b.Records); i++ {
 		n := len(b.Record(i)) - 1
@@ -147,14 +183,14 @@ func (s *stream) refuse(b sink.Batch, from, overhead int) error {
 		delete(header, headerBatchID)
 		delete(header, headerBatchSequence)
 		if n += headerBytes(header) + s.batchHeaders(); n > s.limit {
-			return &sink.Refusal{Index: i, Reason: fmt.Sprintf("a message of %d bytes with its headers; the server takes %d "+
+			return &sink.Refusal{Index: i, Reason: fmt.Sprintf("a message of %d bytes with its headers; the server accepts %d "+
 				"(its max_payload, the stream's max_msg_size, or 32 MiB)", n, s.limit)}
 		}
 	}
 	return nil
 }
 
-// batchHeaders bounds the bytes that a batch adds to a message's headers.
+// batchHeaders bounds the size of the headers that a batch adds to a message, in bytes.
 func (s *stream) batchHeaders() int {
 	if !s.atomic {
 		return 0
@@ -162,41 +198,42 @@ func (s *stream) batchHeaders() int {
 	return len(headerBatchID+headerBatchSequence) + 2*len(": \r\n") + 22 + len(strconv.Itoa(batchMessages))
 }
 
-// writeMessages publishes messages with ids, and returns when all are stored.
+// writeMessages publishes messages with ids. It returns when all are stored.
 func (s *stream) writeMessages(ctx context.Context, b sink.Batch) error {
 	overhead := s.packer.overhead(b.File)
 	if err := s.refuse(b, 0, overhead); err != nil {
 		return err
 	}
 	s.inbox.begin()
+	defer func() { s.delivered += s.inbox.stored() }()
 	for i, sent := 0, 1; i < len(b.Records); sent++ {
 		j := s.packer.end(b, i, s.limit-overhead)
 		m := s.packer.pack(b, i, j)
 		var open int
-		m.Reply, open = s.inbox.expect()
+		m.Reply, open = s.inbox.expect(j - i)
 		if err := s.conn.publish(m); err != nil {
 			return err
 		}
 		i = j
 		if open >= maxUnanswered || sent%checkEvery == 0 {
-			// After a bad answer nothing more may be stored: what is sent again would come after it.
+			// After an error answer nothing more may be stored: messages sent again would come after it.
 			if err := s.inbox.wait(ctx, maxUnanswered-checkEvery); err != nil {
-				return s.explain(err)
+				return s.withAdvice(err)
 			}
 		}
 	}
 	if err := s.inbox.wait(ctx, 0); err != nil {
-		return s.explain(err)
+		return s.withAdvice(err)
 	}
 	return nil
 }
 
-// writeBatches stores the records that are not stored yet, in as many atomic batches as it takes.
+// writeBatches stores the records that are not stored yet, in as many atomic batches as necessary.
 func (s *stream) writeBatches(ctx context.Context, b sink.Batch) error {
 	overhead := s.packer.overhead(b.File)
-	for settled := false; ; {
+	for retried := false; ; {
 		if s.uncertain {
-			if err := s.settle(ctx); err != nil {
+			if err := s.resolveInFlight(ctx); err != nil {
 				return err
 			}
 		}
@@ -215,17 +252,17 @@ func (s *stream) writeBatches(ctx context.Context, b sink.Batch) error {
 		var refused *jetstream.APIError
 		switch {
 		case err == nil:
-			s.verbose, settled = false, false
-		case errors.As(err, &refused) && refused.ErrorCode == wrongLastSequence && !settled:
-			settled = true // once more: an earlier batch was stored meanwhile, or another parser has taken over
+			s.verbose, retried = false, false
+		case errors.As(err, &refused) && refused.ErrorCode == wrongLastSequence && !retried:
+			retried = true // retry once: an earlier batch was stored meanwhile, or another parser has taken over
 		default:
 			s.verbose = true
-			return s.explain(err)
+			return s.withAdvice(err)
 		}
 	}
 }
 
-// writeBatch stores as many records, from the one at from on, as one atomic batch takes, with their position as the last message.
+// writeBatch stores as many records, starting at from, as fit in one atomic batch. Their position is the last message.
 func (s *stream) writeBatch(ctx context.Context, b sink.Batch, from, overhead int) error {
 	id, number := nuid.Next(), 0
 	idValue, numberValue := []string{id}, []string{""}
@@ -235,7 +272,7 @@ func (s *stream) writeBatch(ctx context.Context, b sink.Batch, from, overhead in
 		m.Header[headerBatchID], m.Header[headerBatchSequence] = idValue, numberValue
 		m.Reply = ""
 		if answer {
-			m.Reply, _ = s.inbox.expect()
+			m.Reply, _ = s.inbox.expect(0)
 		}
 		return s.conn.publish(m)
 	}
@@ -259,6 +296,7 @@ func (s *stream) writeBatch(ctx context.Context, b sink.Batch, from, overhead in
 		i, bytes = j, bytes+len(m.Data)
 	}
 	end := resume.PointOf(b, i-1)
+	s.inFlightRecords = int64(i - from)
 	m, err := s.position(s.tracker.Position(b.File, end))
 	if err != nil {
 		return err
@@ -279,26 +317,29 @@ func (s *stream) writeBatch(ctx context.Context, b sink.Batch, from, overhead in
 		return fmt.Errorf("the server answers a batch of %d messages as one of %d", number, a.Count)
 	}
 	s.last, s.uncertain = a.Seq, false
-	s.tracker.Landed(b.File, end)
+	s.delivered += s.inFlightRecords
+	s.tracker.Stored(b.File, end)
 	return nil
 }
 
-// position returns the message of a position.
+// position returns the message that holds a position.
 func (s *stream) position(p resume.Position) (*nats.Msg, error) {
 	o := &s.output.opts
 	data, err := json.Marshal(position{Writer: o.Writer, Stream: s.name, Epoch: s.epoch, Position: p})
 	if err != nil {
 		return nil, fmt.Errorf("encoding the position: %w", err)
 	}
-	return &nats.Msg{Subject: s.subject, Data: data, Header: nats.Header{headerTarget: {o.Target}, headerStream: {s.name}}}, nil
+	header := nats.Header{headerTarget: {o.Target}, headerStream: {s.name}}
+	return &nats.Msg{Subject: s.subject, Data: data, Header: header}, nil
 }
 
-// lastPosition returns the position on the server and its sequence; nil and 0 if there is none. A replica may answer with an old one.
+// lastPosition returns the position on the server and its sequence number, or nil and 0 if there is none. A replica may
+// answer with an old one.
 func (s *stream) lastPosition(ctx context.Context) (*position, uint64, error) {
 	name := s.output.opts.Config.Stream
 	js, err := s.conn.js.Stream(ctx, name)
 	if err != nil {
-		return nil, 0, fmt.Errorf("asking for the JetStream stream %s: %w", name, err)
+		return nil, 0, fmt.Errorf("reading the JetStream stream %s: %w", name, err)
 	}
 	m, err := js.GetLastMsgForSubject(ctx, s.subject)
 	if errors.Is(err, jetstream.ErrMsgNotFound) {
@@ -309,15 +350,17 @@ func (s *stream) lastPosition(ctx context.Context) (*position, uint64, error) {
 	}
 	p := new(position)
 	if err := json.Unmarshal(m.Data, p); err != nil {
-		return nil, 0, fmt.Errorf("%w: message %d of %s on %s is no position: %w", sink.ErrFailed, m.Sequence, name, s.subject, err)
+		return nil, 0, fmt.Errorf("%w: message %d of %s on %s is not a position: %w", sink.ErrFailed, m.Sequence, name,
+			s.subject, err)
 	}
 	return p, m.Sequence, nil
 }
 
-// fence takes the position over: whoever wrote it before cannot write any more.
+// fence takes over the position: its previous writer can no longer write.
 func (s *stream) fence(ctx context.Context, known *resume.State) error {
 	s.epoch = nuid.Next()
 	var err error
+	pauses := sink.NewBackoff()
 	for range fenceTries {
 		var found *position
 		if found, s.last, err = s.lastPosition(ctx); err != nil {
@@ -328,10 +371,13 @@ func (s *stream) fence(ctx context.Context, known *resume.State) error {
 			at = &found.Position
 		}
 		if found == nil && known != nil && known.Generation > 0 {
-			s.log.Warn("the position is gone from the server: after a crash, what is newer than the checkpoint comes again", "subject", s.subject)
+			s.log.Warn("the position is gone from the server: after a crash, records newer than the checkpoint are "+
+				"delivered again",
+				"subject", s.subject)
 		}
+		s.remembers = known == nil && !at.Covers(nil)
 		if !at.Covers(known) {
-			if err := s.uncovered(known); err != nil {
+			if err := s.checkUncovered(known); err != nil {
 				return err
 			}
 		}
@@ -351,7 +397,7 @@ func (s *stream) fence(ctx context.Context, known *resume.State) error {
 		if !errors.As(err, &refused) || refused.ErrorCode != wrongLastSequence && refused.ErrorCode != lastSequenceInProcess {
 			break
 		}
-		timer := time.NewTimer(fencePause)
+		timer := time.NewTimer(pauses.NextBackOff())
 		select {
 		case <-timer.C:
 		case <-ctx.Done():
@@ -359,26 +405,27 @@ func (s *stream) fence(ctx context.Context, known *resume.State) error {
 			return ctx.Err()
 		}
 	}
-	return fmt.Errorf("taking over the position on %s: %w", s.subject, s.explain(err))
+	return fmt.Errorf("taking over the position on %s: %w", s.subject, s.withAdvice(err))
 }
 
-// uncovered says what to do about a checkpoint that knows less than the position on the server provides for.
-func (s *stream) uncovered(known *resume.State) error {
+// checkUncovered handles a checkpoint that is older than the position on the server covers: an error with exactly once,
+// a warning otherwise.
+func (s *stream) checkUncovered(known *resume.State) error {
 	cfg := s.output.opts.Config
-	what := "the checkpoint knows nothing of the records that " + s.output.opts.Writer + " has stored"
+	what := "the checkpoint has no record of what " + s.output.opts.Writer + " has stored"
 	if known != nil {
 		what = "the checkpoint is older than the position that is stored with the records"
 	}
 	if cfg.Delivery == config.ExactlyOnce {
-		return fmt.Errorf("%w: %s: bring back the state directory, or accept that records come twice and remove the position "+
+		return fmt.Errorf("%w: %s: restore the state directory, or accept duplicate records and remove the position "+
 			"(nats stream purge %s --subject %s)", sink.ErrFailed, what, cfg.Stream, s.subject)
 	}
-	s.log.Warn("records may come twice", "why", what)
+	s.log.Warn("records may be delivered twice", "why", what)
 	return nil
 }
 
-// settle finds out whether the batch in flight was stored, and whether this sink may still write.
-func (s *stream) settle(ctx context.Context) error {
+// resolveInFlight determines whether the batch in flight was stored, and whether this sink may still write.
+func (s *stream) resolveInFlight(ctx context.Context) error {
 	found, sequence, err := s.lastPosition(ctx)
 	switch {
 	case err != nil:
@@ -386,32 +433,35 @@ func (s *stream) settle(ctx context.Context) error {
 	case found == nil:
 		return fmt.Errorf("%w: the position on %s is gone from the server", sink.ErrReopen, s.subject)
 	case sequence < s.last:
-		return fmt.Errorf("reading the position on %s: a server answers with an old one", s.subject)
+		return fmt.Errorf("reading the position on %s: a server answered with an old one", s.subject)
 	case found.Epoch != s.epoch:
-		return fmt.Errorf("%w: another parser writes as %s: let only one run, or give each a name of its own (--id), and start this one again",
+		return fmt.Errorf("%w: another parser writes as %s: run only one, or give each its own name (--id), and restart "+
+			"this one",
 			sink.ErrFailed, s.output.opts.Writer)
 	}
 	if sequence > s.last {
 		if p, ok := found.Files[s.inFlight]; ok {
-			s.tracker.Landed(s.inFlight, p)
+			s.tracker.Stored(s.inFlight, p)
 		}
+		s.delivered += s.inFlightRecords // no other process writes a position of this epoch
 		s.last = sequence
 	}
 	s.uncertain = false
 	return nil
 }
 
-// explain adds to an error what a person can do about it.
-func (s *stream) explain(err error) error {
+// withAdvice adds to an error how to resolve it.
+func (s *stream) withAdvice(err error) error {
 	cfg := s.output.opts.Config
 	if errors.Is(err, nats.ErrNoResponders) || errors.Is(err, jetstream.ErrNoStreamResponse) {
-		return fmt.Errorf("no JetStream stream takes the messages: if this lasts, add the subjects %q to the stream %s: %w",
+		return fmt.Errorf("no JetStream stream accepts the messages: if this persists, add the subjects %q to the stream "+
+			"%s: %w",
 			streamSubjects(cfg.Subject, cfg.Stream), cfg.Stream, err)
 	}
 	return fmt.Errorf("publishing to the JetStream stream %s: %w", cfg.Stream, err)
 }
 
-// Flush implements sink.Sink. All that was acknowledged is stored.
+// Flush implements sink.Sink. Every acknowledged record is already stored.
 func (s *stream) Flush(ctx context.Context, _ bool) (sink.Flushed, error) {
 	if err := ctx.Err(); err != nil {
 		return sink.Flushed{}, err
@@ -424,14 +474,41 @@ func (s *stream) Flush(ctx context.Context, _ bool) (sink.Flushed, error) {
 		}
 		s.generation, s.encoded = state.Generation, data
 	}
-	return sink.Flushed{State: s.encoded}, nil
+	s.flushed = s.acked
+	upTo, created := s.acked, s.created
+	if s.confirmed.Load() >= upTo {
+		return sink.Flushed{State: s.encoded}, nil
+	}
+	confirm := func(ctx context.Context) error { return s.confirm(ctx, upTo, created) }
+	return sink.Flushed{State: s.encoded, Sync: confirm}, nil
+}
+
+// confirm checks that the JetStream stream that stored the first records up to upTo still exists.
+func (s *stream) confirm(ctx context.Context, upTo int64, created time.Time) error {
+	c, err := s.output.connection(ctx)
+	if err != nil {
+		return err
+	}
+	info, err := s.output.stream(ctx, c)
+	if err != nil {
+		return err
+	}
+	if !info.Created.Equal(created) {
+		return s.recreated()
+	}
+	s.confirmed.Store(upTo)
+	return nil
 }
 
 // Committed implements sink.Sink.
 func (s *stream) Committed(ctx context.Context) error {
+	s.saved = s.flushed
 	s.tracker.Committed()
 	return ctx.Err()
 }
+
+// Delivered implements sink.Sink.
+func (s *stream) Delivered() int64 { return s.delivered }
 
 // Close implements sink.Sink.
 func (s *stream) Close() error {

@@ -10,14 +10,15 @@ import (
 )
 
 const (
-	// cachedSubjects bounds the subjects that are kept ready; Hyperliquid has some hundreds of coins.
+	// cachedSubjects bounds the subject cache. Hyperliquid has some hundreds of coins.
 	cachedSubjects = 4096
-	// longestToken bounds the word of a position's subject; a longer one ends in a hash.
+	// longestToken bounds the token of a position's subject, in bytes. A longer token ends in a hash.
 	longestToken = 255
 )
 
-// escape makes any text one word of a subject, and two texts two words: what NATS forbids or gives a meaning, and what cannot be
-// printed, is written as in a URL's path, as %2E. An empty text is "_", and so "_" itself is "%5F".
+// escape converts any text to one token of a subject. The conversion is injective. Characters that NATS forbids or
+// interprets, and unprintable ones, are percent-encoded as in a URL's path: %2E. The empty text becomes "_", and "_"
+// becomes "%5F".
 func escape(text string) string {
 	switch text {
 	case "":
@@ -40,9 +41,9 @@ func escape(text string) string {
 	return out.String()
 }
 
-// subjects are those of one stream's records.
+// subjects holds the subjects of one stream's records.
 type subjects struct {
-	template string // with {coin} alone left in it
+	template string // all placeholders but {coin} are filled in
 	byCoin   map[string]string
 }
 
@@ -53,8 +54,8 @@ func newSubjects(template, stream, target string) *subjects {
 	}
 }
 
-// of returns the subject of records about a coin.
-func (s *subjects) of(coin string) string {
+// subjectFor returns the subject of a coin's records.
+func (s *subjects) subjectFor(coin string) string {
 	if subject, ok := s.byCoin[coin]; ok {
 		return subject
 	}
@@ -66,8 +67,8 @@ func (s *subjects) of(coin string) string {
 	return subject
 }
 
-// positionSubject is where the position of one writer's stream is kept. It names the JetStream stream, because two of those cannot
-// share a subject.
+// positionSubject returns the subject for the position of one writer's stream. It includes the name of the JetStream
+// stream, because two JetStream streams cannot share a subject.
 func positionSubject(jetStream, writer, stream string) string {
 	word := escape(writer + "/" + stream)
 	if len(word) > longestToken {
@@ -77,7 +78,7 @@ func positionSubject(jetStream, writer, stream string) string {
 	return "hlparser." + jetStream + "." + word
 }
 
-// streamSubjects are the subjects of the JetStream stream itself, for all writers.
+// streamSubjects returns the subjects of the JetStream stream, for all writers.
 func streamSubjects(template, jetStream string) []string {
 	words := strings.Split(template, ".")
 	for i, w := range words {
@@ -86,7 +87,7 @@ func streamSubjects(template, jetStream string) []string {
 		}
 	}
 	positions := []string{"hlparser", jetStream, "*"}
-	// The server takes no two subjects that have a subject in common: one for both stands for them.
+	// The server rejects overlapping subjects, so overlapping ones are merged into one.
 	if len(words) == len(positions) {
 		both := make([]string, len(words))
 		common := true

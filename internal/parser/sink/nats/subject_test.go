@@ -10,12 +10,16 @@ import (
 	"pgregory.net/rapid"
 )
 
-func TestAnyTextIsOneWordOfASubjectAndCanBeReadBack(t *testing.T) {
+func TestAnyTextIsOneReversibleTokenOfASubject(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
-		text := rapid.OneOf(rapid.String(), rapid.SampledFrom([]string{"", "_", "%5F", "a.b", "$JS", "*", ">", "xyz:TSLA", "@107", "\xff"}),
-			rapid.Map(rapid.SliceOf(rapid.Byte()), func(b []byte) string { return string(b) })).Draw(t, "text")
+		text := rapid.OneOf(
+			rapid.String(),
+			rapid.SampledFrom([]string{"", "_", "%5F", "a.b", "$JS", "*", ">", "xyz:TSLA", "@107", "\xff"}),
+			rapid.Map(rapid.SliceOf(rapid.Byte()), func(b []byte) string { return string(b) }),
+		).Draw(t, "text")
 		word := escape(text)
-		if subject := "hl." + word; !server.IsValidPublishSubject(subject) || strings.Count(subject, ".") != 1 || strings.HasPrefix(word, "$") {
+		if subject := "hl." + word; !server.IsValidPublishSubject(subject) || strings.Count(subject, ".") != 1 ||
+			strings.HasPrefix(word, "$") {
 			t.Fatalf("%q becomes %q", text, word)
 		}
 		back, err := url.PathUnescape(word)
@@ -23,12 +27,12 @@ func TestAnyTextIsOneWordOfASubjectAndCanBeReadBack(t *testing.T) {
 			back = ""
 		}
 		if err != nil || back != text {
-			t.Fatalf("%q becomes %q, which is read as %q, %v", text, word, back, err)
+			t.Fatalf("%q becomes %q, which decodes to %q, %v", text, word, back, err)
 		}
 	})
 }
 
-func TestCoinsAsTheyAreStayReadable(t *testing.T) {
+func TestKnownCoinsAreNotEscaped(t *testing.T) {
 	for _, coin := range []string{"BTC", "@107", "PURR/USDC", "xyz:TSLA", "kPEPE", "币"} {
 		if got := escape(coin); got != coin {
 			t.Errorf("%q becomes %q", coin, got)
@@ -41,17 +45,17 @@ func TestTheCacheOfSubjectsIsBounded(t *testing.T) {
 	for i := range 3 * cachedSubjects {
 		coin := fmt.Sprint("coin.", i)
 		for range 2 {
-			if got := s.of(coin); got != fmt.Sprintf("hl.fills.coin%%2E%d.node%%2E1", i) {
+			if got := s.subjectFor(coin); got != fmt.Sprintf("hl.fills.coin%%2E%d.node%%2E1", i) {
 				t.Fatalf("the subject is %q", got)
 			}
 		}
 	}
 	if len(s.byCoin) > cachedSubjects {
-		t.Errorf("%d subjects are kept", len(s.byCoin))
+		t.Errorf("%d subjects are cached", len(s.byCoin))
 	}
 }
 
-func TestAStreamsSubjectsAreThoseOfRecordsAndPositions(t *testing.T) {
+func TestStreamSubjectsCoverRecordsAndPositions(t *testing.T) {
 	for template, want := range map[string]string{
 		"hl.{stream}.{coin}":       "[hl.*.* hlparser.HL.*]",
 		"hl":                       "[hl hlparser.HL.*]",

@@ -1,15 +1,15 @@
-// Package resume keeps account of how far a destination that stores records and their position in one act is ahead of the parser's
-// checkpoint, so that what it already has is not sent again after a crash.
+// Package resume tracks how far a destination is ahead of the parser's checkpoint. The destination stores records and
+// their position atomically, so records that it already has are not sent again after a crash.
 //
-// Late appends make the node's files take turns, and not the same turns after a restart, so the account is kept for each file by
-// itself: within a file records come in their order. The package only reckons. It must never do I/O, and never call a record
-// delivered that the destination did not acknowledge.
+// Late appends make the parser switch between the node's files, and it switches at other points after a restart.
+// Therefore the tracker keeps a point for each file: within a file, records arrive in order. The package does no I/O,
+// and never counts a record as delivered that the destination did not acknowledge.
 //
-// What a sink does with it:
+// A sink uses it as follows:
 //
 //	t := Open(state of the checkpoint, position of the destination)
-//	Write:     leave out b.Records[:t.Skip(b)]; if t.Full(file) { outage }
-//	           store the others together with t.Position(file, last), then t.Landed(file, last); after the last t.Acked(b)
+//	Write:     skip b.Records[:t.Skip(b)]; if t.Full(file) { outage }
+//	           store the others together with t.Position(file, last), then t.Stored(file, last); at the end t.Acked(b)
 //	Flush:     t.Flush()
 //	Committed: t.Committed()
 package resume
@@ -25,27 +25,27 @@ import (
 	"github.com/hlparser/hyperliquid-parser-operator/internal/parser/sink"
 )
 
-// MaxFiles bounds the files of a Position, and so its size: about 50 bytes each in JSON. Only a backlog of very many very small
-// files comes near.
+// MaxFiles bounds the files of a Position, and so its size: about 50 bytes per file in JSON. Only a backlog of very
+// many small files reaches it.
 const MaxFiles = 1024
 
-// Point is a record's place in its file.
+// Point is the position of a record in its file.
 type Point struct {
 	Offset int64
 	Index  int32
 }
 
-// Compare orders points as their records are in the file: a marker's negative index is before the events of its line.
+// Compare orders points as their records are in the file. A marker's negative index precedes the events of its line.
 func (p Point) Compare(o Point) int {
 	return cmp.Or(cmp.Compare(p.Offset, o.Offset), cmp.Compare(p.Index, o.Index))
 }
 
-// PointOf is the place of record i of a batch.
+// PointOf returns the point of record i of a batch.
 func PointOf(b sink.Batch, i int) Point {
 	return Point{b.Records[i].Offset, b.Records[i].Index}
 }
 
-// Files hold a point for each of some files. In JSON: {"node_fills/20260430/8@1a2b3c4d":[offset,index]}.
+// Files maps files to points. In JSON: {"node_fills/20260430/8@1a2b3c4d":[offset,index]}.
 type Files map[checkpoint.FileID]Point
 
 // MarshalJSON implements json.Marshaler.
@@ -77,24 +77,25 @@ func (f *Files) UnmarshalJSON(data []byte) error {
 	return nil
 }
 
-// State is what the parser's checkpoint keeps.
+// State is the part of the parser's checkpoint that this package needs.
 type State struct {
-	// Generation counts the states of a stream that differ.
+	// Generation counts the distinct states of a stream.
 	Generation int64 `json:"generation"`
-	// Files hold the last acknowledged record of files written to of late.
+	// Files holds the last acknowledged record of recently written files.
 	Files Files `json:"files,omitempty"`
 }
 
-// Position is what the destination keeps beside the records.
+// Position is what the destination stores beside the records.
 type Position struct {
 	// Since is the generation of the oldest checkpoint for which Files are complete.
 	Since int64 `json:"since"`
-	// Files hold the last stored record of each file written to since then.
+	// Files holds the last stored record of each file written since then.
 	Files Files `json:"files,omitempty"`
 }
 
-// Covers tells whether p names all that was stored since the checkpoint with state s; nil is that of a checkpoint that knows no
-// state. If it does not, records may be stored twice from here on. Of a nil position nothing can be told: the answer is yes.
+// Covers reports whether p accounts for everything stored since the checkpoint with state s. A nil s stands for a
+// checkpoint without a state. If p does not cover s, records may be stored twice from here on. A nil p carries no
+// information, and Covers returns true.
 func (p *Position) Covers(s *State) bool {
 	switch {
 	case p == nil:
@@ -105,19 +106,19 @@ func (p *Position) Covers(s *State) bool {
 	return s.Generation >= p.Since
 }
 
-// Tracker is the account of one stream.
+// Tracker tracks the position of one stream.
 type Tracker struct {
-	state     State // as the last Flush returned it
-	news      bool  // something was acknowledged since
+	state     State // as returned by the last Flush
+	dirty     bool  // something was acknowledged since the last Flush
 	committed int64 // generation of the last checkpoint known to be on disk
-	since     int64 // see Position
+	since     int64 // see Position.Since
 
 	acked map[checkpoint.FileID]entry
-	// ahead holds the last stored record of files whose records up to there were not all acknowledged to the caller: after a crash,
-	// or a Write that failed half way.
+	// ahead holds the last stored record of files whose records up to there were not all acknowledged to the caller,
+	// after a crash or after a Write that failed halfway.
 	ahead Files
-	// resumed holds how far the checkpoint covers files until their first batch comes: one that is not past it shows that the file
-	// was cut and written anew, so that ahead is not about what is in it now.
+	// resumed holds the checkpoint's point of each file until the file's first batch arrives. If that batch does not
+	// start past the point, the file was truncated and rewritten, so ahead does not describe its present content.
 	resumed Files
 }
 
@@ -126,7 +127,7 @@ type entry struct {
 	generation int64 // of the first state that includes it
 }
 
-// Open begins an account with what the checkpoint holds, nil if nothing, and what the destination holds, nil if nothing.
+// Open returns the tracker for the checkpoint's state and the destination's position. Either may be nil.
 func Open(state *State, position *Position) *Tracker {
 	t := &Tracker{acked: map[checkpoint.FileID]entry{}, ahead: Files{}, resumed: Files{}}
 	if state != nil {
@@ -148,13 +149,13 @@ func Open(state *State, position *Position) *Tracker {
 	return t
 }
 
-// Full tells that a record of the file cannot be written before a checkpoint is on disk, for want of room in the position.
+// Full reports whether a record of the file must wait for a checkpoint, because the position has no room for the file.
 func (t *Tracker) Full(file checkpoint.FileID) bool {
 	_, acked := t.acked[file]
 	if _, ahead := t.ahead[file]; acked || ahead || t.size() < MaxFiles {
 		return false
 	}
-	// The checkpoint before the last is not provided for any more.
+	// The checkpoint before the last one is no longer covered.
 	t.prune(t.committed)
 	if t.size() < MaxFiles {
 		return false
@@ -162,7 +163,7 @@ func (t *Tracker) Full(file checkpoint.FileID) bool {
 	if len(t.acked) > 0 {
 		return true
 	}
-	// Of files that a crash left behind, and that were not read again, the oldest are gone most likely.
+	// These files were left by a crash and not read again. The oldest are the most likely to be gone.
 	old := slices.SortedFunc(maps.Keys(t.ahead), func(a, b checkpoint.FileID) int {
 		return cmp.Or(cmp.Compare(a.Date, b.Date), cmp.Compare(a.Hour, b.Hour))
 	})
@@ -174,7 +175,7 @@ func (t *Tracker) Full(file checkpoint.FileID) bool {
 
 func (t *Tracker) size() int { return len(t.acked) + len(t.ahead) }
 
-// Skip returns how many records at the batch's beginning are stored already.
+// Skip returns the number of leading records of the batch that are already stored.
 func (t *Tracker) Skip(b sink.Batch) int {
 	if len(t.ahead) == 0 && len(t.resumed) == 0 {
 		return 0
@@ -198,14 +199,14 @@ func (t *Tracker) Skip(b sink.Batch) int {
 	return n
 }
 
-// Position returns what the destination must hold when it stores the record at p of the file, and all before it.
+// Position returns the position to store with the record at p of the file and all records before it.
 func (t *Tracker) Position(file checkpoint.FileID, p Point) Position {
 	out := t.Now()
 	out.Files[file] = p
 	return out
 }
 
-// Now returns what the destination must hold if it stores nothing more.
+// Now returns the position to store if no further record is stored.
 func (t *Tracker) Now() Position {
 	out := Position{Since: t.since, Files: make(Files, t.size()+1)}
 	for file, e := range t.acked {
@@ -215,23 +216,24 @@ func (t *Tracker) Now() Position {
 	return out
 }
 
-// Landed tells that the destination holds the records of a file up to p.
-func (t *Tracker) Landed(file checkpoint.FileID, p Point) { t.ahead[file] = p }
+// Stored records that the destination holds the records of a file up to p.
+func (t *Tracker) Stored(file checkpoint.FileID, p Point) { t.ahead[file] = p }
 
-// Acked tells that the whole batch was acknowledged.
+// Acked records that the whole batch was acknowledged.
 func (t *Tracker) Acked(b sink.Batch) {
 	last := PointOf(b, len(b.Records)-1)
 	t.acked[b.File] = entry{last, t.state.Generation + 1}
 	if until, ok := t.ahead[b.File]; ok && until.Compare(last) <= 0 {
 		delete(t.ahead, b.File)
 	}
-	t.news = true
+	t.dirty = true
 }
 
-// Flush returns the state of all that was acknowledged: the same as before if that is nothing new. The caller may not change it.
+// Flush returns the state of everything acknowledged. It returns the previous state if nothing was acknowledged since.
+// The caller must not change it.
 func (t *Tracker) Flush() State {
-	if t.news {
-		t.news = false
+	if t.dirty {
+		t.dirty = false
 		t.state = State{t.state.Generation + 1, make(Files, len(t.acked))}
 		for file, e := range t.acked {
 			t.state.Files[file] = e.Point
@@ -240,8 +242,9 @@ func (t *Tracker) Flush() State {
 	return t.state
 }
 
-// Committed tells that the checkpoint with the state that Flush returned last is on disk. What the checkpoint before it covers is
-// forgotten; what only the last one covers is not, because a damaged checkpoint sends the parser back to the one before.
+// Committed records that the checkpoint with the state of the last Flush is on disk. It drops what the checkpoint
+// before that one covers. It keeps what only the last one covers, because a damaged checkpoint sends the parser back to
+// the one before.
 func (t *Tracker) Committed() {
 	if t.committed == t.state.Generation {
 		return
@@ -250,7 +253,7 @@ func (t *Tracker) Committed() {
 	t.committed = t.state.Generation
 }
 
-// prune forgets what a state covers.
+// prune drops the files that the state of the given generation covers.
 func (t *Tracker) prune(generation int64) {
 	t.since = max(t.since, generation)
 	maps.DeleteFunc(t.acked, func(_ checkpoint.FileID, e entry) bool { return e.generation <= generation })

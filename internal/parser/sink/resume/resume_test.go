@@ -14,7 +14,7 @@ import (
 	"github.com/hlparser/hyperliquid-parser-operator/internal/parser/sink/resume"
 )
 
-// world is a node's files, a destination that stores records and position in one act, and a parser's disk.
+// world simulates a node's files, a destination that stores records and position atomically, and a parser's disk.
 type world struct {
 	files    map[checkpoint.FileID][]resume.Point
 	stored   map[checkpoint.FileID][]resume.Point
@@ -23,8 +23,8 @@ type world struct {
 	before   saved // the one before it
 
 	t       *resume.Tracker
-	read    map[checkpoint.FileID]int // records acknowledged, by this process
-	drawn   *saved                    // by the last Flush
+	read    map[checkpoint.FileID]int // records acknowledged by this process
+	drawn   *saved                    // taken by the last Flush
 	written bool                      // drawn is the last checkpoint
 }
 
@@ -34,7 +34,8 @@ type saved struct {
 }
 
 func file(i int) checkpoint.FileID {
-	return checkpoint.FileID{Directory: "node_fills", Date: fmt.Sprintf("2026%04d", i/24), Hour: i % 24, Generation: "1a2b3c4d"}
+	return checkpoint.FileID{Directory: "node_fills", Date: fmt.Sprintf("2026%04d", i/24), Hour: i % 24,
+		Generation: "1a2b3c4d"}
 }
 
 func (w *world) open(t interface {
@@ -59,7 +60,8 @@ func (w *world) open(t interface {
 
 func (w *world) land(p resume.Position) { w.position = &p }
 
-// write stores up to n records of a file, a few in one act, and fails after so many acts, if that is not negative.
+// write stores up to n records of a file, atOnce records in each act. It fails after the given number of acts, unless
+// that is negative.
 func (w *world) write(f checkpoint.FileID, n, atOnce, acts int) (done bool) {
 	from := w.read[f]
 	points := w.files[f][from:min(from+n, len(w.files[f]))]
@@ -76,7 +78,7 @@ func (w *world) write(f checkpoint.FileID, n, atOnce, acts int) (done bool) {
 		j := min(i+atOnce, len(points))
 		w.stored[f] = append(w.stored[f], points[i:j]...)
 		w.land(w.t.Position(f, points[j-1]))
-		w.t.Landed(f, points[j-1])
+		w.t.Stored(f, points[j-1])
 		i = j
 	}
 	w.t.Acked(b)
@@ -104,8 +106,8 @@ func (w *world) commit() {
 	w.t.Committed()
 }
 
-// Files are read in any turns, writes fail half way, processes end between any two steps, and a damaged checkpoint sends one back to the
-// checkpoint before.
+// Files are read in any order, writes fail halfway, processes end between any two steps, and a damaged checkpoint sends
+// the parser back to the checkpoint before.
 func TestEveryRecordIsStoredOnceWhateverHappens(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		w := &world{files: map[checkpoint.FileID][]resume.Point{}, stored: map[checkpoint.FileID][]resume.Point{}}
@@ -129,7 +131,8 @@ func TestEveryRecordIsStoredOnceWhateverHappens(t *testing.T) {
 				if w.read[f] == len(w.files[f]) {
 					return
 				}
-				n, atOnce, acts := rapid.IntRange(1, 12).Draw(t, "n"), rapid.IntRange(1, 5).Draw(t, "at once"), rapid.IntRange(-1, 3).Draw(t, "acts")
+				n, atOnce, acts := rapid.IntRange(1, 12).Draw(t, "n"), rapid.IntRange(1, 5).Draw(t, "at once"),
+					rapid.IntRange(-1, 3).Draw(t, "acts")
 				if !w.write(f, n, atOnce, acts) && rapid.Bool().Draw(t, "again") {
 					w.write(f, rapid.SampledFrom([]int{n, n/2 + 1}).Draw(t, "cut"), rapid.IntRange(1, 5).Draw(t, "at once"), -1)
 				}
@@ -147,7 +150,7 @@ func TestEveryRecordIsStoredOnceWhateverHappens(t *testing.T) {
 				w.open(t)
 			},
 		}
-		// Writes are the most.
+		// Most actions are writes.
 		actions["write more"], actions["write still more"] = actions["write"], actions["write"]
 		t.Repeat(actions)
 		w.open(t)
@@ -156,7 +159,7 @@ func TestEveryRecordIsStoredOnceWhateverHappens(t *testing.T) {
 				w.write(f, 3, 2, -1)
 			}
 			if !slices.Equal(w.stored[f], w.files[f]) {
-				t.Fatalf("of %s %v is stored, want %v", f, w.stored[f], w.files[f])
+				t.Fatalf("%s: stored %v, want %v", f, w.stored[f], w.files[f])
 			}
 		}
 	})
@@ -189,20 +192,20 @@ func TestAPositionStaysSmallInABacklogOfTinyFiles(t *testing.T) {
 		if i == crashAt {
 			crashAt += 1500
 			w.open(t)
-			i = len(w.read) - 1 // as the engine goes on from its checkpoint
+			i = len(w.read) - 1 // as the engine continues from its checkpoint
 		}
 	}
 	for f, points := range w.files {
 		if !slices.Equal(w.stored[f], points) {
-			t.Fatalf("of %s %v is stored, want %v", f, w.stored[f], points)
+			t.Fatalf("%s: stored %v, want %v", f, w.stored[f], points)
 		}
 	}
 	if commits > files/resume.MaxFiles*3 {
-		t.Errorf("%d commits were asked for", commits)
+		t.Errorf("Full required %d commits", commits)
 	}
 }
 
-func TestFilesThatNeverComeBackMakeRoom(t *testing.T) {
+func TestFilesThatNeverComeBackAreEvicted(t *testing.T) {
 	position := &resume.Position{Files: resume.Files{}}
 	for i := range resume.MaxFiles {
 		position.Files[file(i)] = resume.Point{Offset: 1}
@@ -225,20 +228,20 @@ func batch(f checkpoint.FileID, offsets ...int64) sink.Batch {
 	return b
 }
 
-func TestAFileThatWasCutAndWrittenAnewIsStored(t *testing.T) {
+func TestATruncatedAndRewrittenFileIsStored(t *testing.T) {
 	f := file(0)
 	tr := resume.Open(&resume.State{Generation: 3, Files: resume.Files{f: {Offset: 500}}},
 		&resume.Position{Since: 2, Files: resume.Files{f: {Offset: 900}}})
 	if got := tr.Skip(batch(f, 400, 500, 600)); got != 0 {
-		t.Errorf("behind the checkpoint %d records were taken for stored", got)
+		t.Errorf("%d records before the checkpoint were skipped, want none", got)
 	}
 	if got := tr.Skip(batch(f, 600, 700)); got != 0 {
-		t.Errorf("after that %d records were taken for stored", got)
+		t.Errorf("%d records after the checkpoint were skipped, want none", got)
 	}
 	tr = resume.Open(&resume.State{Generation: 3, Files: resume.Files{f: {Offset: 500}}},
 		&resume.Position{Since: 2, Files: resume.Files{f: {Offset: 900}}})
 	if got := tr.Skip(batch(f, 600, 900, 1000)); got != 2 {
-		t.Errorf("%d records were taken for stored, want 2", got)
+		t.Errorf("%d records were skipped, want 2", got)
 	}
 }
 
@@ -249,13 +252,13 @@ func TestACheckpointOlderThanThePositionKnowsIsNotCovered(t *testing.T) {
 		position *resume.Position
 		want     bool
 	}{
-		"nothing anywhere":                       {nil, nil, true},
-		"no position":                            {&resume.State{Generation: 7}, nil, true},
-		"a start that was not saved":             {nil, empty, true},
-		"a checkpoint as old as the position":    {&resume.State{Generation: 7}, &resume.Position{Since: 7}, true},
-		"a checkpoint older than the position":   {&resume.State{Generation: 6}, &resume.Position{Since: 7}, false},
-		"records and no checkpoint":              {nil, &resume.Position{Files: resume.Files{file(0): {}}}, false},
-		"records of long ago, and no checkpoint": {nil, &resume.Position{Since: 1}, false},
+		"nothing anywhere":                     {nil, nil, true},
+		"no position":                          {&resume.State{Generation: 7}, nil, true},
+		"a start that was not saved":           {nil, empty, true},
+		"a checkpoint as old as the position":  {&resume.State{Generation: 7}, &resume.Position{Since: 7}, true},
+		"a checkpoint older than the position": {&resume.State{Generation: 6}, &resume.Position{Since: 7}, false},
+		"records and no checkpoint":            {nil, &resume.Position{Files: resume.Files{file(0): {}}}, false},
+		"old records, and no checkpoint":       {nil, &resume.Position{Since: 1}, false},
 	} {
 		if got := c.position.Covers(c.state); got != c.want {
 			t.Errorf("%s: covered is %v", title, got)
@@ -270,7 +273,7 @@ func TestAFlushWithNothingNewIsTheSameState(t *testing.T) {
 	}
 	for want := range int64(5) {
 		b := batch(file(0), want)
-		tr.Landed(b.File, resume.PointOf(b, 0))
+		tr.Stored(b.File, resume.PointOf(b, 0))
 		tr.Acked(b)
 		for range 2 {
 			if s := tr.Flush(); s.Generation != want+1 || s.Files[b.File].Offset != want {
@@ -311,7 +314,7 @@ func TestFilesAreReadAsTheyWereWritten(t *testing.T) {
 		`{"x":[1,2]}`, `{"node_fills/20260430/8@1a2b3c4d":[1,4294967296]}`, `[]`, `{"node_fills/20260430/8@1a2b3c4d":{}}`,
 	} {
 		if err := json.Unmarshal([]byte(bad), new(resume.Files)); err == nil {
-			t.Errorf("%s is taken", bad)
+			t.Errorf("%s is accepted", bad)
 		}
 	}
 }

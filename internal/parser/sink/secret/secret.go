@@ -1,5 +1,5 @@
-// Package secret reads what opens a connection, passwords, certificates and keys, from files, each time it is needed, so that a
-// rotated Kubernetes Secret counts at the next connect.
+// Package secret reads credentials from files: passwords, certificates and keys. It reads them for each connection, so
+// a rotated Kubernetes Secret takes effect at the next connect.
 //
 // It must never log what it reads, put it into an error, or keep it.
 package secret
@@ -14,18 +14,18 @@ import (
 	"github.com/hlparser/hyperliquid-parser-operator/internal/parser/config"
 )
 
-// Error says that a secret's file is missing, unreadable or not what it should be. It is an outage: the file may still come, as
-// that of a Secret that is made after its pod.
+// Error reports that a secret's file is missing, unreadable or malformed. It is an outage: the file may still appear,
+// for example if the Secret is created after its pod.
 type Error struct {
 	Path string
-	Err  error // names what is wrong, never what the file holds
+	Err  error // says what is wrong, never what the file holds
 }
 
 func (e *Error) Error() string { return fmt.Sprintf("secret file %s: %v", e.Path, e.Err) }
 
 func (e *Error) Unwrap() error { return e.Err }
 
-// Read returns the content of a file without the newlines at its end. Its error is an *Error; an empty file is one, too.
+// Read returns the content of a file without trailing newlines. Its error is an *Error. An empty file is an error.
 func Read(path string) ([]byte, error) {
 	data, err := os.ReadFile(path)
 	if err != nil {
@@ -37,8 +37,8 @@ func Read(path string) ([]byte, error) {
 	return data, nil
 }
 
-// TLS returns the settings of one connection, or nil for nil. host is the name that the server's certificate must have, unless
-// the configuration names another. Its errors are *Error.
+// TLS returns the TLS settings of one connection. It returns nil for a nil configuration. host is the name that the
+// server's certificate must have, unless the configuration names another. Its errors are *Error.
 func TLS(c *config.TLS, host string) (*tls.Config, error) {
 	if c == nil {
 		return nil, nil
@@ -68,7 +68,7 @@ func TLS(c *config.TLS, host string) (*tls.Config, error) {
 		}
 		pair, err := tls.X509KeyPair(cert, key)
 		if err != nil {
-			return nil, &Error{c.CertFile, fmt.Errorf("together with %s: %w", c.KeyFile, err)}
+			return nil, &Error{c.CertFile, fmt.Errorf("as a pair with %s: %w", c.KeyFile, err)}
 		}
 		out.Certificates = []tls.Certificate{pair}
 	}

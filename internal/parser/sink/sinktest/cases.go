@@ -20,14 +20,14 @@ func inOrder(p *process) {
 	s.finish()
 }
 
-// unusualBytes writes what an event may be without being the JSON object that it
-// should be: the node's bytes are delivered as they are.
+// unusualBytes writes records that are not JSON objects, or unusual ones: the node's bytes are delivered unchanged.
 func unusualBytes(p *process) {
 	s := p.stream("fills")
 	texts := []string{
-		"0", "{}", "[]", " ", "\t", "null", `""`, "\r", "{}\r", " {} ", "\x00", "a\x00b", "\x01\x02\x1b[0m", "\xff\xfe", "\xc3\x28",
-		`{"a":"<b>&amp;\u003c"}`, `{"coin":"ПРИВЕТ/日本/🚀","e":"é"}`, "\u2028\u2029", "\ufeff{}", "{\"a\" : 1 }", `{"b":1,"a":2}`, "'", `\`, `\n`,
-		"1e400", "-0", "NaN", strings.Repeat("{", 1000), strings.Repeat("日", 30_000),
+		"0", "{}", "[]", " ", "\t", "null", `""`, "\r", "{}\r", " {} ", "\x00", "a\x00b", "\x01\x02\x1b[0m", "\xff\xfe",
+		"\xc3\x28", `{"a":"<b>&amp;\u003c"}`, `{"coin":"ПРИВЕТ/日本/🚀","e":"é"}`, "\u2028\u2029", "\ufeff{}",
+		"{\"a\" : 1 }", `{"b":1,"a":2}`, "'", `\`, `\n`, "1e400", "-0", "NaN", strings.Repeat("{", 1000),
+		strings.Repeat("日", 30_000),
 	}
 	s.layout.text = func(n int) []byte {
 		if n < len(texts) {
@@ -42,14 +42,14 @@ func unusualBytes(p *process) {
 	s.finish()
 }
 
-// unusualCoins names coins as a node may come to, and in ways that mean
-// something to a destination: parts of a subject, of a path, of a key.
+// unusualCoins uses coin names that a node may use in the future, and names with a meaning to a destination: parts of a
+// subject, of a path, of a key.
 func unusualCoins(p *process) {
 	s := p.stream("fills")
 	coins := []string{
-		"", "_", "a", "@1", "#2", "xyz:TSLA", "PURR/USDC", "k.PEPE", ".", "..", "...", ".a", "a.", "a..b", "*", ">", "a.*", "a.>", "$JS", "$",
-		" ", "a b", "\t", "\r\n", "\x00", "\xff", "ΩMEGA", "日本", "🚀", "%s", "%2e", "{coin}", "{stream}", "_marker", `"`, `\`, "/", "a/../b",
-		strings.Repeat("x", 255), strings.Repeat("日", 200),
+		"", "_", "a", "@1", "#2", "xyz:TSLA", "PURR/USDC", "k.PEPE", ".", "..", "...", ".a", "a.", "a..b", "*", ">", "a.*",
+		"a.>", "$JS", "$", " ", "a b", "\t", "\r\n", "\x00", "\xff", "ΩMEGA", "日本", "🚀", "%s", "%2e", "{coin}", "{stream}",
+		"_marker", `"`, `\`, "/", "a/../b", strings.Repeat("x", 255), strings.Repeat("日", 200),
 	}
 	s.layout.coin = func(n int) string { return coins[n%len(coins)] }
 	for range 3 {
@@ -59,7 +59,7 @@ func unusualCoins(p *process) {
 	s.finish()
 }
 
-// markers writes lines of a single block in which all that differs is the index.
+// markers writes lines of one block that differ only in the index.
 func markers(p *process) {
 	s := p.stream("fills")
 	file := hour(8)
@@ -80,15 +80,15 @@ func markers(p *process) {
 	s.finish()
 }
 
-// interleave gives a stream records of several files. Each file begins at offset
-// 0, and is appended to after the next one has begun.
+// interleave makes the stream's records come from several files. Each file starts at offset 0, and is appended to after
+// the next one has started.
 func (s *stream) interleave() {
 	type at struct {
 		file checkpoint.FileID
 		place
 	}
 	const run = 7
-	made, records := []at{}, map[int]int{} // by hour
+	made, records := []at{}, map[int]int{} // records by hour
 	s.layout.place = func(n int) (checkpoint.FileID, place) {
 		for i := len(made); i <= n; i++ {
 			r := i / run
@@ -130,7 +130,7 @@ func manyFilesWithCrashes(p *process) {
 			p.restart()
 		case 1:
 			if _, err := s.flush(false); err != nil {
-				p.t.Fatalf("flush: %v", err)
+				p.t.Fatalf("flushing: %v", err)
 			}
 			p.crash()
 		default:
@@ -152,7 +152,7 @@ func hugeRecord(p *process) {
 		}
 		return 10
 	}
-	// A slow machine may take longer for one of them than a destination has to answer, which is an outage.
+	// On a slow machine one of them may take longer than the answer timeout, which is an outage.
 	s.deliver(7) // in the middle
 	s.deliver(1) // alone
 	s.mustCommit()
@@ -171,10 +171,10 @@ func manyStreams(p *process) {
 		wg.Go(func() {
 			for i := range 12 {
 				if err := s.write(p.t.Context(), 1+i*5); err != nil {
-					p.t.Errorf("write to %s: %v", s.name, err)
+					p.t.Errorf("writing to %s: %v", s.name, err)
 				}
 				if _, err := s.commit(false); err != nil {
-					p.t.Errorf("commit %s: %v", s.name, err)
+					p.t.Errorf("committing %s: %v", s.name, err)
 				}
 			}
 		})
@@ -191,30 +191,30 @@ func nothingWritten(p *process) {
 	s.finish()
 }
 
-func flushAgain(p *process) {
+func unchangedFlush(p *process) {
 	s := p.stream("fills")
 	s.mustWrite(5)
 	s.mustCommit()
 	for changed, tries := true, 0; changed; tries++ {
 		var err error
 		if changed, err = s.commit(false); err != nil {
-			p.t.Fatalf("commit: %v", err)
+			p.t.Fatalf("committing: %v", err)
 		}
 		if tries == 10 {
-			p.t.Fatalf("the state never stays the same")
+			p.t.Fatalf("the state never becomes stable")
 		}
 	}
-	// No I/O: not even a dead destination is noticed.
+	// The flush does no I/O: it does not even detect a dead destination.
 	p.target.Outage(true)
 	for range 3 {
 		f, err := s.sink.Flush(p.t.Context(), false)
 		switch {
 		case err != nil:
-			p.t.Fatalf("a flush with nothing new: %v", err)
+			p.t.Fatalf("flushing with nothing new: %v", err)
 		case string(f.State) != string(s.state):
-			p.t.Fatalf("a flush with nothing new returned the state %s, and %s before", f.State, s.state)
+			p.t.Fatalf("a flush with nothing new returned the state %s, want the previous %s", f.State, s.state)
 		case f.Sync != nil:
-			p.t.Fatalf("a flush with nothing new asks for a sync")
+			p.t.Fatalf("a flush with nothing new returned a sync")
 		}
 	}
 	p.target.Outage(false)
@@ -222,14 +222,14 @@ func flushAgain(p *process) {
 	s.finish()
 }
 
-// besideSync writes while a commit is carried out, then loses what came after its line.
+// besideSync writes during a commit, then loses the records after the commit's flush.
 func besideSync(p *process) {
 	s := p.stream("fills")
 	for range 20 {
 		s.mustWrite(7)
 		f, err := s.sink.Flush(p.t.Context(), false)
 		if err != nil {
-			p.t.Fatalf("flush: %v", err)
+			p.t.Fatalf("flushing: %v", err)
 		}
 		line := s.next
 		synced := make(chan error, 1)
@@ -245,12 +245,12 @@ func besideSync(p *process) {
 			err = s.write(p.t.Context(), 20)
 		}
 		if syncErr := <-synced; err != nil || syncErr != nil {
-			p.t.Fatalf("write beside a sync: %v; sync: %v", err, syncErr)
+			p.t.Fatalf("writing during a sync: %v; syncing: %v", err, syncErr)
 		}
 		s.save(f.State, line)
 		s.mustWrite(2)
 		if err := s.committed(p.t.Context()); err != nil {
-			p.t.Fatalf("complete the commit: %v", err)
+			p.t.Fatalf("completing the commit: %v", err)
 		}
 		s.mustWrite(1)
 	}
@@ -260,13 +260,13 @@ func besideSync(p *process) {
 	s.finish()
 }
 
-// syncLeftOut gives up what a flush asked for, as an engine does that must stop.
+// syncLeftOut abandons the sync of a flush, as an engine that must stop does.
 func syncLeftOut(p *process) {
 	s := p.stream("fills")
 	for range 3 {
 		s.mustWrite(5)
 		if _, err := s.sink.Flush(p.t.Context(), false); err != nil {
-			p.t.Fatalf("flush: %v", err)
+			p.t.Fatalf("flushing: %v", err)
 		}
 	}
 	s.mustCommit()
@@ -285,7 +285,7 @@ func committedTwice(p *process) {
 		s.mustCommit()
 		for range 2 {
 			if err := s.committed(p.t.Context()); err != nil {
-				p.t.Fatalf("tell of a commit again: %v", err)
+				p.t.Fatalf("calling Committed again: %v", err)
 			}
 		}
 	}
@@ -294,8 +294,7 @@ func committedTwice(p *process) {
 	s.finish()
 }
 
-// lastFlush ends a stream with --once three times, and by a crash after each of
-// its commits.
+// lastFlush ends a stream with --once three times, and with a crash after each of its commits.
 func lastFlush(p *process) {
 	for i := range 3 {
 		s := p.stream("fills")
@@ -307,7 +306,7 @@ func lastFlush(p *process) {
 			s.mustWrite(5)
 			for range i {
 				if _, err := s.commit(true); err != nil {
-					p.t.Fatalf("last commit: %v", err)
+					p.t.Fatalf("committing last: %v", err)
 				}
 			}
 			p.crash()
@@ -334,7 +333,7 @@ func crashBeforeSave(p *process) {
 		s.mustWrite(10)
 		if flushed == 1 {
 			if _, err := s.flush(false); err != nil {
-				p.t.Fatalf("flush: %v", err)
+				p.t.Fatalf("flushing: %v", err)
 			}
 		}
 		p.crash()
@@ -350,7 +349,7 @@ func crashBeforeCommitted(p *process) {
 		s.mustWrite(10)
 		state, err := s.flush(i == 4)
 		if err != nil {
-			p.t.Fatalf("flush: %v", err)
+			p.t.Fatalf("flushing: %v", err)
 		}
 		s.save(state, s.next)
 		p.crash()
@@ -358,24 +357,63 @@ func crashBeforeCommitted(p *process) {
 	p.stream("fills").finish()
 }
 
-// replaced has a process that was taken for dead go on beside the one that took its place.
+// replaced lets a process that was considered dead continue while its replacement runs.
 func replaced(p *process) {
 	if !p.target.Fenced {
-		p.t.Skip("this destination has one process at a time, or none is shut out")
+		p.t.Skip("this destination does not fence earlier processes")
 	}
 	old := p.stream("fills")
 	old.mustWrite(10)
 	old.mustCommit()
 	old.mustWrite(5)
 	before := *old
-	p.letGo()
+	p.abandon()
 	p.start()
 	s := p.stream("fills")
 	s.mustWrite(7)
-	_ = before.write(p.t.Context(), 9) // what it says may come too late to be heard
+	_ = before.write(p.t.Context(), 9) // the replaced process may detect its replacement late, so the error is ignored
 	_, _ = before.flush(false)
 	s.mustWrite(20)
 	s.mustCommit()
 	_ = before.write(p.t.Context(), 9)
+	s.finish()
+}
+
+// counted compares Delivered with the records at the destination: without faults, after the stream restarts in the same
+// process, and after a crash.
+func counted(p *process) {
+	s := p.stream("fills")
+	before := int64(0) // delivered by earlier processes
+	check := func(when string) {
+		p.t.Helper()
+		s.end()
+		if got, want := s.count+s.sink.Delivered(), s.reached()-before; got != want {
+			p.t.Fatalf("%s the sink counts %d records as delivered, and the destination has %d", when, got, want)
+		}
+	}
+	s.mustWrite(10)
+	check("after a commit")
+	for i := range 4 {
+		s.mustWrite(5 + i)
+		if i%2 == 1 {
+			if _, err := s.flush(false); err != nil { // without a checkpoint
+				p.t.Fatalf("flushing: %v", err)
+			}
+		}
+		s.close()
+		s = p.stream("fills")
+		s.mustWrite(3)
+		s.mustWrite(4)
+		check("after a restart from the checkpoint")
+	}
+	s.mustWrite(5)
+	if _, err := s.flush(false); err != nil {
+		p.t.Fatalf("flushing: %v", err)
+	}
+	p.crash()
+	s = p.stream("fills")
+	s.count, before = 0, s.reached()
+	s.mustWrite(20)
+	check("after a crash")
 	s.finish()
 }

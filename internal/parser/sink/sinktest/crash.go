@@ -9,27 +9,26 @@ import (
 	"github.com/hlparser/hyperliquid-parser-operator/internal/parser/sink"
 )
 
-// writer is a stream in the hands of a random schedule. It does what the engine
-// does, in the engine's order, and may be ended between any two steps.
+// writer is a stream that a random schedule drives. It does the engine's steps in the engine's order, and may end
+// between any two steps.
 type writer struct {
 	*stream
 	t *rapid.T
 
-	begun  bool // the first commit since the sink was opened was completed
-	commit *pendingCommit
+	started bool // the first commit after Open is complete
+	commit  *pendingCommit
 }
 
-// pendingCommit is a commit on its way.
+// pendingCommit is a commit in progress.
 type pendingCommit struct {
 	flushed sink.Flushed
-	next    int // the first record behind its line
+	next    int // the first record after the commit's flush
 	synced  bool
 	saved   bool
 }
 
-// crashAnywhere runs random schedules of everything that the engine does, and
-// compares what consumers were given with a model: the numbers of the records
-// that were acknowledged.
+// crashAnywhere runs random schedules of the engine's steps. It compares what consumers received with a model: the
+// numbers of the acknowledged records.
 func crashAnywhere(p *process) {
 	p.sequences(1200*time.Millisecond, func(t *rapid.T, p *process) {
 		writers := make([]*writer, rapid.IntRange(1, 3).Draw(t, "streams"))
@@ -57,14 +56,14 @@ func crashAnywhere(p *process) {
 			default:
 				for _, other := range writers {
 					if other != w {
-						other.writeAgain()
+						other.retryWrite()
 					}
 				}
 				w.step(step)
 			}
 		}
 		for _, w := range writers {
-			w.writeAgain()
+			w.retryWrite()
 		}
 		for _, w := range writers {
 			w.completeCommit()
@@ -83,25 +82,27 @@ const (
 	stepCrash     = "crash"
 )
 
-// steps are what may come next; what comes more often stands there more often.
+// steps holds the possible steps. A more frequent step is listed more often.
 var steps = []string{
-	stepWrite, stepWrite, stepWrite, "refused write", stepFlush, stepFlush, stepSync, stepSync, "write beside sync", stepSave, stepSave,
-	stepCommitted, stepCommitted, stepCommit, stepCommit, "last commit", stepCrash, stepCrash, "restart",
+	stepWrite, stepWrite, stepWrite, "refused write", stepFlush, stepFlush, stepSync, stepSync, "write beside sync",
+	stepSave, stepSave, stepCommitted, stepCommitted, stepCommit, stepCommit, "last commit", stepCrash, stepCrash,
+	"restart",
 }
 
-// step does what may be done now, or nothing. What fails for an outage that has just ended may be done again later.
+// step does the step if it is possible now, and nothing otherwise. A step that fails because of an outage that has just
+// ended may be repeated later.
 func (w *writer) step(name string) {
 	w.t.Helper()
 	c := w.commit
 	switch name {
 	case stepWrite:
-		if w.begun {
+		if w.started {
 			w.outcome(w.write(w.t.Context(), w.draw("records")))
 		}
 	case "refused write":
-		if w.begun {
+		if w.started {
 			w.p.target.Outage(true)
-			w.brief(w.draw("records"))
+			w.attemptBriefly(w.draw("records"))
 			w.p.target.Outage(false)
 			w.reopen()
 		}
@@ -114,7 +115,7 @@ func (w *writer) step(name string) {
 			w.sync(0)
 		}
 	case "write beside sync":
-		if w.begun && c != nil && !c.synced {
+		if w.started && c != nil && !c.synced {
 			w.sync(w.draw("records"))
 		}
 	case stepSave:
@@ -135,20 +136,20 @@ func (w *writer) step(name string) {
 	}
 }
 
-// writeAgain writes what was refused, as each stream's own goroutine of the engine does: a sink that left a record torn may let no other
-// stream write before.
-func (w *writer) writeAgain() {
+// retryWrite writes the refused records, as each stream's own goroutine in the engine does: a sink that left a torn
+// record may block the other streams until then.
+func (w *writer) retryWrite() {
 	w.t.Helper()
-	for deadline := time.Now().Add(patience); w.begun && w.again > 0; time.Sleep(time.Millisecond) {
-		if !w.outcome(w.write(w.t.Context(), w.again)) && time.Now().After(deadline) {
-			w.t.Fatalf("write of %s: what was refused is refused for %v more", w.name, patience)
+	for deadline := time.Now().Add(recoveryTimeout); w.started && w.retry > 0; time.Sleep(time.Millisecond) {
+		if !w.outcome(w.write(w.t.Context(), w.retry)) && time.Now().After(deadline) {
+			w.t.Fatalf("writing to %s: the records are still refused after %v", w.name, recoveryTimeout)
 		}
 	}
 }
 
 func (w *writer) draw(what string) int { return rapid.IntRange(1, 40).Draw(w.t, what) }
 
-// outcome takes a call's error. It tells whether there was none.
+// outcome handles the error of a call and reports whether it is nil.
 func (w *writer) outcome(err error) bool {
 	w.t.Helper()
 	if err != nil && !w.mayReopen(err) {
@@ -158,11 +159,11 @@ func (w *writer) outcome(err error) bool {
 	return err == nil
 }
 
-// reopen opens the sink again where it asked for that.
+// reopen opens the sink again after an error that requires it.
 func (w *writer) reopen() {
 	w.t.Helper()
 	if w.sink == nil {
-		w.begun, w.commit = false, nil
+		w.started, w.commit = false, nil
 		w.open()
 	}
 }
@@ -175,7 +176,7 @@ func (w *writer) flushNow(final bool) {
 	}
 }
 
-// sync carries out the commit's sync, beside a write of n records.
+// sync runs the commit's sync, concurrently with a write of n records.
 func (w *writer) sync(n int) {
 	w.t.Helper()
 	synced, c := make(chan error, 1), w.commit
@@ -200,14 +201,14 @@ func (w *writer) sync(n int) {
 func (w *writer) completed() {
 	w.t.Helper()
 	if w.outcome(w.committed(w.t.Context())) {
-		w.commit, w.begun = nil, true
+		w.commit, w.started = nil, true
 	}
 }
 
-// completeCommit does what is missing of the commit on its way, or makes one.
+// completeCommit completes the commit in progress, or makes one.
 func (w *writer) completeCommit() {
 	w.t.Helper()
-	for deadline := time.Now().Add(patience); ; time.Sleep(time.Millisecond) {
+	for deadline := time.Now().Add(recoveryTimeout); ; time.Sleep(time.Millisecond) {
 		for _, step := range []string{stepFlush, stepSync, stepSave} {
 			if w.commit == nil == (step == stepFlush) {
 				w.step(step)
@@ -219,7 +220,7 @@ func (w *writer) completeCommit() {
 			}
 		}
 		if time.Now().After(deadline) {
-			w.t.Fatalf("commit %s: it does not succeed within %v", w.name, patience)
+			w.t.Fatalf("committing %s: no success within %v", w.name, recoveryTimeout)
 		}
 	}
 }

@@ -20,25 +20,25 @@ import (
 
 const (
 	engineStream = "trades"
-	// engineBuffer is the least that a parser can be given for what it has read.
+	// engineBuffer is the smallest buffer that a parser can be configured with.
 	engineBuffer = config.MinBufferLimit
-	// engineBacklog is what the node writes while the sink is dead: several times what the process may grow by.
+	// engineBacklog is what the node writes during the outage: several times the permitted growth of the process.
 	engineBacklog = 32 << 20
 	engineGrowth  = 16 << 20
-	engineFirst   = 100  // lines before that
-	engineLine    = 2000 // bytes, of each line after them
+	engineFirst   = 100  // lines before the outage
+	engineLine    = 2000 // bytes of each later line
 )
 
-// RunWithEngine runs the cases that need the engine in front of the sink, each
-// against a new target.
+// RunWithEngine runs the cases that need the engine in front of the sink, each with a new target.
 func RunWithEngine(t *testing.T, target func(t *testing.T) Target) {
 	for _, c := range []struct {
 		name string
 		run  func(*parser)
 	}{
-		{"a dead sink is reported, bounds memory, and gets everything when it is back", deadSink},
-		{"a parser stops in time with a dead sink, and the next one delivers", stoppedWhileDead},
-		{"a sink that answers nothing is a request that stays out", hangingSink},
+		{"an outage is reported, bounds memory, and loses nothing", deadSink},
+		{"a parser stops in time during an outage, and the next one delivers", stoppedWhileDead},
+		{"a sink that does not answer shows as an outstanding request", hangingSink},
+		{"a recreated destination is written to again", recreatedSink},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			p := newParser(t, target(t))
@@ -48,13 +48,13 @@ func RunWithEngine(t *testing.T, target func(t *testing.T) Target) {
 	}
 }
 
-// parser is a node's data, and the engines that deliver it one after another.
+// parser is a node's data and the consecutive engines that deliver it.
 type parser struct {
 	t       *testing.T
 	target  Target
 	cfg     config.Config
 	process *process
-	lines   *stream // what the node has written; it has no sink of its own
+	lines   *stream // what the node has written; without a sink
 
 	engine *engine.Engine
 	cancel context.CancelFunc
@@ -67,7 +67,7 @@ func newParser(t *testing.T, target Target) *parser {
 	p.cfg = config.Config{
 		Target: "node-1", DataDir: filepath.Join(dir, "data"), StateDir: filepath.Join(dir, "state"), Format: config.Raw,
 		Streams: []config.StreamConfig{{Name: config.Trades, Mode: config.Line}},
-		// Whatever the sink is, it may ask for coins.
+		// A NATS sink makes the engine decode coins, which any sink may need.
 		Sink:            config.Sink{NATS: &config.NATSSink{URL: "nats://localhost", Stream: "unused"}},
 		Engine:          config.Engine{StartAt: config.Beginning, Workers: 2, BufferLimit: engineBuffer},
 		ShutdownTimeout: config.Duration{Duration: 2 * time.Second},
@@ -76,7 +76,8 @@ func newParser(t *testing.T, target Target) *parser {
 	p.lines.layout.place = func(n int) (checkpoint.FileID, place) { return hour(8), place{offset: int64(n)} }
 	p.lines.layout.coin = func(int) string { return "" }
 	p.lines.layout.text = func(n int) []byte {
-		return fmt.Appendf(nil, `{"coin":"BTC","side":"B","time":"2026-04-30T20:46:43.304461819","px":"76450.0","sz":"0.5","n":%d,"pad":"%s"}`,
+		return fmt.Appendf(nil,
+			`{"coin":"BTC","side":"B","time":"2026-04-30T20:46:43.304461819","px":"76450.0","sz":"0.5","n":%d,"pad":"%s"}`,
 			n, strings.Repeat("x", p.lines.size(n)))
 	}
 	p.lines.size = func(n int) int {
@@ -115,10 +116,12 @@ func (p *parser) start() {
 	p.t.Helper()
 	output, err := p.target.Open()
 	if err != nil {
-		p.t.Fatalf("open the output: %v", err)
+		p.t.Fatalf("opening the output: %v", err)
 	}
 	output = sink.Routes(map[string]sink.Destination{engineStream: {Kind: "tested", Output: output}})
-	p.engine, err = engine.New(engine.Options{Config: p.cfg, Output: output, FS: vfs.OS, Log: slog.New(slog.DiscardHandler)})
+	p.engine, err = engine.New(engine.Options{
+		Config: p.cfg, Output: output, FS: vfs.OS, Log: slog.New(slog.DiscardHandler),
+	})
 	if err != nil {
 		p.t.Fatal(err)
 	}
@@ -137,7 +140,7 @@ func (p *parser) wait(limit time.Duration) {
 			p.t.Fatalf("the engine ended with %v", err)
 		}
 	case <-time.After(limit):
-		p.t.Fatalf("the engine does not end within %v", limit)
+		p.t.Fatalf("the engine did not end within %v", limit)
 	}
 }
 
@@ -147,13 +150,13 @@ func (p *parser) stop() {
 	p.wait(p.cfg.ShutdownTimeout.Duration + time.Second)
 }
 
-// until waits for the report to satisfy a condition.
+// until waits until the report satisfies a condition.
 func (p *parser) until(what string, ok func(report.Stream) bool) report.Stream {
 	p.t.Helper()
-	for deadline := time.Now().Add(2 * patience); ; time.Sleep(5 * time.Millisecond) {
+	for deadline := time.Now().Add(2 * recoveryTimeout); ; time.Sleep(5 * time.Millisecond) {
 		s := p.engine.Streams()[0]
 		if s.BufferBytes > int64(engineBuffer) {
-			p.t.Fatalf("the buffer holds %d bytes, and may hold %d", s.BufferBytes, engineBuffer)
+			p.t.Fatalf("the buffer holds %d bytes, want at most %d", s.BufferBytes, engineBuffer)
 		}
 		if ok(s) {
 			return s
@@ -171,12 +174,12 @@ func (p *parser) untilDelivered() {
 	})
 }
 
-// finish lets a last parser read to the end, and compares what consumers were given.
+// finish runs a last parser to the end of the data and compares what consumers received.
 func (p *parser) finish() {
 	p.t.Helper()
 	p.cfg.Once = true
 	p.start()
-	p.wait(2 * patience)
+	p.wait(2 * recoveryTimeout)
 	p.lines.compare()
 }
 
@@ -188,15 +191,19 @@ func deadSink(p *parser) {
 	p.target.Outage(true)
 	p.node(engineBacklog / engineLine)
 	first := p.until("a report of the outage", func(s report.Stream) bool { return s.Sink.State == report.SinkRetrying })
-	s := p.until("further attempts", func(s report.Stream) bool { return s.Sink.RetriesTotal >= 4 && s.BufferBytes >= int64(engineBuffer)/4 })
+	s := p.until("further attempts", func(s report.Stream) bool {
+		return s.Sink.RetriesTotal >= 4 && s.BufferBytes >= int64(engineBuffer)/4
+	})
 	switch {
 	case s.Sink.State != report.SinkRetrying || s.Sink.LastError == "":
-		p.t.Fatalf("after %d attempts the report says %q, with the error %q", s.Sink.RetriesTotal, s.Sink.State, s.Sink.LastError)
+		p.t.Fatalf("after %d attempts the reported state is %q, with the error %q", s.Sink.RetriesTotal, s.Sink.State,
+			s.Sink.LastError)
 	case s.Sink.Since == nil || s.Sink.Since.Before(began.Add(-time.Second)) || !s.Sink.Since.Equal(*first.Sink.Since):
-		p.t.Fatalf("the outage began at %v, and is reported since %v, later since %v", began, first.Sink.Since, s.Sink.Since)
+		p.t.Fatalf("the outage began at %v; it is reported since %v, and later since %v", began, first.Sink.Since,
+			s.Sink.Since)
 	}
 	if grown := heap() - before; grown > engineGrowth {
-		p.t.Fatalf("%d bytes wait for a dead sink, and memory grew by %d, want at most %d", engineBacklog, grown, engineGrowth)
+		p.t.Fatalf("with a backlog of %d bytes memory grew by %d, want at most %d", engineBacklog, grown, engineGrowth)
 	}
 	p.target.Outage(false)
 	p.untilDelivered()
@@ -225,8 +232,25 @@ func hangingSink(p *parser) {
 	p.untilDelivered()
 	p.target.Block(true)
 	p.node(2000)
-	p.until("a request that stays out", func(s report.Stream) bool { return s.Sink.OutstandingSeconds > 0.2 })
+	p.until("an outstanding request", func(s report.Stream) bool { return s.Sink.OutstandingSeconds > 0.2 })
 	p.target.Block(false)
+	p.untilDelivered()
+	p.stop()
+	p.finish()
+}
+
+func recreatedSink(p *parser) {
+	if p.target.Recreate == nil {
+		p.t.Skip("this destination cannot be recreated under a sink")
+	}
+	p.node(engineFirst)
+	p.start()
+	p.untilDelivered()
+	p.until("a commit", func(s report.Stream) bool { return s.UncommittedBytes != nil && *s.UncommittedBytes == 0 })
+	p.lines.saved = p.lines.next
+	p.process.streams[engineStream] = p.lines
+	p.process.recreate()
+	p.node(1000)
 	p.untilDelivered()
 	p.stop()
 	p.finish()

@@ -12,19 +12,19 @@ import (
 	"github.com/hlparser/hyperliquid-parser-operator/internal/parser/sink"
 )
 
-// untilRefused writes batches of n records until the outage is noticed, which it
-// must be as soon as the sink keeps no more to itself than it may.
+// untilRefused writes batches of n records until the sink detects the outage. It must do so once its buffer allowance
+// is used up.
 func (s *stream) untilRefused(n int) {
 	s.p.t.Helper()
-	ctx, cancel := context.WithTimeout(s.p.t.Context(), patience)
+	ctx, cancel := context.WithTimeout(s.p.t.Context(), recoveryTimeout)
 	defer cancel()
 	for kept := 0; ; kept += len(s.batch(s.next-n, n).Data) {
-		if kept > s.p.target.Gathers {
+		if kept > s.p.target.BufferBytes {
 			s.p.t.Fatalf("a dead destination acknowledged %d bytes", kept)
 		}
 		if err := s.attempt(ctx, n); err != nil {
 			if ctx.Err() != nil {
-				s.p.t.Fatalf("a write to a dead destination does not end by itself within %v: %v", patience, err)
+				s.p.t.Fatalf("a write to a dead destination did not fail within %v: %v", recoveryTimeout, err)
 			}
 			return
 		}
@@ -49,14 +49,14 @@ func outageInCommit(p *process) {
 	s.mustWrite(10)
 	p.target.Outage(true)
 	for range 3 {
-		ctx, cancel := context.WithTimeout(p.t.Context(), patience)
+		ctx, cancel := context.WithTimeout(p.t.Context(), recoveryTimeout)
 		state, err := Flush(ctx, s.sink, false)
 		if err == nil {
 			s.save(state, s.next)
 			err = s.committed(ctx)
 		}
 		cancel()
-		// A sync that fails may have lost data: starting again is right, too.
+		// A failed sync may have lost data, so reopening is right, too.
 		if errors.Is(err, sink.ErrReopen) {
 			p.target.Outage(false)
 			p.restart()
@@ -72,14 +72,14 @@ func outageInCommit(p *process) {
 	s.finish()
 }
 
-func givenUp(p *process) {
+func abandonedBatch(p *process) {
 	s := p.stream("fills")
 	s.mustWrite(10)
 	p.target.Outage(true)
 	s.untilRefused(7)
 	p.target.Outage(false)
 	if s.sink != nil {
-		s.settle(false)
+		s.commitAfterOutage(false)
 	}
 	p.restart()
 	s = p.stream("fills")
@@ -87,8 +87,7 @@ func givenUp(p *process) {
 	s.finish()
 }
 
-// closedInMidBatch closes the stream at once after a batch failed, without
-// giving the sink the time to do anything about it.
+// closedInMidBatch closes the stream immediately after a failed batch, so the sink has no time to clean up.
 func closedInMidBatch(p *process) {
 	for range 3 {
 		s := p.stream("fills")
@@ -98,13 +97,13 @@ func closedInMidBatch(p *process) {
 		s.untilRefused(50)
 		s.close()
 		p.target.Outage(false)
-		p.restart() // what stands there of a record cannot be undone by every destination
+		p.restart() // not every destination can remove a torn record
 	}
 	p.stream("fills").finish()
 }
 
-// deadForLong looks at the memory of the process, in which the destination may be too: it is given much more than it may
-// take up.
+// deadForLong measures the memory of the process, which may include the destination. The batches add up to much more
+// than the permitted growth.
 func deadForLong(p *process) {
 	const attempts, records, size, most = 500, 20, 3500, 8 << 20
 	s := p.stream("fills")
@@ -130,8 +129,9 @@ func deadForLong(p *process) {
 		hold(p.target.Block)
 	}
 	grown := heap() - before
-	if limit := int64(most + p.target.Gathers); grown > limit {
-		p.t.Fatalf("%d failed writes of one batch of %d bytes took up %d bytes of memory, want at most %d", 2*attempts, records*size, grown, limit)
+	if limit := int64(most + p.target.BufferBytes); grown > limit {
+		p.t.Fatalf("%d failed writes of one batch of %d bytes took %d bytes of memory, want at most %d",
+			2*attempts, records*size, grown, limit)
 	}
 	p.target.Outage(false)
 	if p.target.Block != nil {
@@ -142,17 +142,42 @@ func deadForLong(p *process) {
 	s.finish()
 }
 
-// heap is how many bytes are in use.
+// recreatedDestination recreates the destination under the sink, with and without uncommitted records, and across a
+// crash.
+func recreatedDestination(p *process) {
+	if p.target.Recreate == nil {
+		p.t.Skip("this destination cannot be recreated under a sink")
+	}
+	s := p.stream("fills")
+	for round, uncommitted := range []int{0, 7, 7} {
+		s.deliver(10)
+		s.commitAfterOutage(false)
+		if uncommitted > 0 {
+			s.mustWrite(uncommitted)
+		}
+		p.recreate()
+		if round == 2 {
+			p.crash()
+			s = p.stream("fills")
+		}
+		s.deliver(s.goal - s.next + 10)
+		s.end()
+		s.compare()
+	}
+	s.finish()
+}
+
+// heap returns the heap in use, in bytes.
 func heap() int64 {
 	var m runtime.MemStats
-	for range 3 { // a pool lets go of what it holds at the second
+	for range 3 { // a sync.Pool frees its content at the second collection
 		runtime.GC()
 	}
 	runtime.ReadMemStats(&m)
 	return int64(m.HeapAlloc)
 }
 
-// flapping turns the destination off and on between writes and, from another goroutine, within them.
+// flapping switches the outage on and off between writes and, from another goroutine, during them.
 func flapping(p *process) {
 	p.sequences(700*time.Millisecond, func(t *rapid.T, p *process) {
 		s := p.stream("fills")
@@ -164,13 +189,13 @@ func flapping(p *process) {
 			case "off":
 				p.target.Outage(false)
 			case stepWrite:
-				s.brief(rapid.IntRange(1, 60).Draw(t, "records"))
+				s.attemptBriefly(rapid.IntRange(1, 60).Draw(t, "records"))
 			case "storm":
 				storm(t, p, s)
 			case "commit":
 				p.target.Outage(false)
 				if s.sink != nil {
-					s.settle(false)
+					s.commitAfterOutage(false)
 				}
 			}
 		}
@@ -179,8 +204,8 @@ func flapping(p *process) {
 	})
 }
 
-// brief makes one attempt, of which the outcome is not asked for.
-func (s *stream) brief(n int) {
+// attemptBriefly makes one attempt with a short deadline and ignores its result.
+func (s *stream) attemptBriefly(n int) {
 	s.p.t.Helper()
 	ctx, cancel := context.WithTimeout(s.p.t.Context(), 5*time.Millisecond)
 	defer cancel()
@@ -200,22 +225,24 @@ func storm(t *rapid.T, p *process, s *stream) {
 	}()
 	defer func() { <-ended }()
 	for range len(pauses) {
-		s.brief(records)
+		s.attemptBriefly(records)
 	}
 }
 
-// sequences runs one random sequence after another for a while, each in a process
-// and with streams of its own. How many there are at most is up to rapid.
+// sequences runs random sequences one after another until the budget is used up. Each has its own process and streams.
+// rapid bounds their number.
 func (p *process) sequences(budget time.Duration, run func(*rapid.T, *process)) {
 	p.t.Helper()
 	p.end()
 	began, n, failing := time.Now(), 0, false
-	rapid.Check(&silent{tester: p.t}, func(t *rapid.T) {
+	rapid.Check(&quietOnPass{tester: p.t}, func(t *rapid.T) {
 		if !failing && time.Since(began) > budget {
-			return // but a failure is looked into for as long as it takes
+			return // a failing sequence is shrunk without a time limit
 		}
 		n++
-		one := &process{t: t, target: p.target, streams: map[string]*stream{}, names: p.names, suffix: fmt.Sprintf("-%d", n)}
+		one := &process{
+			t: t, target: p.target, streams: map[string]*stream{}, names: p.names, suffix: fmt.Sprintf("-%d", n),
+		}
 		defer one.end()
 		passed := false
 		defer func() { failing = failing || !passed }()
@@ -225,28 +252,28 @@ func (p *process) sequences(budget time.Duration, run func(*rapid.T, *process)) 
 	})
 }
 
-// silent says nothing of sequences that passed.
-type silent struct {
+// quietOnPass suppresses the log of sequences that passed.
+type quietOnPass struct {
 	tester
-	loud bool
+	failed bool
 }
 
-func (s *silent) Logf(format string, args ...any) {
-	if s.loud {
+func (s *quietOnPass) Logf(format string, args ...any) {
+	if s.failed {
 		s.Helper()
 		s.tester.Logf(format, args...)
 	}
 }
 
-func (s *silent) Log(args ...any) {
-	if s.loud {
+func (s *quietOnPass) Log(args ...any) {
+	if s.failed {
 		s.Helper()
 		s.tester.Log(args...)
 	}
 }
 
-func (s *silent) Errorf(format string, args ...any) {
-	s.loud = true
+func (s *quietOnPass) Errorf(format string, args ...any) {
+	s.failed = true
 	s.Helper()
 	s.tester.Errorf(format, args...)
 }
@@ -260,7 +287,7 @@ func cancelled(p *process) {
 			p.t.Fatalf("got %v, want the context's error", err)
 		}
 	}
-	s.finish() // of nothing
+	s.finish() // nothing was written
 	p.restart()
 	s = p.stream("fills")
 	s.mustWrite(3)
@@ -272,13 +299,13 @@ func cancelled(p *process) {
 	s.finish()
 }
 
-// blockedWrite writes until the destination takes no more and the context ends.
+// blockedWrite writes until the destination accepts no more and the context ends.
 func (s *stream) blockedWrite() {
 	s.p.t.Helper()
 	ctx, cancel := context.WithTimeout(s.p.t.Context(), 50*time.Millisecond)
 	defer cancel()
 	for kept := 0; ; kept += len(s.batch(s.next-100, 100).Data) {
-		if kept > s.p.target.Gathers {
+		if kept > s.p.target.BufferBytes {
 			s.p.t.Fatalf("a destination that accepts nothing acknowledged %d bytes", kept)
 		}
 		err := s.write(ctx, 100)
@@ -298,7 +325,7 @@ func blocked(p *process) {
 		p.t.Skip(cannotBlock)
 	}
 	s := p.stream("fills")
-	s.pad(10_000) // so that a batch does not fit into what the system buffers
+	s.pad(10_000) // a batch exceeds the system's buffers
 	p.target.Block(true)
 	s.blockedWrite()
 	s.blockedWrite()
@@ -326,7 +353,7 @@ func closedWhileBlocked(p *process) {
 	s.finish()
 }
 
-// slow sees that Write takes as long as the destination does.
+// slow checks that Write takes as long as the destination does.
 func slow(p *process) {
 	s := p.stream("fills")
 	s.pad(10_000)
@@ -351,13 +378,13 @@ func (s *stream) delayed() {
 	}
 	took := time.Since(began)
 	bytes := len(s.batch(first, records).Data)
-	waited := writes - (s.p.target.Gathers+bytes-1)/bytes
+	waited := writes - (s.p.target.BufferBytes+bytes-1)/bytes
 	want := time.Duration(waited) * delay
-	if s.p.target.Gathers > 0 {
-		want /= 4 // what is gathered is packed, and leaves in fewer pieces than it came in
+	if s.p.target.BufferBytes > 0 {
+		want /= 4 // buffered records are compressed and leave in fewer pieces
 	}
 	if took < want {
-		s.p.t.Fatalf("%d writes took %v, with a destination that takes %v for each: they are queued", writes, took, delay)
+		s.p.t.Fatalf("%d writes took %v, but the destination takes %v for each: they are queued", writes, took, delay)
 	}
 }
 
@@ -366,28 +393,28 @@ func (s *stream) held() {
 	for range 10 {
 		s.p.target.Block(true)
 		b := s.batch(s.next, records)
-		begun, written := make(chan struct{}), make(chan error, 1)
+		started, written := make(chan struct{}), make(chan error, 1)
 		go func() {
-			close(begun)
+			close(started)
 			written <- s.sink.Write(s.p.t.Context(), b)
 		}()
-		<-begun
+		<-started
 		select {
 		case err := <-written:
 			s.p.target.Block(false)
-			s.p.t.Fatalf("a write returned %v before the destination had taken the batch", err)
+			s.p.t.Fatalf("a write returned %v before the destination had accepted the batch", err)
 		case <-time.After(10 * time.Millisecond):
 		}
 		s.p.target.Block(false)
 		select {
 		case err := <-written:
 			if err != nil {
-				s.p.t.Fatalf("write to a slow destination: %v", err)
+				s.p.t.Fatalf("writing to a slow destination: %v", err)
 			}
 			s.next += records
 			s.goal = s.next
-		case <-time.After(patience):
-			s.p.t.Fatalf("a write goes on after the destination has taken the batch")
+		case <-time.After(recoveryTimeout):
+			s.p.t.Fatalf("a write did not return after the destination had accepted the batch")
 		}
 	}
 }

@@ -9,22 +9,21 @@ import (
 	"github.com/hlparser/hyperliquid-parser-operator/internal/parser/sink"
 )
 
-// layout says what records a stream has, by their number.
+// layout defines a stream's records by their number.
 type layout struct {
-	text  func(n int) []byte // without the newline; each once in the stream
+	text  func(n int) []byte // without the newline; unique in the stream
 	coin  func(n int) string
 	place func(n int) (checkpoint.FileID, place)
 }
 
-// place is where a record stands in its file.
+// place is a record's position in its file.
 type place struct {
 	offset int64
-	index  int32 // negative: a marker
+	index  int32 // negative for a marker
 	block  int64
 }
 
-// ordinary is a stream of lines of four records each, in one file. The first
-// record of every third line is a marker.
+// ordinary is a layout with four records per line, in one file. The first record of every third line is a marker.
 func ordinary(s *stream) layout {
 	file := hour(8)
 	return layout{
@@ -35,7 +34,8 @@ func ordinary(s *stream) layout {
 }
 
 func hour(h int) checkpoint.FileID {
-	return checkpoint.FileID{Directory: "node_fills_by_block", Date: "20260430", Hour: h, Generation: fmt.Sprintf("1a2b3c%02x", h)}
+	return checkpoint.FileID{Directory: "node_fills_by_block", Date: "20260430", Hour: h,
+		Generation: fmt.Sprintf("1a2b3c%02x", h)}
 }
 
 func inLine(n int) place {
@@ -52,7 +52,7 @@ func inLine(n int) place {
 
 const recordHead = `{"stream":"`
 
-// numbered is the text of record n: it says what it is.
+// numbered returns the text of record n, which contains the stream's name and n.
 func (s *stream) numbered(n int) []byte {
 	size := s.size(n)
 	if len(s.padding) < size {
@@ -63,7 +63,7 @@ func (s *stream) numbered(n int) []byte {
 	return append(append(text, s.padding[:size]...), '"', '}')
 }
 
-// oneFile returns how many of the next n records come from one file.
+// oneFile returns how many of the next n records come from the same file.
 func (s *stream) oneFile(n int) int {
 	file, _ := s.layout.place(s.next)
 	for i := 1; i < n; i++ {
@@ -74,7 +74,7 @@ func (s *stream) oneFile(n int) int {
 	return n
 }
 
-// batch returns the n records from record from on, all of which are of one file.
+// batch returns n records, starting at record from. All must come from one file.
 func (s *stream) batch(from, n int) sink.Batch {
 	texts, size := make([][]byte, n), n
 	for i := range texts {
@@ -92,7 +92,7 @@ func (s *stream) batch(from, n int) sink.Batch {
 	return b
 }
 
-// record returns what is to be said of record n besides its bytes.
+// record returns the file and the attributes of record n.
 func (s *stream) record(n int) (checkpoint.FileID, sink.Record) {
 	file, at := s.layout.place(n)
 	r := sink.Record{Offset: at.offset, Index: at.index, Block: at.block}
@@ -102,7 +102,7 @@ func (s *stream) record(n int) (checkpoint.FileID, sink.Record) {
 	return file, r
 }
 
-// key is what the order of record n is kept among.
+// key returns the order key of record n: order is guaranteed among records with the same key.
 func (s *stream) key(n int) string {
 	if s.p.target.OrderKey == nil {
 		return ""
@@ -111,24 +111,42 @@ func (s *stream) key(n int) string {
 	return s.p.target.OrderKey(r)
 }
 
-// compare checks that consumers were given the records 0 to next-1 in order;
-// each once, or, if the sink is not exactly once, with repeats.
-func (s *stream) compare() {
+// received returns what consumers received.
+func (s *stream) received() []byte {
 	s.p.t.Helper()
 	data, err := s.p.target.Received(s.name)
 	if err != nil {
-		s.p.t.Fatalf("read what %s delivered: %v", s.name, err)
+		s.p.t.Fatalf("reading what %s delivered: %v", s.name, err)
 	}
-	seed := maphash.MakeSeed()
-	number := make(map[uint64]int, s.next) // by a hash of the text, which may be long
-	due := map[string][]int{}              // by key
-	for n := range s.next {
-		number[maphash.Bytes(seed, s.layout.text(n))] = n
-		if !s.refused[n] {
-			due[s.key(n)] = append(due[s.key(n)], n)
+	return data
+}
+
+// reached counts the stream's records at the destination.
+func (s *stream) reached() (n int64) {
+	s.p.t.Helper()
+	for line := range bytes.Lines(s.received()) {
+		if !s.foreign(bytes.TrimSuffix(line, []byte("\n"))) {
+			n++
 		}
 	}
-	had := make([]bool, s.next)
+	return n
+}
+
+// compare checks that consumers received the records 0 to next-1 in order, except those lost with an earlier
+// destination. Each must appear once, or, if the sink is not exactly once, at least once.
+func (s *stream) compare() {
+	s.p.t.Helper()
+	data := s.received()
+	seed := maphash.MakeSeed()
+	number := make(map[uint64]int, s.next) // by a hash of the text, because a text may be long
+	expected := map[string][]int{}         // by order key
+	for n := range s.next {
+		number[maphash.Bytes(seed, s.layout.text(n))] = n
+		if n >= s.floor && !s.refused[n] {
+			expected[s.key(n)] = append(expected[s.key(n)], n)
+		}
+	}
+	received := make([]bool, s.next)
 	for line := range bytes.Lines(data) {
 		text, whole := bytes.CutSuffix(line, []byte("\n"))
 		if s.foreign(text) {
@@ -141,26 +159,30 @@ func (s *stream) compare() {
 		}
 		switch {
 		case !whole || !known:
-			s.p.t.Fatalf("a consumer of %s was given %.80q, which is no whole record that was acknowledged", s.name, line)
+			s.p.t.Fatalf("a consumer of %s received %.80q, which is not a whole acknowledged record", s.name, line)
+		case n < s.floor:
+			s.p.t.Fatalf("a consumer of %s received record %d again, which was committed before the destination was recreated",
+				s.name, n)
 		case s.refused[n]:
-			s.p.t.Fatalf("a consumer of %s was given record %d, which was refused", s.name, n)
-		case had[n] && s.p.target.ExactlyOnce:
-			s.p.t.Fatalf("a consumer of %s was given record %d twice", s.name, n)
-		case had[n]:
-		case due[key][0] != n:
-			s.p.t.Fatalf("a consumer of %s was given record %d, want %d", s.name, n, due[key][0])
+			s.p.t.Fatalf("a consumer of %s received record %d, which was refused", s.name, n)
+		case received[n] && s.p.target.ExactlyOnce:
+			s.p.t.Fatalf("a consumer of %s received record %d twice", s.name, n)
+		case received[n]:
+		case expected[key][0] != n:
+			s.p.t.Fatalf("a consumer of %s received record %d, want %d", s.name, n, expected[key][0])
 		default:
-			had[n], due[key] = true, due[key][1:]
+			received[n], expected[key] = true, expected[key][1:]
 		}
 	}
-	for _, missing := range due {
+	for _, missing := range expected {
 		if len(missing) > 0 {
-			s.p.t.Fatalf("a consumer of %s was not given record %d of %d, nor %d others", s.name, missing[0], s.next, len(missing)-1)
+			s.p.t.Fatalf("a consumer of %s did not receive record %d of %d, nor %d others",
+				s.name, missing[0], s.next, len(missing)-1)
 		}
 	}
 }
 
-// foreign tells whether a line is another stream's, as far as its head says.
+// foreign reports whether a line belongs to another stream, as its head indicates.
 func (s *stream) foreign(line []byte) bool {
 	rest, ok := bytes.CutPrefix(line, []byte(recordHead))
 	name, _, closed := bytes.Cut(rest[:min(len(rest), 100)], []byte(`"`))

@@ -1,12 +1,10 @@
-// Package sinktest is the suite of tests that every sink passes. A sink's folder
-// holds one test that calls Run and RunWithEngine with a Target, and one
-// benchmark that calls Benchmark; no sink is exempt from a case, unless its
-// destination cannot be brought into the situation.
+// Package sinktest implements the conformance suite for sinks. A sink's folder holds one test that calls Run and
+// RunWithEngine with a Target, and one benchmark that calls Benchmark. No sink is exempt from a case, unless its
+// destination cannot produce the situation.
 //
-// Run drives a sink as the engine does, call by call, and compares what
-// consumers were given with what was acknowledged. RunWithEngine puts the engine
-// itself before it. The suite must never know which sink it tests, and must never
-// forgive one what another is held to.
+// Run drives a sink call by call, as the engine does, and compares what consumers received with what was acknowledged.
+// RunWithEngine puts the engine itself in front of the sink. The suite must never know which sink it tests, and must
+// apply the same rules to every sink.
 package sinktest
 
 import (
@@ -16,55 +14,52 @@ import (
 	"github.com/hlparser/hyperliquid-parser-operator/internal/parser/sink"
 )
 
-// Target is a destination made for one case, and the suite's hands on it.
+// Target is a destination created for one case, and the controls that the suite has over it.
 type Target struct {
-	// Open opens the output, as a new process does. The one before was closed,
-	// or ended by Crash.
+	// Open opens the output as a new process does. The previous output was closed, or ended by Crash.
 	Open func() (sink.Output, error)
 
-	// Crash ends the process as kill -9 does: nothing it opened works any more.
-	// nil if the suite need only let go of it; then it closes what it let go of
-	// at the end of the case.
+	// Crash ends the process as kill -9 does: nothing that it opened works any more. If Crash is nil, the suite only
+	// abandons the sinks and the output, and closes them at the end of the case.
 	Crash func()
 
-	// Received returns the bytes that a stream's consumers were given, in order.
-	// Records of other streams among them are left out by the suite.
+	// Received returns the bytes that a stream's consumers received, in order. They may include records of other
+	// streams, which the suite ignores.
 	Received func(stream string) ([]byte, error)
 
-	// Outage makes the destination refuse everything, or ends that. It is also
-	// called while a call of the sink is under way. While it lasts a Write fails
-	// by itself, also when its context has no deadline.
+	// Outage starts or ends an outage, in which the destination refuses everything. The suite also calls it during a
+	// call of the sink. In an outage a Write fails on its own, even if its context has no deadline.
 	Outage func(on bool)
 
-	// Block makes the destination accept nothing and answer nothing, or ends
-	// that. nil if it cannot be.
+	// Block makes the destination accept and answer nothing, or ends that. Nil means that the destination cannot block.
 	Block func(on bool)
 
-	// Slow makes each thing that the destination is asked for take so long; 0
-	// ends it. nil: Block is used to hold it up instead.
+	// Slow delays each operation of the destination; 0 ends the delay. If Slow is nil, the suite uses Block instead.
 	Slow func(delay time.Duration)
 
-	// ExactlyOnce says that consumers get no record twice even over a crash.
+	// Recreate deletes everything at the destination, including positions, and recreates it empty. Afterwards the sink
+	// may return ErrReopen. Nil means that the destination cannot be recreated under a sink.
+	Recreate func() error
+
+	// ExactlyOnce reports whether consumers receive no record twice, even across a crash.
 	ExactlyOnce bool
 
-	// Fenced says that Open does not wait for the process before to end, and that
-	// what that one writes from then on never reaches a consumer.
+	// Fenced reports whether Open does not wait for the previous process to end, and nothing that process writes
+	// afterwards reaches a consumer.
 	Fenced bool
 
-	// Reopens says that after an outage the sink may ask to be opened again
-	// (ErrReopen), since a part of what it wrote may be lost.
+	// Reopens reports whether the sink may return ErrReopen after an outage, because some of what it wrote may be lost.
 	Reopens bool
 
-	// Gathers is how many bytes of acknowledged records the sink may keep to
-	// itself until the next Flush; 0: none.
-	Gathers int
+	// BufferBytes is how many bytes of acknowledged records the sink may buffer until the next Flush. 0 means none.
+	BufferBytes int
 
-	// OrderKey names what order is kept among: records with the same key. nil:
-	// among all records of a stream.
+	// OrderKey returns the key of a record: order is guaranteed among records with the same key. Nil means among all
+	// records of a stream.
 	OrderKey func(r sink.Record) string
 }
 
-// testCase is a property of a sink, and how to see whether a sink has it.
+// testCase is a property of a sink and the check for it.
 type testCase struct {
 	name string
 	run  func(*process)
@@ -72,41 +67,43 @@ type testCase struct {
 
 var cases = []testCase{
 	// Records.
-	{"records come out whole, in order and once", inOrder},
-	{"records of any bytes come out as they are", unusualBytes},
+	{"records are delivered whole, in order and once", inOrder},
+	{"records of any bytes are delivered unchanged", unusualBytes},
 	{"events of coins with any name are delivered", unusualCoins},
-	{"markers and events of one line are told apart", markers},
-	{"late lines of an older file keep their place", manyFiles},
-	{"late lines of an older file come once over crashes", manyFilesWithCrashes},
+	{"markers and events of one line are distinguished", markers},
+	{"late lines of an older file keep their order", manyFiles},
+	{"late lines of an older file are delivered once across crashes", manyFilesWithCrashes},
 	{"a record of 20 MB is delivered or refused, and its neighbours are delivered", hugeRecord},
 	{"streams share the output and are not mixed", manyStreams},
 	// Commits.
-	{"a stream without records is nothing to a consumer", nothingWritten},
-	{"a flush with nothing new returns the same state and asks for nothing", flushAgain},
-	{"records are written beside a sync", besideSync},
-	{"a flush makes up for a sync that never came", syncLeftOut},
-	{"committed may be told twice", committedTwice},
-	{"the last flush ends everything, and the next run goes on", lastFlush},
+	{"a stream without records delivers nothing", nothingWritten},
+	{"a flush with nothing new returns the same state and no sync", unchangedFlush},
+	{"records are written concurrently with a sync", besideSync},
+	{"a flush covers a sync that was never called", syncLeftOut},
+	{"Committed is idempotent", committedTwice},
+	{"the last flush completes everything, and the next run continues", lastFlush},
 	// Outages.
-	{"a batch that met an outage is written again", outage},
-	{"an outage in a flush or commit is tried again", outageInCommit},
-	{"a batch given up in an outage is sent after a restart", givenUp},
-	{"a sink that is dead for long is told so, and holds no memory", deadForLong},
-	{"a destination that comes and goes gets everything", flapping},
+	{"a batch is retried after an outage", outage},
+	{"a flush or commit is retried after an outage", outageInCommit},
+	{"a batch abandoned in an outage is delivered after a restart", abandonedBatch},
+	{"a long outage is reported and takes no additional memory", deadForLong},
+	{"a flapping destination receives everything", flapping},
 	{"a write whose context has ended writes nothing", cancelled},
-	{"a context ends a write that the destination blocks", blocked},
-	{"a stream closed while it is blocked does not spoil another", closedWhileBlocked},
-	{"a slow destination holds up the writes", slow},
+	{"the context ends a write that the destination blocks", blocked},
+	{"closing a blocked stream does not affect another", closedWhileBlocked},
+	{"a slow destination applies backpressure to writes", slow},
+	{"a recreated destination receives everything uncommitted", recreatedDestination},
 	// Ends.
-	{"a restart goes on where the last one stopped", restart},
-	{"a stream closed in the middle of a batch sends it after a restart", closedInMidBatch},
-	{"what a crash left uncommitted is sent again", crashBeforeSave},
-	{"a crash between a checkpoint and its commit", crashBeforeCommitted},
+	{"a restart continues where the last run stopped", restart},
+	{"a stream closed within a batch delivers the batch after a restart", closedInMidBatch},
+	{"uncommitted records are delivered again after a crash", crashBeforeSave},
+	{"a crash between saving a checkpoint and Committed loses nothing", crashBeforeCommitted},
 	{"a crash anywhere loses nothing", crashAnywhere},
-	{"a process that was replaced delivers nothing more", replaced},
+	{"a replaced process delivers nothing more", replaced},
+	{"Delivered counts only records at the destination", counted},
 }
 
-// Run runs the suite, each case against a new target.
+// Run runs the suite, each case with a new target.
 func Run(t *testing.T, target func(t *testing.T) Target) {
 	for _, c := range cases {
 		t.Run(c.name, func(t *testing.T) { c.against(t, target(t)) })

@@ -1,69 +1,80 @@
-// Package stdout is the sink that writes records to the process's standard
-// output, for pipes and for a person who looks on.
+// Package stdout implements the sink that writes records to the standard output of the process, for pipes and for
+// manual inspection.
 //
-// A record is acknowledged when its write has returned; whether its reader has
-// seen it cannot be known, so delivery is at least once. The streams of a
-// process share the output: records are never mixed, each comes out whole. It
-// must never write anything but records: logs go to standard error.
+// A record is acknowledged when its write has returned. Whether its reader has processed it is unknown, so delivery is
+// at least once. The streams of a process share the output, and records are never interleaved. Only records are written
+// to it: logs go to standard error.
 package stdout
 
 import (
+	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
 	"slices"
+	"sync/atomic"
 	"syscall"
+	"time"
+
+	"golang.org/x/sys/unix"
 
 	"github.com/hlparser/hyperliquid-parser-operator/internal/parser/sink"
 )
 
-// chunkBytes is how much is handed to one write. A pipe holds 64 KiB; more
-// spares system calls where the output is a file.
+// chunkBytes is the maximum number of bytes of one write. A pipe holds 64 KiB; larger writes save system calls when the
+// output is a file.
 const chunkBytes = 256 << 10
 
-// Output is a sink.Output over one writer. Its turn, of which there is one, goes
-// from stream to stream between records.
+const (
+	// pollTimeout bounds one poll of a non-blocking output for writability.
+	pollTimeout = time.Second
+	// retryPause is the pause before another write to a non-blocking output that has no descriptor to poll.
+	retryPause = 5 * time.Millisecond
+)
+
+// Output is a sink.Output over one writer. A single token passes between the streams, so records are never interleaved.
 type Output struct {
 	w     io.Writer
-	turn  chan struct{}
-	chunk []byte // the holder's: the bytes being written, so that a batch need not outlive Write
-	cut   error  // the holder's: a record was left incomplete
+	token chan struct{}
+
+	// Owned by the token's holder.
+	chunk  []byte // a copy of the bytes in the current write, which may outlive the call of Write
+	broken error  // non-nil once a record was left incomplete
 }
 
-// New returns the output that writes to w, which is used by nothing else.
+// New returns an output that writes to w. Nothing else may write to w.
 //
-// When w is os.Stdout the program must ignore SIGPIPE (signal.Ignore), or the Go
-// runtime ends it at the first write to a closed pipe, before ErrGone can be
-// returned.
+// If w is os.Stdout, the program must ignore SIGPIPE (signal.Ignore). Otherwise the Go runtime ends the process at the
+// first write to a closed pipe, before ErrGone can be returned.
 func New(w io.Writer) *Output {
-	o := &Output{w: w, turn: make(chan struct{}, 1)}
-	o.turn <- struct{}{}
+	o := &Output{w: w, token: make(chan struct{}, 1)}
+	o.token <- struct{}{}
 	return o
 }
 
-// Open implements sink.Output. Standard output needs no state.
+// Open implements sink.Output. Standard output keeps no state.
 func (o *Output) Open(context.Context, string, json.RawMessage) (sink.Sink, error) {
 	return &stream{out: o}, nil
 }
 
-// Close implements sink.Output. The writer stays open; it is not ours.
+// Close implements sink.Output. The writer stays open, because the caller owns it.
 func (o *Output) Close() error { return nil }
 
-// stream is one stream's share of an Output. It is a sink.Sink.
+// stream is the sink.Sink of one stream.
 type stream struct {
-	out *Output
+	out       *Output
+	delivered atomic.Int64 // records written completely
 
-	// While a batch is under way. A write cannot be called back: when the
-	// context ends first, the stream keeps the turn, and the next call goes on
-	// where this one stopped.
-	holds  bool
-	sent   int          // bytes of the batch that are out
-	whole  bool         // they end with a record
-	result chan written // of the write that is under way; nil when there is none
-	size   int          // its bytes
-	ends   bool         // they end with a record
+	// State of the current batch. A write in progress cannot be cancelled: if the context ends first, the stream keeps
+	// the token, and the next call continues where this one stopped.
+	hasToken    bool
+	sent        int          // bytes of the batch that are written
+	atRecordEnd bool         // whether those bytes end with a record
+	result      chan written // of the write in progress; nil if there is none
+	size        int          // bytes of the write in progress
+	endsRecord  bool         // whether that write ends with a record
 }
 
 type written struct {
@@ -73,7 +84,7 @@ type written struct {
 
 // Write implements sink.Sink.
 func (s *stream) Write(ctx context.Context, b sink.Batch) error {
-	if err := s.take(ctx); err != nil {
+	if err := s.acquire(ctx); err != nil {
 		return err
 	}
 	for s.sent < len(b.Data) {
@@ -86,27 +97,65 @@ func (s *stream) Write(ctx context.Context, b sink.Batch) error {
 				return err
 			}
 		case <-ctx.Done():
-			return fmt.Errorf("write to standard output: %w", ctx.Err())
+			return fmt.Errorf("writing to standard output: %w", ctx.Err())
 		}
 	}
-	s.give()
+	s.release()
 	return nil
 }
 
-// start begins to write what comes next of the batch.
+// start begins the next write of the batch.
 func (s *stream) start(b sink.Batch) {
 	end, whole := s.next(b)
 	s.out.chunk = append(s.out.chunk[:0], b.Data[s.sent:end]...)
 	result := make(chan written, 1)
 	go func() {
-		n, err := s.out.w.Write(s.out.chunk)
+		n, err := s.out.write()
 		result <- written{n: n, err: err}
 	}()
-	s.result, s.size, s.ends = result, end-s.sent, whole
+	s.result, s.size, s.endsRecord = result, end-s.sent, whole
 }
 
-// next returns where the next write ends, and whether a record ends there: as
-// many records as fit in a chunk, or a piece of one that does not.
+// write writes the chunk. If another process has made the output non-blocking and it accepts no more bytes, write waits
+// as it would for a blocking output: the reader is slow, and this is not an outage.
+func (o *Output) write() (n int, err error) {
+	for {
+		m, err := o.w.Write(o.chunk[n:])
+		n += m
+		if !errors.Is(err, syscall.EAGAIN) {
+			return n, err
+		}
+		if err := o.await(); err != nil {
+			return n, fmt.Errorf("waiting for its reader: %w", err)
+		}
+	}
+}
+
+// await returns when the output may accept more bytes.
+func (o *Output) await() error {
+	file, ok := o.w.(syscall.Conn)
+	if !ok {
+		time.Sleep(retryPause)
+		return nil
+	}
+	raw, err := file.SyscallConn()
+	if err != nil {
+		return err
+	}
+	var polled error
+	if err := raw.Control(func(fd uintptr) {
+		_, polled = unix.Poll([]unix.PollFd{{Fd: int32(fd), Events: unix.POLLOUT}}, int(pollTimeout.Milliseconds()))
+	}); err != nil {
+		return err
+	}
+	if errors.Is(polled, syscall.EINTR) {
+		return nil
+	}
+	return polled
+}
+
+// next returns the end of the next write and reports whether a record ends there. A write holds as many records as fit
+// in a chunk, or a piece of a record that does not fit.
 func (s *stream) next(b sink.Batch) (end int, whole bool) {
 	limit := s.sent + chunkBytes
 	if len(b.Data) <= limit {
@@ -119,49 +168,50 @@ func (s *stream) next(b sink.Batch) (end int, whole bool) {
 	return limit, false
 }
 
-// done takes note of how far a write came.
+// done records the result of a write.
 func (s *stream) done(r written) error {
 	s.result = nil
 	s.sent += r.n
+	s.delivered.Add(int64(bytes.Count(s.out.chunk[:r.n], []byte("\n"))))
 	if r.n > 0 {
-		s.whole = s.ends && r.n == s.size
+		s.atRecordEnd = s.endsRecord && r.n == s.size
 	}
 	switch {
 	case errors.Is(r.err, syscall.EPIPE), errors.Is(r.err, io.ErrClosedPipe):
-		return fmt.Errorf("%w: write to standard output: %w", sink.ErrGone, r.err)
+		return fmt.Errorf("%w: writing to standard output: %w", sink.ErrGone, r.err)
 	case r.err != nil:
-		return fmt.Errorf("write to standard output: %w", r.err)
+		return fmt.Errorf("writing to standard output: %w", r.err)
 	}
 	return nil
 }
 
-// take waits for the turn, unless an earlier call has kept it.
-func (s *stream) take(ctx context.Context) error {
+// acquire waits for the token, unless an earlier call has kept it.
+func (s *stream) acquire(ctx context.Context) error {
 	if err := ctx.Err(); err != nil {
 		return err
 	}
-	if s.holds {
+	if s.hasToken {
 		return nil
 	}
 	select {
-	case <-s.out.turn:
-		s.holds, s.sent, s.whole = true, 0, true
+	case <-s.out.token:
+		s.hasToken, s.sent, s.atRecordEnd = true, 0, true
 	case <-ctx.Done():
 		return ctx.Err()
 	}
-	cut := s.out.cut
-	if cut != nil {
-		s.give()
+	broken := s.out.broken
+	if broken != nil {
+		s.release()
 	}
-	return cut
+	return broken
 }
 
-func (s *stream) give() {
-	s.holds = false
-	s.out.turn <- struct{}{}
+func (s *stream) release() {
+	s.hasToken = false
+	s.out.token <- struct{}{}
 }
 
-// Flush implements sink.Sink. What is written is out already.
+// Flush implements sink.Sink. Acknowledged records are already written.
 func (s *stream) Flush(ctx context.Context, _ bool) (sink.Flushed, error) {
 	return sink.Flushed{}, ctx.Err()
 }
@@ -169,26 +219,29 @@ func (s *stream) Flush(ctx context.Context, _ bool) (sink.Flushed, error) {
 // Committed implements sink.Sink.
 func (s *stream) Committed(context.Context) error { return nil }
 
-// Close implements sink.Sink. A stream that is closed in the middle of a batch
-// passes the turn on when its last write has returned. If that leaves a record
-// incomplete, the output is spoilt for all streams.
+// Delivered implements sink.Sink.
+func (s *stream) Delivered() int64 { return s.delivered.Load() }
+
+// Close implements sink.Sink. A stream that is closed in the middle of a batch passes the token on when its last write
+// has returned. If a record is left incomplete, the output fails for all streams.
 func (s *stream) Close() error {
 	switch {
-	case !s.holds:
+	case !s.hasToken:
 	case s.result == nil:
-		s.leave()
+		s.abandon()
 	default:
 		go func() {
-			_ = s.done(<-s.result) // nobody is left to tell
-			s.leave()
+			_ = s.done(<-s.result) // the sink is closed, so no caller can receive the error
+			s.abandon()
 		}()
 	}
 	return nil
 }
 
-func (s *stream) leave() {
-	if !s.whole {
-		s.out.cut = fmt.Errorf("%w: standard output ends in the middle of a record of a stream that was closed", sink.ErrFailed)
+func (s *stream) abandon() {
+	if !s.atRecordEnd {
+		s.out.broken = fmt.Errorf("%w: standard output ends in the middle of a record of a stream that was closed",
+			sink.ErrFailed)
 	}
-	s.give()
+	s.release()
 }

@@ -8,9 +8,11 @@ import (
 	"os"
 	"os/signal"
 	"slices"
+	"strings"
 	"sync"
 	"syscall"
 	"testing"
+	"time"
 
 	"go.uber.org/goleak"
 
@@ -22,7 +24,7 @@ import (
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
-// reader is the other end of standard output.
+// reader simulates the reader of standard output.
 type reader struct {
 	mu      sync.Mutex
 	changed sync.Cond
@@ -46,15 +48,15 @@ func (r *reader) set(field *bool) func(bool) {
 	}
 }
 
-// nextProcess is for the pipe of a new process: a reader of the one before has
-// seen it end, and drops an incomplete record there.
+// nextProcess simulates the pipe of a new process. The reader has seen the previous process end, and drops its
+// incomplete last record.
 func (r *reader) nextProcess() {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	r.data = r.data[:bytes.LastIndexByte(r.data, '\n')+1]
 }
 
-// Write takes half of p in an outage, as a disk does that runs full.
+// Write accepts half of p during an outage, as a disk that becomes full does.
 func (r *reader) Write(p []byte) (int, error) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -132,6 +134,95 @@ func TestAClosedPipeEndsTheProcess(t *testing.T) {
 	}
 }
 
+// nonBlocking returns a pipe that another process made non-blocking after this one had opened it, as a parent that
+// shares the pipe can. A write that does not fit returns EAGAIN.
+func nonBlocking(t *testing.T) (r, w *os.File) {
+	t.Helper()
+	var fds [2]int
+	if err := syscall.Pipe(fds[:]); err != nil {
+		t.Fatal(err)
+	}
+	r, w = os.NewFile(uintptr(fds[0]), "reader"), os.NewFile(uintptr(fds[1]), "writer")
+	t.Cleanup(func() { _, _ = r.Close(), w.Close() })
+	if err := syscall.SetNonblock(fds[1], true); err != nil {
+		t.Fatal(err)
+	}
+	if n, err := w.Write(make([]byte, 1<<20)); !errors.Is(err, syscall.EAGAIN) {
+		t.Fatalf("a pipe that is full took %d bytes, %v; want EAGAIN", n, err)
+	} else if _, err := io.CopyN(io.Discard, r, int64(n)); err != nil {
+		t.Fatal(err)
+	}
+	return r, w
+}
+
+// bare hides the descriptor of a writer.
+type bare struct{ io.Writer }
+
+func TestASlowReaderOfANonBlockingPipeIsNoOutage(t *testing.T) {
+	for name, hide := range map[string]bool{"that can be waited for": false, "without a descriptor": true} {
+		t.Run(name, func(t *testing.T) {
+			r, w := nonBlocking(t)
+			var out io.Writer = w
+			if hide {
+				out = bare{w}
+			}
+			s := open(t, stdout.New(out))
+			lines := make([]string, 2000)
+			for i := range lines {
+				lines[i] = strings.Repeat(string(rune('a'+i%26)), 1000+i)
+			}
+			b := batch(lines...)
+
+			// There is no reader: the context ends the call, and the next one continues at the same byte.
+			for range 3 {
+				ctx, cancel := context.WithTimeout(t.Context(), 20*time.Millisecond)
+				if err := s.Write(ctx, b); !errors.Is(err, context.DeadlineExceeded) {
+					t.Fatalf("got %v, want the context's error", err)
+				}
+				cancel()
+			}
+			written := make(chan error, 1)
+			go func() { written <- errors.Join(s.Write(t.Context(), b), w.Close()) }()
+			var got bytes.Buffer
+			for { // slow: a page at a time
+				if _, err := io.CopyN(&got, r, 4096); err == io.EOF {
+					break
+				} else if err != nil {
+					t.Fatal(err)
+				}
+			}
+			if err := <-written; err != nil {
+				t.Fatal(err)
+			}
+			if !bytes.Equal(got.Bytes(), b.Data) {
+				t.Errorf("the reader was given %d bytes, want the %d of the batch", got.Len(), len(b.Data))
+			}
+			if n := s.Delivered(); n != int64(len(lines)) {
+				t.Errorf("%d records count as delivered, want %d", n, len(lines))
+			}
+		})
+	}
+}
+
+func TestAReaderThatGoesWhileANonBlockingPipeIsFullEndsTheProcess(t *testing.T) {
+	signal.Ignore(syscall.SIGPIPE)
+	defer signal.Reset(syscall.SIGPIPE)
+	r, w := nonBlocking(t)
+	s := open(t, stdout.New(w))
+	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Millisecond)
+	defer cancel()
+	b := batch(strings.Repeat("x", 1<<20))
+	if err := s.Write(ctx, b); !errors.Is(err, context.DeadlineExceeded) {
+		t.Fatalf("got %v, want the context's error", err)
+	}
+	if err := r.Close(); err != nil {
+		t.Fatal(err)
+	}
+	if err := s.Write(t.Context(), b); !errors.Is(err, sink.ErrGone) {
+		t.Fatalf("got %v, want ErrGone", err)
+	}
+}
+
 func TestARecordThatStaysIncompleteSpoilsTheOutputForAll(t *testing.T) {
 	r := newReader()
 	o := stdout.New(r)
@@ -142,7 +233,7 @@ func TestARecordThatStaysIncompleteSpoilsTheOutputForAll(t *testing.T) {
 	}
 	r.set(&r.outage)(false)
 
-	// As long as the first may still finish it, the second waits.
+	// The second stream waits while the first may still complete the record.
 	ctx, cancel := context.WithCancel(t.Context())
 	wait := make(chan error)
 	go func() { wait <- second.Write(ctx, batch("another")) }()

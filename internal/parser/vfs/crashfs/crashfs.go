@@ -1,19 +1,21 @@
-// Package crashfs is a file system in memory, for tests, that forgets at a
-// crash whatever was not made durable.
+// Package crashfs is an in-memory file system for tests. At a crash it drops everything that was not made durable.
 //
-// It is as hostile as POSIX lets a disk be: a new file's name is lost unless its
-// directory was synced, bytes are lost unless the file was; what was not synced
-// may survive in part, in any order, torn at any byte; a write that fails leaves
-// half of itself behind; and bytes whose sync failed are never made durable by a
-// later one. It must never be more forgiving than that.
+// It is as hostile as POSIX allows a disk to be:
 //
-// A crash point is before each step, a step being a call that may change
-// something. A test runs once to count the steps, then once for every step k
-// with CrashAt(k), each time looks at what is left with Kill, PowerLoss or
-// PartialLoss, and goes on from there.
+//   - A new file's name is lost unless its directory was synced. Bytes are lost unless the file was synced.
+//   - Any part of what was not synced may survive, in any order and torn at any byte.
+//   - A write that fails leaves half of its bytes.
+//   - Bytes whose sync failed are never made durable by a later sync.
+//
+// It must never be more forgiving than that.
+//
+// A step is a call that may change something. There is a crash point before each step. A test runs once to count the
+// steps, and then once with CrashAt(k) for every step k. After each crash it checks what Kill, PowerLoss or PartialLoss
+// leaves, and continues from there.
 package crashfs
 
 import (
+	"bytes"
 	"errors"
 	"fmt"
 	"io"
@@ -28,7 +30,7 @@ import (
 	"github.com/hlparser/hyperliquid-parser-operator/internal/parser/vfs"
 )
 
-// ErrCrashed is the error of every call from the crash on.
+// ErrCrashed is the error of every call after the crash.
 var ErrCrashed = errors.New("the machine has crashed")
 
 // Kind is the kind of a call.
@@ -46,37 +48,42 @@ const (
 	Remove   Kind = "remove"
 )
 
-// The other calls. They can be made to fail, and are no crash points: a crash
-// before one is the same as a crash before the next step.
+// The other calls. They can fail, but they are not crash points: a crash before one of them is equivalent to a crash
+// before the next step.
 const (
-	Append   Kind = "append"
-	ReadFile Kind = "readfile"
-	Size     Kind = "size"
-	List     Kind = "list"
-	TryLock  Kind = "trylock"
+	Append     Kind = "append"
+	ReadFile   Kind = "readfile"
+	Reader     Kind = "reader"
+	Size       Kind = "size"
+	List       Kind = "list"
+	Touch      Kind = "touch"
+	TryLock    Kind = "trylock"
+	TryLockDir Kind = "trylockdir"
+	InPlace    Kind = "inplace"
+	Space      Kind = "space"
 )
 
-// Op is one call: its kind, and the file or directory it is about (for a rename
-// the old name).
+// Op is one call: its kind, and the file or directory that it applies to. For a rename, that is the old name.
 type Op struct {
 	Kind Kind
 	Name string
 }
 
-// FS is a file system in memory. It starts with the directories / and . and is
-// safe for concurrent use.
+// FS is an in-memory file system. It starts with the directories / and . and is safe for concurrent use.
 type FS struct {
 	mu      sync.Mutex
 	root    *node
 	locked  map[*node]bool
 	steps   []Op
-	crashAt int // the step that does not happen; -1: none
+	crashAt int // the number of the step that fails; -1 for none
 	crashed bool
 	torn    *tornWrite
 	fault   func(Op) error
+
+	free, total int64
 }
 
-// tornWrite is the write in the middle of which the crash came.
+// tornWrite is the write that the crash interrupted.
 type tornWrite struct {
 	file *node
 	p    []byte
@@ -91,39 +98,40 @@ func boot(root *node) *FS {
 	return &FS{root: root, locked: map[*node]bool{}, crashAt: -1}
 }
 
-// CrashAt makes step number k, counted from 0 since New or the last crash, not
-// happen, and everything after it neither.
+// CrashAt makes step k and everything after it fail with ErrCrashed. Steps are counted from 0, starting at New or at
+// the last crash.
 func (f *FS) CrashAt(k int) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	f.crashAt = k
 }
 
-// Inject makes a call fail with what fault returns for it, when that is not nil.
+// Inject makes each call fail with the error that fault returns for it, unless that is nil.
 func (f *FS) Inject(fault func(Op) error) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	f.fault = fault
 }
 
-// Steps returns the steps done so far.
+// Steps returns the steps executed so far.
 func (f *FS) Steps() []Op {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	return slices.Clone(f.steps)
 }
 
-// Crashed tells whether the step of CrashAt was reached.
+// Crashed reports whether the step of CrashAt was reached.
 func (f *FS) Crashed() bool {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	return f.crashed
 }
 
-// begin counts a call and decides whether it happens.
+// begin records a call. Its error is the crash or the injected fault; nil lets the call proceed.
 func (f *FS) begin(kind Kind, name string) error {
 	op := Op{Kind: kind, Name: filepath.Clean(name)}
-	step := !slices.Contains([]Kind{Append, ReadFile, Size, List, TryLock}, kind)
+	step := !slices.Contains([]Kind{Append, ReadFile, Reader, Size, List, Touch, TryLock, TryLockDir, InPlace, Space},
+		kind)
 	if step && len(f.steps) == f.crashAt {
 		f.crashed = true
 	}
@@ -139,7 +147,7 @@ func (f *FS) begin(kind Kind, name string) error {
 	return f.fault(op)
 }
 
-// lookup returns the node of a name, and nil when there is none.
+// lookup returns the node of a name, or nil if there is none.
 func (f *FS) lookup(name string) *node {
 	n := f.root
 	for part := range strings.SplitSeq(filepath.Clean(name), "/") {
@@ -154,7 +162,7 @@ func (f *FS) lookup(name string) *node {
 	return n
 }
 
-// parent returns the directory that holds a name, and the name in it.
+// parent returns the directory that holds a name, and the name within it.
 func (f *FS) parent(name string) (*node, string, error) {
 	dir := f.lookup(filepath.Dir(name))
 	if dir == nil || dir.names == nil {
@@ -248,6 +256,17 @@ func (f *FS) ReadFile(name string) ([]byte, error) {
 	return slices.Clone(n.data), nil
 }
 
+// Reader implements vfs.FS. It reads the content that the file has at the time of the call.
+func (f *FS) Reader(name string) (io.ReadCloser, error) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	n, err := f.existing(Reader, name)
+	if err != nil {
+		return nil, err
+	}
+	return io.NopCloser(bytes.NewReader(slices.Clone(n.data))), nil
+}
+
 // Size implements vfs.FS.
 func (f *FS) Size(name string) (int64, error) {
 	f.mu.Lock()
@@ -332,8 +351,41 @@ func (f *FS) SyncDir(dir string) error {
 	return nil
 }
 
-// TryLock implements vfs.FS. A crash frees the lock.
-func (f *FS) TryLock(name string) (io.Closer, error) {
+// Touch implements vfs.FS. Files have no times here.
+func (f *FS) Touch(name string) error {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if err := f.begin(Touch, name); err != nil {
+		return wrap(Touch, name, err)
+	}
+	if f.lookup(name) == nil {
+		return wrap(Touch, name, fs.ErrNotExist)
+	}
+	return nil
+}
+
+// Space implements vfs.FS. It returns the values of SetSpace, or zeros, which mean that the size is unknown.
+func (f *FS) Space(dir string) (free, total int64, err error) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if err := f.begin(Space, dir); err != nil {
+		return 0, 0, wrap(Space, dir, err)
+	}
+	if n := f.lookup(dir); n == nil {
+		return 0, 0, wrap(Space, dir, fs.ErrNotExist)
+	}
+	return f.free, f.total, nil
+}
+
+// SetSpace sets the result of Space until the next crash.
+func (f *FS) SetSpace(free, total int64) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.free, f.total = free, total
+}
+
+// TryLock implements vfs.FS. A crash releases the lock.
+func (f *FS) TryLock(name string) (vfs.FileLock, error) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	if err := f.begin(TryLock, name); err != nil {
@@ -348,18 +400,48 @@ func (f *FS) TryLock(name string) (io.Closer, error) {
 		n = &node{}
 		dir.change(change{set: base, node: n})
 	}
+	return f.lock(name, n)
+}
+
+// TryLockDir implements vfs.FS. A crash releases the lock.
+func (f *FS) TryLockDir(dir string) (vfs.FileLock, error) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if err := f.begin(TryLockDir, dir); err != nil {
+		return nil, wrap(TryLockDir, dir, err)
+	}
+	n := f.lookup(dir)
+	if n == nil || n.names == nil {
+		return nil, wrap(TryLockDir, dir, fs.ErrNotExist)
+	}
+	return f.lock(dir, n)
+}
+
+func (f *FS) lock(name string, n *node) (vfs.FileLock, error) {
 	if f.locked[n] {
 		return nil, vfs.ErrLocked
 	}
 	f.locked[n] = true
-	return &lock{fs: f, node: n}, nil
+	return &lock{fs: f, name: name, node: n}, nil
 }
 
 type lock struct {
 	fs   *FS
+	name string
 	node *node
 }
 
+// InPlace implements vfs.FileLock.
+func (l *lock) InPlace() (bool, error) {
+	l.fs.mu.Lock()
+	defer l.fs.mu.Unlock()
+	if err := l.fs.begin(InPlace, l.name); err != nil {
+		return false, wrap(InPlace, l.name, err)
+	}
+	return l.fs.lookup(l.name) == l.node, nil
+}
+
+// Close implements vfs.FileLock.
 func (l *lock) Close() error {
 	l.fs.mu.Lock()
 	defer l.fs.mu.Unlock()
@@ -424,9 +506,8 @@ func (f *file) Sync() error {
 			f.node.durable = e.apply(f.node.durable)
 		}
 	}
-	// After a failed sync the bytes are still what a read sees, and no later sync
-	// writes them. (A file's length is not forgotten that way: it is in the
-	// journal, or the file system stops.)
+	// After a failed sync a read still returns the bytes, but no later sync writes them. Length changes are kept: they
+	// are in the journal, or the file system stops.
 	f.node.edits = slices.DeleteFunc(f.node.edits, func(e edit) bool { return err == nil || !e.truncate })
 	return err
 }

@@ -32,27 +32,27 @@ func write(t *testing.T, f vfs.File, content string) {
 	must(t, err)
 }
 
-// holds checks what the file a holds.
-func holds(t *testing.T, fsys *crashfs.FS, want string) {
+// checkContent verifies the content of the file a.
+func checkContent(t *testing.T, fsys *crashfs.FS, want string) {
 	t.Helper()
 	if got, err := fsys.ReadFile("a"); err != nil || string(got) != want {
 		t.Errorf("a holds %q (%v), want %q", got, err, want)
 	}
 }
 
-func gone(t *testing.T, fsys *crashfs.FS, name string) {
+func checkMissing(t *testing.T, fsys *crashfs.FS, name string) {
 	t.Helper()
 	if _, err := fsys.Size(name); !errors.Is(err, fs.ErrNotExist) {
 		t.Errorf("%s: got %v, want ErrNotExist", name, err)
 	}
 }
 
-func TestAPowerLossKeepsWhatWasSyncedAndNothingElse(t *testing.T) {
+func TestPowerLossKeepsOnlyWhatWasSynced(t *testing.T) {
 	fsys := crashfs.New()
 	f := create(t, fsys, "a", "synced")
 	must(t, f.Sync())
-	gone(t, fsys.PowerLoss(), "a") // its name was not
-	must(t, f.Close())             // the old machine answers, to no effect
+	checkMissing(t, fsys.PowerLoss(), "a") // the name was not synced
+	must(t, f.Close())                     // has no effect after the crash
 
 	fsys = crashfs.New()
 	f = create(t, fsys, "a", "synced")
@@ -62,15 +62,15 @@ func TestAPowerLossKeepsWhatWasSyncedAndNothingElse(t *testing.T) {
 	create(t, fsys, "b", "")
 	must(t, fsys.Rename("a", "c"))
 	after := fsys.PowerLoss()
-	holds(t, after, "synced")
-	gone(t, after, "b")
-	gone(t, after, "c")
+	checkContent(t, after, "synced")
+	checkMissing(t, after, "b")
+	checkMissing(t, after, "c")
 	if _, err := fsys.Create("d"); !errors.Is(err, crashfs.ErrCrashed) {
 		t.Errorf("got %v from a machine that has crashed", err)
 	}
 }
 
-func TestAKillKeepsEverythingUntilThePowerIsLost(t *testing.T) {
+func TestKillKeepsEverythingUntilAPowerLoss(t *testing.T) {
 	fsys := crashfs.New()
 	f := create(t, fsys, "a", "one")
 	fsys.CrashAt(2)
@@ -78,8 +78,8 @@ func TestAKillKeepsEverythingUntilThePowerIsLost(t *testing.T) {
 		t.Fatalf("got %v, want ErrCrashed", err)
 	}
 	after := fsys.Kill(true)
-	holds(t, after, "oneab")
-	gone(t, after.PowerLoss(), "a")
+	checkContent(t, after, "oneab")
+	checkMissing(t, after.PowerLoss(), "a")
 }
 
 func TestBytesWhoseSyncFailedAreNeverDurable(t *testing.T) {
@@ -99,11 +99,11 @@ func TestBytesWhoseSyncFailedAreNeverDurable(t *testing.T) {
 	}
 	fsys.Inject(nil)
 	must(t, f.Sync())
-	holds(t, fsys, "onetwo")
-	holds(t, fsys.PowerLoss(), "one")
+	checkContent(t, fsys, "onetwo")
+	checkContent(t, fsys.PowerLoss(), "one")
 }
 
-func TestAWriteThatFailsLeavesHalfOfItself(t *testing.T) {
+func TestAFailedWriteLeavesHalfOfItsBytes(t *testing.T) {
 	fsys := crashfs.New()
 	f := create(t, fsys, "a", "one")
 	fsys.Inject(func(crashfs.Op) error { return syscall.ENOSPC })
@@ -111,11 +111,11 @@ func TestAWriteThatFailsLeavesHalfOfItself(t *testing.T) {
 		t.Fatalf("got %d, %v", n, err)
 	}
 	fsys.Inject(nil)
-	holds(t, fsys, "oneab")
+	checkContent(t, fsys, "oneab")
 }
 
-// Of what was not synced anything may be left, and with one seed always the same.
-func TestAPartialLossLeavesAnything(t *testing.T) {
+// Any part of what was not synced may be left. The same seed always leaves the same part.
+func TestPartialLossLeavesAnyMixOfUnsyncedChanges(t *testing.T) {
 	left := func(seed uint64) string {
 		fsys := crashfs.New()
 		f := create(t, fsys, "a", "ab")
@@ -141,9 +141,72 @@ func TestAPartialLossLeavesAnything(t *testing.T) {
 		}
 		seen[got] = true
 	}
-	for _, want := range []string{"a ab", "b ab", "a abcdef", "b abcdef", "a abc", "b abcd", "a ab\x00\x00ef", "a abc\x00\x00f"} {
+	for _, want := range []string{
+		"a ab", "b ab", "a abcdef", "b abcdef", "a abc", "b abcd", "a ab\x00\x00ef", "a abc\x00\x00f",
+	} {
 		if !seen[want] {
 			t.Errorf("never left: %q", want)
 		}
+	}
+}
+
+// A crash leaves the same state in a copy as in the original, and a change to one is not visible in the other.
+func TestACopyIsEqualAndIndependent(t *testing.T) {
+	crashes := []func(*crashfs.FS) *crashfs.FS{
+		func(f *crashfs.FS) *crashfs.FS { return f.Kill(true) },
+		(*crashfs.FS).PowerLoss,
+		func(f *crashfs.FS) *crashfs.FS { return f.PartialLoss(rand.New(rand.NewPCG(1, 2))) },
+		func(f *crashfs.FS) *crashfs.FS { return f.PartialLoss(rand.New(rand.NewPCG(3, 4))) },
+	}
+	build := func() *crashfs.FS {
+		fsys := crashfs.New()
+		must(t, fsys.Mkdir("d"))
+		f := create(t, fsys, "d/a", "synced")
+		must(t, f.Sync())
+		must(t, fsys.SyncDir("d"))
+		must(t, fsys.SyncDir("."))
+		write(t, f, " and not")
+		create(t, fsys, "d/b", "new")
+		must(t, fsys.Rename("d/a", "d/c"))
+		fsys.CrashAt(len(fsys.Steps()))
+		if _, err := f.Write([]byte("torn")); !errors.Is(err, crashfs.ErrCrashed) {
+			t.Fatal(err)
+		}
+		return fsys
+	}
+	fsys := build()
+	image := fsys.Image()
+	images := map[string]bool{image: true}
+	for i, crash := range crashes {
+		got, want := crash(fsys.Copy()).Image(), crash(build()).Image()
+		if got != want {
+			t.Errorf("crash %d of a copy left %q, want %q", i, got, want)
+		}
+		images[got] = true
+	}
+	if len(images) < 4 {
+		t.Errorf("got %d distinct images, want at least 4", len(images))
+	}
+	if got := fsys.Image(); got != image {
+		t.Errorf("the image changed from %q to %q", image, got)
+	}
+}
+
+// Images differ even if only their durable parts do.
+func TestAnImageShowsWhatIsDurable(t *testing.T) {
+	images := map[string]string{}
+	for title, do := range map[string]func(fsys *crashfs.FS, f vfs.File){
+		"nothing is durable": func(*crashfs.FS, vfs.File) {},
+		"the bytes are":      func(_ *crashfs.FS, f vfs.File) { must(t, f.Sync()) },
+		"the name is":        func(fsys *crashfs.FS, _ vfs.File) { must(t, fsys.SyncDir(".")) },
+		"both are":           func(fsys *crashfs.FS, f vfs.File) { must(t, f.Sync()); must(t, fsys.SyncDir(".")) },
+	} {
+		fsys := crashfs.New()
+		do(fsys, create(t, fsys, "a", "bytes"))
+		image := fsys.Image()
+		if other, ok := images[image]; ok {
+			t.Errorf("%s has the image of %s", title, other)
+		}
+		images[image] = title
 	}
 }

@@ -1,13 +1,15 @@
 package crashfs
 
 import (
+	"fmt"
 	"maps"
 	"math/rand/v2"
 	"slices"
+	"strconv"
 )
 
-// node is a directory (names is not nil) or a file. Each holds what is seen
-// now, what is durable, and the changes in between, in their order.
+// node is a directory, if names is not nil, or a file. It holds the current state, the durable state, and the changes
+// between them, in order.
 type node struct {
 	names        map[string]*node
 	durableNames map[string]*node
@@ -18,7 +20,7 @@ type node struct {
 	edits   []edit
 }
 
-// change is one step in a directory: a rename is both, in one.
+// change is one change to a directory. A rename unsets one name and sets another in a single change.
 type change struct {
 	unset string
 	set   string
@@ -39,7 +41,7 @@ func (n *node) change(c change) {
 	n.changes = append(n.changes, c)
 }
 
-// edit is one step in a file: bytes at an offset, or its length cut to at.
+// edit is one change to a file: bytes written at an offset, or a truncation to length at.
 type edit struct {
 	truncate bool
 	at       int64
@@ -55,7 +57,7 @@ func (e edit) apply(data []byte) []byte {
 	return grow(data, e.at)[:e.at]
 }
 
-// grow fills with zeros up to size, as a file system does.
+// grow extends data with zeros to size, as a file system does.
 func grow(data []byte, size int64) []byte {
 	if missing := size - int64(len(data)); missing > 0 {
 		data = append(data, make([]byte, missing)...)
@@ -68,9 +70,8 @@ func (n *node) edit(e edit) {
 	n.edits = append(n.edits, e)
 }
 
-// Kill returns what another process finds after this one was killed: every step
-// that was done, and of the write in which it was killed half if torn. What was
-// not synced can still be lost, by a later crash of the machine.
+// Kill returns what another process finds after this one was killed: every step that completed and, if torn, half of
+// the interrupted write. A later power loss can still lose what was not synced.
 func (f *FS) Kill(torn bool) *FS {
 	f.mu.Lock()
 	defer f.mu.Unlock()
@@ -81,14 +82,13 @@ func (f *FS) Kill(torn bool) *FS {
 	return boot(f.root)
 }
 
-// PowerLoss returns what is left after the machine lost its power: what was
-// synced, and nothing else.
+// PowerLoss returns what is left after a power loss: what was synced, and nothing else.
 func (f *FS) PowerLoss() *FS {
 	return f.reboot(func(*node, map[string]*node) {}, func(n *node) []byte { return slices.Clone(n.durable) })
 }
 
-// PartialLoss returns what is left after the machine lost its power while the
-// disk was at work: what was synced, and of the rest whatever rng picks.
+// PartialLoss returns what is left after a power loss during disk writes: what was synced, and a selection by rng of
+// the rest.
 func (f *FS) PartialLoss(rng *rand.Rand) *FS {
 	f.mu.Lock()
 	if t := f.torn; t != nil {
@@ -117,8 +117,8 @@ func (f *FS) PartialLoss(rng *rand.Rand) *FS {
 	return f.reboot(names, data)
 }
 
-// survivors picks among n steps: half the time the first few, as a journal
-// keeps them, else any.
+// survivors selects among n steps. Half of the time it keeps a prefix, as a journal does; otherwise it keeps any
+// subset.
 func survivors(rng *rand.Rand, n int) func(yield func(int) bool) {
 	first, journal := rng.IntN(n+1), rng.IntN(2) == 0
 	return func(yield func(int) bool) {
@@ -133,14 +133,13 @@ func survivors(rng *rand.Rand, n int) func(yield func(int) bool) {
 	}
 }
 
-// reboot copies the tree of durable names, with more of them and with each
-// file's bytes as the two functions say.
-func (f *FS) reboot(more func(*node, map[string]*node), data func(*node) []byte) *FS {
+// reboot copies the tree of durable names. extraNames adds surviving names to a directory, and data returns a file's
+// surviving bytes.
+func (f *FS) reboot(extraNames func(*node, map[string]*node), data func(*node) []byte) *FS {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	f.crashed = true
-	// A node can be found under two names while a rename is half durable; it
-	// stays one node.
+	// While a rename is half durable, one node can have two names. It stays one node.
 	copies := map[*node]*node{}
 	var visit func(n *node) *node
 	visit = func(n *node) *node {
@@ -155,12 +154,98 @@ func (f *FS) reboot(more func(*node, map[string]*node), data func(*node) []byte)
 			return c
 		}
 		c.names = maps.Clone(n.durableNames)
-		more(n, c.names)
-		for _, name := range slices.Sorted(maps.Keys(c.names)) { // in order, for the sake of a seed
+		extraNames(n, c.names)
+		for _, name := range slices.Sorted(maps.Keys(c.names)) { // sorted, so that a seed is reproducible
 			c.names[name] = visit(c.names[name])
 		}
 		c.durableNames = maps.Clone(c.names)
 		return c
 	}
 	return boot(visit(f.root))
+}
+
+// Copy returns an independent copy of the file system. Changes to either are not visible in the other. The copy has no
+// held locks, no open files and no injected faults.
+func (f *FS) Copy() *FS {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	copies := map[*node]*node{}
+	var visit func(n *node) *node
+	copyNames := func(names map[string]*node) map[string]*node {
+		names = maps.Clone(names)
+		for name, n := range names {
+			names[name] = visit(n)
+		}
+		return names
+	}
+	visit = func(n *node) *node {
+		if c := copies[n]; n == nil || c != nil {
+			return c
+		}
+		c := &node{}
+		copies[n] = c
+		c.data, c.durable, c.edits = slices.Clone(n.data), slices.Clone(n.durable), slices.Clone(n.edits)
+		c.names, c.durableNames, c.changes = copyNames(n.names), copyNames(n.durableNames), slices.Clone(n.changes)
+		for i := range c.changes {
+			c.changes[i].node = visit(c.changes[i].node)
+		}
+		return c
+	}
+	c := boot(visit(f.root))
+	c.steps, c.crashAt, c.crashed = slices.Clone(f.steps), f.crashAt, f.crashed
+	c.free, c.total = f.free, f.total
+	if f.torn != nil {
+		c.torn = &tornWrite{file: visit(f.torn.file), p: f.torn.p}
+	}
+	return c
+}
+
+// Image returns the content of the files, the durable part of it, and the changes between the two. From equal images,
+// the same calls and crashes have the same outcome.
+func (f *FS) Image() string {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	var out []byte
+	seen := map[*node]int{}
+	var visit func(n *node)
+	writeBytes := func(p []byte) { out = append(strconv.AppendInt(append(out, ' '), int64(len(p)), 10), p...) }
+	writeNames := func(names map[string]*node) {
+		out = append(out, '{')
+		for _, name := range slices.Sorted(maps.Keys(names)) {
+			writeBytes([]byte(name))
+			visit(names[name])
+		}
+		out = append(out, '}')
+	}
+	visit = func(n *node) {
+		if n == nil {
+			out = append(out, '-')
+			return
+		}
+		id, again := seen[n]
+		if again {
+			out = strconv.AppendInt(append(out, '#'), int64(id), 10)
+			return
+		}
+		seen[n] = len(seen)
+		if n.names != nil {
+			writeNames(n.names)
+			writeNames(n.durableNames)
+			for _, c := range n.changes {
+				writeBytes([]byte(c.unset))
+				writeBytes([]byte(c.set))
+				visit(c.node)
+			}
+			return
+		}
+		writeBytes(n.data)
+		writeBytes(n.durable)
+		for _, e := range n.edits {
+			out = fmt.Appendf(out, " %t@%d", e.truncate, e.at)
+			writeBytes(e.p)
+		}
+		out = append(out, ';')
+	}
+	visit(f.root)
+	return string(out)
 }

@@ -1,0 +1,143 @@
+package controller
+
+import (
+	"fmt"
+	"slices"
+	"strings"
+	"time"
+
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/client-go/tools/events"
+	testingclock "k8s.io/utils/clock/testing"
+
+	"github.com/hlparser/hyperliquid-parser-operator/api/v1alpha1"
+	"github.com/hlparser/hyperliquid-parser-operator/internal/controller/growth"
+	"github.com/hlparser/hyperliquid-parser-operator/internal/controller/plan"
+	"github.com/hlparser/hyperliquid-parser-operator/internal/controller/target"
+)
+
+// Problem returns the reason and the message of what an object asks for beyond the bounds, for the tests that try the same on an API server.
+func (b Bounds) Problem(obj *v1alpha1.HyperliquidParser) (reason, message string) {
+	if found := b.check(obj); found != nil {
+		return found.reason, found.message
+	}
+	return "", ""
+}
+
+// CollidesWithItself reports whether an object would be held back because its state and its files meet, where its targets have the given
+// claims of data.
+func CollidesWithItself(obj *v1alpha1.HyperliquidParser, data []string) bool {
+	mine := claimDirectories(obj)
+	if len(mine) == 0 {
+		return false
+	}
+	_, _, ok, _ := collision(mine[:1], mine[1:], func(bool) ([]string, error) { return data, nil })
+	return ok
+}
+
+// Collide reports whether b, the younger object, would be held back for a directory of a claim that a writes into, where the targets of
+// each have the given claims of data.
+func Collide(a, b *v1alpha1.HyperliquidParser, dataOfA, dataOfB []string) bool {
+	_, _, ok, _ := collision(claimDirectories(b), claimDirectories(a), func(mine bool) ([]string, error) {
+		if mine {
+			return dataOfB, nil
+		}
+		return dataOfA, nil
+	})
+	return ok
+}
+
+// TellTheLongest sends an event of every kind about obj, each as long as names may be and longer than any text is, and
+// returns their reasons.
+func TellTheLongest(recorder events.EventRecorder, obj *v1alpha1.HyperliquidParser) []string {
+	clock := testingclock.NewFakePassiveClock(noon)
+	e := NewEvents(recorder, clock)
+	long := strings.Repeat("an error that goes on\nand on – ", 2000)
+	_, s := scene(0)
+	for i := range 3 * (severalTargets + 1) {
+		name := fmt.Sprintf("%s-%03d", strings.Repeat("n", 249), i)
+		s.targets = append(s.targets, target.Target{Name: name, Node: name})
+	}
+	s.pair(obj.Name)
+	var sent []string
+	// send lets a minute pass, in which no event is held back.
+	send := func(reason string, do func()) {
+		sent = append(sent, reason)
+		clock.SetTime(clock.Now().Add(time.Minute))
+		do()
+	}
+	condition := func(kind string, status metav1.ConditionStatus, reason string) func() {
+		return func() {
+			after := v1alpha1.HyperliquidParserStatus{
+				CurrentRevision: "mainnet-0123456789",
+				Conditions:      []metav1.Condition{{Type: kind, Status: status, Reason: reason, Message: long}},
+			}
+			e.conditions(obj, v1alpha1.HyperliquidParserStatus{CurrentRevision: "mainnet-0123456789"}, after)
+		}
+	}
+	for _, reason := range []string{
+		v1alpha1.ReasonSpecInvalid, v1alpha1.ReasonPodRejected, v1alpha1.ReasonCanaryFailed,
+		v1alpha1.ReasonSecretMissing, v1alpha1.ReasonTampered,
+	} {
+		send(reason, condition(v1alpha1.ConditionStalled, metav1.ConditionTrue, reason))
+	}
+	send(v1alpha1.ReasonRestartIneffective, condition(v1alpha1.ConditionBuffersStable, metav1.ConditionFalse,
+		v1alpha1.ReasonRestartIneffective))
+	send(v1alpha1.ReasonNoClaim, condition(v1alpha1.ConditionReady, metav1.ConditionFalse, v1alpha1.ReasonNoClaim))
+	send(reasonRolledOut, func() {
+		after := v1alpha1.HyperliquidParserStatus{CurrentRevision: "mainnet-" + strings.Repeat("r", 2000)}
+		e.conditions(obj, v1alpha1.HyperliquidParserStatus{}, after)
+	})
+	judge := func(v growth.Verdict, alerts growth.Alerts, targets int) {
+		for i := range targets {
+			s.judge(i, v)
+			view := s.views[s.targets[i].Name]
+			view.Judgement.Message, view.Alerts = long, alerts
+			s.views[s.targets[i].Name] = view
+		}
+		e.judgements(obj, s)
+	}
+	// One of a few targets, and of many.
+	for _, v := range growth.Verdicts() {
+		if v.Bad() {
+			send(string(v), func() { judge(v, growth.Alerts{}, 1) })
+			send(string(v), func() { judge(v, growth.Alerts{}, severalTargets+2) })
+		}
+	}
+	send(reasonRecovered, func() { judge(growth.Healthy, growth.Alerts{}, severalTargets+2) })
+	raised := growth.Alert{Since: noon, Message: long}
+	send(string(growth.DataLost), func() { judge(growth.Healthy, growth.Alerts{DataLost: raised}, 1) })
+	send(string(growth.DataGap), func() {
+		judge(growth.Healthy, growth.Alerts{DataLost: raised, DataGap: raised},
+			severalTargets+2)
+	})
+	send(string(growth.NearRetention), func() {
+		judge(growth.Healthy, growth.Alerts{DataLost: raised, DataGap: raised, NearRetention: raised}, 1)
+	})
+	send(string(growth.FormatDrift), func() {
+		judge(growth.Healthy, growth.Alerts{DataLost: raised, DataGap: raised, NearRetention: raised, FormatDrift: raised}, 1)
+	})
+	send(reasonRestarting, func() {
+		name := s.targets[0].Name
+		e.restarting(obj, plan.Action{Target: name, Pod: name, Record: plan.Record{Times: []time.Time{noon}}},
+			growth.Judgement{Verdict: growth.Stuck, Message: long})
+		e.judgements(obj, s)
+	})
+	after := v1alpha1.HyperliquidParserStatus{CurrentRevision: long, UpdateRevision: long}
+	send(v1alpha1.ReasonCanarySoaking, func() { e.rollout(obj, plan.Result{Phase: plan.PhaseCanary}, after) })
+	send(v1alpha1.ReasonRolloutStopped, func() {
+		e.rollout(obj, plan.Result{Phase: plan.PhaseStopped, Message: long},
+			after)
+	})
+	send(v1alpha1.ReasonFleetWide, func() { e.outage(obj, plan.Result{FleetWide: true, Outage: long}) })
+	send(reasonOutageOver, func() { e.outage(obj, plan.Result{}) })
+	send(reasonSuppressed, func() {
+		for i := range 100 {
+			e.emit(obj, "", "", "Warning", fmt.Sprintf("%s%03d", strings.Repeat("R", 100), i), "Judge", long)
+		}
+		clock.SetTime(clock.Now().Add(time.Minute))
+		e.judgements(obj, s)
+	})
+	slices.Sort(sent)
+	return slices.Compact(sent)
+}

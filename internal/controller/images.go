@@ -1,0 +1,106 @@
+package controller
+
+import (
+	"errors"
+	"fmt"
+	"strings"
+
+	"github.com/distribution/reference"
+
+	"github.com/hlparser/hyperliquid-parser-operator/api/v1alpha1"
+)
+
+// longestImageName is the longest name of an image, without its tag and digest, that container runtimes take.
+const longestImageName = 255
+
+// Repository returns an image's name without its tag and digest, in its short form: x for docker.io/library/x. It is empty for what is not
+// the reference of an image.
+func Repository(image string) string {
+	named, err := parseImage(image)
+	if err != nil {
+		return ""
+	}
+	return reference.FamiliarName(named)
+}
+
+// parseImage reads a reference as container runtimes do.
+func parseImage(image string) (reference.Named, error) {
+	named, err := reference.ParseNormalizedNamed(image)
+	if err != nil {
+		return nil, fmt.Errorf("reading the reference of an image: %w", err)
+	}
+	if len(named.Name()) > longestImageName {
+		return nil, fmt.Errorf("reading the reference of an image: its name has more than %d characters", longestImageName)
+	}
+	return named, nil
+}
+
+func (b Bounds) checkImage(obj *v1alpha1.HyperliquidParser) *problem {
+	image := obj.Spec.Image
+	if image == "" {
+		return nil
+	}
+	named, err := parseImage(image)
+	if err != nil {
+		return &problem{v1alpha1.ReasonImageNotAllowed, fmt.Sprintf(
+			"spec.image %q cannot be read: %v: write one of %s", image, err, strings.Join(b.Images, ", "))}
+	}
+	for _, entry := range b.Images {
+		if allowsImage(entry, named) {
+			return nil
+		}
+	}
+	return &problem{v1alpha1.ReasonImageNotAllowed, fmt.Sprintf(
+		"spec.image %s is not of an allowed repository: write one of %s, or add it to the manager's --allowed-images",
+		image, strings.Join(b.Images, ", "))}
+}
+
+// allowsImage reports whether an entry of --allowed-images allows an image: the entry is its repository, or ends in '/' and names a
+// registry, or a part of one, that the repository is in. Both are compared by their full names: x is docker.io/library/x.
+func allowsImage(entry string, image reference.Named) bool {
+	name, err := entryName(entry)
+	switch {
+	case err != nil:
+		return false
+	case strings.HasSuffix(name, "/"):
+		return strings.HasPrefix(image.Name(), name)
+	}
+	return image.Name() == name
+}
+
+// entryName returns the full name of an entry of --allowed-images; it ends in '/' if the entry does.
+func entryName(entry string) (string, error) {
+	if !strings.HasSuffix(entry, "/") {
+		named, err := parseImage(entry)
+		switch {
+		case err != nil:
+			return "", err
+		case !reference.IsNameOnly(named):
+			return "", errors.New("write a repository without a tag or digest")
+		}
+		return named.Name(), nil
+	}
+	registry, _, _ := strings.Cut(entry, "/")
+	if registry != "localhost" && !strings.ContainsAny(registry, ".:") {
+		return "", errors.New("below a name without a registry are other people's images: write the registry, such as registry.example/team/")
+	}
+	// Two more segments, since one alone would be short for one in library/ of docker.io.
+	const below = "x/x"
+	named, err := parseImage(entry + below)
+	if err != nil {
+		return "", err
+	}
+	if reference.Domain(named) == "" {
+		return "", fmt.Errorf("%q is not the name of a registry", registry)
+	}
+	return strings.TrimSuffix(named.Name(), below), nil
+}
+
+func validImages(entries []string) error {
+	for _, entry := range entries {
+		if _, err := entryName(entry); err != nil {
+			return fmt.Errorf("--allowed-images: %q: %w", entry, err)
+		}
+	}
+	return nil
+}

@@ -1,0 +1,223 @@
+package plan_test
+
+import (
+	"fmt"
+	"testing"
+	"time"
+
+	"k8s.io/apimachinery/pkg/util/intstr"
+	"pgregory.net/rapid"
+
+	"github.com/hlparser/hyperliquid-parser-operator/internal/controller/growth"
+	"github.com/hlparser/hyperliquid-parser-operator/internal/controller/plan"
+)
+
+// A user who may write ConfigMaps and not delete pods makes the operator delete none that is well, and others within
+// its budgets.
+func TestAForgedLedgerDeletesNoPodThatIsWellAndNoMoreThanTheBudget(t *testing.T) {
+	for name, test := range map[string]struct {
+		forged  int
+		verdict growth.Verdict
+		want    int // deletions in one step
+	}{
+		"5 of 20 that are well":                     {5, growth.Healthy, 0},
+		"20 of 20 that are well":                    {20, growth.Healthy, 0},
+		"5 of 20 that catch up":                     {5, growth.CatchingUp, 0},
+		"5 of 20, with no verdict yet":              {5, growth.Unknown, 2},
+		"20 of 20, with no verdict yet":             {20, growth.Unknown, 0}, // all at once are the fleet's fault
+		"5 of 20 whose sink is down":                {5, growth.SinkDown, 0},
+		"5 of 20 that hang":                         {5, growth.Stuck, 2},
+		"1 of 20, with no verdict yet":              {1, growth.Unknown, 1},
+		"3 of 20, one more than the budget, hang":   {3, growth.Stuck, 2},
+		"2 of 20, as many as the budget, do leak":   {2, growth.Leaking, 2},
+		"5 of 20 that answer nothing are let alone": {5, growth.Unreachable, 0},
+	} {
+		t.Run(name, func(t *testing.T) {
+			in := plan.Input{
+				Now: now, Current: "new", Update: "new", Limits: limits(), Judgements: map[string]growth.Judgement{}, Ledger: plan.Ledger{},
+			}
+			for i := range 20 {
+				name := fmt.Sprintf("n%02d", i)
+				in.Targets = append(in.Targets, plan.Target{Name: name, Pod: "p" + name, Able: true, NodeReady: true})
+				in.Pods = append(in.Pods, plan.Pod{Name: "p" + name, UID: "u" + name, Target: name, Revision: "new",
+					Created: ago(time.Hour), Ready: true})
+				in.Judgements[name] = growth.Judgement{Verdict: growth.Healthy, Since: ago(time.Hour)}
+				if i < test.forged {
+					in.Judgements[name] = growth.Judgement{Verdict: test.verdict, Since: ago(time.Minute)}
+					in.Ledger[name] = plan.Record{UID: "u" + name, Times: []time.Time{now}}
+				}
+			}
+			r := plan.Next(in)
+			if len(r.Actions) != test.want {
+				t.Errorf("%d deletions, want %d: %v", len(r.Actions), test.want, tell(r.Actions))
+			}
+		})
+	}
+}
+
+// forgedFleet draws a fleet in any state, with a ledger and trials that no operator needs to have written.
+func forgedFleet(t *rapid.T) plan.Input {
+	verdicts := append([]growth.Verdict{""}, growth.Verdicts()...)
+	at := rapid.OneOf(
+		rapid.Map(rapid.IntRange(-8000, 8000), func(s int) time.Time { return now.Add(time.Duration(s) * time.Second) }),
+		rapid.SampledFrom([]time.Time{{}, now, now.AddDate(7000, 0, 0), now.AddDate(-2000, 0, 0), time.Date(9999, 12, 31, 23,
+			59, 59, 0, time.UTC)}),
+	)
+	in := plan.Input{
+		Now: now, Current: "new", Update: rapid.SampledFrom([]string{"new", "newer"}).Draw(t, "update"), Spec: "1",
+		Judgements: map[string]growth.Judgement{}, Ledger: plan.Ledger{}, FleetWide: rapid.Bool().Draw(t, "fleet-wide"),
+		Limits: plan.Limits{
+			MaxUnavailable: intstr.FromInt32(int32(rapid.IntRange(1, 5).Draw(t, "unavailable"))),
+			MaxConcurrent:  intstr.FromInt32(int32(rapid.IntRange(1, 5).Draw(t, "concurrent"))),
+			Cooldown: time.Duration(rapid.IntRange(10, 3600).Draw(t,
+				"cooldown")) * time.Second, MaxPerHour: rapid.IntRange(1, 20).Draw(t, "an hour"),
+			FleetWide: intstr.FromString(rapid.SampledFrom([]string{"30%", "100%"}).Draw(t, "threshold")),
+		},
+	}
+	n := rapid.IntRange(1, 30).Draw(t, "targets")
+	for i := range n {
+		name := fmt.Sprintf("n%02d", i)
+		in.Targets = append(in.Targets, plan.Target{Name: name, Pod: "p" + name, Able: rapid.IntRange(0, 9).Draw(t,
+			"able") > 0, NodeReady: true})
+		if rapid.IntRange(0, 9).Draw(t, "has a pod") > 0 {
+			in.Pods = append(in.Pods, plan.Pod{
+				Name: "p" + name, UID: "u" + name, Target: name, Revision: "new", Created: now.Add(-time.Duration(rapid.IntRange(0,
+					7200).Draw(t, "age")) * time.Second),
+				Ready: rapid.IntRange(0, 9).Draw(t, "ready") > 0, Terminating: rapid.IntRange(0, 9).Draw(t, "terminating") == 0,
+			})
+			in.Judgements[name] = growth.Judgement{Verdict: rapid.SampledFrom(verdicts).Draw(t, "verdict"),
+				Since: now.Add(-time.Minute)}
+		}
+	}
+	names := rapid.Map(rapid.IntRange(0, n+3), func(i int) string { return fmt.Sprintf("n%02d", i) })
+	for range rapid.IntRange(0, 40).Draw(t, "records") {
+		name := names.Draw(t, "of")
+		in.Ledger[name] = plan.Record{
+			UID:       rapid.SampledFrom([]string{"u" + name, "", "another"}).Draw(t, "uid"),
+			Times:     rapid.SliceOfN(at, 0, 100).Draw(t, "times"),
+			Doublings: rapid.SampledFrom([]int{0, 1, 5, 1 << 62, -1}).Draw(t, "doublings"),
+		}
+		if rapid.Bool().Draw(t, "looks true") {
+			in.Ledger[name] = plan.Record{UID: "u" + name, Times: []time.Time{now.Add(-time.Duration(rapid.IntRange(0,
+				300).Draw(t, "s")) * time.Second)}}
+		}
+	}
+	in.Trials.Spec, in.Trials.Causes = "1", map[string]plan.Trial{}
+	for range rapid.IntRange(0, 5).Draw(t, "trials") {
+		trial := plan.Trial{
+			Target: rapid.OneOf(names, rapid.Just("")).Draw(t, "watched"), At: at.Draw(t, "at"), Helped: at.Draw(t, "helped"),
+			Failed: rapid.SliceOfN(names, 0, 60).Draw(t, "failed"), Tried: rapid.MapOfN(names, at, 0, 30).Draw(t, "tried"),
+		}
+		in.Trials.Causes[rapid.SampledFrom([]string{"Stuck", "Leaking", "Growing/Unbounded", "SinkDown", "x", ""}).Draw(t,
+			"cause")] = trial
+	}
+	return in
+}
+
+func TestNoLedgerTakesMoreThanTheBudgets(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		in := forgedFleet(t)
+		able, ready, down := map[string]bool{}, map[string]bool{}, 0
+		for _, target := range in.Targets {
+			able[target.Name] = target.Able
+		}
+		for _, p := range in.Pods {
+			ready[p.Target] = p.Ready && !p.Terminating
+		}
+		for _, target := range in.Targets {
+			if target.Able && !ready[target.Name] {
+				down++
+			}
+		}
+		r := plan.Next(in)
+		restarts, taken := 0, 0
+		for _, a := range r.Actions {
+			restart := a.Kind == plan.Restart || a.Why == plan.WhyUnfinished
+			if restart {
+				restarts++
+				j := in.Judgements[a.Target]
+				if j.Verdict != "" && j.Verdict != growth.Unknown && !j.Verdict.Restartable() {
+					t.Fatalf("%s is restarted, which is %s", a.Target, j.Verdict)
+				}
+			}
+			if a.Kind != plan.Create && able[a.Target] && ready[a.Target] {
+				taken++
+			}
+		}
+		limit, concurrent := int(in.Limits.MaxUnavailable.IntVal), int(in.Limits.MaxConcurrent.IntVal)
+		if restarts > min(limit, concurrent) || taken > limit {
+			t.Fatalf("%d restarts and %d ready pods taken, with budgets of %d and %d: %v", restarts, taken, concurrent, limit,
+				tell(r.Actions))
+		}
+		if !r.NextTime.IsZero() && (!r.NextTime.After(now) || r.NextTime.After(now.Add(plan.FailureMemory))) {
+			t.Fatalf("asks to be woken at %s", r.NextTime)
+		}
+		if r.Trials != nil {
+			if _, err := r.Trials.Encode(); err != nil {
+				t.Fatal(err)
+			}
+		}
+		checkRecords(t, in, r)
+	})
+}
+
+// checkRecords holds what would be written of the ledger to what may be: it can be read again, and holds no time to
+// come.
+func checkRecords(t *rapid.T, in plan.Input, r plan.Result) {
+	for _, a := range r.Actions {
+		if a.Kind != plan.Restart {
+			continue
+		}
+		text, err := a.Record.Encode()
+		if err != nil {
+			t.Fatal(err)
+		}
+		record, err := plan.DecodeRecord(text)
+		if err != nil {
+			t.Fatalf("%s cannot be read: %v", text, err)
+		}
+		if len(record.Times) > in.Limits.MaxPerHour || record.Times[len(record.Times)-1].After(now) {
+			t.Fatalf("%d restarts recorded of %s, the last at %s", len(record.Times), a.Target,
+				record.Times[len(record.Times)-1])
+		}
+	}
+}
+
+// A forged ledger keeps nobody from being restarted for longer than a true one may.
+func TestNoLedgerHoldsARestartBackForLong(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		in := forgedFleet(t)
+		in.Update = "new"
+		in.Limits.FleetWide = intstr.FromString("100%")
+		in.FleetWide = false
+		pods := make([]plan.Pod, 0, len(in.Targets))
+		for i, target := range in.Targets {
+			in.Targets[i].Able = true
+			pods = append(pods, plan.Pod{Name: target.Pod, UID: "u" + target.Name, Target: target.Name, Revision: "new",
+				Created: ago(2 * time.Hour), Ready: true})
+			in.Judgements[target.Name] = growth.Judgement{Verdict: growth.Healthy, Since: ago(time.Minute)}
+		}
+		in.Pods = pods
+		sick := in.Targets[0].Name
+		in.Judgements[sick] = growth.Judgement{Verdict: growth.Stuck, Since: ago(time.Minute)}
+		// A cooldown, a trial that is open, an hour that is full, the longest pause: a new forgery is another matter.
+		const longest = 12 * time.Hour
+		for at := now; at.Before(now.Add(longest)); at = at.Add(5 * time.Minute) {
+			in.Now = at
+			r := plan.Next(in)
+			if r.Trials != nil {
+				in.Trials = *r.Trials
+			}
+			for _, name := range r.Forget {
+				delete(in.Ledger, name)
+			}
+			for _, a := range r.Actions {
+				if a.Target == sick {
+					return
+				}
+				t.Fatalf("%v", tell(r.Actions))
+			}
+		}
+		t.Fatalf("%s waits for longer than %s: %v", sick, longest, plan.Next(in).Waiting[sick])
+	})
+}

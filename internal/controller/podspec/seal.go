@@ -1,0 +1,94 @@
+package podspec
+
+import (
+	"slices"
+	"time"
+
+	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/api/resource"
+	"k8s.io/utils/ptr"
+
+	"github.com/hlparser/hyperliquid-parser-operator/internal/controller/growth"
+	"github.com/hlparser/hyperliquid-parser-operator/internal/parser/report/seal"
+)
+
+// What sealed reports take: see package seal. The pod's key pair is in memory, for as long as the pod is on its node; the operator's
+// public keys are in a ConfigMap, which the kubelet keeps as it is.
+const (
+	sealVolume      = "seal"
+	sealDir         = "/seal"
+	sealKey         = sealDir + "/key"
+	operatorsVolume = "operator-keys"
+	operatorsDir    = "/etc/hlparser-operator"
+	// OperatorsFile is the key of the ConfigMap of the operator's public keys.
+	OperatorsFile = "keys"
+	// terminationLog is where a container leaves its termination message; the API server's default.
+	terminationLog = corev1.TerminationMessagePathDefault
+)
+
+// OperatorKeysName is the name of the ConfigMap with the operator's public keys for the parsers of an object.
+func OperatorKeysName(object string) string { return object + "-operator-keys" }
+
+func sealVolumes(object string) []corev1.Volume {
+	return []corev1.Volume{
+		{Name: sealVolume, VolumeSource: corev1.VolumeSource{EmptyDir: &corev1.EmptyDirVolumeSource{
+			Medium: corev1.StorageMediumMemory, SizeLimit: ptr.To(resource.MustParse("1Mi")),
+		}}},
+		// Optional: a parser delivers whether the operator can ask for its report or not.
+		{Name: operatorsVolume, VolumeSource: corev1.VolumeSource{ConfigMap: &corev1.ConfigMapVolumeSource{
+			LocalObjectReference: corev1.LocalObjectReference{Name: OperatorKeysName(object)}, Optional: ptr.To(true),
+		}}},
+	}
+}
+
+func sealMounts() []corev1.VolumeMount {
+	return []corev1.VolumeMount{
+		{Name: sealVolume, MountPath: sealDir, ReadOnly: true},
+		{Name: operatorsVolume, MountPath: operatorsDir, ReadOnly: true},
+	}
+}
+
+// sealEnv is for a parser. An image of before there were sealed reports goes on without, where flags would stop it.
+func sealEnv() []corev1.EnvVar {
+	return []corev1.EnvVar{
+		{Name: "HLPARSER_SEAL_KEY", Value: sealKey},
+		{Name: "HLPARSER_OPERATOR_KEYS", Value: operatorsDir + "/" + OperatorsFile},
+	}
+}
+
+func prepareSealEnv() []corev1.EnvVar {
+	return []corev1.EnvVar{
+		{Name: "HLPARSER_SEAL_KEY", Value: sealKey},
+		{Name: "HLPARSER_PUBLIC_KEY", Value: terminationLog},
+	}
+}
+
+// Sealed reports whether a pod's parser seals its reports: whether the revision that the pod was made from says so.
+func Sealed(pod *corev1.Pod) bool {
+	return slices.ContainsFunc(pod.Spec.Volumes, func(v corev1.Volume) bool { return v.Name == operatorsVolume && v.ConfigMap != nil })
+}
+
+// Started returns when the container of a pod's parser started, as its kubelet says; zero while it does not run.
+func Started(pod *corev1.Pod) time.Time {
+	for _, c := range pod.Status.ContainerStatuses {
+		if c.Name == growth.ContainerName && c.State.Running != nil {
+			return c.State.Running.StartedAt.Time
+		}
+	}
+	return time.Time{}
+}
+
+// PublicKey returns the parser's, which its init container has left in the pod's status; zero when there is none.
+func PublicKey(pod *corev1.Pod) seal.PublicKey {
+	for _, c := range pod.Status.InitContainerStatuses {
+		// One that runs once more has the words of its last end.
+		for _, ended := range []*corev1.ContainerStateTerminated{c.State.Terminated, c.LastTerminationState.Terminated} {
+			if c.Name == prepareName && ended != nil && ended.ExitCode == 0 {
+				if k := seal.OfMessage(ended.Message); k != (seal.PublicKey{}) {
+					return k
+				}
+			}
+		}
+	}
+	return seal.PublicKey{}
+}

@@ -1,0 +1,229 @@
+package controller
+
+import (
+	"slices"
+	"testing"
+
+	"github.com/go-logr/logr"
+	appsv1 "k8s.io/api/apps/v1"
+	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/runtime"
+	clientgoscheme "k8s.io/client-go/kubernetes/scheme"
+	"sigs.k8s.io/controller-runtime/pkg/client/fake"
+
+	"github.com/hlparser/hyperliquid-parser-operator/api/v1alpha1"
+	"github.com/hlparser/hyperliquid-parser-operator/internal/controller/plan"
+	"github.com/hlparser/hyperliquid-parser-operator/internal/controller/podspec"
+)
+
+// archive is an object with its stored revisions, as an API server keeps them.
+type archive struct {
+	*testing.T
+	r   *Reconciler
+	obj *v1alpha1.HyperliquidParser
+}
+
+func newArchive(t *testing.T) *archive {
+	t.Helper()
+	scheme := runtime.NewScheme()
+	for _, add := range []func(*runtime.Scheme) error{clientgoscheme.AddToScheme, v1alpha1.AddToScheme} {
+		if err := add(scheme); err != nil {
+			t.Fatal(err)
+		}
+	}
+	obj := &v1alpha1.HyperliquidParser{ObjectMeta: metav1.ObjectMeta{
+		Name: "mainnet", Namespace: "hl", UID: "object", Annotations: map[string]string{},
+	}}
+	return &archive{t, &Reconciler{Client: fake.NewClientBuilder().WithScheme(scheme).Build()}, obj}
+}
+
+// look reads the revisions as a reconcile does, with that one asked for; it is stored when it is new.
+func (a *archive) look(hash string) *seen {
+	a.Helper()
+	s := &seen{known: true}
+	var list appsv1.ControllerRevisionList
+	if err := a.r.Client.List(a.Context(), &list); err != nil {
+		a.Fatal(err)
+	}
+	for i := range list.Items {
+		object := &list.Items[i]
+		s.revisions = append(s.revisions, &stored{podspec.Revision{Hash: object.Labels[v1alpha1.LabelRevision]}, object})
+	}
+	slices.SortFunc(s.revisions, func(a, b *stored) int { return int(b.object.Revision - a.object.Revision) })
+	if s.update = s.revision(hash); s.update == nil {
+		revision := podspec.Revision{Hash: hash}
+		s.update = &stored{revision, &appsv1.ControllerRevision{
+			ObjectMeta: metav1.ObjectMeta{
+				Name: revision.Name("mainnet"), Namespace: "hl", Labels: map[string]string{v1alpha1.LabelRevision: hash},
+				Annotations: newAnnotations(a.obj, revision, hash),
+			},
+			Revision: s.newest() + 1,
+		}}
+		if err := a.r.Client.Create(a.Context(), s.update.object); err != nil {
+			a.Fatal(err)
+		}
+		s.revisions = slices.Insert(s.revisions, 0, s.update)
+	}
+	s.current = s.lastComplete(a.obj)
+	if err := a.r.mark(a.Context(), a.obj, s, hash); err != nil {
+		a.Fatal(err)
+	}
+	s.rollout = s.update.readRollout(logr.Discard())
+	return s
+}
+
+// complete is the end of a rollout.
+func (a *archive) complete(s *seen) {
+	a.Helper()
+	if err := a.r.writeCurrent(a.Context(), s); err != nil {
+		a.Fatal(err)
+	}
+	a.obj.Status.CurrentRevision, a.obj.Status.ObservedGeneration = s.update.Name("mainnet"), 1
+}
+
+func (a *archive) promote(hash string) {
+	if delete(a.obj.Annotations, v1alpha1.AnnotationPromote); hash != "" {
+		a.obj.Annotations[v1alpha1.AnnotationPromote] = "mainnet-" + hash
+	}
+}
+
+func (a *archive) want(s *seen, current string, promoted bool) {
+	a.Helper()
+	if s.current.name() != current || s.promoted(a.obj) != promoted {
+		a.Errorf("current is %q, not %q, and %s is promoted: %v", s.current.name(), current, s.update.Hash, s.promoted(a.obj))
+	}
+}
+
+func TestAPromotionIsOfOneRollout(t *testing.T) {
+	a := newArchive(t)
+	s := a.look("one")
+	a.want(s, "", false)
+	a.complete(s)
+	a.promote("two") // nobody has seen that revision: it is of a rollout before it was pruned
+	a.want(a.look("one"), "one", false)
+	a.want(a.look("two"), "one", false)
+	a.want(a.look("two"), "one", false)
+	a.promote("")
+	a.want(a.look("two"), "one", false)
+	a.promote("two")
+	a.want(a.look("two"), "one", true)
+	s = a.look("two")
+	a.complete(s)
+	a.want(a.look("two"), "two", true)
+	// Another is on its way, and then the first again.
+	a.want(a.look("three"), "two", false)
+	a.complete(a.look("three"))
+	a.want(a.look("two"), "three", false)
+	a.want(a.look("two"), "three", false)
+	// Another word means the present rollout.
+	a.promote("three")
+	a.want(a.look("two"), "three", false)
+	a.promote("two")
+	a.want(a.look("two"), "three", true)
+	// By its hash alone likewise.
+	a.obj.Annotations[v1alpha1.AnnotationPromote] = "two"
+	a.want(a.look("two"), "three", true)
+	a.want(a.look("one"), "three", false)
+	a.want(a.look("two"), "three", false)
+}
+
+func TestTheCurrentRevisionIsKeptWithTheRevisions(t *testing.T) {
+	a := newArchive(t)
+	a.complete(a.look("one"))
+	for name, wipe := range map[string]func(*v1alpha1.HyperliquidParserStatus){
+		"nothing":             func(*v1alpha1.HyperliquidParserStatus) {},
+		"all":                 func(s *v1alpha1.HyperliquidParserStatus) { *s = v1alpha1.HyperliquidParserStatus{} },
+		"the revision":        func(s *v1alpha1.HyperliquidParserStatus) { s.CurrentRevision = "" },
+		"for another":         func(s *v1alpha1.HyperliquidParserStatus) { s.CurrentRevision = "mainnet-two" },
+		"for one that is not": func(s *v1alpha1.HyperliquidParserStatus) { s.CurrentRevision = "mainnet-none" },
+	} {
+		t.Run(name, func(t *testing.T) {
+			before := a.obj.Status
+			wipe(&a.obj.Status)
+			if s := a.look("two"); s.current.name() != "one" {
+				t.Errorf("current is %q", s.current.name())
+			}
+			a.obj.Status = before
+		})
+	}
+	// It moves with the end of a rollout, also when the operator ends before the older one has lost its mark.
+	s := a.look("two")
+	a.complete(s)
+	a.obj.Status = v1alpha1.HyperliquidParserStatus{}
+	a.want(a.look("two"), "two", false)
+	marked := 0
+	for _, r := range a.look("two").revisions {
+		if r.object.Annotations[v1alpha1.AnnotationCurrent] != "" {
+			marked++
+		}
+	}
+	if marked != 1 {
+		t.Errorf("%d revisions are the fleet's", marked)
+	}
+
+	// An operator before this one has marked none: then the status says it, or the pods, if there is none.
+	a = newArchive(t)
+	a.look("one")
+	a.obj.Status.CurrentRevision, a.obj.Status.ObservedGeneration = "mainnet-one", 7
+	a.want(a.look("two"), "one", false)
+	a.obj.Status = v1alpha1.HyperliquidParserStatus{}
+	a.want(a.look("two"), "one", false) // it is marked by now
+
+	s = &seen{revisions: []*stored{{podspec.Revision{Hash: "x"}, &appsv1.ControllerRevision{ObjectMeta: metav1.ObjectMeta{Name: "mainnet-x"}}}}}
+	s.pods = []corev1.Pod{{ObjectMeta: metav1.ObjectMeta{Labels: map[string]string{v1alpha1.LabelRevision: "x"}}}}
+	if got := s.lastComplete(a.obj).name(); got != "x" {
+		t.Errorf("without a status the commonest is %q", got)
+	}
+	a.obj.Status.ObservedGeneration = 1
+	if got := s.lastComplete(a.obj).name(); got != "" {
+		t.Errorf("before a first one was complete it is %q", got)
+	}
+}
+
+func TestWhatARolloutHasTakenDownTheNextKnows(t *testing.T) {
+	a := newArchive(t)
+	a.complete(a.look("one"))
+	s := a.look("two")
+	if err := a.r.writeRollout(t.Context(), s, plan.Rollout{To: "a", Down: []string{"x"}, Excused: []string{"y"}, Failed: "no"}); err != nil {
+		t.Fatal(err)
+	}
+	s = a.look("three")
+	text, err := s.rollout.Encode()
+	if want := `{"down":["x"],"excused":["y"]}`; err != nil || text != want {
+		t.Errorf("takes over %s, %v, want %s", text, err, want)
+	}
+	for _, r := range a.look("three").revisions {
+		if r != s.update && r.Hash != "three" && r.object.Annotations[v1alpha1.AnnotationRollout] != "" {
+			t.Errorf("%s has a rollout still", r.Hash)
+		}
+	}
+	// What the present rollout has found out is not written over.
+	s = a.look("three")
+	if err := a.r.writeRollout(t.Context(), s, plan.Rollout{To: "b"}); err != nil {
+		t.Fatal(err)
+	}
+	if s = a.look("three"); s.rollout.To != "b" || len(s.rollout.Down) > 0 {
+		t.Errorf("%+v", s.rollout)
+	}
+}
+
+func TestASpecThatIsRefusedHoldsAndWhatIsNotTrustedMakesNoPods(t *testing.T) {
+	update := &stored{podspec.Revision{Hash: "x"}, &appsv1.ControllerRevision{}}
+	for name, test := range map[string]struct {
+		s            seen
+		hold, noPods bool
+	}{
+		"nothing is wrong":             {seen{}, false, false},
+		"an image that is not allowed": {seen{problem: &problem{v1alpha1.ReasonImageNotAllowed, ""}}, true, false},
+		"a path, of a stored spec":     {seen{problem: &problem{v1alpha1.ReasonPathNotAllowed, ""}, update: update}, true, false},
+		"somebody's revision":          {seen{problem: &problem{v1alpha1.ReasonTampered, ""}, update: update}, true, true},
+		"a directory of others":        {seen{problem: &problem{v1alpha1.ReasonPathNotAllowed, ""}, update: update, shares: true}, true, true},
+		"a new spec with one":          {seen{problem: &problem{v1alpha1.ReasonPathNotAllowed, ""}, shares: true}, true, false},
+	} {
+		l := limits(&v1alpha1.HyperliquidParser{}, &test.s)
+		if l.Hold != test.hold || l.NoPods != test.noPods {
+			t.Errorf("%s: hold %v, no pods %v", name, l.Hold, l.NoPods)
+		}
+	}
+}

@@ -1,0 +1,252 @@
+package controller
+
+import (
+	"context"
+	"fmt"
+	"maps"
+	"time"
+
+	corev1 "k8s.io/api/core/v1"
+	networkingv1 "k8s.io/api/networking/v1"
+	"k8s.io/apimachinery/pkg/api/equality"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/client-go/util/workqueue"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+	"sigs.k8s.io/controller-runtime/pkg/controller/controllerutil"
+	"sigs.k8s.io/controller-runtime/pkg/event"
+	"sigs.k8s.io/controller-runtime/pkg/handler"
+	logf "sigs.k8s.io/controller-runtime/pkg/log"
+	"sigs.k8s.io/controller-runtime/pkg/reconcile"
+
+	"github.com/hlparser/hyperliquid-parser-operator/api/v1alpha1"
+	"github.com/hlparser/hyperliquid-parser-operator/internal/controller/keys"
+	"github.com/hlparser/hyperliquid-parser-operator/internal/controller/podspec"
+	"github.com/hlparser/hyperliquid-parser-operator/internal/controller/poller"
+)
+
+// +kubebuilder:rbac:groups=networking.k8s.io,resources=networkpolicies,verbs=get;list;watch;create;update;delete
+
+// observeAccess reads with which key the object's parsers are asked, and who may connect to them.
+func (r *Reconciler) observeAccess(ctx context.Context, obj *v1alpha1.HyperliquidParser, s *seen) error {
+	if s.keys != nil {
+		s.published = keys.ParsePublished(s.keys.Data[podspec.OperatorsFile])
+	}
+	s.operator, s.keyDue = r.Keys.Ring().Use(s.now, s.published)
+	policy := &networkingv1.NetworkPolicy{}
+	err := r.get(ctx, client.ObjectKey{Namespace: obj.Namespace, Name: podspec.NetworkPolicyName(obj.Name)}, policy)
+	switch {
+	case apierrors.IsNotFound(err):
+		return nil
+	case err != nil:
+		return fmt.Errorf("getting NetworkPolicy %s/%s: %w", obj.Namespace, podspec.NetworkPolicyName(obj.Name), err)
+	}
+	s.policy = policy
+	return nil
+}
+
+// endpoint is where the parser of a target answers, and how it is asked: whether it seals its reports follows from what its pod was made from.
+func (r *Reconciler) endpoint(obj *v1alpha1.HyperliquidParser, s *seen, target string, pod *corev1.Pod) poller.Endpoint {
+	lost, gap := acknowledgedLosses(obj, target, s.now)
+	return poller.Endpoint{
+		Target: target, PodName: pod.Name, IP: pod.Status.PodIP, Pod: s.podState(obj, pod),
+		Started: podspec.Started(pod), Plain: !podspec.Sealed(pod), Key: podspec.PublicKey(pod), Operator: s.operator,
+		AcknowledgedLost: lost, AcknowledgedGap: gap,
+	}
+}
+
+// ensureAccess publishes the operator's keys to the object's parsers, and lets nobody else connect to them but whom the flags name. What it
+// cannot do holds up no pod: a parser delivers whether anybody asks it or not.
+func (r *Reconciler) ensureAccess(ctx context.Context, obj *v1alpha1.HyperliquidParser, s *seen) outcome {
+	var published, policy outcome
+	r.attempt(ctx, obj, s, theKeys, v1alpha1.ReasonWriteRejected, func() (err error) {
+		published, err = r.publishKeys(ctx, obj, s)
+		return err
+	})
+	r.attempt(ctx, obj, s, thePolicy, v1alpha1.ReasonWriteRejected, func() (err error) {
+		policy, err = r.ensurePolicy(ctx, obj, s)
+		return err
+	})
+	return published.and(policy)
+}
+
+// and is what two steps brought to light: the first problem, and the earlier time.
+func (o outcome) and(other outcome) outcome {
+	if o.problem == nil {
+		o.problem = other.problem
+	}
+	o.again = earlier(o.again, other.again)
+	return o
+}
+
+// publishKeys keeps the ConfigMap that parsers know the operator by.
+func (r *Reconciler) publishKeys(ctx context.Context, obj *v1alpha1.HyperliquidParser, s *seen) (outcome, error) {
+	ring := r.Keys.Ring()
+	if len(ring) == 0 {
+		return outcome{}, nil // the keeper says why, and wakes us
+	}
+	text, _ := ring.Publish(s.now, s.published)
+	wanted := &corev1.ConfigMap{
+		ObjectMeta: metav1.ObjectMeta{
+			Name: podspec.OperatorKeysName(obj.Name), Namespace: obj.Namespace,
+			Labels: map[string]string{v1alpha1.LabelParser: obj.Name, v1alpha1.LabelComponent: v1alpha1.ComponentKeys},
+		},
+		Data: map[string]string{podspec.OperatorsFile: text},
+	}
+	if err := controllerutil.SetControllerReference(obj, wanted, r.Client.Scheme()); err != nil {
+		return outcome{}, fmt.Errorf("setting the owner of ConfigMap %s/%s: %w", wanted.Namespace, wanted.Name, err)
+	}
+	if s.keys != nil {
+		if maps.Equal(s.keys.Data, wanted.Data) && len(s.keys.BinaryData) == 0 && covers(s.keys.Labels, wanted.Labels) {
+			return outcome{again: s.keyDue}, nil
+		}
+		changed := s.keys.DeepCopy()
+		changed.Data, changed.BinaryData = wanted.Data, nil
+		changed.Labels = merged(changed.Labels, wanted.Labels)
+		if err := r.Client.Update(ctx, changed); err != nil {
+			return outcome{}, fmt.Errorf("publishing the operator's keys in ConfigMap %s/%s: %w", wanted.Namespace, wanted.Name, err)
+		}
+		return outcome{}, nil
+	}
+	err := r.Client.Create(ctx, wanted)
+	switch {
+	case err == nil, terminating(err):
+		return outcome{}, nil
+	case !apierrors.IsAlreadyExists(err):
+		return outcome{}, fmt.Errorf("publishing the operator's keys in ConfigMap %s/%s: %w", wanted.Namespace, wanted.Name, err)
+	}
+	there := &corev1.ConfigMap{}
+	if err := r.Live.Get(ctx, client.ObjectKeyFromObject(wanted), there); err != nil {
+		return outcome{}, fmt.Errorf("reading ConfigMap %s/%s: %w", wanted.Namespace, wanted.Name, err)
+	}
+	left, err := r.leftBehind(ctx, obj, there)
+	switch {
+	case err != nil:
+		return outcome{}, err
+	case left:
+		there.Data, there.BinaryData, there.OwnerReferences = wanted.Data, nil, wanted.OwnerReferences
+		there.Labels = merged(there.Labels, wanted.Labels)
+		if err := r.Client.Update(ctx, there); err != nil {
+			return outcome{}, fmt.Errorf("adopting ConfigMap %s/%s: %w", there.Namespace, there.Name, err)
+		}
+		return outcome{}, nil
+	case !metav1.IsControlledBy(there, obj):
+		return r.taken("ConfigMap", wanted.Name, "operator's public keys"), nil
+	}
+	// It has lost its labels, by which the cache would show it.
+	return outcome{}, r.relabel(ctx, there, v1alpha1.ComponentKeys, obj)
+}
+
+// taken is what to do about an object of another's that has the name of one of ours.
+func (r *Reconciler) taken(kind, name, what string) outcome {
+	return outcome{
+		problem: &problem{v1alpha1.ReasonNameTaken, fmt.Sprintf("%s %s has the name of the %s and is not ours: delete or rename it", kind, name, what)},
+		again:   r.retryAfter(retryRejected),
+	}
+}
+
+// ensurePolicy keeps the NetworkPolicy of the object's parsers, or takes it away where there is to be none.
+func (r *Reconciler) ensurePolicy(ctx context.Context, obj *v1alpha1.HyperliquidParser, s *seen) (outcome, error) {
+	there := s.policy
+	if r.Access == nil {
+		return outcome{}, r.deletePolicy(ctx, obj, there)
+	}
+	wanted := podspec.NetworkPolicy(obj, *r.Access)
+	if err := controllerutil.SetControllerReference(obj, wanted, r.Client.Scheme()); err != nil {
+		return outcome{}, fmt.Errorf("setting the owner of NetworkPolicy %s/%s: %w", wanted.Namespace, wanted.Name, err)
+	}
+	if there == nil {
+		err := r.Client.Create(ctx, wanted)
+		switch {
+		case err == nil, terminating(err):
+			return outcome{}, nil
+		case !apierrors.IsAlreadyExists(err):
+			return outcome{}, fmt.Errorf("creating NetworkPolicy %s/%s: %w", wanted.Namespace, wanted.Name, err)
+		}
+		// It is somebody else's, or has lost the label by which the cache would show it.
+		there = &networkingv1.NetworkPolicy{}
+		if err := r.Live.Get(ctx, client.ObjectKeyFromObject(wanted), there); err != nil {
+			return outcome{}, fmt.Errorf("reading NetworkPolicy %s/%s: %w", wanted.Namespace, wanted.Name, err)
+		}
+	}
+	left, err := r.leftBehind(ctx, obj, there)
+	switch {
+	case err != nil:
+		return outcome{}, err
+	case there.DeletionTimestamp != nil:
+		return outcome{again: r.retryAfter(retryTaken)}, nil
+	case !left && !metav1.IsControlledBy(there, obj):
+		return r.taken("NetworkPolicy", wanted.Name, "parsers' policy"), nil
+	case !left && equality.Semantic.DeepEqual(there.Spec, wanted.Spec) && covers(there.Labels, wanted.Labels):
+		return outcome{}, nil
+	}
+	changed := there.DeepCopy()
+	changed.Spec, changed.Labels = wanted.Spec, merged(changed.Labels, wanted.Labels)
+	if left {
+		changed.OwnerReferences = wanted.OwnerReferences
+	}
+	if err := r.Client.Update(ctx, changed); err != nil {
+		return outcome{}, fmt.Errorf("correcting NetworkPolicy %s/%s: %w", wanted.Namespace, wanted.Name, err)
+	}
+	return outcome{}, nil
+}
+
+// deletePolicy takes the object's NetworkPolicy away, if it is there and ours.
+func (r *Reconciler) deletePolicy(ctx context.Context, obj *v1alpha1.HyperliquidParser, there *networkingv1.NetworkPolicy) error {
+	if there == nil || there.DeletionTimestamp != nil || !metav1.IsControlledBy(there, obj) {
+		return nil
+	}
+	logf.FromContext(ctx).Info("deleting the network policy, which the flags ask not to have", "networkPolicy", there.Name)
+	if err := r.Client.Delete(ctx, there, client.Preconditions{UID: &there.UID}); client.IgnoreNotFound(err) != nil {
+		return fmt.Errorf("deleting NetworkPolicy %s/%s: %w", there.Namespace, there.Name, err)
+	}
+	return nil
+}
+
+// covers reports whether all of the wanted labels are there. Others may be: backup tools and Argo CD add theirs.
+func covers(there, wanted map[string]string) bool {
+	for k, v := range wanted {
+		if there[k] != v {
+			return false
+		}
+	}
+	return true
+}
+
+func merged(there, wanted map[string]string) map[string]string {
+	out := maps.Clone(there)
+	if out == nil {
+		out = map[string]string{}
+	}
+	maps.Copy(out, wanted)
+	return out
+}
+
+// firstKeys bounds how long the controller waits for the operator's keys, so that pods that are made at once find them published.
+const firstKeys = 15 * time.Second
+
+// awaitKeys is a source of the controller that brings nothing: reconciles begin when the keys were read, or cannot be.
+func (r *Reconciler) awaitKeys(ctx context.Context, _ workqueue.TypedRateLimitingInterface[reconcile.Request]) error {
+	select {
+	case <-r.Keys.Tried():
+	case <-time.After(firstKeys):
+	case <-ctx.Done():
+	}
+	return nil
+}
+
+// wakeAll wakes every object when the operator's keys change.
+func (r *Reconciler) wakeAll() handler.TypedEventHandler[struct{}, reconcile.Request] {
+	return handler.TypedFuncs[struct{}, reconcile.Request]{
+		GenericFunc: func(ctx context.Context, _ event.TypedGenericEvent[struct{}], q queue) {
+			var list v1alpha1.HyperliquidParserList
+			if err := r.Client.List(ctx, &list, client.UnsafeDisableDeepCopy, client.DisableReadYourWritesConsistency); err != nil {
+				logf.FromContext(ctx).Error(err, "listing HyperliquidParsers for the operator's keys")
+				return
+			}
+			for i := range list.Items {
+				q.Add(reconcile.Request{NamespacedName: client.ObjectKeyFromObject(&list.Items[i])})
+			}
+		},
+	}
+}

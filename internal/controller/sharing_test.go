@@ -1,0 +1,127 @@
+package controller
+
+import (
+	"slices"
+	"testing"
+	"time"
+
+	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+
+	"github.com/hlparser/hyperliquid-parser-operator/api/v1alpha1"
+	"github.com/hlparser/hyperliquid-parser-operator/internal/controller/podspec"
+	"github.com/hlparser/hyperliquid-parser-operator/internal/controller/target"
+)
+
+// Pods on one claim have one parser between them. It stays where it is for as long as it can.
+func TestAClaimHasOneParser(t *testing.T) {
+	on := func(name, node, claim, waits string) target.Target {
+		return target.Target{Name: name, Node: node, Claim: claim, UID: name, Waits: waits}
+	}
+	ends := target.Target{Name: "hl-a", UID: "hl-a", Waits: target.NotRunning} // its claim is nobody's business
+	for name, test := range map[string]struct {
+		targets []target.Target
+		parsers []string // targets that have one
+		ending  []string // those of them whose parser ends
+		has     map[string]string
+	}{
+		"each has its own claim": {
+			[]target.Target{on("hl-a", "n1", "a", ""), on("hl-b", "n2", "b", "")}, nil, nil, map[string]string{"hl-a": "a", "hl-b": "b"}},
+		"two share one": {
+			[]target.Target{on("hl-a", "n1", "a", ""), on("hl-b", "n2", "a", "")}, nil, nil, map[string]string{"hl-a": "a"}},
+		"the second has the parser": {
+			[]target.Target{on("hl-a", "n1", "a", ""), on("hl-b", "n2", "a", "")}, []string{"hl-b"}, nil, map[string]string{"hl-b": "a"}},
+		"the second has the parser, and cannot take a new one": {
+			[]target.Target{on("hl-a", "n1", "a", ""), on("hl-b", "n2", "a", target.Cordoned)}, []string{"hl-b"}, nil, map[string]string{"hl-b": "a"}},
+		"the parser of the second is being replaced": {
+			[]target.Target{on("hl-a", "n1", "a", ""), on("hl-b", "n2", "a", "")}, []string{"hl-b"}, []string{"hl-b"}, map[string]string{"hl-b": "a"}},
+		"an operator of before made two": {
+			[]target.Target{on("hl-a", "n1", "a", ""), on("hl-b", "n2", "a", "")}, []string{"hl-a", "hl-b"}, nil, map[string]string{"hl-a": "a"}},
+		"the first cannot take one": {
+			[]target.Target{on("hl-a", "n1", "a", target.Tainted), on("hl-b", "n2", "a", "")}, nil, nil, map[string]string{"hl-b": "a"}},
+		"none can take one": {
+			[]target.Target{on("hl-a", "n1", "a", target.Tainted), on("hl-b", "n2", "a", target.Cordoned)}, nil, nil, map[string]string{"hl-a": "a"}},
+		"a Deployment's old pod ends": {
+			[]target.Target{ends, on("hl-b", "n2", "a", "")}, nil, nil, map[string]string{"hl-b": "a"}},
+		"both on one node": {
+			[]target.Target{on("hl-a", "n1", "a", ""), on("hl-b", "n1", "a", "")}, []string{"hl-b"}, nil, map[string]string{"hl-b": "a"}},
+		"three on one, two on another": {
+			[]target.Target{on("hl-a", "n1", "a", ""), on("hl-b", "n2", "b", ""), on("hl-c", "n3", "a", ""), on("hl-d", "n3", "b", ""), on("hl-e", "n4", "a", "")},
+			[]string{"hl-d", "hl-e"}, nil, map[string]string{"hl-e": "a", "hl-d": "b"}},
+		"nodes": {
+			[]target.Target{{Name: "n1", Node: "n1"}, {Name: "n2", Node: "n2"}}, nil, nil, map[string]string{"n1": "", "n2": ""}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			s := &seen{targets: slices.Clone(test.targets)}
+			for _, of := range test.targets {
+				if !slices.Contains(test.parsers, of.Name) {
+					continue
+				}
+				pod := corev1.Pod{ObjectMeta: metav1.ObjectMeta{Name: podspec.PodName("mainnet", of)}}
+				if slices.Contains(test.ending, of.Name) {
+					pod.DeletionTimestamp = &metav1.Time{Time: time.Unix(1, 0)}
+				}
+				s.pods = append(s.pods, pod)
+			}
+			s.pair("mainnet")
+			s.shareClaims("mainnet")
+			for i, got := range s.targets {
+				before := test.targets[i]
+				if _, has := test.has[got.Name]; has || before.Claim == "" {
+					if got != before {
+						t.Errorf("%s becomes %+v", before.Name, got)
+					}
+					if s.pairs[i].name != podspec.PodName("mainnet", before) {
+						t.Errorf("the pod of %s is called otherwise", before.Name)
+					}
+					continue
+				}
+				if got.Node != "" || got.Waits != target.ClaimInUse || test.has[got.Beside] != before.Claim {
+					t.Errorf("%s becomes %+v", before.Name, got)
+				}
+				if want := "ClaimInUse: the parser of claim " + before.Claim + " is beside pod " + got.Beside; got.Why() != want {
+					t.Errorf("it says %q, want %q", got.Why(), want)
+				}
+				// Its parser, if it has one, is that of no target any more.
+				if s.pairs[i].pod != nil {
+					t.Errorf("%s keeps its parser", before.Name)
+				}
+			}
+		})
+	}
+}
+
+// A target whose data has a parser already wants none, and the condition says why; so does one that an affinity leaves
+// nothing to select.
+func TestWhatIsSaidOfTargetsThatHaveNoParser(t *testing.T) {
+	obj := &v1alpha1.HyperliquidParser{ObjectMeta: metav1.ObjectMeta{Name: "mainnet"}}
+	ready := corev1.Pod{
+		ObjectMeta: metav1.ObjectMeta{Name: podspec.PodName("mainnet", target.Target{Name: "hl-b", Node: "n2"})},
+		Status:     corev1.PodStatus{Conditions: []corev1.PodCondition{{Type: corev1.PodReady, Status: corev1.ConditionTrue}}},
+	}
+	shared := &seen{known: true, pods: []corev1.Pod{ready}, targets: []target.Target{
+		{Name: "hl-a", Node: "n1", Claim: "data-hl", UID: "a"}, {Name: "hl-b", Node: "n2", Claim: "data-hl", UID: "b"},
+	}}
+	shared.pair("mainnet")
+	shared.shareClaims("mainnet")
+	for name, test := range map[string]struct {
+		seen   *seen
+		status metav1.ConditionStatus
+		reason string
+		text   string
+	}{
+		"two on one claim": {shared, metav1.ConditionTrue, v1alpha1.ReasonAllReady,
+			"1 of 1 targets have a ready parser, 1 are of revision r; 1 target cannot take a new one now: hl-a " +
+				"(ClaimInUse: the parser of claim data-hl is beside pod hl-b)"},
+		"nothing is selected": {&seen{known: true}, metav1.ConditionTrue, v1alpha1.ReasonNoTargets,
+			"nothing matches the selector of spec.target: label the nodes, or the pods, that hold data"},
+		"the affinity leaves all out": {&seen{known: true, leftOut: 3}, metav1.ConditionTrue, v1alpha1.ReasonNoTargets,
+			"the selector of spec.target matches, and the required node affinity of spec.affinity leaves out all that it matches, " +
+				"3 in number: correct one of the two"},
+	} {
+		status, reason, text := readiness(nil, count(obj, test.seen), "", "r")
+		if status != test.status || reason != test.reason || text != test.text {
+			t.Errorf("%s: %s, %s, %q", name, status, reason, text)
+		}
+	}
+}

@@ -1,0 +1,305 @@
+package controller
+
+import (
+	"bytes"
+	"encoding/json"
+	"fmt"
+	"os"
+	"slices"
+	"strings"
+	"testing"
+	"text/tabwriter"
+	"time"
+
+	corev1 "k8s.io/api/core/v1"
+	apiextensionsv1 "k8s.io/apiextensions-apiserver/pkg/apis/apiextensions/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/client-go/util/jsonpath"
+	"sigs.k8s.io/yaml"
+
+	"github.com/hlparser/hyperliquid-parser-operator/api/v1alpha1"
+	"github.com/hlparser/hyperliquid-parser-operator/internal/controller/growth"
+	"github.com/hlparser/hyperliquid-parser-operator/internal/controller/plan"
+	"github.com/hlparser/hyperliquid-parser-operator/internal/controller/target"
+)
+
+// printed is what kubectl get shows of an object, or with wide kubectl get -o wide: the CRD's columns, as the API
+// server fills them. The age is left out.
+func printed(t *testing.T, obj *v1alpha1.HyperliquidParser, wide bool) string {
+	t.Helper()
+	data, err := os.ReadFile("../../config/crd/bases/fleet.hlparser.dev_hyperliquidparsers.yaml")
+	if err != nil {
+		t.Fatal(err)
+	}
+	var crd apiextensionsv1.CustomResourceDefinition
+	if err := yaml.Unmarshal(data, &crd); err != nil {
+		t.Fatal(err)
+	}
+	text, err := json.Marshal(obj)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var values any
+	if err := json.Unmarshal(text, &values); err != nil {
+		t.Fatal(err)
+	}
+	heads, cells := []string{"NAME"}, []string{obj.Name}
+	for _, c := range crd.Spec.Versions[0].AdditionalPrinterColumns {
+		if c.Priority > 0 && !wide || c.Name == "Age" {
+			continue
+		}
+		path := jsonpath.New(c.Name).AllowMissingKeys(true)
+		if err := path.Parse("{" + c.JSONPath + "}"); err != nil {
+			t.Fatal(err)
+		}
+		var cell bytes.Buffer
+		if err := path.Execute(&cell, values); err != nil {
+			t.Fatal(err)
+		}
+		heads, cells = append(heads, strings.ToUpper(c.Name)), append(cells, cell.String())
+	}
+	var out bytes.Buffer
+	w := tabwriter.NewWriter(&out, 0, 0, 2, ' ', 0)
+	for _, row := range [][]string{heads, cells} {
+		if _, err := fmt.Fprintln(w, strings.Join(row, "\t")); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := w.Flush(); err != nil {
+		t.Fatal(err)
+	}
+	return "\n" + out.String()
+}
+
+// fleetStories are fleets as people meet them, and what they should read of them.
+var fleetStories = map[string]struct {
+	edit func(*v1alpha1.HyperliquidParser, *seen, *plan.Result)
+	want string
+	wide string // the columns after RESTARTS
+}{
+	"a healthy fleet": {
+		func(*v1alpha1.HyperliquidParser, *seen, *plan.Result) {},
+		"Delivering  3        3      3        0    0", "mainnet-new  all 3 targets deliver",
+	},
+	"a dead sink": {
+		func(_ *v1alpha1.HyperliquidParser, s *seen, next *plan.Result) {
+			for i := range s.targets {
+				s.judge(i, growth.SinkDown)
+			}
+			next.FleetWide, next.Outage = true, "3 of 3 targets are bad"
+		},
+		"SinkDown  3        3      3        3    0", "mainnet-new  the sink does not answer on node-0000 and 2 more",
+	},
+	"a hang": {
+		func(_ *v1alpha1.HyperliquidParser, s *seen, _ *plan.Result) {
+			s.judge(1, growth.Stuck)
+			s.ledger.total = 2
+		},
+		"Stuck   3        3      3        1    2", "mainnet-new  the parser hangs on node-0001",
+	},
+	"a crash loop": {
+		func(_ *v1alpha1.HyperliquidParser, s *seen, _ *plan.Result) {
+			s.fails(2, "CrashLoopBackOff")
+			s.unready(2)
+		},
+		"NotRunning  3        2      3        1    0", "mainnet-new  CrashLoopBackOff on node-0002",
+	},
+	"a canary that cannot start": {
+		func(obj *v1alpha1.HyperliquidParser, s *seen, next *plan.Result) {
+			obj.Status.CurrentRevision = "mainnet-old"
+			s.older(1, 2)
+			s.fails(0, "ImagePullBackOff")
+			s.unready(0)
+			next.Phase = plan.PhaseCanary
+		},
+		"NotRunning  3        2      1        1    0", "mainnet-new  ImagePullBackOff on node-0000",
+	},
+	"a canary that has failed": {
+		func(obj *v1alpha1.HyperliquidParser, s *seen, next *plan.Result) {
+			obj.Status.CurrentRevision = "mainnet-old"
+			s.older(0, 1, 2)
+			next.Phase, next.Message = plan.PhaseFailed, "node-0000 did not run within 2m0s (ImagePullBackOff)"
+		},
+		"Stalled  3        3      0        0    0", "mainnet-new  CanaryFailed: node-0000 did not run within 2m0s (ImagePul…",
+	},
+	"canaries that soak": {
+		func(obj *v1alpha1.HyperliquidParser, s *seen, next *plan.Result) {
+			obj.Status.CurrentRevision = "mainnet-old"
+			s.older(1, 2)
+			next.Phase = plan.PhaseCanary
+		},
+		"RollingOut  3        3      1        0    0", "mainnet-new  canaries soak: 1 of 3 targets",
+	},
+	"a rollout": {
+		func(obj *v1alpha1.HyperliquidParser, s *seen, next *plan.Result) {
+			obj.Status.CurrentRevision = "mainnet-old"
+			s.older(2)
+			next.Phase = plan.PhaseRolling
+		},
+		"RollingOut  3        3      2        0    0", "mainnet-new  2 of 3 targets have the new revision",
+	},
+	"a rollout that stopped": {
+		func(obj *v1alpha1.HyperliquidParser, s *seen, next *plan.Result) {
+			obj.Status.CurrentRevision = "mainnet-old"
+			s.older(2)
+			next.Phase, next.Message = plan.PhaseStopped, "node-0000 is slower than before"
+		},
+		"RolloutStopped  3        3      2        0    0", "mainnet-new  2 of 3 targets have the new revision",
+	},
+	"pods that start for the first time": {
+		func(_ *v1alpha1.HyperliquidParser, s *seen, _ *plan.Result) {
+			for i := range s.targets {
+				s.judge(i, growth.Unknown)
+				s.unready(i)
+				s.pods[i].CreationTimestamp = metav1.NewTime(s.now)
+			}
+		},
+		"Starting  3        0      3        0    0", "mainnet-new  0 of 3 targets have a ready parser",
+	},
+	"pods that were not asked yet": {
+		func(_ *v1alpha1.HyperliquidParser, s *seen, _ *plan.Result) { s.judge(1, growth.Unknown) },
+		"Unknown  3        3      3        0    0", "mainnet-new  waiting for reports",
+	},
+	"a refused pod": {
+		func(_ *v1alpha1.HyperliquidParser, s *seen, _ *plan.Result) {
+			s.without(1)
+			s.problem = &problem{v1alpha1.ReasonPodRejected, `the API server refuses the pod of node-0001: pods "mainnet-x" is forbidden: quota`}
+		},
+		"Stalled  3        2      2        0    0", "mainnet-new  PodRejected: the API server refuses the pod of node-0001:…",
+	},
+	"paused": {
+		func(obj *v1alpha1.HyperliquidParser, s *seen, _ *plan.Result) {
+			obj.Spec.Paused, s.paused = true, true
+			obj.Status.CurrentRevision = "mainnet-old"
+			s.older(0, 1)
+		},
+		"Paused  3        3      1        0    0", "mainnet-new  2 targets of an older revision: no rollout, no restart",
+	},
+	"paused, and nothing is held back": {
+		func(obj *v1alpha1.HyperliquidParser, s *seen, _ *plan.Result) { obj.Spec.Paused, s.paused = true, true },
+		"Paused  3        3      3        0    0", "mainnet-new  no rollout and no restart",
+	},
+	"no targets": {
+		func(_ *v1alpha1.HyperliquidParser, s *seen, _ *plan.Result) {
+			s.targets, s.pairs, s.pods, s.views = nil, nil, nil, nil
+		},
+		"NoTargets  0        0      0        0    0", "mainnet-new  nothing matches the selector of spec.target",
+	},
+	"a node that was cordoned": {
+		func(_ *v1alpha1.HyperliquidParser, s *seen, _ *plan.Result) {
+			s.without(1)
+			s.targets[1].Waits = target.Cordoned
+		},
+		"Delivering  3        2      2        0    0", "mainnet-new  2 of 3 targets; none for node-0001",
+	},
+	"every node is cordoned before it has a parser": {
+		func(_ *v1alpha1.HyperliquidParser, s *seen, _ *plan.Result) {
+			for i := range s.targets {
+				s.without(i)
+				s.targets[i].Waits = target.Cordoned
+			}
+		},
+		"Unknown  3        0      0        0    0", "mainnet-new  no parser: NodeCordoned of node-0000 and 2 more",
+	},
+	"pods that are not ready for long, for no verdict's reason": {
+		func(_ *v1alpha1.HyperliquidParser, s *seen, _ *plan.Result) { s.unready(1) },
+		"NotReady  3        2      3        0    0", "mainnet-new  PodsNotReady: 2 of 3 targets are ready",
+	},
+	"a loss": {
+		func(_ *v1alpha1.HyperliquidParser, s *seen, _ *plan.Result) {
+			for i := range s.targets {
+				s.raise(i, growth.Alerts{DataLost: growth.Alert{Since: noon, Message: "a file vanished"}})
+			}
+		},
+		"DataLost  3        3      3        0    0", "mainnet-new  unread lines are lost on node-0000 and 2 more",
+	},
+}
+
+func TestWhatKubectlGetShows(t *testing.T) {
+	for name, test := range fleetStories {
+		t.Run(name, func(t *testing.T) {
+			obj, s := scene(3)
+			var next plan.Result
+			test.edit(obj, s, &next)
+			obj.Status = (&Reconciler{}).status(obj, s, next)
+			get := strings.Split(printed(t, obj, false), "\n")
+			if head := strings.Fields(get[1]); !slices.Equal(head, strings.Fields("NAME STATUS DESIRED READY UPDATED BAD RESTARTS")) {
+				t.Errorf("the columns are %v", head)
+			}
+			if got := strings.Fields(get[2])[1:]; !slices.Equal(got, strings.Fields(test.want)) {
+				t.Errorf("it shows %v, want %s", got, test.want)
+			}
+			wide := strings.Split(printed(t, obj, true), "\n")
+			if !strings.HasSuffix(strings.TrimSpace(wide[1]), "REVISION     STORY") {
+				t.Errorf("the wide columns are %s", wide[1])
+			}
+			if !strings.HasSuffix(strings.TrimSpace(wide[2]), "  "+test.wide) {
+				t.Errorf("it shows %s\nwant %s", wide[2], test.wide)
+			}
+			t.Log(printed(t, obj, true))
+			// At rest it stays as it is, with any figures.
+			rest := fmt.Sprint(obj.Status)
+			for name, view := range s.views {
+				view.Lag += time.Minute
+				view.Latest.Message = "other figures"
+				s.views[name] = view
+			}
+			s.now = s.now.Add(time.Second)
+			if again := (&Reconciler{}).status(obj, s, next); fmt.Sprint(again) != rest {
+				t.Errorf("at rest\n got %+v\nwant %s", again, rest)
+			}
+			for i, c := range obj.Status.Conditions {
+				if c.Type != v1alpha1.Conditions()[i] || c.Message == "" {
+					t.Errorf("condition %d is %s: %q", i, c.Type, c.Message)
+				}
+			}
+		})
+	}
+}
+
+func TestAStoryIsShortAndSaysHowManyMore(t *testing.T) {
+	for _, verdict := range growth.Verdicts() {
+		if !verdict.Bad() {
+			continue
+		}
+		for _, reason := range []string{
+			"", "Fills", growth.ReasonUnbounded, growth.ReasonParserSlow, growth.ReasonSink, growth.ReasonCPU, growth.ReasonDisk,
+			growth.ReasonMemory, growth.ReasonStreamFailed, growth.ReasonSecretMissing, strings.Repeat("Long", 32),
+		} {
+			for _, length := range []int{4, 63, 253} {
+				bad := slices.Repeat([]v1alpha1.TargetStatus{{Verdict: string(verdict)}}, 5000)
+				bad[0].Target, bad[0].Reason = strings.Repeat("n", length), reason
+				story := badStory(bad)
+				if len(story) > maxStory || !strings.Contains(story, " on n") || !strings.HasSuffix(story, " and 4999 more") {
+					t.Errorf("%s/%s: %q", verdict, reason, story)
+				}
+				if verdict != growth.NotRunning && strings.HasPrefix(story, string(verdict)) {
+					t.Errorf("%s/%s has no words of its own: %q", verdict, reason, story)
+				}
+			}
+		}
+	}
+}
+
+// fails is of a target whose container does not run.
+func (s *seen) fails(i int, reason string) {
+	s.judge(i, growth.NotRunning)
+	view := s.views[s.targets[i].Name]
+	view.Judgement.Reason = reason
+	s.views[s.targets[i].Name] = view
+}
+
+func (s *seen) unready(i int) { s.pods[i].Status.Conditions[0].Status = corev1.ConditionFalse }
+
+// older is of targets with pods of an older revision.
+func (s *seen) older(targets ...int) {
+	for _, i := range targets {
+		s.pods[i].Labels[v1alpha1.LabelRevision] = "old"
+	}
+}
+
+// without is of a target that has no pod.
+func (s *seen) without(i int) {
+	s.pairs[i].pod = nil
+	delete(s.views, s.targets[i].Name)
+}

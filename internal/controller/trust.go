@@ -1,0 +1,175 @@
+package controller
+
+import (
+	"context"
+	"fmt"
+	"slices"
+
+	corev1 "k8s.io/api/core/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/runtime/schema"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+	logf "sigs.k8s.io/controller-runtime/pkg/log"
+
+	"github.com/hlparser/hyperliquid-parser-operator/api/v1alpha1"
+	"github.com/hlparser/hyperliquid-parser-operator/internal/controller/podspec"
+)
+
+// What the operator has written down it reads back from objects that others may write too. This file says what of it is
+// believed.
+
+// parserKind is the kind of our objects.
+const parserKind = "HyperliquidParser"
+
+// leftBehind reports whether something that has one of our names was made for this object, or for one before it of that
+// name, and belongs to nobody now: its owner was deleted without it, or a backup tool restored it without its owner, or
+// with one that is no more.
+func (r *Reconciler) leftBehind(ctx context.Context, obj *v1alpha1.HyperliquidParser, there client.Object) (bool,
+	error) {
+	owner := metav1.GetControllerOf(there)
+	if owner == nil {
+		return there.GetLabels()[v1alpha1.LabelParser] == obj.Name, nil
+	}
+	switch {
+	case !isParser(owner), owner.UID == obj.UID:
+		return false, nil
+	case owner.Name == obj.Name:
+		return true, nil // a name is one object's at a time, and this one has it
+	case there.GetLabels()[v1alpha1.LabelParser] != obj.Name:
+		return false, nil
+	}
+	other := &v1alpha1.HyperliquidParser{}
+	err := r.Live.Get(ctx, client.ObjectKey{Namespace: obj.Namespace, Name: owner.Name}, other)
+	if apierrors.IsNotFound(err) {
+		return true, nil
+	}
+	if err != nil {
+		return false, fmt.Errorf("reading the owner of %s/%s: %w", there.GetNamespace(), there.GetName(), err)
+	}
+	return other.UID != owner.UID, nil
+}
+
+// isParser reports whether an owner is an object of ours. One whose API version cannot be read is somebody else.
+func isParser(owner *metav1.OwnerReference) bool {
+	group, err := schema.ParseGroupVersion(owner.APIVersion)
+	return err == nil && group.Group == v1alpha1.GroupVersion.Group && owner.Kind == parserKind
+}
+
+// verify holds back all that needs a new pod while a revision that pods have, or may get, or its config, is not what
+// was stored: nobody knows what such a pod would do. The pods that there are go on, for that they would is no reason to
+// end them. A spec that is refused does not come before that: pods that are gone come back meanwhile.
+func (r *Reconciler) verify(ctx context.Context, obj *v1alpha1.HyperliquidParser, s *seen) {
+	if !s.known {
+		return
+	}
+	used := s.used()
+	s.untrusted = map[string]bool{}
+	for _, revision := range s.revisions {
+		if !used[revision.Hash] {
+			continue
+		}
+		var found *problem
+		known := r.attempt(ctx, obj, s, "verifying "+revision.object.Name, v1alpha1.ReasonWriteRejected, func() (err error) {
+			found, err = r.replaced(ctx, obj, s, revision)
+			return err
+		})
+		if known && found == nil {
+			continue
+		}
+		s.untrusted[revision.Hash] = true
+		if s.held = s.held || !known; s.problem == nil {
+			s.problem = found
+		}
+	}
+}
+
+// replaced is the problem of a stored revision, or of its config, that is not what was stored; nil of others.
+func (r *Reconciler) replaced(
+	ctx context.Context, obj *v1alpha1.HyperliquidParser, s *seen, revision *stored,
+) (*problem, error) {
+	genuine, err := r.genuine(ctx, obj, s, revision)
+	if err != nil {
+		return nil, err
+	}
+	if !genuine {
+		return &problem{v1alpha1.ReasonTampered, fmt.Sprintf("ControllerRevision %s does not hold what its name stands for: "+
+			"somebody has replaced it. No pod is made from it, and %s; find out who did, and delete it: the operator stores it "+
+			"again from the spec", revision.object.Name, s.goOn(revision))}, nil
+	}
+	i := slices.IndexFunc(s.configs, func(m corev1.ConfigMap) bool { return m.Name == revision.ConfigName() })
+	if i >= 0 && !revision.Holds(&s.configs[i]) {
+		return s.tampered(revision), nil
+	}
+	return nil, nil
+}
+
+// tampered is the problem of a revision's config that somebody has replaced.
+func (s *seen) tampered(revision *stored) *problem {
+	return &problem{v1alpha1.ReasonTampered, fmt.Sprintf(
+		"ConfigMap %s does not hold the config of revision %s: somebody has replaced it. No pod is made that would read it, and %s; "+
+			"find out who did, and delete it: the operator makes it again", revision.ConfigName(), revision.object.Name, s.goOn(revision))}
+}
+
+// goOn says what the pods of a revision do.
+func (s *seen) goOn(revision *stored) string {
+	n := 0
+	for i := range s.pods {
+		if s.pods[i].Labels[v1alpha1.LabelRevision] == revision.Hash {
+			n++
+		}
+	}
+	if n == 0 {
+		return "no pod has it"
+	}
+	return plural(n, "pod") + " that have it go on with what they read when they started"
+}
+
+// genuine reports whether a revision is what its name stands for. The names of those that were taken from pods, of an
+// operator that stored none, stand for what that one rendered: they are held against a pod that is there.
+func (r *Reconciler) genuine(ctx context.Context, obj *v1alpha1.HyperliquidParser, s *seen, revision *stored) (bool,
+	error) {
+	if genuine, err := revision.Genuine(obj.Name, unwrapped(revision.object.Data.Raw)); genuine || err != nil {
+		return genuine, err
+	}
+	uid := revision.object.UID
+	if _, ok := r.adopted.Load(uid); ok {
+		return true, nil // the API server lets nobody change the data of a ControllerRevision
+	}
+	taken, err := r.takenFromPod(ctx, s, func(pod *corev1.Pod) bool { return pod.Labels[v1alpha1.LabelRevision] == revision.Hash })
+	if taken == nil || err != nil {
+		return false, err
+	}
+	alike, err := sameContent(*taken, revision.Revision)
+	if alike {
+		r.adopted.Store(uid, true)
+		logf.FromContext(ctx).Info("a revision that was taken from a pod is what its pods are", "revision",
+			revision.object.Name)
+	}
+	return alike, err
+}
+
+// takenFromPod returns the revision of the first pod that is meant and whose config is there; nil when there is none.
+func (r *Reconciler) takenFromPod(ctx context.Context, s *seen, meant func(*corev1.Pod) bool) (*podspec.Revision,
+	error) {
+	for i := range s.pods {
+		pod := &s.pods[i]
+		if !meant(pod) || pod.DeletionTimestamp != nil {
+			continue
+		}
+		config := slices.IndexFunc(s.configs, func(m corev1.ConfigMap) bool { return m.Name == podspec.ConfigOf(pod) })
+		if config < 0 {
+			continue
+		}
+		whole := &corev1.Pod{} // the cache has less of it
+		if err := r.Live.Get(ctx, client.ObjectKeyFromObject(pod), whole); err != nil {
+			return nil, fmt.Errorf("reading pod %s/%s, whose revision is not stored: %w", pod.Namespace, pod.Name, err)
+		}
+		if whole.UID != pod.UID {
+			return nil, errStale
+		}
+		revision := podspec.Adopt(whole, &s.configs[config])
+		return &revision, nil
+	}
+	return nil, nil
+}

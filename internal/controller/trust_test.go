@@ -1,0 +1,198 @@
+package controller
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"math"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/go-logr/logr"
+	corev1 "k8s.io/api/core/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	"k8s.io/apimachinery/pkg/api/meta"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/runtime/schema"
+
+	"github.com/hlparser/hyperliquid-parser-operator/api/v1alpha1"
+	"github.com/hlparser/hyperliquid-parser-operator/internal/controller/growth"
+	"github.com/hlparser/hyperliquid-parser-operator/internal/controller/plan"
+	"github.com/hlparser/hyperliquid-parser-operator/internal/controller/target"
+)
+
+func TestALedgerThatWasSpoiltIsReadAsFarAsItGoes(t *testing.T) {
+	const at = `"2026-05-01T11:40:00Z"`
+	const good = `{"uid":"x","times":[` + at + `]}`
+	m := &corev1.ConfigMap{Data: map[string]string{
+		"a": good, "b": "{", "c": strings.Repeat("x", 100_000), "d": `{"uid":"x","times":[` + strings.Repeat(at+",", 5000) + at + `]}`,
+		"e": `{"uid":"x","times":[` + at + `],"doublings":-7}`, "_trials": strings.Repeat("[", 1<<20), "_total": "7", "_else": "x",
+	}}
+	l := readLedger(m, logr.Discard())
+	if len(l.records) != 1 || len(l.records["a"].Times) != 1 || l.total != 7 || l.trials.Causes != nil {
+		t.Errorf("read %+v", l)
+	}
+}
+
+func TestATotalIsNotBelievedBeyondTheStatus(t *testing.T) {
+	obj, s := scene(3)
+	obj.Status.Restarts = 5
+	records := fmt.Sprintf(`{"uid":"x","times":["%s"]}`, noon.Format(time.RFC3339))
+	for text, want := range map[string]int32{
+		"": 0, "5": 5, "6": 6, "4": 4, "7": 6, "2147483647": 6, "2147483648": 0, "-3": 0, "1e9": 0, "x": 0,
+	} {
+		// One of a target, one of what is none.
+		m := &corev1.ConfigMap{Data: map[string]string{totalKey: text, nodeName(1): records, "gone": records}}
+		l := readLedger(m, logr.Discard())
+		l.boundTotal(obj, s)
+		if l.total != want {
+			t.Errorf("%q is read as %d, want %d", text, l.total, want)
+		}
+	}
+	obj.Status.Restarts = math.MaxInt32
+	l := ledger{total: math.MaxInt32, records: plan.Ledger{nodeName(0): {}}}
+	if l.boundTotal(obj, s); l.total != math.MaxInt32 {
+		t.Errorf("the largest total is read as %d", l.total)
+	}
+}
+
+func TestALedgerThatIsWrittenFitsIntoAnObject(t *testing.T) {
+	records := plan.Ledger{}
+	for i := range 20_000 {
+		record := plan.Record{UID: strings.Repeat("u", 36)}
+		for j := range 20 {
+			record.Times = append(record.Times, noon.Add(-time.Duration(i*20-j)*time.Second))
+		}
+		records[fmt.Sprintf("node-%05d", i)] = record
+	}
+	out, err := encode(records)
+	if err != nil {
+		t.Fatal(err)
+	}
+	size := 0
+	for name, text := range out {
+		size += len(name) + len(text)
+	}
+	if size > 1<<20 || len(out) < 1000 {
+		t.Errorf("%d records of %d bytes", len(out), size)
+	}
+	if _, ok := out["node-00000"]; !ok {
+		t.Error("the newest is left out")
+	}
+	if _, ok := out["node-19999"]; ok {
+		t.Error("the oldest is kept")
+	}
+	few, err := encode(plan.Ledger{"a": records["node-00007"]})
+	if err != nil || len(few) != 1 {
+		t.Errorf("of a few: %v, %v", few, err)
+	}
+}
+
+func TestAStatusIsSmallHoweverLongItsTexts(t *testing.T) {
+	long := strings.Repeat("an error that goes on and on – ", 2000)
+	for name, length := range map[string]int{"short names": 9, "long names": 253} {
+		obj, s := scene(0)
+		for i := range 100 {
+			node := fmt.Sprintf("%s%04d", strings.Repeat("n", length-4), i)
+			s.targets = append(s.targets, target.Target{Name: node, Node: node})
+			s.judge(i, growth.SinkDown)
+			view := s.views[node]
+			view.Judgement.Message, view.Judgement.Reason, view.MissingSecret = long, long, long
+			view.Alerts.DataLost = growth.Alert{Since: noon, Message: long}
+			s.views[node] = view
+		}
+		s.pair(obj.Name)
+		for stalled, problem := range map[string]*problem{"stalled by a parser": nil, "stalled": {v1alpha1.ReasonPodRejected,
+			long}} {
+			s.problem = problem
+			waiting := map[string]string{}
+			for _, t := range s.targets {
+				waiting[t.Name] = "waiting to see whether the restart of " + t.Name + " helps"
+			}
+			status := (&Reconciler{}).status(obj, s, plan.Result{Message: long, Outage: long, FleetWide: true, Waiting: waiting})
+			text, err := json.Marshal(status)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if len(text) > maxStatus || len(status.Targets) == 0 || status.Bad != 100 {
+				t.Errorf("%s, %s: %d bytes, %d of %d targets shown", name, stalled, len(text), len(status.Targets), status.Bad)
+			}
+			for _, shown := range status.Targets {
+				if len(shown.Message) > 512 || len(shown.Reason) > 128 {
+					t.Errorf("%s, %s: a reason of %d bytes, a message of %d", name, stalled, len(shown.Reason), len(shown.Message))
+				}
+			}
+			for _, c := range status.Conditions {
+				if len(c.Message) > 1024 {
+					t.Errorf("%s, %s: %s says %d bytes", name, stalled, c.Type, len(c.Message))
+				}
+			}
+			// At rest it stays as it is.
+			obj.Status = status
+			again := (&Reconciler{}).status(obj, s, plan.Result{Message: long, Outage: long, FleetWide: true, Waiting: waiting})
+			if fmt.Sprint(again) != fmt.Sprint(status) {
+				t.Errorf("%s, %s: at rest\n got %.300v\nwant %.300v", name, stalled, again, status)
+			}
+		}
+	}
+}
+
+// A reason that a kubelet gives is the condition's in the API's form.
+func TestAStrangeReasonIsNoReasonToRefuseAStatus(t *testing.T) {
+	obj, s := scene(2)
+	s.judge(1, growth.NotRunning)
+	s.problem = &problem{"image can't be\npulled", "a\nb\x1b[2J\u202e"}
+	status := (&Reconciler{}).status(obj, s, plan.Result{})
+	c := meta.FindStatusCondition(status.Conditions, v1alpha1.ConditionStalled)
+	if c.Reason != "imagecantbepulled" || c.Message != "a b\ufffd[2J\ufffd" {
+		t.Errorf("the condition is %q, %q", c.Reason, c.Message)
+	}
+}
+
+// While the status cannot be written it is read as it was, and no event is sent twice.
+func TestWhatIsToldDoesNotDependOnAStatusThatCannotBeWritten(t *testing.T) {
+	e, _, told := teller()
+	obj, _ := scene(1)
+	condition := func(status metav1.ConditionStatus, reason string) v1alpha1.HyperliquidParserStatus {
+		return v1alpha1.HyperliquidParserStatus{CurrentRevision: "mainnet-new", Conditions: []metav1.Condition{
+			{Type: v1alpha1.ConditionStalled, Status: status, Reason: reason, Message: "why"},
+		}}
+	}
+	before := condition(metav1.ConditionFalse, v1alpha1.ReasonNotStalled)
+	before.CurrentRevision = "mainnet-old"
+	for range 3 {
+		e.conditions(obj, before, condition(metav1.ConditionTrue, v1alpha1.ReasonPodRejected))
+	}
+	e.conditions(obj, before, condition(metav1.ConditionFalse, v1alpha1.ReasonNotStalled))
+	e.conditions(obj, before, condition(metav1.ConditionTrue, v1alpha1.ReasonPodRejected))
+	want := []string{"Warning PodRejected why", "Normal RolledOut every parser is of revision mainnet-new",
+		"Warning PodRejected why"}
+	if got := told(); !slices.Equal(got, want) {
+		t.Errorf("told %q, want %q", got, want)
+	}
+}
+
+func TestWhichRefusalsAreOfWhatAStatusSays(t *testing.T) {
+	kind := schema.GroupKind{Group: "fleet.hlparser.dev", Kind: "HyperliquidParser"}
+	resource := schema.GroupResource{Group: kind.Group, Resource: "hyperliquidparsers"}
+	for _, test := range []struct {
+		err  error
+		want bool
+	}{
+		{nil, false},
+		{apierrors.NewInvalid(kind, "x", nil), true},
+		{apierrors.NewRequestEntityTooLargeError("limit is 3145728"), true},
+		{apierrors.NewBadRequest("strict decoding error"), true},
+		{apierrors.NewInternalError(errors.New("etcdserver: request is too large")), true},
+		{apierrors.NewInternalError(errors.New("etcdserver: leader changed")), false},
+		{apierrors.NewConflict(resource, "x", errors.New("changed")), false},
+		{apierrors.NewForbidden(resource, "x", errors.New("no")), false},
+		{apierrors.NewServerTimeout(resource, "update", 1), false},
+	} {
+		if got := statusRefused(test.err); got != test.want {
+			t.Errorf("%v: %v", test.err, got)
+		}
+	}
+}

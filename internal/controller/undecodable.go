@@ -1,0 +1,151 @@
+package controller
+
+import (
+	"context"
+	"fmt"
+	"sync"
+
+	"github.com/prometheus/client_golang/prometheus"
+	corev1 "k8s.io/api/core/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	"k8s.io/apimachinery/pkg/api/meta"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
+	"k8s.io/apimachinery/pkg/types"
+	"k8s.io/apimachinery/pkg/util/json"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+	logf "sigs.k8s.io/controller-runtime/pkg/log"
+
+	"github.com/hlparser/hyperliquid-parser-operator/api/v1alpha1"
+	"github.com/hlparser/hyperliquid-parser-operator/internal/controller/prose"
+)
+
+// SetAside are the objects that cannot be decoded, with the reason. It is a prometheus.Collector, and safe for concurrent use.
+type SetAside struct {
+	desc *prometheus.Desc
+
+	mu      sync.Mutex
+	objects map[types.NamespacedName]string
+}
+
+// NewSetAside returns a SetAside with none.
+func NewSetAside() *SetAside {
+	return &SetAside{
+		desc: prometheus.NewDesc("hlparser_fleet_undecodable_objects",
+			"1 for each HyperliquidParser that is set aside because it cannot be decoded.", []string{labelNamespace, labelName}, nil),
+		objects: map[types.NamespacedName]string{},
+	}
+}
+
+// add reports whether the reason is news.
+func (s *SetAside) add(object types.NamespacedName, reason string) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.objects[object] == reason {
+		return false
+	}
+	s.objects[object] = reason
+	return true
+}
+
+// forget drops an object that is gone, or can be decoded again.
+func (s *SetAside) forget(object types.NamespacedName) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	delete(s.objects, object)
+}
+
+// Describe is a prometheus.Collector's.
+func (s *SetAside) Describe(out chan<- *prometheus.Desc) { out <- s.desc }
+
+// Collect is a prometheus.Collector's.
+func (s *SetAside) Collect(out chan<- prometheus.Metric) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for object := range s.objects {
+		out <- prometheus.MustNewConstMetric(s.desc, prometheus.GaugeValue, 1, object.Namespace, object.Name)
+	}
+}
+
+// setAside leaves alone an object whose metadata alone is known, and its pods, and reports that where no more is needed: the log,
+// an event, a metric, and the conditions that are read and written without the Go types. What was judged of the fleet is forgotten.
+func (r *Reconciler) setAside(ctx context.Context, obj *v1alpha1.HyperliquidParser, reason string) error {
+	key := client.ObjectKeyFromObject(obj)
+	text := fmt.Sprintf("this object cannot be read, and its parsers are left as they are: %s; correct the field, or delete the object", reason)
+	news := r.SetAside.add(key, reason)
+	if news {
+		r.forgetFleet(key)
+		logf.FromContext(ctx).Info("setting an object aside that cannot be decoded", "reason", reason)
+		r.Events.undecodable(obj, text)
+	}
+	raw := &unstructured.Unstructured{}
+	raw.SetGroupVersionKind(v1alpha1.GroupVersion.WithKind("HyperliquidParser"))
+	if err := r.Live.Get(ctx, key, raw); err != nil {
+		if apierrors.IsNotFound(err) {
+			return nil
+		}
+		return fmt.Errorf("reading HyperliquidParser %s, which cannot be decoded: %w", key, err)
+	}
+	changed, err := r.stall(raw, text)
+	if err != nil || !changed {
+		return err
+	}
+	err = r.Client.Status().Update(ctx, raw, client.DisableReadYourWritesConsistency)
+	if apierrors.IsInvalid(err) {
+		// Its status is what is wrong with it, or it breaks a rule of today's schema.
+		logf.FromContext(ctx).Info("the API server takes no condition of an object that cannot be decoded", "error", err.Error())
+		return nil
+	}
+	if client.IgnoreNotFound(err) != nil {
+		return fmt.Errorf("writing the conditions of HyperliquidParser %s: %w", key, err)
+	}
+	return nil
+}
+
+// stall sets the conditions of an object that cannot be decoded, where they can, and reports whether that changes any.
+func (r *Reconciler) stall(raw *unstructured.Unstructured, text string) (changed bool, err error) {
+	status, _ := raw.Object["status"].(map[string]any)
+	var conditions []metav1.Condition
+	data, err := json.Marshal(status["conditions"])
+	if err == nil {
+		err = json.Unmarshal(data, &conditions)
+	}
+	if err != nil {
+		return false, nil //nolint:nilerr // the conditions are what cannot be decoded
+	}
+	for kind, value := range map[string]metav1.ConditionStatus{
+		v1alpha1.ConditionStalled: metav1.ConditionTrue, v1alpha1.ConditionReady: metav1.ConditionFalse, v1alpha1.ConditionReconciling: metav1.ConditionFalse,
+	} {
+		condition := metav1.Condition{
+			Type: kind, Status: value, Reason: v1alpha1.ReasonUndecodable, Message: text, ObservedGeneration: raw.GetGeneration(),
+			LastTransitionTime: metav1.NewTime(r.Clock.Now()),
+		}
+		changed = meta.SetStatusCondition(&conditions, condition) || changed
+	}
+	if !changed {
+		return false, nil
+	}
+	inOrder(conditions)
+	if data, err = json.Marshal(conditions); err != nil {
+		return false, fmt.Errorf("encoding conditions: %w", err)
+	}
+	var plain []any // with integers as integers
+	if err := json.Unmarshal(data, &plain); err != nil {
+		return false, fmt.Errorf("encoding conditions: %w", err)
+	}
+	if status == nil {
+		status = map[string]any{}
+		raw.Object["status"] = status
+	}
+	status["conditions"] = plain
+	status["state"] = v1alpha1.StateStalled
+	status["story"] = prose.Line(v1alpha1.ReasonUndecodable+": "+text, maxStory)
+	return true, nil
+}
+
+// undecodable sends the event that an object is set aside.
+func (e *Events) undecodable(obj *v1alpha1.HyperliquidParser, text string) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	e.emit(obj, "", "", corev1.EventTypeWarning, v1alpha1.ReasonUndecodable, "Reconcile", text)
+}
