@@ -9,6 +9,7 @@ import (
 
 	"github.com/hlparser/hyperliquid-parser-operator/internal/parser/checkpoint"
 	"github.com/hlparser/hyperliquid-parser-operator/internal/parser/config"
+	"github.com/hlparser/hyperliquid-parser-operator/internal/parser/position"
 	"github.com/hlparser/hyperliquid-parser-operator/internal/parser/vfs"
 )
 
@@ -53,7 +54,7 @@ func checkpointShowCommand() *cobra.Command {
 }
 
 func checkpointSetCommand() *cobra.Command {
-	var stateDir, stream, position string
+	var stateDir, stream, at string
 	cmd := &cobra.Command{
 		Use:   "set",
 		Short: "Set a stream's position in one file, while no parser runs",
@@ -68,12 +69,12 @@ func checkpointSetCommand() *cobra.Command {
 			if err != nil {
 				return usageError{fmt.Errorf("stream: %w", err)}
 			}
-			to, err := checkpoint.ParsePosition(position)
+			to, err := position.Parse(at)
 			if err != nil {
 				return usageError{fmt.Errorf("position: %w", err)}
 			}
 			if to.Index != 0 {
-				return usageError{fmt.Errorf("position: %q: the index must be 0: a position is the start of a line", position)}
+				return usageError{fmt.Errorf("position: %q: the index must be 0: a position is the start of a line", at)}
 			}
 			lock, err := checkpoint.Lock(cmd.Context(), vfs.PrivateOS, stateDir, func() {
 				cmd.PrintErrln("a parser uses the state directory; waiting for it to stop")
@@ -105,7 +106,7 @@ func checkpointSetCommand() *cobra.Command {
 	f := cmd.Flags()
 	f.StringVar(&stateDir, "state-dir", "", "state directory of the parser")
 	f.StringVar(&stream, "stream", "", "stream, such as order-statuses")
-	f.StringVar(&position, "position", "", "next line to read: <directory>/<date>/<hour>@<generation>:<offset>:0")
+	f.StringVar(&at, "position", "", "next line to read: <directory>/<date>/<hour>@<generation>:<offset>:0")
 	return cmd
 }
 

@@ -21,13 +21,13 @@ import (
 	"sync"
 	"sync/atomic"
 
-	"github.com/hlparser/hyperliquid-parser-operator/internal/parser/checkpoint"
+	"github.com/hlparser/hyperliquid-parser-operator/internal/parser/position"
 )
 
 // Origin is the file that a block was read from. There is one Origin per file incarnation, so that pointers can be
 // compared.
 type Origin struct {
-	ID    checkpoint.FileID
+	ID    position.FileID
 	Label string // ID as text, formatted once because it is part of every record
 }
 

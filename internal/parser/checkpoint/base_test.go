@@ -14,6 +14,7 @@ import (
 	"pgregory.net/rapid"
 
 	"github.com/hlparser/hyperliquid-parser-operator/internal/parser/checkpoint"
+	"github.com/hlparser/hyperliquid-parser-operator/internal/parser/position"
 	"github.com/hlparser/hyperliquid-parser-operator/internal/parser/vfs"
 	"github.com/hlparser/hyperliquid-parser-operator/internal/parser/vfs/crashfs"
 )
@@ -25,7 +26,7 @@ func finishedFile(i int) checkpoint.File {
 		return checkpoint.Hash{At: from, Length: length, Sum: fmt.Sprintf("%016x", uint64(i)*0x9e3779b97f4a7c15)}
 	}
 	return checkpoint.File{
-		FileID: checkpoint.FileID{
+		FileID: position.FileID{
 			Directory:  "node_fills_by_block",
 			Date:       fmt.Sprintf("%08d", 20000101+i/24),
 			Hour:       i % 24,

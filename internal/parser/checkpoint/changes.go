@@ -5,6 +5,8 @@ import (
 	"encoding/json"
 	"fmt"
 	"slices"
+
+	"github.com/hlparser/hyperliquid-parser-operator/internal/parser/position"
 )
 
 // A State may hold ten thousand files and a thousand blocks, and a commit changes only a few of them. A slot therefore
@@ -94,7 +96,7 @@ func apply[T any](base []T, runs []run[T]) ([]T, error) {
 
 // fileKey is the part of a file's entry that does not change while the file grows.
 type fileKey struct {
-	FileID
+	position.FileID
 	inode uint64
 }
 

@@ -10,6 +10,7 @@ import (
 	"testing"
 
 	"github.com/hlparser/hyperliquid-parser-operator/internal/parser/checkpoint"
+	"github.com/hlparser/hyperliquid-parser-operator/internal/parser/position"
 	"github.com/hlparser/hyperliquid-parser-operator/internal/parser/vfs"
 	"github.com/hlparser/hyperliquid-parser-operator/internal/parser/vfs/crashfs"
 )
@@ -35,7 +36,7 @@ func forge(t *testing.T, fsys *crashfs.FS, doc []byte) {
 
 // orderOf returns the order of one file, modified by change.
 func orderOf(change func(o *checkpoint.Order)) []checkpoint.Order {
-	o := checkpoint.Order{FileID: checkpoint.FileID{Directory: "node_fills_streaming", Date: "20260430", Hour: 8}}
+	o := checkpoint.Order{FileID: position.FileID{Directory: "node_fills_streaming", Date: "20260430", Hour: 8}}
 	change(&o)
 	return []checkpoint.Order{o}
 }

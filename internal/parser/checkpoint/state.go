@@ -7,6 +7,8 @@ import (
 	"math"
 	"slices"
 	"time"
+
+	"github.com/hlparser/hyperliquid-parser-operator/internal/parser/position"
 )
 
 // State is what one stream has delivered. It holds everything that a restart needs to continue with the first
@@ -83,7 +85,7 @@ type RecentBlock struct {
 
 // Order is what is known about the order of one file's lines.
 type Order struct {
-	FileID
+	position.FileID
 	// Last is the block of the newest line. Highest is the highest block of all lines.
 	Last    int64 `json:"last"`
 	Highest int64 `json:"highest"`
@@ -108,7 +110,7 @@ type Interval struct {
 
 // File is how far one file was delivered, and how to recognize it.
 type File struct {
-	FileID
+	position.FileID
 	Inode uint64 `json:"inode"`
 	// Offset is the offset of the first undelivered byte: always directly after a newline, or 0.
 	Offset int64 `json:"offset"`
@@ -140,7 +142,7 @@ type Hash struct {
 
 // SetOffset sets the file's position manually. It clears the hashes that cover bytes at or past the new offset. It
 // refuses a file that is not in the state, and a negative offset.
-func (s *State) SetOffset(file FileID, offset int64) error {
+func (s *State) SetOffset(file position.FileID, offset int64) error {
 	if offset < 0 {
 		return fmt.Errorf("offset %d: want a number of bytes from 0", offset)
 	}
@@ -199,7 +201,7 @@ func validateFiles(files []File) error {
 }
 
 func (f *File) validate() error {
-	if err := f.FileID.validate(); err != nil {
+	if err := f.FileID.Validate(); err != nil {
 		return err
 	}
 	if min(f.Offset, f.Size, f.AbsentSeconds) < 0 {
@@ -246,7 +248,7 @@ func (b *Blocks) validate() error {
 		}
 	}
 	for _, o := range b.Orders {
-		if err := o.validate(); err != nil {
+		if err := o.Validate(); err != nil {
 			return err
 		}
 		if min(o.Last, o.Highest, o.Until) < 0 {

@@ -16,6 +16,7 @@ import (
 	"time"
 
 	"github.com/hlparser/hyperliquid-parser-operator/internal/parser/checkpoint"
+	"github.com/hlparser/hyperliquid-parser-operator/internal/parser/position"
 	"github.com/hlparser/hyperliquid-parser-operator/internal/parser/vfs"
 	"github.com/hlparser/hyperliquid-parser-operator/internal/parser/vfs/crashfs"
 )
@@ -41,7 +42,7 @@ func load(t *testing.T, s *checkpoint.Store) checkpoint.Loaded {
 	return loaded
 }
 
-var fileID = checkpoint.FileID{Directory: "node_fills_by_block", Date: "20260430", Hour: 20, Generation: "1a2b3c4d"}
+var fileID = position.FileID{Directory: "node_fills_by_block", Date: "20260430", Hour: 20, Generation: "1a2b3c4d"}
 
 // state returns a checkpoint that is distinguished by its block.
 func state(block int64) checkpoint.State {

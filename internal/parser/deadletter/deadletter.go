@@ -25,7 +25,7 @@ import (
 	"fmt"
 	"path/filepath"
 
-	"github.com/hlparser/hyperliquid-parser-operator/internal/parser/checkpoint"
+	"github.com/hlparser/hyperliquid-parser-operator/internal/parser/position"
 	"github.com/hlparser/hyperliquid-parser-operator/internal/parser/vfs"
 )
 
@@ -46,7 +46,7 @@ var ErrUnsynced = errors.New("entries of the dead letter may be lost")
 // Entry is one line or record that was not delivered.
 type Entry struct {
 	// Position is the position of the line or record in the node's files.
-	Position checkpoint.Position
+	Position position.Position
 	// Reason is why it was not delivered. At most 1 KiB of it is kept.
 	Reason string
 	// Bytes is the line or record. Above 1 MiB, the entry refers to the line in the node's file instead.

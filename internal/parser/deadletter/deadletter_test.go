@@ -11,8 +11,8 @@ import (
 	"testing"
 	"time"
 
-	"github.com/hlparser/hyperliquid-parser-operator/internal/parser/checkpoint"
 	"github.com/hlparser/hyperliquid-parser-operator/internal/parser/deadletter"
+	"github.com/hlparser/hyperliquid-parser-operator/internal/parser/position"
 	"github.com/hlparser/hyperliquid-parser-operator/internal/parser/vfs"
 	"github.com/hlparser/hyperliquid-parser-operator/internal/parser/vfs/crashfs"
 )
@@ -42,8 +42,8 @@ func sync(t *testing.T, s *deadletter.Store) int64 {
 
 func entry(text string) deadletter.Entry {
 	return deadletter.Entry{
-		Position: checkpoint.Position{
-			File:   checkpoint.FileID{Directory: "node_fills", Date: "20260430", Hour: 8, Generation: "1a2b3c4d"},
+		Position: position.Position{
+			File:   position.FileID{Directory: "node_fills", Date: "20260430", Hour: 8, Generation: "1a2b3c4d"},
 			Offset: 123, Index: 4,
 		},
 		Reason: "no JSON", Bytes: []byte(text), LineBytes: 567,

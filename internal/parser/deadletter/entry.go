@@ -9,7 +9,7 @@ import (
 	"time"
 	"unicode/utf8"
 
-	"github.com/hlparser/hyperliquid-parser-operator/internal/parser/checkpoint"
+	"github.com/hlparser/hyperliquid-parser-operator/internal/parser/position"
 )
 
 const (
@@ -26,7 +26,7 @@ const (
 type run struct {
 	firstTime   time.Time
 	reason      string
-	first, last checkpoint.Position
+	first, last position.Position
 	lineBytes   int64 // length of the first line
 	end         int64 // offset after the last line
 	count       int64 // 0 means that there is no run

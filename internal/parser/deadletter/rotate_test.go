@@ -14,8 +14,8 @@ import (
 
 	"pgregory.net/rapid"
 
-	"github.com/hlparser/hyperliquid-parser-operator/internal/parser/checkpoint"
 	"github.com/hlparser/hyperliquid-parser-operator/internal/parser/deadletter"
+	"github.com/hlparser/hyperliquid-parser-operator/internal/parser/position"
 	"github.com/hlparser/hyperliquid-parser-operator/internal/parser/vfs"
 	"github.com/hlparser/hyperliquid-parser-operator/internal/parser/vfs/crashfs"
 )
@@ -336,8 +336,8 @@ func size(t tb, fsys vfs.FS, name string) int64 {
 	return n
 }
 
-func offset(t tb, position string) int64 {
-	p, err := checkpoint.ParsePosition(position)
+func offset(t tb, at string) int64 {
+	p, err := position.Parse(at)
 	if err != nil {
 		t.Fatal(err)
 	}

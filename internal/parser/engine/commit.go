@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"github.com/hlparser/hyperliquid-parser-operator/internal/parser/checkpoint"
+	"github.com/hlparser/hyperliquid-parser-operator/internal/parser/position"
 	"github.com/hlparser/hyperliquid-parser-operator/internal/parser/sink"
 )
 
@@ -286,7 +287,7 @@ func uncommitted(saved, seen []checkpoint.File) (files []checkpoint.File, all bo
 		directory string
 		inode     uint64
 	}
-	named := make(map[checkpoint.FileID]*checkpoint.File, len(saved))
+	named := make(map[position.FileID]*checkpoint.File, len(saved))
 	inodes := make(map[inode]*checkpoint.File, len(saved)) // of files that were renamed or replaced since
 	for i := range saved {
 		f := &saved[i]

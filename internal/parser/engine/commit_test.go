@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/hlparser/hyperliquid-parser-operator/internal/parser/checkpoint"
+	"github.com/hlparser/hyperliquid-parser-operator/internal/parser/position"
 	"github.com/hlparser/hyperliquid-parser-operator/internal/parser/report"
 	"github.com/hlparser/hyperliquid-parser-operator/internal/parser/sink"
 	"github.com/hlparser/hyperliquid-parser-operator/internal/parser/vfs"
@@ -180,7 +181,7 @@ func TestABacklogOfManySmallFilesIsCommittedEveryFewFiles(t *testing.T) {
 		b.node(fmt.Sprintf("node_trades/%d/%d", 20260101+i/24, i%24), trade(i)+"\n")
 	}
 	var mu sync.Mutex
-	written, most := map[checkpoint.FileID]bool{}, 0
+	written, most := map[position.FileID]bool{}, 0
 	output := &memory{}
 	output.fail = func(_ int, batch sink.Batch) error {
 		mu.Lock()

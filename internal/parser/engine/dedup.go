@@ -8,6 +8,7 @@ import (
 	"github.com/hlparser/hyperliquid-parser-operator/internal/parser/checkpoint"
 	"github.com/hlparser/hyperliquid-parser-operator/internal/parser/config"
 	"github.com/hlparser/hyperliquid-parser-operator/internal/parser/hyperliquid"
+	"github.com/hlparser/hyperliquid-parser-operator/internal/parser/position"
 )
 
 // The record of what was delivered is bounded, in the process and in the checkpoint. What is evicted is delivered again
@@ -173,7 +174,7 @@ func (d *dedupState) checkpoint() *checkpoint.Blocks {
 }
 
 // orderFor returns the order of a file's lines. The pointer is valid until the next call.
-func (d *dedupState) orderFor(file checkpoint.FileID) *fileOrder {
+func (d *dedupState) orderFor(file position.FileID) *fileOrder {
 	i := slices.IndexFunc(d.orders, func(o fileOrder) bool { return o.FileID == file })
 	if i < 0 {
 		d.orders = append(d.orders, fileOrder{Order: checkpoint.Order{FileID: file}})

@@ -8,6 +8,7 @@ import (
 	"github.com/hlparser/hyperliquid-parser-operator/internal/parser/checkpoint"
 	"github.com/hlparser/hyperliquid-parser-operator/internal/parser/config"
 	"github.com/hlparser/hyperliquid-parser-operator/internal/parser/hyperliquid"
+	"github.com/hlparser/hyperliquid-parser-operator/internal/parser/position"
 )
 
 // dedupHarness is a dedupState without an engine around it.
@@ -27,7 +28,7 @@ func (m *dedupHarness) row(hour int, block int64, from, to int) int {
 	for i := from; i < to; i++ {
 		hashes = append(hashes, uint32(block)*1000+uint32(i))
 	}
-	o := m.orderFor(checkpoint.FileID{Directory: "node_fills_streaming", Date: "20260430", Hour: hour})
+	o := m.orderFor(position.FileID{Directory: "node_fills_streaming", Date: "20260430", Hour: hour})
 	t := m.observe(o, &p, false, nil, hashes, nil)
 	return p.Events - int(t.skippedCount(&p, nil))
 }
@@ -39,7 +40,7 @@ func (m *dedupHarness) line(block int64, events int, bad ...int) int {
 	for _, i := range bad {
 		malformed = append(malformed, hyperliquid.Bad{Index: i})
 	}
-	o := m.orderFor(checkpoint.FileID{Directory: "node_fills_by_block", Date: "20260430", Hour: 8})
+	o := m.orderFor(position.FileID{Directory: "node_fills_by_block", Date: "20260430", Hour: 8})
 	t := m.observe(o, &p, true, malformed, nil, nil)
 	return events - len(bad) - int(t.skippedCount(&p, malformed))
 }

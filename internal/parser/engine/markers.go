@@ -5,8 +5,8 @@ import (
 	"fmt"
 
 	"github.com/hlparser/hyperliquid-parser-operator/internal/parser/buffer"
-	"github.com/hlparser/hyperliquid-parser-operator/internal/parser/checkpoint"
 	"github.com/hlparser/hyperliquid-parser-operator/internal/parser/config"
+	"github.com/hlparser/hyperliquid-parser-operator/internal/parser/position"
 )
 
 // markerStream is the stream of the records that describe events in another stream. They are placed between its
@@ -42,7 +42,7 @@ type marker struct {
 }
 
 // text encodes the marker as a record.
-func (m *marker) text(target string, about config.Stream, file checkpoint.FileID) ([]byte, error) {
+func (m *marker) text(target string, about config.Stream, file position.FileID) ([]byte, error) {
 	record := struct {
 		Target string  `json:"target"`
 		Stream string  `json:"stream"`
@@ -58,7 +58,7 @@ func (m *marker) text(target string, about config.Stream, file checkpoint.FileID
 		Reason *string `json:"reason"`
 	}{
 		Target: target, Stream: markerStream, About: string(about), Kind: m.kind,
-		Pos: checkpoint.Position{File: file, Offset: m.offset, Index: int(m.index)}.String(),
+		Pos: position.Position{File: file, Offset: m.offset, Index: int(m.index)}.String(),
 	}
 	switch m.kind {
 	case gapMarker:
@@ -82,6 +82,6 @@ func (m *marker) text(target string, about config.Stream, file checkpoint.FileID
 }
 
 // nameOf returns a file's path relative to the data directory.
-func nameOf(file checkpoint.FileID) string {
+func nameOf(file position.FileID) string {
 	return fmt.Sprintf("%s/hourly/%s/%d", file.Directory, file.Date, file.Hour)
 }

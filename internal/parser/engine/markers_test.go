@@ -12,8 +12,8 @@ import (
 	"strings"
 	"testing"
 
-	"github.com/hlparser/hyperliquid-parser-operator/internal/parser/checkpoint"
 	"github.com/hlparser/hyperliquid-parser-operator/internal/parser/config"
+	"github.com/hlparser/hyperliquid-parser-operator/internal/parser/position"
 	"github.com/hlparser/hyperliquid-parser-operator/internal/parser/sink"
 )
 
@@ -344,7 +344,7 @@ func TestMarkersMatchTheirSchema(t *testing.T) {
 			t.Errorf("the schema does not list kind %q", kind)
 		}
 		m := marker{kind: kind}
-		line, err := m.text("node-1", config.Fills, checkpoint.FileID{})
+		line, err := m.text("node-1", config.Fills, position.FileID{})
 		if err != nil {
 			t.Fatal(err)
 		}

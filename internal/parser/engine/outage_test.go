@@ -17,6 +17,7 @@ import (
 
 	"github.com/hlparser/hyperliquid-parser-operator/internal/parser/checkpoint"
 	"github.com/hlparser/hyperliquid-parser-operator/internal/parser/config"
+	"github.com/hlparser/hyperliquid-parser-operator/internal/parser/position"
 	"github.com/hlparser/hyperliquid-parser-operator/internal/parser/report"
 	"github.com/hlparser/hyperliquid-parser-operator/internal/parser/sink"
 	"github.com/hlparser/hyperliquid-parser-operator/internal/parser/sink/secret"
@@ -482,7 +483,7 @@ func TestProgressIsSavedWhenAStalledStreamStops(t *testing.T) {
 func TestUncommittedPositionsAreNotKept(t *testing.T) {
 	file := func(hour int, inode uint64, generation string, offset, size int64) checkpoint.File {
 		return checkpoint.File{
-			FileID: checkpoint.FileID{Directory: "node_trades", Date: "20260430", Hour: hour, Generation: generation},
+			FileID: position.FileID{Directory: "node_trades", Date: "20260430", Hour: hour, Generation: generation},
 			Inode:  inode, Offset: offset, Size: size, Marker: checkpoint.Hash{At: offset},
 		}
 	}

@@ -11,10 +11,10 @@ import (
 	"unicode/utf8"
 
 	"github.com/hlparser/hyperliquid-parser-operator/internal/parser/buffer"
-	"github.com/hlparser/hyperliquid-parser-operator/internal/parser/checkpoint"
 	"github.com/hlparser/hyperliquid-parser-operator/internal/parser/config"
 	"github.com/hlparser/hyperliquid-parser-operator/internal/parser/deadletter"
 	"github.com/hlparser/hyperliquid-parser-operator/internal/parser/hyperliquid"
+	"github.com/hlparser/hyperliquid-parser-operator/internal/parser/position"
 	"github.com/hlparser/hyperliquid-parser-operator/internal/parser/report"
 	"github.com/hlparser/hyperliquid-parser-operator/internal/parser/sink"
 )
@@ -398,7 +398,7 @@ func (a *attempt) deadLetter(ctx context.Context, block *buffer.Block, bad *hype
 			"offset", bad.Offset, "index", bad.Index, "excerpt", excerpt(bad.Bytes))
 	}
 	return a.writeDeadLetter(ctx, block, deadletter.Entry{
-		Position: checkpoint.Position{File: block.Origin.ID, Offset: bad.Offset, Index: bad.Index}, Reason: bad.Reason,
+		Position: position.Position{File: block.Origin.ID, Offset: bad.Offset, Index: bad.Index}, Reason: bad.Reason,
 		Bytes: bad.Bytes,
 	})
 }

@@ -10,6 +10,7 @@ import (
 
 	"github.com/hlparser/hyperliquid-parser-operator/internal/parser/checkpoint"
 	"github.com/hlparser/hyperliquid-parser-operator/internal/parser/config"
+	"github.com/hlparser/hyperliquid-parser-operator/internal/parser/position"
 	"github.com/hlparser/hyperliquid-parser-operator/internal/parser/report"
 )
 
@@ -72,7 +73,7 @@ func resumePosition(files []checkpoint.File) string {
 			break
 		}
 	}
-	return checkpoint.Position{File: next.FileID, Offset: next.Offset}.String()
+	return position.Position{File: next.FileID, Offset: next.Offset}.String()
 }
 
 // waitsFor describes what a stream that is behind waits for.

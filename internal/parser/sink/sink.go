@@ -11,7 +11,7 @@ import (
 	"errors"
 	"fmt"
 
-	"github.com/hlparser/hyperliquid-parser-operator/internal/parser/checkpoint"
+	"github.com/hlparser/hyperliquid-parser-operator/internal/parser/position"
 )
 
 // Record is one record of a Batch. It ends at End, an index in Batch.Data just past the record's newline, and starts at
@@ -36,7 +36,7 @@ type Record struct {
 // The caller owns Data and Records and reuses them as soon as Write returns, with or without an error. A sink that
 // needs them for longer copies them.
 type Batch struct {
-	File    checkpoint.FileID
+	File    position.FileID
 	Data    []byte
 	Records []Record
 }
@@ -47,9 +47,9 @@ func (b Batch) Record(i int) []byte {
 }
 
 // Position returns the position of record i.
-func (b Batch) Position(i int) checkpoint.Position {
+func (b Batch) Position(i int) position.Position {
 	r := b.Records[i]
-	return checkpoint.Position{File: b.File, Offset: r.Offset, Index: int(r.Index)}
+	return position.Position{File: b.File, Offset: r.Offset, Index: int(r.Index)}
 }
 
 // Slice returns the batch of the records i to j-1. It shares Data with b. Records are copied where their ends change.

@@ -3,13 +3,13 @@ package sink_test
 import (
 	"testing"
 
-	"github.com/hlparser/hyperliquid-parser-operator/internal/parser/checkpoint"
+	"github.com/hlparser/hyperliquid-parser-operator/internal/parser/position"
 	"github.com/hlparser/hyperliquid-parser-operator/internal/parser/sink"
 )
 
 func TestSlicesOfABatchAreBatches(t *testing.T) {
 	b := sink.Batch{
-		File: checkpoint.FileID{Directory: "node_fills", Date: "20260430", Hour: 8, Generation: "1a2b3c4d"},
+		File: position.FileID{Directory: "node_fills", Date: "20260430", Hour: 8, Generation: "1a2b3c4d"},
 		Data: []byte("a\nbb\nccc\ndddd\n"),
 		Records: []sink.Record{
 			{End: 2, Offset: 10}, {End: 5, Offset: 10, Index: 1}, {End: 9, Offset: 20}, {End: 14, Offset: 30},

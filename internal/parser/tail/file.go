@@ -16,6 +16,7 @@ import (
 	"github.com/hlparser/hyperliquid-parser-operator/internal/parser/buffer"
 	"github.com/hlparser/hyperliquid-parser-operator/internal/parser/checkpoint"
 	"github.com/hlparser/hyperliquid-parser-operator/internal/parser/config"
+	"github.com/hlparser/hyperliquid-parser-operator/internal/parser/position"
 	"github.com/hlparser/hyperliquid-parser-operator/internal/parser/vfs"
 )
 
@@ -35,7 +36,7 @@ const (
 // hourFile is one incarnation of one hourly file. The reader changes it under Tailer.mu. Other goroutines also use
 // acked, committed, offered, beforeAck and arrivals.
 type hourFile struct {
-	id     checkpoint.FileID
+	id     position.FileID
 	origin *buffer.Origin // nil until the generation is known
 	mode   config.Mode
 	rel    string // path relative to the data directory

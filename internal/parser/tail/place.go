@@ -8,6 +8,7 @@ import (
 
 	"github.com/hlparser/hyperliquid-parser-operator/internal/parser/buffer"
 	"github.com/hlparser/hyperliquid-parser-operator/internal/parser/checkpoint"
+	"github.com/hlparser/hyperliquid-parser-operator/internal/parser/position"
 	"github.com/hlparser/hyperliquid-parser-operator/internal/parser/vfs"
 )
 
@@ -59,8 +60,8 @@ func (t *Tailer) identify(d *directory) {
 // candidates are the files that a new one may be: the known files that are not at their path.
 type candidates struct {
 	inodes map[uint64][]*hourFile
-	hours  map[checkpoint.FileID][]*hourFile // by date and hour
-	heads  map[checkpoint.Hash][]*hourFile   // by the hash of a complete first KiB
+	hours  map[position.FileID][]*hourFile // by date and hour
+	heads  map[checkpoint.Hash][]*hourFile // by the hash of a complete first KiB
 	taken  map[*hourFile]bool
 }
 
@@ -68,7 +69,7 @@ func (t *Tailer) candidatesFor(d *directory) *candidates {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	c := &candidates{
-		inodes: map[uint64][]*hourFile{}, hours: map[checkpoint.FileID][]*hourFile{},
+		inodes: map[uint64][]*hourFile{}, hours: map[position.FileID][]*hourFile{},
 		heads: map[checkpoint.Hash][]*hourFile{}, taken: map[*hourFile]bool{},
 	}
 	add := func(f *hourFile, moved bool) {
@@ -98,8 +99,8 @@ func (t *Tailer) candidatesFor(d *directory) *candidates {
 	return c
 }
 
-func hourID(f *hourFile) checkpoint.FileID {
-	return checkpoint.FileID{Date: f.id.Date, Hour: f.id.Hour}
+func hourID(f *hourFile) position.FileID {
+	return position.FileID{Date: f.id.Date, Hour: f.id.Hour}
 }
 
 func (c *candidates) empty() bool { return len(c.inodes) == 0 && len(c.hours) == 0 }

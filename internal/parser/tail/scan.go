@@ -14,6 +14,7 @@ import (
 
 	"github.com/hlparser/hyperliquid-parser-operator/internal/parser/buffer"
 	"github.com/hlparser/hyperliquid-parser-operator/internal/parser/checkpoint"
+	"github.com/hlparser/hyperliquid-parser-operator/internal/parser/position"
 	"github.com/hlparser/hyperliquid-parser-operator/internal/parser/vfs"
 )
 
@@ -44,11 +45,11 @@ type directory struct {
 	// idle is the number of files at the start of files that are idle, so that a refresh costs nothing for them. It is
 	// at most head.
 	idle      int
-	undecided int               // number of files that are not identified yet
-	failures  int               // number of unreadable paths that may hide known files
-	doubtful  int               // number of names that were listed but not found
-	started   bool              // something was read from it, by this process or before a restart
-	newest    checkpoint.FileID // the newest hour in the checkpoint
+	undecided int             // number of files that are not identified yet
+	failures  int             // number of unreadable paths that may hide known files
+	doubtful  int             // number of names that were listed but not found
+	started   bool            // something was read from it, by this process or before a restart
+	newest    position.FileID // the newest hour in the checkpoint
 }
 
 // day is one date's folder as it was last listed.
@@ -222,7 +223,7 @@ func (t *Tailer) scanDate(d *directory, date string, force bool) bool {
 	}
 	for _, e := range entries { // after the hours in the folder are known
 		if hour, why, ok := foreignHour(e.Name()); ok {
-			t.reportForeign(d, checkpoint.FileID{Date: date, Hour: hour}, path.Join(folder, e.Name()), why)
+			t.reportForeign(d, position.FileID{Date: date, Hour: hour}, path.Join(folder, e.Name()), why)
 		}
 	}
 	for name := range names {
@@ -245,7 +246,7 @@ const maxForeign = 1024
 
 // reportForeign records a name that means an hour and that is not read. If that hour is newer than all hours that are
 // read, the node's current output is not read.
-func (t *Tailer) reportForeign(d *directory, id checkpoint.FileID, rel, why string) {
+func (t *Tailer) reportForeign(d *directory, id position.FileID, rel, why string) {
 	newest := d.newest
 	if n := len(d.files); n > 0 && compareHours(d.files[n-1].id, newest) > 0 {
 		newest = d.files[n-1].id
@@ -272,7 +273,7 @@ type errForeign string
 func (e errForeign) Error() string { return string(e) }
 
 // nameListed reports whether a listing of this refresh contains the name of an hour's file, and whether that is known.
-func (t *Tailer) nameListed(d *directory, id checkpoint.FileID) (in, known bool) {
+func (t *Tailer) nameListed(d *directory, id position.FileID) (in, known bool) {
 	if !d.present {
 		return false, false
 	}
@@ -344,7 +345,7 @@ func (t *Tailer) markIdle(d *directory) {
 
 // find returns the newest incarnation of a file that is at its path.
 func (d *directory) find(date string, hour int) *hourFile {
-	id := checkpoint.FileID{Date: date, Hour: hour}
+	id := position.FileID{Date: date, Hour: hour}
 	for i := d.indexAfter(id) - 1; i >= 0 && compareHours(d.files[i].id, id) == 0; i-- {
 		if f := d.files[i]; !f.gone {
 			return f
@@ -354,8 +355,8 @@ func (d *directory) find(date string, hour int) *hourFile {
 }
 
 // indexAfter returns the index after all incarnations of an hour's file, where its next one belongs.
-func (d *directory) indexAfter(id checkpoint.FileID) int {
-	i, _ := slices.BinarySearchFunc(d.files, id, func(f *hourFile, id checkpoint.FileID) int {
+func (d *directory) indexAfter(id position.FileID) int {
+	i, _ := slices.BinarySearchFunc(d.files, id, func(f *hourFile, id position.FileID) int {
 		if c := compareHours(f.id, id); c != 0 {
 			return c
 		}
@@ -366,11 +367,11 @@ func (d *directory) indexAfter(id checkpoint.FileID) int {
 
 // indexOfDate returns the index of the first file of a date, or the index where it would be.
 func (d *directory) indexOfDate(date string) int {
-	return d.indexAfter(checkpoint.FileID{Date: date, Hour: -1})
+	return d.indexAfter(position.FileID{Date: date, Hour: -1})
 }
 
 // compareHours orders files by time. Hours are numbers: "10" follows "9".
-func compareHours(a, b checkpoint.FileID) int {
+func compareHours(a, b position.FileID) int {
 	if a.Date != b.Date {
 		if a.Date < b.Date {
 			return -1
@@ -385,7 +386,7 @@ func compareHours(a, b checkpoint.FileID) int {
 func (t *Tailer) addFile(d *directory, date string, hour int) {
 	rel := relPath(d.Name, date, hour)
 	f := &hourFile{
-		id:   checkpoint.FileID{Directory: d.Name, Date: date, Hour: hour, Generation: noGeneration},
+		id:   position.FileID{Directory: d.Name, Date: date, Hour: hour, Generation: noGeneration},
 		mode: d.Mode, rel: rel, undecided: true, onceLimit: -1,
 	}
 	if t.backingOff(rel) || !t.initialStat(f) {

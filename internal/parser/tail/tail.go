@@ -26,6 +26,7 @@ import (
 	"github.com/hlparser/hyperliquid-parser-operator/internal/parser/buffer"
 	"github.com/hlparser/hyperliquid-parser-operator/internal/parser/checkpoint"
 	"github.com/hlparser/hyperliquid-parser-operator/internal/parser/config"
+	"github.com/hlparser/hyperliquid-parser-operator/internal/parser/position"
 	"github.com/hlparser/hyperliquid-parser-operator/internal/parser/vfs"
 )
 
@@ -116,10 +117,10 @@ type Tailer struct {
 	lastLine           time.Time
 	current            *hourFile // being read
 	origins            map[*buffer.Origin]*hourFile
-	checkpointSequence uint64                     // sequence of the checkpoint that this process resumed; 0 if none
-	usedIDs            map[checkpoint.FileID]bool // the IDs that files have had, including pruned files
-	version            uint64                     // changes with the result of Files
-	skipped            []buffer.Skip              // reported with the next block
+	checkpointSequence uint64                   // sequence of the checkpoint that this process resumed; 0 if none
+	usedIDs            map[position.FileID]bool // the IDs that files have had, including pruned files
+	version            uint64                   // changes with the result of Files
+	skipped            []buffer.Skip            // reported with the next block
 }
 
 // Counts are totals since the start of the process.
@@ -191,7 +192,7 @@ func New(opt Options, buf *buffer.Buffer) *Tailer {
 	t := &Tailer{
 		opt: opt, buf: buf, log: opt.Log, now: opt.Now, tree: opt.Tree, blockSize: buffer.BlockSize,
 		failures: map[string]*failure{},
-		origins:  map[*buffer.Origin]*hourFile{}, usedIDs: map[checkpoint.FileID]bool{}, version: 1,
+		origins:  map[*buffer.Origin]*hourFile{}, usedIDs: map[position.FileID]bool{}, version: 1,
 		decided: make(chan struct{}), forgetAfter: forgetAfter,
 	}
 	if t.now == nil {
@@ -514,8 +515,8 @@ func (t *Tailer) Stats() Stats {
 	}
 	if f := t.current; f != nil {
 		s.Directory, s.Mode, s.File = f.id.Directory, f.mode, f.rel
-		s.Position = checkpoint.Position{File: f.id, Offset: f.next}.String()
-		s.Committed = checkpoint.Position{File: f.id, Offset: f.committed}.String()
+		s.Position = position.Position{File: f.id, Offset: f.next}.String()
+		s.Committed = position.Position{File: f.id, Offset: f.committed}.String()
 	}
 	return s
 }

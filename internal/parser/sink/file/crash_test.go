@@ -25,6 +25,7 @@ import (
 
 	"github.com/hlparser/hyperliquid-parser-operator/internal/parser/checkpoint"
 	"github.com/hlparser/hyperliquid-parser-operator/internal/parser/deadletter"
+	"github.com/hlparser/hyperliquid-parser-operator/internal/parser/position"
 	"github.com/hlparser/hyperliquid-parser-operator/internal/parser/sink"
 	"github.com/hlparser/hyperliquid-parser-operator/internal/parser/sink/file"
 	"github.com/hlparser/hyperliquid-parser-operator/internal/parser/vfs/crashfs"
@@ -62,11 +63,11 @@ func (w *world) copy() *world {
 }
 
 // line returns record i of the source, in one of the hours 8 to 11. Every seventh record can never be delivered.
-func (w *world) line(i int) (text string, at checkpoint.Position, bad bool) {
+func (w *world) line(i int) (text string, at position.Position, bad bool) {
 	perHour := w.total/4 + 1
 	id := hour
 	id.Hour = 8 + i/perHour
-	at = checkpoint.Position{File: id, Offset: int64(i%perHour) * 10, Index: i % 3}
+	at = position.Position{File: id, Offset: int64(i%perHour) * 10, Index: i % 3}
 	return fmt.Sprintf("record %d%s\n", i, strings.Repeat(".", i%13)), at, i%7 == 3
 }
 
@@ -399,7 +400,7 @@ func (w *world) archives() map[string]string {
 	want := map[string]string{}
 	suffix := map[bool]string{false: ".jsonl", true: ".jsonl.zst"}[w.zstd]
 	var name string
-	var current checkpoint.FileID
+	var current position.FileID
 	for i := range w.total {
 		text, at, bad := w.line(i)
 		if bad {
@@ -500,11 +501,11 @@ func crashes(seed int) []crash {
 	}
 }
 
-var position = regexp.MustCompile(`\d{8}-\d{2}-[^.]*`)
+var inFileName = regexp.MustCompile(`\d{8}-\d{2}-[^.]*`)
 
 // point names a crash point, without the position in a file's name.
 func point(op crashfs.Op) string {
-	return fmt.Sprintf("%s %s", op.Kind, position.ReplaceAllString(op.Name, "<position>"))
+	return fmt.Sprintf("%s %s", op.Kind, inFileName.ReplaceAllString(op.Name, "<position>"))
 }
 
 // TestACrashAtEveryStep enumerates all steps of a run. Each step is once the first that does not happen, in each kind

@@ -14,7 +14,7 @@ import (
 	"testing"
 	"time"
 
-	"github.com/hlparser/hyperliquid-parser-operator/internal/parser/checkpoint"
+	"github.com/hlparser/hyperliquid-parser-operator/internal/parser/position"
 	"github.com/hlparser/hyperliquid-parser-operator/internal/parser/sink"
 	"github.com/hlparser/hyperliquid-parser-operator/internal/parser/sink/file"
 	"github.com/hlparser/hyperliquid-parser-operator/internal/parser/sink/sinktest"
@@ -188,7 +188,7 @@ func closed(fsys vfs.FS, dir string) ([]byte, error) {
 	return data, nil
 }
 
-var hour = checkpoint.FileID{Directory: "node_fills_by_block", Date: "20260430", Hour: 8, Generation: "1a2b3c4d"}
+var hour = position.FileID{Directory: "node_fills_by_block", Date: "20260430", Hour: 8, Generation: "1a2b3c4d"}
 
 // records returns a batch of lines with the offsets from, from+1, and so on.
 func records(from int, lines ...string) sink.Batch {
@@ -539,7 +539,7 @@ func TestTheRemovalOfAnOpenPartIsDetected(t *testing.T) {
 
 func TestNamesDistinguishModesAndGenerations(t *testing.T) {
 	o := newOutput(t, file.Options{MaxBytes: 2})
-	for _, f := range []checkpoint.FileID{
+	for _, f := range []position.FileID{
 		{Directory: "node_fills_by_block", Date: "20260430", Hour: 10, Generation: "00000001"},
 		{Directory: "node_fills_by_block", Date: "20260430", Hour: 9, Generation: "00000001"},
 		{Directory: "node_fills_streaming", Date: "20260430", Hour: 9, Generation: "00000001"},

@@ -6,7 +6,7 @@ import (
 	"strings"
 	"time"
 
-	"github.com/hlparser/hyperliquid-parser-operator/internal/parser/checkpoint"
+	"github.com/hlparser/hyperliquid-parser-operator/internal/parser/position"
 	"github.com/hlparser/hyperliquid-parser-operator/internal/parser/vfs"
 )
 
@@ -42,7 +42,7 @@ func (p *part) dirty() bool { return p.changes > p.synced }
 // other modes have files of the same hour, and the generation, because a file may be recreated. Names sort by hour,
 // then by the node's file, then by the position in it. A marker's negative index counts down from 99999 after a "-",
 // which sorts before any digit.
-func partName(p checkpoint.Position) string {
+func partName(p position.Position) string {
 	index := fmt.Sprintf("%06d", p.Index)
 	if p.Index < 0 {
 		index = fmt.Sprintf("-%05d", 100_000+p.Index)
@@ -51,12 +51,12 @@ func partName(p checkpoint.Position) string {
 }
 
 // filePrefix is the common prefix of the names of all parts whose first record is from f.
-func filePrefix(f checkpoint.FileID) string {
+func filePrefix(f position.FileID) string {
 	return fmt.Sprintf("%s-%02d-%s-%s-", f.Date, f.Hour, f.Directory, f.Generation)
 }
 
 // startsIn reports whether the part's first record is from f.
-func (p *part) startsIn(f checkpoint.FileID) bool { return strings.HasPrefix(p.name, filePrefix(f)) }
+func (p *part) startsIn(f position.FileID) bool { return strings.HasPrefix(p.name, filePrefix(f)) }
 
 // openName is the name of the part's file while it grows.
 func (p *part) openName() string {

@@ -10,8 +10,8 @@ import (
 	"github.com/twmb/franz-go/pkg/kfake"
 	"github.com/twmb/franz-go/pkg/kgo"
 
-	"github.com/hlparser/hyperliquid-parser-operator/internal/parser/checkpoint"
 	"github.com/hlparser/hyperliquid-parser-operator/internal/parser/config"
+	"github.com/hlparser/hyperliquid-parser-operator/internal/parser/position"
 	"github.com/hlparser/hyperliquid-parser-operator/internal/parser/sink"
 	"github.com/hlparser/hyperliquid-parser-operator/internal/parser/sink/kafka"
 )
@@ -23,7 +23,7 @@ const (
 
 // benchBatch returns a full transaction of records as large as order statuses, over 50 coins.
 func benchBatch() sink.Batch {
-	b := sink.Batch{File: checkpoint.FileID{
+	b := sink.Batch{File: position.FileID{
 		Directory: "node_order_statuses_by_block", Date: "20260430", Hour: 8, Generation: "1a2b3c4d",
 	}}
 	for i := range benchRecords {

@@ -12,8 +12,8 @@ import (
 	"testing"
 	"time"
 
-	"github.com/hlparser/hyperliquid-parser-operator/internal/parser/checkpoint"
 	"github.com/hlparser/hyperliquid-parser-operator/internal/parser/config"
+	"github.com/hlparser/hyperliquid-parser-operator/internal/parser/position"
 	"github.com/hlparser/hyperliquid-parser-operator/internal/parser/sink"
 )
 
@@ -26,7 +26,7 @@ type crashing struct {
 	t     *testing.T
 	rand  *rand.Rand
 	c     *cluster
-	files [2]checkpoint.FileID
+	files [2]position.FileID
 	size  [2]int // number of records in each file
 
 	saved    [2]int // records before the checkpoint
@@ -143,7 +143,7 @@ func TestNothingIsLostOrDoubledThroughCrashesOfTheSink(t *testing.T) {
 	c := newCluster(t)
 	p := &crashing{t: t, rand: rand.New(rand.NewPCG(uint64(seed), 0)), c: c}
 	for i := range p.files {
-		p.files[i] = checkpoint.FileID{Directory: "node_fills_by_block", Date: "20260430", Hour: 8 + i,
+		p.files[i] = position.FileID{Directory: "node_fills_by_block", Date: "20260430", Hour: 8 + i,
 			Generation: "1a2b3c4d"}
 	}
 	// The connection fails repeatedly.

@@ -17,8 +17,8 @@ import (
 	"github.com/twmb/franz-go/pkg/kmsg"
 	"github.com/twmb/franz-go/pkg/kversion"
 
-	"github.com/hlparser/hyperliquid-parser-operator/internal/parser/checkpoint"
 	"github.com/hlparser/hyperliquid-parser-operator/internal/parser/config"
+	"github.com/hlparser/hyperliquid-parser-operator/internal/parser/position"
 	"github.com/hlparser/hyperliquid-parser-operator/internal/parser/sink"
 	"github.com/hlparser/hyperliquid-parser-operator/internal/parser/sink/kafka"
 	"github.com/hlparser/hyperliquid-parser-operator/internal/parser/sink/sinktest"
@@ -28,7 +28,7 @@ var coins = []string{"BTC", "ETH", "xyz:GOLD", "@107", ""}
 
 // batch returns the records first to next-1, with alternating coins.
 func batch(first, next int) sink.Batch {
-	b := sink.Batch{File: checkpoint.FileID{Directory: "node_fills_by_block", Date: "20260430", Hour: 8,
+	b := sink.Batch{File: position.FileID{Directory: "node_fills_by_block", Date: "20260430", Hour: 8,
 		Generation: "1a2b3c4d"}}
 	for i := first; i < next; i++ {
 		coin := coins[i%len(coins)]
@@ -93,8 +93,8 @@ func (c *cluster) mustHoldByFile(n int) {
 	}
 	byFile := map[string][]*kgo.Record{}
 	for _, r := range records {
-		position, _, _ := strings.Cut(string(r.Headers[len(r.Headers)-1].Value), "@")
-		byFile[position] = append(byFile[position], r)
+		file, _, _ := strings.Cut(string(r.Headers[len(r.Headers)-1].Value), "@")
+		byFile[file] = append(byFile[file], r)
 	}
 	got := make([]int, 0, len(records))
 	for _, records := range byFile {

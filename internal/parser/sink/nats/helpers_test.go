@@ -19,8 +19,8 @@ import (
 	"github.com/nats-io/nats.go/jetstream"
 	"go.uber.org/goleak"
 
-	"github.com/hlparser/hyperliquid-parser-operator/internal/parser/checkpoint"
 	"github.com/hlparser/hyperliquid-parser-operator/internal/parser/config"
+	"github.com/hlparser/hyperliquid-parser-operator/internal/parser/position"
 	"github.com/hlparser/hyperliquid-parser-operator/internal/parser/sink"
 	hlnats "github.com/hlparser/hyperliquid-parser-operator/internal/parser/sink/nats"
 )
@@ -259,7 +259,7 @@ func records(messages []jetstream.Msg) []byte {
 	return out
 }
 
-var hour = checkpoint.FileID{Directory: "node_fills_by_block", Date: "20260430", Hour: 8, Generation: "1a2b3c4d"}
+var hour = position.FileID{Directory: "node_fills_by_block", Date: "20260430", Hour: 8, Generation: "1a2b3c4d"}
 
 // batch returns lines from a file, at intervals of 100 bytes.
 func batch(from int, coin string, lines ...string) sink.Batch {

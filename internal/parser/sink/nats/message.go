@@ -6,8 +6,8 @@ import (
 
 	"github.com/nats-io/nats.go"
 
-	"github.com/hlparser/hyperliquid-parser-operator/internal/parser/checkpoint"
 	"github.com/hlparser/hyperliquid-parser-operator/internal/parser/config"
+	"github.com/hlparser/hyperliquid-parser-operator/internal/parser/position"
 	"github.com/hlparser/hyperliquid-parser-operator/internal/parser/sink"
 )
 
@@ -36,7 +36,7 @@ type packer struct {
 	identity               config.RecordIdentity
 
 	msg      nats.Msg
-	file     checkpoint.FileID
+	file     position.FileID
 	fileText string
 	block    int64
 	position []byte
@@ -131,12 +131,12 @@ func (p *packer) id(b sink.Batch, i, j int) string {
 }
 
 // overhead bounds the size of a message's headers, in bytes.
-func (p *packer) overhead(file checkpoint.FileID) int {
+func (p *packer) overhead(file position.FileID) int {
 	const (
-		fixed    = 400 // the names, and values that are numbers or a batch's id
-		position = 40  // a position without its file
+		fixed  = 400 // the names, and values that are numbers or a batch's id
+		inFile = 40  // a position without its file
 	)
-	at := len(file.String()) + position
+	at := len(file.String()) + inFile
 	return fixed + len(p.target) + len(p.stream) + at + len(p.writer) + len(p.stream) + 2*at
 }
 

@@ -14,8 +14,8 @@ import (
 	"github.com/nats-io/nats.go/jetstream"
 	"github.com/nats-io/nuid"
 
-	"github.com/hlparser/hyperliquid-parser-operator/internal/parser/checkpoint"
 	"github.com/hlparser/hyperliquid-parser-operator/internal/parser/config"
+	"github.com/hlparser/hyperliquid-parser-operator/internal/parser/position"
 	"github.com/hlparser/hyperliquid-parser-operator/internal/parser/sink"
 	"github.com/hlparser/hyperliquid-parser-operator/internal/parser/sink/resume"
 )
@@ -40,8 +40,8 @@ const (
 	lastSequenceInProcess jetstream.ErrorCode = 10164
 )
 
-// position is the message that holds the position of the stored records and the identity of their writer.
-type position struct {
+// storedPosition is the message that holds the position of the stored records and the identity of their writer.
+type storedPosition struct {
 	Writer string `json:"writer"`
 	Stream string `json:"stream"`
 	Epoch  string `json:"epoch"` // identifies one Open
@@ -68,7 +68,7 @@ type stream struct {
 	epoch string
 	last  uint64 // sequence number of the last position that this sink wrote
 	// inFlight is the file of the last batch. If uncertain, it is unknown whether that batch was stored.
-	inFlight        checkpoint.FileID
+	inFlight        position.FileID
 	inFlightRecords int64
 	uncertain       bool
 
@@ -325,7 +325,7 @@ func (s *stream) writeBatch(ctx context.Context, b sink.Batch, from, overhead in
 // position returns the message that holds a position.
 func (s *stream) position(p resume.Position) (*nats.Msg, error) {
 	o := &s.output.opts
-	data, err := json.Marshal(position{Writer: o.Writer, Stream: s.name, Epoch: s.epoch, Position: p})
+	data, err := json.Marshal(storedPosition{Writer: o.Writer, Stream: s.name, Epoch: s.epoch, Position: p})
 	if err != nil {
 		return nil, fmt.Errorf("encoding the position: %w", err)
 	}
@@ -335,7 +335,7 @@ func (s *stream) position(p resume.Position) (*nats.Msg, error) {
 
 // lastPosition returns the position on the server and its sequence number, or nil and 0 if there is none. A replica may
 // answer with an old one.
-func (s *stream) lastPosition(ctx context.Context) (*position, uint64, error) {
+func (s *stream) lastPosition(ctx context.Context) (*storedPosition, uint64, error) {
 	name := s.output.opts.Config.Stream
 	js, err := s.conn.js.Stream(ctx, name)
 	if err != nil {
@@ -348,7 +348,7 @@ func (s *stream) lastPosition(ctx context.Context) (*position, uint64, error) {
 	if err != nil {
 		return nil, 0, fmt.Errorf("reading the position on %s: %w", s.subject, err)
 	}
-	p := new(position)
+	p := new(storedPosition)
 	if err := json.Unmarshal(m.Data, p); err != nil {
 		return nil, 0, fmt.Errorf("%w: message %d of %s on %s is not a position: %w", sink.ErrFailed, m.Sequence, name,
 			s.subject, err)
@@ -362,7 +362,7 @@ func (s *stream) fence(ctx context.Context, known *resume.State) error {
 	var err error
 	pauses := sink.NewBackoff()
 	for range fenceTries {
-		var found *position
+		var found *storedPosition
 		if found, s.last, err = s.lastPosition(ctx); err != nil {
 			return err
 		}

@@ -21,7 +21,7 @@ import (
 	"maps"
 	"slices"
 
-	"github.com/hlparser/hyperliquid-parser-operator/internal/parser/checkpoint"
+	"github.com/hlparser/hyperliquid-parser-operator/internal/parser/position"
 	"github.com/hlparser/hyperliquid-parser-operator/internal/parser/sink"
 )
 
@@ -46,7 +46,7 @@ func PointOf(b sink.Batch, i int) Point {
 }
 
 // Files maps files to points. In JSON: {"node_fills/20260430/8@1a2b3c4d":[offset,index]}.
-type Files map[checkpoint.FileID]Point
+type Files map[position.FileID]Point
 
 // MarshalJSON implements json.Marshaler.
 func (f Files) MarshalJSON() ([]byte, error) {
@@ -65,7 +65,7 @@ func (f *Files) UnmarshalJSON(data []byte) error {
 	}
 	*f = make(Files, len(in))
 	for name, p := range in {
-		file, err := checkpoint.ParseFileID(name)
+		file, err := position.ParseFileID(name)
 		if err != nil {
 			return err
 		}
@@ -113,7 +113,7 @@ type Tracker struct {
 	committed int64 // generation of the last checkpoint known to be on disk
 	since     int64 // see Position.Since
 
-	acked map[checkpoint.FileID]entry
+	acked map[position.FileID]entry
 	// ahead holds the last stored record of files whose records up to there were not all acknowledged to the caller,
 	// after a crash or after a Write that failed halfway.
 	ahead Files
@@ -127,17 +127,17 @@ type entry struct {
 	generation int64 // of the first state that includes it
 }
 
-// Open returns the tracker for the checkpoint's state and the destination's position. Either may be nil.
-func Open(state *State, position *Position) *Tracker {
-	t := &Tracker{acked: map[checkpoint.FileID]entry{}, ahead: Files{}, resumed: Files{}}
+// Open returns the tracker for the checkpoint's state and the position that the destination stored. Either may be nil.
+func Open(state *State, stored *Position) *Tracker {
+	t := &Tracker{acked: map[position.FileID]entry{}, ahead: Files{}, resumed: Files{}}
 	if state != nil {
 		t.state = State{state.Generation, maps.Clone(state.Files)}
 		maps.Copy(t.resumed, state.Files)
 	}
-	if position != nil {
-		t.since = position.Since
-		t.state.Generation = max(t.state.Generation, position.Since)
-		for file, p := range position.Files {
+	if stored != nil {
+		t.since = stored.Since
+		t.state.Generation = max(t.state.Generation, stored.Since)
+		for file, p := range stored.Files {
 			if from, ok := t.resumed[file]; ok && p.Compare(from) <= 0 {
 				t.acked[file] = entry{p, t.state.Generation}
 			} else {
@@ -150,7 +150,7 @@ func Open(state *State, position *Position) *Tracker {
 }
 
 // Full reports whether a record of the file must wait for a checkpoint, because the position has no room for the file.
-func (t *Tracker) Full(file checkpoint.FileID) bool {
+func (t *Tracker) Full(file position.FileID) bool {
 	_, acked := t.acked[file]
 	if _, ahead := t.ahead[file]; acked || ahead || t.size() < MaxFiles {
 		return false
@@ -164,7 +164,7 @@ func (t *Tracker) Full(file checkpoint.FileID) bool {
 		return true
 	}
 	// These files were left by a crash and not read again. The oldest are the most likely to be gone.
-	old := slices.SortedFunc(maps.Keys(t.ahead), func(a, b checkpoint.FileID) int {
+	old := slices.SortedFunc(maps.Keys(t.ahead), func(a, b position.FileID) int {
 		return cmp.Or(cmp.Compare(a.Date, b.Date), cmp.Compare(a.Hour, b.Hour))
 	})
 	for _, file := range old[:MaxFiles/4] {
@@ -200,7 +200,7 @@ func (t *Tracker) Skip(b sink.Batch) int {
 }
 
 // Position returns the position to store with the record at p of the file and all records before it.
-func (t *Tracker) Position(file checkpoint.FileID, p Point) Position {
+func (t *Tracker) Position(file position.FileID, p Point) Position {
 	out := t.Now()
 	out.Files[file] = p
 	return out
@@ -217,7 +217,7 @@ func (t *Tracker) Now() Position {
 }
 
 // Stored records that the destination holds the records of a file up to p.
-func (t *Tracker) Stored(file checkpoint.FileID, p Point) { t.ahead[file] = p }
+func (t *Tracker) Stored(file position.FileID, p Point) { t.ahead[file] = p }
 
 // Acked records that the whole batch was acknowledged.
 func (t *Tracker) Acked(b sink.Batch) {
@@ -256,5 +256,5 @@ func (t *Tracker) Committed() {
 // prune drops the files that the state of the given generation covers.
 func (t *Tracker) prune(generation int64) {
 	t.since = max(t.since, generation)
-	maps.DeleteFunc(t.acked, func(_ checkpoint.FileID, e entry) bool { return e.generation <= generation })
+	maps.DeleteFunc(t.acked, func(_ position.FileID, e entry) bool { return e.generation <= generation })
 }

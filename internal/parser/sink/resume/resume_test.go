@@ -9,32 +9,32 @@ import (
 
 	"pgregory.net/rapid"
 
-	"github.com/hlparser/hyperliquid-parser-operator/internal/parser/checkpoint"
+	"github.com/hlparser/hyperliquid-parser-operator/internal/parser/position"
 	"github.com/hlparser/hyperliquid-parser-operator/internal/parser/sink"
 	"github.com/hlparser/hyperliquid-parser-operator/internal/parser/sink/resume"
 )
 
 // world simulates a node's files, a destination that stores records and position atomically, and a parser's disk.
 type world struct {
-	files    map[checkpoint.FileID][]resume.Point
-	stored   map[checkpoint.FileID][]resume.Point
+	files    map[position.FileID][]resume.Point
+	stored   map[position.FileID][]resume.Point
 	position *resume.Position
 	last     saved // checkpoint
 	before   saved // the one before it
 
 	t       *resume.Tracker
-	read    map[checkpoint.FileID]int // records acknowledged by this process
-	drawn   *saved                    // taken by the last Flush
-	written bool                      // drawn is the last checkpoint
+	read    map[position.FileID]int // records acknowledged by this process
+	drawn   *saved                  // taken by the last Flush
+	written bool                    // drawn is the last checkpoint
 }
 
 type saved struct {
 	state []byte // JSON; nil: none
-	read  map[checkpoint.FileID]int
+	read  map[position.FileID]int
 }
 
-func file(i int) checkpoint.FileID {
-	return checkpoint.FileID{Directory: "node_fills", Date: fmt.Sprintf("2026%04d", i/24), Hour: i % 24,
+func file(i int) position.FileID {
+	return position.FileID{Directory: "node_fills", Date: fmt.Sprintf("2026%04d", i/24), Hour: i % 24,
 		Generation: "1a2b3c4d"}
 }
 
@@ -53,7 +53,7 @@ func (w *world) open(t interface {
 	}
 	w.t, w.read, w.drawn, w.written = resume.Open(state, w.position), maps.Clone(w.last.read), nil, false
 	if w.read == nil {
-		w.read = map[checkpoint.FileID]int{}
+		w.read = map[position.FileID]int{}
 	}
 	w.land(w.t.Now())
 }
@@ -62,7 +62,7 @@ func (w *world) land(p resume.Position) { w.position = &p }
 
 // write stores up to n records of a file, atOnce records in each act. It fails after the given number of acts, unless
 // that is negative.
-func (w *world) write(f checkpoint.FileID, n, atOnce, acts int) (done bool) {
+func (w *world) write(f position.FileID, n, atOnce, acts int) (done bool) {
 	from := w.read[f]
 	points := w.files[f][from:min(from+n, len(w.files[f]))]
 	b := sink.Batch{File: f}
@@ -110,8 +110,8 @@ func (w *world) commit() {
 // the parser back to the checkpoint before.
 func TestEveryRecordIsStoredOnceWhateverHappens(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
-		w := &world{files: map[checkpoint.FileID][]resume.Point{}, stored: map[checkpoint.FileID][]resume.Point{}}
-		names := make([]checkpoint.FileID, rapid.IntRange(1, 4).Draw(t, "files"))
+		w := &world{files: map[position.FileID][]resume.Point{}, stored: map[position.FileID][]resume.Point{}}
+		names := make([]position.FileID, rapid.IntRange(1, 4).Draw(t, "files"))
 		for i := range names {
 			f, at := file(i), resume.Point{Index: -2}
 			names[i] = f
@@ -166,7 +166,7 @@ func TestEveryRecordIsStoredOnceWhateverHappens(t *testing.T) {
 }
 
 func TestAPositionStaysSmallInABacklogOfTinyFiles(t *testing.T) {
-	w := &world{files: map[checkpoint.FileID][]resume.Point{}, stored: map[checkpoint.FileID][]resume.Point{}}
+	w := &world{files: map[position.FileID][]resume.Point{}, stored: map[position.FileID][]resume.Point{}}
 	const files = 4 * resume.MaxFiles
 	for i := range files {
 		w.files[file(i)] = []resume.Point{{0, 0}, {100, 0}}
@@ -206,11 +206,11 @@ func TestAPositionStaysSmallInABacklogOfTinyFiles(t *testing.T) {
 }
 
 func TestFilesThatNeverComeBackAreEvicted(t *testing.T) {
-	position := &resume.Position{Files: resume.Files{}}
+	stored := &resume.Position{Files: resume.Files{}}
 	for i := range resume.MaxFiles {
-		position.Files[file(i)] = resume.Point{Offset: 1}
+		stored.Files[file(i)] = resume.Point{Offset: 1}
 	}
-	tr := resume.Open(&resume.State{}, position)
+	tr := resume.Open(&resume.State{}, stored)
 	if tr.Full(file(resume.MaxFiles)) {
 		t.Error("there is no room for a new file")
 	}
@@ -219,7 +219,7 @@ func TestFilesThatNeverComeBackAreEvicted(t *testing.T) {
 	}
 }
 
-func batch(f checkpoint.FileID, offsets ...int64) sink.Batch {
+func batch(f position.FileID, offsets ...int64) sink.Batch {
 	b := sink.Batch{File: f}
 	for _, o := range offsets {
 		b.Data = append(b.Data, "x\n"...)

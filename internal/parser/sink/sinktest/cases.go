@@ -6,7 +6,7 @@ import (
 	"strings"
 	"sync"
 
-	"github.com/hlparser/hyperliquid-parser-operator/internal/parser/checkpoint"
+	"github.com/hlparser/hyperliquid-parser-operator/internal/parser/position"
 )
 
 func inOrder(p *process) {
@@ -63,7 +63,7 @@ func unusualCoins(p *process) {
 func markers(p *process) {
 	s := p.stream("fills")
 	file := hour(8)
-	s.layout.place = func(n int) (checkpoint.FileID, place) {
+	s.layout.place = func(n int) (position.FileID, place) {
 		at := place{offset: int64(n/10) * 100, index: int32(n%10) - 3, block: 7}
 		if at.index < 0 {
 			at.block = 0
@@ -84,12 +84,12 @@ func markers(p *process) {
 // the next one has started.
 func (s *stream) interleave() {
 	type at struct {
-		file checkpoint.FileID
+		file position.FileID
 		place
 	}
 	const run = 7
 	made, records := []at{}, map[int]int{} // records by hour
-	s.layout.place = func(n int) (checkpoint.FileID, place) {
+	s.layout.place = func(n int) (position.FileID, place) {
 		for i := len(made); i <= n; i++ {
 			r := i / run
 			h := r / 4

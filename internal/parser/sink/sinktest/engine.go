@@ -10,9 +10,9 @@ import (
 	"testing"
 	"time"
 
-	"github.com/hlparser/hyperliquid-parser-operator/internal/parser/checkpoint"
 	"github.com/hlparser/hyperliquid-parser-operator/internal/parser/config"
 	"github.com/hlparser/hyperliquid-parser-operator/internal/parser/engine"
+	"github.com/hlparser/hyperliquid-parser-operator/internal/parser/position"
 	"github.com/hlparser/hyperliquid-parser-operator/internal/parser/report"
 	"github.com/hlparser/hyperliquid-parser-operator/internal/parser/sink"
 	"github.com/hlparser/hyperliquid-parser-operator/internal/parser/vfs"
@@ -73,7 +73,7 @@ func newParser(t *testing.T, target Target) *parser {
 		ShutdownTimeout: config.Duration{Duration: 2 * time.Second},
 	}.WithDefaults(2)
 	p.lines = &stream{p: p.process, name: engineStream}
-	p.lines.layout.place = func(n int) (checkpoint.FileID, place) { return hour(8), place{offset: int64(n)} }
+	p.lines.layout.place = func(n int) (position.FileID, place) { return hour(8), place{offset: int64(n)} }
 	p.lines.layout.coin = func(int) string { return "" }
 	p.lines.layout.text = func(n int) []byte {
 		return fmt.Appendf(nil,

@@ -5,7 +5,7 @@ import (
 	"fmt"
 	"hash/maphash"
 
-	"github.com/hlparser/hyperliquid-parser-operator/internal/parser/checkpoint"
+	"github.com/hlparser/hyperliquid-parser-operator/internal/parser/position"
 	"github.com/hlparser/hyperliquid-parser-operator/internal/parser/sink"
 )
 
@@ -13,7 +13,7 @@ import (
 type layout struct {
 	text  func(n int) []byte // without the newline; unique in the stream
 	coin  func(n int) string
-	place func(n int) (checkpoint.FileID, place)
+	place func(n int) (position.FileID, place)
 }
 
 // place is a record's position in its file.
@@ -29,12 +29,12 @@ func ordinary(s *stream) layout {
 	return layout{
 		text:  s.numbered,
 		coin:  func(n int) string { return []string{"BTC", "ETH", "@142", "xyz:TSLA", ""}[n%5] },
-		place: func(n int) (checkpoint.FileID, place) { return file, inLine(n) },
+		place: func(n int) (position.FileID, place) { return file, inLine(n) },
 	}
 }
 
-func hour(h int) checkpoint.FileID {
-	return checkpoint.FileID{Directory: "node_fills_by_block", Date: "20260430", Hour: h,
+func hour(h int) position.FileID {
+	return position.FileID{Directory: "node_fills_by_block", Date: "20260430", Hour: h,
 		Generation: fmt.Sprintf("1a2b3c%02x", h)}
 }
 
@@ -93,7 +93,7 @@ func (s *stream) batch(from, n int) sink.Batch {
 }
 
 // record returns the file and the attributes of record n.
-func (s *stream) record(n int) (checkpoint.FileID, sink.Record) {
+func (s *stream) record(n int) (position.FileID, sink.Record) {
 	file, at := s.layout.place(n)
 	r := sink.Record{Offset: at.offset, Index: at.index, Block: at.block}
 	if at.index >= 0 {

@@ -16,7 +16,7 @@ import (
 
 	"go.uber.org/goleak"
 
-	"github.com/hlparser/hyperliquid-parser-operator/internal/parser/checkpoint"
+	"github.com/hlparser/hyperliquid-parser-operator/internal/parser/position"
 	"github.com/hlparser/hyperliquid-parser-operator/internal/parser/sink"
 	"github.com/hlparser/hyperliquid-parser-operator/internal/parser/sink/sinktest"
 	"github.com/hlparser/hyperliquid-parser-operator/internal/parser/sink/stdout"
@@ -97,7 +97,7 @@ func BenchmarkConformance(b *testing.B) {
 }
 
 func batch(lines ...string) sink.Batch {
-	b := sink.Batch{File: checkpoint.FileID{Directory: "node_fills", Date: "20260430", Generation: "1a2b3c4d"}}
+	b := sink.Batch{File: position.FileID{Directory: "node_fills", Date: "20260430", Generation: "1a2b3c4d"}}
 	for i, line := range lines {
 		b.Data = append(append(b.Data, line...), '\n')
 		b.Records = append(b.Records, sink.Record{End: len(b.Data), Offset: int64(i)})

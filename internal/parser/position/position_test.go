@@ -1,17 +1,17 @@
-package checkpoint_test
+package position_test
 
 import (
 	"testing"
 
 	"pgregory.net/rapid"
 
-	"github.com/hlparser/hyperliquid-parser-operator/internal/parser/checkpoint"
+	"github.com/hlparser/hyperliquid-parser-operator/internal/parser/position"
 )
 
 func TestPositionsRoundTrip(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
-		p := checkpoint.Position{
-			File: checkpoint.FileID{
+		p := position.Position{
+			File: position.FileID{
 				Directory:  rapid.StringMatching(`[a-z0-9_]{1,30}`).Draw(t, "directory"),
 				Date:       rapid.StringMatching(`[0-9]{8}`).Draw(t, "date"),
 				Hour:       rapid.IntRange(0, 23).Draw(t, "hour"),
@@ -20,7 +20,7 @@ func TestPositionsRoundTrip(t *testing.T) {
 			Offset: rapid.Int64Min(0).Draw(t, "offset"),
 			Index:  rapid.IntMin(0).Draw(t, "index"),
 		}
-		got, err := checkpoint.ParsePosition(p.String())
+		got, err := position.Parse(p.String())
 		if err != nil || got != p {
 			t.Fatalf("%s parses as %s, %v", p, got, err)
 		}
@@ -28,8 +28,8 @@ func TestPositionsRoundTrip(t *testing.T) {
 }
 
 func TestPositionsHaveTheDocumentedFormat(t *testing.T) {
-	p := checkpoint.Position{
-		File:   checkpoint.FileID{Directory: "node_fills_by_block", Date: "20260430", Hour: 8, Generation: "1a2b3c4d"},
+	p := position.Position{
+		File:   position.FileID{Directory: "node_fills_by_block", Date: "20260430", Hour: 8, Generation: "1a2b3c4d"},
 		Offset: 123, Index: 4,
 	}
 	if got, want := p.String(), "node_fills_by_block/20260430/8@1a2b3c4d:123:4"; got != want {
@@ -37,7 +37,7 @@ func TestPositionsHaveTheDocumentedFormat(t *testing.T) {
 	}
 }
 
-func TestParsePositionRefusesInvalidText(t *testing.T) {
+func TestParseRefusesInvalidText(t *testing.T) {
 	for _, s := range []string{
 		"", "x", "node_fills/20260430/8@1a2b3c4d", "node_fills/20260430/8@1a2b3c4d:1", "node_fills/20260430/8@1a2b3c4d:x:0",
 		"node_fills/20260430/8@1a2b3c4d:1:x", "node_fills/20260430/8@1a2b3c4d:-1:0", "node_fills/20260430/8@1a2b3c4d:1:-1",
@@ -45,7 +45,7 @@ func TestParsePositionRefusesInvalidText(t *testing.T) {
 		"node_fills/20260430/8@1A2B3C4D:1:0", "node_fills/20260430/8:1:0", "/20260430/8@1a2b3c4d:1:0",
 		"node-fills/20260430/8@1a2b3c4d:1:0",
 	} {
-		if p, err := checkpoint.ParsePosition(s); err == nil {
+		if p, err := position.Parse(s); err == nil {
 			t.Errorf("%q parses as %s, want an error", s, p)
 		}
 	}

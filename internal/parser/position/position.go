@@ -1,4 +1,6 @@
-package checkpoint
+// Package position identifies the node's files and the events in them: which incarnation of which hourly file, which
+// line by its byte offset, and which event of the line.
+package position
 
 import (
 	"fmt"
@@ -38,15 +40,15 @@ func ParseFileID(s string) (FileID, error) {
 		return FileID{}, fmt.Errorf("file %q: hour: %w", s, err)
 	}
 	f := FileID{Directory: parts[0], Date: parts[1], Hour: hour, Generation: generation}
-	if err := f.validate(); err != nil {
+	if err := f.Validate(); err != nil {
 		return FileID{}, err
 	}
 	return f, nil
 }
 
-// validate ensures that String joins the parts unambiguously, and that the names made from a FileID stay in their
+// Validate ensures that String joins the parts unambiguously, and that the names made from a FileID stay in their
 // directory. The parts come from a checkpoint, which may be forged.
-func (f FileID) validate() error {
+func (f FileID) Validate() error {
 	switch {
 	case f.Directory == "" || strings.Trim(f.Directory, "abcdefghijklmnopqrstuvwxyz0123456789_") != "":
 		return fmt.Errorf("file %q: directory %q: want lower-case letters, digits and _", f, f.Directory)
@@ -81,8 +83,8 @@ func (p Position) String() string {
 	return fmt.Sprintf("%s:%d:%d", p.File, p.Offset, p.Index)
 }
 
-// ParsePosition parses the result of Position.String. The error names what is wrong.
-func ParsePosition(s string) (Position, error) {
+// Parse parses the result of Position.String. The error names what is wrong.
+func Parse(s string) (Position, error) {
 	parts := strings.Split(s, ":")
 	if len(parts) != 3 {
 		return Position{}, fmt.Errorf("position %q: want file:offset:index", s)
