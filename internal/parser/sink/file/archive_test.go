@@ -20,7 +20,7 @@ import (
 
 	"github.com/hlparser/hyperliquid-parser-operator/internal/parser/sink"
 	"github.com/hlparser/hyperliquid-parser-operator/internal/parser/sink/file"
-	"github.com/hlparser/hyperliquid-parser-operator/internal/parser/sink/sinktest"
+	"github.com/hlparser/hyperliquid-parser-operator/internal/parser/sinktest"
 	"github.com/hlparser/hyperliquid-parser-operator/internal/parser/vfs"
 	"github.com/hlparser/hyperliquid-parser-operator/internal/parser/vfs/crashfs"
 )

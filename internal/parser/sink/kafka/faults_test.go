@@ -21,7 +21,7 @@ import (
 	"github.com/hlparser/hyperliquid-parser-operator/internal/parser/position"
 	"github.com/hlparser/hyperliquid-parser-operator/internal/parser/sink"
 	"github.com/hlparser/hyperliquid-parser-operator/internal/parser/sink/kafka"
-	"github.com/hlparser/hyperliquid-parser-operator/internal/parser/sink/sinktest"
+	"github.com/hlparser/hyperliquid-parser-operator/internal/parser/sinktest"
 )
 
 var coins = []string{"BTC", "ETH", "xyz:GOLD", "@107", ""}

@@ -18,7 +18,7 @@ import (
 
 	"github.com/hlparser/hyperliquid-parser-operator/internal/parser/config"
 	"github.com/hlparser/hyperliquid-parser-operator/internal/parser/sink"
-	"github.com/hlparser/hyperliquid-parser-operator/internal/parser/sink/sinktest"
+	"github.com/hlparser/hyperliquid-parser-operator/internal/parser/sinktest"
 )
 
 // parser delivers numbered records of fills as the engine does: it retries after an outage, and restarts from its

@@ -16,7 +16,7 @@ import (
 	"github.com/hlparser/hyperliquid-parser-operator/internal/parser/config"
 	"github.com/hlparser/hyperliquid-parser-operator/internal/parser/sink"
 	hlnats "github.com/hlparser/hyperliquid-parser-operator/internal/parser/sink/nats"
-	"github.com/hlparser/hyperliquid-parser-operator/internal/parser/sink/sinktest"
+	"github.com/hlparser/hyperliquid-parser-operator/internal/parser/sinktest"
 )
 
 // parser delivers numbered records as the engine does: it retries after an outage, and restarts from its checkpoint

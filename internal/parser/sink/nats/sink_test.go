@@ -10,7 +10,7 @@ import (
 
 	"github.com/hlparser/hyperliquid-parser-operator/internal/parser/config"
 	"github.com/hlparser/hyperliquid-parser-operator/internal/parser/sink"
-	"github.com/hlparser/hyperliquid-parser-operator/internal/parser/sink/sinktest"
+	"github.com/hlparser/hyperliquid-parser-operator/internal/parser/sinktest"
 )
 
 func isNoOutage(err error) bool {

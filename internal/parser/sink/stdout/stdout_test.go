@@ -18,8 +18,8 @@ import (
 
 	"github.com/hlparser/hyperliquid-parser-operator/internal/parser/position"
 	"github.com/hlparser/hyperliquid-parser-operator/internal/parser/sink"
-	"github.com/hlparser/hyperliquid-parser-operator/internal/parser/sink/sinktest"
 	"github.com/hlparser/hyperliquid-parser-operator/internal/parser/sink/stdout"
+	"github.com/hlparser/hyperliquid-parser-operator/internal/parser/sinktest"
 )
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
