@@ -32,8 +32,8 @@ import (
 	"sigs.k8s.io/yaml"
 
 	"github.com/hlparser/hyperliquid-parser-operator/api/v1alpha1"
-	"github.com/hlparser/hyperliquid-parser-operator/hack/demo/child"
-	"github.com/hlparser/hyperliquid-parser-operator/hack/demo/controlplane"
+	"github.com/hlparser/hyperliquid-parser-operator/hack/child"
+	"github.com/hlparser/hyperliquid-parser-operator/hack/localcluster"
 	"github.com/hlparser/hyperliquid-parser-operator/internal/controller/keys"
 	"github.com/hlparser/hyperliquid-parser-operator/internal/parser/report/seal"
 )
@@ -62,7 +62,7 @@ type fleet struct {
 	nodes    int
 	dir      string
 	children child.Group
-	plane    *controlplane.ControlPlane
+	plane    *localcluster.ControlPlane
 	client   client.WithWatch
 	kubelets *kubelets
 	second   int    // second byte of the parsers' addresses
@@ -143,7 +143,7 @@ func (f *fleet) start(ctx context.Context) error {
 		return fmt.Errorf("writing the audit policy: %w", err)
 	}
 	var err error
-	f.plane, err = controlplane.Start(ctx, controlplane.Options{
+	f.plane, err = localcluster.Start(ctx, localcluster.Options{
 		Assets: f.assets, Dir: f.dir, Children: &f.children,
 		APIServerFlags: []string{
 			"--audit-policy-file=" + f.path("policy.yaml"), "--audit-log-path=" + f.path("audit.log"),

@@ -14,7 +14,7 @@ import (
 
 	eventsv1 "k8s.io/api/events/v1"
 
-	"github.com/hlparser/hyperliquid-parser-operator/hack/demo/child"
+	"github.com/hlparser/hyperliquid-parser-operator/hack/child"
 )
 
 // TestHungParserIsRestartedAndNoEventIsLost runs a short demo: two nodes, a few seconds of traffic, real processes.

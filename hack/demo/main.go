@@ -16,8 +16,8 @@ import (
 	"syscall"
 	"time"
 
+	"github.com/hlparser/hyperliquid-parser-operator/hack/child"
 	"github.com/hlparser/hyperliquid-parser-operator/hack/demo/agent"
-	"github.com/hlparser/hyperliquid-parser-operator/hack/demo/child"
 )
 
 func main() {

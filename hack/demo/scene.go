@@ -16,9 +16,9 @@ import (
 	"k8s.io/client-go/kubernetes"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
+	"github.com/hlparser/hyperliquid-parser-operator/hack/child"
 	"github.com/hlparser/hyperliquid-parser-operator/hack/demo/agent"
-	"github.com/hlparser/hyperliquid-parser-operator/hack/demo/child"
-	"github.com/hlparser/hyperliquid-parser-operator/hack/demo/controlplane"
+	"github.com/hlparser/hyperliquid-parser-operator/hack/localcluster"
 )
 
 // options are the settings of one run of the demo.
@@ -61,7 +61,7 @@ type scene struct {
 	log      *slog.Logger
 	children *child.Group
 
-	cp       *controlplane.ControlPlane
+	cp       *localcluster.ControlPlane
 	client   client.Client
 	agent    *agent.Agent
 	names    []string // of the nodes
@@ -132,7 +132,7 @@ func (s *scene) startControlPlane(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	s.cp, err = controlplane.Start(ctx, controlplane.Options{
+	s.cp, err = localcluster.Start(ctx, localcluster.Options{
 		Assets: s.assets, Dir: dir, ControllerManager: s.controllerManager, Children: s.children,
 	})
 	if err != nil {

@@ -35,7 +35,7 @@ import (
 	"k8s.io/client-go/kubernetes"
 	"k8s.io/client-go/tools/cache"
 
-	"github.com/hlparser/hyperliquid-parser-operator/hack/demo/child"
+	"github.com/hlparser/hyperliquid-parser-operator/hack/child"
 )
 
 // Options configures an Agent.

@@ -23,9 +23,9 @@ import (
 	"k8s.io/apimachinery/pkg/util/intstr"
 	"k8s.io/client-go/kubernetes"
 
+	"github.com/hlparser/hyperliquid-parser-operator/hack/child"
 	"github.com/hlparser/hyperliquid-parser-operator/hack/demo/agent"
-	"github.com/hlparser/hyperliquid-parser-operator/hack/demo/child"
-	"github.com/hlparser/hyperliquid-parser-operator/hack/demo/controlplane"
+	"github.com/hlparser/hyperliquid-parser-operator/hack/localcluster"
 )
 
 // program is the name of the program that the test's pods run.
@@ -104,7 +104,7 @@ func start(t *testing.T) *cluster {
 	assets := needAssets(t)
 	children := &child.Group{}
 	t.Cleanup(func() { children.Close(10 * time.Second) })
-	cp, err := controlplane.Start(t.Context(), controlplane.Options{
+	cp, err := localcluster.Start(t.Context(), localcluster.Options{
 		Assets: assets, Dir: t.TempDir(), Children: children,
 	})
 	if err != nil {

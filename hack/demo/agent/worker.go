@@ -12,7 +12,7 @@ import (
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
-	"github.com/hlparser/hyperliquid-parser-operator/hack/demo/child"
+	"github.com/hlparser/hyperliquid-parser-operator/hack/child"
 )
 
 // worker runs one pod from its binding to its final deletion. Its own goroutine owns all fields but latest and gone.

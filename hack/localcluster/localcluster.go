@@ -1,7 +1,7 @@
-// Package controlplane runs etcd, kube-apiserver and, if requested, kube-controller-manager on free loopback ports,
+// Package localcluster runs etcd, kube-apiserver and, if requested, kube-controller-manager on free loopback ports,
 // with RBAC and without anonymous access. envtest runs the first two. This package also runs the third, which needs the
 // same keys, and leaves no process behind when it is killed.
-package controlplane
+package localcluster
 
 import (
 	"context"
@@ -23,7 +23,7 @@ import (
 	clientcmdapi "k8s.io/client-go/tools/clientcmd/api"
 	"k8s.io/client-go/util/keyutil"
 
-	"github.com/hlparser/hyperliquid-parser-operator/hack/demo/child"
+	"github.com/hlparser/hyperliquid-parser-operator/hack/child"
 )
 
 // Options are the options of Start.

@@ -13,7 +13,7 @@ import (
 	"testing"
 	"time"
 
-	"github.com/hlparser/hyperliquid-parser-operator/hack/demo/child"
+	"github.com/hlparser/hyperliquid-parser-operator/hack/child"
 )
 
 func TestStopTerminatesFirstAndKillsAfterTheGracePeriod(t *testing.T) {
