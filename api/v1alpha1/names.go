@@ -1,5 +1,8 @@
 package v1alpha1
 
+// ContainerName is the name of the parser's container in its pod.
+const ContainerName = "hlparser"
+
 // Labels and annotations. Users may not set labels or annotations with this group's prefix through podLabels and podAnnotations.
 const (
 	// LabelParser, on pods and ConfigMaps, is the name of the HyperliquidParser that owns them. The operator caches nothing without it.

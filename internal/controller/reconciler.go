@@ -704,7 +704,7 @@ func blocked(c *corev1.ContainerStatus) string {
 // running reports whether the parser's container runs.
 func running(pod *corev1.Pod) bool {
 	return slices.ContainsFunc(pod.Status.ContainerStatuses, func(c corev1.ContainerStatus) bool {
-		return c.Name == growth.ContainerName && c.State.Running != nil
+		return c.Name == v1alpha1.ContainerName && c.State.Running != nil
 	})
 }
 

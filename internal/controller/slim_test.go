@@ -48,7 +48,7 @@ func heavyPod(t *testing.T) *corev1.Pod {
 			}},
 		}},
 		ContainerStatuses: []corev1.ContainerStatus{{
-			Name: growth.ContainerName, ContainerID: "x://1", Image: "image:v1", ImageID: "sha256:1", Ready: true, RestartCount: 2,
+			Name: v1alpha1.ContainerName, ContainerID: "x://1", Image: "image:v1", ImageID: "sha256:1", Ready: true, RestartCount: 2,
 			State: corev1.ContainerState{Running: &corev1.ContainerStateRunning{StartedAt: metav1.NewTime(noon)}},
 		}},
 	}

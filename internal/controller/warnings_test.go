@@ -144,7 +144,7 @@ func TestAPodThatDoesNotStartIsExplainedByItsEvents(t *testing.T) {
 				pod.Spec.NodeName = ""
 			} else {
 				pod.Status.ContainerStatuses = []corev1.ContainerStatus{
-					{Name: growth.ContainerName, State: corev1.ContainerState{Waiting: &test.waiting}},
+					{Name: v1alpha1.ContainerName, State: corev1.ContainerState{Waiting: &test.waiting}},
 				}
 			}
 			others := happened(200, "FailedMount", "of another pod")
@@ -162,7 +162,7 @@ func TestAPodThatDoesNotStartIsExplainedByItsEvents(t *testing.T) {
 			}
 			// Once it runs, or has run, it is no more what keeps it from running.
 			pod.Status.ContainerStatuses = []corev1.ContainerStatus{
-				{Name: growth.ContainerName, State: corev1.ContainerState{Running: &corev1.ContainerStateRunning{}}},
+				{Name: v1alpha1.ContainerName, State: corev1.ContainerState{Running: &corev1.ContainerStateRunning{}}},
 			}
 			if got := s.podState(obj, pod); got.Reason != "" || got.Detail != "" {
 				t.Errorf("while it runs: %+v", got)

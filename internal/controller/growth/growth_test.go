@@ -7,6 +7,7 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
+	"github.com/hlparser/hyperliquid-parser-operator/api/v1alpha1"
 	"github.com/hlparser/hyperliquid-parser-operator/internal/controller/growth"
 	"github.com/hlparser/hyperliquid-parser-operator/internal/parser/report"
 )
@@ -561,7 +562,7 @@ func TestStateOf(t *testing.T) {
 		return &corev1.Pod{
 			ObjectMeta: metav1.ObjectMeta{UID: "u"},
 			Status: corev1.PodStatus{Phase: phase, ContainerStatuses: []corev1.ContainerStatus{{
-				Name: growth.ContainerName, ContainerID: "c", State: state, LastTerminationState: last,
+				Name: v1alpha1.ContainerName, ContainerID: "c", State: state, LastTerminationState: last,
 			}}},
 		}
 	}

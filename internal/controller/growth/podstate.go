@@ -7,11 +7,9 @@ import (
 
 	corev1 "k8s.io/api/core/v1"
 
+	"github.com/hlparser/hyperliquid-parser-operator/api/v1alpha1"
 	"github.com/hlparser/hyperliquid-parser-operator/internal/controller/prose"
 )
-
-// ContainerName is the name of the parser's container in its pod.
-const ContainerName = "hlparser"
 
 // PodState is what a verdict needs to know of a pod.
 type PodState struct {
@@ -59,7 +57,7 @@ func StateOf(pod *corev1.Pod) PodState {
 		}
 	}
 	for _, c := range pod.Status.ContainerStatuses {
-		if c.Name == ContainerName {
+		if c.Name == v1alpha1.ContainerName {
 			state.ofContainer(c, memoryLimit(pod.Spec.Containers, c.Name))
 			return state
 		}

@@ -9,6 +9,7 @@ import (
 	"k8s.io/apimachinery/pkg/api/resource"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
+	"github.com/hlparser/hyperliquid-parser-operator/api/v1alpha1"
 	"github.com/hlparser/hyperliquid-parser-operator/internal/controller/growth"
 )
 
@@ -17,12 +18,12 @@ func limited(init, container corev1.ContainerStatus) *corev1.Pod {
 	limits := corev1.ResourceRequirements{
 		Limits: corev1.ResourceList{corev1.ResourceMemory: resource.MustParse("512Mi")},
 	}
-	init.Name, container.Name, container.ContainerID = "prepare", growth.ContainerName, "c"
+	init.Name, container.Name, container.ContainerID = "prepare", v1alpha1.ContainerName, "c"
 	return &corev1.Pod{
 		ObjectMeta: metav1.ObjectMeta{UID: "u"},
 		Spec: corev1.PodSpec{
 			InitContainers: []corev1.Container{{Name: "prepare"}},
-			Containers:     []corev1.Container{{Name: "sidecar"}, {Name: growth.ContainerName, Resources: limits}},
+			Containers:     []corev1.Container{{Name: "sidecar"}, {Name: v1alpha1.ContainerName, Resources: limits}},
 		},
 		Status: corev1.PodStatus{
 			Phase:                 corev1.PodRunning,

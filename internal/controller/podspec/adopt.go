@@ -7,7 +7,6 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"github.com/hlparser/hyperliquid-parser-operator/api/v1alpha1"
-	"github.com/hlparser/hyperliquid-parser-operator/internal/controller/growth"
 )
 
 // Adopt returns the revision of a pod that was made by an operator that stored none, and of the config that the pod reads: what that
@@ -31,7 +30,7 @@ func Adopt(pod *corev1.Pod, config *corev1.ConfigMap) Revision {
 }
 
 func ourContainers(containers []corev1.Container) []corev1.Container {
-	out := slices.DeleteFunc(containers, func(c corev1.Container) bool { return c.Name != growth.ContainerName && c.Name != prepareName })
+	out := slices.DeleteFunc(containers, func(c corev1.Container) bool { return c.Name != v1alpha1.ContainerName && c.Name != prepareName })
 	for i := range out {
 		c := &out[i]
 		c.Env = slices.DeleteFunc(c.Env, func(v corev1.EnvVar) bool { return v.Name == targetVariable && v.ValueFrom == nil })

@@ -21,7 +21,6 @@ import (
 	"k8s.io/utils/ptr"
 
 	"github.com/hlparser/hyperliquid-parser-operator/api/v1alpha1"
-	"github.com/hlparser/hyperliquid-parser-operator/internal/controller/growth"
 	"github.com/hlparser/hyperliquid-parser-operator/internal/controller/target"
 	"github.com/hlparser/hyperliquid-parser-operator/internal/parser/report"
 )
@@ -157,7 +156,7 @@ func podAnnotations(spec *v1alpha1.HyperliquidParserSpec) map[string]string {
 	maps.Copy(out, map[string]string{
 		// The pod belongs to its node: an autoscaler that removes the node need not find it another.
 		"cluster-autoscaler.kubernetes.io/daemonset-pod": "true",
-		"kubectl.kubernetes.io/default-container":        growth.ContainerName,
+		"kubectl.kubernetes.io/default-container":        v1alpha1.ContainerName,
 	})
 	if spec.Target.Pods != nil {
 		out[annotationLevel] = levelOfTarget
@@ -281,7 +280,7 @@ func container(obj *v1alpha1.HyperliquidParser, image, cluster string) corev1.Co
 		env = append(env, corev1.EnvVar{Name: fleetVariable, Value: path.Join(cluster, obj.Namespace, obj.Name)})
 	}
 	return corev1.Container{
-		Name:            growth.ContainerName,
+		Name:            v1alpha1.ContainerName,
 		Image:           image,
 		ImagePullPolicy: spec.ImagePullPolicy,
 		// The brackets are what an IPv6 address needs and an IPv4 address allows.

@@ -19,7 +19,6 @@ import (
 	"sigs.k8s.io/yaml"
 
 	"github.com/hlparser/hyperliquid-parser-operator/api/v1alpha1"
-	"github.com/hlparser/hyperliquid-parser-operator/internal/controller/growth"
 	"github.com/hlparser/hyperliquid-parser-operator/internal/controller/target"
 	"github.com/hlparser/hyperliquid-parser-operator/internal/parser/config"
 )
@@ -124,7 +123,7 @@ func (r Revision) Name(object string) string { return object + "-" + r.Hash }
 // Image is that of its parsers.
 func (r Revision) Image() string {
 	for _, c := range r.Template.Spec.Containers {
-		if c.Name == growth.ContainerName {
+		if c.Name == v1alpha1.ContainerName {
 			return c.Image
 		}
 	}
@@ -219,7 +218,7 @@ func (r Revision) Pod(object types.NamespacedName, t target.Target, restartedAt 
 		}
 	}
 	for i := range pod.Spec.Containers {
-		if c := &pod.Spec.Containers[i]; c.Name == growth.ContainerName {
+		if c := &pod.Spec.Containers[i]; c.Name == v1alpha1.ContainerName {
 			c.Env = append(c.Env, corev1.EnvVar{Name: targetVariable, Value: t.Name})
 		}
 	}

@@ -8,7 +8,7 @@ import (
 	"k8s.io/apimachinery/pkg/api/resource"
 	"k8s.io/utils/ptr"
 
-	"github.com/hlparser/hyperliquid-parser-operator/internal/controller/growth"
+	"github.com/hlparser/hyperliquid-parser-operator/api/v1alpha1"
 	"github.com/hlparser/hyperliquid-parser-operator/internal/parser/report/seal"
 )
 
@@ -71,7 +71,7 @@ func Sealed(pod *corev1.Pod) bool {
 // Started returns when the container of a pod's parser started, as its kubelet says; zero while it does not run.
 func Started(pod *corev1.Pod) time.Time {
 	for _, c := range pod.Status.ContainerStatuses {
-		if c.Name == growth.ContainerName && c.State.Running != nil {
+		if c.Name == v1alpha1.ContainerName && c.State.Running != nil {
 			return c.State.Running.StartedAt.Time
 		}
 	}
