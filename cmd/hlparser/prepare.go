@@ -8,7 +8,7 @@ import (
 
 	"github.com/spf13/cobra"
 
-	"github.com/hlparser/hyperliquid-parser-operator/internal/parser/report/seal"
+	"github.com/hlparser/hyperliquid-parser-operator/internal/parser/prepare"
 )
 
 // lastID is the highest user and group ID that Kubernetes accepts.
@@ -48,7 +48,7 @@ pod's status.`,
 				return usageError{fmt.Errorf("user, group: write the parser's user ID and group ID, from 1 to %d", lastID)}
 			}
 			for _, dir := range dirs {
-				did, err := prepare(dir, int(user), int(group))
+				did, err := prepare.Directory(dir, int(user), int(group))
 				if err != nil {
 					return fmt.Errorf("preparing %s: %w", dir, err)
 				}
@@ -57,7 +57,12 @@ pod's status.`,
 			if sealKey == "" {
 				return nil
 			}
-			return prepareKey(cmd, sealKey, publicKey, user)
+			key, err := prepare.Key(sealKey, publicKey, int(user))
+			if err != nil {
+				return err
+			}
+			cmd.PrintErrf("%s: the key pair of %s\n", sealKey, key)
+			return nil
 		},
 	}
 	f := cmd.Flags()
@@ -68,25 +73,4 @@ pod's status.`,
 	f.StringVar(&publicKey, "public-key", firstOf(os.Getenv(publicKeyVariable), "/dev/termination-log"),
 		"file that the public key is written to (default $"+publicKeyVariable+", else /dev/termination-log)")
 	return cmd
-}
-
-// prepareKey creates the parser's key pair if there is none, and writes its public key where the kubelet reads it. It
-// runs again when a pod's sandbox is recreated; the pair is then the same, because it is in a volume of the pod.
-func prepareKey(cmd *cobra.Command, sealKey, publicKey string, user int64) error {
-	key, err := seal.EnsureKey(sealKey, func(f *os.File) error {
-		if os.Geteuid() != 0 {
-			return nil // only the current user can own the file
-		}
-		// The group stays root's. Without it root could not read the file when it runs again, because it lacks the
-		// capability to read other users' files.
-		return f.Chown(int(user), -1)
-	})
-	if err != nil {
-		return fmt.Errorf("preparing %s: %w", sealKey, err)
-	}
-	if err := os.WriteFile(publicKey, []byte(seal.Message(key.Public())), 0o644); err != nil {
-		return fmt.Errorf("writing the public key: %w", err)
-	}
-	cmd.PrintErrf("%s: the key pair of %s\n", sealKey, key.Public())
-	return nil
 }

@@ -11,6 +11,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/hlparser/hyperliquid-parser-operator/internal/parser/prepare"
 )
 
 // parserUser becomes the owner of directories in these tests; stranger is another user.
@@ -202,7 +204,7 @@ func TestPrepareIsNotFooledByALinkThatAppearsAndDisappears(t *testing.T) {
 		if time.Since(begin) > time.Minute {
 			t.Fatalf("refused %d times, given away %d times: the race does not occur", refused, given)
 		}
-		switch did, err := prepare(dir, parserUser, parserUser); {
+		switch did, err := prepare.Directory(dir, parserUser, parserUser); {
 		case err != nil:
 			refused++
 		case did == "given to user 10000":

@@ -1,9 +1,10 @@
 //go:build !linux
 
-package main
+package prepare
 
 import "errors"
 
-func prepare(string, int, int) (string, error) {
+// Directory is supported on Linux only.
+func Directory(string, int, int) (string, error) {
 	return "", errors.New("preparing directories safely is supported on Linux only")
 }

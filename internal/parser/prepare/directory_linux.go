@@ -1,4 +1,4 @@
-package main
+package prepare
 
 import (
 	"errors"
@@ -10,12 +10,12 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// prepare gives dir to the user and group if it belongs to root and is empty, and returns what it did.
+// Directory gives dir to the user and group if it belongs to root and is empty, and returns what it did.
 //
 // It runs as root on directories of a host where other users may write. A user who replaces dir by a symbolic link, or
-// by a non-empty directory of root's, must gain nothing. So prepare descends from / without following links, inspects
+// by a non-empty directory of root's, must gain nothing. So Directory descends from / without following links, inspects
 // only the opened directory and never a path, and gives away nothing that may be in use.
-func prepare(dir string, user, group int) (string, error) {
+func Directory(dir string, user, group int) (string, error) {
 	place, err := openWithoutLinks(dir)
 	if err != nil {
 		return "", err
