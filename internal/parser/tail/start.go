@@ -226,26 +226,6 @@ func endsOf(h io.ReaderAt, offset int64) (head, before []byte, err error) {
 	return head, before, nil
 }
 
-// afterLastNewline returns the offset after the last newline between from and size, or from if there is none.
-func afterLastNewline(r io.ReaderAt, from, size int64) (int64, error) {
-	const first, most = 4 << 10, 256 << 10
-	b := make([]byte, min(size-from, first))
-	for end := size; end > from; {
-		begin := max(end-int64(len(b)), from)
-		n, err := r.ReadAt(b[:end-begin], begin)
-		if err != nil && !errors.Is(err, io.EOF) {
-			return 0, err
-		}
-		if i := lastNewline(b[:n]); i >= 0 {
-			return begin + int64(i) + 1, nil
-		}
-		if end = begin; len(b) < most && end > from {
-			b = make([]byte, min(end-from, most))
-		}
-	}
-	return from, nil
-}
-
 // retriesExhausted reports whether a run with Once has waited long enough for what cannot be read.
 func (t *Tailer) retriesExhausted() bool { return t.refreshes >= onceRefreshes }
 
