@@ -310,7 +310,8 @@ func (p *pipeline) openPosition() (*attempt, error) {
 	buf := p.engine.budget.NewBuffer()
 	a.tail = p.engine.newSource(tail.Options{
 		DataDir: cfg.DataDir, Links: cfg.LinkDirs, Directories: p.directories(), StartAt: cfg.Engine.StartAt, Once: cfg.Once,
-		MaxLineBytes: int64(cfg.Engine.MaxLineBytes), ReadRate: p.engine.readRate, Log: p.log, Now: p.engine.now,
+		BlockNumber: hyperliquid.BlockNumber, MaxLineBytes: int64(cfg.Engine.MaxLineBytes), ReadRate: p.engine.readRate,
+		Log: p.log, Now: p.engine.now,
 	}, buf)
 	p.setCurrent(a, buf)
 	p.stats.set(func(s *stats) { s.lastBlock = state.LastBlock })

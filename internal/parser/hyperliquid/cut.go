@@ -1,6 +1,10 @@
 package hyperliquid
 
-import "bytes"
+import (
+	"bytes"
+
+	"github.com/hlparser/hyperliquid-parser-operator/internal/parser/newline"
+)
 
 // Span is the work of one worker: whole lines, or consecutive events of one enveloped line.
 type Span struct {
@@ -66,7 +70,7 @@ const longLine = 4 << 20
 func (e *Encoder) Cut(dst []Span, data []byte, offset int64, n int) []Span {
 	for n > 1 && len(data) > 0 {
 		share := (len(data) + n - 1) / n
-		from := lastNewline(data[:share]) + 1
+		from := newline.Last(data[:share]) + 1
 		to := len(data)
 		if i := bytes.IndexByte(data[share-1:], '\n'); i >= 0 {
 			to = share + i
@@ -95,20 +99,6 @@ func (e *Encoder) Cut(dst []Span, data []byte, offset int64, n int) []Span {
 		dst = append(dst, Span{Data: data, Offset: offset})
 	}
 	return dst
-}
-
-// lastNewline is bytes.LastIndexByte for lines of hundreds of KiB. LastIndexByte compares byte by byte; lastNewline
-// searches windows from the end with IndexByte, which is vectorized.
-func lastNewline(b []byte) int {
-	const window = 1 << 10
-	for end := len(b); end > 0; {
-		begin := max(end-window, 0)
-		if bytes.IndexByte(b[begin:end], '\n') >= 0 {
-			return begin + bytes.LastIndexByte(b[begin:end], '\n')
-		}
-		end = begin
-	}
-	return -1
 }
 
 // cutLine appends at most n spans that cover one enveloped line, including its newline.

@@ -1,6 +1,10 @@
 package hyperliquid
 
-import "github.com/hlparser/hyperliquid-parser-operator/internal/parser/config"
+import (
+	"bytes"
+
+	"github.com/hlparser/hyperliquid-parser-operator/internal/parser/config"
+)
 
 // maxHeaderValue bounds a value of an envelope, in bytes, for strings without their quotes: each of the line's records
 // repeats it. Nodes write 29 bytes.
@@ -41,8 +45,7 @@ func (w *Worker) headerReason(h *header) string {
 }
 
 // readUsualHeader reads an envelope as nodes write it, up to its events. It returns the index of the first event, or of
-// the
-// bracket that ends them, or -1 if the envelope has another layout. What follows the events is unread.
+// the bracket that ends them, or -1 if the envelope has another layout. What follows the events is unread.
 func (h *header) readUsualHeader(line []byte) int {
 	const (
 		local  = `{"local_time":`
@@ -67,7 +70,7 @@ func (h *header) readUsualHeader(line []byte) int {
 	if to < 0 {
 		return -1
 	}
-	if h.block, ok = blockNumber(line[i:to]); !ok {
+	if h.block, ok = parseNumber(line[i:to]); !ok {
 		return -1
 	}
 	return scanLiteral(line, to, events)
@@ -87,9 +90,28 @@ func stringAfter(b []byte, i int, text string) (quoted []byte, end int, ascii bo
 	return b[from : to+1], to + 1, ascii
 }
 
-// blockNumber parses a whole number without a sign, of at most 18 digits.
-func blockNumber(text []byte) (n int64, ok bool) {
-	if len(text) == 0 || len(text) > 18 || text[0] == '0' && len(text) > 1 {
+// BlockNumber reads the block number from the beginning of an enveloped line, whose key order is fixed. It does not
+// validate the line.
+func BlockNumber(line []byte) (number int64, ok bool) {
+	const key = `"block_number":`
+	i := bytes.Index(line[:min(len(line), 256)], []byte(key))
+	if i < 0 {
+		return 0, false
+	}
+	value := line[i+len(key):]
+	end := bytes.IndexByte(value[:min(len(value), maxNumberDigits+1)], ',')
+	if end < 0 {
+		return 0, false
+	}
+	return parseNumber(value[:end])
+}
+
+// maxNumberDigits bounds the digits of a whole number, which then fits an int64.
+const maxNumberDigits = 18
+
+// parseNumber parses a whole number without a sign, of at most maxNumberDigits digits.
+func parseNumber(text []byte) (n int64, ok bool) {
+	if len(text) == 0 || len(text) > maxNumberDigits || text[0] == '0' && len(text) > 1 {
 		return 0, false
 	}
 	for _, c := range text {
@@ -149,7 +171,7 @@ func (w *Worker) readAnyHeader(line []byte) (h header, events int, ok bool) {
 		switch key {
 		case hasNumber:
 			h.longNumber = len(quoted) > maxHeaderValue
-			if h.block, ok = blockNumber(quoted); !ok && !h.longNumber {
+			if h.block, ok = parseNumber(quoted); !ok && !h.longNumber {
 				return header{}, 0, false
 			}
 		case hasBlockTime:

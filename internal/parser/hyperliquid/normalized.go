@@ -314,7 +314,7 @@ func keyword(v []byte) string {
 // a zone. It is ok up to the year 9999.
 func appendTime(d, v []byte) (_ []byte, ok bool) {
 	const lastMillisecond = 253402300799999
-	ms, ok := blockNumber(v)
+	ms, ok := parseNumber(v)
 	if !ok || ms > lastMillisecond {
 		return d, false
 	}

@@ -12,6 +12,7 @@ import (
 
 	"github.com/hlparser/hyperliquid-parser-operator/internal/parser/buffer"
 	"github.com/hlparser/hyperliquid-parser-operator/internal/parser/config"
+	"github.com/hlparser/hyperliquid-parser-operator/internal/parser/newline"
 )
 
 const (
@@ -145,7 +146,7 @@ func (t *Tailer) readBlock(ctx context.Context, d *directory, f *hourFile) error
 		return nil
 	}
 	t.charge(f.next + int64(n) - charged)
-	last := lastNewline(memory[:n])
+	last := newline.Last(memory[:n])
 	if last < 0 {
 		t.buf.Discard(block)
 		if n == 0 { // the file shrank between the refresh and the read
@@ -229,7 +230,7 @@ func (t *Tailer) emit(d *directory, f *hourFile, block *buffer.Block, lines []by
 	f.beforeNext = append(f.beforeNext[:0], lines[max(len(lines)-hashBytes, 0):]...)
 	t.lastLine = now
 	if f.mode == config.ByBlock {
-		if n, ok := blockNumber(lastLine); ok {
+		if n, ok := t.opt.BlockNumber(lastLine); ok {
 			f.lastBlock = n
 		}
 	}
@@ -280,7 +281,7 @@ func (t *Tailer) splitOversize(lines []byte) (short []byte, over int) {
 	for at := 0; at < len(lines); {
 		// A line within the limit has its newline within it. The search starts from the far end, so that one search
 		// covers many lines.
-		end := lastNewline(lines[at:min(int64(len(lines)), int64(at)+t.opt.MaxLineBytes)])
+		end := newline.Last(lines[at:min(int64(len(lines)), int64(at)+t.opt.MaxLineBytes)])
 		if end < 0 {
 			return lines[:at], bytes.IndexByte(lines[at:], '\n') + 1
 		}
@@ -382,19 +383,6 @@ func (t *Tailer) setWholeEnd(f *hourFile, end int64) {
 	}
 }
 
-// lastNewline is a faster bytes.LastIndexByte for newlines. LastIndexByte scans byte by byte, which is too slow for
-// lines of a megabyte.
-func lastNewline(b []byte) int {
-	const piece = 4 << 10
-	for end := len(b); end > 0; end -= piece {
-		begin := max(end-piece, 0)
-		if bytes.IndexByte(b[begin:end], '\n') >= 0 {
-			return begin + bytes.LastIndexByte(b[begin:end], '\n')
-		}
-	}
-	return -1
-}
-
 // afterLastNewline returns the offset after the last newline between from and size, or from if there is none.
 func afterLastNewline(r io.ReaderAt, from, size int64) (int64, error) {
 	const first, most = 4 << 10, 256 << 10
@@ -405,7 +393,7 @@ func afterLastNewline(r io.ReaderAt, from, size int64) (int64, error) {
 		if err != nil && !errors.Is(err, io.EOF) {
 			return 0, err
 		}
-		if i := lastNewline(b[:n]); i >= 0 {
+		if i := newline.Last(b[:n]); i >= 0 {
 			return begin + int64(i) + 1, nil
 		}
 		if end = begin; len(b) < most && end > from {
@@ -427,26 +415,6 @@ func (t *Tailer) firstBlock(f *hourFile) int64 {
 	if err != nil && !errors.Is(err, io.EOF) {
 		return 0
 	}
-	number, _ := blockNumber(b[:n])
+	number, _ := t.opt.BlockNumber(b[:n])
 	return number
-}
-
-// blockNumber reads the block number from the envelope at the start of a line, whose key order is fixed. It only makes
-// an hour switch happen sooner. Without a number, the switch waits for grace.
-func blockNumber(line []byte) (int64, bool) {
-	key := []byte(`"block_number":`)
-	i := bytes.Index(line[:min(len(line), 256)], key)
-	if i < 0 {
-		return 0, false
-	}
-	var n int64
-	digits := 0
-	for _, c := range line[i+len(key):] {
-		if c < '0' || c > '9' || digits == 18 {
-			return n, digits > 0 && c == ','
-		}
-		n = n*10 + int64(c-'0')
-		digits++
-	}
-	return 0, false
 }

@@ -75,6 +75,9 @@ type Options struct {
 	StartAt     config.StartAt
 	// Once reads up to the file sizes that Open finds, and then ends.
 	Once bool
+	// BlockNumber returns the block number of a line in mode ByBlock, from at least the line's first KiB. It makes the
+	// switch to the next hour happen sooner: without a number, the switch waits for grace. Defaults to no number.
+	BlockNumber func(line []byte) (number int64, ok bool)
 	// MaxLineBytes is the maximum length of a line, including its newline. Longer lines are skipped and counted.
 	MaxLineBytes int64
 	// ReadRate is shared by the streams of a process. Nil means no limit.
@@ -200,6 +203,9 @@ func New(opt Options, buf *buffer.Buffer) *Tailer {
 	}
 	if t.tree == nil {
 		t.tree = vfs.NewTree(opt.DataDir, opt.Links)
+	}
+	if t.opt.BlockNumber == nil {
+		t.opt.BlockNumber = func([]byte) (int64, bool) { return 0, false }
 	}
 	for _, d := range opt.Directories {
 		t.dirs = append(t.dirs, &directory{

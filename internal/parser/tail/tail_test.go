@@ -19,6 +19,7 @@ import (
 	"github.com/hlparser/hyperliquid-parser-operator/internal/parser/buffer"
 	"github.com/hlparser/hyperliquid-parser-operator/internal/parser/checkpoint"
 	"github.com/hlparser/hyperliquid-parser-operator/internal/parser/config"
+	"github.com/hlparser/hyperliquid-parser-operator/internal/parser/hyperliquid"
 )
 
 // failer is the common part of *testing.T and *rapid.T.
@@ -96,6 +97,7 @@ func newSetup(d disk, change ...func(*Options)) setup {
 	opt := Options{
 		Now:     func() time.Time { return *d.clock },
 		DataDir: d.data, Directories: []Directory{{lineDir, config.Line}}, StartAt: config.Beginning, MaxLineBytes: 1 << 20,
+		BlockNumber: hyperliquid.BlockNumber,
 	}
 	for _, c := range change {
 		c(&opt)
