@@ -22,14 +22,6 @@ import (
 	"github.com/hlparser/hyperliquid-parser-operator/internal/parser/vfs"
 )
 
-const (
-	// loggedMalformed bounds how many malformed lines and events, and how many panics of the encoder, are logged
-	// individually. The dead letter holds all of them.
-	loggedMalformed = 20
-	// excerptLength is the length of an excerpt in the log, in characters.
-	excerptLength = 200
-)
-
 // errFailed reports that one stream cannot continue. The reason is logged and is in the report.
 var errFailed = errors.New("the stream has failed")
 
@@ -111,12 +103,6 @@ type attempt struct {
 	committedVersion uint64    // of the tailer's files in saved; 0: none of this attempt
 	savedVersion     uint64    // of the tailer's files whose growth is in saved
 	savedAt          time.Time // when savedVersion was saved
-}
-
-// badLine identifies the line of the most recent malformed item.
-type badLine struct {
-	file   *buffer.Origin
-	offset int64
 }
 
 func newPipeline(e *Engine, s config.StreamConfig) (*pipeline, error) {
@@ -609,67 +595,4 @@ func (a *attempt) recycle(batch *buffer.Snapshot) {
 		}
 	}
 	a.buf.Recycle(batch)
-}
-
-// retry repeats a call with backoff while it fails with an outage.
-func (a *attempt) retry(ctx context.Context, doing string, call func() error) error {
-	for retries := newRetries(); ; {
-		err := call()
-		if err == nil {
-			a.recordRecovery(retries)
-			return nil
-		}
-		if !isOutage(err) || ctx.Err() != nil {
-			return fmt.Errorf("%s: %w", doing, err)
-		}
-		pause := retries.pause()
-		a.recordRetry(doing, err, pause)
-		if !a.pause(ctx, pause) {
-			return fmt.Errorf("%s: %w", doing, err)
-		}
-	}
-}
-
-// trackSinkCall marks a request to the sink as outstanding until done is called. A sync that hangs counts as a request
-// too. While it is outstanding, progress observed in the files is saved.
-func (a *attempt) trackSinkCall() (done func()) {
-	began := a.engine.now()
-	a.stats.set(func(s *stats) { s.requestSince = began })
-	stop := a.saveAndLogMeanwhile()
-	return func() {
-		stop()
-		a.stats.set(func(s *stats) {
-			s.requestSince = time.Time{}
-			s.busy += a.engine.now().Sub(began)
-		})
-	}
-}
-
-// recordRecovery marks the sink healthy after a call succeeded that had failed before.
-func (a *attempt) recordRecovery(after *retries) {
-	if after.made > 0 {
-		a.stats.set(func(s *stats) { s.setSink(report.SinkHealthy, nil, a.engine.now()) })
-	}
-}
-
-func (a *attempt) recordRetry(doing string, err error, pause time.Duration) {
-	a.log.Warn(doing+"; retrying", "error", err, "after", pause)
-	a.stats.set(func(s *stats) {
-		s.retries++
-		s.setSink(report.SinkRetrying, err, a.engine.now())
-	})
-}
-
-// isOutage reports whether repeating the same call may help.
-func isOutage(err error) bool {
-	var refusal *sink.Refusal
-	return !errors.Is(err, vfs.ErrLockLost) && !errors.Is(err, deadletter.ErrUnsynced) &&
-		!errors.Is(err, sink.ErrReopen) &&
-		!errors.Is(err, sink.ErrFailed) && !errors.Is(err, sink.ErrGone) && !errors.As(err, &refusal)
-}
-
-// pause waits before a call is repeated, and reports whether the context is still active.
-func (a *attempt) pause(ctx context.Context, d time.Duration) bool {
-	defer a.saveAndLogMeanwhile()()
-	return sleep(ctx, d)
 }

@@ -75,6 +75,19 @@ func (s *stats) count(now time.Time, out *hyperliquid.Output, counts deliveryCou
 	s.minute.add(now, tally{out.Lines, malformedLines, events, filtered})
 }
 
+// countBlock counts gaps and, without deduplication, repeats. Only in by-block mode does every block have a line, so
+// that a jump is a gap. The caller holds mu.
+func (s *stats) countBlock(number int64, everyBlock, countRepeats bool) {
+	switch {
+	case s.lastBlock == 0:
+	case number > s.lastBlock && everyBlock:
+		s.gaps += number - s.lastBlock - 1
+	case countRepeats && (number < s.lastBlock || number == s.lastBlock && everyBlock):
+		s.repeats++
+	}
+	s.lastBlock = max(s.lastBlock, number)
+}
+
 const (
 	// minuteBuckets buckets of bucketWidth make the last minute.
 	minuteBuckets = 12
