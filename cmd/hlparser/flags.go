@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"os"
@@ -11,6 +12,7 @@ import (
 	"time"
 
 	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
 
 	"github.com/hlparser/hyperliquid-parser-operator/internal/parser/config"
 )
@@ -93,62 +95,60 @@ const (
 
 // config merges the file and the flags, applies defaults, and validates the result.
 func (s *settings) config(cmd *cobra.Command) (config.Config, error) {
-	var c config.Config
 	if s.file != "" {
-		var err error
-		if c, err = config.Load(s.file); err != nil {
+		if err := s.load(cmd.Flags()); err != nil {
 			if errors.Is(err, os.ErrNotExist) || errors.Is(err, os.ErrPermission) {
-				return c, usageError{fmt.Errorf("config: %w", err)}
+				err = fmt.Errorf("config: %w", err)
 			}
-			return c, usageError{err}
+			return s.flags, usageError{err}
 		}
 	}
+	c := s.flags
 	if err := s.apply(cmd, &c); err != nil {
 		return c, err
 	}
-	c.Target = firstOf(s.flags.Target, os.Getenv("HLPARSER_TARGET"), hostName())
+	c.Target = cmp.Or(c.Target, os.Getenv("HLPARSER_TARGET"), hostName())
 	c.Writer = path.Join(os.Getenv("HLPARSER_FLEET"), c.Target)
 	c.Pod = os.Getenv("HLPARSER_POD")
 	c.Namespace, c.PodUID = os.Getenv("HLPARSER_NAMESPACE"), os.Getenv("HLPARSER_POD_UID")
 	c.NodeAddress = os.Getenv("HLPARSER_NODE_ADDRESS")
-	c.SealKey = firstOf(s.flags.SealKey, os.Getenv(sealKeyVariable))
-	c.OperatorKeys = firstOf(s.flags.OperatorKeys, os.Getenv(operatorKeysVariable))
+	c.SealKey = cmp.Or(c.SealKey, os.Getenv(sealKeyVariable))
+	c.OperatorKeys = cmp.Or(c.OperatorKeys, os.Getenv(operatorKeysVariable))
 	c = c.WithDefaults(runtime.GOMAXPROCS(0))
 	return c, c.Validate()
 }
 
-func (s *settings) apply(cmd *cobra.Command, c *config.Config) error {
-	f, set := &s.flags, cmd.Flags().Changed
-	for _, o := range []struct {
-		flag  string
-		apply func()
-	}{
-		{"data-dir", func() { c.DataDir = f.DataDir }},
-		{"link-dir", func() { c.LinkDirs = f.LinkDirs }},
-		{"state-dir", func() { c.StateDir = f.StateDir }},
-		{"coin", func() { c.Filter.Coins = f.Filter.Coins }},
-		{"user", func() { c.Filter.Users = f.Filter.Users }},
-		{"status", func() { c.Filter.Statuses = f.Filter.Statuses }},
-		{"exclude-status", func() { c.Filter.ExcludeStatuses = f.Filter.ExcludeStatuses }},
-		{"side", func() { c.Filter.Sides = f.Filter.Sides }},
-		{"min-notional", func() { c.Filter.MinNotional = f.Filter.MinNotional }},
-		{"once", func() { c.Once = f.Once }},
-		{"listen", func() { c.Listen = f.Listen }},
-		{"buffer-limit", func() { c.Engine.BufferLimit = f.Engine.BufferLimit }},
-		{"max-line-bytes", func() { c.Engine.MaxLineBytes = f.Engine.MaxLineBytes }},
-		{"read-rate", func() { c.Engine.ReadRate = f.Engine.ReadRate }},
-		{"parallel-threshold", func() { c.Engine.ParallelThreshold = f.Engine.ParallelThreshold }},
-		{"workers", func() { c.Engine.Workers = f.Engine.Workers }},
-		{"markers", func() { c.Engine.Markers = f.Engine.Markers }},
-		{"deduplicate-blocks", func() { c.Engine.DeduplicateBlocks = f.Engine.DeduplicateBlocks }},
-		{"log-batches", func() { c.LogBatches = f.LogBatches }},
-		{"shutdown-timeout", func() { c.ShutdownTimeout = f.ShutdownTimeout }},
-		{"format", func() { c.Format = config.Format(title(s.format)) }},
-		{"start-at", func() { c.Engine.StartAt = config.StartAt(title(s.startAt)) }},
-	} {
-		if set(o.flag) {
-			o.apply()
+// load reads the configuration file into the fields that flags set, except those of the given flags.
+func (s *settings) load(flags *pflag.FlagSet) (err error) {
+	var restore []func() error
+	flags.Visit(func(f *pflag.Flag) {
+		switch v := f.Value.(type) {
+		case pflag.SliceValue:
+			values := v.GetSlice()
+			restore = append(restore, func() error { return v.Replace(values) })
+		case *config.Bytes: // its text is rounded
+			size := *v
+			restore = append(restore, func() error { *v = size; return nil })
+		default:
+			text := v.String()
+			restore = append(restore, func() error { return v.Set(text) })
 		}
+	})
+	s.flags, err = config.Load(s.file)
+	for _, flag := range restore {
+		err = errors.Join(err, flag())
+	}
+	return err
+}
+
+// apply applies the flags that are no field of the configuration by themselves.
+func (s *settings) apply(cmd *cobra.Command, c *config.Config) error {
+	set := cmd.Flags().Changed
+	if set("format") {
+		c.Format = config.Format(title(s.format))
+	}
+	if set("start-at") {
+		c.Engine.StartAt = config.StartAt(title(s.startAt))
 	}
 	if set("stream") {
 		c.Streams = nil
@@ -202,15 +202,6 @@ func title(s string) string {
 		return s
 	}
 	return strings.ToUpper(s[:1]) + s[1:]
-}
-
-func firstOf(values ...string) string {
-	for _, v := range values {
-		if v != "" {
-			return v
-		}
-	}
-	return ""
 }
 
 func hostName() string {

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"os"
@@ -70,7 +71,7 @@ pod's status.`,
 	f.Int64Var(&group, "group", 0, "ID of the group that becomes the owner, 1 or more")
 	f.StringVar(&sealKey, "seal-key", os.Getenv(sealKeyVariable),
 		"file of the parser's key pair (default $"+sealKeyVariable+")")
-	f.StringVar(&publicKey, "public-key", firstOf(os.Getenv(publicKeyVariable), "/dev/termination-log"),
+	f.StringVar(&publicKey, "public-key", cmp.Or(os.Getenv(publicKeyVariable), "/dev/termination-log"),
 		"file that the public key is written to (default $"+publicKeyVariable+", else /dev/termination-log)")
 	return cmd
 }

@@ -1,52 +1,47 @@
 package results
 
 import (
-	"bytes"
+	"errors"
 	"fmt"
-	"os"
-	"strconv"
-	"strings"
 	"time"
+
+	"github.com/prometheus/procfs"
 )
 
 // PeakOf returns the peak resident memory of a running process, in bytes.
-func PeakOf(pid int) (int64, error) { return memoryOf(pid, "VmHWM:") }
+func PeakOf(pid int) (int64, error) {
+	return memoryOf(pid, func(s procfs.ProcStatus) uint64 { return s.VmHWM })
+}
 
 // ResidentOf returns the resident memory of a running process, in bytes.
-func ResidentOf(pid int) (int64, error) { return memoryOf(pid, "VmRSS:") }
+func ResidentOf(pid int) (int64, error) {
+	return memoryOf(pid, func(s procfs.ProcStatus) uint64 { return s.VmRSS })
+}
 
-func memoryOf(pid int, field string) (int64, error) {
-	status, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", pid))
+func memoryOf(pid int, field func(procfs.ProcStatus) uint64) (int64, error) {
+	process, err := procfs.NewProc(pid)
 	if err != nil {
 		return 0, fmt.Errorf("reading the memory of process %d: %w", pid, err)
 	}
-	for line := range strings.Lines(string(status)) {
-		if rest, found := strings.CutPrefix(line, field); found {
-			kib, err := strconv.ParseInt(strings.Fields(rest)[0], 10, 64)
-			if err != nil {
-				return 0, fmt.Errorf("reading the memory of process %d: %w", pid, err)
-			}
-			return kib << 10, nil
-		}
+	status, err := process.NewStatus()
+	if err == nil && field(status) == 0 {
+		err = errors.New("the system does not report it")
 	}
-	return 0, fmt.Errorf("reading the memory of process %d: the system does not report it", pid)
+	if err != nil {
+		return 0, fmt.Errorf("reading the memory of process %d: %w", pid, err)
+	}
+	return int64(field(status)), nil
 }
 
 // CPUOf returns the processor time of a running process, with a resolution of 10 ms.
 func CPUOf(pid int) (time.Duration, error) {
-	stat, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
+	process, err := procfs.NewProc(pid)
 	if err != nil {
 		return 0, fmt.Errorf("reading the time of process %d: %w", pid, err)
 	}
-	// The name, in parentheses, may contain spaces. utime and stime are the 12th and 13th field after it.
-	fields := strings.Fields(string(stat[bytes.LastIndexByte(stat, ')')+1:]))
-	user, err := strconv.ParseInt(fields[11], 10, 64)
+	stat, err := process.Stat()
 	if err != nil {
 		return 0, fmt.Errorf("reading the time of process %d: %w", pid, err)
 	}
-	system, err := strconv.ParseInt(fields[12], 10, 64)
-	if err != nil {
-		return 0, fmt.Errorf("reading the time of process %d: %w", pid, err)
-	}
-	return time.Duration(user+system) * 10 * time.Millisecond, nil
+	return time.Duration(stat.UTime+stat.STime) * 10 * time.Millisecond, nil
 }

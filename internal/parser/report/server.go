@@ -72,13 +72,11 @@ type Identity struct {
 
 // Gather builds a report.
 func Gather(id Identity, source Source, now time.Time) Report {
-	var memory runtime.MemStats
-	runtime.ReadMemStats(&memory)
 	return Report{
 		Version: id.Version, Parser: "hlparser", Target: id.Target, Pod: id.Pod, Namespace: id.Namespace, PodUID: id.PodUID,
 		StartedAt: id.StartedAt.UTC(), Now: now.UTC(),
 		Process: Process{
-			RSSBytes: residentBytes(), HeapBytes: int64(memory.HeapAlloc), Goroutines: runtime.NumGoroutine(),
+			RSSBytes: residentBytes(), HeapBytes: heapBytes(), Goroutines: runtime.NumGoroutine(),
 			MemoryLimitBytes: id.MemoryLimitBytes, CPUSecondsTotal: cpuSeconds(), CPULimit: cpuLimit(),
 		},
 		Streams: source.Streams(),

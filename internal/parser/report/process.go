@@ -1,0 +1,28 @@
+package report
+
+import (
+	"runtime/metrics"
+
+	"github.com/prometheus/procfs"
+)
+
+// residentBytes returns the process's resident set in bytes, or nil if it is unavailable.
+func residentBytes() *int64 {
+	self, err := procfs.Self()
+	if err != nil {
+		return nil
+	}
+	stat, err := self.Stat()
+	if err != nil {
+		return nil
+	}
+	return new(int64(stat.ResidentMemory()))
+}
+
+// heapBytes returns the size of the heap's live objects and of dead objects not yet swept, in bytes. Unlike
+// runtime.ReadMemStats, it does not stop the process.
+func heapBytes() int64 {
+	sample := []metrics.Sample{{Name: "/memory/classes/heap/objects:bytes"}}
+	metrics.Read(sample)
+	return int64(sample[0].Value.Uint64())
+}
