@@ -31,8 +31,8 @@ shutdownTimeout: 9s
 	cmd := &cobra.Command{}
 	s.register(cmd)
 	if err := cmd.ParseFlags([]string{
-		"--coin", "ETH", "--config", file, "--coin", "HYPE", "--read-rate", "0", "--max-line-bytes", "1234567", "--once=false",
-		"--max-age", "2m", "--format", "normalized", "--shutdown-timeout", "1500ms", "--id", "node-1",
+		"--coin", "ETH", "--config", file, "--coin", "HYPE", "--read-rate", "0", "--max-line-bytes", "1234567",
+		"--once=false", "--max-age", "2m", "--format", "normalized", "--shutdown-timeout", "1500ms", "--id", "node-1",
 	}); err != nil {
 		t.Fatal(err)
 	}

@@ -52,7 +52,8 @@ func inAPod(t *testing.T, address, node string) int {
 	for piece := make([]byte, 1024); ; {
 		n, err := said.Read(piece)
 		text = append(text, piece[:n]...)
-		if _, after, ok := strings.Cut(string(text), "msg=reporting address="+address+":"); ok && strings.Contains(after, "\n") {
+		_, after, ok := strings.Cut(string(text), "msg=reporting address="+address+":")
+		if ok && strings.Contains(after, "\n") {
 			number, _, _ := strings.Cut(strings.Fields(after)[0], " ")
 			port, err := strconv.Atoi(number)
 			if err != nil {
@@ -79,7 +80,8 @@ func TestAForwardedPortReachesAParserOfAPodAlone(t *testing.T) {
 	}
 	defer func() { _ = answer.Body.Close() }()
 	var r report.Report
-	if err := json.NewDecoder(answer.Body).Decode(&r); err != nil || r.Pod != "mainnet-7pui9g6e1h" || r.Namespace != "team-a" || r.PodUID != "0ddba11" {
+	err = json.NewDecoder(answer.Body).Decode(&r)
+	if err != nil || r.Pod != "mainnet-7pui9g6e1h" || r.Namespace != "team-a" || r.PodUID != "0ddba11" {
 		t.Errorf("the report is %+v, %v", r, err)
 	}
 
@@ -90,8 +92,8 @@ func TestAForwardedPortReachesAParserOfAPodAlone(t *testing.T) {
 	}
 }
 
-// A kubelet asks for the start, a moment after the container has begun, and for readiness and liveness at once after that. Of
-// a start that goes well none of these fails: each that does is an Unhealthy event.
+// A kubelet probes the start a moment after the container has begun, and readiness and liveness right after that. In a
+// successful start no probe fails, because each failure is an Unhealthy event.
 func TestAStartThatGoesWellFailsNoProbe(t *testing.T) {
 	port := inAPod(t, "127.77.2.2", "192.0.2.1")
 	client := &http.Client{Timeout: 5 * time.Second, Transport: &http.Transport{DisableKeepAlives: true}}

@@ -171,8 +171,10 @@ func TestCheckPrintsWhatWouldRun(t *testing.T) {
 }
 
 func status(i int) string {
-	return fmt.Sprintf(`{"time":"2026-04-30T20:46:43.304461819","user":"0xb1edfeccf03f35d2268f5dc4013508a6eb52c702","hash":null,"builder":null,`+
-		`"status":"open","order":{"coin":"BTC","side":"A","limitPx":"76466.0","sz":"0.0686","oid":%d,"timestamp":1777582003304}}`, i)
+	return fmt.Sprintf(`{"time":"2026-04-30T20:46:43.304461819","user":"0xb1edfeccf03f35d2268f5dc4013508a6eb52c702",`+
+		`"hash":null,"builder":null,`+
+		`"status":"open","order":{"coin":"BTC","side":"A","limitPx":"76466.0","sz":"0.0686","oid":%d,`+
+		`"timestamp":1777582003304}}`, i)
 }
 
 func appendTo(t *testing.T, path, text string) {

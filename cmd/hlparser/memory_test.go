@@ -38,7 +38,8 @@ type hostileLine struct {
 	events []string
 }
 
-const plainFill = `["0xb1edfeccf03f35d2268f5dc4013508a6eb52c702",{"coin":"BTC","px":"1.5","sz":"1","side":"A","time":1777580000000,"tid":101,"oid":1}]`
+const plainFill = `["0xb1edfeccf03f35d2268f5dc4013508a6eb52c702",{"coin":"BTC","px":"1.5","sz":"1","side":"A",` +
+	`"time":1777580000000,"tid":101,"oid":1}]`
 
 // shortLines have at most 1 MiB each. Their records are up to 150 times as long.
 func shortLines() []hostileLine {
@@ -515,7 +516,8 @@ func normalizedFill(pair []json.RawMessage) string {
 	var ms int64
 	_ = json.Unmarshal([]byte(members["time"]), &ms)
 	side := map[string]string{`"A"`: "Ask", `"B"`: "Bid"}[members["side"]]
-	return fmt.Sprintf(`"id":%s,"orderId":%s,"coin":%s,"side":"%s","price":%s,"size":%s,"owner":%s,"time":"%s","direction":null,"closedPnl":null,"fee":null,`+
+	return fmt.Sprintf(`"id":%s,"orderId":%s,"coin":%s,"side":"%s","price":%s,"size":%s,"owner":%s,"time":"%s",`+
+		`"direction":null,"closedPnl":null,"fee":null,`+
 		`"feeToken":null,"crossed":null,"hash":null,"cloid":null,"liquidation":null`, members["tid"], members["oid"],
 		members["coin"], side, members["px"],
 		members["sz"], pair[0], time.UnixMilli(ms).UTC().Format("2006-01-02T15:04:05.000000000"))

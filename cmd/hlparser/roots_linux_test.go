@@ -175,7 +175,8 @@ sink: {nats: {url: "tls://%s", stream: HL, create: {}, tls: %s}}
 	if output, ended := run("private", "{caFile: /ca.crt}"); !ended {
 		t.Errorf("with the authority: the parser did not end; its log:\n%s", output)
 	}
-	if output, ended := run("public", "{}"); ended || !strings.Contains(output, "certificate signed by unknown authority") {
+	output, ended := run("public", "{}")
+	if ended || !strings.Contains(output, "certificate signed by unknown authority") {
 		t.Errorf("with the public authorities: ended %v; its log:\n%s", ended, output)
 	}
 }

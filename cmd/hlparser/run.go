@@ -44,7 +44,8 @@ func runCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "run",
 		Short: "Follow streams and deliver their events",
-		Example: `  hlparser run --data-dir ~/hl/data --stream order-statuses --coin BTC --sink stdout --format raw --state-dir state
+		Example: `  hlparser run --data-dir ~/hl/data --stream order-statuses --coin BTC --sink stdout --format raw \
+    --state-dir state
   hlparser run --once --data-dir ~/hl/data --stream fills:by-block --sink file:out --state-dir state
   hlparser run --config parser.yaml`,
 		Args: noArgs,

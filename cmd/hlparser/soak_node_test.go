@@ -181,7 +181,8 @@ func (s *soakStream) line(block, events int) soakLine {
 		texts[i] = s.event(block)
 	}
 	if line.text = strings.Join(texts, ","); s.chain {
-		line.text = fmt.Sprintf(`{"local_time":"2026-04-30T20:46:46.266580134","block_time":"2026-04-30T20:46:43.304461819","block_number":%d,"events":[%s]}`,
+		line.text = fmt.Sprintf(`{"local_time":"2026-04-30T20:46:46.266580134",`+
+			`"block_time":"2026-04-30T20:46:43.304461819","block_number":%d,"events":[%s]}`,
 			block, line.text)
 	}
 	line.text += "\n"

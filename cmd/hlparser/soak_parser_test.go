@@ -236,10 +236,11 @@ func (p *soakParser) checkReport(ctx context.Context, address string, began time
 	}
 	var report struct {
 		Streams []struct {
-			Name, State, Message                                                                                            string
-			PrunedUnreadTotal, SkippedBytesTotal, RepeatedBytesTotal, MalformedTotal, DeadLetterDroppedTotal, OversizeTotal int64
-			LagSeconds                                                                                                      *float64
-			Blocked                                                                                                         any
+			Name, State, Message                                     string
+			PrunedUnreadTotal, SkippedBytesTotal, RepeatedBytesTotal int64
+			MalformedTotal, DeadLetterDroppedTotal, OversizeTotal    int64
+			LagSeconds                                               *float64
+			Blocked                                                  any
 		}
 	}
 	if err := json.Unmarshal(body, &report); err != nil {

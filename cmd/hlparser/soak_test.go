@@ -42,12 +42,14 @@ func soakNumber(t *testing.T, name string, otherwise int) int {
 }
 
 func soakFill(event, block int) string {
-	return fmt.Sprintf(`["0xb1edfeccf03f35d2268f5dc4013508a6eb52c702",{"coin":"BTC","px":"76466.0","sz":"0.0686","side":"B","time":1777582003304,`+
+	return fmt.Sprintf(`["0xb1edfeccf03f35d2268f5dc4013508a6eb52c702",{"coin":"BTC","px":"76466.0","sz":"0.0686",`+
+		`"side":"B","time":1777582003304,`+
 		`"dir":"Open Long","oid":%d,"crossed":true,"fee":"0.1","tid":%d,"feeToken":"USDC"}]`, block, event)
 }
 
 func soakDiff(event, block int) string {
-	return fmt.Sprintf(`{"user":"0xb1edfeccf03f35d2268f5dc4013508a6eb52c702","oid":%d,"coin":"BTC","side":"B","px":"76466.0",`+
+	return fmt.Sprintf(`{"user":"0xb1edfeccf03f35d2268f5dc4013508a6eb52c702","oid":%d,"coin":"BTC","side":"B",`+
+		`"px":"76466.0",`+
 		`"raw_book_diff":{"new":{"sz":"%d.5"}}}`, event, block)
 }
 
@@ -248,7 +250,8 @@ func (k *soak) logProgress() {
 // parser's own files.
 func TestSoak(t *testing.T) {
 	if os.Getenv(soakFor) == "" {
-		t.Skipf("set %s to a duration, such as 10m, or run make soak; TestNothingIsLostOrDoubledThroughKill9 is the short form",
+		t.Skipf("set %s to a duration, such as 10m, or run make soak; "+
+			"TestNothingIsLostOrDoubledThroughKill9 is the short form",
 			soakFor)
 	}
 	duration, err := time.ParseDuration(os.Getenv(soakFor))

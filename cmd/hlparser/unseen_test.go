@@ -77,7 +77,8 @@ func (f *folder) delivered() (lines []string) {
 // until waits until everything that was written is delivered.
 func (f *folder) until() {
 	f.t.Helper()
-	for deadline := time.Now().Add(60 * time.Second); len(f.delivered()) < len(f.written); time.Sleep(20 * time.Millisecond) {
+	deadline := time.Now().Add(60 * time.Second)
+	for ; len(f.delivered()) < len(f.written); time.Sleep(20 * time.Millisecond) {
 		if time.Now().After(deadline) {
 			f.t.Fatalf("%d of %d lines are delivered; the parser's log: %s", len(f.delivered()), len(f.written), f.logs)
 		}

@@ -111,6 +111,6 @@ func (b *bench) backlog(ctx context.Context, lines int64) (string, error) {
 		fmt.Sprintf("%.0f", float64(orders.Bytes)/1e6/u.wall.Seconds()),
 		fmt.Sprintf("%.2f M", float64(orders.Lines)/1e6/u.wall.Seconds()), seconds(u.cpu), u.peakText(),
 		results.Reached(u.peak < memoryGoal))
-	return fmt.Sprintf("One coin, Enveloped, to a file, with all seven streams running (%d events in each of the others). "+
-		"Bytes that\nare not in the page cache are read from the disk.\n\n%s", others, t.String()), nil
+	return fmt.Sprintf("One coin, Enveloped, to a file, with all seven streams running (%d events in each of the "+
+		"others). Bytes that\nare not in the page cache are read from the disk.\n\n%s", others, t.String()), nil
 }

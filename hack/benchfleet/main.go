@@ -118,7 +118,8 @@ func bench(ctx context.Context, args []string) (err error) {
 		return fmt.Errorf("--beside: %d nodes in total, but only %d have an address", most, maxNodes)
 	}
 	if fs.NArg() > 0 || o.steady <= 0 || o.qps < 1 || o.burst < 1 || o.streams < 1 || o.streams > 7 {
-		return errors.New("--steady, --qps, --burst and --streams must be at least 1, --streams at most 7, and there are no arguments")
+		return errors.New("--steady, --qps, --burst and --streams must be at least 1, --streams at most 7, " +
+			"and there are no arguments")
 	}
 	if o.assets == "" {
 		return errors.New("KUBEBUILDER_ASSETS is not set: run make bench-fleet, which finds or builds what is needed")

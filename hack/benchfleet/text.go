@@ -84,7 +84,8 @@ func (o *options) creations(all []figures) string {
 		}
 	}
 	text := fmt.Sprintf("### Creation\n\nBoth controllers' clients may make %d requests per second, with bursts of %d. "+
-		"Both create\nthe same pods on the same nodes, three times each, in a balanced order, each time with a new process.\n"+
+		"Both create\nthe same pods on the same nodes, three times each, in a balanced order, each time with a new "+
+		"process.\n"+
 		"The figures are medians of the three runs. The API server's audit log shows when the last pod was created.\n\n%s",
 		o.qps, o.burst, t.String())
 	if len(goal) > 1 {

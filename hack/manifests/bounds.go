@@ -8,11 +8,11 @@ import (
 	"strings"
 )
 
-// Bounds of leaves that have none of their own. Those of labels are Kubernetes' own. The numbers of terms and values bound what a reconcile
-// does for each node: 8 × 16 × 128 comparisons of strings are some 80 µs.
+// Bounds of leaves without a bound. Those of labels are Kubernetes' own. The numbers of terms and values bound the work
+// of a reconcile for each node: 8 × 16 × 128 comparisons of strings take some 80 µs.
 const (
 	maxInt32 = 1<<31 - 1
-	// maxInt is the largest integer that is the same in JSON when it is read as a floating-point number, as the API server may.
+	// maxInt is the largest integer that is exact as a floating-point number, which the API server may read it as.
 	maxInt      = 1<<53 - 1
 	maxKey      = 317 // of a label: a DNS name of 253, a slash, a name of 63
 	maxLabel    = 63
@@ -21,20 +21,20 @@ const (
 	maxMapItems = 32
 )
 
-// Patterns of what decodes itself. Whatever they match decodes, which cannot be said of those that controller-gen and the API server know:
-// a quantity's "1e99999999999999999999" has an exponent that no int64 holds.
+// Patterns of types that decode themselves. Every text that they match decodes. That does not hold for the patterns of
+// controller-gen and the API server: the exponent of the quantity "1e99999999999999999999" overflows an int64.
 const (
 	quantityPattern = `^([0-9]{1,18}([.][0-9]{0,9})?|[.][0-9]{1,9})([KMGTPE]i|[numkMGTPE]|[eE][+-]?[0-9]{1,2})?$`
-	// timePattern comes beside format date-time, which knows the lengths of months.
-	timePattern = `^[0-9]{4}-(0[1-9]|1[0-2])-(0[1-9]|[12][0-9]|3[01])T([01][0-9]|2[0-3]):[0-5][0-9]:[0-5][0-9]([.][0-9]{1,9})?` +
-		`(Z|[+-]([01][0-9]|2[0-3]):[0-5][0-9])$`
+	// timePattern is in addition to format date-time, which checks the lengths of months.
+	timePattern = `^[0-9]{4}-(0[1-9]|1[0-2])-(0[1-9]|[12][0-9]|3[01])` +
+		`T([01][0-9]|2[0-3]):[0-5][0-9]:[0-5][0-9]([.][0-9]{1,9})?(Z|[+-]([01][0-9]|2[0-3]):[0-5][0-9])$`
 )
 
-// wordsBelow is how deep fields of an affinity are described: below it, they say what kubectl explain pod.spec.affinity says, and would be
-// an eighth of a CRD that has to stay below 200 KB.
-const wordsBelow = 3
+// describedDepth is the depth to which fields of an affinity keep their descriptions. Deeper ones repeat
+// kubectl explain pod.spec.affinity, and would be an eighth of a CRD that must stay below 200 KB.
+const describedDepth = 3
 
-// items are the most items of lists that are called so; others have at most maxItems.
+// items holds the maximum number of items by the name of the list. Other lists have at most maxItems.
 var items = map[string]int{
 	"nodeSelectorTerms": 8,
 	"matchExpressions":  16,
@@ -47,10 +47,12 @@ var items = map[string]int{
 	"claims":            16,
 }
 
-// lengths are the most characters of strings that are called so; others have at most maxName.
-var lengths = map[string]int{"key": maxKey, "topologyKey": maxKey, "operator": maxLabel, "effect": maxLabel, "value": maxLabel}
+// lengths holds the maximum number of characters by the name of the string. Other strings have at most maxName.
+var lengths = map[string]int{
+	"key": maxKey, "topologyKey": maxKey, "operator": maxLabel, "effect": maxLabel, "value": maxLabel,
+}
 
-// boundCRD gives each leaf of the CRD's spec and status the bounds that it lacks.
+// boundCRD adds the missing bounds to the leaves of the CRD's spec and status.
 func boundCRD(crd map[string]any) error {
 	spec, _ := crd["spec"].(map[string]any)
 	versions, _ := spec["versions"].([]any)
@@ -75,14 +77,14 @@ func boundCRD(crd map[string]any) error {
 	return nil
 }
 
-// bound gives a schema and what is below it the bounds that they lack. The path has the names of fields; "*" are the items of a list or
-// map.
+// bound adds the missing bounds to a schema and to all schemas below it. The path holds the names of fields; "*" stands
+// for the items of a list or map.
 func bound(schema map[string]any, path []string) error {
 	if _, ok := schema["x-kubernetes-preserve-unknown-fields"]; ok {
 		return fmt.Errorf("%s takes anything", strings.Join(path, "."))
 	}
 	name := path[len(path)-1]
-	if len(path) > wordsBelow && path[1] == "affinity" {
+	if len(path) > describedDepth && path[1] == "affinity" {
 		delete(schema, "description")
 	}
 	if schema["x-kubernetes-int-or-string"] == true {
@@ -113,7 +115,8 @@ func bound(schema map[string]any, path []string) error {
 	case "object":
 		if _, ok := schema["additionalProperties"]; ok {
 			setDefault(schema, "maxProperties", maxMapItems)
-			addRule(schema, fmt.Sprintf("self.all(k, size(k) <= %d)", maxKey), fmt.Sprintf("write names of at most %d characters", maxKey))
+			addRule(schema, fmt.Sprintf("self.all(k, size(k) <= %d)", maxKey),
+				fmt.Sprintf("write names of at most %d characters", maxKey))
 			return boundBelow(schema, "additionalProperties", append(slices.Clone(path), "*"))
 		}
 		fields, _ := schema["properties"].(map[string]any)
@@ -136,7 +139,8 @@ func boundBelow(schema map[string]any, name string, path []string) error {
 	return bound(below, path)
 }
 
-// boundIntOrString bounds quantities, which controller-gen gives a pattern, and numbers that may be percentages, which have a rule.
+// boundIntOrString bounds quantities, which have a pattern from controller-gen, and numbers that may be percentages,
+// which have a rule.
 func boundIntOrString(schema map[string]any) {
 	if _, ok := schema["pattern"]; ok {
 		schema["pattern"] = quantityPattern
@@ -156,7 +160,7 @@ func boundString(schema map[string]any, path []string) {
 	}
 	if schema["format"] == "date-time" {
 		schema["pattern"] = timePattern
-		// The API server lets an empty list pass for a string that has a format; to CEL it is no time.
+		// The API server accepts an empty list for a string with a format. To CEL it is no time.
 		addRule(schema, "self.getFullYear() >= 0", "write a time such as 2026-11-30T12:00:00Z")
 	}
 	name := path[len(path)-1]
@@ -164,8 +168,15 @@ func boundString(schema map[string]any, path []string) {
 	if !ok {
 		most = maxName
 	}
-	if name == "*" && (path[len(path)-2] == "matchLabels" || path[len(path)-2] == "values" && !slices.Contains(path, "matchFields")) {
-		most = maxLabel
+	if name == "*" {
+		switch path[len(path)-2] {
+		case "matchLabels":
+			most = maxLabel
+		case "values":
+			if !slices.Contains(path, "matchFields") {
+				most = maxLabel
+			}
+		}
 	}
 	setDefault(schema, "maxLength", most)
 }

@@ -1,12 +1,13 @@
-// Command manifests finishes what controller-gen makes of the markers in the code:
+// Command manifests completes the manifests that controller-gen generates from the markers in the code:
 //
 //	go run ./hack/manifests
 //
-// It runs in the project's root, after controller-gen, and twice is as good as once.
+// It runs in the project's root, after controller-gen. It is idempotent.
 //
-//   - Markers cannot reach into types of other packages, such as an affinity, and are forgotten. So every leaf of the CRD that has no
-//     bound yet gets one: what the API server admits must be what the Go types can hold, and cost the operator little.
-//   - The operator's ClusterRole is split for config/namespaced: what lies in namespaces becomes a Role.
+//   - Every leaf of the CRD without a bound gets one, because markers cannot reach into types of other packages, such
+//     as an affinity, and are forgotten. The API server then admits only values that the Go types can hold and that
+//     cost the operator little.
+//   - The operator's ClusterRole is split for config/namespaced: namespaced resources move to a Role.
 package main
 
 import (
@@ -31,7 +32,7 @@ func main() {
 	}
 }
 
-// manifest is a file that is made from another one, or from itself.
+// manifest is a file that is generated from another file, or from itself.
 type manifest struct {
 	from, to string
 	make     func(map[string]any) error
@@ -52,7 +53,7 @@ func run() error {
 			return fmt.Errorf("reading a manifest: %w", err)
 		}
 		if data, err = remake(data, f.make); err != nil {
-			return fmt.Errorf("making %s of %s: %w", f.to, f.from, err)
+			return fmt.Errorf("generating %s from %s: %w", f.to, f.from, err)
 		}
 		if err := os.WriteFile(f.to, data, 0o644); err != nil {
 			return fmt.Errorf("writing a manifest: %w", err)
@@ -61,7 +62,7 @@ func run() error {
 	return nil
 }
 
-// remake changes one YAML document.
+// remake applies a change to one YAML document.
 func remake(data []byte, change func(map[string]any) error) ([]byte, error) {
 	object := map[string]any{}
 	if err := yaml.UnmarshalStrict(data, &object); err != nil {

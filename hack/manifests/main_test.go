@@ -10,7 +10,8 @@ import (
 	"sigs.k8s.io/yaml"
 )
 
-// maxCRD is what kubectl apply can take: it keeps the whole in an annotation, and an object's annotations may have 256 KiB.
+// maxCRD bounds the CRD, in bytes: kubectl apply stores all of it in an annotation, and an object's annotations may
+// have at most 256 KiB.
 const maxCRD = 200_000
 
 func read(t *testing.T, path string) []byte {
@@ -31,14 +32,14 @@ func document(t *testing.T, path string) map[string]any {
 	return out
 }
 
-func TestTheManifestsAreMadeAlready(t *testing.T) {
+func TestTheManifestsAreUpToDate(t *testing.T) {
 	for _, f := range manifests() {
 		got, err := remake(read(t, f.from), f.make)
 		if err != nil {
 			t.Fatal(err)
 		}
 		if string(got) != string(read(t, f.to)) {
-			t.Errorf("%s is not what is made of %s: run make manifests", f.to, f.from)
+			t.Errorf("%s differs from what is generated from %s: run make manifests", f.to, f.from)
 		}
 	}
 }
@@ -49,7 +50,7 @@ func TestTheCRDCanBeApplied(t *testing.T) {
 	}
 }
 
-// leaves calls do for each schema that has none below it, and for lists and maps.
+// leaves calls do for each schema that has no schema below it, and for lists and maps.
 func leaves(schema map[string]any, path string, do func(path string, schema map[string]any)) {
 	if schema["type"] != "object" || schema["additionalProperties"] != nil {
 		do(path, schema)
@@ -90,14 +91,15 @@ func TestEveryLeafOfTheCRDIsBounded(t *testing.T) {
 				t.Errorf("%s has no %s: run make manifests", path, name)
 			}
 		}
-		if schema["format"] == "int32" && (schema["maximum"].(float64) > maxInt32 || schema["minimum"].(float64) < -maxInt32-1) {
+		if schema["format"] == "int32" &&
+			(schema["maximum"].(float64) > maxInt32 || schema["minimum"].(float64) < -maxInt32-1) {
 			t.Errorf("%s takes numbers that no int32 holds", path)
 		}
 	}
 	leaves(root["spec"].(map[string]any), "spec", check)
 	leaves(root["status"].(map[string]any), "status", check)
 	if seen < 200 {
-		t.Errorf("%d leaves: the test looks at the wrong place", seen)
+		t.Errorf("%d leaves: the test reads the wrong part of the CRD", seen)
 	}
 }
 

@@ -6,13 +6,13 @@ import (
 	"slices"
 )
 
-// clusterWide are the resources of the operator's role that lie in no namespace.
+// clusterWide holds the cluster-scoped resources of the operator's role.
 var clusterWide = []string{"nodes", "namespaces"}
 
-// roleName is what the operator's role is called where a prefix has been put before its name.
+// roleName is the name of the operator's role with the prefix of config/default.
 const roleName = "hyperliquid-parser-operator-manager-role"
 
-// clusterRole leaves in the operator's role what lies in no namespace.
+// clusterRole keeps the cluster-scoped resources of the operator's role.
 func clusterRole(role map[string]any) error {
 	if err := rename(role); err != nil {
 		return err
@@ -20,7 +20,7 @@ func clusterRole(role map[string]any) error {
 	return keepRules(role, func(resource string) bool { return slices.Contains(clusterWide, resource) })
 }
 
-// watchedRole makes of the operator's role a Role with what lies in namespaces.
+// watchedRole converts the operator's role to a Role with its namespaced resources.
 func watchedRole(role map[string]any) error {
 	if err := rename(role); err != nil {
 		return err
@@ -38,7 +38,7 @@ func rename(role map[string]any) error {
 	return nil
 }
 
-// keepRules leaves out resources, and rules that have none left.
+// keepRules removes the resources that keep refuses, and rules without resources.
 func keepRules(role map[string]any, keep func(resource string) bool) error {
 	rules, _ := role["rules"].([]any)
 	var kept []any

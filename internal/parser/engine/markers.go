@@ -26,8 +26,8 @@ const (
 const maxLineMarkers = 16
 
 // marker is a record that precedes the line at offset. The n markers of a line have the indices -n to -1. The n skipped
-// markers before it have the indices -maxLineMarkers-n to -maxLineMarkers-1: they can be written before the line is read,
-// and a position names one record. A marker for a missing event takes the event's place.
+// markers before it have the indices -maxLineMarkers-n to -maxLineMarkers-1: they can be written before the line is
+// read, and a position names one record. A marker for a missing event takes the event's place.
 type marker struct {
 	kind            string
 	block, from, to int64

@@ -29,9 +29,12 @@ func sampleEvents(n int) []string {
 			status, tif = "canceled", "null"
 		}
 		size := fmt.Sprintf("%d.%d", r.IntN(100), r.IntN(10000))
-		events[i] = fmt.Sprintf(`{"time":"2026-04-30T20:46:43.%09d","user":"0x%040x","hash":%s,"builder":%s,"status":"%s","order":{"coin":"%s","side":"%c",`+
-			`"limitPx":"%d.0","sz":"%s","oid":%d,"timestamp":1777582003304,"triggerCondition":"N/A","isTrigger":false,"triggerPx":"0.0",`+
-			`"children":[],"isPositionTpsl":false,"reduceOnly":false,"orderType":"Limit","origSz":"%s","tif":%s,"cloid":"0x%032x"}}`,
+		events[i] = fmt.Sprintf(`{"time":"2026-04-30T20:46:43.%09d","user":"0x%040x","hash":%s,"builder":%s,"status":"%s",`+
+			`"order":{"coin":"%s","side":"%c",`+
+			`"limitPx":"%d.0","sz":"%s","oid":%d,"timestamp":1777582003304,"triggerCondition":"N/A","isTrigger":false,`+
+			`"triggerPx":"0.0",`+
+			`"children":[],"isPositionTpsl":false,"reduceOnly":false,"orderType":"Limit","origSz":"%s","tif":%s,`+
+			`"cloid":"0x%032x"}}`,
 			r.IntN(1e9), r.Uint64(), hash, builder, status, coins[r.IntN(len(coins))], "AB"[r.IntN(2)],
 			60000+r.IntN(30000), size, 405401002864+i, size, tif, r.Uint64())
 	}
@@ -47,7 +50,8 @@ func frame(mode config.Mode, events []string, perBlock int) []byte {
 			n = 1
 			b.WriteString(events[0])
 		} else {
-			fmt.Fprintf(&b, `{"local_time":"2026-04-30T20:46:46.266580134","block_time":"2026-04-30T20:46:43.304461819","block_number":%d,"events":[%s]}`,
+			fmt.Fprintf(&b, `{"local_time":"2026-04-30T20:46:46.266580134","block_time":"2026-04-30T20:46:43.304461819",`+
+				`"block_number":%d,"events":[%s]}`,
 				978995377+i, strings.Join(events[:n], ","))
 		}
 		b.WriteByte('\n')

@@ -114,7 +114,8 @@ func validateLines(t *testing.T, e example, s *schema) {
 
 var fieldRow = regexp.MustCompile("(?m)^\\| `([A-Za-z]+)` \\| ([a-z ]+) \\|")
 
-// TestEveryFieldIsDocumented compares the tables of fields in docs/records.md with the schemas: their names, order and types.
+// TestEveryFieldIsDocumented compares the tables of fields in docs/records.md with the schemas: their names, order and
+// types.
 func TestEveryFieldIsDocumented(t *testing.T) {
 	doc := recordsDoc(t)
 	rows := func(heading string) [][]string {
@@ -169,8 +170,8 @@ func typeOf(s *schema) string {
 	return "any"
 }
 
-// TestEnvelopedRecordsFollowTheirSchema validates records of every stream and mode, and holds that no member is undescribed, and
-// that null is allowed only where there is one.
+// TestEnvelopedRecordsFollowTheirSchema validates records of every stream and mode. Every member must be described, and
+// null may be allowed only where it occurs.
 func TestEnvelopedRecordsFollowTheirSchema(t *testing.T) {
 	s := readSchema(t, "enveloped")
 	if s.Schema != "https://json-schema.org/draft/2020-12/schema" || s.Title == "" {

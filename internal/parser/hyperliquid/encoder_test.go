@@ -134,7 +134,8 @@ func TestRecordsAsTheyAreWritten(t *testing.T) {
 	t.Run("enveloped in line mode has a null block", func(t *testing.T) {
 		out := encode(t, setting{config.Trades, config.Line, config.Filter{}, config.Enveloped}, lines(trade, trade))
 		second := strings.SplitAfter(string(out.Data), "\n")[1]
-		want := fmt.Sprintf(`{"target":"node \"1\"\n","stream":"Trades","pos":"%s:%d:0","block":null,"index":null,"blockTime":null,"localTime":null,"event":%s}`+"\n",
+		want := fmt.Sprintf(`{"target":"node \"1\"\n","stream":"Trades","pos":"%s:%d:0","block":null,"index":null,`+
+			`"blockTime":null,"localTime":null,"event":%s}`+"\n",
 			testFile, len(trade)+1, trade)
 		if second != want {
 			t.Errorf("got\n%s\nwant\n%s", second, want)

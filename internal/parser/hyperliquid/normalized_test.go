@@ -220,17 +220,22 @@ func TestNormalizedRecordsAsTheyAreWritten(t *testing.T) {
 		inLine  = `,"block":null,"index":null,"pos":"` + testFile + `:0:0"}`
 		inBlock = `,"block":978995377,"index":0,"pos":"` + testFile + `:0:0"}`
 		market  = `{"id":405401002864,"coin":"BTC","side":"Ask","price":"76466.0","size":"0.0686","remaining":"0.01",` +
-			`"owner":"0xb1edfeccf03f35d2268f5dc4013508a6eb52c702","time":"2026-04-30T20:46:43.304461819","status":"badAloPxRejected",` +
+			`"owner":"0xb1edfeccf03f35d2268f5dc4013508a6eb52c702","time":"2026-04-30T20:46:43.304461819",` +
+			`"status":"badAloPxRejected",` +
 			`"type":"Limit","tif":"Alo","cloid":"0x14904991131967010000000003807292","reduceOnly":false`
-		bought = `{"id":457367674387223,"orderId":405401019385,"coin":"BTC","side":"Bid","price":"76471.0","size":"0.00153",` +
-			`"owner":"0xfca397d8b8de71639d9e4573d7ecc8199cbff42f","time":"2026-04-30T20:46:46.008000000","direction":"Open Long",` +
+		bought = `{"id":457367674387223,"orderId":405401019385,"coin":"BTC","side":"Bid","price":"76471.0",` +
+			`"size":"0.00153",` +
+			`"owner":"0xfca397d8b8de71639d9e4573d7ecc8199cbff42f","time":"2026-04-30T20:46:46.008000000",` +
+			`"direction":"Open Long",` +
 			`"closedPnl":"0.0","fee":"0.050544","feeToken":"USDC","crossed":true,` +
 			`"hash":"0x0000000000000000000000000000000000000000000000000000000000000000","cloid":null,"liquidation":null`
 		traded = `{"coin":"@107","side":"Bid","price":"36.796","size":"15.0","time":"2025-06-24T02:56:36.172847427",` +
 			`"hash":"0x0f0fd1630a15ee0cfbf704261eaac1018c01021cbd299fd0aab0fc4b47dbfeb5",` +
 			`"buyer":"0xb65117c1e1006e7b2413fa90e96fcbe3fa83ed75","buyerOrderId":105686976228,"buyerCloid":null,` +
-			`"seller":"0x91853bcefbdc3447768413e6db7d6e0a81c4be56","sellerOrderId":105686976111,"sellerCloid":"0x0000000000001371000031839dda1c54"`
-		added = `{"id":405401002917,"coin":"BTC","side":"Bid","price":"76450.0","owner":"0xca1d1650d13b8fa936dca4efdf1f487766f2abd1",` +
+			`"seller":"0x91853bcefbdc3447768413e6db7d6e0a81c4be56","sellerOrderId":105686976111,` +
+			`"sellerCloid":"0x0000000000001371000031839dda1c54"`
+		added = `{"id":405401002917,"coin":"BTC","side":"Bid","price":"76450.0",` +
+			`"owner":"0xca1d1650d13b8fa936dca4efdf1f487766f2abd1",` +
 			`"time":null,"kind":"new","size":"0.5","previousSize":null`
 	)
 	for name, c := range map[string]struct {
@@ -244,18 +249,23 @@ func TestNormalizedRecordsAsTheyAreWritten(t *testing.T) {
 		"an order, streaming": {config.OrderStatuses, config.Streaming, order, market + inBlock},
 		"a trigger order with children, which also have coins, sides and sizes": {config.OrderStatuses, config.Line,
 			triggered,
-			`{"id":150926011357,"coin":"ETH","side":"Bid","price":"4399.3","size":"20.0","remaining":"20.0","owner":"0xc926ddba8b7617dbc65712f20cf8e1b58b8598d3",` +
-				`"time":"2026-04-30T20:46:43.304461819","status":"triggered","type":"Stop Limit","tif":null,"cloid":null,"reduceOnly":true` + inLine},
+			`{"id":150926011357,"coin":"ETH","side":"Bid","price":"4399.3","size":"20.0","remaining":"20.0",` +
+				`"owner":"0xc926ddba8b7617dbc65712f20cf8e1b58b8598d3",` +
+				`"time":"2026-04-30T20:46:43.304461819","status":"triggered","type":"Stop Limit","tif":null,"cloid":null,` +
+				`"reduceOnly":true` + inLine},
 		"an order of an older file, without hash and builder, in milliseconds": {config.OrderStatuses, config.Line, oldOrder,
-			`{"id":150926073770,"coin":"xyz:SP500","side":"Bid","price":"0.029409","size":"23366.0","remaining":"23366.0","owner":"0x6ac569a098a850a6a3c37547bc5d1d85cba80f33",` +
+			`{"id":150926073770,"coin":"xyz:SP500","side":"Bid","price":"0.029409","size":"23366.0","remaining":"23366.0",` +
+				`"owner":"0x6ac569a098a850a6a3c37547bc5d1d85cba80f33",` +
 				`"time":"2024-01-02T08:26:36.877","status":"open","type":"Limit","tif":"Gtc","cloid":null,"reduceOnly":false` +
 				inLine},
 		"an order of an unknown status and coin": {config.OrderStatuses, config.Line,
 			replaced(order, "badAloPxRejected", "noSuchStatusYet", `"BTC"`, `"new:COIN"`),
 			replaced(market, "badAloPxRejected", "noSuchStatusYet", `"BTC"`, `"new:COIN"`) + inLine},
 		"an order with only the required members, in any order": {config.OrderStatuses, config.Line,
-			` { "order" : { "sz" : "1" , "origSz":"02.50","limitPx":"-0","oid":7,"s\u0069de":"\u0041","coin":"B\u0054C"},"status":"","user":"u","time":"t"}`,
-			`{"id":7,"coin":"B\u0054C","side":"Ask","price":"-0","size":"02.50","remaining":"1","owner":"u","time":"t","status":"","type":null,"tif":null,"cloid":null,"reduceOnly":null` + inLine},
+			` { "order" : { "sz" : "1" , "origSz":"02.50","limitPx":"-0","oid":7,"s\u0069de":"\u0041","coin":"B\u0054C"},` +
+				`"status":"","user":"u","time":"t"}`,
+			`{"id":7,"coin":"B\u0054C","side":"Ask","price":"-0","size":"02.50","remaining":"1","owner":"u","time":"t",` +
+				`"status":"","type":null,"tif":null,"cloid":null,"reduceOnly":null` + inLine},
 		"an order whose strings have escapes, which are preserved": {config.OrderStatuses, config.Line,
 			replaced(order, `"BTC"`, `"\"\u00e9\/"`, `"Limit"`, `"Li\\mit"`),
 			replaced(market, `"BTC"`, `"\"\u00e9\/"`, `"Limit"`, `"Li\\mit"`) + inLine},
@@ -280,12 +290,17 @@ func TestNormalizedRecordsAsTheyAreWritten(t *testing.T) {
 		"a fill":            {config.Fills, config.Line, fill, bought + inLine},
 		"a fill of a block": {config.Fills, config.ByBlock, fill, bought + inBlock},
 		"a liquidation, with a builder and fees": {config.Fills, config.Streaming, liquidation,
-			`{"id":457367674387223,"orderId":405401019385,"coin":"@107","side":"Ask","price":"36.796","size":"1500.0","owner":"0xc926ddba8b7617dbc65712f20cf8e1b58b8598d3",` +
-				`"time":"2026-04-30T20:46:46.008000000","direction":"Close Long","closedPnl":"-1.0","fee":"0.050544","feeToken":"USDC","crossed":true,"hash":"0x00",` +
-				`"cloid":"0x0000000000000000e0f5526d43ad490c","liquidation":{"liquidatedUser":"0xfca397d8b8de71639d9e4573d7ecc8199cbff42f","markPx":"36.8","method":"market"}` + inBlock},
+			`{"id":457367674387223,"orderId":405401019385,"coin":"@107","side":"Ask","price":"36.796","size":"1500.0",` +
+				`"owner":"0xc926ddba8b7617dbc65712f20cf8e1b58b8598d3",` +
+				`"time":"2026-04-30T20:46:46.008000000","direction":"Close Long","closedPnl":"-1.0","fee":"0.050544",` +
+				`"feeToken":"USDC","crossed":true,"hash":"0x00",` +
+				`"cloid":"0x0000000000000000e0f5526d43ad490c",` +
+				`"liquidation":{"liquidatedUser":"0xfca397d8b8de71639d9e4573d7ecc8199cbff42f","markPx":"36.8",` +
+				`"method":"market"}` + inBlock},
 		"a fill with only the required members": {config.Fills, config.Line,
 			`["u",{"tid":1,"oid":2,"time":0,"side":"A","sz":"1","px":"2","coin":"c"}]`,
-			`{"id":1,"orderId":2,"coin":"c","side":"Ask","price":"2","size":"1","owner":"u","time":"1970-01-01T00:00:00.000000000","direction":null,"closedPnl":null,` +
+			`{"id":1,"orderId":2,"coin":"c","side":"Ask","price":"2","size":"1","owner":"u",` +
+				`"time":"1970-01-01T00:00:00.000000000","direction":null,"closedPnl":null,` +
 				`"fee":null,"feeToken":null,"crossed":null,"hash":null,"cloid":null,"liquidation":null` + inLine},
 		"a fill in the last millisecond of a four-digit year": {config.Fills, config.Line,
 			replaced(fill, "1777582006008", "253402300799999"),
@@ -326,14 +341,22 @@ func TestNormalizedRecordsAsTheyAreWritten(t *testing.T) {
 		"a new order with spaces": {config.RawBookDiffs, config.Line,
 			replaced(newDiff, `{"new":{"sz":"0.5"}}`, ` { "n\u0065w" : { "sz" : "0.5" } } `), added + inLine},
 		"an update": {config.RawBookDiffs, config.Line, updateDiff,
-			`{"id":405401002917,"coin":"kPEPE","side":"Ask","price":"0.5","owner":"0xca1d1650d13b8fa936dca4efdf1f487766f2abd1","time":null,"kind":"update","size":"0.4","previousSize":"0.5"` + inLine},
+			`{"id":405401002917,"coin":"kPEPE","side":"Ask","price":"0.5",` +
+				`"owner":"0xca1d1650d13b8fa936dca4efdf1f487766f2abd1","time":null,"kind":"update","size":"0.4",` +
+				`"previousSize":"0.5"` + inLine},
 		"an update in another order": {config.RawBookDiffs, config.Line,
 			replaced(updateDiff, `"origSz":"0.5","newSz":"0.4"`, `"newSz":"0.4" ,"x":[],"origSz":"0.5"`),
-			`{"id":405401002917,"coin":"kPEPE","side":"Ask","price":"0.5","owner":"0xca1d1650d13b8fa936dca4efdf1f487766f2abd1","time":null,"kind":"update","size":"0.4","previousSize":"0.5"` + inLine},
+			`{"id":405401002917,"coin":"kPEPE","side":"Ask","price":"0.5",` +
+				`"owner":"0xca1d1650d13b8fa936dca4efdf1f487766f2abd1","time":null,"kind":"update","size":"0.4",` +
+				`"previousSize":"0.5"` + inLine},
 		"a removal": {config.RawBookDiffs, config.Line, removeDiff,
-			`{"id":405400999260,"coin":"ETH","side":"Bid","price":"68823.0","owner":"0xee162a5a60829bd346f0c1ac3514b21fe5f4b290","time":null,"kind":"remove","size":null,"previousSize":null` + inLine},
+			`{"id":405400999260,"coin":"ETH","side":"Bid","price":"68823.0",` +
+				`"owner":"0xee162a5a60829bd346f0c1ac3514b21fe5f4b290","time":null,"kind":"remove","size":null,` +
+				`"previousSize":null` + inLine},
 		"a removal with an escape": {config.RawBookDiffs, config.Line, replaced(removeDiff, `"remove"`, `"r\u0065move"`),
-			`{"id":405400999260,"coin":"ETH","side":"Bid","price":"68823.0","owner":"0xee162a5a60829bd346f0c1ac3514b21fe5f4b290","time":null,"kind":"remove","size":null,"previousSize":null` + inLine},
+			`{"id":405400999260,"coin":"ETH","side":"Bid","price":"68823.0",` +
+				`"owner":"0xee162a5a60829bd346f0c1ac3514b21fe5f4b290","time":null,"kind":"remove","size":null,` +
+				`"previousSize":null` + inLine},
 		"an update that is also a new order": {config.RawBookDiffs, config.Line,
 			replaced(newDiff, `{"new"`, `{"update":{"origSz":"2","newSz":"1"},"new"`), added + inLine},
 		"a diff of an unknown kind": {config.RawBookDiffs, config.Line, replaced(newDiff, `"new"`, `"moved"`), ""},

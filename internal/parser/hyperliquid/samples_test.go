@@ -10,19 +10,52 @@ import (
 
 // Events as nodes write them.
 const (
-	order       = `{"time":"2026-04-30T20:46:43.304461819","user":"0xb1edfeccf03f35d2268f5dc4013508a6eb52c702","hash":null,"builder":null,"status":"badAloPxRejected","order":{"coin":"BTC","side":"A","limitPx":"76466.0","sz":"0.01","oid":405401002864,"timestamp":1777582003304,"triggerCondition":"N/A","isTrigger":false,"triggerPx":"0.0","children":[],"isPositionTpsl":false,"reduceOnly":false,"orderType":"Limit","origSz":"0.0686","tif":"Alo","cloid":"0x14904991131967010000000003807292"}}`
-	triggered   = `{"time":"2026-04-30T20:46:43.304461819","user":"0xc926ddba8b7617dbc65712f20cf8e1b58b8598d3","hash":"0xafdc3e5b170aa773b155042abd1a5701d5005640b20dc64553a4e9add60e815e","builder":{"b":"0xb84168cf3be63c6b8dad05ff5d755e97432ff80b","f":50},"status":"triggered","order":{"coin":"ETH","side":"B","limitPx":"4399.3","sz":"20.0","oid":150926011357,"timestamp":1756801591002,"triggerCondition":"Price above 4400","isTrigger":true,"triggerPx":"4400.0","children":[{"coin":"BTC","side":"A","limitPx":"1.0","sz":"1.0","oid":1,"timestamp":2,"triggerCondition":"N/A","isTrigger":true,"triggerPx":"0.0","children":[],"isPositionTpsl":true,"reduceOnly":true,"orderType":"Stop Market","origSz":"1000000.0","tif":null,"cloid":null}],"isPositionTpsl":false,"reduceOnly":true,"orderType":"Stop Limit","origSz":"20.0","tif":null,"cloid":null}}`
-	oldOrder    = `{"time":"2024-01-02T08:26:36.877","user":"0x6ac569a098a850a6a3c37547bc5d1d85cba80f33","status":"open","order":{"coin":"xyz:SP500","side":"B","limitPx":"0.029409","sz":"23366.0","oid":150926073770,"timestamp":1756801596877,"triggerCondition":"N/A","isTrigger":false,"triggerPx":"0.0","children":[],"isPositionTpsl":false,"reduceOnly":false,"orderType":"Limit","origSz":"23366.0","tif":"Gtc","cloid":null}}`
-	fill        = `["0xfca397d8b8de71639d9e4573d7ecc8199cbff42f",{"coin":"BTC","px":"76471.0","sz":"0.00153","side":"B","time":1777582006008,"startPosition":"0.03395","dir":"Open Long","closedPnl":"0.0","hash":"0x0000000000000000000000000000000000000000000000000000000000000000","oid":405401019385,"crossed":true,"fee":"0.050544","tid":457367674387223,"feeToken":"USDC","twapId":1780822}]`
-	liquidation = `["0xc926ddba8b7617dbc65712f20cf8e1b58b8598d3",{"coin":"@107","px":"36.796","sz":"1500.0","side":"A","time":1777582006008,"startPosition":"0.03395","dir":"Close Long","closedPnl":"-1.0","hash":"0x00","oid":405401019385,"crossed":true,"fee":"0.050544","tid":457367674387223,"cloid":"0x0000000000000000e0f5526d43ad490c","feeToken":"USDC","twapId":null,"builder":"0xb84168cf3be63c6b8dad05ff5d755e97432ff80b","builderFee":"0.01","deployerFee":"0.0","priorityGas":1,"liquidation":{"liquidatedUser":"0xfca397d8b8de71639d9e4573d7ecc8199cbff42f","markPx":"36.8","method":"market"}}]`
-	trade       = `{"coin":"@107","side":"B","time":"2025-06-24T02:56:36.172847427","px":"36.796","sz":"15.0","hash":"0x0f0fd1630a15ee0cfbf704261eaac1018c01021cbd299fd0aab0fc4b47dbfeb5","trade_dir_override":"Na","side_info":[{"user":"0xb65117c1e1006e7b2413fa90e96fcbe3fa83ed75","start_pos":"1438.73242692","oid":105686976228,"twap_id":null,"cloid":null},{"user":"0x91853bcefbdc3447768413e6db7d6e0a81c4be56","start_pos":"1230.04231931","oid":105686976111,"twap_id":null,"cloid":"0x0000000000001371000031839dda1c54"}]}`
-	newDiff     = `{"user":"0xca1d1650d13b8fa936dca4efdf1f487766f2abd1","oid":405401002917,"coin":"BTC","side":"B","px":"76450.0","raw_book_diff":{"new":{"sz":"0.5"}}}`
-	updateDiff  = `{"user":"0xca1d1650d13b8fa936dca4efdf1f487766f2abd1","oid":405401002917,"coin":"kPEPE","side":"A","px":"0.5","raw_book_diff":{"update":{"origSz":"0.5","newSz":"0.4"}}}`
-	removeDiff  = `{"user":"0xee162a5a60829bd346f0c1ac3514b21fe5f4b290","oid":405400999260,"coin":"ETH","side":"B","px":"68823.0","raw_book_diff":"remove"}`
-	misc        = `{"time":"2026-07-09T19:03:32.561209966","hash":"0xc969ce4819514a6dcae3043f92cd6b01de00e62db454693f6d32799ad8552458","inner":{"CDeposit":{"user":"0x821717910ddb86892130f68465757d5f9bbb824d","amount":"10.0"}}}`
+	order = `{"time":"2026-04-30T20:46:43.304461819","user":"0xb1edfeccf03f35d2268f5dc4013508a6eb52c702",` +
+		`"hash":null,"builder":null,"status":"badAloPxRejected","order":{"coin":"BTC","side":"A","limitPx":"76466.0",` +
+		`"sz":"0.01","oid":405401002864,"timestamp":1777582003304,"triggerCondition":"N/A","isTrigger":false,` +
+		`"triggerPx":"0.0","children":[],"isPositionTpsl":false,"reduceOnly":false,"orderType":"Limit","origSz":"0.0686",` +
+		`"tif":"Alo","cloid":"0x14904991131967010000000003807292"}}`
+	triggered = `{"time":"2026-04-30T20:46:43.304461819","user":"0xc926ddba8b7617dbc65712f20cf8e1b58b8598d3",` +
+		`"hash":"0xafdc3e5b170aa773b155042abd1a5701d5005640b20dc64553a4e9add60e815e",` +
+		`"builder":{"b":"0xb84168cf3be63c6b8dad05ff5d755e97432ff80b","f":50},"status":"triggered","order":{"coin":"ETH",` +
+		`"side":"B","limitPx":"4399.3","sz":"20.0","oid":150926011357,"timestamp":1756801591002,` +
+		`"triggerCondition":"Price above 4400","isTrigger":true,"triggerPx":"4400.0","children":[{"coin":"BTC","side":"A",` +
+		`"limitPx":"1.0","sz":"1.0","oid":1,"timestamp":2,"triggerCondition":"N/A","isTrigger":true,"triggerPx":"0.0",` +
+		`"children":[],"isPositionTpsl":true,"reduceOnly":true,"orderType":"Stop Market","origSz":"1000000.0","tif":null,` +
+		`"cloid":null}],"isPositionTpsl":false,"reduceOnly":true,"orderType":"Stop Limit","origSz":"20.0","tif":null,` +
+		`"cloid":null}}`
+	oldOrder = `{"time":"2024-01-02T08:26:36.877","user":"0x6ac569a098a850a6a3c37547bc5d1d85cba80f33",` +
+		`"status":"open","order":{"coin":"xyz:SP500","side":"B","limitPx":"0.029409","sz":"23366.0","oid":150926073770,` +
+		`"timestamp":1756801596877,"triggerCondition":"N/A","isTrigger":false,"triggerPx":"0.0","children":[],` +
+		`"isPositionTpsl":false,"reduceOnly":false,"orderType":"Limit","origSz":"23366.0","tif":"Gtc","cloid":null}}`
+	fill = `["0xfca397d8b8de71639d9e4573d7ecc8199cbff42f",{"coin":"BTC","px":"76471.0","sz":"0.00153","side":"B",` +
+		`"time":1777582006008,"startPosition":"0.03395","dir":"Open Long","closedPnl":"0.0",` +
+		`"hash":"0x0000000000000000000000000000000000000000000000000000000000000000","oid":405401019385,"crossed":true,` +
+		`"fee":"0.050544","tid":457367674387223,"feeToken":"USDC","twapId":1780822}]`
+	liquidation = `["0xc926ddba8b7617dbc65712f20cf8e1b58b8598d3",{"coin":"@107","px":"36.796","sz":"1500.0","side":"A",` +
+		`"time":1777582006008,"startPosition":"0.03395","dir":"Close Long","closedPnl":"-1.0","hash":"0x00",` +
+		`"oid":405401019385,"crossed":true,"fee":"0.050544","tid":457367674387223,` +
+		`"cloid":"0x0000000000000000e0f5526d43ad490c","feeToken":"USDC","twapId":null,` +
+		`"builder":"0xb84168cf3be63c6b8dad05ff5d755e97432ff80b","builderFee":"0.01","deployerFee":"0.0","priorityGas":1,` +
+		`"liquidation":{"liquidatedUser":"0xfca397d8b8de71639d9e4573d7ecc8199cbff42f","markPx":"36.8","method":"market"}}]`
+	trade = `{"coin":"@107","side":"B","time":"2025-06-24T02:56:36.172847427","px":"36.796","sz":"15.0",` +
+		`"hash":"0x0f0fd1630a15ee0cfbf704261eaac1018c01021cbd299fd0aab0fc4b47dbfeb5","trade_dir_override":"Na",` +
+		`"side_info":[{"user":"0xb65117c1e1006e7b2413fa90e96fcbe3fa83ed75","start_pos":"1438.73242692","oid":105686976228,` +
+		`"twap_id":null,"cloid":null},{"user":"0x91853bcefbdc3447768413e6db7d6e0a81c4be56","start_pos":"1230.04231931",` +
+		`"oid":105686976111,"twap_id":null,"cloid":"0x0000000000001371000031839dda1c54"}]}`
+	newDiff = `{"user":"0xca1d1650d13b8fa936dca4efdf1f487766f2abd1","oid":405401002917,"coin":"BTC","side":"B",` +
+		`"px":"76450.0","raw_book_diff":{"new":{"sz":"0.5"}}}`
+	updateDiff = `{"user":"0xca1d1650d13b8fa936dca4efdf1f487766f2abd1","oid":405401002917,"coin":"kPEPE","side":"A",` +
+		`"px":"0.5","raw_book_diff":{"update":{"origSz":"0.5","newSz":"0.4"}}}`
+	removeDiff = `{"user":"0xee162a5a60829bd346f0c1ac3514b21fe5f4b290","oid":405400999260,"coin":"ETH","side":"B",` +
+		`"px":"68823.0","raw_book_diff":"remove"}`
+	misc = `{"time":"2026-07-09T19:03:32.561209966",` +
+		`"hash":"0xc969ce4819514a6dcae3043f92cd6b01de00e62db454693f6d32799ad8552458",` +
+		`"inner":{"CDeposit":{"user":"0x821717910ddb86892130f68465757d5f9bbb824d","amount":"10.0"}}}`
 )
 
-const blockStart = `{"local_time":"2026-04-30T20:46:46.266580134","block_time":"2026-04-30T20:46:43.304461819","block_number":978995377,"events":[`
+const blockStart = `{"local_time":"2026-04-30T20:46:46.266580134","block_time":"2026-04-30T20:46:43.304461819",` +
+	`"block_number":978995377,"events":[`
 
 func block(events ...string) string { return blockStart + strings.Join(events, ",") + "]}" }
 
@@ -33,8 +66,10 @@ func eventsOf(stream config.Stream) []string {
 	switch stream {
 	case config.OrderStatuses:
 		return []string{order, triggered, oldOrder,
-			`{"order":{"origSz":"1.0","limitPx":"2.0","side":"A","coin":"BTC","children":[{"coin":"ETH"}]},"status":"open","user":"0xB1EDFECCF03F35D2268F5DC4013508A6EB52C702"}`,
-			` { "user" : "0xB1EDFECCF03F35D2268F5DC4013508A6EB52C702" , "order" : { "coin" : "B\u0054C" , "s\u0069de" : "\u0042" } } `,
+			`{"order":{"origSz":"1.0","limitPx":"2.0","side":"A","coin":"BTC","children":[{"coin":"ETH"}]},"status":"open",` +
+				`"user":"0xB1EDFECCF03F35D2268F5DC4013508A6EB52C702"}`,
+			` { "user" : "0xB1EDFECCF03F35D2268F5DC4013508A6EB52C702" , "order" : { "coin" : "B\u0054C" ,` +
+				` "s\u0069de" : "\u0042" } } `,
 			strings.Replace(order, `"coin":"BTC"`, `"coin":"ETH","coin":"BTC"`, 1),
 			strings.Replace(order, `"builder":null`, `"builder":{"coin":"BTC","status":"open"},"user":5`, 1),
 			strings.Replace(order, `"status":"badAloPxRejected"`, `"status":"noSuchStatusYet"`, 1),
@@ -62,7 +97,8 @@ func eventsOf(stream config.Stream) []string {
 		}
 	case config.RawBookDiffs:
 		return []string{newDiff, updateDiff, removeDiff,
-			`{"raw_book_diff":{"new":{"sz":"0.5","insertBefore":7}},"px":"1.0","side":"A","coin":"BTC","user":"0xCA1D1650D13B8FA936DCA4EFDF1F487766F2ABD1"}`}
+			`{"raw_book_diff":{"new":{"sz":"0.5","insertBefore":7}},"px":"1.0","side":"A","coin":"BTC",` +
+				`"user":"0xCA1D1650D13B8FA936DCA4EFDF1F487766F2ABD1"}`}
 	}
 	return []string{misc, `{"coin":"ETH","inner":[[],{}]}`}
 }

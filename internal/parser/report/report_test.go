@@ -59,9 +59,11 @@ func TestTheReportKeepsItsNames(t *testing.T) {
 	}
 	keys(got, "version parser target pod namespace podUID startedAt now process streams")
 	keys(got["process"], "rssBytes heapBytes goroutines memoryLimitBytes cpuSecondsTotal cpuLimit")
-	stream := keys(got["streams"].([]any)[0], `name mode state bufferLines bufferBytes bufferLimitBytes inFlightLines lastBatchLines batchesTotal
-		linesTotal eventsTotal filteredTotal deliveredTotal malformedTotal malformedLinesTotal malformedShare filteredShare passedOverBytesTotal oversizeTotal lateTotal prunedUnreadTotal uncommittedBytes lagSeconds largestLineBytes
-		readBytesTotal parsedBytesTotal ackedBytesTotal committedBytesTotal readWaitSecondsTotal skippedBytesTotal file position committedPosition
+	stream := keys(got["streams"].([]any)[0], `name mode state bufferLines bufferBytes bufferLimitBytes
+		inFlightLines lastBatchLines batchesTotal linesTotal eventsTotal filteredTotal deliveredTotal malformedTotal
+		malformedLinesTotal malformedShare filteredShare passedOverBytesTotal oversizeTotal lateTotal prunedUnreadTotal
+		uncommittedBytes lagSeconds largestLineBytes readBytesTotal parsedBytesTotal ackedBytesTotal committedBytesTotal
+		readWaitSecondsTotal skippedBytesTotal file position committedPosition
 		lastBlock blockGapsTotal blockRepeatsTotal lastLineAt lastCommitAt sink`)
 	keys(stream["sink"], "state since lastError retriesTotal lastAckAt outstandingSeconds busySecondsTotal")
 	if got["target"] != "node-1" || stream["bufferLines"] != 1174.0 || stream["lastLineAt"] != nil {
@@ -180,7 +182,8 @@ func TestAPathThatCannotBeReadIsReported(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	const want = `"blocked":{"path":"node_fills","error":"permission denied","errno":"EACCES","since":"2026-04-30T20:46:43Z","count":2}`
+	const want = `"blocked":{"path":"node_fills","error":"permission denied","errno":"EACCES",` +
+		`"since":"2026-04-30T20:46:43Z","count":2}`
 	if !strings.Contains(string(body), want) {
 		t.Errorf("%s is not in %s", want, body)
 	}

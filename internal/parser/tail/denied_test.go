@@ -14,7 +14,7 @@ import (
 	"github.com/hlparser/hyperliquid-parser-operator/internal/parser/vfs"
 )
 
-// guarded is a tree of which some paths, and what is below them, cannot even be seen.
+// guarded is a tree in which some paths, and everything below them, cannot be accessed at all.
 type guarded struct {
 	vfs.Tree
 	files fstest.MapFS
@@ -53,10 +53,11 @@ func TestWhatDeniesPermissionIsTheInnermostThatCanBeSeen(t *testing.T) {
 		hides map[string]error
 		want  *Denied
 	}{
-		"a file":              {file, denied, nil, &Denied{file, 1001, 0o600}},
-		"by another errno":    {file, &fs.PathError{Err: syscall.EPERM}, nil, &Denied{file, 1001, 0o600}},
-		"a folder":            {"node_fills", denied, nil, &Denied{"node_fills", 1000, 0o700}},
-		"a folder above it":   {file, denied, map[string]error{"node_fills/hourly": syscall.EACCES}, &Denied{"node_fills", 1000, 0o700}},
+		"a file":           {file, denied, nil, &Denied{file, 1001, 0o600}},
+		"by another errno": {file, &fs.PathError{Err: syscall.EPERM}, nil, &Denied{file, 1001, 0o600}},
+		"a folder":         {"node_fills", denied, nil, &Denied{"node_fills", 1000, 0o700}},
+		"a folder above it": {file, denied, map[string]error{"node_fills/hourly": syscall.EACCES},
+			&Denied{"node_fills", 1000, 0o700}},
 		"the data directory":  {file, denied, map[string]error{".": syscall.EACCES}, &Denied{".", int64(os.Getuid()), 0o750}},
 		"no permission":       {file, &fs.PathError{Err: syscall.EIO}, nil, nil},
 		"an error of no kind": {file, errors.New("no"), nil, nil},
@@ -64,7 +65,8 @@ func TestWhatDeniesPermissionIsTheInnermostThatCanBeSeen(t *testing.T) {
 		"the disk fails then": {file, denied, map[string]error{file: syscall.EACCES, "node_fills": syscall.EIO}, nil},
 	} {
 		t.Run(name, func(t *testing.T) {
-			tailer := New(Options{DataDir: data, Tree: guarded{files: files, hides: test.hides}, Log: slog.New(slog.DiscardHandler)}, nil)
+			tailer := New(Options{DataDir: data, Tree: guarded{files: files, hides: test.hides},
+				Log: slog.New(slog.DiscardHandler)}, nil)
 			got := tailer.deniedBy(test.path, test.err)
 			if (got == nil) != (test.want == nil) || got != nil && *got != *test.want {
 				t.Errorf("got %+v, want %+v", got, test.want)

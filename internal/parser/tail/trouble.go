@@ -70,8 +70,8 @@ func (t *Tailer) recordFailure(rel string, err error) {
 	}
 }
 
-// deniedBy returns what refuses the parser: the innermost of a path and the folders above it that can be read. It is nil
-// for any other error.
+// deniedBy returns what refuses the parser: the innermost of a path and the folders above it that can be read. It is
+// nil for any other error.
 func (t *Tailer) deniedBy(rel string, err error) *Denied {
 	for at := rel; errors.Is(err, fs.ErrPermission); at = path.Dir(at) {
 		info, failed := t.tree.Stat(at)

@@ -92,7 +92,8 @@ func TestKnownAnswers(t *testing.T) {
 	operator, pod := key(t, 1), key(t, 2)
 	o, p := ends(t, operator, pod)
 	c := Challenge{nonce: [nonceSize]byte(bytes.Repeat([]byte{3}, nonceSize)), path: "/status"}
-	const wantHeader = "GpLyOFLckI0DAwMDAwMDAwMDAwMDAwMDAwMDAwMDAwMrZf0stu0_kSDFJ_St_XDvLIJy-0jXFHh6Q79UMuMo74o0Trbbb5Ao0xK5B05pEsc"
+	const wantHeader = "GpLyOFLckI0DAwMDAwMDAwMDAwMDAwMDAwMDAwMDAwMrZf0stu0_kSDFJ_St" +
+		"_XDvLIJy-0jXFHh6Q79UMuMo74o0Trbbb5Ao0xK5B05pEsc"
 	if got := o.request(c); got != wantHeader {
 		t.Errorf("the request is %s", got)
 	}
