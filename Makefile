@@ -56,12 +56,26 @@ fmt: ## Format the code.
 .PHONY: vet
 vet: ## Run go vet.
 	go vet ./...
+	go vet -tags faultinject ./cmd/hlparser ./internal/parser/engine
 	go -C hack/controlplane vet .
 
 .PHONY: lint
-lint: ## Run golangci-lint.
+lint: words ## Run golangci-lint, and look for words to avoid.
 	$(TOOL) golangci-lint run
 	cd hack/controlplane && go tool -modfile=../tools/go.mod golangci-lint run
+
+# Words that make sentences hard to read. Say who does what: a component reports, observes, reads.
+AVOID = told|whoever|of which|anew|look(s|ed|ing)? at
+
+.PHONY: words
+words:
+	@if git grep -I --line-number --word-regexp --ignore-case --extended-regexp '$(AVOID)' -- . \
+			':!Makefile' ':!**/testdata/**' ':!**/go.sum' ':!hack/controlplane/go.mod'; then \
+		echo 'Avoid these words: $(AVOID)'; exit 1; fi
+
+.PHONY: vulncheck
+vulncheck: ## Look for known vulnerabilities in what the programs call; needs https://vuln.go.dev.
+	$(TOOL) govulncheck ./...
 
 .PHONY: test
 test: vet ## Run all tests; the first time, kube-apiserver is built for them where it cannot be downloaded.

@@ -1,5 +1,5 @@
-// Package position identifies the node's files and the events in them: which incarnation of which hourly file, which
-// line by its byte offset, and which event of the line.
+// Package position identifies the node's files, one incarnation of an hourly file each, and the events in them: by the
+// byte offset of the line, and the event's index in it.
 package position
 
 import (
