@@ -17,7 +17,7 @@ import (
 )
 
 // byLocalhost connects as a container runtime does that forwards a port, inside the pod's network namespace: to
-// localhost, over IPv4 and, where nobody listens, over IPv6.
+// localhost, over IPv4 and, where nothing listens, over IPv6.
 func byLocalhost(ctx context.Context, port int) (net.Conn, error) {
 	dialer := net.Dialer{Timeout: 5 * time.Second}
 	conn, err := dialer.DialContext(ctx, "tcp4", "localhost:"+strconv.Itoa(port))
@@ -88,7 +88,7 @@ func TestAForwardedPortReachesAParserOfAPodAlone(t *testing.T) {
 	port = inAPod(t, address, address)
 	if conn, err := byLocalhost(t.Context(), port); err == nil {
 		_ = conn.Close()
-		t.Error("a parser on its node's network listens on the node's loopback, which is everybody's")
+		t.Error("a parser on its node's network listens on the node's loopback, which every pod of the node's network shares")
 	}
 }
 

@@ -93,13 +93,13 @@ func TestPrepareGivesAwayOnlyWhatAKubeletCreated(t *testing.T) {
 			"belongs to user 10000"},
 		"one of root's that holds something": {0, 0o755, []string{"shadow"}, root,
 			"left to root, because it is not empty: if user 10000 cannot write to it"},
-		"one of root's that holds only a dot":    {0, 0o755, []string{".lock"}, root, "left to root"},
-		"an empty one of somebody else":          {stranger, 0o755, nil, other, "left to user 20000, to whom it belongs"},
-		"one of somebody else that nobody reads": {stranger, 0o700, []string{"a"}, other, "left to user 20000"},
-		"a new one in a volume with a group":     {0, 0o775 | os.ModeSetgid, nil, parser, "given to user 10000"},
-		"a new one that all may write into":      {0, 0o777 | os.ModeSticky, nil, parser, "given to user 10000"},
-		"a new one with a set-user-id bit":       {0, 0o755 | os.ModeSetuid, nil, parser, "given to user 10000"},
-		"one that all write into, in use":        {0, 0o777 | os.ModeSticky, []string{"a"}, root, "left to root"},
+		"one of root's that holds only a dot": {0, 0o755, []string{".lock"}, root, "left to root"},
+		"an empty one of another user":        {stranger, 0o755, nil, other, "left to user 20000, to whom it belongs"},
+		"a closed one of another user":        {stranger, 0o700, []string{"a"}, other, "left to user 20000"},
+		"a new one in a volume with a group":  {0, 0o775 | os.ModeSetgid, nil, parser, "given to user 10000"},
+		"a new one that all may write into":   {0, 0o777 | os.ModeSticky, nil, parser, "given to user 10000"},
+		"a new one with a set-user-id bit":    {0, 0o755 | os.ModeSetuid, nil, parser, "given to user 10000"},
+		"one that all write into, in use":     {0, 0o777 | os.ModeSticky, []string{"a"}, root, "left to root"},
 	}
 	for name, test := range tests {
 		t.Run(name, func(t *testing.T) {

@@ -144,14 +144,14 @@ type Config struct {
 	PodUID      string `json:"-"`
 	NodeAddress string `json:"-"`
 	// SealKey is the file of this pod's key pair, and OperatorKeys the file of its operator's public keys. With both,
-	// only the operator can read the report. With both empty, everybody can. They are not part of the file.
+	// only the operator can read the report. With both empty, any client can. They are not part of the file.
 	SealKey      string `json:"-"`
 	OperatorKeys string `json:"-"`
 
 	// DataDir is the node's data directory, which holds node_order_statuses, node_fills, ….
 	DataDir string `json:"dataDir"`
 	// LinkDirs are absolute paths of directories outside of DataDir that symbolic links in it may lead to. Other links
-	// are not followed: otherwise anybody who can write to DataDir could have the parser read any file that it can
+	// are not followed: otherwise any user who can write to DataDir could have the parser read any file that it can
 	// read.
 	LinkDirs []string `json:"linkDirs,omitempty"`
 	// StateDir holds checkpoints and dead letters. Losing it loses the position, so it must outlive the process.

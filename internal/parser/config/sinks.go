@@ -76,7 +76,7 @@ type NATSSink struct {
 	// Subject is the subject of a record, with {stream}, {coin} and {target}. Defaults to "hl.{stream}.{coin}". For an
 	// event without a coin, {coin} is "_".
 	Subject string `json:"subject,omitempty"`
-	// Create creates the stream if it is missing. If absent, a missing stream is an outage until somebody creates it.
+	// Create creates the stream if it is missing. If absent, a missing stream is an outage until it is created.
 	Create *NATSCreate `json:"create,omitempty"`
 	// Delivery defaults to Best. ExactlyOnce needs a server of version 2.12 or later and a stream with allow_atomic.
 	Delivery Delivery       `json:"delivery,omitempty"`
@@ -110,7 +110,7 @@ type KafkaSink struct {
 	// PositionsTopic is the compacted topic that holds positions. It is created if missing. Defaults to
 	// "hlparser-positions".
 	PositionsTopic string `json:"positionsTopic,omitempty"`
-	// Create creates missing topics for records. If absent, a missing topic is an outage until somebody creates it.
+	// Create creates missing topics for records. If absent, a missing topic is an outage until it is created.
 	Create *KafkaCreate `json:"create,omitempty"`
 	// Compression is the compression of record batches. Defaults to zstd.
 	Compression KafkaCompression `json:"compression,omitempty"`

@@ -20,7 +20,7 @@ const (
 	// sink that keeps its position file by file with its records relies on it (resume.MaxFiles).
 	commitFiles = 128
 	// commitTimeout is how long delivery continues while the disk does not finish a commit. A disk that hangs must
-	// block the stream in the end, or nobody notices.
+	// block the stream in the end, or it goes unnoticed.
 	commitTimeout = 5 * time.Second
 )
 
@@ -282,7 +282,7 @@ func (a *attempt) save() (saved bool, err error) {
 
 // uncommitted returns the files as last observed, except for the positions of files with acknowledged but uncommitted
 // data. Those positions stay as saved, because the sink's state does. all reports whether there are none.
-func uncommitted(saved, seen []checkpoint.File) (files []checkpoint.File, all bool) {
+func uncommitted(saved, observed []checkpoint.File) (files []checkpoint.File, all bool) {
 	type inode struct {
 		directory string
 		inode     uint64
@@ -293,13 +293,13 @@ func uncommitted(saved, seen []checkpoint.File) (files []checkpoint.File, all bo
 		f := &saved[i]
 		named[f.FileID], inodes[inode{f.Directory, f.Inode}] = f, f
 	}
-	for i := range seen {
-		if was := named[seen[i].FileID]; was != nil && inodes[inode{was.Directory, was.Inode}] == was {
+	for i := range observed {
+		if was := named[observed[i].FileID]; was != nil && inodes[inode{was.Directory, was.Inode}] == was {
 			delete(inodes, inode{was.Directory, was.Inode})
 		}
 	}
 	all = true
-	for _, f := range seen {
+	for _, f := range observed {
 		was := named[f.FileID]
 		if was == nil {
 			was = inodes[inode{f.Directory, f.Inode}]

@@ -143,7 +143,7 @@ func (g *Guard) checkKeys() {
 	case errors.Is(err, fs.ErrNotExist):
 		// The keys were removed. A kubelet replaces files atomically, so the file is never absent for just a moment.
 		if g.keysFile != nil || g.sessions == nil {
-			g.log.Warn("the operator's key file is missing, so nobody can read the report", "file", g.path)
+			g.log.Warn("the operator's key file is missing, so the report cannot be read", "file", g.path)
 		}
 		g.keysFile, g.sessions = nil, map[keyID]*Session{}
 		return

@@ -1,4 +1,4 @@
-// Package seal lets a parser answer its operator and nobody else, over plain HTTP.
+// Package seal lets a parser answer only its operator, over plain HTTP.
 //
 // Both ends have X25519 key pairs. A pod's pair is generated in the pod, by its init container, and never leaves it.
 // Its public key reaches the operator in the init container's termination message, which only the kubelet of the pod's
@@ -7,9 +7,8 @@
 //
 // The operator sends the header Hlparser-Seal, which is base64url without padding of
 //
-//	the first 8 bytes of SHA-256 of the operator's public key | a random nonce of 24 bytes | box(binding of the
-//
-// request)
+//	the first 8 bytes of SHA-256 of the operator's public key | a random nonce of 24 bytes |
+//	box(binding of the request)
 //
 // The parser answers with the body
 //
