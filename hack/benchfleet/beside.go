@@ -62,7 +62,7 @@ func (f *fleet) beside(ctx context.Context) (*beside, error) {
 	if f.small == 0 {
 		return nil, nil
 	}
-	if err := f.endOurs(ctx); err != nil {
+	if err := f.deleteFleet(ctx); err != nil {
 		return nil, err
 	}
 	if _, err := f.startManager(ctx); err != nil {

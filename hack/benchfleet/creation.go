@@ -73,7 +73,7 @@ var turns = [...]bool{true, false, true, false, false, true}
 
 // create measures both controllers. In each turn the process has just started and created one pod. The last fleet and
 // its manager stay.
-func (f *fleet) create(ctx context.Context) (ours, daemons creations, err error) {
+func (f *fleet) create(ctx context.Context) (byOperator, daemons creations, err error) {
 	compared, err := f.prepareDaemons(ctx)
 	if err != nil {
 		return nil, nil, err
@@ -85,13 +85,13 @@ func (f *fleet) create(ctx context.Context) (ours, daemons creations, err error)
 			if spec, err = f.startManager(ctx); err != nil {
 				return nil, nil, err
 			}
-			c, err := f.createOurs(ctx)
+			c, err := f.createByOperator(ctx)
 			if err != nil {
 				return nil, nil, err
 			}
-			ours = append(ours, c)
+			byOperator = append(byOperator, c)
 			if i < len(turns)-1 {
-				if err := f.endOurs(ctx); err != nil {
+				if err := f.deleteFleet(ctx); err != nil {
 					return nil, nil, err
 				}
 			}
@@ -103,7 +103,7 @@ func (f *fleet) create(ctx context.Context) (ours, daemons creations, err error)
 			daemons = append(daemons, c)
 		}
 	}
-	return ours, daemons, nil
+	return byOperator, daemons, nil
 }
 
 // prepareDaemons creates what the DaemonSet controller and its pods need. It reports whether that controller is
@@ -199,8 +199,8 @@ func newDaemonSet(name, role string, spec *corev1.PodSpec) *appsv1.DaemonSet {
 	}
 }
 
-// createOurs lets the operator create its pods.
-func (f *fleet) createOurs(ctx context.Context) (creation, error) {
+// createByOperator lets the operator create its pods.
+func (f *fleet) createByOperator(ctx context.Context) (creation, error) {
 	say("%d nodes: the operator creates their pods", f.nodes)
 	obj := f.newObject(objectName, roleFleet)
 	profiled := make(chan error, 1)
@@ -212,8 +212,8 @@ func (f *fleet) createOurs(ctx context.Context) (creation, error) {
 	return c, errors.Join(err, <-profiled)
 }
 
-// endOurs ends the manager, and deletes its object and pods.
-func (f *fleet) endOurs(ctx context.Context) error {
+// deleteFleet ends the manager, and deletes its object and pods.
+func (f *fleet) deleteFleet(ctx context.Context) error {
 	stop(f.manager)
 	if err := f.client.DeleteAllOf(ctx, &v1alpha1.HyperliquidParser{}, client.InNamespace(namespace)); err != nil {
 		return fmt.Errorf("deleting a fleet: %w", err)

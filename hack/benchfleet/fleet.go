@@ -111,7 +111,7 @@ func (o options) measure(ctx context.Context, nodes int) (_ figures, err error) 
 func (f *fleet) run(ctx context.Context) (figures, error) {
 	result := figures{nodes: f.nodes}
 	var err error
-	if result.ours, result.daemons, err = f.create(ctx); err != nil {
+	if result.byOperator, result.daemons, err = f.create(ctx); err != nil {
 		return result, err
 	}
 	if err := f.settle(ctx); err != nil {

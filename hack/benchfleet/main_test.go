@@ -42,8 +42,8 @@ func TestASmallFleet(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if ours := f.ours.median(); len(f.ours) != 3 || ours.created <= 0 || ours.created > ours.reported {
-		t.Errorf("creation: %+v", f.ours)
+	if c := f.byOperator.median(); len(f.byOperator) != 3 || c.created <= 0 || c.created > c.reported {
+		t.Errorf("creation: %+v", f.byOperator)
 	}
 	if len(f.rest.written) != 0 || f.rest.leases == 0 {
 		t.Errorf("at rest the manager wrote %v, and its Lease %d times", f.rest.written, f.rest.leases)

@@ -21,12 +21,12 @@ const (
 
 // figures are the results of one fleet.
 type figures struct {
-	nodes         int
-	daemons, ours creations
-	rest          atRest
-	sweeps        sweeps
-	fault         fault
-	beside        *beside // nil without small objects
+	nodes               int
+	daemons, byOperator creations
+	rest                atRest
+	sweeps              sweeps
+	fault               fault
+	beside              *beside // nil without small objects
 }
 
 // steadySweep returns the sweep with the median time, without the first sweep.
@@ -75,10 +75,10 @@ func (o *options) creations(all []figures) string {
 				seconds(each[0])+" to "+seconds(each[len(each)-1]), seconds(c.running), seconds(c.reported),
 				seconds(c.controllerCPU), seconds(c.clusterCPU))
 		}
-		row("operator", f.ours)
+		row("operator", f.byOperator)
 		if len(f.daemons) > 0 {
 			row("DaemonSet controller", f.daemons)
-			ratio := f.ours.median().created.Seconds() / f.daemons.median().created.Seconds()
+			ratio := f.byOperator.median().created.Seconds() / f.daemons.median().created.Seconds()
 			goal.Row(humanize.Comma(int64(f.nodes))+" nodes: time until all pods exist / DaemonSet controller's", "≤ 1",
 				fmt.Sprintf("%.2f", ratio), results.Reached(ratio <= 1))
 		}

@@ -636,7 +636,7 @@ func (u *undecided) Stats() tail.Stats {
 	select {
 	case <-u.done:
 	default:
-		s.Looked = false
+		s.Scanned = false
 		s.Blocked = &tail.Blocked{Path: ".", Err: &os.PathError{Op: "open", Path: "/data", Err: syscall.EACCES},
 			Since: time.Unix(1777582003, 0), Count: 1}
 	}

@@ -166,7 +166,7 @@ func (p *pipeline) readStats() (b buffer.Stats, t tail.Stats, known bool) {
 	defer p.mu.Unlock()
 	if p.current != nil {
 		t = p.current.tail.Stats()
-		known = t.Looked && p.current.decided()
+		known = t.Scanned && p.current.decided()
 	}
 	t.Counts = t.Add(p.previousCounts)
 	b = p.buf.Stats()

@@ -75,7 +75,7 @@ func TestWhatDeniesPermissionIsTheInnermostThatCanBeSeen(t *testing.T) {
 	}
 }
 
-func TestATroubleSaysWhoseTheFileIs(t *testing.T) {
+func TestAPermissionErrorNamesTheOwner(t *testing.T) {
 	const file = "node_fills"
 	tree := guarded{files: fstest.MapFS{file: {Mode: fs.ModeDir | 0o700, Sys: &syscall.Stat_t{Uid: 1000}}}}
 	tailer := New(Options{DataDir: "data", Tree: tree, Log: slog.New(slog.DiscardHandler)}, nil)

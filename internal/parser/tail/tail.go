@@ -163,9 +163,9 @@ type Stats struct {
 	UncommittedBytes int64     // bytes of complete lines that are not committed, read or not
 	OldestUnacked    time.Time // when the oldest unacknowledged line was first observed; zero if there is none
 	LastLine         time.Time // when the last line was read
-	// Looked reports whether Open has read the directories. Before that, Unread, UncommittedBytes and OldestUnacked
+	// Scanned reports whether Open has read the directories. Before that, Unread, UncommittedBytes and OldestUnacked
 	// have no meaning.
-	Looked bool
+	Scanned bool
 	// LagEstimated reports whether OldestUnacked is derived from a file's own modification time, because no process
 	// observed the line's arrival.
 	LagEstimated bool
@@ -509,7 +509,7 @@ func (t *Tailer) Committed() {
 func (t *Tailer) Stats() Stats {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	s := Stats{Counts: t.counts, LastLine: t.lastLine, Looked: t.opened && !t.starting, Blocked: t.blocked()}
+	s := Stats{Counts: t.counts, LastLine: t.lastLine, Scanned: t.opened && !t.starting, Blocked: t.blocked()}
 	for _, d := range t.dirs {
 		s.Found = s.Found || len(d.files) > 0
 		for _, f := range d.files[d.idle:] {

@@ -301,8 +301,8 @@ func TestTheFirstStartWaitsForUnreadablePaths(t *testing.T) {
 								t.Error("the start was decided although a path was unreadable")
 							}
 						default:
-							if r.tail.Stats().Looked {
-								t.Error("Looked is set although a path was unreadable")
+							if r.tail.Stats().Scanned {
+								t.Error("Scanned is set although a path was unreadable")
 							}
 						}
 					}
