@@ -248,7 +248,7 @@ func madeByOlderParser(fsys vfs.FS, dir string) (bool, error) {
 func begunStreams(fsys vfs.FS, dir string) ([]string, error) {
 	names, err := fsys.List(filepath.Join(dir, begunDir))
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
-		return nil, fmt.Errorf("list the streams of %s: %w", dir, err)
+		return nil, fmt.Errorf("listing the streams of %s: %w", dir, err)
 	}
 	return slices.DeleteFunc(names, func(name string) bool { return !isStream(name) }), nil
 }

@@ -359,7 +359,7 @@ func remove(fsys vfs.FS, name string) error {
 		return err
 	}
 	if err := fsys.Remove(name); err != nil && !errors.Is(err, fs.ErrNotExist) {
-		return fmt.Errorf("remove %s: %w", name, err)
+		return fmt.Errorf("removing %s: %w", name, err)
 	}
 	return nil
 }

@@ -29,18 +29,23 @@ const (
 	engineLine    = 2000 // bytes of each later line
 )
 
-// RunWithEngine runs the cases that need the engine in front of the sink, each with a new target.
+// RunWithEngine runs the cases that need the engine in front of the sink, each with a new target. Cases run in
+// parallel, except the one that measures the memory of the process.
 func RunWithEngine(t *testing.T, target func(t *testing.T) Target) {
+	const measured = "an outage is reported, bounds memory, and loses nothing"
 	for _, c := range []struct {
 		name string
 		run  func(*parser)
 	}{
-		{"an outage is reported, bounds memory, and loses nothing", deadSink},
+		{measured, deadSink},
 		{"a parser stops in time during an outage, and the next one delivers", stoppedWhileDead},
 		{"a sink that does not answer shows as an outstanding request", hangingSink},
 		{"a recreated destination is written to again", recreatedSink},
 	} {
 		t.Run(c.name, func(t *testing.T) {
+			if c.name != measured {
+				t.Parallel()
+			}
 			p := newParser(t, target(t))
 			t.Cleanup(p.process.end)
 			c.run(p)

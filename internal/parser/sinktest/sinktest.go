@@ -65,6 +65,9 @@ type testCase struct {
 	run  func(*process)
 }
 
+// longOutage is the case that measures the memory of the process. It therefore runs alone.
+const longOutage = "a long outage is reported and takes no additional memory"
+
 var cases = []testCase{
 	// Records.
 	{"records are delivered whole, in order and once", inOrder},
@@ -86,7 +89,7 @@ var cases = []testCase{
 	{"a batch is retried after an outage", outage},
 	{"a flush or commit is retried after an outage", outageInCommit},
 	{"a batch abandoned in an outage is delivered after a restart", abandonedBatch},
-	{"a long outage is reported and takes no additional memory", deadForLong},
+	{longOutage, deadForLong},
 	{"a flapping destination receives everything", flapping},
 	{"a write whose context has ended writes nothing", cancelled},
 	{"the context ends a write that the destination blocks", blocked},
@@ -103,10 +106,15 @@ var cases = []testCase{
 	{"Delivered counts only records at the destination", counted},
 }
 
-// Run runs the suite, each case with a new target.
+// Run runs the suite, each case with a new target. Cases run in parallel.
 func Run(t *testing.T, target func(t *testing.T) Target) {
 	for _, c := range cases {
-		t.Run(c.name, func(t *testing.T) { c.against(t, target(t)) })
+		t.Run(c.name, func(t *testing.T) {
+			if c.name != longOutage {
+				t.Parallel()
+			}
+			c.against(t, target(t))
+		})
 	}
 }
 
