@@ -76,7 +76,7 @@ func (m *member) see() {
 	if m.pod.Running = !m.Now().Before(m.readyAt); !m.pod.Running {
 		m.pod.Starting, m.pod.Reason = true, "ContainerCreating"
 	}
-	m.SeePod(m.pod, m.Now(), settings())
+	m.ObservePod(m.pod, m.Now(), settings())
 }
 
 // fleet is an object with its targets.

@@ -37,7 +37,7 @@ func watch(seed uint64, traffic sim.Traffic, fault sim.Fault) *watched {
 // replace gives the target a new pod.
 func (w *watched) replace() {
 	w.pod = growth.PodState{UID: w.pod.UID + "i", Container: "c", Running: true, Since: w.Now()}
-	w.SeePod(w.pod, w.Now(), settings())
+	w.ObservePod(w.pod, w.Now(), settings())
 }
 
 // poll lets a poll interval pass, with the jitter of a busy machine, and polls once.
@@ -46,9 +46,9 @@ func (w *watched) poll() growth.Judgement {
 	late := time.Duration(w.random.ExpFloat64() * float64(20*time.Millisecond))
 	w.Advance(pollInterval + min(late, time.Second) - time.Duration(w.random.Int64N(int64(20*time.Millisecond))))
 	if r := w.Report(); r != nil {
-		w.SeePoll(growth.Poll{Report: r}, w.Now(), settings())
+		w.ObservePoll(growth.Poll{Report: r}, w.Now(), settings())
 	} else {
-		w.SeePoll(growth.Poll{Failure: "no answer"}, w.Now(), settings())
+		w.ObservePoll(growth.Poll{Failure: "no answer"}, w.Now(), settings())
 	}
 	return w.Judgement()
 }

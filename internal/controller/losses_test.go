@@ -81,7 +81,7 @@ func (f *watchedFleet) look() {
 func (f *watchedFleet) ask(i int) {
 	p, tracker, name := &f.parsers[i], &f.trackers[i], f.s.targets[i].Name
 	var settings growth.Settings
-	tracker.SeePod(growth.PodState{UID: p.started.String(), Container: "c", Running: true}, f.s.now, settings)
+	tracker.ObservePod(growth.PodState{UID: p.started.String(), Container: "c", Running: true}, f.s.now, settings)
 	tracker.Acknowledge(acknowledgedLosses(f.obj, name, f.s.now))
 	verdict := p.verdict
 	if p.silent {
@@ -94,7 +94,7 @@ func (f *watchedFleet) ask(i int) {
 		if p.malformed {
 			r.Streams[0].MalformedLinesTotal = r.Streams[0].LinesTotal / 2
 		}
-		tracker.SeePoll(growth.Poll{Report: &r}, f.s.now, settings)
+		tracker.ObservePoll(growth.Poll{Report: &r}, f.s.now, settings)
 	}
 	f.s.judge(i, verdict)
 	view := f.s.views[name]
@@ -174,7 +174,7 @@ func TestALossIsKeptUntilAPersonAcknowledgesIt(t *testing.T) {
 	f.look()
 	f.is("once lost", lostIt)
 	f.rests("once lost")
-	const story = "node-0001: Fills: 0 B never read, 2 files vanished too early: keep the node's files for longer"
+	const story = "node-0001: Fills: 0 B never read, 2 files deleted too early: keep the node's files longer"
 	want := story + "; to acknowledge it, annotate the object with fleet.hlparser.dev/acknowledge-loss=2026-05-01T12:02:00Z"
 	if got := f.intact().Message; got != want {
 		t.Errorf("it says %q", got)

@@ -447,7 +447,7 @@ var _ = Describe("a parser that has lost data", func() {
 
 		f.parser(1).lose(2)
 		eventuallyCondition(ctx, obj, v1alpha1.ConditionDelivering, "False/DataLost", soon)
-		story := f.node(1) + ": Fills: 0 B never read, 2 files vanished too early: keep the node's files for longer"
+		story := f.node(1) + ": Fills: 0 B never read, 2 files deleted too early: keep the node's files longer"
 		Expect(conditionMessage(current(ctx, obj), v1alpha1.ConditionDelivering)).To(Equal(story))
 		Eventually(ctx, func() []string { return eventNotes(ctx, obj, "DataLost") }).Should(Equal([]string{story}))
 		Expect(current(ctx, obj).Status.Bad).To(BeZero())

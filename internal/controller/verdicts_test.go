@@ -81,7 +81,7 @@ var _ = Describe("a parser that may not read its data", func() {
 			}
 		})
 		eventuallyCondition(ctx, obj, v1alpha1.ConditionDelivering, "False/SourceUnreadable", judged)
-		cure := "permission denied: the data directory is user 1000's, 0700; the parser runs as 10000: set runAsUser"
+		cure := "permission denied: the data directory (owner 1000, mode 0700); the parser runs as user 10000: set runAsUser"
 		Expect(conditionMessage(current(ctx, obj), v1alpha1.ConditionDelivering)).To(HaveSuffix(cure))
 		Expect(current(ctx, obj).Status.State).To(Equal("SourceUnreadable"))
 		Eventually(ctx, func() []string { return eventNotes(ctx, obj, "SourceUnreadable") }).Should(ConsistOf(HaveSuffix(cure)))

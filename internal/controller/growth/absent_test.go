@@ -65,7 +65,7 @@ func TestOneStreamThatIsNotKnownIsEnough(t *testing.T) {
 			r.Streams = append(r.Streams, second)
 		})
 	}
-	if got := w.Judgement(); got.Verdict != growth.Unknown || got.Message != "Fills: it is not known what waits" {
+	if got := w.Judgement(); got.Verdict != growth.Unknown || got.Message != "Fills: the backlog is unknown" {
 		t.Errorf("%+v", got)
 	}
 	if lag, known := w.Lag(); !known || lag != 3*time.Second {
@@ -205,7 +205,7 @@ func TestReportsOfEarlierVersionsAreRead(t *testing.T) {
 	for range 10 {
 		w.now = w.now.Add(5 * time.Second)
 		r.Now = w.now
-		w.SeePoll(growth.Poll{Report: &r}, w.now, settings())
+		w.ObservePoll(growth.Poll{Report: &r}, w.now, settings())
 	}
 	lag, known := w.Lag()
 	if *r.Process.RSSBytes != 60123456 || lag != 1500*time.Millisecond || !known || w.Judgement().Reason == growth.ReasonBacklogUnknown {

@@ -10,52 +10,53 @@ import (
 	"github.com/hlparser/hyperliquid-parser-operator/internal/parser/report"
 )
 
-// retentionShare is the age, as a share of the retention, at which unread data is near its end: half of the time is left to act.
-// The alert ends below retentionCalm, so that an age about the half does not come and go.
+// retentionShare is the age of unread data, as a share of the retention, that raises NearRetention: half of the time is
+// left to act. The alert ends below retentionClear, so that an age around the half does not flap.
 const (
 	retentionShare = 0.5
-	retentionCalm  = 0.4
+	retentionClear = 0.4
 )
 
-// AlertKind is what an alert is about.
+// AlertKind is the subject of an alert.
 type AlertKind string
 
 const (
-	// DataLost: lines were on disk and were never read.
+	// DataLost means that lines were on disk and were never read.
 	DataLost AlertKind = "DataLost"
-	// DataGap: the node left blocks out. The parser has lost nothing; its consumers lack something all the same.
+	// DataGap means that the node left blocks out. The parser has lost nothing; its consumers lack data all the same.
 	DataGap AlertKind = "DataGap"
-	// NearRetention: lines that were not delivered will soon be deleted by whoever prunes the node's files.
+	// NearRetention means that lines will soon be deleted by the pruner of the node's files before they are delivered.
 	NearRetention AlertKind = "NearRetention"
-	// FormatDrift: for minutes, a good part of a stream's lines has been malformed. The node may write a format that
-	// the parser does not know.
+	// FormatDrift means that a good part of a stream's lines has been malformed for minutes. The node may write a format
+	// that the parser does not know.
 	FormatDrift AlertKind = "FormatDrift"
 )
 
-// AlertKinds lists every kind, worst first.
+// AlertKinds returns all kinds, worst first.
 func AlertKinds() []AlertKind { return []AlertKind{DataLost, FormatDrift, NearRetention, DataGap} }
 
-// Alert says since when something is so, and what, with the figures of that moment. The zero value is an alert that is not raised.
+// Alert is a condition with the time it began and a message with the figures of that moment. The zero value is an alert
+// that is not raised.
 type Alert struct {
 	Since   time.Time
 	Message string
 }
 
-// Raised reports whether it is so.
+// Raised reports whether the alert is raised.
 func (a Alert) Raised() bool { return !a.Since.IsZero() }
 
-// Alerts are what a person should know of a target whatever the verdict on it. DataLost and DataGap stay for the life
-// of the pod, or until they are acknowledged: what is lost does not come back. The others end.
+// Alerts are a target's alerts, which do not depend on its verdict. DataLost and DataGap stay for the life of the pod
+// or until they are acknowledged: lost data does not come back. The others end.
 type Alerts struct {
 	DataLost, DataGap, NearRetention, FormatDrift Alert
 
-	// Lost and Gap are what DataLost and DataGap are about, as of when they were raised.
+	// Lost and Gap are the totals behind DataLost and DataGap, as of when they were raised.
 	Lost, Gap Loss
 
-	drifts string // the stream that FormatDrift is about
+	driftStream string // the subject of FormatDrift
 }
 
-// Of returns the alert of a kind; one that is not raised for a kind that there is not.
+// Of returns the alert of a kind. It is not raised for an unknown kind.
 func (a Alerts) Of(kind AlertKind) Alert {
 	switch kind {
 	case DataLost:
@@ -70,7 +71,7 @@ func (a Alerts) Of(kind AlertKind) Alert {
 	return Alert{}
 }
 
-// LossOf returns what the alert of a kind is about; the zero Loss for a kind that is no loss.
+// LossOf returns the totals behind the alert of a kind; the zero Loss for a kind that is no loss.
 func (a Alerts) LossOf(kind AlertKind) Loss {
 	switch kind {
 	case DataLost:
@@ -84,20 +85,20 @@ func (a Alerts) LossOf(kind AlertKind) Loss {
 
 // Loss is what one process of a parser has counted since it started, over all streams.
 type Loss struct {
-	Process time.Time // when it started
+	Process time.Time // start of the process
 	Bytes   int64     // of whole lines that were never read
-	Files   int64     // that vanished before they were read to their end
-	Blocks  int64     // that the node left out
+	Files   int64     // deleted before they were read to their end
+	Blocks  int64     // left out by the node
 }
 
-// Covers reports whether a loss is of the same process as other, and no less of anything. Starts are compared by the
-// second, which is as exact as they are kept.
+// Covers reports whether l is a loss of the same process as other, and at least as large in every figure. Starts are
+// compared to the second, the precision they are stored with.
 func (l Loss) Covers(other Loss) bool {
 	return l.Process.Truncate(time.Second).Equal(other.Process.Truncate(time.Second)) &&
 		l.Bytes >= other.Bytes && l.Files >= other.Files && l.Blocks >= other.Blocks
 }
 
-// lossesOf adds up what the streams of a report say. A stream's totals are those of its process.
+// lossesOf adds up the totals of a report's streams, each since the start of the process.
 func lossesOf(r *report.Report) (lost, gap Loss) {
 	lost.Process, gap.Process = r.StartedAt, r.StartedAt
 	for i := range r.Streams {
@@ -108,7 +109,7 @@ func lossesOf(r *report.Report) (lost, gap Loss) {
 	return lost, gap
 }
 
-// sum adds what may be any figure.
+// sum adds b to a without overflow. A negative b counts as zero.
 func sum(a, b int64) int64 {
 	if b = max(b, 0); a > math.MaxInt64-b {
 		return math.MaxInt64
@@ -116,10 +117,10 @@ func sum(a, b int64) int64 {
 	return a + b
 }
 
-// acknowledged is what a person has acknowledged of a process's losses.
+// acknowledged are the losses of a process that a user has acknowledged.
 type acknowledged struct{ lost, gap Loss }
 
-// acknowledge ends what is about no more than was acknowledged.
+// acknowledge ends the alerts that are about no more than was acknowledged.
 func (a *Alerts) acknowledge(acked *acknowledged) {
 	if a.DataLost.Raised() && acked.lost.Covers(a.Lost) {
 		a.DataLost, a.Lost = Alert{}, Loss{}
@@ -129,9 +130,9 @@ func (a *Alerts) acknowledge(acked *acknowledged) {
 	}
 }
 
-// see takes in a report. Totals count from the start of the process, so one that is not zero has risen in this pod.
-// What was acknowledged raises nothing.
-func (a *Alerts) see(r *report.Report, at time.Time, settings *Settings, acked *acknowledged) {
+// observe takes in a report. Totals count from the start of the process, so a total above zero has risen in this pod.
+// An acknowledged loss raises nothing.
+func (a *Alerts) observe(r *report.Report, at time.Time, settings *Settings, acked *acknowledged) {
 	lost, gap := lossesOf(r)
 	if !a.DataLost.Raised() && (lost.Bytes > 0 || lost.Files > 0) && !acked.lost.Covers(lost) {
 		worst := &r.Streams[0]
@@ -142,7 +143,7 @@ func (a *Alerts) see(r *report.Report, at time.Time, settings *Settings, acked *
 			}
 		}
 		a.Lost, a.DataLost = lost, Alert{at, fmt.Sprintf(
-			"%s: %s never read, %s vanished too early: keep the node's files for longer",
+			"%s: %s never read, %s deleted too early: keep the node's files longer",
 			worst.Name, bytes(worst.SkippedBytesTotal), files(worst.PrunedUnreadTotal))}
 	}
 	if !a.DataGap.Raised() && gap.Blocks > 0 && !acked.gap.Covers(gap) {
@@ -153,20 +154,20 @@ func (a *Alerts) see(r *report.Report, at time.Time, settings *Settings, acked *
 			}
 		}
 		a.Gap, a.DataGap = gap, Alert{at, fmt.Sprintf(
-			"%s: the node left out %s blocks up to block %d: look at the node's peers",
+			"%s: the node left out %s blocks up to block %d: check the node's peers",
 			worst.Name, humanize.Comma(worst.BlockGapsTotal), worst.LastBlock)}
 	}
-	a.retention(r, at, settings)
+	a.observeAge(r, at, settings)
 }
 
-// retention sees how old the oldest line is that was not delivered.
-func (a *Alerts) retention(r *report.Report, at time.Time, settings *Settings) {
+// observeAge updates NearRetention from the age of the oldest line that was not delivered.
+func (a *Alerts) observeAge(r *report.Report, at time.Time, settings *Settings) {
 	var oldest *report.Stream
-	unsure := false
+	unknown := false
 	for i := range r.Streams {
 		switch s := &r.Streams[i]; {
-		case blind(s):
-			unsure = true
+		case backlogUnknown(s):
+			unknown = true
 		case oldest == nil || *s.LagSeconds > *oldest.LagSeconds:
 			oldest = s
 		}
@@ -180,12 +181,13 @@ func (a *Alerts) retention(r *report.Report, at time.Time, settings *Settings) {
 	}
 	age, kept := seconds(*oldest.LagSeconds), settings.Retention
 	switch {
-	case float64(age) < retentionCalm*float64(kept):
-		if !unsure { // a stream of which that is not known may be the one
+	case float64(age) < retentionClear*float64(kept):
+		if !unknown { // a stream with an unknown backlog may be the one
 			a.NearRetention = Alert{}
 		}
 	case float64(age) >= retentionShare*float64(kept) && !a.NearRetention.Raised():
-		a.NearRetention = Alert{at, fmt.Sprintf("%s: lines wait for %s, and files are kept for %s: deliver or keep them before they are deleted",
+		a.NearRetention = Alert{at, fmt.Sprintf(
+			"%s: lines have waited for %s, and files are kept for %s: deliver the lines or keep the files longer",
 			oldest.Name, round(age), round(kept))}
 	}
 }

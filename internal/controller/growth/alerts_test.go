@@ -86,7 +86,7 @@ func TestALossIsKnownUntilAllOfItIsAcknowledged(t *testing.T) {
 				process, files = process.Add(time.Minute), 0
 				pod := running()
 				pod.Container = process.String()
-				w.SeePod(pod, w.now, settings())
+				w.ObservePod(pod, w.now, settings())
 			}
 			w.Acknowledge(seen, growth.Loss{})
 			w.poll(loses(process, files, 0, 0))
@@ -190,8 +190,8 @@ func TestADriftStaysUntilItsStreamIsKnownToBeFine(t *testing.T) {
 	for range 70 {
 		poll(100, 50)
 	}
-	want := "OrderStatuses: 50 % of the lines of 5m0s are malformed: the node may write a new format, which takes a newer parser; " +
-		"they are in the dead letter"
+	want := "OrderStatuses: 50 % of the lines in the last 5m0s are malformed and in the dead letter: " +
+		"the node may write a new format, which needs a newer parser"
 	raised := w.Alerts().FormatDrift
 	if raised.Message != want {
 		t.Fatalf("%+v", raised)
@@ -204,7 +204,7 @@ func TestADriftStaysUntilItsStreamIsKnownToBeFine(t *testing.T) {
 	}
 	again := running()
 	again.Container, lines, bad = "container-2", 0, 0
-	w.SeePod(again, w.now, settings())
+	w.ObservePod(again, w.now, settings())
 	for range 50 {
 		poll(100, 0)
 	}

@@ -21,7 +21,7 @@ type observed struct {
 
 func observe(p *parser) *observed {
 	o := &observed{parser: p}
-	o.SeePod(running(), p.now, settings())
+	o.ObservePod(running(), p.now, settings())
 	return o
 }
 
@@ -32,7 +32,7 @@ func (o *observed) poll(edit func(*report.Report)) growth.Judgement {
 	if edit != nil {
 		edit(&r)
 	}
-	o.SeePoll(growth.Poll{Report: &r}, o.now, settings())
+	o.ObservePoll(growth.Poll{Report: &r}, o.now, settings())
 	return o.Judgement()
 }
 
@@ -97,7 +97,7 @@ func TestRightAnswersAboutBuffers(t *testing.T) {
 			}
 			got := o.poll(nil)
 			if got.Verdict != growth.Growing || got.Reason != growth.ReasonUnbounded ||
-				!strings.HasPrefix(got.Message, "buffers hold 477 MiB in ") || !strings.HasSuffix(got.Message, " lines, more than the 68 MiB that they may ever hold") {
+				!strings.HasPrefix(got.Message, "buffers hold 477 MiB in ") || !strings.HasSuffix(got.Message, " lines, over their bound of 68 MiB") {
 				t.Errorf("got %+v", got)
 			}
 		},
@@ -231,7 +231,7 @@ func TestRightAnswersAboutBacklogs(t *testing.T) {
 			p.sinkSpeed = 60e6
 			o := observe(p)
 			got := o.reaches(t, 65*time.Second, growth.CatchingUp, "OrderStatuses")
-			if !strings.HasPrefix(got.Message, "OrderStatuses: 1m5s behind, 16 GiB wait, gaining 42 MiB/s: level in about 6m30s") {
+			if !strings.HasPrefix(got.Message, "OrderStatuses: 1m5s behind, 16 GiB waiting, gaining 42 MiB/s: caught up in about 6m30s") {
 				t.Errorf("it says %q", got.Message)
 			}
 			o.only(t, 10*time.Minute, growth.CatchingUp, growth.Healthy)
@@ -297,7 +297,7 @@ func TestRightAnswersAboutFaults(t *testing.T) {
 			o.only(t, 10*time.Minute, fine...)
 			p.hung = true
 			got := o.reaches(t, 40*time.Second, growth.Stuck, "OrderStatuses")
-			if !strings.HasSuffix(got.Message, "behind, and nothing was parsed or acknowledged for 30s; the sink is idle") {
+			if !strings.HasSuffix(got.Message, "behind, nothing parsed or acknowledged for 30s; the sink is idle") {
 				t.Errorf("it says %q", got.Message)
 			}
 			o.only(t, time.Hour, growth.Stuck)
@@ -308,7 +308,7 @@ func TestRightAnswersAboutFaults(t *testing.T) {
 			o.only(t, 10*time.Minute, fine...)
 			p.sinkSpeed = busy * lineBytes / 2
 			got := o.reaches(t, 200*time.Second, growth.Overloaded, growth.ReasonSink)
-			want := "OrderStatuses: 1m13s behind and falling back at 5.7 MiB/s, sink 99 % busy: the sink is too slow for 11 MiB/s of lines"
+			want := "OrderStatuses: 1m13s behind and losing 5.7 MiB/s, sink 99 % busy: the sink is too slow for 11 MiB/s of lines"
 			if got.Message != want {
 				t.Errorf("it says %q", got.Message)
 			}
@@ -325,7 +325,7 @@ func TestRightAnswersAboutFaults(t *testing.T) {
 					t.Fatalf("after %s: %+v", o.now.Sub(start), got)
 				}
 			}
-			want := "OrderStatuses: 43s behind and falling back at 5.6 MiB/s, sink idle, CPU 40 %: parser slow"
+			want := "OrderStatuses: 43s behind and losing 5.6 MiB/s, sink idle, CPU 40 %: the parser is slow"
 			if got := o.Judgement(); got.Reason != growth.ReasonParserSlow || got.Message != want {
 				t.Errorf("got %+v", got)
 			}
@@ -382,7 +382,7 @@ func TestRightAnswersAboutMemoryAndTheSource(t *testing.T) {
 			o.only(t, 10*time.Minute, fine...)
 			p.feed = steady(0)
 			got := o.reaches(t, 65*time.Second, growth.SourceStalled, "OrderStatuses")
-			if got.Message != "OrderStatuses: no new line for 1m0s: look at the Hyperliquid node" {
+			if got.Message != "OrderStatuses: no new line for 1m0s: check the Hyperliquid node" {
 				t.Errorf("it says %q", got.Message)
 			}
 			o.only(t, time.Hour, growth.SourceStalled)

@@ -1,51 +1,45 @@
-// Package growth says what is wrong with one target, from the reports of its parser and the state of its pod.
-//
-// A chain of small policies, first match wins, turns a window of reports into a verdict with a reason and a one-line message.
-// A Tracker adds memory: how often a slow fault must show before it is believed, and how many clean polls it takes to leave a bad
-// verdict, so that nothing flaps. Beside the verdict it keeps Alerts, which say what a verdict does not: that data was lost.
-//
-// It must never touch the network, the API server or the clock: whoever calls it says what was seen and when. It must never
-// decide what is done about a verdict; that is the plan's.
-//
-// One operator watches thousands of parsers, some reports a second each for the largest fleets: taking in a report allocates
-// nothing once a parser's streams are known, and a target of seven streams costs about 12 KB (see BenchmarkFleet).
 package growth
 
 import (
 	"time"
 )
 
-// Verdict is what the operator thinks of one target.
+// Verdict is the operator's judgement of one target.
 type Verdict string
 
 const (
-	// Unknown: too little was seen to say. It restarts nothing and is not bad.
+	// Unknown means that too little is known to judge. It is not bad and causes no restart.
 	Unknown Verdict = "Unknown"
-	// Healthy: none of the others.
+	// Healthy means that no other verdict applies.
 	Healthy Verdict = "Healthy"
-	// CatchingUp: far behind, and getting nearer. It is not bad: nothing needs to be done.
+	// CatchingUp means that the parser is far behind and gaining. It is not bad: no action is needed.
 	CatchingUp Verdict = "CatchingUp"
-	// NotRunning: the container does not run, or a stream inside it has failed for good. A restart cures neither.
+	// NotRunning means that the container does not run, or that a stream in it has failed for good. A restart cures
+	// neither.
 	NotRunning Verdict = "NotRunning"
-	// Unreachable: the container runs and its report cannot be had. It may well deliver: it is not restarted.
+	// Unreachable means that the container runs and its report cannot be fetched. It may well deliver, so it is not
+	// restarted.
 	Unreachable Verdict = "Unreachable"
-	// Growing: memory is not bounded any more, or the backlog grows by the parser's own fault. A restart cures it.
+	// Growing means that memory is no longer bounded, or that the backlog grows through the parser's own fault. A
+	// restart cures it.
 	Growing Verdict = "Growing"
-	// SourceUnreadable: a file or folder of the Hyperliquid node cannot be read. The parser tries again by itself; a restart cures nothing.
+	// SourceUnreadable means that a file or directory of the Hyperliquid node cannot be read. The parser retries by
+	// itself; a restart cures nothing.
 	SourceUnreadable Verdict = "SourceUnreadable"
-	// SinkDown: the sink does not acknowledge. Restarting the parser would make the outage worse.
+	// SinkDown means that the sink does not acknowledge. A restart of the parser would make the outage worse.
 	SinkDown Verdict = "SinkDown"
-	// Stuck: the parser has work and does nothing. A restart cures it.
+	// Stuck means that the parser has work and makes no progress. A restart cures it.
 	Stuck Verdict = "Stuck"
-	// Overloaded: the backlog grows, and the sink, the processor or the disk explains it. A restart cures none of them.
+	// Overloaded means that the backlog grows, and the sink, the CPU or the disk explains it. A restart cures none of
+	// them.
 	Overloaded Verdict = "Overloaded"
-	// Leaking: memory will run out soon. A restart in time costs less than being killed.
+	// Leaking means that memory will run out soon. A timely restart costs less than an OOM kill.
 	Leaking Verdict = "Leaking"
-	// SourceStalled: the Hyperliquid node has stopped to write. The parser can do nothing about it.
+	// SourceStalled means that the Hyperliquid node has stopped writing. The parser cannot change that.
 	SourceStalled Verdict = "SourceStalled"
 )
 
-// Verdicts lists every verdict, worst first: the order in which targets are shown.
+// Verdicts returns all verdicts, worst first: the order in which targets are listed.
 func Verdicts() []Verdict {
 	return []Verdict{
 		Growing, Stuck, NotRunning, SourceUnreadable, SinkDown, Overloaded, Leaking, Unreachable, SourceStalled,
@@ -53,7 +47,7 @@ func Verdicts() []Verdict {
 	}
 }
 
-// Bad reports whether a person should know.
+// Bad reports whether the verdict needs attention.
 func (v Verdict) Bad() bool {
 	switch v {
 	case Unknown, Healthy, CatchingUp, "":
@@ -62,98 +56,102 @@ func (v Verdict) Bad() bool {
 	return true
 }
 
-// Restartable reports whether a restart of the parser may cure it.
+// Restartable reports whether a restart of the parser may cure the fault.
 func (v Verdict) Restartable() bool { return v == Growing || v == Stuck || v == Leaking }
 
 const (
-	// ReasonUnbounded is the reason of Growing: buffers hold more than they may ever hold.
+	// ReasonUnbounded is the reason of Growing when buffers exceed their bound.
 	ReasonUnbounded = "Unbounded"
-	// ReasonParserSlow is the reason of Growing: the parser falls behind and nothing outside of it explains that.
+	// ReasonParserSlow is the reason of Growing when the parser falls behind and nothing outside it explains that.
 	ReasonParserSlow = "ParserSlow"
-	// ReasonSink is the reason of Overloaded: the sink takes less than what is written.
+	// ReasonSink is the reason of Overloaded when the sink accepts less than the node writes.
 	ReasonSink = "Sink"
-	// ReasonCPU is the reason of Overloaded: the parser uses all the processor time that it may use.
+	// ReasonCPU is the reason of Overloaded when the parser uses all the CPU time that it may use.
 	ReasonCPU = "CPU"
-	// ReasonDisk is the reason of Overloaded: lines are read more slowly than they are written.
+	// ReasonDisk is the reason of Overloaded when lines are read more slowly than they are written.
 	ReasonDisk = "Disk"
 	// ReasonMemory is the reason of Leaking.
 	ReasonMemory = "Memory"
-	// ReasonStreamFailed is the reason of NotRunning when the container runs and one of its streams has stopped for good.
+	// ReasonStreamFailed is the reason of NotRunning when the container runs and one of its streams has failed for good.
 	ReasonStreamFailed = "StreamFailed"
-	// ReasonBacklogUnknown is the reason of Unknown when a parser cannot tell what waits.
+	// ReasonBacklogUnknown is the reason of Unknown when a parser does not know its backlog.
 	ReasonBacklogUnknown = "BacklogUnknown"
-	// ReasonNothingAcknowledged is the reason of Unknown when lines wait and a parser has delivered none since it
+	// ReasonNothingAcknowledged is the reason of Unknown when lines wait and none was acknowledged since the parser
 	// started.
 	ReasonNothingAcknowledged = "NothingAcknowledged"
-	// ReasonSecretMissing is the reason of SinkDown when the parser has nothing to log in with.
+	// ReasonSecretMissing is the reason of SinkDown when the parser lacks the credentials of its sink.
 	ReasonSecretMissing = "SecretMissing"
 )
 
-// The chain's figures that are not settings.
+// MissedPolls is how many polls in a row without a report make a parser Unreachable. One lost answer means nothing.
+const MissedPolls = 3
+
+// Figures of the chain that are not settings.
 const (
-	// MinReports is how many reports it takes to judge by: half a minute at the default interval. A broken bound needs fewer.
+	// MinReports is how many reports a judgement takes: half a minute at the default interval. A broken bound takes
+	// fewer.
 	MinReports = 6
-	// rateReports is how many reports it takes to judge speed by: a minute at the default interval, over which bursts level out.
+	// rateReports is how many reports a rate takes: a minute at the default interval, over which bursts level out.
 	rateReports = 13
-	// cleanPolls is how many polls in a row must not show a bad verdict before it is left: a minute at the default interval, so
-	// that a fault that comes and goes is one fault.
+	// cleanPolls is how many clean polls in a row clear a bad verdict: a minute at the default interval, so that an
+	// intermittent fault is one fault.
 	cleanPolls = 12
-	// missedPolls in a row without a report make a parser Unreachable: one lost answer is no news, three are.
-	missedPolls = 3
-	// runningOver is how many reports in a row must be over the bound: buffers are counted while they move.
-	runningOver = 3
-	// boundSlack covers what is held besides blocks and the longest line: encoded output of the batch in hand.
+	// overBoundReports is how many reports in a row must exceed the bound: buffers are counted while they move.
+	overBoundReports = 3
+	// boundSlack covers what is held besides blocks and the longest line: encoded output of the current batch.
 	boundSlack = 4 << 20
-	// sinkPatience is how long a sink may be silent. A broker's failover takes a few seconds, seldom more than twenty.
-	sinkPatience = 30 * time.Second
-	// startPatience is how long a pod may take to start its container: pulling an image and mounting volumes is no fault.
-	startPatience = 30 * time.Second
-	// stillReports is the least number of reports that tell a hang: two far apart may have anything between them.
-	stillReports = 3
-	// slowPolls in a row must show ParserSlow before it is believed, since a restart follows: half a minute at the default
-	// interval, after a minute's rates and the lag have said so already.
+	// sinkSilence is how long a sink may acknowledge nothing. A broker's failover takes a few seconds, seldom more than
+	// twenty.
+	sinkSilence = 30 * time.Second
+	// startGrace is how long a container may take to start: pulling an image and mounting volumes is no fault.
+	startGrace = 30 * time.Second
+	// minUnmovedReports is the least number of reports that show a hang: between two far apart anything may happen.
+	minUnmovedReports = 3
+	// slowPolls is how many polls in a row must show ParserSlow, since a restart follows: half a minute at the default
+	// interval, on top of a minute's rates and the lag.
 	slowPolls = 6
-	// overloadPolls of the last overloadWindow must show Overloaded before it is believed. A sink at its limit keeps level for a
-	// while whenever traffic ebbs, so they need not be in a row.
+	// overloadPolls is how many of the last overloadWindow polls must show Overloaded. They need not be in a row: a sink
+	// at its limit keeps level whenever traffic ebbs.
 	overloadPolls  = 18
 	overloadWindow = 24
-	// catchingUp is how much more than what is written must be acknowledged: a tenth, so that an end is in sight.
-	catchingUp = 1.1
-	// sinkShare and diskShare of the time spent waiting explain why a parser falls behind: with the half of its time it would do
-	// twice as much.
+	// catchUpRatio is the least ratio of acknowledged to written bytes that counts as gaining: a tenth more, so that an
+	// end is in sight.
+	catchUpRatio = 1.1
+	// sinkShare and diskShare are the shares of time spent waiting that explain a lag: without half of its waiting, a
+	// parser would do twice as much.
 	sinkShare = 0.5
 	diskShare = 0.5
-	// cpuShare of what the process may use is all of it: the rest is lost to scheduling.
+	// cpuShare is the share of the CPU limit that counts as all of it: the rest is lost to scheduling.
 	cpuShare = 0.9
-	// asEver is the share of the best minute that counts as being as fast as ever: minutes differ by some percent.
-	asEver = 0.9
+	// bestShare is the share of the best minute that counts as full speed: minutes differ by some percent.
+	bestShare = 0.9
 	// leakFloor is the share of the memory limit below which a slope is no concern.
 	leakFloor = 0.6
-	// leakHorizon is how soon memory must run out: time for a person to look, and for a restart to be in order.
+	// leakHorizon is how soon memory must run out: time for an operator to react, and for an orderly restart.
 	leakHorizon = 30 * time.Minute
-	// stalledAfter is how long a stream that never rests may rest, when it is not set.
-	stalledAfter = time.Minute
-	// waitingAfter is how long any stream may have nothing to read while the node writes others, when it is not set: a
-	// node that starts makes the directories of its streams within seconds.
-	waitingAfter = 2 * time.Minute
+	// defaultStalledAfter is how long a stream that is always written may receive no line, unless set.
+	defaultStalledAfter = time.Minute
+	// defaultNoDataAfter is how long a stream may have nothing to read while the node writes others, unless set. A node
+	// creates the directories of its streams within seconds of its start.
+	defaultNoDataAfter = 2 * time.Minute
 )
 
-// Settings are what an object may set of the chain.
+// Settings are the parts of the chain that an object configures.
 type Settings struct {
 	PollInterval time.Duration
-	// Lag is how far behind a stream may be before it is asked why; 0: however far.
+	// Lag is from which lag on a stream counts as behind. Zero disables the judgement.
 	Lag        time.Duration
 	StuckAfter time.Duration
-	// SourceStalledAfter is, by stream, how long the node may write nothing; 0: however long. A stream that is not in it has the
-	// default of its kind.
+	// SourceStalledAfter is how long the node may write nothing, by stream. Zero disables the judgement. A stream that is
+	// not in the map has the default of its kind.
 	SourceStalledAfter map[string]time.Duration
-	// Retention is how long the node's files are kept: unread data half as old raises an alert; 0: never.
+	// Retention is how long the node's files are kept. Unread data half as old raises an alert; zero disables it.
 	Retention time.Duration
-	// BufferLimit in bytes, for a parser whose report does not tell it.
+	// BufferLimit is in bytes, for a parser whose report does not include it.
 	BufferLimit int64
 }
 
-// Judgement is a verdict with what led to it. Reason and Message are those of the moment when the verdict was reached: they do
+// Judgement is a verdict with its cause. Reason and Message are those of the moment the verdict was reached: they do
 // not follow the figures.
 type Judgement struct {
 	Verdict Verdict
@@ -161,30 +159,30 @@ type Judgement struct {
 	Message string
 	// Since is when the verdict was reached.
 	Since time.Time
-	// Fading is true when the last poll did not show this bad verdict any more, though it is not yet left. Nothing is done
-	// about a fading verdict.
+	// Fading is true when the newest poll no longer showed this bad verdict, which is not cleared yet. No action follows
+	// from a fading verdict.
 	Fading bool
 }
 
-// SinkTrouble reports whether the sink is what is wrong: it does not acknowledge, or takes less than what is written. A parser that has
-// nothing to log in with says nothing about the sink.
+// SinkTrouble reports whether the sink is at fault: it does not acknowledge, or accepts less than the node writes. A
+// parser that lacks its credentials proves nothing about the sink.
 func (j Judgement) SinkTrouble() bool {
 	return j.Verdict == SinkDown && j.Reason != ReasonSecretMissing || j.Verdict == Overloaded && j.Reason == ReasonSink
 }
 
-// same reports whether other is the same judgement at another moment. Which stream is stuck, or how a connection fails, may alternate
-// from poll to poll; why a container does not run, or what a parser is overloaded by, is news.
+// same reports whether other is the same judgement at another moment. Which stream is stuck, or how a connection fails,
+// may alternate from poll to poll. Why a container does not run, or what overloads a parser, is news.
 func (j Judgement) same(other Judgement) bool {
 	switch j.Verdict {
 	case NotRunning, Growing, Overloaded:
 		return j.Verdict == other.Verdict && j.Reason == other.Reason
-	case Unknown: // why a parser with enough reports is not judged is news beside that too little was seen
+	case Unknown: // that enough reports do not suffice is news; how few there are is not
 		return j.Verdict == other.Verdict && (j.Reason == other.Reason || !j.informed() && !other.informed())
 	}
 	return j.Verdict == other.Verdict
 }
 
-// informed reports whether Unknown follows from what was reported, and not from a lack of reports.
+// informed reports whether Unknown follows from reports, and not from a lack of them.
 func (j Judgement) informed() bool {
 	return j.Reason == ReasonBacklogUnknown || j.Reason == ReasonNothingAcknowledged
 }

@@ -44,7 +44,7 @@ type watched struct {
 
 func watch() *watched {
 	w := &watched{now: start}
-	w.SeePod(running(), w.now, settings())
+	w.ObservePod(running(), w.now, settings())
 	return w
 }
 
@@ -56,7 +56,7 @@ func (w *watched) poll(edit func(*report.Report)) growth.Judgement {
 	if edit != nil {
 		edit(&r)
 	}
-	w.SeePoll(growth.Poll{Report: &r}, w.now, settings())
+	w.ObservePoll(growth.Poll{Report: &r}, w.now, settings())
 	return w.Judgement()
 }
 
@@ -129,7 +129,7 @@ func TestPolicies(t *testing.T) {
 		},
 		"a container that crashes is not running at once": {
 			pod:     growth.PodState{Reason: "CrashLoopBackOff", Since: *ago(time.Second)},
-			verdict: growth.NotRunning, reason: "CrashLoopBackOff", message: "the container does not run",
+			verdict: growth.NotRunning, reason: "CrashLoopBackOff", message: "the container is not running",
 		},
 		"two polls without a report are no news": {
 			pod: running(), window: growth.Window{Reports: 50, Missed: 2, Failure: "no answer within 2s"},
@@ -137,21 +137,21 @@ func TestPolicies(t *testing.T) {
 		},
 		"three polls without a report are unreachable": {
 			pod: running(), window: growth.Window{Reports: 50, Missed: 3, Failure: "no answer within 2s"},
-			verdict: growth.Unreachable, reason: "NoReport", message: "3 polls in a row without a report: no answer within 2s",
+			verdict: growth.Unreachable, reason: "NoReport", message: "no report in the last 3 polls: no answer within 2s",
 		},
 		"a stream that failed is not running, and not Stuck": {
 			pod: running(), window: window(20, with(func(s *growth.Stream) {
 				s.State, s.Message, s.Uncommitted = report.Failed, "the checkpoint is corrupt: see state/Fills.bad", 1<<20
-				s.StillSince, s.StillReports = start, 20
+				s.UnmovedSince, s.UnmovedReports = start, 20
 			})),
 			verdict: growth.NotRunning, reason: growth.ReasonStreamFailed, message: "Fills has failed: the checkpoint is corrupt: see state/Fills.bad",
 		},
 		"files that cannot be read explain that nothing moves, from the first report on": {
 			pod: running(), window: window(1, with(func(s *growth.Stream) {
 				s.State, s.Unreadable, s.Uncommitted = report.Blocked, "node_fills/hourly/20260430/9: EACCES", 1<<20
-				s.StillSince, s.StillReports = start, 20
+				s.UnmovedSince, s.UnmovedReports = start, 20
 			})),
-			verdict: growth.SourceUnreadable, reason: "Fills", message: "the files of Fills cannot be read: node_fills/hourly/20260430/9: EACCES",
+			verdict: growth.SourceUnreadable, reason: "Fills", message: "cannot read the files of Fills: node_fills/hourly/20260430/9: EACCES",
 		},
 		"a stream that failed is worse than files that cannot be read": {
 			pod: running(), window: window(20, with(func(s *growth.Stream) {
@@ -160,26 +160,26 @@ func TestPolicies(t *testing.T) {
 			verdict: growth.NotRunning, reason: growth.ReasonStreamFailed, message: "Fills has failed: no checkpoint",
 		},
 		"what waits is not known: nothing is wrong, and nothing is known to be right": {
-			pod: running(), window: window(20, with(func(s *growth.Stream) { s.Blind, s.Message = true, "another parser uses the state directory" })),
-			verdict: growth.Unknown, reason: growth.ReasonBacklogUnknown, message: "Fills: it is not known what waits: another parser uses the state directory",
+			pod: running(), window: window(20, with(func(s *growth.Stream) { s.BacklogUnknown, s.Message = true, "another parser uses the state directory" })),
+			verdict: growth.Unknown, reason: growth.ReasonBacklogUnknown, message: "Fills: the backlog is unknown: another parser uses the state directory",
 		},
 		"nor with another stream that catches up": {
 			pod: running(), window: behind(func(w *growth.Window, r *growth.Rates) {
-				r.Acked, r.Falls = 50<<20, true
-				w.Streams = append(w.Streams, with(func(s *growth.Stream) { s.Name, s.Blind = "Trades", true }))
+				r.Acked, r.Shrinking = 50<<20, true
+				w.Streams = append(w.Streams, with(func(s *growth.Stream) { s.Name, s.BacklogUnknown = "Trades", true }))
 			}),
-			verdict: growth.Unknown, reason: growth.ReasonBacklogUnknown, message: "Trades: it is not known what waits",
+			verdict: growth.Unknown, reason: growth.ReasonBacklogUnknown, message: "Trades: the backlog is unknown",
 		},
 		"a sink that is down is so whatever waits": {
 			pod: running(), window: window(20, with(func(s *growth.Stream) {
-				s.Blind, s.SinkState, s.SinkSince, s.SinkSilent, s.SinkError = true, report.SinkRetrying, time.Minute, time.Minute, "refused"
+				s.BacklogUnknown, s.SinkState, s.SinkSince, s.SinkSilent, s.SinkError = true, report.SinkRetrying, time.Minute, time.Minute, "refused"
 			})),
-			verdict: growth.SinkDown, reason: "Fills", message: "the sink of Fills has acknowledged nothing for 1m0s, what waits is not known: refused",
+			verdict: growth.SinkDown, reason: "Fills", message: "the sink of Fills has acknowledged nothing for 1m0s, backlog unknown: refused",
 		},
 		"a secret that is missing explains the first report": {
 			pod: running(), window: window(1, with(func(s *growth.Stream) { s.MissingSecret = "/secrets/nats/nats.creds" })),
 			verdict: growth.SinkDown, reason: growth.ReasonSecretMissing,
-			message: "the sink of Fills cannot be reached without a secret: /secrets/nats/nats.creds",
+			message: "a secret that the sink of Fills needs is missing: /secrets/nats/nats.creds",
 		},
 		"five reports are too few": {
 			pod: running(), window: window(5, ok),
@@ -205,18 +205,18 @@ func TestPolicies(t *testing.T) {
 			pod: running(), window: window(20, with(func(s *growth.Stream) {
 				s.SinkState, s.SinkSince, s.SinkSilent, s.SinkError, s.Uncommitted = report.SinkRetrying, 31*time.Second, 31*time.Second, "disk full", 5<<20
 			})),
-			verdict: growth.SinkDown, reason: "Fills", message: "the sink of Fills has acknowledged nothing for 31s, 5.0 MiB waits: disk full",
+			verdict: growth.SinkDown, reason: "Fills", message: "the sink of Fills has acknowledged nothing for 31s, 5.0 MiB waiting: disk full",
 		},
 		"a dead sink explains that nothing moves": {
 			pod: running(), window: window(20, with(func(s *growth.Stream) {
 				s.SinkState, s.SinkSince, s.SinkSilent = report.SinkRetrying, time.Minute, time.Minute
-				s.StillSince, s.StillReports = start, 20
+				s.UnmovedSince, s.UnmovedReports = start, 20
 			})),
-			verdict: growth.SinkDown, reason: "Fills", message: "the sink of Fills has acknowledged nothing for 1m0s, 0 B waits",
+			verdict: growth.SinkDown, reason: "Fills", message: "the sink of Fills has acknowledged nothing for 1m0s, 0 B waiting",
 		},
 		"two reports far apart do not tell a hang": {
 			pod: running(), window: window(20, with(func(s *growth.Stream) {
-				s.StillSince, s.StillReports = start, 2
+				s.UnmovedSince, s.UnmovedReports = start, 2
 			})),
 			verdict: growth.Healthy, reason: "Healthy", message: healthy,
 		},
@@ -233,17 +233,17 @@ func TestPolicies(t *testing.T) {
 			verdict: growth.Healthy, reason: "Healthy", message: healthy,
 		},
 		"a tenth more than what is written catches up": {
-			pod: running(), window: behind(func(_ *growth.Window, r *growth.Rates) { r.Acked, r.Falls, r.SinkBusy = 5.51*(1<<20), true, 1 }),
-			verdict: growth.CatchingUp, reason: "Fills", message: "Fills: 41s behind, 300 MiB wait, gaining 522 KiB/s: level in about 9m48s",
+			pod: running(), window: behind(func(_ *growth.Window, r *growth.Rates) { r.Acked, r.Shrinking, r.SinkBusy = 5.51*(1<<20), true, 1 }),
+			verdict: growth.CatchingUp, reason: "Fills", message: "Fills: 41s behind, 300 MiB waiting, gaining 522 KiB/s: caught up in about 9m48s",
 		},
 		"less does not": {
-			pod: running(), window: behind(func(_ *growth.Window, r *growth.Rates) { r.Acked, r.Falls, r.SinkBusy = 5.49*(1<<20), true, 1 }),
+			pod: running(), window: behind(func(_ *growth.Window, r *growth.Rates) { r.Acked, r.Shrinking, r.SinkBusy = 5.49*(1<<20), true, 1 }),
 			verdict: growth.Overloaded, reason: growth.ReasonSink,
 			message: "Fills: 41s behind and not catching up, sink 100 % busy: the sink is too slow for 5.0 MiB/s of lines",
 		},
 		"nothing written and nothing acknowledged does not": {
 			pod: running(), window: behind(func(_ *growth.Window, r *growth.Rates) { *r = growth.Rates{Known: true} }),
-			verdict: growth.Growing, reason: growth.ReasonParserSlow, message: "Fills: 41s behind and not catching up, sink idle, CPU 0 %: parser slow",
+			verdict: growth.Growing, reason: growth.ReasonParserSlow, message: "Fills: 41s behind and not catching up, sink idle, CPU 0 %: the parser is slow",
 		},
 		"what is acknowledged again and again, and never committed, does not": {
 			pod: running(), window: behind(func(_ *growth.Window, r *growth.Rates) { r.Acked, r.SinkBusy = 50<<20, 0.6 }),
@@ -253,61 +253,61 @@ func TestPolicies(t *testing.T) {
 		"a sink that is busy half of the time explains it": {
 			pod: running(), window: behind(func(w *growth.Window, r *growth.Rates) { r.SinkBusy, w.Process.CPU, r.ReadWait = 0.5, 0.89, 0.49 }),
 			verdict: growth.Overloaded, reason: growth.ReasonSink,
-			message: "Fills: 41s behind and falling back at 3.0 MiB/s, sink 50 % busy: the sink is too slow for 5.0 MiB/s of lines",
+			message: "Fills: 41s behind and losing 3.0 MiB/s, sink 50 % busy: the sink is too slow for 5.0 MiB/s of lines",
 		},
 		"nine tenths of the processor explain it": {
 			pod: running(), window: behind(func(w *growth.Window, r *growth.Rates) { r.SinkBusy, w.Process.CPU, r.ReadWait = 0.49, 0.9, 0.49 }),
 			verdict: growth.Overloaded, reason: growth.ReasonCPU,
-			message: "Fills: 41s behind and falling back at 3.0 MiB/s, CPU 90 % of 2 cores: raise the CPU limit or filter more",
+			message: "Fills: 41s behind and losing 3.0 MiB/s, CPU 90 % of 2 cores: raise the CPU limit or filter more",
 		},
 		"of several explanations it is the one that has least left to give": {
 			pod: running(), window: behind(func(w *growth.Window, r *growth.Rates) { r.SinkBusy, w.Process.CPU, r.ReadWait = 0.8, 0.97, 0.6 }),
 			verdict: growth.Overloaded, reason: growth.ReasonCPU,
-			message: "Fills: 41s behind and falling back at 3.0 MiB/s, CPU 97 % of 2 cores: raise the CPU limit or filter more",
+			message: "Fills: 41s behind and losing 3.0 MiB/s, CPU 97 % of 2 cores: raise the CPU limit or filter more",
 		},
 		"a parser that works all of its time, and as fast as ever, has too much to do": {
 			pod: running(), window: behind(func(w *growth.Window, r *growth.Rates) {
-				r.SinkBusy, w.Process.CPU, w.Process.Cores, w.Streams[0].Best = 0.2, 0.05, 16, 2.2*(1<<20)
+				r.SinkBusy, w.Process.CPU, w.Process.Cores, w.Streams[0].BestAcked = 0.2, 0.05, 16, 2.2*(1<<20)
 			}),
 			verdict: growth.Overloaded, reason: growth.ReasonCPU,
-			message: "Fills: 41s behind and falling back at 3.0 MiB/s at 0.8 of 16 cores, as fast as it ever was: raise CPU limit or workers, or filter more",
+			message: "Fills: 41s behind and losing 3.0 MiB/s, 0.8 of 16 cores used, at its highest rate so far: raise the CPU limit or workers, or filter more",
 		},
 		"so has one that may use half a processor and works all the time that its sink leaves it": {
 			pod: running(), window: behind(func(w *growth.Window, r *growth.Rates) {
-				r.SinkBusy, w.Process.CPU, w.Process.Cores, w.Streams[0].Best = 0.36, 0.65, 0.5, 2<<20
+				r.SinkBusy, w.Process.CPU, w.Process.Cores, w.Streams[0].BestAcked = 0.36, 0.65, 0.5, 2<<20
 			}),
 			verdict: growth.Overloaded, reason: growth.ReasonCPU,
-			message: "Fills: 41s behind and falling back at 3.0 MiB/s at 0.3 of 0.5 cores, as fast as it ever was: raise CPU limit or workers, or filter more",
+			message: "Fills: 41s behind and losing 3.0 MiB/s, 0.3 of 0.5 cores used, at its highest rate so far: raise the CPU limit or workers, or filter more",
 		},
 		"one that works all of its time, and was faster before, is slow": {
 			pod: running(), window: behind(func(w *growth.Window, r *growth.Rates) {
-				w.Process.CPU, w.Process.Cores, w.Streams[0].Best = 0.1, 16, 2.3*(1<<20)
+				w.Process.CPU, w.Process.Cores, w.Streams[0].BestAcked = 0.1, 16, 2.3*(1<<20)
 			}),
 			verdict: growth.Growing, reason: growth.ReasonParserSlow,
-			message: "Fills: 41s behind and falling back at 3.0 MiB/s, sink idle, CPU 10 %: parser slow",
+			message: "Fills: 41s behind and losing 3.0 MiB/s, sink idle, CPU 10 %: the parser is slow",
 		},
 		"half of the time waiting for reads explains it": {
 			pod: running(), window: behind(func(w *growth.Window, r *growth.Rates) { r.SinkBusy, w.Process.CPU, r.ReadWait = 0.49, 0.89, 0.5 }),
 			verdict: growth.Overloaded, reason: growth.ReasonDisk,
-			message: "Fills: 41s behind and falling back at 3.0 MiB/s, waiting for reads 50 % of the time: the disk is too slow",
+			message: "Fills: 41s behind and losing 3.0 MiB/s, waiting for reads 50 % of the time: the disk is too slow",
 		},
 		"otherwise it is the parser": {
 			pod: running(), window: behind(func(w *growth.Window, r *growth.Rates) {
-				r.SinkBusy, w.Process.CPU, r.ReadWait, w.Streams[0].Best = 0.49, 0.4, 0.49, 5<<20
+				r.SinkBusy, w.Process.CPU, r.ReadWait, w.Streams[0].BestAcked = 0.49, 0.4, 0.49, 5<<20
 			}),
 			verdict: growth.Growing, reason: growth.ReasonParserSlow,
-			message: "Fills: 41s behind and falling back at 3.0 MiB/s, sink 49 % busy, CPU 40 %: parser slow",
+			message: "Fills: 41s behind and losing 3.0 MiB/s, sink 49 % busy, CPU 40 %: the parser is slow",
 		},
 		"the worst stream speaks, and what is outside of the parser before it": {
 			pod: running(), window: behind(func(w *growth.Window, r *growth.Rates) {
 				catching, slow := w.Streams[0], w.Streams[0]
-				catching.Rates.Acked, catching.Rates.Falls, catching.Lag = 10<<20, true, time.Hour
+				catching.Rates.Acked, catching.Rates.Shrinking, catching.Lag = 10<<20, true, time.Hour
 				slow.Lag = time.Hour
 				w.Streams = append(w.Streams, catching, slow)
 				w.Streams[0].Rates.SinkBusy = 0.5
 			}),
 			verdict: growth.Overloaded, reason: growth.ReasonSink,
-			message: "Fills: 41s behind and falling back at 3.0 MiB/s, sink 50 % busy: the sink is too slow for 5.0 MiB/s of lines",
+			message: "Fills: 41s behind and losing 3.0 MiB/s, sink 50 % busy: the sink is too slow for 5.0 MiB/s of lines",
 		},
 		"memory that rises for certain and is full in 30 minutes leaks": {
 			pod: running(), window: leak(512, 362, 5, 4),
@@ -327,37 +327,37 @@ func TestPolicies(t *testing.T) {
 			pod: running(), window: leak(0, 500, 5, 4), verdict: growth.Healthy, reason: "Healthy", message: healthy,
 		},
 		"order statuses rest for a minute at most": {
-			pod: running(), window: window(20, with(func(s *growth.Stream) { s.Name, s.Rest = "OrderStatuses", time.Minute })),
-			verdict: growth.SourceStalled, reason: "OrderStatuses", message: "OrderStatuses: no new line for 1m0s: look at the Hyperliquid node",
+			pod: running(), window: window(20, with(func(s *growth.Stream) { s.Name, s.SourceIdle = "OrderStatuses", time.Minute })),
+			verdict: growth.SourceStalled, reason: "OrderStatuses", message: "OrderStatuses: no new line for 1m0s: check the Hyperliquid node",
 		},
 		"so does a stream written block by block": {
-			pod: running(), window: window(20, with(func(s *growth.Stream) { s.Mode, s.Rest = "ByBlock", time.Minute })),
-			verdict: growth.SourceStalled, reason: "Fills", message: "Fills: no new line for 1m0s: look at the Hyperliquid node",
+			pod: running(), window: window(20, with(func(s *growth.Stream) { s.Mode, s.SourceIdle = "ByBlock", time.Minute })),
+			verdict: growth.SourceStalled, reason: "Fills", message: "Fills: no new line for 1m0s: check the Hyperliquid node",
 		},
 		"fills may rest for as long as they like": {
-			pod: running(), window: window(20, with(func(s *growth.Stream) { s.Mode, s.Rest = "Streaming", 24*time.Hour })),
+			pod: running(), window: window(20, with(func(s *growth.Stream) { s.Mode, s.SourceIdle = "Streaming", 24*time.Hour })),
 			verdict: growth.Healthy, reason: "Healthy", message: healthy,
 		},
 		"unless asked": {
-			pod: running(), window: window(20, with(func(s *growth.Stream) { s.Name, s.Rest = "Trades", 5*time.Minute })),
-			verdict: growth.SourceStalled, reason: "Trades", message: "Trades: no new line for 5m0s: look at the Hyperliquid node",
+			pod: running(), window: window(20, with(func(s *growth.Stream) { s.Name, s.SourceIdle = "Trades", 5*time.Minute })),
+			verdict: growth.SourceStalled, reason: "Trades", message: "Trades: no new line for 5m0s: check the Hyperliquid node",
 		},
 		"and book diffs too, when told so": {
-			pod: running(), window: window(20, with(func(s *growth.Stream) { s.Name, s.Rest = "RawBookDiffs", 24*time.Hour })),
+			pod: running(), window: window(20, with(func(s *growth.Stream) { s.Name, s.SourceIdle = "RawBookDiffs", 24*time.Hour })),
 			verdict: growth.Healthy, reason: "Healthy", message: healthy,
 		},
 		"a directory that is not there is a source that stalls": {
 			pod: running(), window: window(20, with(func(s *growth.Stream) {
-				s.Name, s.Rest, s.State, s.Message = "OrderStatuses", 95*time.Second, report.WaitingForData, "no file of the stream is on disk yet"
+				s.Name, s.SourceIdle, s.State, s.Message = "OrderStatuses", 95*time.Second, report.WaitingForData, "no file of the stream is on disk yet"
 			})),
 			verdict: growth.SourceStalled, reason: "OrderStatuses", message: "OrderStatuses: nothing to read for 1m35s: no file of the stream is on disk yet",
 		},
 		"a node that stopped while the parser is catching up is no news yet": {
 			pod: running(), window: behind(func(w *growth.Window, r *growth.Rates) {
-				w.Streams[0].Name, w.Streams[0].Rest = "OrderStatuses", time.Hour
-				r.Written, r.Falls = 0, true
+				w.Streams[0].Name, w.Streams[0].SourceIdle = "OrderStatuses", time.Hour
+				r.Written, r.Shrinking = 0, true
 			}),
-			verdict: growth.CatchingUp, reason: "OrderStatuses", message: "OrderStatuses: 41s behind, 300 MiB wait, gaining 2.0 MiB/s: level in about 2m30s",
+			verdict: growth.CatchingUp, reason: "OrderStatuses", message: "OrderStatuses: 41s behind, 300 MiB waiting, gaining 2.0 MiB/s: caught up in about 2m30s",
 		},
 	}
 	for name, test := range tests {
@@ -459,7 +459,7 @@ func TestAPollWithoutAReportIsNotClean(t *testing.T) {
 	w.hang(t)
 	for i := range 11 {
 		w.poll(nil)
-		w.SeePoll(growth.Poll{Failure: "refused"}, w.now, settings())
+		w.ObservePoll(growth.Poll{Failure: "refused"}, w.now, settings())
 		if got := w.Judgement(); got.Verdict != growth.Stuck {
 			t.Fatalf("left after %d clean reports: %+v", i+1, got)
 		}
@@ -478,7 +478,7 @@ func TestFiguresThatWobbleChangeNothing(t *testing.T) {
 		r := report.Report{Now: w.now, Streams: []report.Stream{stream(w.now, 0)}}
 		still(&r)
 		*r.Streams[0].UncommittedBytes += int64(i) * 1000
-		if w.SeePoll(growth.Poll{Report: &r}, w.now, settings()) {
+		if w.ObservePoll(growth.Poll{Report: &r}, w.now, settings()) {
 			t.Fatalf("poll %d woke the object: %+v", i, w.Judgement())
 		}
 	}
@@ -492,7 +492,7 @@ func TestANewPodKnowsNothingOfTheOldOne(t *testing.T) {
 	w.hang(t)
 	pod := running()
 	pod.UID, pod.Container = "pod-2", "container-2"
-	w.SeePod(pod, w.now, settings())
+	w.ObservePod(pod, w.now, settings())
 	if got := w.Judgement(); got.Verdict != growth.Unknown {
 		t.Errorf("got %+v", got)
 	}
@@ -505,11 +505,11 @@ func TestARestartedContainerBeginsAWindowAndStaysBadUntilPollsAreClean(t *testin
 	w := watch()
 	crashed := running()
 	crashed.Running, crashed.Reason = false, "CrashLoopBackOff"
-	w.SeePod(crashed, w.now, settings())
+	w.ObservePod(crashed, w.now, settings())
 	for i := range 3 {
 		again := running()
 		again.Container = "container-" + string(rune('2'+i))
-		w.SeePod(again, w.now, settings())
+		w.ObservePod(again, w.now, settings())
 		if got := w.Judgement(); got.Verdict != growth.NotRunning {
 			t.Fatalf("run %d: %+v", i, got)
 		}
@@ -518,13 +518,13 @@ func TestARestartedContainerBeginsAWindowAndStaysBadUntilPollsAreClean(t *testin
 		}
 		w.poll(nil)
 		again.Running, again.Reason = false, "CrashLoopBackOff"
-		if w.SeePod(again, w.now, settings()) && w.Judgement().Verdict != growth.NotRunning {
+		if w.ObservePod(again, w.now, settings()) && w.Judgement().Verdict != growth.NotRunning {
 			t.Fatalf("run %d: %+v", i, w.Judgement())
 		}
 	}
 	last := running()
 	last.Container = "container-5"
-	w.SeePod(last, w.now, settings())
+	w.ObservePod(last, w.now, settings())
 	for range 12 {
 		w.poll(nil)
 	}
@@ -536,11 +536,11 @@ func TestARestartedContainerBeginsAWindowAndStaysBadUntilPollsAreClean(t *testin
 func TestASlowStartIsOverOnceItHasStarted(t *testing.T) {
 	w := &watched{now: start.Add(time.Minute)}
 	pulling := growth.PodState{UID: "pod-1", Starting: true, Reason: "ContainerCreating", Since: start}
-	w.SeePod(pulling, w.now, settings())
+	w.ObservePod(pulling, w.now, settings())
 	if got := w.Judgement(); got.Verdict != growth.NotRunning {
 		t.Fatalf("a minute after creation: %+v", got)
 	}
-	w.SeePod(running(), w.now, settings())
+	w.ObservePod(running(), w.now, settings())
 	if got := w.Judgement(); got.Verdict != growth.Unknown {
 		t.Errorf("once it runs: %+v", got)
 	}
@@ -552,7 +552,7 @@ func TestATerminatingPodIsNotJudged(t *testing.T) {
 	before := w.Judgement()
 	pod := running()
 	pod.Terminating, pod.Running, pod.Reason = true, false, "Error"
-	if w.SeePod(pod, w.now, settings()) || w.Judgement() != before {
+	if w.ObservePod(pod, w.now, settings()) || w.Judgement() != before {
 		t.Errorf("got %+v, want %+v", w.Judgement(), before)
 	}
 }

@@ -87,7 +87,7 @@ func TestALiarSpoilsNoJudgement(t *testing.T) {
 		var tracker growth.Tracker
 		settings := growth.Settings{PollInterval: 5 * time.Second, Lag: 30 * time.Second, StuckAfter: 30 * time.Second,
 			Retention: 24 * time.Hour, BufferLimit: 32 << 20}
-		tracker.SeePod(growth.PodState{UID: "u", Container: "c", Running: true}, clock, settings)
+		tracker.ObservePod(growth.PodState{UID: "u", Container: "c", Running: true}, clock, settings)
 		started := l.at.Draw(t, "started")
 		names := rapid.SliceOfN(rapid.SampledFrom([]string{"Fills", "OrderStatuses", strings.Repeat("x", 64)}), 1, 3).Draw(t,
 			"names")
@@ -100,7 +100,7 @@ func TestALiarSpoilsNoJudgement(t *testing.T) {
 			for _, name := range names {
 				r.Streams = append(r.Streams, l.stream(t, name))
 			}
-			tracker.SeePoll(growth.Poll{Report: &r}, clock, settings)
+			tracker.ObservePoll(growth.Poll{Report: &r}, clock, settings)
 
 			j, alerts := tracker.Judgement(), tracker.Alerts()
 			for _, text := range []string{j.Message, j.Reason, alerts.DataLost.Message, alerts.DataGap.Message,

@@ -11,29 +11,28 @@ import (
 	"github.com/hlparser/hyperliquid-parser-operator/internal/controller/prose"
 )
 
-// PodState is what a verdict needs to know of a pod.
+// PodState is the part of a pod's state that a verdict depends on.
 type PodState struct {
 	UID string
-	// Container is the identity of the running container: it changes when the container restarts.
+	// Container is the ID of the running container. It changes when the container restarts.
 	Container string
 	// Terminating pods are not judged.
 	Terminating bool
-	// Running is true while the container runs, since RunningSince; zero when the kubelet does not say. Otherwise
-	// Reason and Detail say why it does not run. Detail is one line of at most maxDetail bytes: it begins with the
-	// reason and the exit code, and goes on with the last line that the container wrote, or with the kubelet's words.
+	// Running is true while the container runs. RunningSince is zero when the kubelet does not report it. When the
+	// container does not run, Reason and Detail are why. Detail is one line of at most maxDetail bytes: the reason and
+	// the exit code, then the container's last line or the kubelet's message.
 	Running      bool
 	RunningSince time.Time
 	Reason       string
 	Detail       string
-	// Starting is true while not running is a step on the way and no fault in itself, and Since is when that began.
+	// Starting is true while not running is a step of a start and no fault. Since is when the start began.
 	Starting bool
 	Since    time.Time
-	// Unstarted is true while the container that comes next has never run: why is in the pod's events rather than in its
-	// status.
+	// Unstarted is true while the next container has never run: the cause is in the pod's events, not in its status.
 	Unstarted bool
 }
 
-// StateOf reads a pod.
+// StateOf returns the state of a pod.
 func StateOf(pod *corev1.Pod) PodState {
 	state := PodState{
 		UID:         string(pod.UID),
@@ -49,11 +48,9 @@ func StateOf(pod *corev1.Pod) PodState {
 		return state
 	}
 	for _, c := range pod.Status.InitContainerStatuses {
-		if before := state.ofInit(
-			c, memoryLimit(pod.Spec.InitContainers, c.Name),
-		); !before.Running &&
-			!before.Starting {
-			return before
+		initState := state.ofInit(c, memoryLimit(pod.Spec.InitContainers, c.Name))
+		if !initState.Running && !initState.Starting {
+			return initState
 		}
 	}
 	for _, c := range pod.Status.ContainerStatuses {
@@ -71,7 +68,7 @@ func StateOf(pod *corev1.Pod) PodState {
 	return state
 }
 
-// memoryLimit is what a container may use, as its pod says it; "" for one without a limit.
+// memoryLimit returns a container's memory limit as its pod spec has it; "" for none.
 func memoryLimit(containers []corev1.Container, name string) string {
 	for i := range containers {
 		if limit, ok := containers[i].Resources.Limits[corev1.ResourceMemory]; ok && containers[i].Name == name {
@@ -81,14 +78,15 @@ func memoryLimit(containers []corev1.Container, name string) string {
 	return ""
 }
 
-// ofInit is the state of a pod of which only that init container is known: one that is done well, or runs, is on the way.
+// ofInit returns the state of a pod as far as one init container determines it: after success, and while it runs, the
+// pod is starting.
 func (s PodState) ofInit(c corev1.ContainerStatus, limit string) PodState {
 	if ended := c.State.Terminated; ended != nil && ended.ExitCode == 0 {
 		s.Starting = true
 		return s
 	}
 	s.ofContainer(c, limit)
-	s.Container = "" // that of the parser
+	s.Container = "" // it names the parser's container
 	if s.Detail != "" {
 		s.Detail = prose.Ends(c.Name+": "+s.Detail, maxDetail)
 	}
@@ -109,8 +107,8 @@ func (s *PodState) ofContainer(c corev1.ContainerStatus, limit string) {
 	}
 }
 
-// ofWaiting gives one name to reasons that the kubelet alternates between, so that they are one verdict. That a
-// container which has crashed waits to run again says nothing of why: its last end does.
+// ofWaiting merges reasons that the kubelet alternates between, so that they are one verdict. A crashed container that
+// waits to restart does not show why; its last termination does.
 func (s *PodState) ofWaiting(c corev1.ContainerStatus, limit string) {
 	waiting, last := c.State.Waiting, c.LastTerminationState.Terminated
 	s.Reason, s.Unstarted = waiting.Reason, last == nil
@@ -137,13 +135,13 @@ func (s *PodState) ofWaiting(c corev1.ContainerStatus, limit string) {
 	}
 }
 
-// crashed takes in how a container ended.
+// crashed sets the reason and detail of a container that has ended.
 func (s *PodState) crashed(t *corev1.ContainerStateTerminated, limit string) {
 	s.Reason = crashReason(t)
-	s.Detail = Detail(howItEnded(t, limit), lastLine(t.Message))
+	s.Detail = Detail(termination(t, limit), lastLine(t.Message))
 }
 
-// crashReason keeps apart the two that need different cures: more memory, or a look at the log.
+// crashReason separates the two that need different fixes: more memory, or a search of the log.
 func crashReason(t *corev1.ContainerStateTerminated) string {
 	if t.Reason == reasonOOMKilled {
 		return t.Reason
@@ -151,15 +149,15 @@ func crashReason(t *corev1.ContainerStateTerminated) string {
 	return "CrashLoopBackOff"
 }
 
-// What kubelets and runtimes call the end of a container.
+// Reasons that kubelets and runtimes give for the end of a container.
 const (
 	reasonOOMKilled = "OOMKilled"
-	reasonError     = "Error"     // it ended with a status other than 0
-	reasonCompleted = "Completed" // it ended with 0
+	reasonError     = "Error"     // exit status other than 0
+	reasonCompleted = "Completed" // exit status 0
 )
 
-// howItEnded says in a few words how a container ended. limit is what memory it might use; "" when that is not known.
-func howItEnded(t *corev1.ContainerStateTerminated, limit string) string {
+// termination describes how a container ended. limit is its memory limit; "" when unknown.
+func termination(t *corev1.ContainerStateTerminated, limit string) string {
 	code := exit(t)
 	switch t.Reason {
 	case reasonOOMKilled:
@@ -178,9 +176,9 @@ func howItEnded(t *corev1.ContainerStateTerminated, limit string) string {
 }
 
 const (
-	// signalled is what runtimes add to the number of the signal that ended a process.
+	// signalled is what runtimes add to the number of a fatal signal.
 	signalled = 128
-	// lastSignal is the highest number of a signal on Linux.
+	// lastSignal is the highest signal number on Linux.
 	lastSignal = 64
 	killed     = signalled + 9
 )
@@ -195,8 +193,8 @@ func exit(t *corev1.ContainerStateTerminated) string {
 	return fmt.Sprintf("exit %d", t.ExitCode)
 }
 
-// lastLine is the last line of what a process wrote at the end. What Go writes of a panic ends with where that was,
-// and begins with what it was.
+// lastLine returns the last line of a termination message. For a panic of Go it returns the first line of the panic:
+// the last ones are a stack trace.
 func lastLine(text string) string {
 	last := ""
 	for line := range strings.Lines(text) {
@@ -211,11 +209,11 @@ func lastLine(text string) string {
 	return last
 }
 
-// Detail joins the reason for which a container does not run with the words of others, which may be none: one line of
-// at most 200 bytes, without its middle where it is too long.
-func Detail(cause, words string) string {
-	if words = strings.TrimSpace(words); words != "" {
-		cause += ": " + words
+// Detail joins the reason why a container does not run with a quoted message, which may be empty. The result is one
+// line of at most 200 bytes; a longer one loses its middle.
+func Detail(cause, message string) string {
+	if message = strings.TrimSpace(message); message != "" {
+		cause += ": " + message
 	}
 	return prose.Ends(cause, maxDetail)
 }

@@ -159,7 +159,7 @@ func TestAContainerThatRunsAgainDidNotRunUntil(t *testing.T) {
 		pod.Status.ContainerStatuses[0].ContainerID = container
 		pod.CreationTimestamp = metav1.NewTime(noon)
 		before := tracker.Judgement()
-		changed := tracker.SeePod(growth.StateOf(pod), clock, growth.Settings{PollInterval: 5 * time.Second})
+		changed := tracker.ObservePod(growth.StateOf(pod), clock, growth.Settings{PollInterval: 5 * time.Second})
 		if got := tracker.Judgement(); changed != (got != before) {
 			t.Errorf("it reports %v, from %+v to %+v", changed, before, got)
 		}
@@ -180,13 +180,13 @@ func TestAContainerThatRunsAgainDidNotRunUntil(t *testing.T) {
 	const outOfMemory = `OOMKilled (limit 512Mi): level=ERROR msg="the checkpoint cannot be written" err="no space left on device"`
 	is(see("a", killed, none), outOfMemory)
 	began := time.Date(2026, 5, 1, 21, 11, 41, 0, time.FixedZone("CEST", 2*60*60))
-	is(see("b", runs(began), killed), "did not run until 19:11:41 UTC: "+outOfMemory)
-	is(see("b", runs(began), killed), "did not run until 19:11:41 UTC: "+outOfMemory)
+	is(see("b", runs(began), killed), "not running until 19:11:41 UTC: "+outOfMemory)
+	is(see("b", runs(began), killed), "not running until 19:11:41 UTC: "+outOfMemory)
 	again := endedAs("OOMKilled", 137, "killed while it read\n")
 	is(see("b", waitsFor("CrashLoopBackOff", crashLoop), again), "OOMKilled (limit 512Mi): killed while it read")
 	is(see("b", waitsFor("CrashLoopBackOff", crashLoop), again), "OOMKilled (limit 512Mi): killed while it read")
 	is(
 		see("c", runs(began.Add(time.Minute)), again),
-		"did not run until 19:12:41 UTC: OOMKilled (limit 512Mi): killed while it read",
+		"not running until 19:12:41 UTC: OOMKilled (limit 512Mi): killed while it read",
 	)
 }

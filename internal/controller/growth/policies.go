@@ -7,10 +7,11 @@ import (
 	"github.com/dustin/go-humanize"
 
 	"github.com/hlparser/hyperliquid-parser-operator/internal/controller/prose"
+	"github.com/hlparser/hyperliquid-parser-operator/internal/parser/config"
 	"github.com/hlparser/hyperliquid-parser-operator/internal/parser/report"
 )
 
-// Input is all that a policy may look at.
+// Input is everything that a policy may depend on.
 type Input struct {
 	Now      time.Time
 	Pod      PodState
@@ -18,33 +19,33 @@ type Input struct {
 	Settings Settings
 }
 
-// Func is one policy. It returns the verdict, a reason in CamelCase and one line for a person; matched is false when the policy
-// has nothing to say.
-type Func func(*Input) (verdict Verdict, reason, message string, matched bool)
+// Policy matches one fault or state. It returns the verdict, a reason in CamelCase and a one-line message. matched is
+// false when the policy does not apply.
+type Policy func(*Input) (verdict Verdict, reason, message string, matched bool)
 
-// Chain is a list of policies, of which the first that matches speaks.
-type Chain []Func
+// Chain is an ordered list of policies. The first that matches decides.
+type Chain []Policy
 
-// NewChain returns the policies in their order. Those that explain a fault from outside the parser stand before those that blame
-// the parser: a restart follows only from what is left. Among several streams that explanation of one is taken for all.
+// NewChain returns the policies in their order. Those that explain a fault from outside the parser come before those
+// that blame it: a restart follows only from what is left. An explanation of one stream holds for all streams.
 func NewChain() Chain {
 	return Chain{
 		NotRunningPod,    // the container does not run
-		UnreachableOver,  // it runs, and its report cannot be had
+		UnreachablePod,   // it runs, and its report cannot be fetched
 		FailedStream,     // it reports that a stream has stopped for good
 		UnreadableSource, // it reports that it cannot read the node's files
-		MissingSecret,    // it reports that it cannot log in: no more reports would tell more
+		MissingSecret,    // it reports that it cannot log in: more reports would add nothing
 		UnboundedBuffers, // the bound itself is broken: too dangerous to wait for more reports
-		TooFewReports,    // nothing below can be told yet
+		TooFewReports,    // the policies below need more
 		SilentSink,       // the sink explains it
 		StuckStream,      // nothing outside explains it, and nothing moves
 		OverloadedStream, // far behind, and something outside explains it
 		SlowStream,       // far behind, and nothing outside explains it
 		LeakingMemory,    // it works, and will not for long
 		StalledSource,    // it works, and has nothing to do
-		UnknownBacklog,   // nothing is wrong as far as is known, which is not far enough for what follows
-		UnprovenDelivery, // nor is it while nothing was delivered of what waits
-		CatchingUpStream, // far behind, and getting nearer: nothing else is wrong
+		UnknownBacklog,   // no known fault; too little is known for the verdicts below
+		UnprovenDelivery, // likewise, while nothing that waits was ever delivered
+		CatchingUpStream, // far behind, and gaining: no other fault
 		Otherwise,
 	}
 }
@@ -52,7 +53,7 @@ func NewChain() Chain {
 // chain is shared: policies are pure.
 var chain = NewChain()
 
-// Judge returns what the first matching policy says, as of in.Now.
+// Judge returns the judgement of the first matching policy, as of in.Now.
 func (c Chain) Judge(in *Input) Judgement {
 	for _, policy := range c {
 		if verdict, reason, message, ok := policy(in); ok {
@@ -62,32 +63,34 @@ func (c Chain) Judge(in *Input) Judgement {
 	return Judgement{Verdict: Unknown, Reason: "NoPolicy", Since: in.Now}
 }
 
-// NotRunningPod matches a container that does not run, unless it is on its way and has not taken too long.
+// NotRunningPod matches a container that does not run. A start is no fault until it takes too long.
 func NotRunningPod(in *Input) (Verdict, string, string, bool) {
 	waited := in.Now.Sub(in.Pod.Since)
 	switch {
 	case in.Pod.Running:
 		return "", "", "", false
-	case in.Pod.Starting && waited < startPatience:
+	case in.Pod.Starting && waited < startGrace:
 		return Unknown, "Starting", "the container is starting", true
 	case in.Pod.Starting:
-		return NotRunning, in.Pod.Reason, sentence(fmt.Sprintf("not running %s after the pod was created", round(waited)), in.Pod.Detail), true
+		return NotRunning, in.Pod.Reason,
+			sentence(fmt.Sprintf("not running %s after the pod was created", round(waited)), in.Pod.Detail), true
 	}
 	if in.Pod.Detail != "" {
 		return NotRunning, in.Pod.Reason, prose.Line(in.Pod.Detail, maxDetail), true // the cause first
 	}
-	return NotRunning, in.Pod.Reason, "the container does not run", true
+	return NotRunning, in.Pod.Reason, "the container is not running", true
 }
 
-// UnreachableOver matches a running container whose last polls brought no report.
-func UnreachableOver(in *Input) (Verdict, string, string, bool) {
-	if in.Window.Missed < missedPolls {
+// UnreachablePod matches a running container whose last polls brought no report.
+func UnreachablePod(in *Input) (Verdict, string, string, bool) {
+	if in.Window.Missed < MissedPolls {
 		return "", "", "", false
 	}
-	return Unreachable, "NoReport", sentence(fmt.Sprintf("%d polls in a row without a report", in.Window.Missed), in.Window.Failure), true
+	return Unreachable, "NoReport",
+		sentence(fmt.Sprintf("no report in the last %d polls", in.Window.Missed), in.Window.Failure), true
 }
 
-// FailedStream matches a parser that says itself that a stream will not go on, such as for a corrupt checkpoint.
+// FailedStream matches a parser that reports that a stream has stopped for good, for example for a corrupt checkpoint.
 func FailedStream(in *Input) (Verdict, string, string, bool) {
 	for i := range in.Window.Streams {
 		if s := &in.Window.Streams[i]; s.State == report.Failed {
@@ -97,41 +100,42 @@ func FailedStream(in *Input) (Verdict, string, string, bool) {
 	return "", "", "", false
 }
 
-// UnreadableSource matches a parser that says that it cannot read what it should. It waits for that, so it is not Stuck.
+// UnreadableSource matches a parser that reports that it cannot read its source. It waits for that, so it is not Stuck.
 func UnreadableSource(in *Input) (Verdict, string, string, bool) {
 	for i := range in.Window.Streams {
 		if s := &in.Window.Streams[i]; s.Unreadable != "" {
-			return SourceUnreadable, s.Name, sentence("the files of "+s.Name+" cannot be read", s.Unreadable), true
+			return SourceUnreadable, s.Name, sentence("cannot read the files of "+s.Name, s.Unreadable), true
 		}
 	}
 	return "", "", "", false
 }
 
-// MissingSecret matches a parser that has no password or key to reach its sink with. The detail is the file's path alone.
+// MissingSecret matches a parser without the credentials of its sink. The detail is the path of the file alone.
 func MissingSecret(in *Input) (Verdict, string, string, bool) {
 	for i := range in.Window.Streams {
 		if s := &in.Window.Streams[i]; s.MissingSecret != "" {
-			return SinkDown, ReasonSecretMissing, sentence("the sink of "+s.Name+" cannot be reached without a secret", s.MissingSecret), true
+			return SinkDown, ReasonSecretMissing,
+				sentence("a secret that the sink of "+s.Name+" needs is missing", s.MissingSecret), true
 		}
 	}
 	return "", "", "", false
 }
 
-// UnboundedBuffers matches a parser that holds more than its bound in several reports running, or twice as much once.
+// UnboundedBuffers matches a parser that exceeds its bound in several reports in a row, or twice over in one.
 func UnboundedBuffers(in *Input) (Verdict, string, string, bool) {
 	w := in.Window
-	if w.Over == 0 || w.Over < runningOver && w.Held <= 2*w.Bound {
+	if w.OverBound == 0 || w.OverBound < overBoundReports && w.Held <= 2*w.Bound {
 		return "", "", "", false
 	}
 	var lines int64
 	for i := range w.Streams {
 		lines += w.Streams[i].HeldLines
 	}
-	return Growing, ReasonUnbounded, fmt.Sprintf("buffers hold %s in %s lines, more than the %s that they may ever hold",
+	return Growing, ReasonUnbounded, fmt.Sprintf("buffers hold %s in %s lines, over their bound of %s",
 		bytes(w.Held), humanize.Comma(lines), bytes(w.Bound)), true
 }
 
-// TooFewReports matches until there is enough to judge by.
+// TooFewReports matches until there are enough reports to judge.
 func TooFewReports(in *Input) (Verdict, string, string, bool) {
 	if in.Window.Reports >= MinReports {
 		return "", "", "", false
@@ -139,127 +143,137 @@ func TooFewReports(in *Input) (Verdict, string, string, bool) {
 	return Unknown, "TooFewReports", fmt.Sprintf("waiting for %d reports", MinReports), true
 }
 
-// SilentSink matches a stream whose sink has acknowledged nothing for a while, though it was asked to.
+// SilentSink matches a stream with requests to its sink that has acknowledged nothing for sinkSilence.
 func SilentSink(in *Input) (Verdict, string, string, bool) {
 	var worst *Stream
 	for i := range in.Window.Streams {
 		s := &in.Window.Streams[i]
 		failing := s.SinkState == report.SinkRetrying || s.SinkState == report.SinkFailed
-		asked := s.Outstanding >= sinkPatience || failing && s.SinkSince >= sinkPatience
-		if asked && s.SinkSilent >= sinkPatience && (worst == nil || s.SinkSilent > worst.SinkSilent) {
+		requested := s.Outstanding >= sinkSilence || failing && s.SinkSince >= sinkSilence
+		if requested && s.SinkSilent >= sinkSilence && (worst == nil || s.SinkSilent > worst.SinkSilent) {
 			worst = s
 		}
 	}
 	if worst == nil {
 		return "", "", "", false
 	}
-	waits := bytes(worst.Uncommitted) + " waits"
-	if worst.Blind {
-		waits = "what waits is not known"
+	backlog := bytes(worst.Uncommitted) + " waiting"
+	if worst.BacklogUnknown {
+		backlog = "backlog unknown"
 	}
 	return SinkDown, worst.Name, sentence(fmt.Sprintf("the sink of %s has acknowledged nothing for %s, %s",
-		worst.Name, round(worst.SinkSilent), waits), worst.SinkError), true
+		worst.Name, round(worst.SinkSilent), backlog), worst.SinkError), true
 }
 
-// StuckStream matches a stream with whole lines waiting in which no stage that has some has moved for long, with nothing to wait for.
+// StuckStream matches a stream with whole lines waiting and an idle sink in which no stage that has lines has moved for
+// StuckAfter.
 func StuckStream(in *Input) (Verdict, string, string, bool) {
 	var worst *Stream
 	for i := range in.Window.Streams {
 		s := &in.Window.Streams[i]
-		if s.StillReports < stillReports || in.Window.At.Sub(s.StillSince) < in.Settings.StuckAfter {
+		if s.UnmovedReports < minUnmovedReports || in.Window.At.Sub(s.UnmovedSince) < in.Settings.StuckAfter {
 			continue
 		}
-		if worst == nil || s.StillSince.Before(worst.StillSince) {
+		if worst == nil || s.UnmovedSince.Before(worst.UnmovedSince) {
 			worst = s
 		}
 	}
 	if worst == nil {
 		return "", "", "", false
 	}
-	return Stuck, worst.Name, fmt.Sprintf("%s: %s of whole lines wait, %s behind, and nothing was parsed or acknowledged for %s; the sink is idle",
-		worst.Name, bytes(worst.Uncommitted), round(worst.Lag), round(in.Window.At.Sub(worst.StillSince))), true
+	return Stuck, worst.Name, fmt.Sprintf(
+		"%s: %s of whole lines waiting, %s behind, nothing parsed or acknowledged for %s; the sink is idle",
+		worst.Name, bytes(worst.Uncommitted), round(worst.Lag), round(in.Window.At.Sub(worst.UnmovedSince))), true
 }
 
-// LeakingMemory matches a process whose memory has long been rising and will soon be at its limit.
+// LeakingMemory matches a process whose memory has long been rising and will soon reach its limit.
 func LeakingMemory(in *Input) (Verdict, string, string, bool) {
 	m := &in.Window.Memory
-	left, ok := m.left()
+	left, ok := m.timeToLimit()
 	if !ok || left > leakHorizon {
 		return "", "", "", false
 	}
 	return Leaking, ReasonMemory, fmt.Sprintf("memory is at %s of %s and has grown by %s/min for %d min: full in about %s",
-		bytes(m.Newest), bytes(m.Limit), bytes(int64(m.Slope)), m.Minutes, max(left.Round(time.Minute), time.Minute)), true
+		bytes(m.Newest), bytes(m.Limit), bytes(int64(m.Slope)), m.Minutes,
+		max(left.Round(time.Minute), time.Minute)), true
 }
 
-// StalledSource matches a stream in which the node writes nothing, though it never rests. One that is still catching up has work.
+// StalledSource matches a stream that the node no longer writes, though it always should. A stream that is catching up
+// has work. It also matches a stream that has nothing to read while the node writes others.
 func StalledSource(in *Input) (Verdict, string, string, bool) {
-	var worst, waiting *Stream
+	var stalled, empty *Stream
 	for i := range in.Window.Streams {
 		s := &in.Window.Streams[i]
 		after := in.Settings.stalledAfter(s)
-		if after > 0 && s.Rest >= after && s.cause(in) != causeCatchingUp && (worst == nil || s.Rest > worst.Rest) {
-			worst = s
+		if after > 0 && s.SourceIdle >= after && s.cause(in) != causeCatchingUp &&
+			(stalled == nil || s.SourceIdle > stalled.SourceIdle) {
+			stalled = s
 		}
-		after = in.Settings.waitingAfter(s)
-		if after > 0 && s.Waited >= after && (waiting == nil || s.Waited > waiting.Waited) {
-			waiting = s
+		after = in.Settings.noDataAfter(s)
+		if after > 0 && s.NoData >= after && (empty == nil || s.NoData > empty.NoData) {
+			empty = s
 		}
 	}
 	switch {
-	case waiting != nil:
-		return SourceStalled, waiting.Name, sentence(fmt.Sprintf("%s: nothing to read for %s, while the node writes other streams",
-			waiting.Name, round(waiting.Waited)), waiting.Message), true
-	case worst == nil:
+	case empty != nil:
+		return SourceStalled, empty.Name, sentence(
+			fmt.Sprintf("%s: nothing to read for %s while the node writes other streams", empty.Name, round(empty.NoData)),
+			empty.Message), true
+	case stalled == nil:
 		return "", "", "", false
-	case worst.State == report.WaitingForData:
-		return SourceStalled, worst.Name, sentence(worst.Name+": nothing to read for "+round(worst.Rest).String(), worst.Message), true
+	case stalled.State == report.WaitingForData:
+		return SourceStalled, stalled.Name,
+			sentence(stalled.Name+": nothing to read for "+round(stalled.SourceIdle).String(), stalled.Message), true
 	}
-	return SourceStalled, worst.Name, fmt.Sprintf("%s: no new line for %s: look at the Hyperliquid node", worst.Name, round(worst.Rest)), true
+	return SourceStalled, stalled.Name, fmt.Sprintf("%s: no new line for %s: check the Hyperliquid node",
+		stalled.Name, round(stalled.SourceIdle)), true
 }
 
-// UnknownBacklog matches a stream of which the parser does not know what waits, and a report without streams: a figure
-// that is absent is no proof of health.
+// UnknownBacklog matches a stream with an unknown backlog, and a report without streams: an absent figure is no proof
+// of health.
 func UnknownBacklog(in *Input) (Verdict, string, string, bool) {
 	if in.Window.Empty {
-		return Unknown, ReasonBacklogUnknown, "the report names no stream", true
+		return Unknown, ReasonBacklogUnknown, "the report contains no streams", true
 	}
 	for i := range in.Window.Streams {
-		if s := &in.Window.Streams[i]; s.Blind {
-			return Unknown, ReasonBacklogUnknown, sentence(s.Name+": it is not known what waits", s.Message), true
+		if s := &in.Window.Streams[i]; s.BacklogUnknown {
+			return Unknown, ReasonBacklogUnknown, sentence(s.Name+": the backlog is unknown", s.Message), true
 		}
 	}
 	return "", "", "", false
 }
 
-// UnprovenDelivery matches a process that has lines and has delivered none of them yet. A sink that is dead from the
-// start shows in nothing else until it has been silent for long.
+// UnprovenDelivery matches a process that has lines and has delivered none yet. A sink that is dead from the start
+// shows in nothing else until it has been silent for long.
 func UnprovenDelivery(in *Input) (Verdict, string, string, bool) {
 	for i := range in.Window.Streams {
 		if s := &in.Window.Streams[i]; s.Unacknowledged {
 			return Unknown, ReasonNothingAcknowledged, sentence(fmt.Sprintf(
-				"%s: %s wait, and nothing was acknowledged since the parser started",
-				s.Name, bytes(s.Uncommitted)), s.SinkError), true
+				"%s: %s waiting, nothing acknowledged since the parser started", s.Name, bytes(s.Uncommitted)),
+				s.SinkError), true
 		}
 	}
 	return "", "", "", false
 }
 
-// waitingAfter is how long a stream may have nothing to read while the node writes others; 0: for ever.
-func (s *Settings) waitingAfter(of *Stream) time.Duration {
+// noDataAfter returns how long a stream may have nothing to read while the node writes others; 0 for ever.
+func (s *Settings) noDataAfter(of *Stream) time.Duration {
 	if set, ok := s.SourceStalledAfter[of.Name]; ok {
 		return set
 	}
-	return waitingAfter
+	return defaultNoDataAfter
 }
 
-// stalledAfter is how long a stream may rest; 0: for ever. By default only those are watched that write with every block: order
-// statuses, book diffs, and whatever is written block by block, since empty blocks are lines too.
+// stalledAfter returns how long a stream may receive no line; 0 for ever. The default watches only streams that are
+// written with every block: order statuses, book diffs, and all streams written block by block, since empty blocks are
+// lines too.
 func (s *Settings) stalledAfter(of *Stream) time.Duration {
 	if set, ok := s.SourceStalledAfter[of.Name]; ok {
 		return set
 	}
-	if of.Name == "OrderStatuses" || of.Name == "RawBookDiffs" || of.Mode == "ByBlock" {
-		return stalledAfter
+	if of.Name == string(config.OrderStatuses) || of.Name == string(config.RawBookDiffs) ||
+		of.Mode == string(config.ByBlock) {
+		return defaultStalledAfter
 	}
 	return 0
 }

@@ -8,75 +8,76 @@ import (
 	"github.com/hlparser/hyperliquid-parser-operator/internal/parser/report"
 )
 
-// Poll is the outcome of asking a parser for its report: a report, or why there is none. The report is not kept.
+// Poll is the outcome of one poll: a report, or why there is none. The tracker does not retain the report.
 type Poll struct {
 	Report  *report.Report
 	Failure string
 }
 
-// Tracker is the memory for one target: the window of reports, the verdict that is held, and the alerts. The zero value knows
-// nothing. It is not safe for concurrent use.
+// Tracker keeps the state of one target: the window of reports, the current judgement, and the alerts. The zero value
+// has observed nothing. It is not safe for concurrent use.
 type Tracker struct {
-	in     Input // what the policies look at; kept, so that a judgement allocates nothing
-	window Window
-	alerts Alerts
-	acked  acknowledged
-	held   Judgement
-	last   Judgement // what the chain said last
-	clean  int       // polls in a row that showed nothing bad
-	recent recent
-	// past is set once the message of NotRunning says until when that was.
-	past bool
-	// delivered is set once two reports of one process showed a record that was delivered between them.
+	in      Input // of the policies; kept, so that a judgement allocates nothing
+	window  Window
+	alerts  Alerts
+	acked   acknowledged
+	current Judgement
+	latest  Judgement // of the chain
+	clean   int       // clean polls in a row
+	recent  recentFaults
+	// ended is true once the message of NotRunning says when that ended.
+	ended bool
+	// delivered is true once two reports of one process showed a record delivered between them.
 	delivered bool
 }
 
-// Judgement returns the verdict that is held; Unknown when there is none yet.
+// Judgement returns the current judgement. It is Unknown while there is none.
 func (t *Tracker) Judgement() Judgement {
-	j := t.held
+	j := t.current
 	if j.Verdict == "" {
 		j.Verdict = Unknown
 	}
 	return j
 }
 
-// Latest returns what the newest report and the pod's state show, with the figures of now; whether it is believed is
-// another matter. The zero Judgement when nothing was seen.
-func (t *Tracker) Latest() Judgement { return t.last }
+// Latest returns what the newest report and the pod's state show, with current figures, confirmed or not. It is the
+// zero Judgement before the first observation.
+func (t *Tracker) Latest() Judgement { return t.latest }
 
-// Process is when the process that reports started; zero: it has not reported.
+// Process returns when the reporting process started; zero before its first report.
 func (t *Tracker) Process() time.Time { return t.window.startedAt }
 
-// KnowsFormat reports whether reports reach back far enough to say whether lines are malformed.
+// KnowsFormat reports whether reports reach back far enough to compute the share of malformed lines.
 func (t *Tracker) KnowsFormat() bool {
-	_, known := t.window.minutes.base(t.window.At)
+	_, known := t.window.counted.base(t.window.At)
 	return known
 }
 
-// Acknowledge takes in what a person has acknowledged of the losses of the pod's parser. An alert about no more than
-// that ends; what is lost beyond it raises another.
+// Acknowledge takes in the losses of the pod's parser that a user has acknowledged. An alert about no more than that
+// ends; a larger loss raises another.
 func (t *Tracker) Acknowledge(lost, gap Loss) {
 	t.acked = acknowledged{lost, gap}
 	t.alerts.acknowledge(&t.acked)
 }
 
-// Alerts returns what a person should know beside the verdict.
+// Alerts returns the alerts.
 func (t *Tracker) Alerts() Alerts { return t.alerts }
 
-// Reports is how many reports the process that runs has given.
+// Reports returns the number of reports of the running process.
 func (t *Tracker) Reports() int { return t.window.Reports }
 
-// Delivered reports whether the sink was seen to acknowledge a record of the pod's parser.
+// Delivered reports whether the sink was observed to acknowledge a record of the pod's parser.
 func (t *Tracker) Delivered() bool { return t.delivered }
 
-// Missed is how many polls in a row brought no report.
+// Missed returns the number of the latest polls in a row that brought no report.
 func (t *Tracker) Missed() int { return t.window.Missed }
 
-// Lag is the worst stream's in the newest report. known is false when there is none, or none that says it; then it is 0.
+// Lag returns the lag of the worst stream in the newest report. known is false, and lag 0, when there is no report or
+// none of its streams has a lag.
 func (t *Tracker) Lag() (lag time.Duration, known bool) { return t.window.Lag() }
 
-// MissingSecret is the path, in the pod, of a secret without which the parser cannot reach a sink, as the newest report says; "" if none
-// is missing.
+// MissingSecret returns the path, in the pod, of a secret without which the parser cannot reach a sink, from the newest
+// report; "" when none is missing.
 func (t *Tracker) MissingSecret() string {
 	for i := range t.window.Streams {
 		if s := &t.window.Streams[i]; s.MissingSecret != "" {
@@ -86,98 +87,101 @@ func (t *Tracker) MissingSecret() string {
 	return ""
 }
 
-// Evidence returns the totals that the rates of the verdict rest on, oldest first.
+// Evidence returns the totals behind the rates of the verdict, oldest first.
 func (t *Tracker) Evidence() []Sample { return t.window.samples() }
 
-// SeePod takes in the state of the pod and judges anew. It reports whether the judgement changed: its verdict, or whether it fades.
-func (t *Tracker) SeePod(pod PodState, now time.Time, settings Settings) bool {
+// ObservePod takes in the state of the pod and judges again. It reports whether the judgement changed: its verdict,
+// whether it fades, or a message that had become wrong.
+func (t *Tracker) ObservePod(pod PodState, now time.Time, settings Settings) bool {
 	switch {
 	case pod.UID != t.in.Pod.UID:
 		*t = Tracker{}
 	case pod.Container != t.in.Pod.Container:
-		t.forget()
+		t.resetWindow()
 		if t.in.Pod.Starting {
-			t.held = Judgement{} // a slow start is over once it has started
+			t.current = Judgement{} // a slow start is over once it has started
 		}
 	}
-	said := t.saySince(pod)
+	amended := t.amendMessage(pod)
 	t.in.Pod = pod
-	return t.judge(now, settings, false) || said
+	return t.judge(now, settings, false) || amended
 }
 
-// saySince says until when a container did not run that runs again: the verdict lasts until polls are clean, and what
-// it says must be so. It reports whether the message changed.
-func (t *Tracker) saySince(pod PodState) bool {
-	if t.held.Verdict != NotRunning || t.in.Pod.Running || !pod.Running || pod.RunningSince.IsZero() {
+// amendMessage adds until when a container did not run that runs again: the verdict lasts until polls are clean, and
+// its message must be true. It reports whether the message changed.
+func (t *Tracker) amendMessage(pod PodState) bool {
+	if t.current.Verdict != NotRunning || t.in.Pod.Running || !pod.Running || pod.RunningSince.IsZero() {
 		return false
 	}
-	t.past = true
-	t.held.Message = prose.Line("did not run until "+pod.RunningSince.UTC().Format("15:04:05")+" UTC: "+t.held.Message,
-		maxDetail+len("did not run until 15:04:05 UTC: "))
+	t.ended = true
+	t.current.Message = prose.Line(
+		"not running until "+pod.RunningSince.UTC().Format("15:04:05")+" UTC: "+t.current.Message,
+		maxDetail+len("not running until 15:04:05 UTC: "))
 	return true
 }
 
-// SeePoll takes in the outcome of one poll and judges anew. It reports whether the judgement or an alert changed.
-func (t *Tracker) SeePoll(poll Poll, now time.Time, settings Settings) bool {
-	alerts := t.alerts
+// ObservePoll takes in the outcome of one poll and judges again. It reports whether the judgement or an alert changed.
+func (t *Tracker) ObservePoll(poll Poll, now time.Time, settings Settings) bool {
+	before := t.alerts
 	if r := poll.Report; r != nil {
 		if t.window.Reports > 0 && !r.StartedAt.Equal(t.window.startedAt) {
-			t.forget()
+			t.resetWindow()
 		}
-		t.delivered = t.delivered || t.window.delivers(r)
+		t.delivered = t.delivered || t.window.showsDelivery(r)
 		t.window.add(r, now, &settings)
-		t.alerts.see(r, now, &settings, &t.acked)
-		t.alerts.drift(&t.window)
+		t.alerts.observe(r, now, &settings, &t.acked)
+		t.alerts.observeDrift(&t.window)
 	} else {
 		t.window.miss(poll.Failure)
 	}
 	judged := t.judge(now, settings, poll.Report != nil)
-	return judged || t.alerts != alerts
+	return judged || t.alerts != before
 }
 
-// forget drops what the process before has reported: its totals say nothing of the new one. A bad verdict stays until clean polls
-// clear it: a parser that crashes, runs for a moment and crashes again is one fault.
-func (t *Tracker) forget() {
-	t.window, t.recent = Window{}, recent{}
+// resetWindow drops the reports of the previous process: its totals say nothing about the new one. A bad verdict stays
+// until clean polls clear it: a parser that crashes in a loop, and runs for a moment each time, is one fault.
+func (t *Tracker) resetWindow() {
+	t.window, t.recent = Window{}, recentFaults{}
 }
 
-// judge holds on to a bad verdict until enough polls in a row were clean, and does not believe a slow fault before it has shown
-// often enough; reported says whether there was a new report.
+// judge updates the current judgement. It keeps a bad verdict until enough polls in a row are clean, and does not
+// accept a slow fault before it is confirmed. reported is whether there is a new report.
 func (t *Tracker) judge(now time.Time, settings Settings, reported bool) bool {
 	if t.in.Pod.Terminating {
 		return false
 	}
-	before := t.held
+	before := t.current
 	t.in.Now, t.in.Window, t.in.Settings = now, &t.window, settings
 	next := chain.Judge(&t.in)
-	t.last = next
+	t.latest = next
 	if reported {
-		t.recent.see(next)
+		t.recent.observe(next)
 	}
 	switch {
-	case next.same(t.held):
-		t.clean, t.held.Fading = 0, false
-		if t.past && !t.in.Pod.Running {
-			t.past, t.held.Message = false, next.Message // it does not run again
+	case next.same(t.current):
+		t.clean, t.current.Fading = 0, false
+		if t.ended && !t.in.Pod.Running {
+			t.ended, t.current.Message = false, next.Message // it stopped running again
 		}
-	case !t.recent.believes(next):
-		// Neither the verdict that is held nor a clean poll. What is overloaded by something else is overloaded still.
-		t.clean, t.held.Fading = 0, t.held.Verdict.Bad() && (next.Verdict != Overloaded || t.held.Verdict != Overloaded)
-	case next.Verdict.Bad() || !t.held.Verdict.Bad():
-		t.clean, t.held, t.past = 0, next, false
+	case !t.recent.confirm(next):
+		// Neither the current verdict nor a clean poll. A parser overloaded by something else is still overloaded.
+		t.clean = 0
+		t.current.Fading = t.current.Verdict.Bad() && (next.Verdict != Overloaded || t.current.Verdict != Overloaded)
+	case next.Verdict.Bad() || !t.current.Verdict.Bad():
+		t.clean, t.current, t.ended = 0, next, false
 	default:
-		if reported && !t.window.unsure() { // what is not known is not clean
+		if reported && !t.window.unproven() { // what is unknown is not clean
 			t.clean++
 		}
-		t.held.Fading = true
+		t.current.Fading = true
 		if t.clean >= cleanPolls {
-			t.clean, t.held, t.past = 0, next, false
+			t.clean, t.current, t.ended = 0, next, false
 		}
 	}
-	return t.held != before
+	return t.current != before
 }
 
-// slowFault is what is believed only once it has shown often enough.
+// slowFault is a fault that must show repeatedly before it is confirmed.
 type slowFault int
 
 const (
@@ -203,11 +207,11 @@ func (j *Judgement) slowFault() slowFault {
 	return slowDisk
 }
 
-// recent is which slow faults the last polls showed, one bit each, the newest lowest.
-type recent [slowFaults]uint32
+// recentFaults records which slow faults the latest polls showed, one bit per poll, the newest lowest.
+type recentFaults [slowFaults]uint32
 
-// see takes in what a poll showed.
-func (r *recent) see(j Judgement) {
+// observe takes in what a poll showed.
+func (r *recentFaults) observe(j Judgement) {
 	for i := range r {
 		r[i] <<= 1
 	}
@@ -216,9 +220,9 @@ func (r *recent) see(j Judgement) {
 	}
 }
 
-// believes reports whether what the newest poll showed has shown often enough. What falls behind by turns for one reason and another
-// is Overloaded by that which shows most often: a restart needs a clear case.
-func (r *recent) believes(j Judgement) bool {
+// confirm reports whether the fault that the newest poll showed has shown often enough. A parser that falls behind for
+// alternating causes is Overloaded by the most frequent of them: a restart needs a clear case.
+func (r *recentFaults) confirm(j Judgement) bool {
 	const (
 		inARow = 1<<slowPolls - 1
 		window = 1<<overloadWindow - 1

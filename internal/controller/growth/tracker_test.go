@@ -154,7 +154,7 @@ func TestRatesAreOverAMinuteHoweverOftenAParserIsPolled(t *testing.T) {
 			for range 200 {
 				o.run(interval)
 				r := o.report()
-				o.SeePoll(growth.Poll{Report: &r}, o.now, settings)
+				o.ObservePoll(growth.Poll{Report: &r}, o.now, settings)
 				if j := o.Judgement(); j.Verdict == growth.Overloaded {
 					if j.Reason != growth.ReasonSink {
 						t.Errorf("%+v", j)
@@ -200,23 +200,23 @@ func TestAlerts(t *testing.T) {
 		"nothing": {func(*report.Stream) {}, "", ""},
 		"a file vanished": {
 			func(s *report.Stream) { s.PrunedUnreadTotal, s.SkippedBytesTotal = 1, 3<<20 },
-			growth.DataLost, "OrderStatuses: 3.0 MiB never read, 1 file vanished too early: keep the node's files for longer",
+			growth.DataLost, "OrderStatuses: 3.0 MiB never read, 1 file deleted too early: keep the node's files longer",
 		},
 		"files vanished": {
 			func(s *report.Stream) { s.PrunedUnreadTotal = 2 },
-			growth.DataLost, "OrderStatuses: 0 B never read, 2 files vanished too early: keep the node's files for longer",
+			growth.DataLost, "OrderStatuses: 0 B never read, 2 files deleted too early: keep the node's files longer",
 		},
 		"bytes were skipped": {
 			func(s *report.Stream) { s.SkippedBytesTotal = 1 },
-			growth.DataLost, "OrderStatuses: 1 B never read, 0 files vanished too early: keep the node's files for longer",
+			growth.DataLost, "OrderStatuses: 1 B never read, 0 files deleted too early: keep the node's files longer",
 		},
 		"blocks are missing": {
 			func(s *report.Stream) { s.BlockGapsTotal, s.LastBlock = 1200, 978995377 },
-			growth.DataGap, "OrderStatuses: the node left out 1,200 blocks up to block 978995377: look at the node's peers",
+			growth.DataGap, "OrderStatuses: the node left out 1,200 blocks up to block 978995377: check the node's peers",
 		},
 		"lines wait for twelve hours of the day that they are kept": {
 			func(s *report.Stream) { *s.LagSeconds = 12 * 3600 },
-			growth.NearRetention, "OrderStatuses: lines wait for 12h0m0s, and files are kept for 24h0m0s: deliver or keep them before they are deleted",
+			growth.NearRetention, "OrderStatuses: lines have waited for 12h0m0s, and files are kept for 24h0m0s: deliver the lines or keep the files longer",
 		},
 		"lines wait for a little less": {func(s *report.Stream) { *s.LagSeconds = 12*3600 - 1 }, "", ""},
 	}
@@ -245,18 +245,18 @@ func TestAnAlertIsRaisedOnceWithTheFiguresOfThatMomentAndStaysForTheLifeOfThePod
 	raised := w.Alerts()
 	more := report.Report{Now: w.now, Streams: []report.Stream{stream(w.now, 0)}}
 	more.Streams[0].PrunedUnreadTotal = 7
-	if w.SeePoll(growth.Poll{Report: &more}, w.now, settings()) || w.Alerts() != raised {
+	if w.ObservePoll(growth.Poll{Report: &more}, w.now, settings()) || w.Alerts() != raised {
 		t.Errorf("another file: %+v, want %+v", w.Alerts(), raised)
 	}
 	again := running()
 	again.Container = "container-2"
-	w.SeePod(again, w.now, settings())
+	w.ObservePod(again, w.now, settings())
 	w.poll(nil)
 	if w.Alerts() != raised {
 		t.Errorf("a new container: %+v, want %+v", w.Alerts(), raised)
 	}
 	again.UID = "pod-2"
-	w.SeePod(again, w.now, settings())
+	w.ObservePod(again, w.now, settings())
 	w.poll(nil)
 	if w.Alerts() != (growth.Alerts{}) {
 		t.Errorf("a new pod: %+v", w.Alerts())
@@ -273,7 +273,7 @@ func TestAnAlertWakesThoughTheVerdictStays(t *testing.T) {
 		w.moved += 1000
 		r := report.Report{Now: w.now, Streams: []report.Stream{stream(w.now, w.moved)}}
 		edit(&r.Streams[0])
-		return w.SeePoll(growth.Poll{Report: &r}, w.now, settings())
+		return w.ObservePoll(growth.Poll{Report: &r}, w.now, settings())
 	}
 	if see(func(*report.Stream) {}) {
 		t.Error("nothing new woke the object")
@@ -305,7 +305,7 @@ func TestAnAgeAboutHalfTheRetentionDoesNotComeAndGo(t *testing.T) {
 func TestTakingInAReportAllocatesNothing(t *testing.T) {
 	var tracker growth.Tracker
 	now, moved := start, int64(0)
-	tracker.SeePod(running(), now, settings())
+	tracker.ObservePod(running(), now, settings())
 	r := report.Report{Streams: []report.Stream{stream(now, 0), stream(now, 0)}}
 	r.Streams[1].Name = "Fills"
 	next := func() {
@@ -314,7 +314,7 @@ func TestTakingInAReportAllocatesNothing(t *testing.T) {
 		for i := range r.Streams {
 			r.Streams[i].ReadBytesTotal, r.Streams[i].ParsedBytesTotal, r.Streams[i].AckedBytesTotal = moved, moved, moved
 		}
-		tracker.SeePoll(growth.Poll{Report: &r}, now, settings())
+		tracker.ObservePoll(growth.Poll{Report: &r}, now, settings())
 	}
 	for range 30 {
 		next()
@@ -342,7 +342,7 @@ func BenchmarkFleet(b *testing.B) {
 	trackers := make([]growth.Tracker, targets)
 	see := func(i int) {
 		r.Now = now
-		trackers[i%targets].SeePoll(growth.Poll{Report: &r}, now, settings())
+		trackers[i%targets].ObservePoll(growth.Poll{Report: &r}, now, settings())
 		if i%targets == 0 {
 			now = now.Add(5 * time.Second)
 			for s := range r.Streams {
@@ -351,7 +351,7 @@ func BenchmarkFleet(b *testing.B) {
 		}
 	}
 	for i := range trackers {
-		trackers[i].SeePod(running(), now, settings())
+		trackers[i].ObservePod(running(), now, settings())
 	}
 	for i := range 20 * targets {
 		see(i)
@@ -398,12 +398,12 @@ func TestAParserIsSeenDeliveringByTwoReportsOfOneProcess(t *testing.T) {
 	} {
 		var tracker growth.Tracker
 		for i, poll := range test.polls {
-			tracker.SeePoll(poll, start.Add(time.Duration(i)*time.Second), growth.Settings{})
+			tracker.ObservePoll(poll, start.Add(time.Duration(i)*time.Second), growth.Settings{})
 		}
 		if got := tracker.Delivered(); got != test.want {
 			t.Errorf("%s: delivered %v", test.what, got)
 		}
-		if tracker.SeePod(growth.PodState{UID: "another"}, later, growth.Settings{}); tracker.Delivered() {
+		if tracker.ObservePod(growth.PodState{UID: "another"}, later, growth.Settings{}); tracker.Delivered() {
 			t.Errorf("%s: another pod's sink was not seen", test.what)
 		}
 	}

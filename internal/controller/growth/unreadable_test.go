@@ -26,47 +26,47 @@ func TestWhatCannotBeReadSaysWhatToDo(t *testing.T) {
 	}{
 		"the data directory is another user's": {
 			denied(".", ".", 1000, "0700"),
-			"permission denied: the data directory is user 1000's, 0700; the parser runs as 10000: set runAsUser",
+			"permission denied: the data directory (owner 1000, mode 0700); the parser runs as user 10000: set runAsUser",
 		},
 		"a directory above it is": {
 			denied(".", "/home/hluser", 1000, "0700"),
-			"permission denied: /home/hluser is user 1000's, 0700; the parser runs as 10000: set runAsUser",
+			"permission denied: /home/hluser (owner 1000, mode 0700); the parser runs as user 10000: set runAsUser",
 		},
 		"a folder of the stream is": {
 			denied(path, "node_fills", 1000, "0700"),
-			"permission denied: node_fills is user 1000's, 0700; the parser runs as 10000: set runAsUser",
+			"permission denied: node_fills (owner 1000, mode 0700); the parser runs as user 10000: set runAsUser",
 		},
 		"a group may read it": {
 			denied(path, path, 1000, "0640"),
-			"permission denied: " + path + " is user 1000's, 0640; the parser runs as 10000: set runAsUser or supplementalGroups",
+			"permission denied: " + path + " (owner 1000, mode 0640); the parser runs as user 10000: set runAsUser or supplementalGroups",
 		},
 		"nobody but root may": {
 			denied(path, path, 0, "0600"),
-			"permission denied: " + path + " is user 0's, 0600; the parser runs as 10000: let others than root read it",
+			"permission denied: " + path + " (owner 0, mode 0600); the parser runs as user 10000: make it readable for users other than root",
 		},
 		"everybody may, as far as modes go": {
 			denied(path, path, 1000, "0644"),
-			"permission denied: " + path + " is user 1000's, 0644; the parser runs as 10000: SELinux or the like refuses it: set seLinuxOptions",
+			"permission denied: " + path + " (owner 1000, mode 0644); the parser runs as user 10000: SELinux or similar denies it: set seLinuxOptions",
 		},
 		"it is the parser's own, and not to be read": {
 			denied(path, path, 10000, "0000"),
-			"permission denied: " + path + " is user 10000's, 0000; the parser runs as 10000: let its owner read it",
+			"permission denied: " + path + " (owner 10000, mode 0000); the parser runs as user 10000: make it readable for its owner",
 		},
 		"an earlier parser does not say whose it is": {
-			file("EACCES"), path + ": EACCES: set runAsUser, or supplementalGroups, to one that may read it",
+			file("EACCES"), path + ": EACCES: set runAsUser or supplementalGroups to one that may read it",
 		},
 		"a mode that is none": {
 			denied(path, path, 1000, "rwx"),
-			"permission denied: " + path + " is user 1000's, rwx; the parser runs as 10000: " +
-				"set runAsUser, or supplementalGroups, to one that may read it",
+			"permission denied: " + path + " (owner 1000, mode rwx); the parser runs as user 10000: " +
+				"set runAsUser or supplementalGroups to one that may read it",
 		},
-		"not permitted":        {file("EPERM"), path + ": EPERM: set runAsUser, or supplementalGroups, to one that may read it"},
+		"not permitted":        {file("EPERM"), path + ": EPERM: set runAsUser or supplementalGroups to one that may read it"},
 		"the disk fails":       {file("EIO"), path + ": EIO: check the node's disk"},
-		"the mount is away":    {file("ENOENT"), path + ": ENOENT: bring the mount or directory back"},
-		"the mount is stale":   {file("ESTALE"), path + ": ESTALE: mount the node's volume again"},
-		"the mount is cut off": {file("ENOTCONN"), path + ": ENOTCONN: mount the node's volume again"},
-		"too many open files":  {file("EMFILE"), path + ": EMFILE: raise the node's limit of open files"},
-		"a link in a circle":   {file("ELOOP"), path + ": ELOOP: the parser follows no such link"},
+		"the mount is away":    {file("ENOENT"), path + ": ENOENT: restore the mount or directory"},
+		"the mount is stale":   {file("ESTALE"), path + ": ESTALE: remount the node's volume"},
+		"the mount is cut off": {file("ENOTCONN"), path + ": ENOTCONN: remount the node's volume"},
+		"too many open files":  {file("EMFILE"), path + ": EMFILE: raise the node's open file limit"},
+		"a link in a circle":   {file("ELOOP"), path + ": ELOOP: the parser does not follow such a link"},
 		"an errno nobody knows": {
 			file("ENOTRECOVERABLE"), path + ": ENOTRECOVERABLE",
 		},
@@ -74,7 +74,7 @@ func TestWhatCannotBeReadSaysWhatToDo(t *testing.T) {
 		"one of several": {
 			&report.BlockedPath{Path: "x", Errno: "EIO", Count: 3}, "x: EIO (and 2 more): check the node's disk",
 		},
-		"nothing at all": {&report.BlockedPath{}, "the data directory: the parser does not say why"},
+		"nothing at all": {&report.BlockedPath{}, "the data directory: the parser does not report why"},
 		"a long path": {
 			&report.BlockedPath{Path: strings.Repeat("a", 200) + "/hourly/20260430/9", Errno: "EIO"},
 			"…" + strings.Repeat("a", 42) + "/hourly/20260430/9: EIO: check the node's disk",
@@ -86,7 +86,7 @@ func TestWhatCannotBeReadSaysWhatToDo(t *testing.T) {
 				still(r)
 				r.Streams[0].State, r.Streams[0].Blocked = report.Blocked, test.blocked
 			})
-			want := "the files of OrderStatuses cannot be read: " + test.want
+			want := "cannot read the files of OrderStatuses: " + test.want
 			if got.Verdict != growth.SourceUnreadable || got.Message != want {
 				t.Errorf("%s\n got %q\nwant %q", got.Verdict, got.Message, want)
 			}

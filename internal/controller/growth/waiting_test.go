@@ -29,7 +29,7 @@ func TestAStreamWithNothingToReadIsStalledOnceTheNodeWritesOthersForMinutes(t *t
 	}{
 		"fills, beside order statuses": {
 			"Fills", writes, nil, 130 * time.Second,
-			"Fills: nothing to read for 2m0s, while the node writes other streams: no file of the stream is on disk yet: node_fills",
+			"Fills: nothing to read for 2m0s while the node writes other streams: no file of the stream is on disk yet: node_fills",
 		},
 		"any stream":                  {"MiscEvents", writes, nil, 130 * time.Second, ""},
 		"one for which it is not set": {"Trades", writes, map[string]time.Duration{"Fills": time.Hour}, 130 * time.Second, ""},
@@ -59,7 +59,7 @@ func TestAStreamWithNothingToReadIsStalledOnceTheNodeWritesOthersForMinutes(t *t
 				w.now, w.moved = w.now.Add(5*time.Second), w.moved+1_000_000
 				r := report.Report{Now: w.now, Streams: []report.Stream{stream(w.now, w.moved), nothingYet(test.waits)}}
 				test.first(w.now, &r)
-				w.SeePoll(growth.Poll{Report: &r}, w.now, settings)
+				w.ObservePoll(growth.Poll{Report: &r}, w.now, settings)
 				got := w.Judgement()
 				if !got.Verdict.Bad() {
 					continue
@@ -117,7 +117,7 @@ func TestNothingIsHealthyBeforeSomethingWasAcknowledged(t *testing.T) {
 			}
 		}
 		got := w.Judgement()
-		want := "Fills: 3.0 MiB wait, and nothing was acknowledged since the parser started: connection refused"
+		want := "Fills: 3.0 MiB waiting, nothing acknowledged since the parser started: connection refused"
 		if got.Reason != growth.ReasonNothingAcknowledged || got.Message != want {
 			t.Errorf("%+v", got)
 		}
@@ -130,7 +130,7 @@ func TestNothingIsHealthyBeforeSomethingWasAcknowledged(t *testing.T) {
 		w.hang(t)
 		again := running()
 		again.Container = "container-2"
-		w.SeePod(again, w.now, settings())
+		w.ObservePod(again, w.now, settings())
 		for i := range 60 {
 			if got := w.poll(dead); got.Verdict != growth.Stuck || !got.Fading {
 				t.Fatalf("poll %d: %+v", i, got)
@@ -173,7 +173,7 @@ func TestNothingIsHealthyBeforeSomethingWasAcknowledged(t *testing.T) {
 		for range 20 {
 			w.poll(func(r *report.Report) { r.Streams = nil })
 		}
-		if got := w.Judgement(); got.Verdict != growth.Unknown || got.Message != "the report names no stream" {
+		if got := w.Judgement(); got.Verdict != growth.Unknown || got.Message != "the report contains no streams" {
 			t.Errorf("%+v", got)
 		}
 	})
@@ -190,7 +190,7 @@ func TestTheLatestJudgementHasTheFiguresOfNow(t *testing.T) {
 		t.Errorf("the judgement follows its figures: %+v", w.Judgement())
 	}
 	got := w.Latest()
-	if got.Verdict != growth.Stuck || !strings.Contains(got.Message, "nothing was parsed or acknowledged for 10m30s") {
+	if got.Verdict != growth.Stuck || !strings.Contains(got.Message, "nothing parsed or acknowledged for 10m30s") {
 		t.Errorf("%+v", got)
 	}
 	if w.poll(nil); w.Latest().Verdict != growth.Healthy || w.Judgement().Verdict != growth.Stuck {

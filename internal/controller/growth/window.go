@@ -7,40 +7,40 @@ import (
 	"github.com/hlparser/hyperliquid-parser-operator/internal/parser/report"
 )
 
-// Window is what a parser has reported since its process started: the newest report, and the rates that lead to it. The zero value
-// is an empty window. It is not safe for concurrent use.
+// Window is what a parser has reported since its process started: the newest report, and rates over the ones before.
+// The zero value is an empty window. It is not safe for concurrent use.
 type Window struct {
-	// Reports counts all since the process started.
+	// Reports counts all reports since the process started.
 	Reports int
-	// Missed counts polls in a row without a report, and Failure says why the last one failed.
+	// Missed counts the latest polls in a row without a report. Failure is why the last one failed.
 	Missed  int
 	Failure string
 
-	// At is when the newest report arrived, and First the oldest.
+	// At is when the newest report arrived, and First when the oldest did.
 	At, First time.Time
-	// Held is bytes in live buffers and in flight, over all streams; Bound is what it may not pass, ever; Over counts the reports in
-	// a row, the newest included, in which it did.
+	// Held is the bytes in live buffers and in flight, over all streams. Bound is what it must never exceed. OverBound
+	// counts the latest reports in a row that exceed it.
 	Held, Bound int64
-	Over        int
+	OverBound   int
 
 	Process Process
 	Streams []Stream
 	Memory  Memory
-	// Empty is true when the newest report names no stream: then it says of nothing that it is well.
+	// Empty is true when the newest report contains no streams. It proves nothing healthy then.
 	Empty bool
 
-	startedAt time.Time // of the process
-	times     moments
-	minutes   minutes
-	wroteAt   time.Time // when the node was last seen to write a line of any stream; zero: never
+	startedAt   time.Time // of the process
+	sampled     sampleTimes
+	counted     lineCountTimes
+	lastWritten time.Time // when the node was last observed to write a line of any stream; zero: never
 }
 
 // Process is what is kept of a parser's process.
 type Process struct {
-	// CPU is the share of the processor time that the process may use which it used, over rateSpan; Cores is how much it may use.
+	// CPU is the share of its CPU limit that the process used over rateSpan. Cores is that limit.
 	CPU, Cores float64
 
-	cpuTotal [moment]float64 // seconds
+	cpuTotals [keptSamples]float64 // seconds
 }
 
 // Stream is what is kept of one stream.
@@ -53,77 +53,80 @@ type Stream struct {
 	HeldLines   int64 // in the live buffer and in flight
 	Uncommitted int64 // bytes of whole lines that wait
 	Lag         time.Duration
-	// Blind is true when the parser does not know what waits: Uncommitted and Lag are 0 then and say nothing.
-	Blind bool
-	// Unreadable says which file or folder the parser cannot read, and why; "" when there is none.
+	// BacklogUnknown is true when the parser does not know its backlog. Uncommitted and Lag are meaningless zeros then.
+	BacklogUnknown bool
+	// Unreadable is which file or directory the parser cannot read, and why; "" when there is none.
 	Unreadable string
 	Read       int64 // progress of each stage, in bytes
 	Parsed     int64
 	Acked      int64
 	Delivered  int64 // records
-	// Unacknowledged is true while lines wait and the process has had none acknowledged: whether it delivers is not
-	// known.
+	// Unacknowledged is true while lines wait and the process has had none acknowledged: it is not known to deliver.
 	Unacknowledged bool
 
 	SinkState report.SinkState
 	SinkError string
-	// MissingSecret is the path of the file without which the sink cannot be reached.
+	// MissingSecret is the path of a file without which the sink cannot be reached.
 	MissingSecret string
-	SinkSilent    time.Duration // since the last acknowledgement, or since the sink got into its state when there was none yet
-	SinkSince     time.Duration // in SinkState
-	Outstanding   time.Duration // age of the request being waited for
+	// SinkSilent is the time since the last acknowledgement. Before the first one it is since the sink entered its state.
+	SinkSilent  time.Duration
+	SinkSince   time.Duration // time in SinkState
+	Outstanding time.Duration // age of the current request to the sink
 
-	// Rest is how long no whole line has been seen on disk.
-	Rest time.Duration
-	// Waited is how long nothing to read has appeared, if the node wrote other streams meanwhile; otherwise 0.
-	Waited time.Duration
+	// SourceIdle is how long no new whole line has appeared on disk.
+	SourceIdle time.Duration
+	// NoData is how long there has been nothing to read while the node wrote other streams; otherwise 0.
+	NoData time.Duration
 
 	Malformed Malformed
 
-	// StillSince is the first of the reports in a row, StillReports of them, in which whole lines waited and no stage that had
-	// some had moved since the one before; zero when one moved.
-	StillSince   time.Time
-	StillReports int
+	// UnmovedSince is when the first of the latest UnmovedReports reports arrived, in all of which whole lines waited and
+	// no stage that had some moved. It is zero when one moved.
+	UnmovedSince   time.Time
+	UnmovedReports int
 
 	Rates Rates
-	// Best is the most that was acknowledged in a minute since the process started, in bytes a second.
-	Best float64
+	// BestAcked is the highest Rates.Acked since the process started.
+	BestAcked float64
 
-	movedAt  time.Time // when the figures last told of new lines
-	hiddenAt time.Time // when what is on disk was last not known or not to be read; zero: it always was
-	retrying float64   // seconds in which the sink was found to be retried
-	points   [moment]point
-	counts   [driftPoints]lineCount
-	waiting  time.Time // since when nothing to read has appeared; zero: something has, or nobody can see
-	written  int64     // bytes that ever waited, as far as wrote was asked
-	lineAt   time.Time // when the newest line was seen, likewise
+	newLinesAt  time.Time // when figures last showed new lines
+	hiddenAt    time.Time // when the backlog was last unknown or unreadable; zero: never
+	noDataSince time.Time // since when there is nothing to read; zero: there is, or it is unknown
+	retrying    float64   // seconds in which the sink was found to be retried
+	kept        [keptSamples]totals
+	lineCounts  [driftPoints]lineCount
+	written     int64     // bytes ever written, at the last call of wrote
+	lineAt      time.Time // when the newest line appeared, likewise
 }
 
-// Lag is the worst stream's in the newest report. known is false when no stream's is; then it is 0.
+// Lag returns the lag of the worst stream in the newest report. known is false, and lag 0, when no stream reports one.
 func (w *Window) Lag() (lag time.Duration, known bool) {
 	for i := range w.Streams {
 		lag = max(lag, w.Streams[i].Lag)
-		known = known || !w.Streams[i].Blind
+		known = known || !w.Streams[i].BacklogUnknown
 	}
 	return lag, known
 }
 
-// delivers reports whether a report, which is not in the window yet, shows a record delivered since the one before.
-func (w *Window) delivers(r *report.Report) bool {
+// showsDelivery reports whether a report, which is not in the window yet, shows a record delivered since the one
+// before.
+func (w *Window) showsDelivery(r *report.Report) bool {
 	for i := range r.Streams {
-		if i < len(w.Streams) && w.Streams[i].Name == r.Streams[i].Name && r.Streams[i].DeliveredTotal > w.Streams[i].Delivered {
+		if i < len(w.Streams) && w.Streams[i].Name == r.Streams[i].Name &&
+			r.Streams[i].DeliveredTotal > w.Streams[i].Delivered {
 			return true
 		}
 	}
 	return false
 }
 
-// unsure reports whether a stream's newest figures do not tell how it is.
-func (w *Window) unsure() bool {
-	return w.Empty || slices.ContainsFunc(w.Streams, func(s Stream) bool { return s.Blind || s.Unacknowledged })
+// unproven reports whether the newest figures of a stream do not suffice to call it healthy.
+func (w *Window) unproven() bool {
+	return w.Empty ||
+		slices.ContainsFunc(w.Streams, func(s Stream) bool { return s.BacklogUnknown || s.Unacknowledged })
 }
 
-// add takes in one more report, received at the given time.
+// add takes in a report that arrived at the given time.
 func (w *Window) add(r *report.Report, at time.Time, settings *Settings) {
 	if w.Reports == 0 {
 		w.First = at
@@ -137,8 +140,8 @@ func (w *Window) add(r *report.Report, at time.Time, settings *Settings) {
 	w.At, w.startedAt, w.Empty = at, r.StartedAt, len(r.Streams) == 0
 	first := w.align(r.Streams) || w.Reports == 1
 
-	base := w.times.base(at)
-	w.Process.rate(&r.Process, w.times.span(base, at), base)
+	base := w.sampled.base(at)
+	w.Process.updateCPU(&r.Process, w.sampled.span(base, at), base)
 	w.Held = 0
 	limit, largest := settings.BufferLimit, int64(0)
 	for i := range r.Streams {
@@ -148,29 +151,30 @@ func (w *Window) add(r *report.Report, at time.Time, settings *Settings) {
 		if from.BufferLimitBytes > 0 {
 			limit = from.BufferLimitBytes
 		}
-		s.still(from, at)
-		s.rest(from, r.Now, at)
+		// These three compare with the figures of the report before, which copyFrom replaces.
+		s.updateUnmoved(from, at)
+		s.updateSourceIdle(from, r.Now, at)
 		if s.wrote(from) && !first {
-			w.wroteAt = at
+			w.lastWritten = at
 		}
-		s.read(from, r.Now)
+		s.copyFrom(from, r.Now)
 		if from.Sink.State == report.SinkRetrying {
 			s.retrying += passed.Seconds()
 		}
-		s.rate(from, w.times.span(base, at), base)
+		s.updateRates(from, w.sampled.span(base, at), base)
 	}
 	w.Bound = 2*(limit+largest) + boundSlack
 	if w.Held > w.Bound {
-		w.Over++
+		w.OverBound++
 	} else {
-		w.Over = 0
+		w.OverBound = 0
 	}
-	w.waits()
+	w.updateNoData()
 	w.countLines(r)
-	if slot, ok := w.times.take(at); ok {
-		w.Process.cpuTotal[slot] = r.Process.CPUSecondsTotal
+	if slot, ok := w.sampled.take(at); ok {
+		w.Process.cpuTotals[slot] = r.Process.CPUSecondsTotal
 		for i := range r.Streams {
-			w.Streams[i].points[slot] = w.Streams[i].point(&r.Streams[i])
+			w.Streams[i].kept[slot] = w.Streams[i].totals(&r.Streams[i])
 		}
 	}
 	if r.Process.RSSBytes != nil {
@@ -178,42 +182,42 @@ func (w *Window) add(r *report.Report, at time.Time, settings *Settings) {
 	}
 }
 
-// waits sets how long streams have had nothing to read though the node writes others.
-func (w *Window) waits() {
+// updateNoData sets how long streams have had nothing to read while the node writes others.
+func (w *Window) updateNoData() {
 	for i := range w.Streams {
 		s := &w.Streams[i]
 		switch {
-		case s.State != report.WaitingForData || s.Blind || s.Unreadable != "":
-			s.waiting = time.Time{}
-		case s.waiting.IsZero():
-			s.waiting = w.At
+		case s.State != report.WaitingForData || s.BacklogUnknown || s.Unreadable != "":
+			s.noDataSince = time.Time{}
+		case s.noDataSince.IsZero():
+			s.noDataSince = w.At
 		}
-		s.Waited = 0
-		if !s.waiting.IsZero() && w.wroteAt.After(s.waiting) {
-			s.Waited = w.At.Sub(s.waiting)
+		s.NoData = 0
+		if !s.noDataSince.IsZero() && w.lastWritten.After(s.noDataSince) {
+			s.NoData = w.At.Sub(s.noDataSince)
 		}
 	}
 }
 
-// countLines sets which part of the lines was malformed.
+// countLines sets the streams' malformed lines.
 func (w *Window) countLines(r *report.Report) {
-	taken, known := w.minutes.base(w.At)
+	index, known := w.counted.base(w.At)
 	for i := range r.Streams {
 		w.Streams[i].Malformed = Malformed{}
 		if known {
-			w.Streams[i].Malformed = w.Streams[i].malformed(&r.Streams[i], &w.minutes, taken)
+			w.Streams[i].Malformed = w.Streams[i].malformed(&r.Streams[i], &w.counted, index)
 		}
 	}
-	if slot, ok := w.minutes.take(w.At); ok {
+	if slot, ok := w.counted.take(w.At); ok {
 		for i := range r.Streams {
-			w.Streams[i].counts[slot] = lineCount{r.Streams[i].LinesTotal, r.Streams[i].MalformedLinesTotal}
+			w.Streams[i].lineCounts[slot] = lineCount{r.Streams[i].LinesTotal, r.Streams[i].MalformedLinesTotal}
 		}
 	}
 }
 
-// align makes w.Streams those of a report, in its order, and reports whether they were others. A parser names the same
-// ones in the same order for as long as it lives.
-func (w *Window) align(streams []report.Stream) (others bool) {
+// align gives w.Streams the names and order of a report's streams, and reports whether they changed. A process reports
+// the same streams in the same order for as long as it lives.
+func (w *Window) align(streams []report.Stream) (changed bool) {
 	same := len(streams) == len(w.Streams)
 	for i := 0; same && i < len(streams); i++ {
 		same = streams[i].Name == w.Streams[i].Name
@@ -225,7 +229,7 @@ func (w *Window) align(streams []report.Stream) (others bool) {
 	for i := range streams {
 		w.Streams[i].Name = streams[i].Name
 	}
-	w.times, w.minutes, w.wroteAt = moments{}, minutes{}, time.Time{}
+	w.sampled, w.counted, w.lastWritten = sampleTimes{}, lineCountTimes{}, time.Time{}
 	return true
 }
 
@@ -235,12 +239,12 @@ func (w *Window) miss(failure string) {
 	w.Failure = failure
 }
 
-// read takes over the figures of a report.
-func (s *Stream) read(from *report.Stream, now time.Time) {
+// copyFrom takes over the figures of a report.
+func (s *Stream) copyFrom(from *report.Stream, now time.Time) {
 	s.Mode, s.State, s.Message = from.Mode, from.State, from.Message
 	s.HeldLines = from.BufferLines + from.InFlightLines
-	s.Uncommitted, s.Lag, s.Blind = 0, 0, blind(from)
-	if !s.Blind {
+	s.Uncommitted, s.Lag, s.BacklogUnknown = 0, 0, backlogUnknown(from)
+	if !s.BacklogUnknown {
 		s.Uncommitted, s.Lag = *from.UncommittedBytes, seconds(*from.LagSeconds)
 	}
 	s.Unreadable = unreadable(from)
@@ -258,67 +262,71 @@ func (s *Stream) read(from *report.Stream, now time.Time) {
 	}
 }
 
-// blind reports whether a parser does not know what waits for a stream.
-func blind(from *report.Stream) bool { return from.UncommittedBytes == nil || from.LagSeconds == nil }
+// backlogUnknown reports whether a parser does not know the backlog of a stream.
+func backlogUnknown(from *report.Stream) bool {
+	return from.UncommittedBytes == nil || from.LagSeconds == nil
+}
 
-// rest sets how long no line has come, given the figures before, which it still has. While no line has been seen at all it goes by
-// the figures of the stream, and begins with the first report. While the disk is not seen a line may come any time: it begins then.
-func (s *Stream) rest(from *report.Stream, now, at time.Time) {
-	if blind(from) || unreadable(from) != "" {
-		s.hiddenAt, s.movedAt, s.Rest = at, at, 0
+// updateSourceIdle sets how long no line has appeared. Until a report has the time of a line, figures that change show
+// new lines, and the count begins with the first report. While the disk cannot be observed a line may appear at any
+// time: the count begins afterwards.
+func (s *Stream) updateSourceIdle(from *report.Stream, now, at time.Time) {
+	if backlogUnknown(from) || unreadable(from) != "" {
+		s.hiddenAt, s.newLinesAt, s.SourceIdle = at, at, 0
 		return
 	}
-	if s.movedAt.IsZero() || s.Read != from.ReadBytesTotal || s.Uncommitted != *from.UncommittedBytes {
-		s.movedAt = at
+	if s.newLinesAt.IsZero() || s.Read != from.ReadBytesTotal || s.Uncommitted != *from.UncommittedBytes {
+		s.newLinesAt = at
 	}
-	s.Rest = at.Sub(s.movedAt)
+	s.SourceIdle = at.Sub(s.newLinesAt)
 	if from.LastLineAt != nil {
-		s.Rest = now.Sub(*from.LastLineAt)
+		s.SourceIdle = now.Sub(*from.LastLineAt)
 	}
 	if !s.hiddenAt.IsZero() {
-		s.Rest = min(s.Rest, at.Sub(s.hiddenAt))
+		s.SourceIdle = min(s.SourceIdle, at.Sub(s.hiddenAt))
 	}
 }
 
-// wrote reports whether the node has written lines of the stream since it was asked before. What is read from a backlog
-// was written long ago: only what adds to it counts, or what is read while nothing waits.
+// wrote reports whether the node has written lines of the stream since the last call. What is read from a backlog was
+// written long ago: only additions to the backlog count, and reads while there is none.
 func (s *Stream) wrote(from *report.Stream) bool {
 	later := false
 	if at := from.LastLineAt; at != nil {
 		later = at.After(s.lineAt)
 		s.lineAt = *at
 	}
-	if blind(from) {
+	if backlogUnknown(from) {
 		return later
 	}
-	level := s.Uncommitted == 0 && *from.UncommittedBytes == 0 && from.ReadBytesTotal > s.Read
+	readAtOnce := s.Uncommitted == 0 && *from.UncommittedBytes == 0 && from.ReadBytesTotal > s.Read
 	written := sum(sum(from.CommittedBytesTotal, *from.UncommittedBytes), from.SkippedBytesTotal)
 	more := written > s.written
 	s.written = written
-	return later || level || more
+	return later || readAtOnce || more
 }
 
-// still sets how long this stream has stood still, given the figures before, which it still has.
-func (s *Stream) still(from *report.Stream, at time.Time) {
-	// A sink that is being waited for, or retried, is the sink's matter, and what cannot be read the node's; a stream that failed or
-	// drains has stopped by intent.
-	idle := seconds(from.Sink.OutstandingSeconds) == 0 && (from.Sink.State == report.SinkHealthy || from.Sink.State == "")
-	waits := !blind(from) && *from.UncommittedBytes > 0
+// updateUnmoved sets since when no stage has moved.
+func (s *Stream) updateUnmoved(from *report.Stream, at time.Time) {
+	// A sink that is waited for or retried is at fault itself, and so is the node for what cannot be read. A stream that
+	// failed or drains has stopped on purpose.
+	idle := seconds(from.Sink.OutstandingSeconds) == 0 &&
+		(from.Sink.State == report.SinkHealthy || from.Sink.State == "")
+	waits := !backlogUnknown(from) && *from.UncommittedBytes > 0
 	if !waits || !idle || unreadable(from) != "" || from.State == report.Failed || from.State == report.Draining {
-		s.StillSince, s.StillReports = time.Time{}, 0
+		s.UnmovedSince, s.UnmovedReports = time.Time{}, 0
 		return
 	}
-	// Reading is no excuse for a stage behind it that had lines and did nothing: beside a slow stream's hung processor the
-	// reader goes on for minutes until the buffer is full.
+	// Reading does not excuse a later stage that has lines and does nothing: when the processing of a slow stream hangs,
+	// its reader continues for minutes until the buffer is full.
 	reading := s.Read != from.ReadBytesTotal && s.HeldLines == 0
-	if s.StillReports > 0 && !reading && s.Parsed == from.ParsedBytesTotal && s.Acked == from.AckedBytesTotal {
-		s.StillReports++
+	if s.UnmovedReports > 0 && !reading && s.Parsed == from.ParsedBytesTotal && s.Acked == from.AckedBytesTotal {
+		s.UnmovedReports++
 	} else {
-		s.StillSince, s.StillReports = at, 1
+		s.UnmovedSince, s.UnmovedReports = at, 1
 	}
 }
 
-// seconds turns a figure of a report into a duration; a figure that a parser cannot mean becomes 0 or the longest duration.
+// seconds turns a figure of a report into a duration. A figure that no parser means becomes 0 or the longest duration.
 func seconds(f float64) time.Duration {
 	const longest = 1 << 62
 	switch {

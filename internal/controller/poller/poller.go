@@ -204,7 +204,7 @@ func (p *Poller) update(e *entry, endpoint Endpoint, settings growth.Settings, n
 	fresh := e.endpoint.IP != endpoint.IP || e.endpoint.Pod.UID != endpoint.Pod.UID ||
 		e.endpoint.Pod.Container != endpoint.Pod.Container || e.settings.PollInterval != settings.PollInterval
 	e.endpoint, e.settings = endpoint, settings
-	e.tracker.SeePod(endpoint.Pod, now, settings)
+	e.tracker.ObservePod(endpoint.Pod, now, settings)
 	e.tracker.Acknowledge(endpoint.AcknowledgedLost, endpoint.AcknowledgedGap)
 	soon := now.Add(stagger(e.object, endpoint.Target, settings.PollInterval))
 	if fresh && e.place >= 0 {
@@ -356,9 +356,9 @@ func (p *Poller) finish(e *entry, asked Endpoint, answer *growth.Poll) bool {
 	case asked.Pod.UID != e.endpoint.Pod.UID || asked.Pod.Container != e.endpoint.Pod.Container:
 		// The answer is of a pod or container that has been replaced meanwhile.
 	case answer == nil:
-		changed = e.tracker.SeePod(e.endpoint.Pod, now, e.settings) // time alone may change the judgement
+		changed = e.tracker.ObservePod(e.endpoint.Pod, now, e.settings) // time alone may change the judgement
 	default:
-		changed = e.tracker.SeePoll(*answer, now, e.settings)
+		changed = e.tracker.ObservePoll(*answer, now, e.settings)
 		if answer.Report == nil {
 			next = &p.silent
 		}
