@@ -126,7 +126,7 @@ var _ = Describe("an operator outside the cluster", func() {
 			g.Expect(k8s.Get(ctx, client.ObjectKeyFromObject(obj), obj)).To(Succeed())
 			g.Expect(obj.Status.Targets).To(HaveLen(2))
 			g.Expect(obj.Status.Targets).To(ContainElement(And(
-				HaveField("Target", f.node(0)), HaveField("Message", ContainSubstring("the node forwards no port: error forwarding port")))))
+				HaveField("Target", f.node(0)), HaveField("Message", ContainSubstring("forwarding a port on the node: error forwarding port")))))
 		}).WithTimeout(judged).Should(Succeed())
 		Expect(kubelet.tunnels.Load()).To(BeNumerically(">", 1))
 

@@ -166,7 +166,7 @@ var _ = Describe("sealed reports", func() {
 		Eventually(ctx, func(g Gomega) {
 			targets := current(ctx, obj).Status.Targets
 			g.Expect(targets).To(HaveLen(1))
-			g.Expect(targets[0].Message).To(ContainSubstring("the operator has no key to ask with"))
+			g.Expect(targets[0].Message).To(ContainSubstring("the operator has no key to request reports with"))
 		}).WithTimeout(judged).Should(Succeed())
 		Expect(logs.text()).To(ContainSubstring("the operator's keys cannot be read"))
 		Expect(logs.text()).NotTo(ContainSubstring("nonsense"))

@@ -362,7 +362,7 @@ func TestATunnelKnowsWhatComesUnasked(t *testing.T) {
 	if !noisy(tunnel) {
 		t.Error("an end is not seen")
 	}
-	if _, err := tunnel.Read(got); err == nil || !strings.Contains(err.Error(), "the node forwards no port: no such pod") {
+	if _, err := tunnel.Read(got); err == nil || !strings.Contains(err.Error(), "forwarding a port on the node: no such pod") {
 		t.Errorf("it ends with %v", err)
 	}
 

@@ -11,54 +11,55 @@ import (
 )
 
 const (
-	// maxName bounds the names of streams, modes, states and errors, at twice what a parser says. They are printable
-	// ASCII: whatever else there is in one, a liar made it, and the report is refused.
+	// maxName bounds, in bytes, the names of streams, modes, states and errors: twice what a parser reports. They are
+	// printable ASCII. A report with any other name is forged, and is refused.
 	maxName = 64
-	// maxText bounds all other strings: they are cleaned, and cut there. A parser bounds its messages at half of that.
-	// What they quote, an error of a sink or the name of a file, may hold anything: a report is not refused for it, since
-	// that would make an honest parser Unreachable. Strings are kept for as long as a window of reports reaches.
+	// maxText bounds all other strings, in bytes: they are cleaned and truncated. A parser bounds its messages at half of
+	// that. They may quote anything, such as an error of a sink or the name of a file, so a report is not refused for
+	// them: that would make an honest parser Unreachable. Strings are retained for as long as a window of reports.
 	maxText = 1 << 10
-	// absurdText is longer than any message, and any path of a file: only a liar says so much, and the report is refused.
+	// absurdText is longer, in bytes, than any message or file path. A report with a longer string is forged, and is
+	// refused.
 	absurdText = 8 << 10
-	// maxCount bounds figures: 36 PB, which takes a year at a gigabyte a second. The judgement adds them up; 64 streams'
-	// are below what an int64 holds. A figure beyond it counts as it, and one below zero as zero: it is the liar's own
-	// verdict that goes by it.
+	// maxCount bounds counts: 36 PB, a year at a gigabyte per second. The judgement adds counts up; the sum over 64
+	// streams fits an int64. A larger count becomes maxCount, and a negative one 0: only the forger's own verdict depends
+	// on it.
 	maxCount = 1 << 55
-	// maxAmount bounds seconds, cores and shares likewise: 300 years.
+	// maxAmount bounds seconds, cores and shares likewise: 300 years in seconds.
 	maxAmount = 1e10
 )
 
-// names are the fields that hold a name.
-var names = map[string]bool{"Name": true, "Mode": true, "State": true, "Errno": true}
+// nameFields are the fields that hold a name.
+var nameFields = map[string]bool{"Name": true, "Mode": true, "State": true, "Errno": true}
 
-// layout is which fields of a struct hold what must be bounded.
+// layout lists the fields of a struct that must be bounded.
 type layout []field
 
 type field struct {
-	index int
-	kind  reflect.Kind // of the value, or of what it points to
-	point bool         // a pointer to the value
-	name  string       // in the document
-	named bool         // holds a name, if it is a string
-	of    layout       // of the struct
+	index   int
+	kind    reflect.Kind // of the value, or of what it points to
+	pointer bool
+	name    string // JSON name
+	isName  bool   // for a string: it holds a name
+	fields  layout // of a struct
 }
 
-// layoutOfReport and layoutOfStream have every field of a report. One of a kind that nothing here bounds cannot be
-// added: then no program starts.
+// layoutOfReport and layoutOfStream cover every field of a report. A new field of a kind that is not bounded here makes
+// every program panic at its start.
 var (
 	layoutOfReport = layoutOf(reflect.TypeFor[report.Report]())
 	layoutOfStream = layoutOf(reflect.TypeFor[report.Stream]())
 )
 
-// bound makes a report hold nothing that no parser says. It fails for what only a liar says.
-func bound(r *report.Report) error {
-	if err := layoutOfReport.bound(reflect.ValueOf(r).Elem()); err != nil {
-		return fmt.Errorf("the report says more than a parser does: %w", err)
+// sanitize bounds all values of a report to what a parser may report. It fails for a report that no parser makes.
+func sanitize(r *report.Report) error {
+	if err := layoutOfReport.sanitize(reflect.ValueOf(r).Elem()); err != nil {
+		return fmt.Errorf("the report is invalid: %w", err)
 	}
 	for i := range r.Streams {
 		s := &r.Streams[i]
-		if err := layoutOfStream.bound(reflect.ValueOf(s).Elem()); err != nil {
-			return fmt.Errorf("the report says more of stream %.20q than a parser does: %w", s.Name, err)
+		if err := layoutOfStream.sanitize(reflect.ValueOf(s).Elem()); err != nil {
+			return fmt.Errorf("the report of stream %.20q is invalid: %w", s.Name, err)
 		}
 	}
 	return nil
@@ -67,36 +68,36 @@ func bound(r *report.Report) error {
 func layoutOf(t reflect.Type) layout {
 	out := make(layout, 0, t.NumField())
 	for i := range t.NumField() {
-		of := t.Field(i)
-		tag, _, _ := strings.Cut(of.Tag.Get("json"), ",")
-		f := field{index: i, kind: of.Type.Kind(), name: tag, named: names[of.Name]}
-		kind := of.Type
-		if f.point = f.kind == reflect.Pointer; f.point {
-			kind = of.Type.Elem()
+		member := t.Field(i)
+		tag, _, _ := strings.Cut(member.Tag.Get("json"), ",")
+		f := field{index: i, kind: member.Type.Kind(), name: tag, isName: nameFields[member.Name]}
+		kind := member.Type
+		if f.pointer = f.kind == reflect.Pointer; f.pointer {
+			kind = member.Type.Elem()
 			f.kind = kind.Kind()
 		}
 		switch {
 		case f.kind == reflect.Bool, kind == reflect.TypeFor[time.Time]():
-			continue // there are no others; years end with 9999, and differences of times at 292 years
+			continue // bounded by their types: years end with 9999, and differences of times at 292 years
 		case kind == reflect.TypeFor[[]report.Stream]():
-			continue // each by itself
+			continue // sanitize visits each stream
 		case f.kind == reflect.Struct:
-			f.of = layoutOf(kind)
+			f.fields = layoutOf(kind)
 		case f.kind == reflect.String, f.kind == reflect.Int, f.kind == reflect.Int64, f.kind == reflect.Float64:
 		default:
-			panic(fmt.Sprintf("poller: nothing bounds field %s of a report", of.Name))
+			panic(fmt.Sprintf("poller: field %s of a report is not bounded", member.Name))
 		}
 		out = append(out, f)
 	}
 	return out
 }
 
-// bound bounds the fields of a struct.
-func (l layout) bound(v reflect.Value) error {
+// sanitize bounds the fields of a struct.
+func (l layout) sanitize(v reflect.Value) error {
 	for i := range l {
 		f := &l[i]
 		at := v.Field(f.index)
-		if f.point {
+		if f.pointer {
 			if at.IsNil() {
 				continue
 			}
@@ -104,7 +105,7 @@ func (l layout) bound(v reflect.Value) error {
 		}
 		switch f.kind { //nolint:exhaustive // layoutOf makes no others
 		case reflect.String:
-			if err := f.boundText(at); err != nil {
+			if err := f.sanitizeText(at); err != nil {
 				return err
 			}
 		case reflect.Float64:
@@ -112,7 +113,7 @@ func (l layout) bound(v reflect.Value) error {
 				at.SetFloat(min(max(n, 0), maxAmount))
 			}
 		case reflect.Struct:
-			if err := f.of.bound(at); err != nil {
+			if err := f.fields.sanitize(at); err != nil {
 				return err
 			}
 		default:
@@ -124,14 +125,14 @@ func (l layout) bound(v reflect.Value) error {
 	return nil
 }
 
-func (f *field) boundText(at reflect.Value) error {
+func (f *field) sanitizeText(at reflect.Value) error {
 	text := at.String()
 	switch {
-	case f.named && !prose.Plain(text, maxName):
-		return fmt.Errorf("its %s %.20q is none that a parser says", f.name, text)
+	case f.isName && !prose.Plain(text, maxName):
+		return fmt.Errorf("%s %.20q is not a valid name", f.name, text)
 	case len(text) > absurdText:
-		return fmt.Errorf("its %s has %d bytes", f.name, len(text))
-	case f.named:
+		return fmt.Errorf("%s has %d bytes", f.name, len(text))
+	case f.isName:
 		return nil
 	}
 	if line := prose.Line(text, maxText); line != text {

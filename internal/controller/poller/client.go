@@ -22,40 +22,41 @@ import (
 )
 
 const (
-	// maxBody bounds a report. Seven streams with the longest messages stay under 32 KiB.
+	// maxBody bounds a report, in bytes. Seven streams with the longest messages stay under 32 KiB.
 	maxBody = 256 << 10
-	// keptBody is the largest buffer that is kept for the next report.
+	// keptBody is the largest buffer, in bytes, that is kept for another report.
 	keptBody = 64 << 10
-	// maxStacks bounds what is logged of a parser that is about to be restarted. It has some tens of goroutines, of half a KiB each.
+	// maxStacks bounds, in bytes, the goroutine dump that is logged before a restart. A parser has some tens of
+	// goroutines, half a KiB each.
 	maxStacks = 64 << 10
-	// maxHeader bounds the headers of an answer, and maxLines how many there are.
+	// maxHeader bounds the headers of a response, in bytes, and maxLines their number.
 	maxHeader = 16 << 10
 	maxLines  = 64
-	// maxStreams bounds what a report may claim: there are seven kinds of stream.
+	// maxStreams bounds the streams of a report. There are seven kinds of stream.
 	maxStreams = 64
-	// timeout bounds one poll. A parser answers from memory; two seconds is a machine in trouble.
+	// timeout bounds one poll. A parser answers from memory; one that takes two seconds is on a machine in trouble.
 	timeout = 2 * time.Second
-	// keepAlive is how long a connection waits for the next poll; the longest poll interval is ten minutes, most are seconds.
+	// keepAlive is how long a connection stays idle between polls. Poll intervals are seconds, at most ten minutes.
 	keepAlive = 90 * time.Second
 	// ioBuffer is the size of an exchange's two buffers: a report of seven streams fits.
 	ioBuffer = 8 << 10
 )
 
-// Client fetches reports. It trusts nothing that it gets: addresses are reused by other pods, and a pod may answer anything. What a pod's
-// own parser did not seal for the request is no report.
+// Client fetches reports. It does not trust responses: addresses are reused by other pods, and a pod may answer
+// anything. A report counts only if the pod's own parser has sealed it for the request.
 type Client struct {
-	// transport is asked without an http.Client: nobody sends the operator elsewhere, and a proxy does not reach pods.
+	// transport is used without an http.Client: redirects must not be followed, and a proxy does not reach pods.
 	transport *transport
 	port      string
-	// host of the pod in the URL of its report.
+	// host returns the host of a pod's URLs.
 	host func(namespace string, e Endpoint) string
 	// limit bounds one poll.
 	limit time.Duration
-	// bodies holds *bytes.Buffer for answers that are being read and opened.
+	// bodies holds *bytes.Buffer for responses that are being read and opened.
 	bodies sync.Pool
 }
 
-// NewClient returns a client that asks pods at their addresses, at the given port.
+// NewClient returns a client that connects to pods at their addresses, at the given port.
 func NewClient(port int) *Client {
 	dialer := &net.Dialer{Timeout: timeout, KeepAlive: -1}
 	address := func(_ string, e Endpoint) string { return e.IP }
@@ -63,7 +64,8 @@ func NewClient(port int) *Client {
 }
 
 func newClient(
-	port int, limit time.Duration, host func(string, Endpoint) string, dial func(ctx context.Context, network, address string) (net.Conn, error),
+	port int, limit time.Duration, host func(string, Endpoint) string,
+	dial func(ctx context.Context, network, address string) (net.Conn, error),
 ) *Client {
 	return &Client{
 		port: strconv.Itoa(port), host: host, limit: limit, transport: newTransport(dial),
@@ -71,13 +73,15 @@ func newClient(
 	}
 }
 
-// Close ends the connections that wait for a next poll.
+// Close closes idle connections.
 func (c *Client) Close() { c.transport.CloseIdleConnections() }
 
-// Fetch reads the report of the parser in a target's pod into r, whose memory it uses again; after an error r is nothing to go by. It takes
-// at most the shorter of the interval and the client's limit: two seconds, five through the API server. Its errors are one line for a
-// person, and do not name the address.
-func (c *Client) Fetch(ctx context.Context, namespace string, e Endpoint, interval time.Duration, r *report.Report) error {
+// Fetch reads the report of the parser in a target's pod into r, and reuses its memory. After an error r is undefined.
+// It takes at most the shorter of the interval and the client's limit: two seconds, or five through the API server. Its
+// errors are readable, on one line, and without the address.
+func (c *Client) Fetch(
+	ctx context.Context, namespace string, e Endpoint, interval time.Duration, r *report.Report,
+) error {
 	session, err := e.session(nil)
 	if err != nil {
 		return err
@@ -85,48 +89,49 @@ func (c *Client) Fetch(ctx context.Context, namespace string, e Endpoint, interv
 	return c.fetch(ctx, namespace, e, session, interval, r)
 }
 
-// fetch is Fetch with what the endpoint's two keys have in common; nil where the parser answers anybody.
+// fetch is Fetch with the session of the endpoint's two keys; nil for a parser that answers any client.
 func (c *Client) fetch(
 	ctx context.Context, namespace string, e Endpoint, session *seal.Session, interval time.Duration, r *report.Report,
 ) error {
 	limit := min(c.limit, interval)
 	ctx, cancel := context.WithTimeout(ctx, limit)
 	defer cancel()
-	answer, opened := c.buffer(), c.buffer()
-	defer func() { c.giveBack(answer); c.giveBack(opened) }()
-	text, err := c.get(ctx, namespace, e, session, asked{report.StatusPath, "the report", limit}, answer, opened)
+	response, opened := c.getBuffer(), c.getBuffer()
+	defer func() { c.putBuffer(response); c.putBuffer(opened) }()
+	text, err := c.get(ctx, namespace, e, session, document{report.StatusPath, "the report", limit}, response, opened)
 	if err != nil {
 		return err
 	}
 	if err := decode(text, e, r); err != nil {
 		return err
 	}
-	return e.owns(namespace, r)
+	return e.checkOwner(namespace, r)
 }
 
-// slowStart is the longest that a process takes from when its container starts, by the node's clock, until it notes
-// when it began. Kubelets give the first in whole seconds.
-const slowStart = time.Minute
+// maxStartDelay is the longest time from the start of a container, by its node's clock, to the start that its process
+// records. Kubelets report the former in whole seconds.
+const maxStartDelay = time.Minute
 
-// owns fails for the report of another pod: names of pods are alike in several namespaces, and addresses are used
-// again. What a report leaves out proves nothing. Of a sealed one the key is proof enough. A parser of a revision that
-// an older operator stored has no key and does not know its namespace: its process must have begun when the pod's
-// container did.
-func (e *Endpoint) owns(namespace string, r *report.Report) error {
+// checkOwner fails for the report of another pod: pods of several namespaces have the same names, and addresses are
+// reused. A field that a report leaves out proves nothing. For a sealed report the key is proof enough. A parser
+// without a key that does not report its UID must have started when the pod's container did.
+func (e *Endpoint) checkOwner(namespace string, r *report.Report) error {
 	switch {
 	case r.Namespace != "" && r.Namespace != namespace:
-		return fmt.Errorf("the report is of a pod of namespace %.63q", r.Namespace)
+		return fmt.Errorf("the report is from a pod in namespace %.63q", r.Namespace)
 	case r.PodUID != "" && e.Pod.UID != "" && r.PodUID != e.Pod.UID:
-		return errors.New("the report is of another pod of that name: its UID differs")
+		return errors.New("the report is from another pod of the same name: its UID differs")
 	case !e.Plain || r.PodUID != "" || e.Started.IsZero():
 		return nil
-	case r.StartedAt.Before(e.Started.Add(-time.Second)) || r.StartedAt.After(e.Started.Add(slowStart)):
-		return errors.New("the report may be of another pod of that name: its process did not begin when this pod's container did")
+	case r.StartedAt.Before(e.Started.Add(-time.Second)) || r.StartedAt.After(e.Started.Add(maxStartDelay)):
+		return errors.New("the report may be from another pod of the same name: " +
+			"its process did not start when this pod's container did")
 	}
 	return nil
 }
 
-// Stacks returns where the goroutines of the parser in a target's pod are, the first 64 KiB of it. It takes no longer than Fetch.
+// Stacks returns the goroutine dump of the parser in a target's pod, at most its first 64 KiB. It takes no longer than
+// Fetch.
 func (c *Client) Stacks(ctx context.Context, namespace string, e Endpoint) (string, error) {
 	session, err := e.session(nil)
 	if err != nil {
@@ -134,93 +139,93 @@ func (c *Client) Stacks(ctx context.Context, namespace string, e Endpoint) (stri
 	}
 	ctx, cancel := context.WithTimeout(ctx, c.limit)
 	defer cancel()
-	answer, opened := c.buffer(), c.buffer()
-	defer func() { c.giveBack(answer); c.giveBack(opened) }()
-	text, err := c.get(ctx, namespace, e, session, asked{report.StackPath, "the list of stacks", c.limit}, answer, opened)
+	response, opened := c.getBuffer(), c.getBuffer()
+	defer func() { c.putBuffer(response); c.putBuffer(opened) }()
+	text, err := c.get(ctx, namespace, e, session,
+		document{report.StackPath, "the goroutine dump", c.limit}, response, opened)
 	if err != nil {
 		return "", err
 	}
 	return strings.ToValidUTF8(string(text[:min(len(text), maxStacks)]), "?"), nil
 }
 
-// asked is what a parser is asked for.
-type asked struct {
-	path string
-	what string // for a person
-	// limit is how long it may take.
+// document is what is requested from a parser.
+type document struct {
+	path  string
+	name  string // in errors
 	limit time.Duration
 }
 
-// get asks a parser, and returns the document that it answers with, which is in one of the two buffers.
+// get requests a document from a parser. The returned bytes are in one of the two buffers.
 func (c *Client) get(
-	ctx context.Context, namespace string, e Endpoint, session *seal.Session, what asked, answer, opened *bytes.Buffer,
+	ctx context.Context, namespace string, e Endpoint, session *seal.Session, d document, body, opened *bytes.Buffer,
 ) ([]byte, error) {
-	request, err := c.request(ctx, namespace, e, what.path)
+	request, err := c.request(ctx, namespace, e, d.path)
 	if err != nil {
-		return nil, fmt.Errorf("asking for %s: %w", what.what, err)
+		return nil, fmt.Errorf("requesting %s: %w", d.name, err)
 	}
 	var challenge seal.Challenge
-	most := maxBody
+	maxLength := maxBody
 	if session != nil {
 		var header string
-		if header, challenge, err = session.Request(what.path); err != nil {
-			return nil, fmt.Errorf("asking for %s: %w", what.what, err)
+		if header, challenge, err = session.Request(d.path); err != nil {
+			return nil, fmt.Errorf("requesting %s: %w", d.name, err)
 		}
 		request.Header.Set(seal.Header, header)
-		most += seal.Overhead
+		maxLength += seal.Overhead
 	}
 	response, err := c.transport.RoundTrip(request)
 	if err != nil {
-		return nil, plain("asking for "+what.what, err, what.limit)
+		return nil, withoutAddress("requesting "+d.name, err, d.limit)
 	}
 	defer func() { _ = response.Body.Close() }()
 	switch encoding := response.Header.Get("Content-Encoding"); {
 	case session != nil && response.StatusCode == http.StatusUnauthorized:
-		return nil, errors.New("the parser does not know the operator's key, which its kubelet shows it within minutes, " +
-			"or something else answers at its address")
+		return nil, errors.New("the parser does not know the operator's key, which its kubelet delivers within minutes, " +
+			"or another process answers at its address")
 	case response.StatusCode != http.StatusOK:
-		return nil, fmt.Errorf("the answer to GET %s is %d", what.path, response.StatusCode)
+		return nil, fmt.Errorf("GET %s returned %d", d.path, response.StatusCode)
 	case encoding != "":
-		return nil, fmt.Errorf("%s is compressed (%.20q), which nobody asked for", what.what, encoding)
+		return nil, fmt.Errorf("%s is compressed (%.20q), which was not requested", d.name, encoding)
 	}
-	if _, err := answer.ReadFrom(io.LimitReader(response.Body, int64(most)+1)); err != nil {
-		return nil, plain("reading "+what.what, err, what.limit)
+	if _, err := body.ReadFrom(io.LimitReader(response.Body, int64(maxLength)+1)); err != nil {
+		return nil, withoutAddress("reading "+d.name, err, d.limit)
 	}
-	if session == nil && what.path == report.StackPath {
-		return answer.Bytes(), nil // as much of it as is wanted
+	if session == nil && d.path == report.StackPath {
+		return body.Bytes(), nil // truncated: a part is useful too
 	}
-	if answer.Len() > most {
-		return nil, fmt.Errorf("%s is longer than %d KiB", what.what, maxBody>>10)
+	if body.Len() > maxLength {
+		return nil, fmt.Errorf("%s is longer than %d KiB", d.name, maxBody>>10)
 	}
 	if session == nil {
-		return answer.Bytes(), nil
+		return body.Bytes(), nil
 	}
-	opened.Grow(answer.Len())
-	return session.Open(opened.AvailableBuffer(), answer.Bytes(), challenge)
+	opened.Grow(body.Len())
+	return session.Open(opened.AvailableBuffer(), body.Bytes(), challenge)
 }
 
-// buffer returns an empty one.
-func (c *Client) buffer() *bytes.Buffer { return c.bodies.Get().(*bytes.Buffer) }
+// getBuffer returns an empty buffer.
+func (c *Client) getBuffer() *bytes.Buffer { return c.bodies.Get().(*bytes.Buffer) }
 
-func (c *Client) giveBack(b *bytes.Buffer) {
+func (c *Client) putBuffer(b *bytes.Buffer) {
 	if b.Cap() <= keptBody {
 		b.Reset()
 		c.bodies.Put(b)
 	}
 }
 
-// session returns what the operator's key and the pod's have in common, which is before when it was that already; nil for a parser that
-// has no key and answers anybody. It fails where the parser has a key and one of the two is not known: such a parser is never asked in
-// plain.
+// session returns the session of the operator's key and the pod's, reusing before when it is that one; nil for a parser
+// that has no key and answers any client. It fails when the parser has a key and either key is unknown: such a parser
+// is never polled in plain HTTP.
 func (e *Endpoint) session(before *seal.Session) (*seal.Session, error) {
 	switch {
 	case e.Plain:
 		return nil, nil
 	case e.Key == seal.PublicKey{}:
-		return nil, errors.New("the pod's status has no public key of its parser: its init container wrote none, " +
-			"as one of an image older than sealed reports")
+		return nil, errors.New("the pod's status has no public key of its parser: its init container wrote none; " +
+			"its image may not support sealed reports")
 	case e.Operator == nil:
-		return nil, errors.New("the operator has no key to ask with: its log says why")
+		return nil, errors.New("the operator has no key to request reports with: see its log")
 	case before.Between(e.Operator, e.Key):
 		return before, nil
 	}
@@ -236,31 +241,33 @@ func (c *Client) request(ctx context.Context, namespace string, e Endpoint, path
 	return http.NewRequestWithContext(ctx, http.MethodGet, address, http.NoBody)
 }
 
-// decode reads a report. It refuses one that is not of the target's parser or holds what only a liar says, and bounds
-// all that is left: strings are printable and short, figures are neither negative nor absurd.
+// decode reads a report. It refuses a report that is not from the target's parser or is certainly forged, and bounds
+// all values: strings are printable and short, figures are neither negative nor absurd.
 func decode(body []byte, e Endpoint, r *report.Report) error {
-	*r = report.Report{Streams: r.Streams[:0]} // what a report leaves out must not be that of the one before
-	if err := json.Unmarshal(body, r, bounded); err != nil {
-		return fmt.Errorf("the answer is not a report: %w", err)
+	*r = report.Report{Streams: r.Streams[:0]} // a field that is left out must not have the value of the last report
+	if err := json.Unmarshal(body, r, limitStreams); err != nil {
+		return fmt.Errorf("the response is not a report: %w", err)
 	}
 	switch {
 	case r.Parser != "hlparser":
-		return errors.New("the answer is not a parser's report")
+		return errors.New("the response is not a parser's report")
 	case r.Pod != e.PodName:
-		return fmt.Errorf("the report is of pod %.63q", r.Pod)
+		return fmt.Errorf("the report is from pod %.63q", r.Pod)
 	case r.Target != e.Target:
-		return fmt.Errorf("the report is of target %.63q", r.Target)
+		return fmt.Errorf("the report is for target %.63q", r.Target)
 	case len(r.Streams) == 0:
-		return errors.New("the report has no streams") // none could ever be bad
+		return errors.New("the report has no streams") // it could never show a fault
 	}
-	return bound(r)
+	return sanitize(r)
 }
 
-// bounded lets no report claim more streams than one may. A body of the largest size could make a gigabyte of them in the hands of all
-// workers, and each worker keeps the memory of its last.
-var bounded = json.WithUnmarshalers(json.UnmarshalFromFunc(func(from *jsontext.Decoder, streams *[]report.Stream) error {
+// limitStreams bounds the streams of a report while it is decoded. Bodies of the largest size could make a gigabyte of
+// streams over all workers, and each worker keeps the memory of its last report.
+var limitStreams = json.WithUnmarshalers(json.UnmarshalFromFunc(decodeStreams))
+
+func decodeStreams(from *jsontext.Decoder, streams *[]report.Stream) error {
 	if from.PeekKind() != jsontext.KindBeginArray {
-		return errors.ErrUnsupported // and told in the usual words
+		return errors.ErrUnsupported // the default decoder reports the error
 	}
 	if _, err := from.ReadToken(); err != nil {
 		return err
@@ -277,14 +284,14 @@ var bounded = json.WithUnmarshalers(json.UnmarshalFromFunc(func(from *jsontext.D
 	}
 	_, err := from.ReadToken()
 	return err
-}))
+}
 
-// maxError bounds what an error repeats of an answer that is none.
+// maxError bounds, in bytes, what an error quotes of an invalid response.
 const maxError = 200
 
-// plain takes addresses and ephemeral ports out of an error of doing something, so that the same fault reads the same each time. What it
-// says of an answer, which may be anybody's, is cut, and on one line.
-func plain(doing string, err error, limit time.Duration) error {
+// withoutAddress strips addresses and ephemeral ports from an error, so that the same fault has the same text each
+// time. What it quotes of a response, which may be anything, is truncated and on one line.
+func withoutAddress(doing string, err error, limit time.Duration) error {
 	var network *net.OpError
 	switch {
 	case errors.Is(err, context.DeadlineExceeded):

@@ -9,7 +9,7 @@ import (
 	"github.com/hlparser/hyperliquid-parser-operator/internal/parser/report"
 )
 
-// Fetches polls as the poller does, with the session of the poll before.
+// Fetches polls as the poller does, reusing the session of the last poll.
 func Fetches(b *testing.B, port string, e Endpoint) {
 	number, err := strconv.Atoi(port)
 	if err != nil {

@@ -25,25 +25,26 @@ import (
 )
 
 const (
-	// forwardTimeout bounds one poll through the API server, which may have to open a tunnel first: two more handshakes, far away.
+	// forwardTimeout bounds one poll through the API server. It may have to open a tunnel first: two more handshakes over
+	// a long distance.
 	forwardTimeout = 5 * time.Second
-	// maxRefusal bounds what is read of why a node could not forward.
+	// maxRefusal bounds, in bytes, the kubelet's message of why it cannot forward.
 	maxRefusal = 1 << 10
-	// maxAhead bounds what is read of a tunnel before it is wanted.
+	// maxAhead bounds, in bytes, what is read ahead from a tunnel.
 	maxAhead = 4 << 10
 )
 
-// NewForwardingClient returns a client that reaches pods as kubectl port-forward does, through the API server and the kubelet: for an
-// operator that runs outside the cluster. It needs the right to get and create pods/portforward, and Kubernetes 1.31 or later, whose
-// API servers forward over websockets. A tunnel costs the API server and the kubelet far more than a poll does, so it is kept
-// open from one poll to the next.
+// NewForwardingClient returns a client that reaches pods as kubectl port-forward does, through the API server and the
+// kubelet, for an operator that runs outside the cluster. It needs the verbs get and create on pods/portforward, and
+// Kubernetes 1.31 or later, where API servers forward over websockets. A tunnel costs the API server and the kubelet
+// far more than a poll, so it stays open between polls.
 func NewForwardingClient(config *rest.Config, port int) (*Client, error) {
 	clients, err := kubernetes.NewForConfig(config)
 	if err != nil {
 		return nil, fmt.Errorf("making a client to forward ports with: %w", err)
 	}
 	f := &forwarder{config: config, api: clients.CoreV1().RESTClient()}
-	// Not an address: a name by which connections are told apart, and from which dial makes out the pod. A namespace has no dots.
+	// Not an address but a key for connections, from which dial derives the pod. A namespace has no dots.
 	name := func(namespace string, e Endpoint) string { return e.PodName + "." + namespace }
 	return newClient(port, forwardTimeout, name, f.dial), nil
 }
@@ -55,7 +56,7 @@ type forwarder struct {
 }
 
 func (f *forwarder) dial(ctx context.Context, _, address string) (net.Conn, error) {
-	// The transport goes on dialing for a while when the request that asked for it is over.
+	// A dial takes no longer than a poll may, whatever its context allows.
 	ctx, cancel := context.WithTimeout(ctx, forwardTimeout)
 	defer cancel()
 	host, port, err := net.SplitHostPort(address)
@@ -74,18 +75,18 @@ func (f *forwarder) dial(ctx context.Context, _, address string) (net.Conn, erro
 	}
 	socket, err := websocket.Negotiate(transport, holder, request, constants.WebsocketsSPDYTunnelingPortForwardV1)
 	if err != nil {
-		return nil, fmt.Errorf("the API server forwards no port: %w", err)
+		return nil, fmt.Errorf("forwarding a port through the API server: %w", err)
 	}
 	connection, err := spdy.NewClientConnection(portforward.NewTunnelingConnectionWithLogger(logr.Discard(), socket))
 	if err != nil {
 		return nil, fmt.Errorf("opening a tunnel: %w", err)
 	}
-	// Streams are opened without a context.
+	// CreateStream takes no context.
 	stop := context.AfterFunc(ctx, func() { _ = connection.Close() })
 	t, err := newTunnel(connection, port)
 	if !stop() {
 		if t != nil {
-			_ = t.Close() // it is
+			_ = t.Close() // its connection is closed already
 		}
 		return nil, fmt.Errorf("opening a tunnel: %w", ctx.Err())
 	}
@@ -95,27 +96,27 @@ func (f *forwarder) dial(ctx context.Context, _, address string) (net.Conn, erro
 	return t, nil
 }
 
-// tunnel is a connection to a port of a pod. What comes is read ahead, so that it is seen when something comes that nobody asked for.
+// tunnel is a connection to a port of a pod. It reads ahead, so that it notices data that was not requested.
 type tunnel struct {
 	httpstream.Stream
 	connection httpstream.Connection
-	// refused is closed when the other end has said all that it will about why it forwards nothing, which is in refusal.
+	// refused is closed once refusal has the kubelet's message of why it does not forward; "" for none.
 	refused chan struct{}
 	refusal string
 
 	mu      sync.Mutex
-	changed *sync.Cond // by what follows
+	changed *sync.Cond // of the fields below
 	ahead   bytes.Buffer
-	err     error // after what was read ahead
+	err     error // follows the data in ahead
 	closed  bool
 }
 
 func newTunnel(connection httpstream.Connection, port string) (*tunnel, error) {
 	headers := http.Header{}
 	headers.Set(corev1.PortHeader, port)
-	headers.Set(corev1.PortForwardRequestIDHeader, "0") // the only one of its connection
+	headers.Set(corev1.PortForwardRequestIDHeader, "0") // the only request of its connection
 	headers.Set(corev1.StreamType, corev1.StreamTypeError)
-	trouble, err := connection.CreateStream(headers)
+	errorStream, err := connection.CreateStream(headers)
 	if err != nil {
 		return nil, fmt.Errorf("opening a tunnel: %w", err)
 	}
@@ -128,27 +129,27 @@ func newTunnel(connection httpstream.Connection, port string) (*tunnel, error) {
 	t.changed = sync.NewCond(&t.mu)
 	go func() {
 		defer close(t.refused)
-		text, _ := io.ReadAll(io.LimitReader(trouble, maxRefusal)) // it ends with the connection
+		text, _ := io.ReadAll(io.LimitReader(errorStream, maxRefusal)) // ends with the connection
 		t.refusal = string(text)
 	}()
 	go t.readAhead()
-	// Nothing is ever written to it.
-	if err := trouble.Close(); err != nil {
+	// Nothing is written to it.
+	if err := errorStream.Close(); err != nil {
 		return nil, fmt.Errorf("opening a tunnel: %w", err)
 	}
 	return t, nil
 }
 
-// readAhead reads until the stream ends or the tunnel is closed, at most maxAhead more than is wanted.
+// readAhead reads until the stream ends or the tunnel is closed, at most maxAhead bytes ahead of Read.
 func (t *tunnel) readAhead() {
-	piece := make([]byte, maxAhead)
+	chunk := make([]byte, maxAhead)
 	for {
-		n, err := t.Stream.Read(piece)
+		n, err := t.Stream.Read(chunk)
 		if err != nil {
-			err = t.why(err)
+			err = t.cause(err)
 		}
 		t.mu.Lock()
-		t.ahead.Write(piece[:n])
+		t.ahead.Write(chunk[:n])
 		t.err = err
 		t.changed.Broadcast()
 		for t.ahead.Len() > 0 && !t.closed {
@@ -162,11 +163,11 @@ func (t *tunnel) readAhead() {
 	}
 }
 
-// why says why the kubelet forwards nothing where the stream itself only ends.
-func (t *tunnel) why(err error) error {
+// cause returns the kubelet's message, if there is one, in place of the end of the stream.
+func (t *tunnel) cause(err error) error {
 	<-t.refused
 	if t.refusal != "" {
-		return fmt.Errorf("the node forwards no port: %s", t.refusal)
+		return fmt.Errorf("forwarding a port on the node: %s", t.refusal)
 	}
 	return err
 }
@@ -189,14 +190,14 @@ func (t *tunnel) Read(b []byte) (int, error) {
 	return 0, net.ErrClosed
 }
 
-// quiet reports whether the tunnel is open and nothing has come that was not read.
+// quiet reports whether the tunnel is open with no unread data.
 func (t *tunnel) quiet() bool {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	return t.ahead.Len() == 0 && t.err == nil && !t.closed
 }
 
-// Close ends both streams and what carries them.
+// Close closes both streams and their connection.
 func (t *tunnel) Close() error {
 	t.mu.Lock()
 	t.closed = true
@@ -205,11 +206,11 @@ func (t *tunnel) Close() error {
 	return t.connection.Close()
 }
 
-// LocalAddr and RemoteAddr are those of no network.
+// LocalAddr and RemoteAddr are placeholders: a tunnel has no network address.
 func (t *tunnel) LocalAddr() net.Addr  { return &net.UnixAddr{Name: "port-forward"} }
 func (t *tunnel) RemoteAddr() net.Addr { return &net.UnixAddr{Name: "port-forward"} }
 
-// SetDeadline is not supported: the client closes the connection of a poll that takes too long.
+// SetDeadline is not supported: the transport closes the connection of a request that takes too long.
 func (t *tunnel) SetDeadline(time.Time) error      { return os.ErrNoDeadline }
 func (t *tunnel) SetReadDeadline(time.Time) error  { return os.ErrNoDeadline }
 func (t *tunnel) SetWriteDeadline(time.Time) error { return os.ErrNoDeadline }

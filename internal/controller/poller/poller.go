@@ -1,16 +1,17 @@
-// Package poller collects the reports of parsers in the background and keeps a verdict on each, so that a reconcile never waits
-// for the network.
+// Package poller collects the reports of parsers in the background and keeps a judgement on each, so that a reconcile
+// never waits for the network.
 //
-// Each target is asked once a poll interval, staggered over it, by a bounded number of workers, each poll bounded in time and in
-// bytes. Parsers whose last answer did not come have workers of their own: however many hang, the others are asked on time. Three
-// missed polls are as many as it takes to say Unreachable; from then on such a parser is asked every other time only, which is how
-// long it may take to see that it is back. An object is woken only when a judgement on one of its targets changes: figures that wobble
-// wake nobody.
+// It polls each target once per interval, with stagger, by a bounded number of workers. Each poll is bounded in time
+// and in bytes. Parsers that did not answer the last poll have workers of their own: however many hang, the others are
+// polled on time. A parser that has missed growth.MissedPolls polls is Unreachable and is polled every other interval;
+// its return is noticed that much later. An object is reconciled only when a judgement on one of its targets changes.
+// Figures that fluctuate cause no reconcile.
 //
-// A report is what the pod's own parser has sealed for the poll (package seal); a pod without keys is asked in plain HTTP only where its
-// template is of before there were any.
+// A report counts only if the pod's own parser has sealed it for the poll (package seal). A pod is polled over plain
+// HTTP only if its template has no keys.
 //
-// It must never read or write objects of the Kubernetes API, never act on a verdict, and never hold a lock while it waits for a parser.
+// The package must never read or write objects of the Kubernetes API, never act on a verdict, and never hold a lock
+// while it waits for a parser.
 package poller
 
 import (
@@ -31,74 +32,72 @@ import (
 )
 
 const (
-	// patience is how many polls without an answer come before backoff: as many as it takes to say Unreachable.
-	patience = 3
-	// backoff is how many intervals lie between two polls of a parser that does not answer. More would save little, since such polls
-	// keep nobody waiting, and it would take longer to see that a parser is back.
-	backoff = 2
-	// together is which part of an interval is looked ahead for one wake-up: of a big fleet, polls that fall due within a hundred
-	// milliseconds go together. A process that wakes for each of thousands by itself pays for the wake-ups, not for the polls.
-	together = 50
-	// maxFailure bounds, in bytes, what is kept of why a poll failed: it may quote the answer.
+	// backoffIntervals is the number of intervals between two polls of an Unreachable parser. A longer backoff would save
+	// little, since such polls delay no others, and would delay the notice that a parser is back.
+	backoffIntervals = 2
+	// coalesceFraction is the part of an interval by which polls are coalesced: a dispatcher sleeps for at least an
+	// interval divided by it. In a large fleet all polls due within 100 ms then share one wakeup; with one wakeup each,
+	// wakeups would cost more than the polls.
+	coalesceFraction = 50
+	// maxFailure bounds, in bytes, what is kept of why a poll failed: it may quote the response.
 	maxFailure = 256
-	// wakes is how many changes may wait for the controller before workers wait too.
-	wakes = 1024
+	// pendingChanges is how many changes may wait for the controller before workers block.
+	pendingChanges = 1024
 )
 
-// Options say how to poll.
+// Options configure a Poller.
 type Options struct {
 	// Client fetches reports.
 	Client *Client
-	// Clock tells when reports arrive. Waiting goes by it too.
+	// Clock is the source of arrival times and timers.
 	Clock clock.Clock
-	// Workers is how many parsers are asked at once, and as many again of those that did not answer the last time; at least 1. A parser
-	// that hangs takes a worker for two seconds: a hundred workers ask 500 of them every ten seconds.
+	// Workers is the number of concurrent polls, at least 1. As many again serve the parsers that did not answer the last
+	// poll. A parser that hangs occupies a worker for two seconds: a hundred workers poll 500 of them every ten seconds.
 	Workers int
-	// Polled, when set, is told how long each poll took and whether it brought a report. It must not block.
+	// Polled, if set, receives the duration of each poll and whether it brought a report. It must not block.
 	Polled func(took time.Duration, ok bool)
 }
 
-// Endpoint is a target's pod, as it is now.
+// Endpoint is the current pod of a target.
 type Endpoint struct {
 	Target  string
 	PodName string
-	// IP is where the parser answers; empty until the pod has one.
+	// IP is the address of the parser; empty until the pod has one.
 	IP  string
 	Pod growth.PodState
-	// Started is when the parser's container started, as its kubelet says, in whole seconds; zero while that is not
-	// known.
+	// Started is when the parser's container started, from its kubelet, in whole seconds; zero while unknown.
 	Started time.Time
-	// Plain is true for a parser that has no key and answers anybody: that of a revision which an older operator stored. It follows from
-	// the pod's template and from nothing that is seen on the network.
+	// Plain is true for a parser that has no key and answers any client. It follows from the pod's template, and from
+	// nothing observed on the network.
 	Plain bool
-	// Key is the parser's public key, as the kubelet of its node says it; zero: not known.
+	// Key is the parser's public key, from the kubelet of its node; zero while unknown.
 	Key seal.PublicKey
-	// Operator is the key to ask with, which the parser knows; nil when there is none.
+	// Operator is the key to request reports with, which the parser knows; nil when there is none.
 	Operator *seal.Key
-	// AcknowledgedLost and AcknowledgedGap are what a person has acknowledged of the losses of the target's parser.
+	// AcknowledgedLost and AcknowledgedGap are the losses of the target's parser that a user has acknowledged.
 	AcknowledgedLost, AcknowledgedGap growth.Loss
 }
 
-// View is what is known of a target.
+// View is the state of a target.
 type View struct {
 	Judgement growth.Judgement
-	// Latest is what the newest report shows, with the figures of now, whether or not it is believed yet.
+	// Latest is what the newest report shows, with current figures, confirmed or not.
 	Latest growth.Judgement
 	Alerts growth.Alerts
-	// Process is when the process that reports started; zero: it has not reported. KnowsFormat is set once its reports
-	// reach back far enough to say whether lines are malformed.
+	// Process is when the reporting process started; zero before its first report. KnowsFormat is true once its reports
+	// reach back far enough to compute the share of malformed lines.
 	Process     time.Time
 	KnowsFormat bool
-	// Reports is how many reports the process that runs has given, and Lag the worst stream's in the newest; LagKnown is false when it
-	// says none.
+	// Reports is the number of reports of the running process. Lag is that of the worst stream in the newest one. LagKnown
+	// is false when no stream reports a lag.
 	Reports  int
 	Lag      time.Duration
 	LagKnown bool
-	// MissingSecret is the path in the pod of a secret that its sink needs; "" when none is missing.
+	// MissingSecret is the path, in the pod, of a secret that its sink needs; "" when none is missing.
 	MissingSecret string
-	// Delivered is set once the sink was seen to acknowledge a record of the pod that runs.
+	// Delivered is true once the sink was observed to acknowledge a record of the running pod.
 	Delivered bool
-	// Evidence is what a verdict that a restart may cure rests on, oldest first; nil with all others.
+	// Evidence is the figures behind a restartable verdict, oldest first; nil for all other verdicts.
 	Evidence []growth.Sample
 }
 
@@ -119,22 +118,22 @@ type Poller struct {
 	options Options
 	changes chan event.TypedGenericEvent[types.NamespacedName]
 
-	mu      sync.Mutex // guards what follows, and the lanes' queues
-	objects map[types.NamespacedName]map[string]*entry
-	prompt  lane // targets that answered the last time, or were not asked yet
-	silent  lane // targets that did not answer
+	mu           sync.Mutex // guards the fields below, and the lanes' queues
+	objects      map[types.NamespacedName]map[string]*entry
+	responsive   lane // targets that answered the last poll, or have not been polled yet
+	unresponsive lane // targets that did not answer
 }
 
 // lane is a queue of targets with workers of its own.
 type lane struct {
-	queue queue
-	kick  chan struct{} // the queue's head changed
+	queue  queue
+	wakeup chan struct{} // the queue's head changed
 }
 
 func (l *lane) wake() {
 	select {
-	case l.kick <- struct{}{}:
-	default: // already kicked
+	case l.wakeup <- struct{}{}:
+	default: // one is pending already
 	}
 }
 
@@ -145,10 +144,10 @@ type entry struct {
 	settings growth.Settings
 	tracker  growth.Tracker
 	due      time.Time
-	lane     *lane // that it is queued in, or was taken from
-	place    int   // in the lane's queue; -1 while it is being polled, or forgotten
-	gone     bool  // forgotten
-	// session is that of the endpoint's keys when it was last polled. It is the worker's that polls it.
+	lane     *lane // in which it is queued, or from which it was taken
+	index    int   // in the lane's queue; -1 while it is being polled, or was removed
+	removed  bool
+	// session is for the endpoint's keys as of the last poll. Only the polling worker accesses it.
 	session *seal.Session
 }
 
@@ -156,21 +155,22 @@ type entry struct {
 func New(options Options) *Poller {
 	return &Poller{
 		options: options,
-		changes: make(chan event.TypedGenericEvent[types.NamespacedName], wakes),
+		changes: make(chan event.TypedGenericEvent[types.NamespacedName], pendingChanges),
 		objects: map[types.NamespacedName]map[string]*entry{},
-		prompt:  lane{kick: make(chan struct{}, 1)},
-		silent:  lane{kick: make(chan struct{}, 1)},
+
+		responsive:   lane{wakeup: make(chan struct{}, 1)},
+		unresponsive: lane{wakeup: make(chan struct{}, 1)},
 	}
 }
 
 // Changes delivers the name of an object when a judgement on one of its targets has changed.
 func (p *Poller) Changes() <-chan event.TypedGenericEvent[types.NamespacedName] { return p.changes }
 
-// NeedLeaderElection is true: a parser is asked by one operator.
+// NeedLeaderElection returns true: only one operator polls a parser.
 func (p *Poller) NeedLeaderElection() bool { return true }
 
-// Track replaces what is polled for an object, takes in the state of its pods, and returns what is known of each target. It does
-// not wake the object: the caller has the answer in hand.
+// Track replaces the endpoints of an object, takes in the state of its pods, and returns the view of each target. It
+// does not notify Changes: the caller has the result.
 func (p *Poller) Track(object types.NamespacedName, settings growth.Settings, endpoints []Endpoint) map[string]View {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -181,9 +181,9 @@ func (p *Poller) Track(object types.NamespacedName, settings growth.Settings, en
 	for _, endpoint := range endpoints {
 		e := before[endpoint.Target]
 		if e == nil {
-			e = &entry{object: object, place: -1, due: now.Add(stagger(object, endpoint.Target, settings.PollInterval))}
+			e = &entry{object: object, index: -1, due: now.Add(stagger(object, endpoint.Target, settings.PollInterval))}
 			e.endpoint, e.settings = endpoint, settings
-			p.push(e, &p.prompt)
+			p.push(e, &p.responsive)
 		}
 		p.update(e, endpoint, settings, now)
 		after[endpoint.Target] = e
@@ -191,28 +191,28 @@ func (p *Poller) Track(object types.NamespacedName, settings growth.Settings, en
 	}
 	for name, e := range before {
 		if after[name] == nil {
-			p.drop(e)
+			p.remove(e)
 		}
 	}
 	p.objects[object] = after
 	return views
 }
 
-// update takes in the state of a pod. A pod or container that is new is asked after a full interval's stagger at the latest, whatever
-// the old one answered.
+// update takes in the state of a pod. A new pod or container is polled within one interval, whatever the previous one
+// answered.
 func (p *Poller) update(e *entry, endpoint Endpoint, settings growth.Settings, now time.Time) {
-	fresh := e.endpoint.IP != endpoint.IP || e.endpoint.Pod.UID != endpoint.Pod.UID ||
+	replaced := e.endpoint.IP != endpoint.IP || e.endpoint.Pod.UID != endpoint.Pod.UID ||
 		e.endpoint.Pod.Container != endpoint.Pod.Container || e.settings.PollInterval != settings.PollInterval
 	e.endpoint, e.settings = endpoint, settings
 	e.tracker.ObservePod(endpoint.Pod, now, settings)
 	e.tracker.Acknowledge(endpoint.AcknowledgedLost, endpoint.AcknowledgedGap)
 	soon := now.Add(stagger(e.object, endpoint.Target, settings.PollInterval))
-	if fresh && e.place >= 0 {
-		heap.Remove(&e.lane.queue, e.place)
+	if replaced && e.index >= 0 {
+		heap.Remove(&e.lane.queue, e.index)
 		if soon.Before(e.due) {
 			e.due = soon
 		}
-		p.push(e, &p.prompt)
+		p.push(e, &p.responsive)
 	}
 }
 
@@ -220,7 +220,7 @@ func (p *Poller) update(e *entry, endpoint Endpoint, settings growth.Settings, n
 func (p *Poller) push(e *entry, l *lane) {
 	e.lane = l
 	heap.Push(&l.queue, e)
-	if e.place == 0 {
+	if e.index == 0 {
 		l.wake()
 	}
 }
@@ -230,22 +230,22 @@ func (p *Poller) Forget(object types.NamespacedName) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	for _, e := range p.objects[object] {
-		p.drop(e)
+		p.remove(e)
 	}
 	delete(p.objects, object)
 }
 
-func (p *Poller) drop(e *entry) {
-	e.gone = true
-	if e.place >= 0 {
-		heap.Remove(&e.lane.queue, e.place)
+func (p *Poller) remove(e *entry) {
+	e.removed = true
+	if e.index >= 0 {
+		heap.Remove(&e.lane.queue, e.index)
 	}
 }
 
-// Start polls until the context ends, and returns when all that it started has ended.
+// Start polls until the context ends. It returns when all its goroutines have ended.
 func (p *Poller) Start(ctx context.Context) error {
 	var lanes sync.WaitGroup
-	for _, l := range []*lane{&p.prompt, &p.silent} {
+	for _, l := range []*lane{&p.responsive, &p.unresponsive} {
 		lanes.Go(func() { p.serve(ctx, l) })
 	}
 	lanes.Wait()
@@ -253,7 +253,7 @@ func (p *Poller) Start(ctx context.Context) error {
 	return nil
 }
 
-// serve asks the targets of a lane as they fall due.
+// serve polls the targets of a lane as they fall due.
 func (p *Poller) serve(ctx context.Context, l *lane) {
 	work := make(chan *entry)
 	var workers sync.WaitGroup
@@ -270,7 +270,7 @@ func (p *Poller) serve(ctx context.Context, l *lane) {
 	workers.Wait()
 }
 
-// dispatch hands out entries as they fall due.
+// dispatch passes entries to the workers as they fall due.
 func (p *Poller) dispatch(ctx context.Context, l *lane, work chan<- *entry) {
 	for {
 		e, wait := p.next(l)
@@ -285,7 +285,7 @@ func (p *Poller) dispatch(ctx context.Context, l *lane, work chan<- *entry) {
 		timer := p.options.Clock.NewTimer(wait)
 		select {
 		case <-timer.C():
-		case <-l.kick:
+		case <-l.wakeup:
 		case <-ctx.Done():
 			timer.Stop()
 			return
@@ -294,7 +294,7 @@ func (p *Poller) dispatch(ctx context.Context, l *lane, work chan<- *entry) {
 	}
 }
 
-// next takes the entry that is due, or says how long to wait for one.
+// next takes the entry that is due, or returns how long to wait for one.
 func (p *Poller) next(l *lane) (*entry, time.Duration) {
 	const idle = time.Hour // a push ends the wait
 	p.mu.Lock()
@@ -304,38 +304,38 @@ func (p *Poller) next(l *lane) (*entry, time.Duration) {
 	}
 	head := l.queue[0]
 	if wait := head.due.Sub(p.options.Clock.Now()); wait > 0 {
-		return nil, max(wait, head.settings.PollInterval/together)
+		return nil, max(wait, head.settings.PollInterval/coalesceFraction)
 	}
 	return heap.Pop(&l.queue).(*entry), 0
 }
 
-// poll asks one parser, judges, and puts the entry back into the queue. r is to read the report into.
+// poll polls one parser, judges, and puts the entry back into a queue. It reads the report into r.
 func (p *Poller) poll(ctx context.Context, e *entry, r *report.Report) {
 	p.mu.Lock()
-	asked, interval := e.endpoint, e.settings.PollInterval
+	polled, interval := e.endpoint, e.settings.PollInterval
 	p.mu.Unlock()
 
-	var answer *growth.Poll
-	if asked.Pod.Running && asked.IP != "" && !asked.Pod.Terminating {
+	var outcome *growth.Poll
+	if polled.Pod.Running && polled.IP != "" && !polled.Pod.Terminating {
 		start := p.options.Clock.Now()
-		session, err := asked.session(e.session)
+		session, err := polled.session(e.session)
 		if err == nil {
 			e.session = session
-			err = p.options.Client.fetch(ctx, e.object.Namespace, asked, session, interval, r)
+			err = p.options.Client.fetch(ctx, e.object.Namespace, polled, session, interval, r)
 		}
 		if ctx.Err() != nil {
-			return // an answer cut short by our own end says nothing
+			return // a poll cut short by our own end means nothing
 		}
-		answer = &growth.Poll{Report: r}
+		outcome = &growth.Poll{Report: r}
 		if err != nil {
-			answer = &growth.Poll{Failure: prose.Line(err.Error(), maxFailure)}
-			*r = report.Report{} // what a liar has filled it with is not kept
+			outcome = &growth.Poll{Failure: prose.Line(err.Error(), maxFailure)}
+			*r = report.Report{} // do not retain what a forged report has filled it with
 		}
 		if p.options.Polled != nil {
 			p.options.Polled(p.options.Clock.Since(start), err == nil)
 		}
 	}
-	if p.finish(e, asked, answer) {
+	if p.finish(e, polled, outcome) {
 		select {
 		case p.changes <- event.TypedGenericEvent[types.NamespacedName]{Object: e.object}:
 		case <-ctx.Done():
@@ -343,31 +343,31 @@ func (p *Poller) poll(ctx context.Context, e *entry, r *report.Report) {
 	}
 }
 
-// finish takes in the answer, nil when there was nobody to ask, and reports whether the judgement changed.
-func (p *Poller) finish(e *entry, asked Endpoint, answer *growth.Poll) bool {
+// finish takes in the outcome of a poll, nil when there was nothing to poll, and reports whether the judgement changed.
+func (p *Poller) finish(e *entry, polled Endpoint, outcome *growth.Poll) bool {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	if e.gone {
+	if e.removed {
 		return false
 	}
 	now := p.options.Clock.Now()
-	changed, next := false, &p.prompt
+	changed, next := false, &p.responsive
 	switch {
-	case asked.Pod.UID != e.endpoint.Pod.UID || asked.Pod.Container != e.endpoint.Pod.Container:
-		// The answer is of a pod or container that has been replaced meanwhile.
-	case answer == nil:
+	case polled.Pod.UID != e.endpoint.Pod.UID || polled.Pod.Container != e.endpoint.Pod.Container:
+		// The pod or container was replaced during the poll.
+	case outcome == nil:
 		changed = e.tracker.ObservePod(e.endpoint.Pod, now, e.settings) // time alone may change the judgement
 	default:
-		changed = e.tracker.ObservePoll(*answer, now, e.settings)
-		if answer.Report == nil {
-			next = &p.silent
+		changed = e.tracker.ObservePoll(*outcome, now, e.settings)
+		if outcome.Report == nil {
+			next = &p.unresponsive
 		}
 	}
 	wait := e.settings.PollInterval
-	if e.tracker.Missed() >= patience {
-		wait *= backoff
+	if e.tracker.Missed() >= growth.MissedPolls {
+		wait *= backoffIntervals
 	}
-	// When the sweep is late, polls that were missed are not caught up with, and the stagger stays as it was.
+	// When polls are late, missed ones are skipped, and the stagger is kept.
 	e.due = e.due.Add(wait * max(now.Sub(e.due)/wait, 1))
 	p.push(e, next)
 	return changed
@@ -390,11 +390,11 @@ type queue []*entry
 
 func (q queue) Len() int           { return len(q) }
 func (q queue) Less(i, j int) bool { return q[i].due.Before(q[j].due) }
-func (q queue) Swap(i, j int)      { q[i], q[j] = q[j], q[i]; q[i].place, q[j].place = i, j }
+func (q queue) Swap(i, j int)      { q[i], q[j] = q[j], q[i]; q[i].index, q[j].index = i, j }
 
 func (q *queue) Push(x any) {
 	e := x.(*entry)
-	e.place = len(*q)
+	e.index = len(*q)
 	*q = append(*q, e)
 }
 
@@ -403,6 +403,6 @@ func (q *queue) Pop() any {
 	e := (*q)[last]
 	(*q)[last] = nil
 	*q = (*q)[:last]
-	e.place = -1
+	e.index = -1
 	return e
 }

@@ -145,20 +145,20 @@ func TestVerdictsFollowFromWhatParsersAnswer(t *testing.T) {
 		"drips":           {drip, growth.Unreachable, "no answer within 500ms"},
 		"huge":            {answer(`{"parser":"` + strings.Repeat("x", 1<<20)), growth.Unreachable, "the report is longer than 256 KiB"},
 		"endless":         {endless, growth.Unreachable, "the report is longer than 256 KiB"},
-		"garbage":         {answer(`<html>`), growth.Unreachable, "the answer is not a report: jsontext: invalid character"},
-		"wrong types":     {answer(`{"parser":1}`), growth.Unreachable, "the answer is not a report"},
-		"another program": {answer(`{}`), growth.Unreachable, "the answer is not a parser's report"},
-		"another pod":     {good("pod-of-somebody"), growth.Unreachable, `the report is of pod "pod-of-somebody"`},
+		"garbage":         {answer(`<html>`), growth.Unreachable, "the response is not a report: jsontext: invalid character"},
+		"wrong types":     {answer(`{"parser":1}`), growth.Unreachable, "the response is not a report"},
+		"another program": {answer(`{}`), growth.Unreachable, "the response is not a parser's report"},
+		"another pod":     {good("pod-of-somebody"), growth.Unreachable, `the report is from pod "pod-of-somebody"`},
 		"no streams":      {answer(`{"parser":"hlparser","target":"no streams","pod":"pod-no streams"}`), growth.Unreachable, "the report has no streams"},
 		"many streams": {answer(`{"streams":[` + strings.Repeat("{},", 80_000) + `{}]}`), growth.Unreachable,
 			"more than 64 streams"},
 		"another target": {answer(`{"parser":"hlparser","pod":"pod-another target","target":"x","streams":[{}]}`), growth.Unreachable,
-			`the report is of target "x"`},
-		"a swollen name": {answer(lie("a swollen name", strings.Repeat("x", 1000), "")), growth.Unreachable, "more of stream"},
-		"a swollen word": {answer(lie("a swollen word", "Fills", strings.Repeat("x", 100_000))), growth.Unreachable, "more of stream"},
-		"deep":           {answer(`{"streams":` + strings.Repeat("[", 100_000)), growth.Unreachable, "the answer is not a report"},
+			`the report is for target "x"`},
+		"a swollen name": {answer(lie("a swollen name", strings.Repeat("x", 1000), "")), growth.Unreachable, "the report of stream"},
+		"a swollen word": {answer(lie("a swollen word", "Fills", strings.Repeat("x", 100_000))), growth.Unreachable, "the report of stream"},
+		"deep":           {answer(`{"streams":` + strings.Repeat("[", 100_000)), growth.Unreachable, "the response is not a report"},
 		"a gzip bomb":    {bomb, growth.Unreachable, `the report is compressed ("gzip")`},
-		"a hidden bomb":  {hiddenBomb, growth.Unreachable, "the answer is not a report: jsontext: invalid character"},
+		"a hidden bomb":  {hiddenBomb, growth.Unreachable, "the response is not a report: jsontext: invalid character"},
 		"breaks off": {func(w http.ResponseWriter, _ *http.Request) {
 			w.Header().Set("Content-Length", "1000")
 			_, _ = w.Write([]byte(`{"parser":`))
@@ -167,12 +167,12 @@ func TestVerdictsFollowFromWhatParsersAnswer(t *testing.T) {
 			w.Header().Set("Content-Length", "1000000000000")
 			_, _ = w.Write([]byte(`{"parser":`))
 		}, growth.Unreachable, "reading the report: unexpected EOF"},
-		"refuses": {func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(http.StatusServiceUnavailable) }, growth.Unreachable, "is 503"},
+		"refuses": {func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(http.StatusServiceUnavailable) }, growth.Unreachable, "returned 503"},
 		"sends us away": {func(w http.ResponseWriter, r *http.Request) {
 			http.Redirect(w, r, "http://127.0.0.1:1/", http.StatusFound)
-		}, growth.Unreachable, "is 302"},
+		}, growth.Unreachable, "returned 302"},
 		"closes":           {func(http.ResponseWriter, *http.Request) { panic(http.ErrAbortHandler) }, growth.Unreachable, "EOF"},
-		"has long headers": {func(w http.ResponseWriter, _ *http.Request) { w.Header().Set("X", strings.Repeat("x", 1<<20)) }, growth.Unreachable, "asking for the report"},
+		"has long headers": {func(w http.ResponseWriter, _ *http.Request) { w.Header().Set("X", strings.Repeat("x", 1<<20)) }, growth.Unreachable, "requesting the report"},
 	}
 	list := make([]poller.Endpoint, 0, len(endpoints)+1)
 	for name, e := range endpoints {

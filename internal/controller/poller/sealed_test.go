@@ -112,7 +112,7 @@ func TestOnlyAPodsOwnParserIsBelieved(t *testing.T) {
 		"without a key of the operator":           {with(func(e *poller.Endpoint) { e.Operator = nil }), says("pod-a"), "the operator has no key"},
 		"a pod that has none, in plain":           {with(func(e *poller.Endpoint) { e.Plain = true }), says("pod-a"), ""},
 		"a pod that has none, sealed":             {with(func(e *poller.Endpoint) { e.Plain = true }), own, "401"},
-		"another pod's report, sealed by this":    {e, guard(t, mine, operator).Handler(1<<16, says("pod-b")), "the report is of pod"},
+		"another pod's report, sealed by this":    {e, guard(t, mine, operator).Handler(1<<16, says("pod-b")), "the report is from pod"},
 		"nothing about keys at all":               {poller.Endpoint{Target: "a", PodName: "pod-a"}, says("pod-a"), "no public key"},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -284,7 +284,7 @@ func TestAReportIsTakenFromNoNamesake(t *testing.T) {
 		Parser: "hlparser", Target: e.Target, Pod: e.PodName, Namespace: "team-a", PodUID: "u-1", StartedAt: began.Add(300 * time.Millisecond),
 		Streams: []report.Stream{{Name: "Fills"}},
 	}
-	const start = "did not begin when"
+	const start = "did not start when"
 	for name, test := range map[string]struct {
 		change        func(*report.Report)
 		plain, sealed string // why it is refused
@@ -292,7 +292,7 @@ func TestAReportIsTakenFromNoNamesake(t *testing.T) {
 	}{
 		"its own": {func(*report.Report) {}, "", "", false},
 		"another namespace's": {func(r *report.Report) { r.Namespace, r.PodUID = "team-b", "u-2" },
-			`of a pod of namespace "team-b"`, `of a pod of namespace "team-b"`, false},
+			`from a pod in namespace "team-b"`, `from a pod in namespace "team-b"`, false},
 		"another namespace's, of the same UID":         {func(r *report.Report) { r.Namespace = "team-b" }, "namespace", "namespace", false},
 		"one of before, of the same name":              {func(r *report.Report) { r.PodUID = "u-0" }, "its UID differs", "its UID differs", false},
 		"another's, who leaves out the namespace":      {func(r *report.Report) { r.Namespace, r.PodUID = "", "u-2" }, "its UID differs", "its UID differs", false},

@@ -12,31 +12,32 @@ import (
 	"time"
 )
 
-// transport is an http.RoundTripper for thousands of hosts of which each is asked for one small thing now and then. A connection that
-// waits for its next request is a socket and nothing else. http.Transport keeps two goroutines and two buffers for each: of 5,000, in
-// the operator, 44 MiB of stacks and 18 MiB of heap, and most of what the collector had to scan.
+// transport is an http.RoundTripper for thousands of hosts with a small request to each now and then. An idle
+// connection is a socket and nothing else. http.Transport keeps two goroutines and two buffers per connection: for
+// 5,000, in the operator, 44 MiB of stacks and 18 MiB of heap, which was most of what the garbage collector had to
+// scan.
 //
-// It speaks HTTP/1.1 without TLS and sends requests without a body. It reads no more than maxHeader of an answer's headers, in no more
-// than maxLines, and no more than maxHeader and maxBody together; an answer that is not final is refused. A request ends with its context:
-// the connection is closed under it. A connection on which something came between two requests is not used again: it would be taken for
-// the answer to the next.
+// It speaks HTTP/1.1 without TLS and sends requests without a body. It reads at most maxHeader bytes of headers, in at
+// most maxLines lines, and at most maxHeader and maxBody bytes together. It refuses a response that is not final. A
+// request ends with its context, by closing the connection. A connection that receives data between two requests is not
+// reused: the data would be taken for the next response.
 type transport struct {
 	dial    func(ctx context.Context, network, address string) (net.Conn, error)
 	buffers sync.Pool // of *buffer
 
 	mu     sync.Mutex
-	idle   map[string]waiting // by address
-	swept  time.Time          // when idle was last looked through
+	idle   map[string]idleConn // by address
+	swept  time.Time           // last removal of expired connections
 	closed bool
 }
 
-// waiting is a connection between two requests.
-type waiting struct {
+// idleConn is a connection between two requests.
+type idleConn struct {
 	conn  net.Conn
 	since time.Time
 }
 
-// buffer is what one exchange needs besides its connection.
+// buffer holds the state of one exchange besides its connection.
 type buffer struct {
 	limit limit
 	in    *bufio.Reader
@@ -44,7 +45,7 @@ type buffer struct {
 }
 
 func newTransport(dial func(ctx context.Context, network, address string) (net.Conn, error)) *transport {
-	return &transport{dial: dial, idle: map[string]waiting{}, buffers: sync.Pool{New: func() any {
+	return &transport{dial: dial, idle: map[string]idleConn{}, buffers: sync.Pool{New: func() any {
 		return &buffer{in: bufio.NewReaderSize(nil, ioBuffer), out: bufio.NewWriterSize(nil, ioBuffer)}
 	}}}
 }
@@ -62,7 +63,7 @@ func (t *transport) RoundTrip(request *http.Request) (*http.Response, error) {
 		if err == nil || !silent || ctx.Err() != nil {
 			return response, err
 		}
-		// The other end had closed it meanwhile.
+		// The server had closed the idle connection.
 	}
 	conn, err := t.dial(ctx, "tcp", request.URL.Host)
 	if err != nil {
@@ -72,8 +73,8 @@ func (t *transport) RoundTrip(request *http.Request) (*http.Response, error) {
 	return response, err
 }
 
-// exchange sends the request and reads the answer up to its body. It closes the connection if it fails; silent tells that then no byte
-// of an answer had come.
+// exchange sends the request and reads the response up to its body. After a failure it closes the connection; silent is
+// true then if no byte of a response had arrived.
 func (t *transport) exchange(request *http.Request, conn net.Conn) (response *http.Response, silent bool, err error) {
 	ctx := request.Context()
 	stop := context.AfterFunc(ctx, func() { _ = conn.Close() })
@@ -91,47 +92,49 @@ func (t *transport) exchange(request *http.Request, conn net.Conn) (response *ht
 		stop()
 		_ = conn.Close()
 		silent = b.limit.untouched()
-		t.giveBack(b)
+		t.putBuffer(b)
 		if end := ctx.Err(); end != nil {
 			err = end
 		}
 		return nil, silent, err
 	}
 	response.Body = &body{
-		ReadCloser: response.Body, transport: t, buffer: b, conn: conn, stop: stop, ctx: ctx, address: request.URL.Host, last: response.Close,
+		ReadCloser: response.Body, transport: t, buffer: b, conn: conn, stop: stop, ctx: ctx,
+		address: request.URL.Host, closing: response.Close,
 	}
 	return response, false, nil
 }
 
-// read reads an answer up to its body.
+// read reads a response up to its body.
 func (b *buffer) read(request *http.Request) (*http.Response, error) {
 	response, err := http.ReadResponse(b.in, request)
 	switch {
 	case b.limit.over != nil:
-		return nil, b.limit.over // and not what became of it
+		return nil, b.limit.over // the cause, not its effect on the parser of the response
 	case err != nil:
 		return nil, err
 	case response.StatusCode < http.StatusOK:
-		return nil, fmt.Errorf("the answer is %d, which is none", response.StatusCode)
+		return nil, fmt.Errorf("the response has status %d, which is not final", response.StatusCode)
 	case response.ProtoMajor != 1:
-		return nil, fmt.Errorf("the answer is in %.10q", response.Proto)
+		return nil, fmt.Errorf("the response has protocol %.10q", response.Proto)
 	}
 	b.limit.body()
 	return response, nil
 }
 
-// limit bounds what is read of an answer. Headers are also counted: a few bytes each, they would take many times as much as memory.
+// limit bounds what is read of a response. It also counts headers: a header of a few bytes takes many times as much
+// memory.
 type limit struct {
 	conn  io.Reader
 	left  int  // bytes
-	lines int  // of headers; -1: they are over
-	empty bool // nothing of the line has come yet
+	lines int  // header lines left; -1 after the headers
+	empty bool // the current line is empty so far
 	over  error
 }
 
 func newLimit(conn io.Reader) limit { return limit{conn: conn, left: maxHeader, lines: maxLines} }
 
-// body lets a body come after the headers.
+// body allows for a body after the headers.
 func (l *limit) body() { l.left, l.lines = l.left+maxBody, -1 }
 
 // untouched reports whether nothing was read.
@@ -143,10 +146,10 @@ func (l *limit) Read(p []byte) (int, error) {
 	case l.over != nil:
 		return 0, l.over
 	case l.left <= 0 && l.lines >= 0:
-		l.over = fmt.Errorf("the answer's headers are longer than %d KiB", maxHeader>>10)
+		l.over = fmt.Errorf("the response's headers are longer than %d KiB", maxHeader>>10)
 		return 0, l.over
 	case l.left <= 0:
-		return 0, io.EOF // the one who reads the body has its own bound
+		return 0, io.EOF // the reader of the body has its own bound
 	}
 	n, err := l.conn.Read(p[:min(len(p), l.left)])
 	l.left -= n
@@ -162,13 +165,13 @@ func (l *limit) Read(p []byte) (int, error) {
 	return n, err
 }
 
-// count takes in a byte of the headers.
+// count counts a byte of the headers.
 func (l *limit) count(c byte) {
 	switch {
 	case c == '\n' && l.empty:
-		l.lines = -1 // the body follows, or what else came with them
+		l.lines = -1 // the body follows
 	case c == '\n' && l.lines == 0:
-		l.over = fmt.Errorf("the answer has more than %d headers", maxLines)
+		l.over = fmt.Errorf("the response has more than %d headers", maxLines)
 	case c == '\n':
 		l.lines--
 		l.empty = true
@@ -177,37 +180,37 @@ func (l *limit) count(c byte) {
 	}
 }
 
-// watched is a connection that knows itself whether it is open and nothing has come that was not read.
-type watched interface{ quiet() bool }
+// quietConn is a connection that can report whether it is open with no unread data.
+type quietConn interface{ quiet() bool }
 
-// quiet reports whether a connection that was idle is open and nothing has come on it. It reports false where that is not known.
+// quiet reports whether an idle connection is open with no unread data. It returns false when that is unknown.
 func quiet(conn net.Conn) bool {
-	if w, ok := conn.(watched); ok {
-		return w.quiet()
+	if c, ok := conn.(quietConn); ok {
+		return c.quiet()
 	}
-	return peeked(conn)
+	return socketQuiet(conn)
 }
 
-func (t *transport) giveBack(b *buffer) {
+func (t *transport) putBuffer(b *buffer) {
 	b.limit = limit{}
 	b.in.Reset(nil)
 	b.out.Reset(nil)
 	t.buffers.Put(b)
 }
 
-// take returns a connection that waits; nil when there is none.
+// take removes and returns an idle connection; nil when there is none.
 func (t *transport) take(address string) net.Conn {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	w, ok := t.idle[address]
+	c, ok := t.idle[address]
 	if !ok {
 		return nil
 	}
 	delete(t.idle, address)
-	return w.conn
+	return c.conn
 }
 
-// put lets a connection wait for the next request, and ends those that have waited for too long.
+// put keeps a connection for the next request, and closes expired ones.
 func (t *transport) put(address string, conn net.Conn) {
 	now := time.Now()
 	t.mu.Lock()
@@ -216,31 +219,31 @@ func (t *transport) put(address string, conn net.Conn) {
 		_ = conn.Close()
 		return
 	}
-	t.idle[address] = waiting{conn, now}
+	t.idle[address] = idleConn{conn, now}
 	if now.Sub(t.swept) < keepAlive/2 {
 		return
 	}
 	t.swept = now
-	for address, w := range t.idle {
-		if now.Sub(w.since) > keepAlive {
+	for address, c := range t.idle {
+		if now.Sub(c.since) > keepAlive {
 			delete(t.idle, address)
-			_ = w.conn.Close()
+			_ = c.conn.Close()
 		}
 	}
 }
 
-// CloseIdleConnections ends the connections that wait, and those in use once they are not.
+// CloseIdleConnections closes idle connections now, and those in use when they become idle.
 func (t *transport) CloseIdleConnections() {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	t.closed = true
-	for address, w := range t.idle {
+	for address, c := range t.idle {
 		delete(t.idle, address)
-		_ = w.conn.Close()
+		_ = c.conn.Close()
 	}
 }
 
-// body is that of an answer. The connection is used again if the body was read to its end.
+// body is the body of a response. The connection is reused if the body was read to its end.
 type body struct {
 	io.ReadCloser
 	transport *transport
@@ -249,8 +252,8 @@ type body struct {
 	stop      func() bool
 	ctx       context.Context
 	address   string
-	last      bool // the other end closes the connection
-	whole     bool
+	closing   bool // the server closes the connection
+	complete  bool // read to its end
 }
 
 // Read implements io.Reader.
@@ -261,7 +264,7 @@ func (b *body) Read(p []byte) (int, error) {
 	n, err := b.ReadCloser.Read(p)
 	switch {
 	case errors.Is(err, io.EOF):
-		b.whole = true
+		b.complete = true
 	case err != nil && b.ctx.Err() != nil:
 		err = b.ctx.Err()
 	}
@@ -273,12 +276,12 @@ func (b *body) Close() error {
 	if b.buffer == nil {
 		return nil
 	}
-	if b.stop() && b.whole && !b.last && b.buffer.in.Buffered() == 0 {
+	if b.stop() && b.complete && !b.closing && b.buffer.in.Buffered() == 0 {
 		b.transport.put(b.address, b.conn)
 	} else {
 		_ = b.conn.Close()
 	}
-	b.transport.giveBack(b.buffer)
+	b.transport.putBuffer(b.buffer)
 	b.buffer = nil
 	return nil
 }

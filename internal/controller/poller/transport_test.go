@@ -142,7 +142,7 @@ func TestConnectionsThatWaitForTooLongAreEnded(t *testing.T) {
 	old, other := net.Pipe()
 	transport.put("old", old)
 	transport.mu.Lock()
-	transport.idle["old"] = waiting{old, time.Now().Add(-2 * keepAlive)}
+	transport.idle["old"] = idleConn{old, time.Now().Add(-2 * keepAlive)}
 	transport.swept = time.Time{}
 	transport.mu.Unlock()
 	fresh, far := net.Pipe()

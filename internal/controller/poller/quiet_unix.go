@@ -10,8 +10,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// peeked reports whether a socket is open with nothing to be read.
-func peeked(conn net.Conn) bool {
+// socketQuiet reports whether a socket is open with nothing to read.
+func socketQuiet(conn net.Conn) bool {
 	socket, ok := conn.(syscall.Conn)
 	if !ok {
 		return false
@@ -24,7 +24,7 @@ func peeked(conn net.Conn) bool {
 	var waits error
 	err = raw.Read(func(fd uintptr) bool {
 		_, _, waits = unix.Recvfrom(int(fd), b[:], unix.MSG_PEEK|unix.MSG_DONTWAIT)
-		return true // whatever it says, it is not waited for
+		return true // do not wait for data
 	})
 	return err == nil && (errors.Is(waits, unix.EAGAIN) || errors.Is(waits, unix.EWOULDBLOCK))
 }
