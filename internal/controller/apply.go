@@ -539,7 +539,7 @@ func (r *Reconciler) configTaken(
 	if err != nil {
 		return outcome{}, err
 	}
-	ours := s.owns(obj, there)
+	ours := s.owns(there)
 	// It was left behind, or its revision was deleted and stored again.
 	adopt := left || owner == nil || owner.Kind == revisionKind && owner.Name == revision.object.Name
 	again := r.retryAfter(retryRejected)

@@ -19,7 +19,6 @@ import (
 	"slices"
 	"strconv"
 	"strings"
-	"sync"
 	"time"
 
 	"github.com/go-logr/logr"
@@ -99,8 +98,6 @@ type Reconciler struct {
 	warnings warnings
 	refusals refusals
 
-	// adopted are the UIDs of stored revisions that were found to be what a pod is. They are few, and those of an early operator.
-	adopted sync.Map
 	// sightings are since when pods and targets have been seen as they are.
 	sightings sightings
 }
@@ -471,17 +468,16 @@ func (r *Reconciler) observeOwned(ctx context.Context, obj *v1alpha1.Hyperliquid
 		case m.Name == podspec.OperatorKeysName(obj.Name) && metav1.IsControlledBy(m, obj):
 			s.keys = m
 		case m.Labels[v1alpha1.LabelComponent] == v1alpha1.ComponentConfig &&
-			(s.owns(obj, m) || r.takeUpConfig(ctx, obj, s, m)):
+			(s.owns(m) || r.takeUpConfig(ctx, obj, s, m)):
 			s.configs = append(s.configs, *m)
 		}
 	}
 	return nil
 }
 
-// owns reports whether a config is of one of the object's revisions. Those that were made before revisions were stored are the object's.
-func (s *seen) owns(obj *v1alpha1.HyperliquidParser, config *corev1.ConfigMap) bool {
-	return metav1.IsControlledBy(config, obj) ||
-		slices.ContainsFunc(s.revisions, func(r *stored) bool { return metav1.IsControlledBy(config, r.object) })
+// owns reports whether a config belongs to one of the object's revisions.
+func (s *seen) owns(config *corev1.ConfigMap) bool {
+	return slices.ContainsFunc(s.revisions, func(r *stored) bool { return metav1.IsControlledBy(config, r.object) })
 }
 
 // endpoints are where the pods of targets answer.

@@ -175,67 +175,6 @@ var _ = Describe("revisions", func() {
 		Expect(f.pod(ctx, obj.Name, 0).Spec.Containers[0].Image).To(Equal("registry.example/hlparser:v2"))
 	})
 
-	It("of a fleet from before they were stored are taken from its pods", func(ctx SpecContext) {
-		f := newFarm(ctx, 3)
-		first := run(runOptions{})
-		obj := f.object()
-		obj.Spec.Rollout.MaxUnavailable = ptr.To(intstr.FromString("100%"))
-		Expect(k8s.Create(ctx, obj)).To(Succeed())
-		allReady(ctx, obj)
-		first.stop()
-
-		By("making the fleet look as it did then: a config that the object owns, another name for the revision, none stored")
-		const old = "0123456789"
-		now := current(ctx, obj)
-		kept := storedRevision(ctx, obj, now.Status.UpdateRevision)
-		var config corev1.ConfigMap
-		Expect(k8s.Get(ctx, client.ObjectKey{Namespace: f.namespace, Name: podspec.ConfigOf(f.pod(ctx, obj.Name, 0))}, &config)).To(Succeed())
-		Expect(k8s.Create(ctx, &corev1.ConfigMap{
-			ObjectMeta: metav1.ObjectMeta{
-				Namespace: f.namespace, Name: "mainnet-" + "9876543210", Labels: config.Labels,
-				OwnerReferences: []metav1.OwnerReference{*metav1.NewControllerRef(now, v1alpha1.GroupVersion.WithKind("HyperliquidParser"))},
-			},
-			Immutable: ptr.To(true), Data: config.Data,
-		})).To(Succeed())
-		for i := range 3 {
-			pod := f.pod(ctx, obj.Name, i)
-			again := pod.DeepCopy()
-			again.ResourceVersion, again.UID, again.Spec.NodeName = "", "", ""
-			again.Labels[v1alpha1.LabelRevision] = old
-			for v := range again.Spec.Volumes {
-				if source := again.Spec.Volumes[v].ConfigMap; source != nil {
-					source.Name = "mainnet-" + "9876543210"
-				}
-			}
-			Expect(k8s.Delete(ctx, pod)).To(Succeed())
-			Eventually(ctx, func() *corev1.Pod { return f.pod(ctx, obj.Name, i) }).Should(BeNil())
-			Expect(k8s.Create(ctx, again)).To(Succeed())
-			Eventually(ctx, func() bool { return ready(f.pod(ctx, obj.Name, i)) }).Should(BeTrue())
-		}
-		Expect(k8s.Delete(ctx, kept)).To(Succeed())
-		Expect(k8s.Delete(ctx, &config)).To(Succeed())
-		now.Status.UpdateRevision, now.Status.CurrentRevision = "mainnet-"+old, "mainnet-"+old
-		Expect(k8s.Status().Update(ctx, now)).To(Succeed())
-		before := f.uids(ctx)
-		pod := made(f.pod(ctx, obj.Name, 1))
-
-		By("starting this operator, with another default image")
-		run(runOptions{image: "registry.example/hlparser:v2"})
-		Eventually(ctx, func() []string { return storedRevisions(ctx, obj) }).Should(Equal([]string{"mainnet-" + old}))
-		Consistently(ctx, func() map[string]string { return f.uids(ctx) }).Should(Equal(before))
-		Expect(current(ctx, obj).Status).To(And(
-			HaveField("UpdateRevision", "mainnet-"+old), HaveField("CurrentRevision", "mainnet-"+old), HaveField("Updated", int32(3))))
-
-		By("killing a pod: it comes back as it was")
-		Expect(made(f.kill(ctx, obj.Name, 1))).To(Equal(pod))
-
-		By("changing the spec: all are replaced")
-		change(ctx, obj, func(o *v1alpha1.HyperliquidParser) { o.Spec.Format = "Raw" })
-		Eventually(ctx, func() string { return current(ctx, obj).Status.CurrentRevision }).WithTimeout(judged).
-			ShouldNot(Or(BeEmpty(), Equal("mainnet-"+old)))
-		allReady(ctx, obj)
-	})
-
 	It("take another name where theirs is taken", func(ctx SpecContext) {
 		f := newFarm(ctx, 1)
 		obj := f.object()

@@ -12,9 +12,7 @@ import (
 
 	"github.com/go-logr/logr"
 	appsv1 "k8s.io/api/apps/v1"
-	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
-	"k8s.io/apimachinery/pkg/api/meta"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/utils/ptr"
@@ -210,31 +208,12 @@ func (s *seen) commonest() *stored {
 
 // newRevision renders the spec and stores what it rendered, unless that is stored already: a spec may say the same in other words.
 func (r *Reconciler) newRevision(ctx context.Context, obj *v1alpha1.HyperliquidParser, s *seen, identity string) (*stored, error) {
-	old, err := r.unstored(ctx, obj, s)
-	if err != nil {
-		return nil, err
-	}
-	if old != nil {
-		return r.store(ctx, obj, s, *old, identity)
-	}
 	rendered, err := podspec.NewRevision(obj, r.ParserImage, r.Cluster)
 	if err != nil {
 		s.problem = &problem{v1alpha1.ReasonSpecInvalid, err.Error()}
 		return nil, nil
 	}
 	return r.store(ctx, obj, s, rendered, identity)
-}
-
-// unstored returns the revision of the spec when it was resolved by an operator that stored none; nil when it was not. Its pods are
-// there and go on, and those that are made anew are made alike.
-func (r *Reconciler) unstored(ctx context.Context, obj *v1alpha1.HyperliquidParser, s *seen) (*podspec.Revision, error) {
-	status := &obj.Status
-	if len(s.revisions) > 0 || status.ObservedGeneration != obj.Generation || meta.IsStatusConditionTrue(status.Conditions, v1alpha1.ConditionStalled) {
-		return nil, nil
-	}
-	return r.takenFromPod(ctx, s, func(pod *corev1.Pod) bool {
-		return obj.Name+"-"+pod.Labels[v1alpha1.LabelRevision] == status.UpdateRevision
-	})
 }
 
 // store keeps a revision in a ControllerRevision, under the first name that nothing else has.

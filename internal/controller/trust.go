@@ -10,10 +10,8 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime/schema"
 	"sigs.k8s.io/controller-runtime/pkg/client"
-	logf "sigs.k8s.io/controller-runtime/pkg/log"
 
 	"github.com/hlparser/hyperliquid-parser-operator/api/v1alpha1"
-	"github.com/hlparser/hyperliquid-parser-operator/internal/controller/podspec"
 )
 
 // What the operator has written down it reads back from objects that others may write too. This file says what of it is
@@ -71,7 +69,7 @@ func (r *Reconciler) verify(ctx context.Context, obj *v1alpha1.HyperliquidParser
 		}
 		var found *problem
 		known := r.attempt(ctx, obj, s, "verifying "+revision.object.Name, v1alpha1.ReasonWriteRejected, func() (err error) {
-			found, err = r.replaced(ctx, obj, s, revision)
+			found, err = s.replaced(obj, revision)
 			return err
 		})
 		if known && found == nil {
@@ -85,10 +83,8 @@ func (r *Reconciler) verify(ctx context.Context, obj *v1alpha1.HyperliquidParser
 }
 
 // replaced is the problem of a stored revision, or of its config, that is not what was stored; nil of others.
-func (r *Reconciler) replaced(
-	ctx context.Context, obj *v1alpha1.HyperliquidParser, s *seen, revision *stored,
-) (*problem, error) {
-	genuine, err := r.genuine(ctx, obj, s, revision)
+func (s *seen) replaced(obj *v1alpha1.HyperliquidParser, revision *stored) (*problem, error) {
+	genuine, err := revision.Genuine(obj.Name, unwrapped(revision.object.Data.Raw))
 	if err != nil {
 		return nil, err
 	}
@@ -123,53 +119,4 @@ func (s *seen) goOn(revision *stored) string {
 		return "no pod has it"
 	}
 	return plural(n, "pod") + " that have it go on with what they read when they started"
-}
-
-// genuine reports whether a revision is what its name stands for. The names of those that were taken from pods, of an
-// operator that stored none, stand for what that one rendered: they are held against a pod that is there.
-func (r *Reconciler) genuine(ctx context.Context, obj *v1alpha1.HyperliquidParser, s *seen, revision *stored) (bool,
-	error) {
-	if genuine, err := revision.Genuine(obj.Name, unwrapped(revision.object.Data.Raw)); genuine || err != nil {
-		return genuine, err
-	}
-	uid := revision.object.UID
-	if _, ok := r.adopted.Load(uid); ok {
-		return true, nil // the API server lets nobody change the data of a ControllerRevision
-	}
-	taken, err := r.takenFromPod(ctx, s, func(pod *corev1.Pod) bool { return pod.Labels[v1alpha1.LabelRevision] == revision.Hash })
-	if taken == nil || err != nil {
-		return false, err
-	}
-	alike, err := sameContent(*taken, revision.Revision)
-	if alike {
-		r.adopted.Store(uid, true)
-		logf.FromContext(ctx).Info("a revision that was taken from a pod is what its pods are", "revision",
-			revision.object.Name)
-	}
-	return alike, err
-}
-
-// takenFromPod returns the revision of the first pod that is meant and whose config is there; nil when there is none.
-func (r *Reconciler) takenFromPod(ctx context.Context, s *seen, meant func(*corev1.Pod) bool) (*podspec.Revision,
-	error) {
-	for i := range s.pods {
-		pod := &s.pods[i]
-		if !meant(pod) || pod.DeletionTimestamp != nil {
-			continue
-		}
-		config := slices.IndexFunc(s.configs, func(m corev1.ConfigMap) bool { return m.Name == podspec.ConfigOf(pod) })
-		if config < 0 {
-			continue
-		}
-		whole := &corev1.Pod{} // the cache has less of it
-		if err := r.Live.Get(ctx, client.ObjectKeyFromObject(pod), whole); err != nil {
-			return nil, fmt.Errorf("reading pod %s/%s, whose revision is not stored: %w", pod.Namespace, pod.Name, err)
-		}
-		if whole.UID != pod.UID {
-			return nil, errStale
-		}
-		revision := podspec.Adopt(whole, &s.configs[config])
-		return &revision, nil
-	}
-	return nil, nil
 }

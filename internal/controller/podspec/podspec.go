@@ -82,12 +82,10 @@ const (
 	readyPeriod, readyFailures = 2, 3
 )
 
-// PodName is the name of the pod of a target on its node: the same whoever asks, and whatever its version, so that two leaders cannot
-// make two pods. A target that moves gets a pod of another name, and does not wait for the one on a node that may be lost.
+// PodName returns the name of a target's pod on its node. It is the same for every leader and every version, so that two
+// leaders cannot create two pods. A target that moves gets a pod with another name: it does not wait for the pod on a node
+// that may be lost.
 func PodName(object string, t target.Target) string {
-	if t.Name == t.Node {
-		return object + "-" + hash("nodes", t.Node) // as it was when there were no other targets
-	}
 	return object + "-" + hash(t.Name, t.Node)
 }
 
