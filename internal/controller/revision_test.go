@@ -121,7 +121,7 @@ var _ = Describe("revisions", func() {
 		container := &data.Template.Spec.Containers[0]
 		container.Env = append(container.Env, corev1.EnvVar{Name: "OF_OLD", Value: "1"})
 		data.Template.Spec.DNSPolicy = corev1.DNSDefault
-		data, err = data.Sealed(obj.Name)
+		data, err = data.NamedByContent(obj.Name)
 		Expect(err).NotTo(HaveOccurred())
 		identity, err := podspec.Identity(obj)
 		Expect(err).NotTo(HaveOccurred())

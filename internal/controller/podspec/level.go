@@ -6,17 +6,17 @@ import (
 	"github.com/hlparser/hyperliquid-parser-operator/api/v1alpha1"
 )
 
-// annotationLevel is on templates whose pods have their target's SELinux level. Those that an operator of before stored
-// lack it, and make pods as they did.
+// annotationLevel marks templates whose pods get their target's SELinux level. Stored templates without it make their
+// pods without one.
 const (
 	annotationLevel = v1alpha1.Group + "/selinux-level"
 	levelOfTarget   = "of-target"
 )
 
-// takeLevel gives a pod that shares its target's claim the target's SELinux level, unless the object sets one. A
-// container runtime relabels a claim with the level of each pod that mounts it, one that it chooses where the pod has
-// none: the Hyperliquid node could not write its own files any more.
-func takeLevel(pod *corev1.Pod, level string) {
+// applyLevel gives a pod that shares its target's claim the target's SELinux level, unless the object sets one. A
+// container runtime relabels a claim with the level of each pod that mounts it, and chooses a level for a pod without
+// one: the Hyperliquid node could no longer write its own files.
+func applyLevel(pod *corev1.Pod, level string) {
 	if level == "" || pod.Annotations[annotationLevel] != levelOfTarget {
 		return
 	}

@@ -23,23 +23,26 @@ import (
 	"github.com/hlparser/hyperliquid-parser-operator/internal/parser/config"
 )
 
-// Revision is everything that pods of one revision have in common. It is resolved once and stored, and every pod of it is made from
-// what was stored: a later operator, which would render another template or has another default image, makes the same pods.
+// Revision is everything that the pods of one revision have in common. It is rendered once and stored, and every pod is
+// made from the stored content: a later version of the operator, with another template or default image, makes the same
+// pods.
 type Revision struct {
-	// Hash names the revision: 10 characters.
+	// Hash is the name of the revision: 10 characters.
 	Hash string `json:"-"`
-	// Config is the file that the parsers read.
+	// Config is the parsers' configuration file.
 	Config string `json:"config"`
-	// Template of the pods.
+	// Template is the pod template.
 	Template corev1.PodTemplateSpec `json:"template"`
 }
 
-// NewRevision renders the object's spec and names what it rendered. defaultImage stands for spec.image where that is empty; cluster
-// tells this cluster's parsers from those of another that write to the same server. It fails with a *config.FieldError for a setting
-// that admission let pass and the parser would refuse.
+// NewRevision renders the object's spec into a revision with its name. defaultImage replaces an empty spec.image.
+// cluster distinguishes the parsers of this cluster from those of another that write to the same server. It fails with
+// a
+// *config.FieldError for a setting that admission accepted and the parser would refuse.
 func NewRevision(obj *v1alpha1.HyperliquidParser, defaultImage, cluster string) (Revision, error) {
 	rendered := render(&obj.Spec)
-	// The parser defaults and checks what it reads in the same way. The count of CPUs stands for a setting that the schema defaults.
+	// The parser applies the same defaults and checks. The number of CPUs is the default of a setting that the schema
+	// defaults.
 	if err := rendered.WithDefaults(1).Validate(); err != nil {
 		return Revision{}, fmt.Errorf("rendering the parsers' config: %w", err)
 	}
@@ -48,12 +51,12 @@ func NewRevision(obj *v1alpha1.HyperliquidParser, defaultImage, cluster string) 
 		return Revision{}, fmt.Errorf("rendering the parsers' config: %w", err)
 	}
 	r := Revision{Config: string(text), Template: template(obj, cmp.Or(obj.Spec.Image, defaultImage), cluster)}
-	return r.Sealed(obj.Name)
+	return r.NamedByContent(obj.Name)
 }
 
-// Sealed returns the revision under the name that its content gives it: whoever stores other content under that name
-// can be found out.
-func (r Revision) Sealed(object string) (Revision, error) {
+// NamedByContent returns the revision with the name that follows from its content, so that other content under that
+// name can be detected.
+func (r Revision) NamedByContent(object string) (Revision, error) {
 	data, err := r.named(object, "").Encode()
 	if err != nil {
 		return Revision{}, err
@@ -61,11 +64,12 @@ func (r Revision) Sealed(object string) (Revision, error) {
 	return r.named(object, hash("revision", string(data))), nil
 }
 
-// MaxNames is how many names a revision may get. Each is taken by something else once in 2^50 revisions, or by intent.
+// MaxNames is the number of names that a revision may have. Each is taken by something else once in 2^50 revisions, or
+// on purpose.
 const MaxNames = 8
 
-// Genuine reports whether stored data is what the revision's name stands for. It goes by the bytes, and where a backup
-// tool has put them into another order, by what they mean to this version.
+// Genuine reports whether stored data is the content that the revision's name follows from. It compares the bytes;
+// where a backup tool has reordered them, it compares the decoded content.
 func (r Revision) Genuine(object string, stored []byte) (bool, error) {
 	if r.ConfigName() != r.Name(object) {
 		return false, nil
@@ -74,7 +78,7 @@ func (r Revision) Genuine(object string, stored []byte) (bool, error) {
 	if err != nil {
 		return false, fmt.Errorf("encoding the name of revision %s: %w", r.Hash, err)
 	}
-	// The name itself is in it, as that of the config, and was not when it was given.
+	// The data contains the name, as that of the config; the hash was computed without it.
 	blank := bytes.Replace(stored, slices.Concat([]byte(`"configMap":{"name":`), name), []byte(`"configMap":{`), 1)
 	if r.namedBy(string(bytes.Replace(blank, []byte(`"configMap":{,`), []byte(`"configMap":{`), 1))) {
 		return true, nil
@@ -83,7 +87,7 @@ func (r Revision) Genuine(object string, stored []byte) (bool, error) {
 	return err == nil && r.namedBy(string(data)), err
 }
 
-// namedBy reports whether the revision's name is one of those that go with a content.
+// namedBy reports whether the revision's name is one of those that follow from a content.
 func (r Revision) namedBy(data string) bool {
 	first := hash("revision", data)
 	if r.Hash == first {
@@ -97,12 +101,13 @@ func (r Revision) namedBy(data string) bool {
 	return false
 }
 
-// Renamed returns the revision under another name, for when something else has the first: the same for the same count.
+// Renamed returns the revision with another name, for when something else has its first one. Equal counts give equal
+// names.
 func (r Revision) Renamed(object string, count int) Revision {
 	return r.named(object, hash("revision", r.Hash, strconv.Itoa(count)))
 }
 
-// named returns the revision of that name, and without one for "".
+// named returns the revision with the given name, which may be empty.
 func (r Revision) named(object, name string) Revision {
 	r.Hash = name
 	r.Template = *r.Template.DeepCopy()
@@ -117,10 +122,10 @@ func (r Revision) named(object, name string) Revision {
 	return r
 }
 
-// Name is that of the stored revision and of its config.
+// Name returns the name of the stored revision and of its config.
 func (r Revision) Name(object string) string { return object + "-" + r.Hash }
 
-// Image is that of its parsers.
+// Image returns the image of its parsers.
 func (r Revision) Image() string {
 	for _, c := range r.Template.Spec.Containers {
 		if c.Name == v1alpha1.ContainerName {
@@ -130,7 +135,7 @@ func (r Revision) Image() string {
 	return ""
 }
 
-// Encode returns the revision, without its name, as it is stored.
+// Encode returns the revision as it is stored, without its name.
 func (r Revision) Encode() ([]byte, error) {
 	data, err := json.Marshal(r)
 	if err != nil {
@@ -139,7 +144,7 @@ func (r Revision) Encode() ([]byte, error) {
 	return data, nil
 }
 
-// Decode reads what Encode wrote. It fails for what no pod can be made from.
+// Decode reads what Encode wrote. It fails for data that no pod can be made from.
 func Decode(name string, data []byte) (Revision, error) {
 	r := Revision{Hash: name}
 	if err := json.Unmarshal(data, &r); err != nil {
@@ -151,7 +156,7 @@ func Decode(name string, data []byte) (Revision, error) {
 	return r, nil
 }
 
-// ConfigMap returns the immutable object that holds the revision's config, without an owner.
+// ConfigMap returns the immutable ConfigMap of the revision's config, without an owner.
 func (r Revision) ConfigMap(namespace, object string) *corev1.ConfigMap {
 	return &corev1.ConfigMap{
 		ObjectMeta: metav1.ObjectMeta{
@@ -164,15 +169,15 @@ func (r Revision) ConfigMap(namespace, object string) *corev1.ConfigMap {
 	}
 }
 
-// Holds reports whether a ConfigMap holds the revision's config, and nothing else.
+// Holds reports whether a ConfigMap contains the revision's config and nothing else.
 func (r Revision) Holds(m *corev1.ConfigMap) bool {
 	return maps.Equal(m.Data, map[string]string{configFile: r.Config}) && len(m.BinaryData) == 0
 }
 
-// ConfigName is that of the object that holds the revision's config.
+// ConfigName returns the name of the ConfigMap of the revision's config.
 func (r Revision) ConfigName() string { return configOf(r.Template.Spec.Volumes) }
 
-// ConfigOf returns the name of the ConfigMap that a pod reads its config from; "" for a pod that is not ours.
+// ConfigOf returns the name of the ConfigMap of a pod's config; "" for a pod that is not a parser.
 func ConfigOf(pod *corev1.Pod) string { return configOf(pod.Spec.Volumes) }
 
 func configOf(volumes []corev1.Volume) string {
@@ -184,7 +189,7 @@ func configOf(volumes []corev1.Volume) string {
 	return ""
 }
 
-// DataClaim returns the claim that a pod reads its data from; "" for one that reads a node's.
+// DataClaim returns the name of the claim of a pod's data; "" when the data is on the node.
 func DataClaim(pod *corev1.Pod) string {
 	for _, v := range pod.Spec.Volumes {
 		if v.Name == dataVolume && v.PersistentVolumeClaim != nil {
@@ -194,13 +199,13 @@ func DataClaim(pod *corev1.Pod) string {
 	return ""
 }
 
-// Pod returns the revision's pod of a target of the named object, without an owner: the template, with what differs between targets.
-// restartedAt is the object's annotation of that name, or empty.
+// Pod returns the revision's pod for a target of the named object, without an owner: the template, with what differs
+// between targets. restartedAt is the object's annotation of that name, or empty.
 //
-// A template that an older operator stored goes through here too. So what is done to a template must stay as it is, or
-// a pod that dies comes back as another one than it was; what is new belongs into the template, or is done only where
-// the template asks for it. So an upgrade of the operator replaces no pod, and what a new template brings reaches a
-// fleet with the next change of its spec.
+// Templates that an earlier version stored go through here too. So this function must not change what it does to them,
+// or a pod would be recreated differently. New features belong into the template, or apply only where the template asks
+// for them. Then an upgrade of the operator replaces no pod, and a new template reaches a fleet with the next change of
+// its spec.
 func (r Revision) Pod(object types.NamespacedName, t target.Target, restartedAt string) *corev1.Pod {
 	template := r.Template.DeepCopy()
 	pod := &corev1.Pod{ObjectMeta: template.ObjectMeta, Spec: template.Spec}
@@ -210,8 +215,8 @@ func (r Revision) Pod(object types.NamespacedName, t target.Target, restartedAt 
 	if restartedAt != "" {
 		metav1.SetMetaDataAnnotation(&pod.ObjectMeta, v1alpha1.AnnotationRestartedAt, restartedAt)
 	}
-	pod.Spec.Affinity = pinned(pod.Spec.Affinity, t.Node)
-	takeLevel(pod, t.Level)
+	pod.Spec.Affinity = pinnedTo(t.Node, pod.Spec.Affinity)
+	applyLevel(pod, t.Level)
 	for i := range pod.Spec.Volumes {
 		if v := &pod.Spec.Volumes[i]; v.Name == dataVolume && v.PersistentVolumeClaim != nil {
 			v.PersistentVolumeClaim.ClaimName = t.Claim
@@ -225,12 +230,12 @@ func (r Revision) Pod(object types.NamespacedName, t target.Target, restartedAt 
 	return pod
 }
 
-// targetVariable tells a parser its target.
+// targetVariable is the environment variable with the parser's target.
 const targetVariable = "HLPARSER_TARGET"
 
-// pinned adds the node to every alternative of the required node affinity. The scheduler binds the pod: it alone knows whether
-// the pod fits.
-func pinned(affinity *corev1.Affinity, node string) *corev1.Affinity {
+// pinnedTo adds the node to every term of the required node affinity. The scheduler binds the pod: only it knows
+// whether the pod fits.
+func pinnedTo(node string, affinity *corev1.Affinity) *corev1.Affinity {
 	out := affinity.DeepCopy()
 	if out == nil {
 		out = &corev1.Affinity{}
@@ -252,16 +257,16 @@ func pinned(affinity *corev1.Affinity, node string) *corev1.Affinity {
 	return out
 }
 
-// Identity tells the specs of an object apart that make different revisions, by the fields that shape pods and the parser's config and
-// by nothing that an operator makes of them. So a field that is added to the spec replaces pods when it is set, unless somebody
-// decides here that it does not.
+// Identity returns a hash of the fields of a spec that shape pods and the parser's config. It does not depend on how an
+// operator renders them. A new field of the spec is part of the identity, so setting it replaces pods, unless it is
+// excluded here.
 func Identity(obj *v1alpha1.HyperliquidParser) (string, error) {
 	spec := *obj.Spec.DeepCopy()
 	spec.Growth = v1alpha1.Growth{}
 	spec.Rollout = v1alpha1.Rollout{}
 	spec.Paused = false
 	if spec.Target.Nodes != nil {
-		// Which nodes are selected says nothing of their pods.
+		// The selection of nodes does not affect their pods.
 		spec.Target.Nodes.Selector.MatchLabels = nil
 		spec.Target.Nodes.Selector.MatchExpressions = nil
 	}
@@ -289,16 +294,25 @@ func render(spec *v1alpha1.HyperliquidParserSpec) config.Config {
 			Sides:           stringsOf(spec.Filter.Sides),
 			MinNotional:     spec.Filter.MinNotional,
 		},
-		Engine: config.Engine{StartAt: config.StartAt(spec.Engine.StartAt), DeduplicateBlocks: spec.Engine.DeduplicateBlocks, Markers: spec.Engine.Markers},
-		// Well before the kubelet kills it the parser gives a sink up that does not answer, and commits what it did acknowledge.
-		ShutdownTimeout: config.Duration{Duration: time.Duration(ptr.Deref(spec.TerminationGracePeriodSeconds, defaultGrace)) * time.Second * 2 / 3},
+		Engine: config.Engine{
+			StartAt:           config.StartAt(spec.Engine.StartAt),
+			DeduplicateBlocks: spec.Engine.DeduplicateBlocks,
+			Markers:           spec.Engine.Markers,
+		},
+		// Well before the kubelet kills it, the parser abandons a sink that does not answer, and commits what was
+		// acknowledged.
+		ShutdownTimeout: config.Duration{Duration: time.Duration(grace(spec)) * time.Second * 2 / 3},
 	}
 	for _, s := range spec.Streams {
-		c.Streams = append(c.Streams, config.StreamConfig{Name: config.Stream(s.Name), Mode: config.Mode(s.Mode), Sink: string(s.Sink)})
+		c.Streams = append(c.Streams, config.StreamConfig{
+			Name: config.Stream(s.Name), Mode: config.Mode(s.Mode), Sink: string(s.Sink),
+		})
 	}
 	c.Sink = renderSink(spec.Sink)
 	for i := range spec.Sinks {
-		c.Sinks = append(c.Sinks, config.NamedSink{Name: string(spec.Sinks[i].Name), Sink: renderSink(spec.Sinks[i].Sink())})
+		c.Sinks = append(c.Sinks, config.NamedSink{
+			Name: string(spec.Sinks[i].Name), Sink: renderSink(spec.Sinks[i].Sink()),
+		})
 	}
 	e := spec.Engine
 	if e.BufferLimit != nil {
@@ -321,7 +335,7 @@ func render(spec *v1alpha1.HyperliquidParserSpec) config.Config {
 
 func stringsOf[T ~string](in []T) []string {
 	if len(in) == 0 {
-		return nil // an empty list is left out of the config
+		return nil // the config omits an empty list
 	}
 	out := make([]string, 0, len(in))
 	for _, v := range in {
@@ -330,14 +344,14 @@ func stringsOf[T ~string](in []T) []string {
 	return out
 }
 
-// encoding gives names that may be labels and parts of names.
+// encoding uses characters that are valid in labels and names.
 var encoding = base32.NewEncoding("0123456789abcdefghijklmnopqrstuv").WithPadding(base32.NoPadding)
 
-// hash returns 10 characters that name the parts: 50 bits, so that even a million names seldom hold a pair that is alike.
+// hash returns 10 characters, 50 bits, for the parts: a million hashes seldom contain two that are equal.
 func hash(parts ...string) string {
 	h := sha256.New()
 	for _, p := range parts {
-		// The length goes first: ("ab", "c") and ("a", "bc") are not alike.
+		// The length prefix distinguishes ("ab", "c") from ("a", "bc").
 		_, _ = fmt.Fprintf(h, "%d:%s", len(p), p)
 	}
 	return encoding.EncodeToString(h.Sum(nil))[:10]

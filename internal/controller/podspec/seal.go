@@ -12,8 +12,8 @@ import (
 	"github.com/hlparser/hyperliquid-parser-operator/internal/parser/report/seal"
 )
 
-// What sealed reports take: see package seal. The pod's key pair is in memory, for as long as the pod is on its node; the operator's
-// public keys are in a ConfigMap, which the kubelet keeps as it is.
+// Volumes and files of sealed reports: see package seal. The pod's key pair is in memory for as long as the pod is on
+// its node. The operator's public keys are in a ConfigMap, which the kubelet keeps up to date.
 const (
 	sealVolume      = "seal"
 	sealDir         = "/seal"
@@ -22,11 +22,11 @@ const (
 	operatorsDir    = "/etc/hlparser-operator"
 	// OperatorsFile is the key of the ConfigMap of the operator's public keys.
 	OperatorsFile = "keys"
-	// terminationLog is where a container leaves its termination message; the API server's default.
+	// terminationLog is the file of a container's termination message: the API server's default.
 	terminationLog = corev1.TerminationMessagePathDefault
 )
 
-// OperatorKeysName is the name of the ConfigMap with the operator's public keys for the parsers of an object.
+// OperatorKeysName returns the name of the ConfigMap with the operator's public keys for the parsers of an object.
 func OperatorKeysName(object string) string { return object + "-operator-keys" }
 
 func sealVolumes(object string) []corev1.Volume {
@@ -34,7 +34,7 @@ func sealVolumes(object string) []corev1.Volume {
 		{Name: sealVolume, VolumeSource: corev1.VolumeSource{EmptyDir: &corev1.EmptyDirVolumeSource{
 			Medium: corev1.StorageMediumMemory, SizeLimit: ptr.To(resource.MustParse("1Mi")),
 		}}},
-		// Optional: a parser delivers whether the operator can ask for its report or not.
+		// Optional: a parser delivers whether or not the operator can request its report.
 		{Name: operatorsVolume, VolumeSource: corev1.VolumeSource{ConfigMap: &corev1.ConfigMapVolumeSource{
 			LocalObjectReference: corev1.LocalObjectReference{Name: OperatorKeysName(object)}, Optional: ptr.To(true),
 		}}},
@@ -48,7 +48,7 @@ func sealMounts() []corev1.VolumeMount {
 	}
 }
 
-// sealEnv is for a parser. An image of before there were sealed reports goes on without, where flags would stop it.
+// sealEnv is for the parser. An image that does not support sealed reports ignores variables, and would refuse flags.
 func sealEnv() []corev1.EnvVar {
 	return []corev1.EnvVar{
 		{Name: "HLPARSER_SEAL_KEY", Value: sealKey},
@@ -63,12 +63,14 @@ func prepareSealEnv() []corev1.EnvVar {
 	}
 }
 
-// Sealed reports whether a pod's parser seals its reports: whether the revision that the pod was made from says so.
+// Sealed reports whether a pod's parser seals its reports, which follows from the revision that the pod was made from.
 func Sealed(pod *corev1.Pod) bool {
-	return slices.ContainsFunc(pod.Spec.Volumes, func(v corev1.Volume) bool { return v.Name == operatorsVolume && v.ConfigMap != nil })
+	return slices.ContainsFunc(pod.Spec.Volumes, func(v corev1.Volume) bool {
+		return v.Name == operatorsVolume && v.ConfigMap != nil
+	})
 }
 
-// Started returns when the container of a pod's parser started, as its kubelet says; zero while it does not run.
+// Started returns when the container of a pod's parser started, from its kubelet; zero while it does not run.
 func Started(pod *corev1.Pod) time.Time {
 	for _, c := range pod.Status.ContainerStatuses {
 		if c.Name == v1alpha1.ContainerName && c.State.Running != nil {
@@ -78,10 +80,11 @@ func Started(pod *corev1.Pod) time.Time {
 	return time.Time{}
 }
 
-// PublicKey returns the parser's, which its init container has left in the pod's status; zero when there is none.
+// PublicKey returns the public key of a pod's parser, which its init container writes to the pod's status; zero for
+// none.
 func PublicKey(pod *corev1.Pod) seal.PublicKey {
 	for _, c := range pod.Status.InitContainerStatuses {
-		// One that runs once more has the words of its last end.
+		// A container that runs again keeps the message of its last termination.
 		for _, ended := range []*corev1.ContainerStateTerminated{c.State.Terminated, c.LastTerminationState.Terminated} {
 			if c.Name == prepareName && ended != nil && ended.ExitCode == 0 {
 				if k := seal.OfMessage(ended.Message); k != (seal.PublicKey{}) {

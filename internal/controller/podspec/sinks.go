@@ -14,13 +14,13 @@ import (
 )
 
 const (
-	// secretsDir holds a directory for each Secret that a sink needs, named after it.
+	// secretsDir contains a directory for each Secret that a sink needs, named after the Secret.
 	secretsDir = "/secrets"
-	// fleetVariable tells a parser, whose target makes a writer's name of it, which object's it is.
+	// fleetVariable names the parser's object; fleet and target together make a writer's name.
 	fleetVariable = "HLPARSER_FLEET"
 )
 
-// Keys of the Secrets that sinks need; they are those of the Secret types that Kubernetes has for them.
+// Keys of the Secrets that sinks need: those of the Secret types of Kubernetes where there is one.
 const (
 	caKey       = "ca.crt"
 	certKey     = "tls.crt"
@@ -30,7 +30,7 @@ const (
 	credsKey    = "nats.creds"
 )
 
-// SecretOf tells which key of which Secret a parser reads at a path that its report names; ok is false for another path.
+// SecretOf returns the Secret and the key that a parser reads at a path in its report. ok is false for another path.
 func SecretOf(file string) (name, key string, ok bool) {
 	rest, ok := strings.CutPrefix(file, secretsDir+"/")
 	if !ok {
@@ -44,7 +44,7 @@ func secretFile(ref v1alpha1.SecretRef, key string) string {
 	return path.Join(secretsDir, ref.Name, key)
 }
 
-// secrets are the names of the Secrets that the sinks need, in order.
+// secrets returns the names of the Secrets that the sinks need, sorted.
 func secrets(spec *v1alpha1.HyperliquidParserSpec) []string {
 	var names []string
 	add := func(tls *v1alpha1.TLS) {
@@ -73,8 +73,8 @@ func secrets(spec *v1alpha1.HyperliquidParserSpec) []string {
 	return slices.Compact(names)
 }
 
-// secretVolumes and secretMounts give the parser whole directories, so that what is rotated arrives while it runs; and optional ones,
-// so that a Secret that is missing is told by the parser, by name, and not by a pod that never starts.
+// secretVolumes and secretMounts mount whole directories, so that rotated values arrive while the parser runs. They are
+// optional: the parser reports a missing Secret by name, where a mandatory one would keep its pod from starting.
 func secretVolumes(spec *v1alpha1.HyperliquidParserSpec) []corev1.Volume {
 	names := secrets(spec)
 	out := make([]corev1.Volume, 0, len(names))
@@ -90,14 +90,16 @@ func secretMounts(spec *v1alpha1.HyperliquidParserSpec) []corev1.VolumeMount {
 	names := secrets(spec)
 	out := make([]corev1.VolumeMount, 0, len(names))
 	for i, name := range names {
-		out = append(out, corev1.VolumeMount{Name: secretVolume(i), MountPath: path.Join(secretsDir, name), ReadOnly: true})
+		out = append(out, corev1.VolumeMount{
+			Name: secretVolume(i), MountPath: path.Join(secretsDir, name), ReadOnly: true,
+		})
 	}
 	return out
 }
 
 func secretVolume(i int) string { return "secret-" + strconv.Itoa(i) }
 
-// remote reports whether records leave the node for a server that knows its writers by name.
+// remote reports whether a sink is a server that identifies its writers by name.
 func remote(spec *v1alpha1.HyperliquidParserSpec) bool {
 	return slices.ContainsFunc(spec.AllSinks(), func(s v1alpha1.Sink) bool { return s.NATS != nil || s.Kafka != nil })
 }
@@ -117,7 +119,9 @@ func renderSink(s v1alpha1.Sink) config.Sink {
 }
 
 func renderFile(f *v1alpha1.FileSink) *config.FileSink {
-	out := &config.FileSink{Path: outDir, Rotate: config.Rotation(f.Rotate), Compress: config.Compression(f.Compress)}
+	out := &config.FileSink{
+		Path: outDir, Rotate: config.Rotation(f.Rotate), Compress: config.Compression(f.Compress),
+	}
 	if f.MaxSize != nil {
 		out.MaxSize = config.Bytes(f.MaxSize.Value())
 	}
@@ -166,14 +170,17 @@ func renderKafka(k *v1alpha1.KafkaSink) *config.KafkaSink {
 		Compression: config.KafkaCompression(k.Compression), TLS: renderTLS(k.TLS),
 	}
 	if c := k.Create; c != nil {
-		out.Create = &config.KafkaCreate{Partitions: int(ptr.Deref(c.Partitions, 0)), ReplicationFactor: int(ptr.Deref(c.ReplicationFactor, 0))}
+		out.Create = &config.KafkaCreate{
+			Partitions: int(ptr.Deref(c.Partitions, 0)), ReplicationFactor: int(ptr.Deref(c.ReplicationFactor, 0)),
+		}
 	}
 	if k.MaxMessageBytes != nil {
 		out.MaxMessageBytes = config.Bytes(*k.MaxMessageBytes)
 	}
 	if k.SASL != nil {
 		out.SASL = &config.KafkaSASL{
-			UsernameFile: secretFile(k.SASL.SecretRef, usernameKey), PasswordFile: secretFile(k.SASL.SecretRef, passwordKey),
+			UsernameFile: secretFile(k.SASL.SecretRef, usernameKey),
+			PasswordFile: secretFile(k.SASL.SecretRef, passwordKey),
 		}
 	}
 	return out
