@@ -12,23 +12,23 @@ import (
 	"github.com/hlparser/hyperliquid-parser-operator/api/v1alpha1"
 )
 
-// Reasons for which a pod cannot have a parser until somebody changes something.
+// Reasons why a pod has no parser until a user changes something.
 const (
-	// NoClaim: the pod has no volume of that name, or it is not on a claim.
+	// NoClaim means that the pod has no volume of that name, or that the volume is not a claim.
 	NoClaim = v1alpha1.ReasonNoClaim
-	// NotShareable: the claim is ReadWriteOncePod. Whoever can ask the API server finds out.
+	// NotShareable means that the claim is ReadWriteOncePod. The caller determines it, since it takes the API server.
 	NotShareable = v1alpha1.ReasonClaimNotShareable
 )
 
-// Reasons that pass by themselves.
+// Reasons that are temporary.
 const (
-	// ClaimUnseen is why a target waits while it is being asked whether its claim can be shared.
+	// ClaimUnseen means that it is not known yet whether the claim can be shared.
 	ClaimUnseen = "ClaimNotSeenYet"
-	// ClaimInUse is why a target has no parser: another pod on the same claim has it. Its data is the same.
+	// ClaimInUse means that another pod on the same claim has the parser. Its data is the same.
 	ClaimInUse = "ClaimInUse"
 )
 
-// Unusable reports whether the target waits for a person.
+// Unusable reports whether the target waits for a user's action.
 func (t Target) Unusable() bool { return t.Waits == NoClaim || t.Waits == NotShareable }
 
 // Pods selects the pods of Hyperliquid nodes.
@@ -38,15 +38,17 @@ type Pods struct {
 	nodes    Nodes
 }
 
-// NewPods returns a selection of the pods that match the selector and are no parsers, with their data in the named volume. Affinity and
-// tolerations are those of the parsers: see NewNodes.
-func NewPods(selector metav1.LabelSelector, volume string, affinity *corev1.Affinity, tolerations []corev1.Toleration) (Pods, error) {
+// NewPods returns a selection of the pods that match the selector and are not parsers, with their data in the named
+// volume. affinity and tolerations are those of the parsers, as for NewNodes.
+func NewPods(
+	selector metav1.LabelSelector, volume string, affinity *corev1.Affinity, tolerations []corev1.Toleration,
+) (Pods, error) {
 	s, err := metav1.LabelSelectorAsSelector(&selector)
 	if err != nil {
 		return Pods{}, fmt.Errorf("reading target.pods.selector: %w", err)
 	}
-	// A parser beside a parser would be one for each parser there is, and so on.
-	foreign, err := labels.NewRequirement(v1alpha1.LabelParser, selection.DoesNotExist, nil)
+	// Parsers as targets would get parsers of their own, without end.
+	notParser, err := labels.NewRequirement(v1alpha1.LabelParser, selection.DoesNotExist, nil)
 	if err != nil {
 		return Pods{}, fmt.Errorf("selecting by label %s: %w", v1alpha1.LabelParser, err)
 	}
@@ -54,13 +56,13 @@ func NewPods(selector metav1.LabelSelector, volume string, affinity *corev1.Affi
 	if err != nil {
 		return Pods{}, err
 	}
-	return Pods{selector: s.Add(*foreign), volume: volume, nodes: nodes}, nil
+	return Pods{selector: s.Add(*notParser), volume: volume, nodes: nodes}, nil
 }
 
-// Selector is what the API server is asked for.
+// Selector returns the selector to list pods with.
 func (p Pods) Selector() labels.Selector { return p.selector }
 
-// Targets returns the targets among pods that Selector matches, by name.
+// Targets returns the targets among pods that Selector matches, sorted by name.
 func (p Pods) Targets(pods []corev1.Pod, nodes []corev1.Node) []Target {
 	byName := make(map[string]*corev1.Node, len(nodes))
 	for i := range nodes {
@@ -78,7 +80,8 @@ func (p Pods) Targets(pods []corev1.Pod, nodes []corev1.Node) []Target {
 	return sorted(out)
 }
 
-// LeftOut counts the pods, of those that Selector matches, on nodes that the required node affinity does not match.
+// LeftOut returns how many of the pods that Selector matches are on nodes that the required node affinity does not
+// match.
 func (p Pods) LeftOut(pods []corev1.Pod, nodes []corev1.Node) int {
 	on := map[string]int{}
 	for i := range pods {
@@ -93,9 +96,9 @@ func (p Pods) LeftOut(pods []corev1.Pod, nodes []corev1.Node) int {
 	return count
 }
 
-// target is the pod as a target. Its parser holds its claim: while the pod ends, or its node is lost, the parser belongs nowhere, so that
-// the claim can go where the pod's successor goes. Nor does it come before the pod runs: the kubelet makes a subPath that is not there,
-// and would make it before the Hyperliquid node does.
+// target returns the pod as a target. Its parser holds its claim. So while the pod terminates, or its node is lost, the
+// target has no node: the claim must be free to follow the pod's successor. It has no node before the pod runs either:
+// the kubelet creates a missing subPath, and would create it before the Hyperliquid node does.
 func (p Pods) target(pod *corev1.Pod, node *corev1.Node) Target {
 	t := Target{Name: pod.Name, UID: string(pod.UID)}
 	claim := claimOf(pod, p.volume)
@@ -107,14 +110,14 @@ func (p Pods) target(pod *corev1.Pod, node *corev1.Node) Target {
 	case lost(node):
 		t.Waits = NotReady
 	default:
-		t.Node, t.Claim, t.Boot, t.Waits = node.Name, claim, node.Status.NodeInfo.BootID, p.nodes.waits(node)
+		t.Node, t.Claim, t.Boot, t.Waits = node.Name, claim, node.Status.NodeInfo.BootID, p.nodes.waitReason(node)
 		t.Level = levelOf(pod, p.volume)
 	}
 	return t
 }
 
-// levelOf is the SELinux level by which a pod uses a volume: that of a container that mounts it and has options of its
-// own, which stand for all of the pod's, or else the pod's; "" when the container runtime chooses one.
+// levelOf returns the SELinux level with which a pod accesses a volume: that of a container that mounts it and has
+// options of its own, which replace the pod's, or else the pod's; "" when the container runtime chooses one.
 func levelOf(pod *corev1.Pod, volume string) string {
 	for _, c := range pod.Spec.Containers {
 		mounts := slices.ContainsFunc(c.VolumeMounts, func(m corev1.VolumeMount) bool { return m.Name == volume })
@@ -128,7 +131,8 @@ func levelOf(pod *corev1.Pod, volume string) string {
 	return ""
 }
 
-// lost is true for a node that is gone or not heard of. One that says itself that it is not ready can still end pods.
+// lost reports whether a node is gone or no longer reports. A node that itself reports that it is not ready can still
+// end pods.
 func lost(node *corev1.Node) bool {
 	if node == nil {
 		return true
@@ -150,32 +154,34 @@ func claimOf(pod *corev1.Pod, volume string) string {
 	return ""
 }
 
-// maxSelected bounds the labels, the claims, and what has an SELinux level, that are kept of a pod, in bytes: a hundred
-// of each. The pods of a namespace must not fill the operator's memory with a megabyte of labels each.
-const maxSelected = 8 << 10
+// maxKept bounds, in bytes, each of the labels, the claims and the SELinux levels that are kept of a pod: room for a
+// hundred. The pods of a namespace must not fill the operator's memory with a megabyte of labels each.
+const maxKept = 8 << 10
 
-// overfull are the labels of a pod that has too many: as a parser's, which no selection has.
-var overfull = map[string]string{v1alpha1.LabelParser: ""}
+// excludedLabels replace the labels of a pod that has too many. They mark a parser, which is never selected.
+var excludedLabels = map[string]string{v1alpha1.LabelParser: ""}
 
-// Slim keeps of a pod what a target is made from, and chosen by. A pod with more labels than a Hyperliquid node's ever has is no target,
-// and one with more claims, or SELinux levels, has none: lists are left out rather than cut.
+// Slim returns the parts of a pod that select and make a target. A pod whose labels exceed maxKept is no target. Claims
+// and SELinux levels that exceed it are dropped as a whole rather than truncated.
 func Slim(pod *corev1.Pod) *corev1.Pod {
-	slim := &corev1.Pod{Spec: corev1.PodSpec{NodeName: pod.Spec.NodeName}, Status: corev1.PodStatus{Phase: pod.Status.Phase}}
+	slim := &corev1.Pod{
+		Spec: corev1.PodSpec{NodeName: pod.Spec.NodeName}, Status: corev1.PodStatus{Phase: pod.Status.Phase},
+	}
 	slim.Namespace, slim.Name, slim.UID = pod.Namespace, pod.Name, pod.UID
 	slim.ResourceVersion, slim.DeletionTimestamp = pod.ResourceVersion, pod.DeletionTimestamp
 	size := 0
 	for key, value := range pod.Labels {
 		size += len(key) + len(value)
 	}
-	if slim.Labels = pod.Labels; size > maxSelected {
-		slim.Labels = overfull
+	if slim.Labels = pod.Labels; size > maxKept {
+		slim.Labels = excludedLabels
 	}
 	size = 0
 	for _, v := range pod.Spec.Volumes {
 		if v.PersistentVolumeClaim == nil {
 			continue
 		}
-		if size += len(v.Name) + len(v.PersistentVolumeClaim.ClaimName); size > maxSelected {
+		if size += len(v.Name) + len(v.PersistentVolumeClaim.ClaimName); size > maxKept {
 			slim.Spec.Volumes = nil
 			break
 		}
@@ -185,8 +191,8 @@ func Slim(pod *corev1.Pod) *corev1.Pod {
 	return slim
 }
 
-// slimLevels keeps the SELinux level of a pod, and of its containers that have options of their own, with what they
-// mount.
+// slimLevels returns the SELinux level of a pod, and the levels and mounts of its containers that have SELinux options
+// of their own.
 func slimLevels(spec *corev1.PodSpec) (*corev1.PodSecurityContext, []corev1.Container) {
 	var of *corev1.PodSecurityContext
 	var containers []corev1.Container
@@ -201,7 +207,9 @@ func slimLevels(spec *corev1.PodSpec) (*corev1.PodSecurityContext, []corev1.Cont
 			continue
 		}
 		level := c.SecurityContext.SELinuxOptions.Level
-		kept := corev1.Container{SecurityContext: &corev1.SecurityContext{SELinuxOptions: &corev1.SELinuxOptions{Level: level}}}
+		kept := corev1.Container{SecurityContext: &corev1.SecurityContext{
+			SELinuxOptions: &corev1.SELinuxOptions{Level: level},
+		}}
 		size += len(level)
 		for _, m := range c.VolumeMounts {
 			kept.VolumeMounts = append(kept.VolumeMounts, corev1.VolumeMount{Name: m.Name})
@@ -209,7 +217,7 @@ func slimLevels(spec *corev1.PodSpec) (*corev1.PodSecurityContext, []corev1.Cont
 		}
 		containers = append(containers, kept)
 	}
-	if size > maxSelected {
+	if size > maxKept {
 		return nil, nil
 	}
 	return of, containers

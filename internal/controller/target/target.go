@@ -1,7 +1,8 @@
-// Package target says what must have a parser – nodes, or pods with a claim – and which of them can take a new pod now.
+// Package target determines what must have a parser (nodes, or pods with a claim), and which of them can take a new pod
+// now.
 //
-// It is pure: it looks at nodes and pods that it is given. It must never list anything, and never decide what happens to a parser; that
-// is the plan's. Eligibility is component-helpers', not a copy of the scheduler's rules.
+// It is pure: callers pass in nodes and pods. It must never list objects, and never decide what happens to a parser:
+// package plan does that. Eligibility comes from component-helpers, not from a copy of the scheduler's rules.
 package target
 
 import (
@@ -18,40 +19,39 @@ import (
 	"k8s.io/component-helpers/scheduling/corev1/nodeaffinity"
 )
 
-// Reasons for which a target takes no new pod now.
+// Reasons why a target takes no new pod now.
 const (
-	// NotReady: the node is lost, or has never been ready.
+	// NotReady means that the node is not ready, is lost, or has never been ready.
 	NotReady = "NodeNotReady"
-	// Cordoned: somebody wants no new pods there.
+	// Cordoned means that the node is marked unschedulable.
 	Cordoned = "NodeCordoned"
-	// Tainted: the node has a taint that parsers do not tolerate.
+	// Tainted means that the node has a taint that parsers do not tolerate.
 	Tainted = "NodeTainted"
-	// NotRunning: the pod beside which the parser belongs does not run, or is about to end.
+	// NotRunning means that the target pod does not run, or is terminating.
 	NotRunning = "PodNotRunning"
 )
 
-// Target is what must have one parser.
+// Target is a node or a pod that must have one parser.
 type Target struct {
-	// Name of the node, or of the pod.
+	// Name is the name of the node or of the pod.
 	Name string
-	// Node is where its parser belongs; "" while it belongs nowhere, and one that exists must go.
+	// Node is the node on which its parser runs. While it is "", an existing parser must be deleted.
 	Node string
-	// Claim holds the data of a pod; "" for a node.
+	// Claim is the claim with the data of a pod; "" for a node.
 	Claim string
-	// Level is the SELinux level of the pod that is the target, by which it reads and writes its claim; "" when it has
-	// none, and for a node.
+	// Level is the SELinux level with which the target pod accesses its claim; "" when it has none, and for a node.
 	Level string
-	// Beside is the target that has the parser of the claim, where this one waits with ClaimInUse; else "".
+	// Beside is the target that has the parser of the claim while this one waits with ClaimInUse; otherwise "".
 	Beside string
-	// UID of the pod that is the target; "" for a node.
+	// UID is the UID of the target pod; "" for a node.
 	UID string
-	// Boot is what the node says tells its boots apart; "" when it does not say, or the target has no node.
+	// Boot is the boot ID of the node; "" when the node reports none, or the target has no node.
 	Boot string
-	// Waits is why a new pod must wait; "" when the target can take one now. A pod that exists on Node is kept.
+	// Waits is the reason why a new pod must wait; "" when the target can take one now. An existing pod on Node is kept.
 	Waits string
 }
 
-// Why is Waits, with what a person needs to know beside it.
+// Why returns Waits with its details, for messages.
 func (t Target) Why() string {
 	if t.Waits == ClaimInUse {
 		return fmt.Sprintf("%s: the parser of claim %s is beside pod %s", t.Waits, t.Claim, t.Beside)
@@ -66,9 +66,9 @@ type Nodes struct {
 	tolerations []corev1.Toleration
 }
 
-// NewNodes returns a selection of the nodes that match the selector and the required node affinity of pods, whose
-// tolerations say which taints do not matter. It fails on a selector or an affinity with an operator that does not
-// exist, or with a value that the operator does not take.
+// NewNodes returns a selection of the nodes that match the selector and the required node affinity of the parsers'
+// pods. tolerations are those of the pods. It fails for a selector or an affinity with an unknown operator, or with a
+// value that the operator does not accept.
 func NewNodes(selector metav1.LabelSelector, affinity *corev1.Affinity, tolerations []corev1.Toleration) (Nodes, error) {
 	s, err := metav1.LabelSelectorAsSelector(&selector)
 	if err != nil {
@@ -78,14 +78,16 @@ func NewNodes(selector metav1.LabelSelector, affinity *corev1.Affinity, tolerati
 }
 
 func newNodes(selector labels.Selector, affinity *corev1.Affinity, tolerations []corev1.Toleration) (Nodes, error) {
-	// The affinity is parsed when it is first used, and an error in it looks like a node that does not match.
+	// RequiredNodeAffinity reports no parse error: a node then does not match.
 	if err := checkAffinity(affinity); err != nil {
 		return Nodes{}, err
 	}
-	return Nodes{selector: selector, affinity: nodeaffinity.NewRequiredNodeAffinity(nil, affinity), tolerations: tolerations}, nil
+	return Nodes{
+		selector: selector, affinity: nodeaffinity.NewRequiredNodeAffinity(nil, affinity), tolerations: tolerations,
+	}, nil
 }
 
-// checkAffinity fails on a node affinity with a term that cannot be read: the API server refuses the pods for it.
+// checkAffinity fails for a node affinity with an invalid term: the API server would refuse the pods.
 func checkAffinity(affinity *corev1.Affinity) error {
 	if affinity == nil || affinity.NodeAffinity == nil {
 		return nil
@@ -98,7 +100,8 @@ func checkAffinity(affinity *corev1.Affinity) error {
 		}
 	}
 	path := field.WithPath(at.Child("preferredDuringSchedulingIgnoredDuringExecution"))
-	if _, err := nodeaffinity.NewPreferredSchedulingTerms(affinity.NodeAffinity.PreferredDuringSchedulingIgnoredDuringExecution, path); err != nil {
+	preferred := affinity.NodeAffinity.PreferredDuringSchedulingIgnoredDuringExecution
+	if _, err := nodeaffinity.NewPreferredSchedulingTerms(preferred, path); err != nil {
 		return fmt.Errorf("reading affinity.nodeAffinity: %w", err)
 	}
 	return nil
@@ -113,18 +116,21 @@ func (n Nodes) Selects(node *corev1.Node) bool {
 	return err == nil && match
 }
 
-// Targets returns the targets among the nodes, by name.
+// Targets returns the targets among the nodes, sorted by name.
 func (n Nodes) Targets(nodes []corev1.Node) []Target {
 	var out []Target
 	for i := range nodes {
 		if n.Selects(&nodes[i]) {
-			out = append(out, Target{Name: nodes[i].Name, Node: nodes[i].Name, Boot: nodes[i].Status.NodeInfo.BootID, Waits: n.waits(&nodes[i])})
+			out = append(out, Target{
+				Name: nodes[i].Name, Node: nodes[i].Name,
+				Boot: nodes[i].Status.NodeInfo.BootID, Waits: n.waitReason(&nodes[i]),
+			})
 		}
 	}
 	return sorted(out)
 }
 
-// LeftOut counts the nodes that the selector matches and the required node affinity does not.
+// LeftOut returns the number of nodes that the selector matches and the required node affinity does not.
 func (n Nodes) LeftOut(nodes []corev1.Node) int {
 	count := 0
 	for i := range nodes {
@@ -140,26 +146,27 @@ func sorted(targets []Target) []Target {
 	return targets
 }
 
-func (n Nodes) waits(node *corev1.Node) string {
+func (n Nodes) waitReason(node *corev1.Node) string {
 	if !Ready(node) {
 		return NotReady
 	}
 	if node.Spec.Unschedulable {
 		return Cordoned
 	}
-	_, untolerated := schedulinghelpers.FindMatchingUntoleratedTaint(logr.Discard(), node.Spec.Taints, n.tolerations, repels, true)
+	_, untolerated := schedulinghelpers.FindMatchingUntoleratedTaint(
+		logr.Discard(), node.Spec.Taints, n.tolerations, repels, true)
 	if untolerated {
 		return Tainted
 	}
 	return ""
 }
 
-// repels leaves out taints that only make a node less liked.
+// repels reports whether a taint keeps pods off a node. PreferNoSchedule does not.
 func repels(t *corev1.Taint) bool {
 	return t.Effect == corev1.TaintEffectNoSchedule || t.Effect == corev1.TaintEffectNoExecute
 }
 
-// Ready reports whether the node says that it is ready. One that says nothing is not.
+// Ready reports whether the node's Ready condition is true. A node without the condition is not ready.
 func Ready(node *corev1.Node) bool {
 	for _, c := range node.Status.Conditions {
 		if c.Type == corev1.NodeReady {
@@ -180,8 +187,8 @@ func Changed(before, after *corev1.Node) bool {
 		})
 }
 
-// Tolerations returns those of a parser pod: a DaemonSet's, for the same reason, which is that a parser belongs to its node and
-// gains nothing by being evicted from it; and those that the object adds.
+// Tolerations returns the tolerations of a parser's pod: those of a DaemonSet's pod, since a parser likewise belongs to
+// its node and eviction gains nothing, and those that the object adds.
 func Tolerations(added []corev1.Toleration) []corev1.Toleration {
 	daemon := func(key string, effect corev1.TaintEffect) corev1.Toleration {
 		return corev1.Toleration{Key: key, Operator: corev1.TolerationOpExists, Effect: effect}
