@@ -9,9 +9,9 @@ import (
 	"github.com/hlparser/hyperliquid-parser-operator/internal/parser/report"
 )
 
-// unlooked is a report of a parser that has not looked at the disk, or of which one figure is missing.
-var unlooked = map[string]func(*report.Stream){
-	"nobody has looked":   func(s *report.Stream) { s.UncommittedBytes, s.LagSeconds = nil, nil },
+// unknownBacklogs are streams of a parser that has not read the disk yet, or that leaves out one figure.
+var unknownBacklogs = map[string]func(*report.Stream){
+	"nothing is known":    func(s *report.Stream) { s.UncommittedBytes, s.LagSeconds = nil, nil },
 	"no backlog":          func(s *report.Stream) { s.UncommittedBytes = nil },
 	"no lag":              func(s *report.Stream) { s.LagSeconds = nil },
 	"a parser that waits": func(s *report.Stream) { s.UncommittedBytes, s.LagSeconds, s.State = nil, nil, report.WaitingForData },
@@ -22,7 +22,7 @@ var unlooked = map[string]func(*report.Stream){
 }
 
 func TestWhatIsNotKnownIsNeverHealthyAndCuresNothing(t *testing.T) {
-	for name, edit := range unlooked {
+	for name, edit := range unknownBacklogs {
 		t.Run(name, func(t *testing.T) {
 			absent := func(r *report.Report) { edit(&r.Streams[0]) }
 			w := watch()
@@ -78,7 +78,7 @@ func TestNoRateIsComputedAcrossWhatIsNotKnown(t *testing.T) {
 	for range 30 {
 		w.poll(nil)
 	}
-	// A minute of nothing known, in which a backlog of 1 GiB appears: rates from there would be those of a second.
+	// A minute without figures, in which a backlog of 1 GiB appears: a rate since then would be over a second.
 	for range 13 {
 		w.poll(func(r *report.Report) { r.Streams[0].UncommittedBytes, r.Streams[0].LagSeconds = nil, nil })
 	}
@@ -192,7 +192,7 @@ func TestMemoryThatIsNotKnownIsNoMeasure(t *testing.T) {
 	t.Error("a leak that is known every other minute is not seen")
 }
 
-// What parsers of the two versions before say, which is plain numbers, must be read as it was meant.
+// Figures that are plain numbers, and not absent, must be read as such.
 func TestReportsOfEarlierVersionsAreRead(t *testing.T) {
 	var r report.Report
 	err := json.Unmarshal([]byte(`{"parser":"hlparser","process":{"rssBytes":60123456},"streams":[

@@ -11,7 +11,7 @@ import (
 	"github.com/hlparser/hyperliquid-parser-operator/internal/parser/report"
 )
 
-// loses is a report of the process that started then, with totals of one stream.
+// loses edits a report: the start of the process, and the totals of one stream.
 func loses(process time.Time, files, skipped, gaps int64) func(*report.Report) {
 	return func(r *report.Report) {
 		r.StartedAt = process
@@ -67,8 +67,8 @@ func TestAnAcknowledgedLossRaisesNothingAndMoreOfItDoes(t *testing.T) {
 	}
 }
 
-// Whatever is lost when, and whichever part of it is acknowledged: an alert is raised exactly while there is something
-// that is not.
+// Whatever is lost, and whatever part of it is acknowledged: an alert is raised exactly while there is an
+// unacknowledged loss.
 func TestALossIsKnownUntilAllOfItIsAcknowledged(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		w := watch()
@@ -122,7 +122,7 @@ func TestTheWorstStreamSpeaksOfALoss(t *testing.T) {
 }
 
 func TestFormatDrift(t *testing.T) {
-	// A stream with a number of lines each poll, and how many of them are malformed.
+	// traffic is the number of lines of each poll, and of those that are malformed.
 	type traffic struct{ lines, bad func(poll int) int64 }
 	each := func(n int64) func(int) int64 { return func(int) int64 { return n } }
 	between := func(first, after int, n int64) func(int) int64 {

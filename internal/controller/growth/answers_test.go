@@ -10,10 +10,10 @@ import (
 	"github.com/hlparser/hyperliquid-parser-operator/internal/parser/report"
 )
 
-// fine are the verdicts of a parser that has nothing wrong.
+// fine are the verdicts of a healthy parser.
 var fine = []growth.Verdict{growth.Unknown, growth.Healthy}
 
-// observed is a parser that is polled every five seconds.
+// observed is a simulated parser with a tracker, polled every five seconds.
 type observed struct {
 	*parser
 	growth.Tracker
@@ -25,7 +25,7 @@ func observe(p *parser) *observed {
 	return o
 }
 
-// poll lets an interval pass and takes in the report, which edit may change.
+// poll lets an interval pass and observes the report, which edit may change.
 func (o *observed) poll(edit func(*report.Report)) growth.Judgement {
 	o.run(5 * time.Second)
 	r := o.report()
@@ -36,7 +36,7 @@ func (o *observed) poll(edit func(*report.Report)) growth.Judgement {
 	return o.Judgement()
 }
 
-// only polls for a time and fails at a verdict that is none of the wanted.
+// only polls for a time and fails at any verdict other than those wanted.
 func (o *observed) only(t *testing.T, d time.Duration, want ...growth.Verdict) {
 	t.Helper()
 	for range d / (5 * time.Second) {
@@ -46,7 +46,7 @@ func (o *observed) only(t *testing.T, d time.Duration, want ...growth.Verdict) {
 	}
 }
 
-// reaches polls until the verdict and reason are reached, and fails at another bad verdict, or after a time.
+// reaches polls until the verdict and reason are reached. It fails at another bad verdict, and after the given time.
 func (o *observed) reaches(t *testing.T, within time.Duration, verdict growth.Verdict, reason string) growth.Judgement {
 	t.Helper()
 	began := o.now
@@ -63,7 +63,7 @@ func (o *observed) reaches(t *testing.T, within time.Duration, verdict growth.Ve
 	return growth.Judgement{}
 }
 
-// busy is a stream of 23,500 lines a second, the most that is known of.
+// busy is 23,500 lines per second, the highest rate known.
 const busy = 23_500
 
 func TestRightAnswersAboutBuffers(t *testing.T) {
@@ -131,7 +131,7 @@ func TestRightAnswersAboutNormalTraffic(t *testing.T) {
 		},
 		"a saw-tooth of 0 to 9,000 lines is Healthy": func(t *testing.T) {
 			p := newParser(steady(2000))
-			p.latency = 4500 * time.Millisecond // so many lines come meanwhile
+			p.latency = 4500 * time.Millisecond // 9,000 lines arrive meanwhile
 			observe(p).only(t, 30*time.Minute, fine...)
 			if p.lastBatch < 5000*lineBytes {
 				t.Errorf("the batches have only %.0f lines: the test says nothing", p.lastBatch/lineBytes)
@@ -188,7 +188,7 @@ func TestRightAnswersAboutNormalTraffic(t *testing.T) {
 			}
 		},
 		"an hour switch is Healthy": func(t *testing.T) {
-			// The old file is drained for two seconds, in which the new one is not read.
+			// The old file is drained for two seconds. The new one is not read meanwhile.
 			p := newParser(steady(busy))
 			o := observe(p)
 			for range 10 {
@@ -209,7 +209,7 @@ func TestRightAnswersAboutNormalTraffic(t *testing.T) {
 			for range 720 {
 				got := o.poll(func(r *report.Report) {
 					r.Streams[0].Name = "Fills"
-					*r.Streams[0].UncommittedBytes = 0 // whatever lies behind the last newline
+					*r.Streams[0].UncommittedBytes = 0 // a torn line does not count
 				})
 				if !slices.Contains(fine, got.Verdict) {
 					t.Fatalf("%+v", got)
@@ -398,13 +398,13 @@ func TestRightAnswersAboutMemoryAndTheSource(t *testing.T) {
 	}
 }
 
-// inFlight puts lines into the batch in hand.
+// inFlight puts lines into the current batch.
 func inFlight(r *report.Report, lines int64) {
 	s := &r.Streams[0]
 	s.InFlightLines, s.InFlightBytes, s.LastBatchLines = lines, lines*lineBytes, lines
 }
 
-// sawTooth is memory that garbage collection brings down every few seconds.
+// sawTooth returns memory that garbage collection reduces every few seconds.
 func sawTooth(p *parser, around int64) int64 {
 	return around + p.randomness.Int64N(50<<20) - 30<<20
 }

@@ -7,7 +7,7 @@ import (
 	"github.com/hlparser/hyperliquid-parser-operator/internal/parser/report"
 )
 
-// Thresholds that tell a change of the node's format from a torn or glued line that a crash left behind.
+// Thresholds that distinguish a change of the node's format from a torn or glued line that a crash left behind.
 const (
 	// driftSpan is the time over which the share of malformed lines is computed.
 	driftSpan = 5 * time.Minute

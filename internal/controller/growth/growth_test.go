@@ -20,12 +20,12 @@ func settings() growth.Settings {
 	}
 }
 
-// running is the state of a pod whose container runs.
+// running returns the state of a pod whose container runs.
 func running() growth.PodState {
 	return growth.PodState{UID: "pod-1", Container: "container-1", Running: true, Since: start}
 }
 
-// stream is one that works: lines come and go, the sink is healthy.
+// stream returns a stream that works: lines come and go, and the sink is healthy.
 func stream(now time.Time, moved int64) report.Stream {
 	return report.Stream{
 		Name: "OrderStatuses", State: report.Running, BufferLimitBytes: 32 << 20, LargestLineBytes: 600,
@@ -35,7 +35,7 @@ func stream(now time.Time, moved int64) report.Stream {
 	}
 }
 
-// watched is a tracker that is polled every five seconds.
+// watched is a tracker with reports every five seconds.
 type watched struct {
 	growth.Tracker
 	now   time.Time
@@ -48,7 +48,7 @@ func watch() *watched {
 	return w
 }
 
-// poll lets an interval pass and takes in a report that edit has changed.
+// poll lets an interval pass and observes a report that edit has changed.
 func (w *watched) poll(edit func(*report.Report)) growth.Judgement {
 	w.now = w.now.Add(5 * time.Second)
 	w.moved += 1_000_000
@@ -60,7 +60,7 @@ func (w *watched) poll(edit func(*report.Report)) growth.Judgement {
 	return w.Judgement()
 }
 
-// hang polls a parser that hangs until it is Stuck; it fails after ten minutes.
+// hang polls a parser that hangs until it is Stuck. It fails after ten minutes.
 func (w *watched) hang(t *testing.T) {
 	t.Helper()
 	for range 120 {
@@ -71,7 +71,7 @@ func (w *watched) hang(t *testing.T) {
 	t.Fatalf("never Stuck, but %+v", w.Judgement())
 }
 
-// still holds every stage where it was, with lines waiting.
+// still keeps every stage where it was, with lines waiting.
 func still(r *report.Report) {
 	s := &r.Streams[0]
 	s.ReadBytesTotal, s.ParsedBytesTotal, s.AckedBytesTotal = 7_000_000, 7_000_000, 7_000_000
@@ -89,13 +89,13 @@ func lines(r *report.Report, n int64) {
 func TestPolicies(t *testing.T) {
 	now := start.Add(time.Hour)
 	ago := func(d time.Duration) *time.Time { at := now.Add(-d); return &at }
-	// window is one of n equal reports, five seconds apart.
+	// window returns a window of n equal reports, five seconds apart.
 	window := func(n int, s growth.Stream) growth.Window {
 		return growth.Window{Reports: n, At: now, First: now.Add(-5 * time.Second * time.Duration(n-1)), Bound: 100 << 20, Streams: []growth.Stream{s}}
 	}
 	ok := growth.Stream{Name: "Fills", State: report.Running, SinkState: report.SinkHealthy}
 	with := func(edit func(*growth.Stream)) growth.Stream { s := ok; edit(&s); return s }
-	// behind is a window of a minute in which the stream is 41 s behind.
+	// behind returns a window of a minute with a stream that is 41 s behind.
 	behind := func(edit func(*growth.Window, *growth.Rates)) growth.Window {
 		w := window(13, with(func(s *growth.Stream) {
 			s.Lag, s.Uncommitted = 41*time.Second, 300<<20
@@ -214,7 +214,7 @@ func TestPolicies(t *testing.T) {
 			})),
 			verdict: growth.SinkDown, reason: "Fills", message: "the sink of Fills has acknowledged nothing for 1m0s, 0 B waiting",
 		},
-		"two reports far apart do not tell a hang": {
+		"two reports far apart do not show a hang": {
 			pod: running(), window: window(20, with(func(s *growth.Stream) {
 				s.UnmovedSince, s.UnmovedReports = start, 2
 			})),
@@ -224,7 +224,7 @@ func TestPolicies(t *testing.T) {
 			pod: running(), window: behind(func(w *growth.Window, _ *growth.Rates) { w.Streams[0].Lag = 29 * time.Second }),
 			verdict: growth.Healthy, reason: "Healthy", message: healthy,
 		},
-		"twelve reports do not tell how fast a stream moves": {
+		"twelve reports do not show how fast a stream moves": {
 			pod: running(), window: behind(func(w *growth.Window, _ *growth.Rates) { w.Reports = 12 }),
 			verdict: growth.Healthy, reason: "Healthy", message: healthy,
 		},
@@ -342,7 +342,7 @@ func TestPolicies(t *testing.T) {
 			pod: running(), window: window(20, with(func(s *growth.Stream) { s.Name, s.SourceIdle = "Trades", 5*time.Minute })),
 			verdict: growth.SourceStalled, reason: "Trades", message: "Trades: no new line for 5m0s: check the Hyperliquid node",
 		},
-		"and book diffs too, when told so": {
+		"and so may book diffs, where it is set": {
 			pod: running(), window: window(20, with(func(s *growth.Stream) { s.Name, s.SourceIdle = "RawBookDiffs", 24*time.Hour })),
 			verdict: growth.Healthy, reason: "Healthy", message: healthy,
 		},
@@ -450,7 +450,7 @@ func TestAFaultThatComesBackBeforeTwelveCleanPollsIsTheSameFault(t *testing.T) {
 		w.poll(nil)
 	}
 	if got := w.Judgement(); got.Verdict != growth.Stuck {
-		t.Errorf("the count of clean polls was not begun anew: %+v", got)
+		t.Errorf("the count of clean polls was not reset: %+v", got)
 	}
 }
 

@@ -13,7 +13,7 @@ const (
 	limit     = 32 << 20
 )
 
-// sinkMood is what a sink does with a request.
+// sinkMood is how a sink handles a request.
 type sinkMood int
 
 const (
@@ -22,12 +22,12 @@ const (
 	swallows // takes it and never answers
 )
 
-// parser is a little model of one: what it is told to do differs from test to test, its figures follow from that alone. A batch
-// takes over the whole buffer, is parsed and delivered piece by piece, and the buffer fills again meanwhile.
+// parser is a small model of a parser. Each test sets its inputs, and all figures follow from them. A batch takes over
+// the whole buffer and is parsed and delivered piece by piece, while the buffer fills again.
 type parser struct {
 	now time.Time
 
-	// What it is told.
+	// Inputs.
 	feed      func(since time.Duration) float64 // lines a second
 	speed     float64                           // bytes parsed a second, with one core
 	sink      sinkMood
@@ -64,7 +64,7 @@ func newParser(feed func(time.Duration) float64) *parser {
 	}
 }
 
-// steady writes as many lines each second.
+// steady writes the same number of lines each second.
 func steady(lines float64) func(time.Duration) float64 {
 	return func(time.Duration) float64 { return lines }
 }

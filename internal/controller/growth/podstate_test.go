@@ -13,7 +13,7 @@ import (
 	"github.com/hlparser/hyperliquid-parser-operator/internal/controller/growth"
 )
 
-// limited is a parser's pod that may use 512 MiB, with the status of its containers.
+// limited returns a parser's pod with a memory limit of 512 MiB and the given container statuses.
 func limited(init, container corev1.ContainerStatus) *corev1.Pod {
 	limits := corev1.ResourceRequirements{
 		Limits: corev1.ResourceList{corev1.ResourceMemory: resource.MustParse("512Mi")},
@@ -51,8 +51,8 @@ const (
 		"main.(*reader).next(...)\n\t/src/internal/parser/tail/read.go:214 +0x1d4\nexit status 2\n"
 )
 
-// The reason and the exit code come first, then the last line that was written. The words are those of kubelets 1.30
-// to 1.37 with containerd.
+// The reason and the exit code come first, then the last line of output. The texts are those of kubelets 1.30 to 1.37
+// with containerd.
 func TestWhyAContainerDoesNotRunIsSaidFirst(t *testing.T) {
 	done := corev1.ContainerStatus{State: endedAs("Completed", 0, "")}
 	crashed := func(last corev1.ContainerState) corev1.ContainerStatus {
@@ -145,7 +145,7 @@ func TestWhatHasNeverRunIsUnstarted(t *testing.T) {
 	}
 }
 
-// The verdict lasts while polls are not clean, and what it says is so: the container runs.
+// The verdict lasts until polls are clean, and its message is true: the container runs.
 func TestAContainerThatRunsAgainDidNotRunUntil(t *testing.T) {
 	var tracker growth.Tracker
 	clock := noon

@@ -28,7 +28,7 @@ func (t *sampleTimes) take(at time.Time) (slot int, ok bool) {
 	return takeSlot(t.at[:], &t.count, at, sampleSpacing)
 }
 
-// takeSlot puts a time into a ring, of which count were ever taken, and returns its slot. ok is false when the last
+// takeSlot puts a time into a ring that count times were ever put into, and returns its slot. ok is false when the last
 // time is less than spacing ago.
 func takeSlot(ring []time.Time, count *int, at time.Time, spacing time.Duration) (slot int, ok bool) {
 	if n := *count; n > 0 && at.Sub(ring[(n-1)%len(ring)]) < spacing {

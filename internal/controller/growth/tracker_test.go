@@ -10,7 +10,7 @@ import (
 	"github.com/hlparser/hyperliquid-parser-operator/internal/parser/report"
 )
 
-// slow is a stream that is far behind and stays so, after a minute of health; why says what explains it, poll by poll.
+// slow polls a stream that is far behind and stays so, after a minute of health. why returns the cause of each poll.
 func slow(t *testing.T, w *watched, polls int, why func(poll int) string) []growth.Judgement {
 	t.Helper()
 	var busy, cpu, wait float64
@@ -19,7 +19,7 @@ func slow(t *testing.T, w *watched, polls int, why func(poll int) string) []grow
 		out = append(out, w.poll(func(r *report.Report) {
 			s := &r.Streams[0]
 			*s.LagSeconds, *s.UncommittedBytes = 40, 100<<20+int64(i)*10<<20 // ten MiB more each time, one acknowledged
-			// Rates are over a minute: the share of it changes at once only if the total makes up for what was before.
+			// Rates are over a minute: a share changes at once only if the total makes up for the minute before.
 			base := 60.0
 			r.Process.CPULimit = 2
 			switch why(i) {
@@ -36,7 +36,7 @@ func slow(t *testing.T, w *watched, polls int, why func(poll int) string) []grow
 	return out
 }
 
-// entered is the first poll of which the judgement is bad, from 1; 0: none.
+// entered returns the first poll with a bad judgement, from 1, and the judgement; 0 for none.
 func entered(js []growth.Judgement) (poll int, what string) {
 	for i, j := range js {
 		if j.Verdict.Bad() {
@@ -112,7 +112,7 @@ func TestWhatFallsBehindByTurnsForTwoReasonsIsOverloadedAndNotRestarted(t *testi
 	for range 30 {
 		w.poll(nil)
 	}
-	// The last minute's share decides: two polls of sink, a minute of parser.
+	// The share of the last minute decides: two polls of a busy sink, then a minute of a slow parser.
 	busy := 0.0
 	verdicts := map[string]int{}
 	for i := range 200 {
@@ -175,7 +175,8 @@ func TestASinkThatRefusesMostRequestsExplainsALag(t *testing.T) {
 	p := newParser(steady(busy))
 	o := observe(p)
 	o.only(t, 10*time.Minute, fine...)
-	// It waits between attempts: the sink is seldom asked, and yet it is to blame. One second in six is not enough.
+	// It waits between attempts: the sink receives few requests and is the cause all the same. One second in six is not
+	// enough.
 	p.sinkSpeed = busy * lineBytes * 5
 	for i := range 60 {
 		p.sink = answers
@@ -327,8 +328,8 @@ func TestTakingInAReportAllocatesNothing(t *testing.T) {
 	}
 }
 
-// BenchmarkFleet is 5,000 targets of seven streams, all of which report once: at the default interval 1,000 reports a second. It
-// tells what a target keeps.
+// BenchmarkFleet observes 5,000 targets with seven streams each: at the default interval 1,000 reports per second. It
+// reports the bytes kept per target.
 func BenchmarkFleet(b *testing.B) {
 	const targets, streams = 5000, 7
 	now := start

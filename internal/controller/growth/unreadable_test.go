@@ -8,7 +8,7 @@ import (
 	"github.com/hlparser/hyperliquid-parser-operator/internal/parser/report"
 )
 
-// What cannot be read is named with why, and with what to do where anybody knows.
+// A message names what cannot be read, why, and the fix where one is known.
 func TestWhatCannotBeReadSaysWhatToDo(t *testing.T) {
 	denied := func(path, denies string, owner int64, mode string) *report.BlockedPath {
 		return &report.BlockedPath{
@@ -40,7 +40,7 @@ func TestWhatCannotBeReadSaysWhatToDo(t *testing.T) {
 			denied(path, path, 1000, "0640"),
 			"permission denied: " + path + " (owner 1000, mode 0640); the parser runs as user 10000: set runAsUser or supplementalGroups",
 		},
-		"nobody but root may": {
+		"only root may": {
 			denied(path, path, 0, "0600"),
 			"permission denied: " + path + " (owner 0, mode 0600); the parser runs as user 10000: make it readable for users other than root",
 		},
@@ -67,7 +67,7 @@ func TestWhatCannotBeReadSaysWhatToDo(t *testing.T) {
 		"the mount is cut off": {file("ENOTCONN"), path + ": ENOTCONN: remount the node's volume"},
 		"too many open files":  {file("EMFILE"), path + ": EMFILE: raise the node's open file limit"},
 		"a link in a circle":   {file("ELOOP"), path + ": ELOOP: the parser does not follow such a link"},
-		"an errno nobody knows": {
+		"an unknown errno": {
 			file("ENOTRECOVERABLE"), path + ": ENOTRECOVERABLE",
 		},
 		"none": {&report.BlockedPath{Path: "x", Error: "a link out of the data directory"}, "x: a link out of the data directory"},
@@ -94,8 +94,8 @@ func TestWhatCannotBeReadSaysWhatToDo(t *testing.T) {
 	}
 }
 
-// Each state of a stream beside what its lines and its sink do: only a parser that may read, and has something to read,
-// hangs.
+// Every state of a stream with every situation of its lines and sink: only a parser that can read, and has something to
+// read, is Stuck.
 func TestEachStateOfAStreamHasItsVerdict(t *testing.T) {
 	type outcome map[string]growth.Verdict
 	const (
@@ -158,7 +158,7 @@ func TestEachStateOfAStreamHasItsVerdict(t *testing.T) {
 	}
 }
 
-// waits has lines wait and every stage stand where it is.
+// waits makes lines wait while every stage stands still.
 func waits(s *report.Stream, at int64) {
 	s.ReadBytesTotal, s.ParsedBytesTotal, s.AckedBytesTotal = at, at, at
 	*s.UncommittedBytes, *s.LagSeconds = 3<<20, 12

@@ -9,7 +9,7 @@ import (
 	"github.com/hlparser/hyperliquid-parser-operator/internal/parser/report"
 )
 
-// nothingYet is a second stream with nothing to read.
+// nothingYet returns a second stream with nothing to read.
 func nothingYet(name string) report.Stream {
 	return report.Stream{
 		Name: name, Mode: "Auto", State: report.WaitingForData, Message: "no file of the stream is on disk yet: node_fills",
@@ -79,8 +79,8 @@ func TestAStreamWithNothingToReadIsStalledOnceTheNodeWritesOthersForMinutes(t *t
 
 func TestAStreamThatNobodyCanSeeIsNotSaidToWait(t *testing.T) {
 	for name, edit := range map[string]func(*report.Stream){
-		"nobody has looked": func(s *report.Stream) { s.UncommittedBytes, s.LagSeconds = nil, nil },
-		"blocked":           func(s *report.Stream) { s.Blocked = &report.BlockedPath{Path: ".", Errno: "EACCES"} },
+		"nothing is known": func(s *report.Stream) { s.UncommittedBytes, s.LagSeconds = nil, nil },
+		"blocked":          func(s *report.Stream) { s.Blocked = &report.BlockedPath{Path: ".", Errno: "EACCES"} },
 	} {
 		t.Run(name, func(t *testing.T) {
 			w := watch()
@@ -99,7 +99,7 @@ func TestAStreamThatNobodyCanSeeIsNotSaidToWait(t *testing.T) {
 }
 
 func TestNothingIsHealthyBeforeSomethingWasAcknowledged(t *testing.T) {
-	// A sink that is dead from the start in a way that no state shows: it is asked again and again, each time for a
+	// A sink that is dead from the start in a way that no state shows: it receives request after request, each for a
 	// moment.
 	dead := func(r *report.Report) {
 		s := &r.Streams[0]

@@ -80,8 +80,8 @@ type Stream struct {
 
 	Malformed Malformed
 
-	// UnmovedSince is when the first of the latest UnmovedReports reports arrived, in all of which whole lines waited and
-	// no stage that had some moved. It is zero when one moved.
+	// UnmovedReports counts the latest reports in a row in which whole lines waited and no stage that had some moved.
+	// UnmovedSince is when the first of them arrived.
 	UnmovedSince   time.Time
 	UnmovedReports int
 

@@ -30,7 +30,7 @@ func matches(t *testing.T, s *metav1.LabelSelector, of map[string]string) bool {
 	return selector.Matches(labels.Set(of))
 }
 
-// lets reports whether a policy lets a pod connect to a port, as a network plugin decides.
+// lets reports whether a policy allows a pod to connect to a port, as a network plugin decides it.
 func lets(t *testing.T, policy *networkingv1.NetworkPolicy, namespace, pod map[string]string, port int32) bool {
 	t.Helper()
 	for _, rule := range policy.Spec.Ingress {
@@ -86,7 +86,7 @@ func TestWhoMayConnectToAParser(t *testing.T) {
 		access podspec.Access
 		want   []string
 	}{
-		"nobody":                              {podspec.Access{}, nil},
+		"no client":                           {podspec.Access{}, nil},
 		"the operator alone":                  {operator, []string{"the operator"}},
 		"and every pod in a namespace":        {with("metrics=enabled", ""), []string{"the operator", "Prometheus", "a pod beside Prometheus"}},
 		"and some pods of a namespace":        {with("metrics=enabled", "app=prometheus"), []string{"the operator", "Prometheus"}},
@@ -115,7 +115,7 @@ func TestWhoMayConnectToAParser(t *testing.T) {
 	}
 }
 
-// It isolates the object's parsers, of whatever revision, and nothing else in the namespace.
+// It isolates the object's parsers, of every revision, and no other pod of the namespace.
 func TestAPolicySelectsTheObjectsParsersAlone(t *testing.T) {
 	obj := object()
 	policy := podspec.NetworkPolicy(obj, podspec.Access{})
@@ -131,16 +131,16 @@ func TestAPolicySelectsTheObjectsParsersAlone(t *testing.T) {
 		return out
 	}
 	for name, of := range map[string]map[string]string{
-		"another object's parsers":         pod(other, revision(t, other), on("node-1")).Labels,
-		"a pod with its name":              without(v1alpha1.LabelParser),
-		"a pod that somebody else manages": without("app.kubernetes.io/managed-by"),
-		"a pod without labels":             nil,
+		"another object's parsers":   pod(other, revision(t, other), on("node-1")).Labels,
+		"a pod with its name":        without(v1alpha1.LabelParser),
+		"a pod with another manager": without("app.kubernetes.io/managed-by"),
+		"a pod without labels":       nil,
 	} {
 		if matches(t, &policy.Spec.PodSelector, of) {
 			t.Errorf("it selects %s", name)
 		}
 	}
-	// What the selector goes by is the operator's: podLabels cannot take it away.
+	// podLabels cannot override the labels of the selector.
 	for key, value := range policy.Spec.PodSelector.MatchLabels {
 		obj.Spec.PodLabels = map[string]v1alpha1.LabelValue{key: "mine"}
 		if got := pod(obj, revision(t, obj), on("node-1")).Labels[key]; got != value {

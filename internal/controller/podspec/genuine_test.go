@@ -12,7 +12,7 @@ import (
 	"github.com/hlparser/hyperliquid-parser-operator/internal/controller/podspec"
 )
 
-// genuine reads what is stored under a name and reports whether it is what the name stands for.
+// genuine decodes what is stored under a name and reports whether the name follows from it.
 func genuine(t *testing.T, name string, stored []byte) bool {
 	t.Helper()
 	r, err := podspec.Decode(name, stored)
@@ -40,7 +40,7 @@ func TestARevisionIsWhatItsNameStandsFor(t *testing.T) {
 		if !genuine(t, r.Hash, stored) {
 			t.Errorf("name %d is not that of its content", count)
 		}
-		// A backup tool, like any program that decodes into a map, sorts the fields and sets spaces.
+		// A backup tool, like any program that decodes into a map, sorts the fields and may indent.
 		var loose any
 		if err := json.Unmarshal(stored, &loose); err != nil {
 			t.Fatal(err)
@@ -52,7 +52,7 @@ func TestARevisionIsWhatItsNameStandsFor(t *testing.T) {
 		if bytes.Equal(sorted, stored) || !genuine(t, r.Hash, sorted) {
 			t.Errorf("name %d is not that of its content in another order", count)
 		}
-		// A later version's types may lack or have a field that is written always: then the bytes decide.
+		// The types of a later version may have, or lack, a field that is always encoded: then the bytes decide.
 		const begin = `"template":{"metadata":{`
 		older := bytes.Replace(stored, []byte(begin), []byte(begin+`"creationTimestamp":null,`), 1)
 		if bytes.Equal(older, stored) || !genuine(t, r.Hash, older) {

@@ -27,9 +27,9 @@ import (
 	"github.com/hlparser/hyperliquid-parser-operator/internal/parser/report"
 )
 
-var update = flag.Bool("update", false, "write the golden files anew")
+var update = flag.Bool("update", false, "rewrite the golden files")
 
-// object is one with every kind of field set.
+// object returns an object with every kind of field set.
 func object() *v1alpha1.HyperliquidParser {
 	return &v1alpha1.HyperliquidParser{
 		ObjectMeta: metav1.ObjectMeta{Name: "mainnet", Namespace: "hyperliquid", UID: "u"},
@@ -98,12 +98,12 @@ func TestPodAndConfigAreAsReviewed(t *testing.T) {
 	golden(t, "configmap.yaml", r.ConfigMap(obj.Namespace, obj.Name))
 }
 
-// pod is the revision's pod of a target.
+// pod returns the revision's pod of a target.
 func pod(obj *v1alpha1.HyperliquidParser, r podspec.Revision, of target.Target) *corev1.Pod {
 	return r.Pod(types.NamespacedName{Namespace: obj.Namespace, Name: obj.Name}, of, "")
 }
 
-// besidePods is the object with pods for targets and a claim for output.
+// besidePods returns the object with pods as targets and a claim for output.
 func besidePods() *v1alpha1.HyperliquidParser {
 	obj := object()
 	obj.Spec.Target = v1alpha1.Target{Pods: &v1alpha1.PodTarget{
@@ -119,7 +119,7 @@ func TestAPodBesideAPodIsAsReviewed(t *testing.T) {
 	golden(t, "pod-beside-pod.yaml", pod(obj, revision(t, obj), target.Target{Name: "hl-node-0", Node: "node-1", Claim: "data-hl-node-0"}))
 }
 
-// place is where a pod's container path is: the volume's source and the path in it.
+// place returns where a path of a container is: the source of the volume and the path in it.
 func place(pod *corev1.Pod, c *corev1.Container, path string) string {
 	for _, m := range c.VolumeMounts {
 		if m.MountPath != path {
@@ -142,7 +142,7 @@ func place(pod *corev1.Pod, c *corev1.Container, path string) string {
 	return ""
 }
 
-// expanded is a subPathExpr as the kubelet reads it: $(NAME) is a variable, and $$ is a $.
+// expanded returns a subPathExpr as the kubelet expands it: $(NAME) is a variable, and $$ is a $.
 func expanded(pod *corev1.Pod, c *corev1.Container, expression string) string {
 	return regexp.MustCompile(`\$\$|\$\([A-Z_]+\)`).ReplaceAllStringFunc(expression, func(found string) string {
 		for _, e := range c.Env {
@@ -158,7 +158,7 @@ func expanded(pod *corev1.Pod, c *corev1.Container, expression string) string {
 	})
 }
 
-// Two parsers that may run at the same time never write into one directory.
+// Two parsers that may run at the same time never write to the same directory.
 func TestWhereParsersWrite(t *testing.T) {
 	beside := target.Target{Name: "hl-node-0", Node: "node-1", Claim: "data-hl-node-0"}
 	tests := map[string]struct {
@@ -207,7 +207,7 @@ func TestWhereParsersWrite(t *testing.T) {
 	}
 }
 
-// Where parsers find their checkpoints is another place for each of these, and the same as ever for objects of before.
+// Each of these has a different location. The location of an object must never change by an upgrade.
 func TestStateLocations(t *testing.T) {
 	for want, edit := range map[string]func(*v1alpha1.PodTarget){
 		"hlparser":        func(*v1alpha1.PodTarget) {},
@@ -226,8 +226,8 @@ func TestStateLocations(t *testing.T) {
 	}
 }
 
-// State is its owner's alone, 0600. No group is asked of the volumes, whose kubelet would give the files to it: the same user that
-// wrote them reads them after an upgrade, from wherever they are.
+// State has mode 0600. The pod sets no fsGroup, for which the kubelet would change the files: the user that wrote them
+// reads them after an upgrade, wherever they are.
 func TestTheStateIsReadByWhoWroteIt(t *testing.T) {
 	for _, obj := range []*v1alpha1.HyperliquidParser{object(), besidePods()} {
 		spec := pod(obj, revision(t, obj), target.Target{Name: "hl-node-0", Node: "node-1", Claim: "c"}).Spec
@@ -253,7 +253,7 @@ func TestTheConfigIsWhatTheParserReads(t *testing.T) {
 	}
 }
 
-// Zero switches the floor off, and a fleet that says nothing is rendered as before there was one.
+// Zero disables the floor. A spec without it renders nothing.
 func TestTheFloorOfFreeSpaceIsRenderedWhereItIsSet(t *testing.T) {
 	for want, percent := range map[string]*int32{"": nil, "minFreePercent: 0\n": ptr.To[int32](0), "minFreePercent: 25\n": ptr.To[int32](25)} {
 		obj := object()
@@ -314,7 +314,7 @@ func TestWhatMakesARevision(t *testing.T) {
 			if got := revision(t, obj).Hash != before.Hash; got != test.new {
 				t.Errorf("a new revision: %v, want %v", got, test.new)
 			}
-			// A spec that says the same in other words is told apart, and found to make the same.
+			// An equivalent spec has another identity, and renders the same revision.
 			if got := identity(t, obj) != identity(t, object()); got != (test.new || name == "the default image spelt out") {
 				t.Errorf("a new identity: %v", got)
 			}
@@ -322,7 +322,7 @@ func TestWhatMakesARevision(t *testing.T) {
 	}
 }
 
-// on is a node as a target.
+// on returns a node as a target.
 func on(node string) target.Target { return target.Target{Name: node, Node: node} }
 func identity(t *testing.T, obj *v1alpha1.HyperliquidParser) string {
 	t.Helper()
@@ -385,8 +385,8 @@ func TestWhatNoPodCanBeMadeFromIsRefused(t *testing.T) {
 	}
 }
 
-// The files of testdata/stored are a revision as it is stored, and the pod made from it. They must never be regenerated:
-// they stand for the pods that exist, which an upgrade of the operator must not replace.
+// The files of testdata/stored are a revision as it is stored, and the pod made from it. They must never be
+// regenerated: they stand for the pods that exist, which an upgrade of the operator must not replace.
 func TestAStoredRevisionMakesThePodThatItAlwaysMade(t *testing.T) {
 	data, err := os.ReadFile("testdata/stored/revision.json")
 	if err != nil {
@@ -459,7 +459,7 @@ func TestNames(t *testing.T) {
 	}
 }
 
-// What a container runs as is what it says itself, or else what its pod says.
+// A container's own security context takes precedence over its pod's.
 func TestOnlyThePreparationIsRootAndItCanDoNothingButChown(t *testing.T) {
 	obj := object()
 	obj.Spec.RunAsUser, obj.Spec.RunAsGroup = ptr.To[int64](1234), ptr.To[int64](5678)
@@ -529,7 +529,7 @@ func TestTheOperatorsLabelsWin(t *testing.T) {
 	}
 }
 
-// toServers is the object with a sink for each of its streams, and every Secret that there may be.
+// toServers returns the object with a sink for each of its streams, and every Secret that a sink may use.
 func toServers() *v1alpha1.HyperliquidParser {
 	obj := object()
 	obj.Spec.Sink = v1alpha1.Sink{}
@@ -574,7 +574,7 @@ func TestEverySecretFileIsMountedAndToldBackByItsSecret(t *testing.T) {
 	} {
 		name, key, ok := podspec.SecretOf(file)
 		if !ok || name+" "+key != want {
-			t.Errorf("%s is told as %s %s (%v), want %s", file, name, key, ok, want)
+			t.Errorf("%s is in Secret %s, key %s (%v), want %s", file, name, key, ok, want)
 		}
 		p := pod(obj, r, on("n"))
 		mount := slices.IndexFunc(p.Spec.Containers[0].VolumeMounts, func(m corev1.VolumeMount) bool {
@@ -597,11 +597,11 @@ func TestEverySecretFileIsMountedAndToldBackByItsSecret(t *testing.T) {
 		}
 	}
 	if _, _, ok := podspec.SecretOf("/etc/passwd"); ok {
-		t.Error("a file elsewhere is told as a Secret's")
+		t.Error("a file elsewhere is taken for a Secret's")
 	}
 }
 
-// What a kubelet makes of the probes: which of them may fail, and when it kills the parser.
+// How a kubelet handles the probes: which of them may fail, and when it kills the parser.
 func TestProbes(t *testing.T) {
 	obj := object()
 	c := pod(obj, revision(t, obj), on("n")).Spec.Containers[0]
@@ -609,13 +609,13 @@ func TestProbes(t *testing.T) {
 	if start == nil || live == nil || ready == nil {
 		t.Fatal("a probe is missing")
 	}
-	// A kubelet makes an Unhealthy event of each probe that fails, and asks for readiness and liveness once the start
-	// is over.
+	// A kubelet emits an Unhealthy event for each failed probe. Readiness and liveness probes begin after the startup
+	// probe has succeeded.
 	if start.HTTPGet.Path != report.StartPath || start.InitialDelaySeconds < 1 {
 		t.Errorf("a start fails probes: %+v", start)
 	}
-	if patience := time.Duration(start.TimeoutSeconds) * time.Second; patience <= report.StartWait {
-		t.Errorf("the answer may wait for %s, and the kubelet waits for %s", report.StartWait, patience)
+	if timeout := time.Duration(start.TimeoutSeconds) * time.Second; timeout <= report.StartWait {
+		t.Errorf("the answer may wait for %s, and the kubelet waits for %s", report.StartWait, timeout)
 	}
 	if start.PeriodSeconds*start.FailureThreshold < 30 {
 		t.Errorf("a process that is slow to start is killed after %d s", start.PeriodSeconds*start.FailureThreshold)
@@ -623,7 +623,7 @@ func TestProbes(t *testing.T) {
 	if start.TerminationGracePeriodSeconds != nil || start.SuccessThreshold > 1 || start.PeriodSeconds > 2 {
 		t.Errorf("%+v", start)
 	}
-	// A hang costs the time until liveness has failed for good, and its grace.
+	// A hang lasts until the last liveness failure, plus the grace period.
 	hang := (live.FailureThreshold-1)*live.PeriodSeconds + live.TimeoutSeconds + live.PeriodSeconds + int32(*live.TerminationGracePeriodSeconds)
 	if hang > 40 || live.FailureThreshold*live.PeriodSeconds < 30 {
 		t.Errorf("a process that hangs is there for %d s", hang)
@@ -633,7 +633,7 @@ func TestProbes(t *testing.T) {
 	}
 }
 
-// The grace of a process that hangs is never longer than that of the pod, and never none.
+// The grace period of a process that hangs is never longer than that of the pod, and never 0.
 func TestTheGraceOfAProcessThatHangs(t *testing.T) {
 	for asked, want := range map[int64]int64{1: 1, 4: 4, 5: 5, 30: 5, 3600: 5, 0: 1} {
 		obj := object()
@@ -688,7 +688,7 @@ func TestTheSELinuxLevelIsTheTargets(t *testing.T) {
 			}
 		})
 	}
-	// A revision that an operator of before stored makes its pods as it did.
+	// A stored revision without the annotation makes its pods without a level.
 	obj := asked(nil)
 	old := revision(t, obj)
 	for key := range old.Template.Annotations {
@@ -697,6 +697,6 @@ func TestTheSELinuxLevelIsTheTargets(t *testing.T) {
 		}
 	}
 	if got := pod(obj, old, beside("s0:c1,c2")).Spec.SecurityContext.SELinuxOptions; got != nil {
-		t.Errorf("a pod of before has %+v", got)
+		t.Errorf("a pod of such a revision has %+v", got)
 	}
 }

@@ -14,7 +14,8 @@ import (
 	"github.com/hlparser/hyperliquid-parser-operator/internal/parser/report/seal"
 )
 
-// Whether a report is sealed follows from the template that the pod was made from, never from what its spec or its parser says today.
+// Whether a report is sealed follows from the template that the pod was made from, never from the current spec or the
+// parser.
 func TestWhichPodsAreSealed(t *testing.T) {
 	obj := object()
 	if !podspec.Sealed(pod(obj, revision(t, obj), on("node-1"))) {
@@ -29,11 +30,11 @@ func TestWhichPodsAreSealed(t *testing.T) {
 		t.Fatal(err)
 	}
 	if podspec.Sealed(pod(obj, old, on("node-1"))) {
-		t.Error("the pod of a revision of before is")
+		t.Error("the pod of a revision without keys is")
 	}
 }
 
-// The private key is where only this pod's containers are, is written by one of them and survives neither pod nor node.
+// Only this pod's containers can access the private key. One of them writes it, and it survives neither pod nor node.
 func TestThePrivateKeyStaysInThePod(t *testing.T) {
 	spec := pod(object(), revision(t, object()), on("node-1")).Spec
 	for _, v := range spec.Volumes {
@@ -48,7 +49,7 @@ func TestThePrivateKeyStaysInThePod(t *testing.T) {
 			}
 		}
 	}
-	// The default path stands for itself: what prepare writes to is what the kubelet reads.
+	// The path is the default one: prepare writes to the file that the kubelet reads.
 	prepare := spec.InitContainers[0]
 	data, err := json.Marshal(prepare.Env)
 	if err != nil || prepare.TerminationMessagePath != "" || !strings.Contains(string(data), corev1.TerminationMessagePathDefault) {
@@ -82,7 +83,7 @@ func TestThePublicKeyIsWhatTheKubeletSaysOfTheInitContainer(t *testing.T) {
 		"an injected one says a key":     {[]corev1.ContainerStatus{{Name: "sidecar", State: ended(0, k)}}, nil, none},
 		"the parser says one as it ends": {nil, []corev1.ContainerStatus{{Name: "hlparser", State: ended(0, k)}}, none},
 		"the parser has prepare's name":  {nil, []corev1.ContainerStatus{{Name: "prepare", State: ended(0, k)}}, none},
-		"it says nothing, as one of before": {[]corev1.ContainerStatus{{
+		"it says nothing, as an older image": {[]corev1.ContainerStatus{{
 			Name: "prepare", State: corev1.ContainerState{Terminated: &corev1.ContainerStateTerminated{}}}}, nil, none},
 		"nothing is known": {nil, nil, none},
 	} {

@@ -21,7 +21,7 @@ import (
 	"github.com/hlparser/hyperliquid-parser-operator/internal/parser/report"
 )
 
-// scripted dials servers that each answer the n-th request on a connection as the script says.
+// scripted dials servers that answer the n-th request on a connection by a script.
 func scripted(t *testing.T, dials *atomic.Int64, script func(conn net.Conn, request int)) func(context.Context, string, string) (net.Conn, error) {
 	listener, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
@@ -56,10 +56,10 @@ func answer(body string) string {
 	return fmt.Sprintf("HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n%s", len(body), body)
 }
 
-// What comes while a connection waits is not the answer to the next request, whatever it is.
+// Data that arrives on an idle connection is never the response to the next request.
 func TestWhatComesUnaskedIsNotTheNextAnswer(t *testing.T) {
 	for name, late := range map[string]string{
-		"another answer":    answer("nobody asked for this"),
+		"another answer":    answer("this was not requested"),
 		"a byte":            "x",
 		"an empty line":     "\r\n",
 		"a final chunk":     "0\r\n\r\n",
@@ -96,7 +96,7 @@ func TestWhatComesUnaskedIsNotTheNextAnswer(t *testing.T) {
 	}
 }
 
-// eventuallyNotQuiet waits until what was sent has arrived.
+// eventuallyNotQuiet waits until the data that was sent has arrived.
 func eventuallyNotQuiet(t *testing.T, transport *transport) {
 	t.Helper()
 	for end := time.Now().Add(5 * time.Second); time.Now().Before(end); time.Sleep(time.Millisecond) {
@@ -124,7 +124,7 @@ func TestAConnectionOnWhichNothingCameIsUsedAgain(t *testing.T) {
 	}
 }
 
-// One odd answer each: what the operator makes of it, and whether the connection is used again.
+// Each odd response: how the transport handles it, and whether it reuses the connection.
 func TestOddAnswers(t *testing.T) {
 	many := strings.Repeat("X: y\r\n", maxLines+1)
 	const refused = "\x00"
@@ -198,7 +198,7 @@ func TestOddAnswers(t *testing.T) {
 	}
 }
 
-// settle waits until what comes behind an answer, which makes its connection useless, has come.
+// settle waits until the data after a response, which makes its connection useless, has arrived.
 func settle(t *testing.T, transport *transport, dials int64) {
 	t.Helper()
 	transport.mu.Lock()
@@ -209,7 +209,7 @@ func settle(t *testing.T, transport *transport, dials int64) {
 	}
 }
 
-// An answer that drips ends with its context, in each of its parts.
+// A response that drips ends with its context, in each of its parts.
 func TestAnAnswerThatDripsEndsInTime(t *testing.T) {
 	for name, begin := range map[string]string{
 		"the first line": "HTT",
@@ -241,7 +241,7 @@ func TestAnAnswerThatDripsEndsInTime(t *testing.T) {
 	}
 }
 
-// What is wrong with an answer is said in conditions and events: shortly, and on one line.
+// Conditions and events quote errors about responses, which must be short and on one line.
 func TestWhatIsSaidOfAnOddAnswerIsBounded(t *testing.T) {
 	long := strings.Repeat("y", 10_000)
 	for name, text := range map[string]string{
@@ -268,7 +268,7 @@ func TestWhatIsSaidOfAnOddAnswerIsBounded(t *testing.T) {
 	}
 }
 
-// What an answer of nothing but headers takes while it is held.
+// The memory that a response of nothing but headers takes.
 func TestHeadersTakeLittleMemory(t *testing.T) {
 	var b strings.Builder
 	b.WriteString("HTTP/1.1 200 OK\r\n")
@@ -296,7 +296,7 @@ func TestHeadersTakeLittleMemory(t *testing.T) {
 	}
 }
 
-// stream is one of a tunnel: what the test writes comes out.
+// stream is a stream of a tunnel: reads return what the test writes.
 type stream struct {
 	*io.PipeReader
 	httpstream.Stream
@@ -377,7 +377,7 @@ func TestATunnelKnowsWhatComesUnasked(t *testing.T) {
 	}
 }
 
-// Pods are reached at addresses of either family, and a proxy, which reaches other servers, is not asked for them.
+// Pods have addresses of either family. A proxy, which reaches other servers, is not used for them.
 func TestAPodIsReachedOverBothFamiliesAndThroughNoProxy(t *testing.T) {
 	for _, name := range []string{"HTTP_PROXY", "http_proxy", "HTTPS_PROXY", "ALL_PROXY"} {
 		t.Setenv(name, "http://127.0.0.1:1")

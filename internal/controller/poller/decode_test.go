@@ -46,7 +46,7 @@ func TestAReportThatSaysTooMuchOfWhatCannotBeReadIsRefused(t *testing.T) {
 	}
 }
 
-// fullReport is one of the target t in which every field that may be absent is there.
+// fullReport returns a report of target t with every optional field set.
 func fullReport() *report.Report {
 	r := &report.Report{Streams: make([]report.Stream, 1)}
 	fill(reflect.ValueOf(r).Elem())
@@ -54,7 +54,7 @@ func fullReport() *report.Report {
 	return r
 }
 
-// fill sets what pointers of a struct point to.
+// fill sets all pointers in a struct.
 func fill(v reflect.Value) {
 	for _, at := range v.Fields() {
 		switch {
@@ -77,7 +77,7 @@ func fillStruct(v reflect.Value) {
 	}
 }
 
-// each calls do with every value in v that no other value is in, and where it is.
+// each calls do with every leaf value in v and its path.
 func each(where string, v reflect.Value, do func(where string, v reflect.Value)) {
 	switch {
 	case v.Kind() == reflect.Pointer:
@@ -97,7 +97,7 @@ func each(where string, v reflect.Value, do func(where string, v reflect.Value))
 	}
 }
 
-// fieldsOf are where the values of some kinds are in a report.
+// fieldsOf returns the paths of a report's values of the given kinds.
 func fieldsOf(kinds ...reflect.Kind) []string {
 	var out []string
 	each("", reflect.ValueOf(fullReport()), func(where string, v reflect.Value) {
@@ -108,8 +108,7 @@ func fieldsOf(kinds ...reflect.Kind) []string {
 	return out
 }
 
-// TestNoStringOfAReportIsUnbounded puts what a liar may say into every string of a report in turn, those that are added
-// later included.
+// TestNoStringOfAReportIsUnbounded forges every string of a report in turn, including those that are added later.
 func TestNoStringOfAReportIsUnbounded(t *testing.T) {
 	const refused, cleaned = false, true
 	identity := []string{".Parser", ".Target", ".Pod"}
@@ -119,7 +118,7 @@ func TestNoStringOfAReportIsUnbounded(t *testing.T) {
 		t.Fatalf("%d strings: %v", len(fields), fields)
 	}
 	for _, where := range fields {
-		for name, lie := range map[string]struct {
+		for name, forged := range map[string]struct {
 			text, becomes string
 			want          bool // of a text; a name is always refused
 		}{
@@ -136,7 +135,7 @@ func TestNoStringOfAReportIsUnbounded(t *testing.T) {
 			body := fullReport()
 			each("", reflect.ValueOf(body), func(at string, v reflect.Value) {
 				if at == where {
-					v.SetString(lie.text)
+					v.SetString(forged.text)
 				}
 			})
 			text, err := json.Marshal(body)
@@ -145,7 +144,7 @@ func TestNoStringOfAReportIsUnbounded(t *testing.T) {
 			}
 			var r report.Report
 			err = decode(text, Endpoint{Target: "t", PodName: "p"}, &r)
-			want := lie.want && !slices.Contains(named, where) && !slices.Contains(identity, where)
+			want := forged.want && !slices.Contains(named, where) && !slices.Contains(identity, where)
 			if (err == nil) != want {
 				t.Errorf("%s in %s: accepted %v, want %v: %.200v", name, where, err == nil, want, err)
 			}
@@ -158,8 +157,8 @@ func TestNoStringOfAReportIsUnbounded(t *testing.T) {
 			each("", reflect.ValueOf(&r), func(at string, v reflect.Value) {
 				switch {
 				case v.Kind() != reflect.String:
-				case at == where && v.String() != lie.becomes:
-					t.Errorf("%s in %s becomes %.40q, want %.40q", name, where, v.String(), lie.becomes)
+				case at == where && v.String() != forged.becomes:
+					t.Errorf("%s in %s becomes %.40q, want %.40q", name, where, v.String(), forged.becomes)
 				case len(v.String()) > maxText || !printable(v.String()):
 					t.Errorf("%s in %s: %s is %.40q", name, where, at, v.String())
 				}
@@ -211,43 +210,43 @@ func TestNoFigureOfAReportIsAbsurd(t *testing.T) {
 		return out
 	}
 	for _, where := range fieldsOf(reflect.Int, reflect.Int64) {
-		for lie, want := range map[int64]int64{
+		for forged, want := range map[int64]int64{
 			-1: 0, math.MinInt64: 0, math.MaxInt64: maxCount, maxCount + 1: maxCount, maxCount: maxCount, 0: 0, 7: 7,
 		} {
 			r := fullReport()
 			each("", reflect.ValueOf(r), func(at string, v reflect.Value) {
 				if at == where {
-					v.SetInt(lie)
+					v.SetInt(forged)
 				}
 			})
 			each("", reflect.ValueOf(accepts(where, r)), func(at string, v reflect.Value) {
 				if at == where && v.Int() != want {
-					t.Errorf("%d in %s becomes %d, want %d", lie, where, v.Int(), want)
+					t.Errorf("%d in %s becomes %d, want %d", forged, where, v.Int(), want)
 				}
 			})
 		}
 	}
 	for _, where := range fieldsOf(reflect.Float64) {
-		for lie, want := range map[float64]float64{
+		for forged, want := range map[float64]float64{
 			-1: 0, -math.MaxFloat64: 0, math.MaxFloat64: maxAmount, 1e300: maxAmount,
 			math.SmallestNonzeroFloat64: math.SmallestNonzeroFloat64, 0.25: 0.25,
 		} {
 			r := fullReport()
 			each("", reflect.ValueOf(r), func(at string, v reflect.Value) {
 				if at == where {
-					v.SetFloat(lie)
+					v.SetFloat(forged)
 				}
 			})
 			each("", reflect.ValueOf(accepts(where, r)), func(at string, v reflect.Value) {
 				if at == where && v.Float() != want {
-					t.Errorf("%g in %s becomes %g, want %g", lie, where, v.Float(), want)
+					t.Errorf("%g in %s becomes %g, want %g", forged, where, v.Float(), want)
 				}
 			})
 		}
 	}
 }
 
-// BenchmarkDecode is what a report of two streams costs once it is here.
+// BenchmarkDecode decodes a report of two streams.
 func BenchmarkDecode(b *testing.B) {
 	now := time.Date(2026, 5, 1, 12, 0, 0, 123456789, time.UTC)
 	stream := report.Stream{

@@ -38,7 +38,7 @@ var (
 	address  atomic.Int32
 )
 
-// parsers serve reports, each at an address of its own, all at one port.
+// parsers serves reports, each parser at an address of its own, all at one port.
 type parsers struct {
 	t    *testing.T
 	port int
@@ -54,7 +54,7 @@ func newParsers(t *testing.T) *parsers {
 	return &parsers{t: t, port: listener.Addr().(*net.TCPAddr).Port}
 }
 
-// serve answers at a new address and returns the address.
+// serve starts a server at a new address and returns the address.
 func (p *parsers) serve(handler http.HandlerFunc) string {
 	p.t.Helper()
 	n := address.Add(1)
@@ -71,7 +71,7 @@ func (p *parsers) serve(handler http.HandlerFunc) string {
 	return ip
 }
 
-// good is a report of a pod's parser that works, a little further each time.
+// good serves the reports of a parser that works and makes progress.
 func good(pod string) http.HandlerFunc {
 	var moved atomic.Int64
 	return func(w http.ResponseWriter, _ *http.Request) {
@@ -115,7 +115,7 @@ func (p *parsers) start(options poller.Options) *poller.Poller {
 	return polls
 }
 
-// eventually asks again until the condition holds.
+// eventually waits until the condition holds.
 func eventually(t *testing.T, what string, condition func() bool) {
 	t.Helper()
 	for end := time.Now().Add(20 * time.Second); time.Now().Before(end); time.Sleep(interval / 5) {
@@ -148,14 +148,14 @@ func TestVerdictsFollowFromWhatParsersAnswer(t *testing.T) {
 		"garbage":         {answer(`<html>`), growth.Unreachable, "the response is not a report: jsontext: invalid character"},
 		"wrong types":     {answer(`{"parser":1}`), growth.Unreachable, "the response is not a report"},
 		"another program": {answer(`{}`), growth.Unreachable, "the response is not a parser's report"},
-		"another pod":     {good("pod-of-somebody"), growth.Unreachable, `the report is from pod "pod-of-somebody"`},
+		"another pod":     {good("another-pod"), growth.Unreachable, `the report is from pod "another-pod"`},
 		"no streams":      {answer(`{"parser":"hlparser","target":"no streams","pod":"pod-no streams"}`), growth.Unreachable, "the report has no streams"},
 		"many streams": {answer(`{"streams":[` + strings.Repeat("{},", 80_000) + `{}]}`), growth.Unreachable,
 			"more than 64 streams"},
 		"another target": {answer(`{"parser":"hlparser","pod":"pod-another target","target":"x","streams":[{}]}`), growth.Unreachable,
 			`the report is for target "x"`},
-		"a swollen name": {answer(lie("a swollen name", strings.Repeat("x", 1000), "")), growth.Unreachable, "the report of stream"},
-		"a swollen word": {answer(lie("a swollen word", "Fills", strings.Repeat("x", 100_000))), growth.Unreachable, "the report of stream"},
+		"a swollen name": {answer(forged("a swollen name", strings.Repeat("x", 1000), "")), growth.Unreachable, "the report of stream"},
+		"a swollen word": {answer(forged("a swollen word", "Fills", strings.Repeat("x", 100_000))), growth.Unreachable, "the report of stream"},
 		"deep":           {answer(`{"streams":` + strings.Repeat("[", 100_000)), growth.Unreachable, "the response is not a report"},
 		"a gzip bomb":    {bomb, growth.Unreachable, `the report is compressed ("gzip")`},
 		"a hidden bomb":  {hiddenBomb, growth.Unreachable, "the response is not a report: jsontext: invalid character"},
@@ -178,7 +178,7 @@ func TestVerdictsFollowFromWhatParsersAnswer(t *testing.T) {
 	for name, e := range endpoints {
 		list = append(list, endpoint(name, p.serve(e.handler)))
 	}
-	list = append(list, endpoint("nobody", "127.65.255.254"))
+	list = append(list, endpoint("no server", "127.65.255.254"))
 	views := func() map[string]poller.View { return polls.Track(object, slow, list) }
 	for name, e := range endpoints {
 		eventually(t, name+" is "+string(e.verdict), func() bool { return views()[name].Judgement.Verdict == e.verdict })
@@ -186,27 +186,27 @@ func TestVerdictsFollowFromWhatParsersAnswer(t *testing.T) {
 			t.Errorf("%s: got %q, want %q in it", name, got, e.message)
 		}
 	}
-	eventually(t, "nobody is Unreachable", func() bool { return views()["nobody"].Judgement.Verdict == growth.Unreachable })
-	if got := views()["nobody"].Judgement.Message; !strings.Contains(got, "connection refused") || strings.Contains(got, "127.") {
-		t.Errorf("nobody: got %q", got)
+	eventually(t, "no server is Unreachable", func() bool { return views()["no server"].Judgement.Verdict == growth.Unreachable })
+	if got := views()["no server"].Judgement.Message; !strings.Contains(got, "connection refused") || strings.Contains(got, "127.") {
+		t.Errorf("no server: got %q", got)
 	}
 }
 
-// lie is a report of the right pod whose one stream says too much.
-func lie(target, stream, message string) string {
+// forged is a report of the right pod with one stream whose strings are too long.
+func forged(target, stream, message string) string {
 	body, _ := json.Marshal(report.Report{Parser: "hlparser", Target: target, Pod: "pod-" + target, Streams: []report.Stream{{
 		Name: stream, Message: message, Sink: report.Sink{LastError: message},
 	}}})
 	return string(body)
 }
 
-// bomb is a small body that becomes a hundred megabytes, and says so.
+// bomb is a small body that expands to a hundred megabytes, with a Content-Encoding.
 func bomb(w http.ResponseWriter, r *http.Request) {
 	w.Header().Set("Content-Encoding", "gzip")
 	hiddenBomb(w, r)
 }
 
-// hiddenBomb does not say it.
+// hiddenBomb is the same without a Content-Encoding.
 func hiddenBomb(w http.ResponseWriter, _ *http.Request) { _, _ = w.Write(packed()) }
 
 var packed = sync.OnceValue(func() []byte {
@@ -297,7 +297,7 @@ func TestAPodThatIsNotRunningIsNotAskedAndIsJudgedByTime(t *testing.T) {
 	}
 }
 
-// stepped is a poller that goes by a clock which stands still. Every target of it falls due once for each interval.
+// stepped is a poller with a fake clock. Every target falls due once per interval.
 type stepped struct {
 	*poller.Poller
 	clock  *testclock.FakeClock
@@ -310,7 +310,7 @@ func (p *parsers) stepped(workers int) *stepped {
 	return s
 }
 
-// step lets time pass, when both lanes wait for it.
+// step advances the clock once both lanes wait for it.
 func (s *stepped) step(t *testing.T, d time.Duration) {
 	t.Helper()
 	for end := time.Now().Add(20 * time.Second); s.clock.Waiters() < 2; time.Sleep(100 * time.Microsecond) {
@@ -343,7 +343,7 @@ func TestAParserThatDoesNotAnswerIsAskedEveryOtherTimeOnceItIsUnreachableAndEver
 		if polls.step(t, interval); isAsked {
 			want++
 		}
-		// One that is asked too often shows at the next step, or in the end.
+		// A poll too many shows at the next step, or at the end.
 		eventually(t, fmt.Sprintf("poll %d", want), func() bool { return polls.polled.Load() >= want })
 		if n := asked.Load(); n != want {
 			t.Fatalf("asked %d times, want %d", n, want)
@@ -385,7 +385,7 @@ func TestParsersThatHangKeepTheOthersFromNothing(t *testing.T) {
 	polls.Track(object, slow, list)
 	begin := time.Now()
 	eventually(t, "four answers", func() bool { return answered.Load() >= 4 })
-	// Two workers need ten seconds for one round of those that hang.
+	// Two workers take ten seconds to poll all parsers that hang.
 	if took := time.Since(begin); took > 7*time.Second {
 		t.Errorf("four polls took %s", took)
 	}
@@ -523,7 +523,7 @@ func TestAPollerThatEndsLeavesNoConnection(t *testing.T) {
 	if err := <-done; err != nil {
 		t.Error(err)
 	}
-	// The server is still there: what holds a connection now is the poller's.
+	// The server is still running: any connection left belongs to the poller.
 	eventually(t, "no connection of a client", func() bool {
 		stacks := make([]byte, 1<<20)
 		return !strings.Contains(string(stacks[:runtime.Stack(stacks, true)]), "net/http.(*persistConn).readLoop")

@@ -30,7 +30,7 @@ func newKey(t testing.TB) *seal.Key {
 	return k
 }
 
-// guard is that of a pod that knows those keys of the operator.
+// guard returns the guard of a pod that knows the given keys of the operator.
 func guard(t testing.TB, pod *seal.Key, operators ...*seal.Key) *seal.Guard {
 	t.Helper()
 	path := filepath.Join(t.TempDir(), "keys")
@@ -44,7 +44,7 @@ func guard(t testing.TB, pod *seal.Key, operators ...*seal.Key) *seal.Guard {
 	return seal.NewGuard(pod, path, slog.New(slog.DiscardHandler))
 }
 
-// says is a parser's handler for both of its documents.
+// says is a parser's handler for both documents.
 func says(pod string) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if r.URL.Path == report.StackPath {
@@ -55,7 +55,8 @@ func says(pod string) http.Handler {
 	})
 }
 
-// Who answers at a pod's address, and what the operator makes of it. Everything that is refused would be believed in plain.
+// Who answers at a pod's address, and whether the operator accepts the answer. Over plain HTTP it would accept
+// everything that is refused here.
 func TestOnlyAPodsOwnParserIsBelieved(t *testing.T) {
 	operator, old, mine, other := newKey(t), newKey(t), newKey(t), newKey(t)
 	own := guard(t, mine, operator).Handler(1<<16, says("pod-a"))
@@ -67,7 +68,7 @@ func TestOnlyAPodsOwnParserIsBelieved(t *testing.T) {
 		change(&changed)
 		return changed
 	}
-	// recorded is what the pod answered to an earlier request of the operator's.
+	// recorded is the response to an earlier request of the operator.
 	var recorded []byte
 	recorder := func(w http.ResponseWriter, r *http.Request) {
 		answer := httptest.NewRecorder()
@@ -99,7 +100,7 @@ func TestOnlyAPodsOwnParserIsBelieved(t *testing.T) {
 		}), notSealed},
 		"a namesake in another namespace":   {e, guard(t, other, operator).Handler(1<<16, says("pod-a")), "does not know the operator's key"},
 		"a namesake that lets everybody in": {e, reversed(t, other, operator, says("pod-a")), notSealed},
-		"a liar that asks another path": {e, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		"a forger that requests another path": {e, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 			r.URL.Path = map[string]string{report.StatusPath: report.StackPath, report.StackPath: report.StatusPath}[r.URL.Path]
 			own.ServeHTTP(w, r)
 		}), "does not know the operator's key"},
@@ -135,7 +136,7 @@ func TestOnlyAPodsOwnParserIsBelieved(t *testing.T) {
 	}
 }
 
-// reversed answers as a guard with that key does whom nothing but the operator's public key is known to.
+// reversed answers like a guard with that key, for a client that knows only the operator's public key.
 func reversed(t *testing.T, pod, operator *seal.Key, next http.Handler) http.Handler {
 	session, err := seal.NewOperatorSession(operator, pod.Public())
 	if err != nil {
@@ -152,7 +153,7 @@ func reversed(t *testing.T, pod, operator *seal.Key, next http.Handler) http.Han
 	})
 }
 
-// cut hands on a part of what a handler answers, and says that it is all.
+// cut passes on a part of a handler's response as if it were complete.
 func cut(h http.Handler, without int) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		answer := httptest.NewRecorder()
@@ -190,7 +191,7 @@ func TestAReportThatIsTooLongIsRefusedSealedOrNot(t *testing.T) {
 	}
 }
 
-// The keys change under a poller that goes on: the pod is replaced, or the operator's key is.
+// The keys change while a poller runs: the pod is replaced, or the operator's key is.
 func TestAPollerFollowsTheKeys(t *testing.T) {
 	operator, next, mine, later := newKey(t), newKey(t), newKey(t), newKey(t)
 	p := newParsers(t)
@@ -230,13 +231,13 @@ func TestAPollerFollowsTheKeys(t *testing.T) {
 		return j.Verdict == growth.Unreachable && strings.Contains(j.Message, "no public key")
 	})
 	before := asked.Load()
-	time.Sleep(3 * interval) // in which nobody may be asked
+	time.Sleep(3 * interval) // without a poll
 	if asked.Load() != before {
 		t.Error("a parser without a key is asked")
 	}
 }
 
-// BenchmarkPoll is one poll of a report of two streams over loopback, both ends of it.
+// BenchmarkPoll polls a report of two streams over loopback. It includes both ends.
 func BenchmarkPoll(b *testing.B) {
 	operator, mine := newKey(b), newKey(b)
 	stream := report.Stream{
@@ -270,9 +271,8 @@ func BenchmarkPoll(b *testing.B) {
 	}
 }
 
-// Pods of objects of one name have the same names in each namespace, and addresses are used again. What a parser says
-// of itself must be the pod's, whether its report is sealed or not, and what an old one leaves out must follow from
-// when it began.
+// Objects of one name have pods of the same names in each namespace, and addresses are reused. A report must match its
+// pod, sealed or not. For a report without a UID the start of the process must match.
 func TestAReportIsTakenFromNoNamesake(t *testing.T) {
 	operator, mine := newKey(t), newKey(t)
 	began := time.Date(2026, 11, 30, 12, 0, 7, 0, time.UTC) // of the container, as a kubelet gives it

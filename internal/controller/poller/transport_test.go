@@ -14,7 +14,7 @@ import (
 	"time"
 )
 
-// counted dials, and counts how often.
+// counted dials and counts the dials.
 func counted(dials *atomic.Int64) func(context.Context, string, string) (net.Conn, error) {
 	return func(ctx context.Context, network, address string) (net.Conn, error) {
 		dials.Add(1)
@@ -22,7 +22,7 @@ func counted(dials *atomic.Int64) func(context.Context, string, string) (net.Con
 	}
 }
 
-// get returns the body of an answer.
+// get returns the body of a response.
 func get(ctx context.Context, t *transport, url string) (string, error) {
 	request, err := http.NewRequestWithContext(ctx, http.MethodGet, url, http.NoBody)
 	if err != nil {

@@ -10,8 +10,8 @@ import (
 	"github.com/hlparser/hyperliquid-parser-operator/internal/controller/target"
 )
 
-// BenchmarkTargetsOfTheLargestAffinity is what the largest selector and affinity that the schema lets in cost a look at 1,000 nodes, each
-// of which meets every requirement but the last of each term.
+// BenchmarkTargetsOfTheLargestAffinity selects among 1,000 nodes by the largest selector and affinity that the schema
+// allows. Each node meets all requirements of each term but the last.
 func BenchmarkTargetsOfTheLargestAffinity(b *testing.B) {
 	const terms, requirements, values = 8, 16, 128
 	required := &corev1.NodeSelector{}

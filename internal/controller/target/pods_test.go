@@ -12,7 +12,7 @@ import (
 	"github.com/hlparser/hyperliquid-parser-operator/internal/controller/target"
 )
 
-// pod is a Hyperliquid node's that runs on the node n with its data on a claim, as changed.
+// pod returns the pod of a Hyperliquid node, on node n with its data on a claim, with a change.
 func pod(change func(*corev1.Pod)) *corev1.Pod {
 	p := &corev1.Pod{
 		ObjectMeta: metav1.ObjectMeta{Name: "hl-0", UID: "u"},
@@ -47,8 +47,8 @@ func TestTargetsThatArePods(t *testing.T) {
 		"one that starts has none yet":                                  {pod: phase(corev1.PodPending), node: node(nil), want: nowhere(target.NotRunning)},
 		"one that terminates has none any more":                         {pod: func(p *corev1.Pod) { p.DeletionTimestamp = &metav1.Time{} }, node: node(nil), want: nowhere(target.NotRunning)},
 		"one that was evicted has none any more":                        {pod: phase(corev1.PodFailed), node: node(nil), want: nowhere(target.NotRunning)},
-		"one without that volume is told of":                            {pod: func(p *corev1.Pod) { p.Spec.Volumes = p.Spec.Volumes[:1] }, node: node(nil), want: nowhere(target.NoClaim)},
-		"one with that volume elsewhere than on a claim is told of":     {pod: func(p *corev1.Pod) { p.Spec.Volumes[1].VolumeSource = p.Spec.Volumes[0].VolumeSource }, node: node(nil), want: nowhere(target.NoClaim)},
+		"one without that volume is reported":                           {pod: func(p *corev1.Pod) { p.Spec.Volumes = p.Spec.Volumes[:1] }, node: node(nil), want: nowhere(target.NoClaim)},
+		"one with that volume elsewhere than on a claim is reported":    {pod: func(p *corev1.Pod) { p.Spec.Volumes[1].VolumeSource = p.Spec.Volumes[0].VolumeSource }, node: node(nil), want: nowhere(target.NoClaim)},
 		"one on a node that is lost has none any more":                  {node: ready(corev1.ConditionUnknown), want: nowhere(target.NotReady)},
 		"one on a node that is gone has none any more":                  {node: node(func(n *corev1.Node) { n.Name = "other" }), want: nowhere(target.NotReady)},
 		"one on a node that says it is not ready keeps it":              {node: ready(corev1.ConditionFalse), want: waits(target.NotReady)},
@@ -66,7 +66,7 @@ func TestTargetsThatArePods(t *testing.T) {
 			if test.want != nil {
 				want = append(want, *test.want)
 			}
-			// What is cached of a pod is enough.
+			// The cached part of a pod is enough.
 			got := pods.Targets([]corev1.Pod{*target.Slim(pod(test.pod))}, []corev1.Node{*test.node})
 			if !slices.Equal(got, want) {
 				t.Errorf("got %+v, want %+v", got, want)
@@ -95,8 +95,8 @@ func TestASelectionOfPodsThatCannotBeReadIsAnError(t *testing.T) {
 	}
 }
 
-// The level by which a pod reads and writes its data is that of the container that does, or else the pod's, of what is
-// cached of it.
+// The level with which a pod accesses its data is that of the container that mounts it, or else the pod's. The cached
+// part of the pod is enough.
 func TestTheLevelOfATarget(t *testing.T) {
 	options := func(level string) *corev1.SELinuxOptions { return &corev1.SELinuxOptions{Level: level, Type: "t"} }
 	with := func(level string, volumes ...string) corev1.Container {
@@ -119,7 +119,7 @@ func TestTheLevelOfATarget(t *testing.T) {
 		"both have one":                         {"s0:c1,c2", []corev1.Container{with("s0:c3", "data")}, "s0:c3"},
 		"another container has one":             {"s0:c1,c2", []corev1.Container{with("s0:c3", "config"), with("none", "data")}, "s0:c1,c2"},
 		"the container has options without one": {"s0:c1,c2", []corev1.Container{with("", "data")}, ""},
-		"nobody has":                            {"none", []corev1.Container{with("none", "data")}, ""},
+		"neither has one":                       {"none", []corev1.Container{with("none", "data")}, ""},
 		"one of a megabyte":                     {strings.Repeat("c", 1<<20), []corev1.Container{with("none", "data")}, ""},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -142,7 +142,7 @@ func TestTheLevelOfATarget(t *testing.T) {
 	}
 }
 
-// What a selector matches and an affinity leaves out is no target, and is counted.
+// A node that the selector matches and the affinity excludes is no target, and is counted.
 func TestWhatAnAffinityLeavesOut(t *testing.T) {
 	elsewhere := *node(func(n *corev1.Node) { n.Name, n.Labels["zone"] = "m", "b" })
 	unlabelled := *node(func(n *corev1.Node) { n.Name, n.Labels = "l", nil })

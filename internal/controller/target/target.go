@@ -69,7 +69,9 @@ type Nodes struct {
 // NewNodes returns a selection of the nodes that match the selector and the required node affinity of the parsers'
 // pods. tolerations are those of the pods. It fails for a selector or an affinity with an unknown operator, or with a
 // value that the operator does not accept.
-func NewNodes(selector metav1.LabelSelector, affinity *corev1.Affinity, tolerations []corev1.Toleration) (Nodes, error) {
+func NewNodes(
+	selector metav1.LabelSelector, affinity *corev1.Affinity, tolerations []corev1.Toleration,
+) (Nodes, error) {
 	s, err := metav1.LabelSelectorAsSelector(&selector)
 	if err != nil {
 		return Nodes{}, fmt.Errorf("reading target.nodes.selector: %w", err)

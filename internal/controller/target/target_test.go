@@ -15,7 +15,7 @@ import (
 
 var selector = metav1.LabelSelector{MatchLabels: map[string]string{"role": "node"}}
 
-// node is a selected node that is Ready, as changed.
+// node returns a selected node that is Ready, with a change.
 func node(change func(*corev1.Node)) *corev1.Node {
 	n := &corev1.Node{
 		ObjectMeta: metav1.ObjectMeta{Name: "n", Labels: map[string]string{"role": "node", "zone": "a"}},
@@ -61,8 +61,8 @@ func TestTargets(t *testing.T) {
 			n.Spec.Unschedulable = true
 			taint(corev1.TaintNodeUnschedulable, corev1.TaintEffectNoSchedule)(n)
 		}), want: target.Cordoned},
-		"a taint NoExecute of somebody waits":        {node: node(taint("maintenance", corev1.TaintEffectNoExecute)), want: target.Tainted},
-		"a taint NoSchedule of somebody waits":       {node: node(taint("dedicated", corev1.TaintEffectNoSchedule)), want: target.Tainted},
+		"a taint NoExecute waits":                    {node: node(taint("maintenance", corev1.TaintEffectNoExecute)), want: target.Tainted},
+		"a taint NoSchedule waits":                   {node: node(taint("dedicated", corev1.TaintEffectNoSchedule)), want: target.Tainted},
 		"a taint that is tolerated does not wait":    {node: node(taint("dedicated", corev1.TaintEffectNoSchedule)), tolerate: []corev1.Toleration{{Key: "dedicated", Operator: corev1.TolerationOpExists}}},
 		"a taint PreferNoSchedule does not wait":     {node: node(taint("dedicated", corev1.TaintEffectPreferNoSchedule))},
 		"a node under memory pressure does not wait": {node: node(taint(corev1.TaintNodeMemoryPressure, corev1.TaintEffectNoSchedule))},
@@ -109,7 +109,7 @@ func TestASelectionThatCannotBeReadIsAnErrorAndNotAnEmptyOne(t *testing.T) {
 	}
 }
 
-// The API server refuses pods with these. A term that some node matches must not hide another.
+// The API server refuses pods with these. A valid term that a node matches must not hide an invalid one.
 func TestAnAffinityThatNoAPIServerTakesIsAnError(t *testing.T) {
 	requires := func(r ...corev1.NodeSelectorRequirement) *corev1.Affinity {
 		a := inZone("a")

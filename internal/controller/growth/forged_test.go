@@ -13,21 +13,21 @@ import (
 	"github.com/hlparser/hyperliquid-parser-operator/internal/parser/report"
 )
 
-// longestMessage bounds the messages of verdicts and alerts, with names of the longest that a report may have.
+// longestMessage bounds the messages of verdicts and alerts, in bytes, with the longest names that a report may have.
 const longestMessage = 512
 
 var noon = time.Date(2026, 5, 1, 12, 0, 0, 0, time.UTC)
 
-// liar draws reports; nothing in them needs to be true.
-type liar struct {
+// forger draws reports with arbitrary values.
+type forger struct {
 	count  *rapid.Generator[int64]
 	amount *rapid.Generator[float64]
 	at     *rapid.Generator[time.Time]
 	text   *rapid.Generator[string]
 }
 
-func newLiar() liar {
-	return liar{
+func newForger() forger {
+	return forger{
 		count: rapid.OneOf(rapid.Int64(), rapid.SampledFrom([]int64{0, -1, 1, math.MaxInt64, math.MinInt64, 1 << 55,
 			1 << 40})),
 		amount: rapid.OneOf(rapid.Float64(), rapid.SampledFrom([]float64{
@@ -50,55 +50,55 @@ func maybe[V any](t *rapid.T, of *rapid.Generator[V], label string) *V {
 	return new(of.Draw(t, label))
 }
 
-func (l liar) stream(t *rapid.T, name string) report.Stream {
-	n := func(label string) int64 { return l.count.Draw(t, label) }
-	f := func(label string) float64 { return l.amount.Draw(t, label) }
+func (f forger) stream(t *rapid.T, name string) report.Stream {
+	n := func(label string) int64 { return f.count.Draw(t, label) }
+	amount := func(label string) float64 { return f.amount.Draw(t, label) }
 	s := report.Stream{
-		Name: name, Mode: rapid.SampledFrom([]string{"ByBlock", "Line", ""}).Draw(t, "mode"), Message: l.text.Draw(t,
+		Name: name, Mode: rapid.SampledFrom([]string{"ByBlock", "Line", ""}).Draw(t, "mode"), Message: f.text.Draw(t,
 			"message"),
 		State: report.StreamState(rapid.SampledFrom([]string{"Running", "Failed", "WaitingForData", "Blocked",
 			"Draining", "x"}).Draw(t, "state")),
 		BufferLines: n("lines"), BufferBytes: n("bytes"), BufferLimitBytes: n("limit"),
 		InFlightLines: n("flying"), InFlightBytes: n("flying bytes"),
 		PrunedUnreadTotal: n("pruned"), SkippedBytesTotal: n("skipped"), BlockGapsTotal: n("gaps"), LastBlock: n("block"),
-		UncommittedBytes: maybe(t, l.count, "uncommitted"), LagSeconds: maybe(t, l.amount,
+		UncommittedBytes: maybe(t, f.count, "uncommitted"), LagSeconds: maybe(t, f.amount,
 			"lag"), LargestLineBytes: n("largest"),
 		ReadBytesTotal: n("read"), ParsedBytesTotal: n("parsed"), AckedBytesTotal: n("acked"), CommittedBytesTotal: n("committed"),
 		LinesTotal: n("lines read"), MalformedLinesTotal: n("malformed"),
-		ReadWaitSecondsTotal: f("wait"), LastLineAt: maybe(t, l.at, "last line"),
+		ReadWaitSecondsTotal: amount("wait"), LastLineAt: maybe(t, f.at, "last line"),
 		Sink: report.Sink{
 			State: report.SinkState(rapid.SampledFrom([]string{"Healthy", "Retrying", "Failed", "x"}).Draw(t, "sink")),
-			Since: maybe(t, l.at, "since"), LastAckAt: maybe(t, l.at, "last ack"), LastError: l.text.Draw(t, "error"),
-			OutstandingSeconds: f("outstanding"), BusySecondsTotal: f("busy"), MissingSecret: l.text.Draw(t, "secret"),
+			Since: maybe(t, f.at, "since"), LastAckAt: maybe(t, f.at, "last ack"), LastError: f.text.Draw(t, "error"),
+			OutstandingSeconds: amount("outstanding"), BusySecondsTotal: amount("busy"), MissingSecret: f.text.Draw(t, "secret"),
 		},
 	}
 	if rapid.Bool().Draw(t, "blocked") {
-		s.Blocked = &report.BlockedPath{Path: l.text.Draw(t, "path"), Error: l.text.Draw(t, "why"), Errno: "EACCES",
-			Since: l.at.Draw(t, "blocked since"), Denies: l.text.Draw(t, "denies"), Bits: l.text.Draw(t, "bits"),
-			Owner: maybe(t, l.count, "owner"), RunsAs: maybe(t, l.count, "runs as"), Count: int(n("paths"))}
+		s.Blocked = &report.BlockedPath{Path: f.text.Draw(t, "path"), Error: f.text.Draw(t, "why"), Errno: "EACCES",
+			Since: f.at.Draw(t, "blocked since"), Denies: f.text.Draw(t, "denies"), Bits: f.text.Draw(t, "bits"),
+			Owner: maybe(t, f.count, "owner"), RunsAs: maybe(t, f.count, "runs as"), Count: int(n("paths"))}
 	}
 	return s
 }
 
-// However a report lies, the judgement does not panic, and its texts are bounded and printable.
-func TestALiarSpoilsNoJudgement(t *testing.T) {
+// No report makes the judgement panic, and all texts are bounded and printable.
+func TestAForgedReportSpoilsNoJudgement(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
-		l, clock := newLiar(), noon
+		forged, clock := newForger(), noon
 		var tracker growth.Tracker
 		settings := growth.Settings{PollInterval: 5 * time.Second, Lag: 30 * time.Second, StuckAfter: 30 * time.Second,
 			Retention: 24 * time.Hour, BufferLimit: 32 << 20}
 		tracker.ObservePod(growth.PodState{UID: "u", Container: "c", Running: true}, clock, settings)
-		started := l.at.Draw(t, "started")
+		started := forged.at.Draw(t, "started")
 		names := rapid.SliceOfN(rapid.SampledFrom([]string{"Fills", "OrderStatuses", strings.Repeat("x", 64)}), 1, 3).Draw(t,
 			"names")
 		for range rapid.IntRange(1, 40).Draw(t, "polls") {
 			clock = clock.Add(time.Duration(rapid.Int64Range(0, 20).Draw(t, "passes")) * time.Second)
-			r := report.Report{StartedAt: started, Now: l.at.Draw(t, "now"), Process: report.Process{
-				RSSBytes: maybe(t, l.count, "resident"), MemoryLimitBytes: l.count.Draw(t,
-					"memory"), CPUSecondsTotal: l.amount.Draw(t, "cpu"), CPULimit: l.amount.Draw(t, "cores"),
+			r := report.Report{StartedAt: started, Now: forged.at.Draw(t, "now"), Process: report.Process{
+				RSSBytes: maybe(t, forged.count, "resident"), MemoryLimitBytes: forged.count.Draw(t,
+					"memory"), CPUSecondsTotal: forged.amount.Draw(t, "cpu"), CPULimit: forged.amount.Draw(t, "cores"),
 			}}
 			for _, name := range names {
-				r.Streams = append(r.Streams, l.stream(t, name))
+				r.Streams = append(r.Streams, forged.stream(t, name))
 			}
 			tracker.ObservePoll(growth.Poll{Report: &r}, clock, settings)
 
