@@ -11,10 +11,12 @@ import (
 
 // unknownBacklogs are streams of a parser that has not read the disk yet, or that leaves out one figure.
 var unknownBacklogs = map[string]func(*report.Stream){
-	"nothing is known":    func(s *report.Stream) { s.UncommittedBytes, s.LagSeconds = nil, nil },
-	"no backlog":          func(s *report.Stream) { s.UncommittedBytes = nil },
-	"no lag":              func(s *report.Stream) { s.LagSeconds = nil },
-	"a parser that waits": func(s *report.Stream) { s.UncommittedBytes, s.LagSeconds, s.State = nil, nil, report.WaitingForData },
+	"nothing is known": func(s *report.Stream) { s.UncommittedBytes, s.LagSeconds = nil, nil },
+	"no backlog":       func(s *report.Stream) { s.UncommittedBytes = nil },
+	"no lag":           func(s *report.Stream) { s.LagSeconds = nil },
+	"a parser that waits": func(s *report.Stream) {
+		s.UncommittedBytes, s.LagSeconds, s.State = nil, nil, report.WaitingForData
+	},
 	"the last line is old": func(s *report.Stream) {
 		s.UncommittedBytes, s.LagSeconds, s.LastLineAt = nil, nil, new(start.Add(-time.Hour))
 	},
@@ -100,14 +102,18 @@ func TestNoRateIsComputedAcrossWhatIsNotKnown(t *testing.T) {
 func TestAStreamThatIsBlockedLeadsToNoRestart(t *testing.T) {
 	blocked := map[string]func(*report.Stream){
 		"and says by what": func(s *report.Stream) {
-			s.State, s.Blocked = report.Blocked, &report.BlockedPath{Path: "node_fills/hourly/20260430/9", Error: "open: permission denied", Errno: "EACCES", Count: 1}
+			s.State, s.Blocked = report.Blocked, &report.BlockedPath{
+				Path: "node_fills/hourly/20260430/9", Error: "open: permission denied", Errno: "EACCES", Count: 1,
+			}
 		},
 		"by what has no errno": func(s *report.Stream) {
 			s.State, s.Blocked = report.Blocked, &report.BlockedPath{Path: "x", Error: "a link out of the data directory"}
 		},
 		"and says only that":         func(s *report.Stream) { s.State, s.Message = report.Blocked, "cannot read x" },
 		"while its state is another": func(s *report.Stream) { s.Blocked = &report.BlockedPath{Path: "x", Errno: "EIO"} },
-		"and nothing is known":       func(s *report.Stream) { s.State, s.UncommittedBytes, s.LagSeconds = report.Blocked, nil, nil },
+		"and nothing is known": func(s *report.Stream) {
+			s.State, s.UncommittedBytes, s.LagSeconds = report.Blocked, nil, nil
+		},
 	}
 	for name, edit := range blocked {
 		t.Run(name, func(t *testing.T) {
@@ -208,7 +214,8 @@ func TestReportsOfEarlierVersionsAreRead(t *testing.T) {
 		w.ObservePoll(growth.Poll{Report: &r}, w.now, settings())
 	}
 	lag, known := w.Lag()
-	if *r.Process.RSSBytes != 60123456 || lag != 1500*time.Millisecond || !known || w.Judgement().Reason == growth.ReasonBacklogUnknown {
+	if *r.Process.RSSBytes != 60123456 || lag != 1500*time.Millisecond || !known ||
+		w.Judgement().Reason == growth.ReasonBacklogUnknown {
 		t.Errorf("rss %d, lag %s, %+v", *r.Process.RSSBytes, lag, w.Judgement())
 	}
 }

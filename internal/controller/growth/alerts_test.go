@@ -29,16 +29,24 @@ func TestAnAcknowledgedLossRaisesNothingAndMoreOfItDoes(t *testing.T) {
 		files, bytes, gaps int64
 		wantLost, wantGap  bool
 	}{
-		"nothing acknowledged":         {process: start, files: 2, wantLost: true},
-		"as much":                      {lost: figures{Process: start, Files: 2}, process: start, files: 2},
-		"by the second":                {lost: figures{Process: start, Files: 2}, process: start.Add(300 * time.Millisecond), files: 2},
-		"one file more":                {lost: figures{Process: start, Files: 2}, process: start, files: 3, wantLost: true},
-		"as many files and bytes":      {lost: figures{Process: start, Files: 2}, process: start, files: 2, bytes: 1, wantLost: true},
-		"another process as much":      {lost: figures{Process: start, Files: 2}, process: another, files: 2, wantLost: true},
-		"a gap is another matter":      {lost: figures{Process: start, Files: 2}, process: start, files: 2, gaps: 7, wantGap: true},
-		"a gap":                        {gap: figures{Process: start, Blocks: 7}, process: start, gaps: 7},
-		"a larger gap":                 {gap: figures{Process: start, Blocks: 7}, process: start, gaps: 8, wantGap: true},
-		"a file beside a gap":          {gap: figures{Process: start, Blocks: 7}, process: start, files: 1, gaps: 7, wantLost: true},
+		"nothing acknowledged": {process: start, files: 2, wantLost: true},
+		"as much":              {lost: figures{Process: start, Files: 2}, process: start, files: 2},
+		"by the second": {
+			lost: figures{Process: start, Files: 2}, process: start.Add(300 * time.Millisecond), files: 2,
+		},
+		"one file more": {lost: figures{Process: start, Files: 2}, process: start, files: 3, wantLost: true},
+		"as many files and bytes": {
+			lost: figures{Process: start, Files: 2}, process: start, files: 2, bytes: 1, wantLost: true,
+		},
+		"another process as much": {lost: figures{Process: start, Files: 2}, process: another, files: 2, wantLost: true},
+		"a gap is another matter": {
+			lost: figures{Process: start, Files: 2}, process: start, files: 2, gaps: 7, wantGap: true,
+		},
+		"a gap":        {gap: figures{Process: start, Blocks: 7}, process: start, gaps: 7},
+		"a larger gap": {gap: figures{Process: start, Blocks: 7}, process: start, gaps: 8, wantGap: true},
+		"a file beside a gap": {
+			gap: figures{Process: start, Blocks: 7}, process: start, files: 1, gaps: 7, wantLost: true,
+		},
 		"less, as of another's totals": {lost: figures{Process: start, Files: 9}, process: start, files: 2},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -48,7 +56,8 @@ func TestAnAcknowledgedLossRaisesNothingAndMoreOfItDoes(t *testing.T) {
 				if got.DataLost.Raised() != test.wantLost || got.DataGap.Raised() != test.wantGap {
 					t.Errorf("%s: %+v", when, got)
 				}
-				if test.wantLost && (got.Lost.Files != test.files || got.Lost.Bytes != test.bytes || !got.Lost.Process.Equal(test.process)) {
+				if test.wantLost &&
+					(got.Lost.Files != test.files || got.Lost.Bytes != test.bytes || !got.Lost.Process.Equal(test.process)) {
 					t.Errorf("%s: it is about %+v", when, got.Lost)
 				}
 			}

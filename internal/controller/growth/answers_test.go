@@ -97,7 +97,8 @@ func TestRightAnswersAboutBuffers(t *testing.T) {
 			}
 			got := o.poll(nil)
 			if got.Verdict != growth.Growing || got.Reason != growth.ReasonUnbounded ||
-				!strings.HasPrefix(got.Message, "buffers hold 477 MiB in ") || !strings.HasSuffix(got.Message, " lines, over their bound of 68 MiB") {
+				!strings.HasPrefix(got.Message, "buffers hold 477 MiB in ") ||
+				!strings.HasSuffix(got.Message, " lines, over their bound of 68 MiB") {
 				t.Errorf("got %+v", got)
 			}
 		},
@@ -167,7 +168,9 @@ func TestRightAnswersAboutNormalTraffic(t *testing.T) {
 		"a filter that lets nothing pass is Healthy, though the sink is never used": func(t *testing.T) {
 			o := observe(newParser(steady(busy)))
 			for range 200 {
-				if got := o.poll(func(r *report.Report) { r.Streams[0].Sink = report.Sink{State: report.SinkHealthy} }); !slices.Contains(fine, got.Verdict) {
+				if got := o.poll(
+					func(r *report.Report) { r.Streams[0].Sink = report.Sink{State: report.SinkHealthy} },
+				); !slices.Contains(fine, got.Verdict) {
 					t.Fatalf("%+v", got)
 				}
 			}
@@ -231,7 +234,9 @@ func TestRightAnswersAboutBacklogs(t *testing.T) {
 			p.sinkSpeed = 60e6
 			o := observe(p)
 			got := o.reaches(t, 65*time.Second, growth.CatchingUp, "OrderStatuses")
-			if !strings.HasPrefix(got.Message, "OrderStatuses: 1m5s behind, 16 GiB waiting, gaining 42 MiB/s: caught up in about 6m30s") {
+			if !strings.HasPrefix(
+				got.Message, "OrderStatuses: 1m5s behind, 16 GiB waiting, gaining 42 MiB/s: caught up in about 6m30s",
+			) {
 				t.Errorf("it says %q", got.Message)
 			}
 			o.only(t, 10*time.Minute, growth.CatchingUp, growth.Healthy)
@@ -308,7 +313,8 @@ func TestRightAnswersAboutFaults(t *testing.T) {
 			o.only(t, 10*time.Minute, fine...)
 			p.sinkSpeed = busy * lineBytes / 2
 			got := o.reaches(t, 200*time.Second, growth.Overloaded, growth.ReasonSink)
-			want := "OrderStatuses: 1m13s behind and losing 5.7 MiB/s, sink 99 % busy: the sink is too slow for 11 MiB/s of lines"
+			want := "OrderStatuses: 1m13s behind and losing 5.7 MiB/s, sink 99 % busy: the sink is too slow for 11 MiB/s of " +
+				"lines"
 			if got.Message != want {
 				t.Errorf("it says %q", got.Message)
 			}
@@ -321,7 +327,8 @@ func TestRightAnswersAboutFaults(t *testing.T) {
 			p.speed, p.cores = busy*lineBytes/2/0.8, 0.8 // it waits for itself, and uses 0.8 of its 2 cores
 			slow := func(r *report.Report) { r.Process.CPULimit = 2 }
 			for o.Judgement().Verdict != growth.Growing {
-				if got := o.poll(slow); o.now.Sub(start) > 10*time.Minute+120*time.Second || got.Verdict.Bad() && got.Verdict != growth.Growing {
+				if got := o.poll(slow); o.now.Sub(start) > 10*time.Minute+120*time.Second ||
+					got.Verdict.Bad() && got.Verdict != growth.Growing {
 					t.Fatalf("after %s: %+v", o.now.Sub(start), got)
 				}
 			}
@@ -347,7 +354,8 @@ func TestRightAnswersAboutFaults(t *testing.T) {
 			o.only(t, 10*time.Minute, fine...)
 			p.readSpeed = busy * lineBytes * 0.5
 			got := o.reaches(t, 300*time.Second, growth.Overloaded, growth.ReasonDisk)
-			if !strings.Contains(got.Message, ", waiting for reads 9") || !strings.HasSuffix(got.Message, " % of the time: the disk is too slow") {
+			if !strings.Contains(got.Message, ", waiting for reads 9") ||
+				!strings.HasSuffix(got.Message, " % of the time: the disk is too slow") {
 				t.Errorf("it says %q", got.Message)
 			}
 		},
@@ -367,7 +375,8 @@ func TestRightAnswersAboutMemoryAndTheSource(t *testing.T) {
 			if r := o.report(); *r.Process.RSSBytes < 307<<20 || *r.Process.RSSBytes > 400<<20 {
 				t.Errorf("at %d MiB of 512", *r.Process.RSSBytes>>20)
 			}
-			if !strings.HasPrefix(got.Message, "memory is at 36") || !strings.Contains(got.Message, " MiB of 512 MiB and has grown by 5.0 MiB/min for 48 min: full in about ") {
+			if !strings.HasPrefix(got.Message, "memory is at 36") ||
+				!strings.Contains(got.Message, " MiB of 512 MiB and has grown by 5.0 MiB/min for 48 min: full in about ") {
 				t.Errorf("it says %q", got.Message)
 			}
 		},

@@ -63,8 +63,9 @@ func (f forger) stream(t *rapid.T, name string) report.Stream {
 		PrunedUnreadTotal: n("pruned"), SkippedBytesTotal: n("skipped"), BlockGapsTotal: n("gaps"), LastBlock: n("block"),
 		UncommittedBytes: maybe(t, f.count, "uncommitted"), LagSeconds: maybe(t, f.amount,
 			"lag"), LargestLineBytes: n("largest"),
-		ReadBytesTotal: n("read"), ParsedBytesTotal: n("parsed"), AckedBytesTotal: n("acked"), CommittedBytesTotal: n("committed"),
-		LinesTotal: n("lines read"), MalformedLinesTotal: n("malformed"),
+		ReadBytesTotal: n("read"), ParsedBytesTotal: n("parsed"), AckedBytesTotal: n("acked"),
+		CommittedBytesTotal: n("committed"),
+		LinesTotal:          n("lines read"), MalformedLinesTotal: n("malformed"),
 		ReadWaitSecondsTotal: amount("wait"), LastLineAt: maybe(t, f.at, "last line"),
 		Sink: report.Sink{
 			State: report.SinkState(rapid.SampledFrom([]string{"Healthy", "Retrying", "Failed", "x"}).Draw(t, "sink")),

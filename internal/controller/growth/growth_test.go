@@ -16,7 +16,8 @@ var start = time.Date(2026, 5, 1, 8, 0, 0, 0, time.UTC)
 
 func settings() growth.Settings {
 	return growth.Settings{
-		PollInterval: 5 * time.Second, Lag: 30 * time.Second, StuckAfter: 30 * time.Second, Retention: 24 * time.Hour, BufferLimit: limit,
+		PollInterval: 5 * time.Second, Lag: 30 * time.Second, StuckAfter: 30 * time.Second, Retention: 24 * time.Hour,
+		BufferLimit: limit,
 	}
 }
 
@@ -91,7 +92,10 @@ func TestPolicies(t *testing.T) {
 	ago := func(d time.Duration) *time.Time { at := now.Add(-d); return &at }
 	// window returns a window of n equal reports, five seconds apart.
 	window := func(n int, s growth.Stream) growth.Window {
-		return growth.Window{Reports: n, At: now, First: now.Add(-5 * time.Second * time.Duration(n-1)), Bound: 100 << 20, Streams: []growth.Stream{s}}
+		return growth.Window{
+			Reports: n, At: now, First: now.Add(-5 * time.Second * time.Duration(n-1)), Bound: 100 << 20,
+			Streams: []growth.Stream{s},
+		}
 	}
 	ok := growth.Stream{Name: "Fills", State: report.Running, SinkState: report.SinkHealthy}
 	with := func(edit func(*growth.Stream)) growth.Stream { s := ok; edit(&s); return s }
@@ -107,7 +111,9 @@ func TestPolicies(t *testing.T) {
 	}
 	leak := func(limit, newest int64, slope, lower float64) growth.Window {
 		w := window(500, ok)
-		w.Memory = growth.Memory{Limit: limit << 20, Newest: newest << 20, Slope: slope * (1 << 20), Lower: lower * (1 << 20), Minutes: 35}
+		w.Memory = growth.Memory{
+			Limit: limit << 20, Newest: newest << 20, Slope: slope * (1 << 20), Lower: lower * (1 << 20), Minutes: 35,
+		}
 		return w
 	}
 	const healthy = "buffers are bounded and lines move"
@@ -125,7 +131,8 @@ func TestPolicies(t *testing.T) {
 		"a pod that takes long to start is not running": {
 			pod: growth.PodState{
 				Starting: true, Reason: "Unschedulable", Detail: "0/3 nodes are available", Since: *ago(95 * time.Second)},
-			verdict: growth.NotRunning, reason: "Unschedulable", message: "not running 1m35s after the pod was created: 0/3 nodes are available",
+			verdict: growth.NotRunning, reason: "Unschedulable",
+			message: "not running 1m35s after the pod was created: 0/3 nodes are available",
 		},
 		"a container that crashes is not running at once": {
 			pod:     growth.PodState{Reason: "CrashLoopBackOff", Since: *ago(time.Second)},
@@ -144,14 +151,16 @@ func TestPolicies(t *testing.T) {
 				s.State, s.Message, s.Uncommitted = report.Failed, "the checkpoint is corrupt: see state/Fills.bad", 1<<20
 				s.UnmovedSince, s.UnmovedReports = start, 20
 			})),
-			verdict: growth.NotRunning, reason: growth.ReasonStreamFailed, message: "Fills has failed: the checkpoint is corrupt: see state/Fills.bad",
+			verdict: growth.NotRunning, reason: growth.ReasonStreamFailed,
+			message: "Fills has failed: the checkpoint is corrupt: see state/Fills.bad",
 		},
 		"files that cannot be read explain that nothing moves, from the first report on": {
 			pod: running(), window: window(1, with(func(s *growth.Stream) {
 				s.State, s.Unreadable, s.Uncommitted = report.Blocked, "node_fills/hourly/20260430/9: EACCES", 1<<20
 				s.UnmovedSince, s.UnmovedReports = start, 20
 			})),
-			verdict: growth.SourceUnreadable, reason: "Fills", message: "cannot read the files of Fills: node_fills/hourly/20260430/9: EACCES",
+			verdict: growth.SourceUnreadable, reason: "Fills",
+			message: "cannot read the files of Fills: node_fills/hourly/20260430/9: EACCES",
 		},
 		"a stream that failed is worse than files that cannot be read": {
 			pod: running(), window: window(20, with(func(s *growth.Stream) {
@@ -160,8 +169,12 @@ func TestPolicies(t *testing.T) {
 			verdict: growth.NotRunning, reason: growth.ReasonStreamFailed, message: "Fills has failed: no checkpoint",
 		},
 		"what waits is not known: nothing is wrong, and nothing is known to be right": {
-			pod: running(), window: window(20, with(func(s *growth.Stream) { s.BacklogUnknown, s.Message = true, "another parser uses the state directory" })),
-			verdict: growth.Unknown, reason: growth.ReasonBacklogUnknown, message: "Fills: the backlog is unknown: another parser uses the state directory",
+			pod: running(),
+			window: window(
+				20, with(func(s *growth.Stream) { s.BacklogUnknown, s.Message = true, "another parser uses the state directory" }),
+			),
+			verdict: growth.Unknown, reason: growth.ReasonBacklogUnknown,
+			message: "Fills: the backlog is unknown: another parser uses the state directory",
 		},
 		"nor with another stream that catches up": {
 			pod: running(), window: behind(func(w *growth.Window, r *growth.Rates) {
@@ -172,9 +185,11 @@ func TestPolicies(t *testing.T) {
 		},
 		"a sink that is down is so whatever waits": {
 			pod: running(), window: window(20, with(func(s *growth.Stream) {
-				s.BacklogUnknown, s.SinkState, s.SinkSince, s.SinkSilent, s.SinkError = true, report.SinkRetrying, time.Minute, time.Minute, "refused"
+				s.BacklogUnknown, s.SinkState, s.SinkSince, s.SinkSilent, s.SinkError = true, report.SinkRetrying, time.Minute,
+					time.Minute, "refused"
 			})),
-			verdict: growth.SinkDown, reason: "Fills", message: "the sink of Fills has acknowledged nothing for 1m0s, backlog unknown: refused",
+			verdict: growth.SinkDown, reason: "Fills",
+			message: "the sink of Fills has acknowledged nothing for 1m0s, backlog unknown: refused",
 		},
 		"a secret that is missing explains the first report": {
 			pod: running(), window: window(1, with(func(s *growth.Stream) { s.MissingSecret = "/secrets/nats/nats.creds" })),
@@ -203,16 +218,19 @@ func TestPolicies(t *testing.T) {
 		},
 		"a sink that is retried for 30 s without acknowledgement is down": {
 			pod: running(), window: window(20, with(func(s *growth.Stream) {
-				s.SinkState, s.SinkSince, s.SinkSilent, s.SinkError, s.Uncommitted = report.SinkRetrying, 31*time.Second, 31*time.Second, "disk full", 5<<20
+				s.SinkState, s.SinkSince, s.SinkSilent, s.SinkError, s.Uncommitted = report.SinkRetrying, 31*time.Second,
+					31*time.Second, "disk full", 5<<20
 			})),
-			verdict: growth.SinkDown, reason: "Fills", message: "the sink of Fills has acknowledged nothing for 31s, 5.0 MiB waiting: disk full",
+			verdict: growth.SinkDown, reason: "Fills",
+			message: "the sink of Fills has acknowledged nothing for 31s, 5.0 MiB waiting: disk full",
 		},
 		"a dead sink explains that nothing moves": {
 			pod: running(), window: window(20, with(func(s *growth.Stream) {
 				s.SinkState, s.SinkSince, s.SinkSilent = report.SinkRetrying, time.Minute, time.Minute
 				s.UnmovedSince, s.UnmovedReports = start, 20
 			})),
-			verdict: growth.SinkDown, reason: "Fills", message: "the sink of Fills has acknowledged nothing for 1m0s, 0 B waiting",
+			verdict: growth.SinkDown, reason: "Fills",
+			message: "the sink of Fills has acknowledged nothing for 1m0s, 0 B waiting",
 		},
 		"two reports far apart do not show a hang": {
 			pod: running(), window: window(20, with(func(s *growth.Stream) {
@@ -233,17 +251,25 @@ func TestPolicies(t *testing.T) {
 			verdict: growth.Healthy, reason: "Healthy", message: healthy,
 		},
 		"a tenth more than what is written catches up": {
-			pod: running(), window: behind(func(_ *growth.Window, r *growth.Rates) { r.Acked, r.Shrinking, r.SinkBusy = 5.51*(1<<20), true, 1 }),
-			verdict: growth.CatchingUp, reason: "Fills", message: "Fills: 41s behind, 300 MiB waiting, gaining 522 KiB/s: caught up in about 9m48s",
+			pod: running(),
+			window: behind(
+				func(_ *growth.Window, r *growth.Rates) { r.Acked, r.Shrinking, r.SinkBusy = 5.51*(1<<20), true, 1 },
+			),
+			verdict: growth.CatchingUp, reason: "Fills",
+			message: "Fills: 41s behind, 300 MiB waiting, gaining 522 KiB/s: caught up in about 9m48s",
 		},
 		"less does not": {
-			pod: running(), window: behind(func(_ *growth.Window, r *growth.Rates) { r.Acked, r.Shrinking, r.SinkBusy = 5.49*(1<<20), true, 1 }),
+			pod: running(),
+			window: behind(
+				func(_ *growth.Window, r *growth.Rates) { r.Acked, r.Shrinking, r.SinkBusy = 5.49*(1<<20), true, 1 },
+			),
 			verdict: growth.Overloaded, reason: growth.ReasonSink,
 			message: "Fills: 41s behind and not catching up, sink 100 % busy: the sink is too slow for 5.0 MiB/s of lines",
 		},
 		"nothing written and nothing acknowledged does not": {
 			pod: running(), window: behind(func(_ *growth.Window, r *growth.Rates) { *r = growth.Rates{Known: true} }),
-			verdict: growth.Growing, reason: growth.ReasonParserSlow, message: "Fills: 41s behind and not catching up, sink idle, CPU 0 %: the parser is slow",
+			verdict: growth.Growing, reason: growth.ReasonParserSlow,
+			message: "Fills: 41s behind and not catching up, sink idle, CPU 0 %: the parser is slow",
 		},
 		"what is acknowledged again and again, and never committed, does not": {
 			pod: running(), window: behind(func(_ *growth.Window, r *growth.Rates) { r.Acked, r.SinkBusy = 50<<20, 0.6 }),
@@ -251,17 +277,20 @@ func TestPolicies(t *testing.T) {
 			message: "Fills: 41s behind and not catching up, sink 60 % busy: the sink is too slow for 5.0 MiB/s of lines",
 		},
 		"a sink that is busy half of the time explains it": {
-			pod: running(), window: behind(func(w *growth.Window, r *growth.Rates) { r.SinkBusy, w.Process.CPU, r.ReadWait = 0.5, 0.89, 0.49 }),
+			pod:     running(),
+			window:  behind(func(w *growth.Window, r *growth.Rates) { r.SinkBusy, w.Process.CPU, r.ReadWait = 0.5, 0.89, 0.49 }),
 			verdict: growth.Overloaded, reason: growth.ReasonSink,
 			message: "Fills: 41s behind and losing 3.0 MiB/s, sink 50 % busy: the sink is too slow for 5.0 MiB/s of lines",
 		},
 		"nine tenths of the processor explain it": {
-			pod: running(), window: behind(func(w *growth.Window, r *growth.Rates) { r.SinkBusy, w.Process.CPU, r.ReadWait = 0.49, 0.9, 0.49 }),
+			pod:     running(),
+			window:  behind(func(w *growth.Window, r *growth.Rates) { r.SinkBusy, w.Process.CPU, r.ReadWait = 0.49, 0.9, 0.49 }),
 			verdict: growth.Overloaded, reason: growth.ReasonCPU,
 			message: "Fills: 41s behind and losing 3.0 MiB/s, CPU 90 % of 2 cores: raise the CPU limit or filter more",
 		},
 		"of several explanations it is the one that has least left to give": {
-			pod: running(), window: behind(func(w *growth.Window, r *growth.Rates) { r.SinkBusy, w.Process.CPU, r.ReadWait = 0.8, 0.97, 0.6 }),
+			pod:     running(),
+			window:  behind(func(w *growth.Window, r *growth.Rates) { r.SinkBusy, w.Process.CPU, r.ReadWait = 0.8, 0.97, 0.6 }),
 			verdict: growth.Overloaded, reason: growth.ReasonCPU,
 			message: "Fills: 41s behind and losing 3.0 MiB/s, CPU 97 % of 2 cores: raise the CPU limit or filter more",
 		},
@@ -270,14 +299,16 @@ func TestPolicies(t *testing.T) {
 				r.SinkBusy, w.Process.CPU, w.Process.Cores, w.Streams[0].BestAcked = 0.2, 0.05, 16, 2.2*(1<<20)
 			}),
 			verdict: growth.Overloaded, reason: growth.ReasonCPU,
-			message: "Fills: 41s behind and losing 3.0 MiB/s, 0.8 of 16 cores used, at its highest rate so far: raise the CPU limit or workers, or filter more",
+			message: "Fills: 41s behind and losing 3.0 MiB/s, 0.8 of 16 cores used, at its highest rate so far: raise the CPU " +
+				"limit or workers, or filter more",
 		},
 		"so has one that may use half a processor and works all the time that its sink leaves it": {
 			pod: running(), window: behind(func(w *growth.Window, r *growth.Rates) {
 				r.SinkBusy, w.Process.CPU, w.Process.Cores, w.Streams[0].BestAcked = 0.36, 0.65, 0.5, 2<<20
 			}),
 			verdict: growth.Overloaded, reason: growth.ReasonCPU,
-			message: "Fills: 41s behind and losing 3.0 MiB/s, 0.3 of 0.5 cores used, at its highest rate so far: raise the CPU limit or workers, or filter more",
+			message: "Fills: 41s behind and losing 3.0 MiB/s, 0.3 of 0.5 cores used, at its highest rate so far: raise the " +
+				"CPU limit or workers, or filter more",
 		},
 		"one that works all of its time, and was faster before, is slow": {
 			pod: running(), window: behind(func(w *growth.Window, r *growth.Rates) {
@@ -287,7 +318,8 @@ func TestPolicies(t *testing.T) {
 			message: "Fills: 41s behind and losing 3.0 MiB/s, sink idle, CPU 10 %: the parser is slow",
 		},
 		"half of the time waiting for reads explains it": {
-			pod: running(), window: behind(func(w *growth.Window, r *growth.Rates) { r.SinkBusy, w.Process.CPU, r.ReadWait = 0.49, 0.89, 0.5 }),
+			pod:     running(),
+			window:  behind(func(w *growth.Window, r *growth.Rates) { r.SinkBusy, w.Process.CPU, r.ReadWait = 0.49, 0.89, 0.5 }),
 			verdict: growth.Overloaded, reason: growth.ReasonDisk,
 			message: "Fills: 41s behind and losing 3.0 MiB/s, waiting for reads 50 % of the time: the disk is too slow",
 		},
@@ -327,15 +359,18 @@ func TestPolicies(t *testing.T) {
 			pod: running(), window: leak(0, 500, 5, 4), verdict: growth.Healthy, reason: "Healthy", message: healthy,
 		},
 		"order statuses rest for a minute at most": {
-			pod: running(), window: window(20, with(func(s *growth.Stream) { s.Name, s.SourceIdle = "OrderStatuses", time.Minute })),
-			verdict: growth.SourceStalled, reason: "OrderStatuses", message: "OrderStatuses: no new line for 1m0s: check the Hyperliquid node",
+			pod:     running(),
+			window:  window(20, with(func(s *growth.Stream) { s.Name, s.SourceIdle = "OrderStatuses", time.Minute })),
+			verdict: growth.SourceStalled, reason: "OrderStatuses",
+			message: "OrderStatuses: no new line for 1m0s: check the Hyperliquid node",
 		},
 		"so does a stream written block by block": {
 			pod: running(), window: window(20, with(func(s *growth.Stream) { s.Mode, s.SourceIdle = "ByBlock", time.Minute })),
 			verdict: growth.SourceStalled, reason: "Fills", message: "Fills: no new line for 1m0s: check the Hyperliquid node",
 		},
 		"fills may rest for as long as they like": {
-			pod: running(), window: window(20, with(func(s *growth.Stream) { s.Mode, s.SourceIdle = "Streaming", 24*time.Hour })),
+			pod:     running(),
+			window:  window(20, with(func(s *growth.Stream) { s.Mode, s.SourceIdle = "Streaming", 24*time.Hour })),
 			verdict: growth.Healthy, reason: "Healthy", message: healthy,
 		},
 		"unless asked": {
@@ -343,21 +378,25 @@ func TestPolicies(t *testing.T) {
 			verdict: growth.SourceStalled, reason: "Trades", message: "Trades: no new line for 5m0s: check the Hyperliquid node",
 		},
 		"and so may book diffs, where it is set": {
-			pod: running(), window: window(20, with(func(s *growth.Stream) { s.Name, s.SourceIdle = "RawBookDiffs", 24*time.Hour })),
+			pod:     running(),
+			window:  window(20, with(func(s *growth.Stream) { s.Name, s.SourceIdle = "RawBookDiffs", 24*time.Hour })),
 			verdict: growth.Healthy, reason: "Healthy", message: healthy,
 		},
 		"a directory that is not there is a source that stalls": {
 			pod: running(), window: window(20, with(func(s *growth.Stream) {
-				s.Name, s.SourceIdle, s.State, s.Message = "OrderStatuses", 95*time.Second, report.WaitingForData, "no file of the stream is on disk yet"
+				s.Name, s.SourceIdle, s.State, s.Message = "OrderStatuses", 95*time.Second, report.WaitingForData,
+					"no file of the stream is on disk yet"
 			})),
-			verdict: growth.SourceStalled, reason: "OrderStatuses", message: "OrderStatuses: nothing to read for 1m35s: no file of the stream is on disk yet",
+			verdict: growth.SourceStalled, reason: "OrderStatuses",
+			message: "OrderStatuses: nothing to read for 1m35s: no file of the stream is on disk yet",
 		},
 		"a node that stopped while the parser is catching up is no news yet": {
 			pod: running(), window: behind(func(w *growth.Window, r *growth.Rates) {
 				w.Streams[0].Name, w.Streams[0].SourceIdle = "OrderStatuses", time.Hour
 				r.Written, r.Shrinking = 0, true
 			}),
-			verdict: growth.CatchingUp, reason: "OrderStatuses", message: "OrderStatuses: 41s behind, 300 MiB waiting, gaining 2.0 MiB/s: caught up in about 2m30s",
+			verdict: growth.CatchingUp, reason: "OrderStatuses",
+			message: "OrderStatuses: 41s behind, 300 MiB waiting, gaining 2.0 MiB/s: caught up in about 2m30s",
 		},
 	}
 	for name, test := range tests {
@@ -590,23 +629,41 @@ func TestStateOf(t *testing.T) {
 		pod                       *corev1.Pod
 		running, starting, reason any
 	}{
-		"runs":                               {pod(corev1.PodRunning, corev1.ContainerState{Running: &corev1.ContainerStateRunning{}}, none), true, false, ""},
-		"is being made":                      {pod(corev1.PodPending, waiting("ContainerCreating"), none), false, true, "ContainerCreating"},
-		"has no status yet":                  {&corev1.Pod{}, false, true, "Pending"},
-		"finds no node":                      {unscheduled, false, true, "Unschedulable"},
-		"fails to pull":                      {pod(corev1.PodPending, waiting("ErrImagePull"), none), false, false, "ImagePullBackOff"},
-		"waits to pull again":                {pod(corev1.PodPending, waiting("ImagePullBackOff"), none), false, false, "ImagePullBackOff"},
-		"has crashed":                        {pod(corev1.PodRunning, ended("Error"), none), false, false, "CrashLoopBackOff"},
-		"waits to run again":                 {pod(corev1.PodRunning, waiting("CrashLoopBackOff"), ended("Error")), false, false, "CrashLoopBackOff"},
-		"waits to run again, out of memory":  {pod(corev1.PodRunning, waiting("CrashLoopBackOff"), ended("OOMKilled")), false, false, "OOMKilled"},
-		"is out of memory":                   {pod(corev1.PodRunning, ended("OOMKilled"), none), false, false, "OOMKilled"},
-		"has a config that cannot be mapped": {pod(corev1.PodPending, waiting("CreateContainerConfigError"), none), false, false, "CreateContainerConfigError"},
-		"is being prepared":                  {initial(running, none), false, true, "PodInitializing"},
-		"could not be prepared":              {initial(failed, none), false, false, "CrashLoopBackOff"},
-		"waits to be prepared again":         {initial(waiting("CrashLoopBackOff"), failed), false, false, "CrashLoopBackOff"},
-		"fails to pull what prepares it":     {initial(waiting("ErrImagePull"), none), false, false, "ImagePullBackOff"},
-		"was prepared and runs":              {prepared, true, false, ""},
-		"was evicted":                        {evicted, false, false, "Evicted"},
+		"runs": {
+			pod(corev1.PodRunning, corev1.ContainerState{Running: &corev1.ContainerStateRunning{}}, none), true, false, "",
+		},
+		"is being made": {
+			pod(corev1.PodPending, waiting("ContainerCreating"), none), false, true, "ContainerCreating",
+		},
+		"has no status yet": {&corev1.Pod{}, false, true, "Pending"},
+		"finds no node":     {unscheduled, false, true, "Unschedulable"},
+		"fails to pull": {
+			pod(corev1.PodPending, waiting("ErrImagePull"), none), false, false, "ImagePullBackOff",
+		},
+		"waits to pull again": {
+			pod(corev1.PodPending, waiting("ImagePullBackOff"), none), false, false, "ImagePullBackOff",
+		},
+		"has crashed": {
+			pod(corev1.PodRunning, ended("Error"), none), false, false, "CrashLoopBackOff",
+		},
+		"waits to run again": {
+			pod(corev1.PodRunning, waiting("CrashLoopBackOff"), ended("Error")), false, false, "CrashLoopBackOff",
+		},
+		"waits to run again, out of memory": {
+			pod(corev1.PodRunning, waiting("CrashLoopBackOff"), ended("OOMKilled")), false, false, "OOMKilled",
+		},
+		"is out of memory": {pod(corev1.PodRunning, ended("OOMKilled"), none), false, false, "OOMKilled"},
+		"has a config that cannot be mapped": {
+			pod(corev1.PodPending, waiting("CreateContainerConfigError"), none), false, false, "CreateContainerConfigError",
+		},
+		"is being prepared":     {initial(running, none), false, true, "PodInitializing"},
+		"could not be prepared": {initial(failed, none), false, false, "CrashLoopBackOff"},
+		"waits to be prepared again": {
+			initial(waiting("CrashLoopBackOff"), failed), false, false, "CrashLoopBackOff",
+		},
+		"fails to pull what prepares it": {initial(waiting("ErrImagePull"), none), false, false, "ImagePullBackOff"},
+		"was prepared and runs":          {prepared, true, false, ""},
+		"was evicted":                    {evicted, false, false, "Evicted"},
 	}
 	for name, test := range tests {
 		t.Run(name, func(t *testing.T) {

@@ -40,16 +40,17 @@ type parser struct {
 	memory    func(since time.Duration) int64
 
 	written, read, parsed, acked, committed float64
-	batchEnd, batchParsed                   float64 // in-flight bytes are from acked to batchEnd; parsed are those up to batchParsed
-	arrivals                                []arrival
-	asked                                   time.Time     // since when a request is outstanding; zero: none is
-	answerIn                                time.Duration // how long it still takes
-	state                                   report.SinkState
-	stateSince                              time.Time
-	lastAck, lastLine, commitAt             time.Time
-	lastBatch                               float64
-	busy, wait, cpu                         float64
-	randomness                              *rand.Rand
+	// in-flight bytes are from acked to batchEnd; parsed are those up to batchParsed
+	batchEnd, batchParsed       float64
+	arrivals                    []arrival
+	asked                       time.Time     // since when a request is outstanding; zero: none is
+	answerIn                    time.Duration // how long it still takes
+	state                       report.SinkState
+	stateSince                  time.Time
+	lastAck, lastLine, commitAt time.Time
+	lastBatch                   float64
+	busy, wait, cpu             float64
+	randomness                  *rand.Rand
 }
 
 type arrival struct {
@@ -164,11 +165,14 @@ func (p *parser) report() report.Report {
 	since, lastAck, lastLine := p.stateSince, p.lastAck, p.lastLine
 	s := report.Stream{
 		Name: "OrderStatuses", Mode: "Line", State: report.Running,
-		BufferLines: int64((p.read - p.batchEnd) / lineBytes), BufferBytes: int64(p.read - p.batchEnd), BufferLimitBytes: limit,
-		InFlightLines: int64((p.batchEnd - p.acked) / lineBytes), InFlightBytes: int64(p.batchEnd - p.acked),
+		BufferLines: int64((p.read - p.batchEnd) / lineBytes), BufferBytes: int64(p.read - p.batchEnd),
+		BufferLimitBytes: limit,
+		InFlightLines:    int64((p.batchEnd - p.acked) / lineBytes), InFlightBytes: int64(p.batchEnd - p.acked),
 		LastBatchLines:   int64(p.lastBatch / lineBytes),
-		UncommittedBytes: new(int64(p.written) - int64(p.committed)), LagSeconds: new(float64), LargestLineBytes: lineBytes + 20,
-		ReadBytesTotal: int64(p.read), ParsedBytesTotal: int64(p.parsed), AckedBytesTotal: int64(p.acked), CommittedBytesTotal: int64(p.committed),
+		UncommittedBytes: new(int64(p.written) - int64(p.committed)), LagSeconds: new(float64),
+		LargestLineBytes: lineBytes + 20,
+		ReadBytesTotal:   int64(p.read), ParsedBytesTotal: int64(p.parsed), AckedBytesTotal: int64(p.acked),
+		CommittedBytesTotal:  int64(p.committed),
 		ReadWaitSecondsTotal: p.wait,
 		Sink:                 report.Sink{State: p.state, Since: &since, BusySecondsTotal: p.busy},
 	}
@@ -186,6 +190,8 @@ func (p *parser) report() report.Report {
 	}
 	return report.Report{
 		Parser: "hlparser", StartedAt: start, Now: p.now, Streams: []report.Stream{s},
-		Process: report.Process{RSSBytes: new(p.memory(p.now.Sub(start))), MemoryLimitBytes: 512 << 20, CPUSecondsTotal: p.cpu, CPULimit: p.cores},
+		Process: report.Process{
+			RSSBytes: new(p.memory(p.now.Sub(start))), MemoryLimitBytes: 512 << 20, CPUSecondsTotal: p.cpu, CPULimit: p.cores,
+		},
 	}
 }

@@ -44,11 +44,12 @@ func waitsFor(reason, message string) corev1.ContainerState {
 }
 
 const (
-	crashLoop = `back-off 10s restarting failed container=hlparser pod=mainnet-0a1b2c3d4e_hyperliquid(6d7c0c5e-1f0a-4f0e-8f57-0c2f8a1f6f6a)`
-	tail      = "level=INFO msg=starting version=v1.4.0\nlevel=INFO msg=\"reading from the start\" stream=Fills\n" +
+	crashLoop = `back-off 10s restarting failed container=hlparser ` +
+		`pod=mainnet-0a1b2c3d4e_hyperliquid(6d7c0c5e-1f0a-4f0e-8f57-0c2f8a1f6f6a)`
+	tail = "level=INFO msg=starting version=v1.4.0\nlevel=INFO msg=\"reading from the start\" stream=Fills\n" +
 		"level=ERROR msg=\"the checkpoint cannot be written\" err=\"no space left on device\"\n"
-	trace = "level=INFO msg=starting\npanic: runtime error: index out of range [7] with length 7\n\ngoroutine 41 [running]:\n" +
-		"main.(*reader).next(...)\n\t/src/internal/parser/tail/read.go:214 +0x1d4\nexit status 2\n"
+	trace = "level=INFO msg=starting\npanic: runtime error: index out of range [7] with length 7\n\n" +
+		"goroutine 41 [running]:\nmain.(*reader).next(...)\n\t/src/internal/parser/tail/read.go:214 +0x1d4\nexit status 2\n"
 )
 
 // The reason and the exit code come first, then the last line of output. The texts are those of kubelets 1.30 to 1.37
@@ -59,8 +60,9 @@ func TestWhyAContainerDoesNotRunIsSaidFirst(t *testing.T) {
 		return corev1.ContainerStatus{State: waitsFor("CrashLoopBackOff", crashLoop), LastTerminationState: last}
 	}
 	is := func(state corev1.ContainerState) corev1.ContainerStatus { return corev1.ContainerStatus{State: state} }
-	const tooBig = `failed to create containerd task: failed to create shim task: OCI runtime create failed: runc create failed: ` +
-		`unable to start container process: error during container init: exec: "/hlparser": stat /hlparser: no such file or directory`
+	const tooBig = `failed to create containerd task: failed to create shim task: OCI runtime create failed: ` +
+		`runc create failed: unable to start container process: error during container init: ` +
+		`exec: "/hlparser": stat /hlparser: no such file or directory`
 	for name, test := range map[string]struct {
 		pod    *corev1.Pod
 		reason string
@@ -68,34 +70,61 @@ func TestWhyAContainerDoesNotRunIsSaidFirst(t *testing.T) {
 	}{
 		"out of memory": {limited(done, crashed(endedAs("OOMKilled", 137, tail))), "OOMKilled",
 			`OOMKilled (limit 512Mi): level=ERROR msg="the checkpoint cannot be written" err="no space left on device"`},
-		"out of memory, with nothing written": {limited(done, is(endedAs("OOMKilled", 137, ""))), "OOMKilled", "OOMKilled (limit 512Mi)"},
-		"out of memory in a child":            {limited(done, is(endedAs("OOMKilled", 1, ""))), "OOMKilled", "OOMKilled (limit 512Mi), exit 1"},
-		"out of memory without a limit": {limited(is(endedAs("OOMKilled", 137, "")), is(waitsFor("PodInitializing", ""))), "OOMKilled",
+		"out of memory, with nothing written": {
+			limited(done, is(endedAs("OOMKilled", 137, ""))), "OOMKilled", "OOMKilled (limit 512Mi)",
+		},
+		"out of memory in a child": {
+			limited(done, is(endedAs("OOMKilled", 1, ""))), "OOMKilled", "OOMKilled (limit 512Mi), exit 1",
+		},
+		"out of memory without a limit": {limited(
+			is(endedAs("OOMKilled", 137, "")), is(waitsFor("PodInitializing", "")),
+		), "OOMKilled",
 			"prepare: OOMKilled"},
 		"an error": {limited(done, is(endedAs("Error", 1, tail))), "CrashLoopBackOff",
 			`exit 1: level=ERROR msg="the checkpoint cannot be written" err="no space left on device"`},
-		"an error that waits to run again": {limited(done, crashed(endedAs("Error", 3, "one line"))), "CrashLoopBackOff", "exit 3: one line"},
+		"an error that waits to run again": {
+			limited(done, crashed(endedAs("Error", 3, "one line"))), "CrashLoopBackOff", "exit 3: one line",
+		},
 		"an error before it runs once more": {limited(done, corev1.ContainerStatus{
 			State: waitsFor("ContainerCreating", ""), LastTerminationState: endedAs("Error", 3, "one line"),
 		}), "CrashLoopBackOff", "exit 3: one line"},
-		"a panic":                     {limited(done, crashed(endedAs("Error", 2, trace))), "CrashLoopBackOff", "exit 2: panic: runtime error: index out of range [7] with length 7"},
-		"killed":                      {limited(done, is(endedAs("Error", 137, ""))), "CrashLoopBackOff", "killed by signal 9"},
-		"asked to end, and did not":   {limited(done, is(endedAs("Error", 143, "bye"))), "CrashLoopBackOff", "killed by signal 15: bye"},
-		"a status that is no signal":  {limited(done, is(endedAs("Error", 255, ""))), "CrashLoopBackOff", "exit 255"},
-		"its node booted":             {limited(done, is(endedAs("Unknown", 255, ""))), "CrashLoopBackOff", "Unknown (exit 255)"},
-		"ended as if that were right": {limited(done, is(endedAs("Completed", 0, "bye\n\n \n"))), "CrashLoopBackOff", "exit 0: bye"},
-		"a signal that the runtime says": {limited(done, is(corev1.ContainerState{Terminated: &corev1.ContainerStateTerminated{
-			Reason: "Error", ExitCode: 2, Signal: 6,
-		}})), "CrashLoopBackOff", "killed by signal 6"},
+		"a panic": {
+			limited(done, crashed(endedAs("Error", 2, trace))), "CrashLoopBackOff",
+			"exit 2: panic: runtime error: index out of range [7] with length 7",
+		},
+		"killed": {
+			limited(done, is(endedAs("Error", 137, ""))), "CrashLoopBackOff", "killed by signal 9",
+		},
+		"asked to end, and did not": {
+			limited(done, is(endedAs("Error", 143, "bye"))), "CrashLoopBackOff", "killed by signal 15: bye",
+		},
+		"a status that is no signal": {limited(done, is(endedAs("Error", 255, ""))), "CrashLoopBackOff", "exit 255"},
+		"its node booted": {
+			limited(done, is(endedAs("Unknown", 255, ""))), "CrashLoopBackOff", "Unknown (exit 255)",
+		},
+		"ended as if that were right": {
+			limited(done, is(endedAs("Completed", 0, "bye\n\n \n"))), "CrashLoopBackOff", "exit 0: bye",
+		},
+		"a signal that the runtime says": {limited(done,
+			is(corev1.ContainerState{Terminated: &corev1.ContainerStateTerminated{
+				Reason: "Error", ExitCode: 2, Signal: 6,
+			}})), "CrashLoopBackOff", "killed by signal 6"},
 		"cannot be started": {limited(done, is(endedAs("StartError", 128, tooBig))), "CrashLoopBackOff",
 			"StartError (exit 128): failed to create containerd task: failed to create shim task: OCI runtime cr…" +
 				`process: error during container init: exec: "/hlparser": stat /hlparser: no such file or directory`},
-		"cannot be prepared": {limited(is(endedAs("Error", 1, "mkdir /state: read-only file system\n")), is(waitsFor("PodInitializing", ""))),
+		"cannot be prepared": {limited(
+			is(endedAs("Error", 1, "mkdir /state: read-only file system\n")), is(waitsFor("PodInitializing", "")),
+		),
 			"CrashLoopBackOff", "prepare: exit 1: mkdir /state: read-only file system"},
-		"cannot be mapped": {limited(done, is(waitsFor("CreateContainerConfigError", `secret "nats-creds" not found`))), "CreateContainerConfigError",
+		"cannot be mapped": {limited(
+			done, is(waitsFor("CreateContainerConfigError", `secret "nats-creds" not found`)),
+		), "CreateContainerConfigError",
 			`CreateContainerConfigError: secret "nats-creds" not found`},
-		"cannot be pulled": {limited(done, is(waitsFor("ErrImagePull", `pull access denied`))), "ImagePullBackOff", "ImagePullBackOff: pull access denied"},
-		"is being made":    {limited(done, is(waitsFor("ContainerCreating", ""))), "ContainerCreating", ""},
+		"cannot be pulled": {
+			limited(done, is(waitsFor("ErrImagePull", `pull access denied`))), "ImagePullBackOff",
+			"ImagePullBackOff: pull access denied",
+		},
+		"is being made": {limited(done, is(waitsFor("ContainerCreating", ""))), "ContainerCreating", ""},
 	} {
 		t.Run(name, func(t *testing.T) {
 			got := growth.StateOf(test.pod)
@@ -177,7 +206,8 @@ func TestAContainerThatRunsAgainDidNotRunUntil(t *testing.T) {
 	}
 	see("a", runs(noon), none)
 	killed := endedAs("OOMKilled", 137, tail)
-	const outOfMemory = `OOMKilled (limit 512Mi): level=ERROR msg="the checkpoint cannot be written" err="no space left on device"`
+	const outOfMemory = `OOMKilled (limit 512Mi): level=ERROR msg="the checkpoint cannot be written" ` +
+		`err="no space left on device"`
 	is(see("a", killed, none), outOfMemory)
 	began := time.Date(2026, 5, 1, 21, 11, 41, 0, time.FixedZone("CEST", 2*60*60))
 	is(see("b", runs(began), killed), "not running until 19:11:41 UTC: "+outOfMemory)

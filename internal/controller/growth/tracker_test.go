@@ -75,7 +75,8 @@ func TestAnOverloadedParserIsBelievedAtEighteenOfTheLastTwentyFour(t *testing.T)
 		for range 30 {
 			w.poll(nil)
 		}
-		if poll, what := entered(slow(t, w, 40, func(int) string { return reason })); poll != 18 || what != "Overloaded/"+reason {
+		if poll, what := entered(slow(t, w, 40, func(int) string { return reason })); poll != 18 ||
+			what != "Overloaded/"+reason {
 			t.Errorf("%s after %d polls, want Overloaded/%s", what, poll, reason)
 		}
 	}
@@ -144,7 +145,9 @@ func TestAParserThatBeganAnewBeginsAWindow(t *testing.T) {
 }
 
 func TestRatesAreOverAMinuteHoweverOftenAParserIsPolled(t *testing.T) {
-	for _, interval := range []time.Duration{time.Second, 3 * time.Second, 5 * time.Second, 7 * time.Second, 30 * time.Second, 2 * time.Minute} {
+	for _, interval := range []time.Duration{
+		time.Second, 3 * time.Second, 5 * time.Second, 7 * time.Second, 30 * time.Second, 2 * time.Minute,
+	} {
 		t.Run(interval.String(), func(t *testing.T) {
 			p := newParser(steady(busy))
 			p.sinkSpeed = busy * lineBytes / 2
@@ -217,7 +220,9 @@ func TestAlerts(t *testing.T) {
 		},
 		"lines wait for twelve hours of the day that they are kept": {
 			func(s *report.Stream) { *s.LagSeconds = 12 * 3600 },
-			growth.NearRetention, "OrderStatuses: lines have waited for 12h0m0s, and files are kept for 24h0m0s: deliver the lines or keep the files longer",
+			growth.NearRetention,
+			"OrderStatuses: lines have waited for 12h0m0s, and files are kept for 24h0m0s: deliver the lines or keep the " +
+				"files longer",
 		},
 		"lines wait for a little less": {func(s *report.Stream) { *s.LagSeconds = 12*3600 - 1 }, "", ""},
 	}

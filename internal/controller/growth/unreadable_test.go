@@ -38,19 +38,23 @@ func TestWhatCannotBeReadSaysWhatToDo(t *testing.T) {
 		},
 		"a group may read it": {
 			denied(path, path, 1000, "0640"),
-			"permission denied: " + path + " (owner 1000, mode 0640); the parser runs as user 10000: set runAsUser or supplementalGroups",
+			"permission denied: " + path +
+				" (owner 1000, mode 0640); the parser runs as user 10000: set runAsUser or supplementalGroups",
 		},
 		"only root may": {
 			denied(path, path, 0, "0600"),
-			"permission denied: " + path + " (owner 0, mode 0600); the parser runs as user 10000: make it readable for users other than root",
+			"permission denied: " + path +
+				" (owner 0, mode 0600); the parser runs as user 10000: make it readable for users other than root",
 		},
 		"everybody may, as far as modes go": {
 			denied(path, path, 1000, "0644"),
-			"permission denied: " + path + " (owner 1000, mode 0644); the parser runs as user 10000: SELinux or similar denies it: set seLinuxOptions",
+			"permission denied: " + path +
+				" (owner 1000, mode 0644); the parser runs as user 10000: SELinux or similar denies it: set seLinuxOptions",
 		},
 		"it is the parser's own, and not to be read": {
 			denied(path, path, 10000, "0000"),
-			"permission denied: " + path + " (owner 10000, mode 0000); the parser runs as user 10000: make it readable for its owner",
+			"permission denied: " + path +
+				" (owner 10000, mode 0000); the parser runs as user 10000: make it readable for its owner",
 		},
 		"an earlier parser does not say whose it is": {
 			file("EACCES"), path + ": EACCES: set runAsUser or supplementalGroups to one that may read it",
@@ -60,7 +64,9 @@ func TestWhatCannotBeReadSaysWhatToDo(t *testing.T) {
 			"permission denied: " + path + " (owner 1000, mode rwx); the parser runs as user 10000: " +
 				"set runAsUser or supplementalGroups to one that may read it",
 		},
-		"not permitted":        {file("EPERM"), path + ": EPERM: set runAsUser or supplementalGroups to one that may read it"},
+		"not permitted": {
+			file("EPERM"), path + ": EPERM: set runAsUser or supplementalGroups to one that may read it",
+		},
 		"the disk fails":       {file("EIO"), path + ": EIO: check the node's disk"},
 		"the mount is away":    {file("ENOENT"), path + ": ENOENT: restore the mount or directory"},
 		"the mount is stale":   {file("ESTALE"), path + ": ESTALE: remount the node's volume"},
@@ -70,7 +76,9 @@ func TestWhatCannotBeReadSaysWhatToDo(t *testing.T) {
 		"an unknown errno": {
 			file("ENOTRECOVERABLE"), path + ": ENOTRECOVERABLE",
 		},
-		"none": {&report.BlockedPath{Path: "x", Error: "a link out of the data directory"}, "x: a link out of the data directory"},
+		"none": {
+			&report.BlockedPath{Path: "x", Error: "a link out of the data directory"}, "x: a link out of the data directory",
+		},
 		"one of several": {
 			&report.BlockedPath{Path: "x", Errno: "EIO", Count: 3}, "x: EIO (and 2 more): check the node's disk",
 		},

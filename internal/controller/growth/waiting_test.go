@@ -29,12 +29,17 @@ func TestAStreamWithNothingToReadIsStalledOnceTheNodeWritesOthersForMinutes(t *t
 	}{
 		"fills, beside order statuses": {
 			"Fills", writes, nil, 130 * time.Second,
-			"Fills: nothing to read for 2m0s while the node writes other streams: no file of the stream is on disk yet: node_fills",
+			"Fills: nothing to read for 2m0s while the node writes other streams: " +
+				"no file of the stream is on disk yet: node_fills",
 		},
-		"any stream":                  {"MiscEvents", writes, nil, 130 * time.Second, ""},
-		"one for which it is not set": {"Trades", writes, map[string]time.Duration{"Fills": time.Hour}, 130 * time.Second, ""},
-		"later, where that is set":    {"Fills", writes, map[string]time.Duration{"Fills": 5 * time.Minute}, 310 * time.Second, ""},
-		"never, where that is set":    {"Fills", writes, map[string]time.Duration{"Fills": 0}, 0, ""},
+		"any stream": {"MiscEvents", writes, nil, 130 * time.Second, ""},
+		"one for which it is not set": {
+			"Trades", writes, map[string]time.Duration{"Fills": time.Hour}, 130 * time.Second, "",
+		},
+		"later, where that is set": {
+			"Fills", writes, map[string]time.Duration{"Fills": 5 * time.Minute}, 310 * time.Second, "",
+		},
+		"never, where that is set": {"Fills", writes, map[string]time.Duration{"Fills": 0}, 0, ""},
 		"lines show in figures alone": {
 			"Fills", func(_ time.Time, r *report.Report) { r.Streams[0].LastLineAt = nil }, nil, 130 * time.Second, "",
 		},
@@ -107,7 +112,9 @@ func TestNothingIsHealthyBeforeSomethingWasAcknowledged(t *testing.T) {
 		waits(s, 0)
 		s.ReadBytesTotal = 3 << 20
 		since := r.Now.Add(-4 * time.Second)
-		s.Sink = report.Sink{State: report.SinkRetrying, Since: &since, LastError: "connection refused", OutstandingSeconds: 1}
+		s.Sink = report.Sink{
+			State: report.SinkRetrying, Since: &since, LastError: "connection refused", OutstandingSeconds: 1,
+		}
 	}
 	t.Run("a new pod is Unknown", func(t *testing.T) {
 		w := watch()

@@ -39,7 +39,8 @@ func lets(t *testing.T, policy *networkingv1.NetworkPolicy, namespace, pod map[s
 		}
 		for _, peer := range rule.From {
 			for _, p := range rule.Ports {
-				if matches(t, peer.NamespaceSelector, namespace) && (peer.PodSelector == nil || matches(t, peer.PodSelector, pod)) &&
+				if matches(t, peer.NamespaceSelector, namespace) &&
+					(peer.PodSelector == nil || matches(t, peer.PodSelector, pod)) &&
 					p.Port.IntVal == port && *p.Protocol == corev1.ProtocolTCP {
 					return true
 				}
@@ -57,7 +58,8 @@ func TestWhoMayConnectToAParser(t *testing.T) {
 		}
 		return out
 	}
-	manager, prometheus, other := map[string]string{"app": "manager"}, map[string]string{"app": "prometheus"}, map[string]string{"app": "x"}
+	manager, prometheus := map[string]string{"app": "manager"}, map[string]string{"app": "prometheus"}
+	other := map[string]string{"app": "x"}
 	operator := podspec.Access{OperatorNamespace: "system", OperatorPods: *labelled("app=manager")}
 	with := func(namespaces, pods string) podspec.Access {
 		a := operator
@@ -86,12 +88,20 @@ func TestWhoMayConnectToAParser(t *testing.T) {
 		access podspec.Access
 		want   []string
 	}{
-		"no client":                           {podspec.Access{}, nil},
-		"the operator alone":                  {operator, []string{"the operator"}},
-		"and every pod in a namespace":        {with("metrics=enabled", ""), []string{"the operator", "Prometheus", "a pod beside Prometheus"}},
-		"and some pods of a namespace":        {with("metrics=enabled", "app=prometheus"), []string{"the operator", "Prometheus"}},
-		"and some pods wherever they are":     {with(corev1.LabelMetadataName, "app=prometheus"), []string{"the operator", "Prometheus", "Prometheus elsewhere"}},
-		"an operator that comes by a kubelet": {podspec.Access{ScrapeNamespaces: labelled("metrics=enabled")}, []string{"Prometheus", "a pod beside Prometheus"}},
+		"no client":          {podspec.Access{}, nil},
+		"the operator alone": {operator, []string{"the operator"}},
+		"and every pod in a namespace": {
+			with("metrics=enabled", ""), []string{"the operator", "Prometheus", "a pod beside Prometheus"},
+		},
+		"and some pods of a namespace": {
+			with("metrics=enabled", "app=prometheus"), []string{"the operator", "Prometheus"},
+		},
+		"and some pods wherever they are": {
+			with(corev1.LabelMetadataName, "app=prometheus"), []string{"the operator", "Prometheus", "Prometheus elsewhere"},
+		},
+		"an operator that comes by a kubelet": {
+			podspec.Access{ScrapeNamespaces: labelled("metrics=enabled")}, []string{"Prometheus", "a pod beside Prometheus"},
+		},
 	} {
 		t.Run(name, func(t *testing.T) {
 			policy := podspec.NetworkPolicy(object(), test.access)
@@ -108,7 +118,8 @@ func TestWhoMayConnectToAParser(t *testing.T) {
 			if !maps.Equal(got, want) {
 				t.Errorf("it lets in %v, want %v", got, want)
 			}
-			if len(policy.Spec.PolicyTypes) != 1 || policy.Spec.PolicyTypes[0] != networkingv1.PolicyTypeIngress || policy.Spec.Egress != nil {
+			if len(policy.Spec.PolicyTypes) != 1 || policy.Spec.PolicyTypes[0] != networkingv1.PolicyTypeIngress ||
+				policy.Spec.Egress != nil {
 				t.Errorf("it is about %v", policy.Spec.PolicyTypes)
 			}
 		})

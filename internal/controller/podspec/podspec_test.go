@@ -45,7 +45,8 @@ func object() *v1alpha1.HyperliquidParser {
 			},
 			Format: "Raw",
 			Sink: v1alpha1.Sink{File: &v1alpha1.FileSink{
-				Path: "/var/lib/hlparser-out/", MaxSize: ptr.To(resource.MustParse("1Gi")), MaxAge: &metav1.Duration{Duration: time.Hour},
+				Path: "/var/lib/hlparser-out/", MaxSize: ptr.To(resource.MustParse("1Gi")),
+				MaxAge: &metav1.Duration{Duration: time.Hour},
 				Rotate: "Hour", Compress: "zstd"}},
 			Engine: v1alpha1.Engine{
 				BufferLimit: ptr.To(resource.MustParse("32Mi")), ParallelThreshold: ptr.To[int32](1000), Workers: ptr.To[int32](2),
@@ -116,7 +117,10 @@ func besidePods() *v1alpha1.HyperliquidParser {
 
 func TestAPodBesideAPodIsAsReviewed(t *testing.T) {
 	obj := besidePods()
-	golden(t, "pod-beside-pod.yaml", pod(obj, revision(t, obj), target.Target{Name: "hl-node-0", Node: "node-1", Claim: "data-hl-node-0"}))
+	golden(
+		t, "pod-beside-pod.yaml",
+		pod(obj, revision(t, obj), target.Target{Name: "hl-node-0", Node: "node-1", Claim: "data-hl-node-0"}),
+	)
 }
 
 // place returns where a path of a container is: the source of the volume and the path in it.
@@ -174,7 +178,9 @@ func TestWhereParsersWrite(t *testing.T) {
 		"for a pod, output on the node that it may share": {func(o *v1alpha1.HyperliquidParser) {
 			o.Spec.Target, o.Spec.Sink.File.ClaimName = besidePods().Spec.Target, ""
 		}, beside, "claim:data-hl-node-0/hlparser/mainnet", "host:/var/lib/hlparser-out/hyperliquid/mainnet/hl-node-0"},
-		"for a pod, output on a directory of a claim of all pods": {func(o *v1alpha1.HyperliquidParser) { o.Spec = besidePods().Spec }, beside,
+		"for a pod, output on a directory of a claim of all pods": {func(o *v1alpha1.HyperliquidParser) {
+			o.Spec = besidePods().Spec
+		}, beside,
 			"claim:data-hl-node-0/hlparser/mainnet", "claim:records/archive/hyperliquid/mainnet/hl-node-0"},
 		"for a pod, the state on a claim of all pods": {func(o *v1alpha1.HyperliquidParser) {
 			o.Spec = besidePods().Spec
@@ -186,7 +192,8 @@ func TestWhereParsersWrite(t *testing.T) {
 		}, beside, "claim:data-hl-node-0/hlparser/mainnet", "claim:records/archive/hyperliquid/mainnet/hl-node-0"},
 		"in a directory whose name looks like a variable": {func(o *v1alpha1.HyperliquidParser) {
 			o.Spec.Sink.File.Path, o.Spec.Sink.File.ClaimName = "/$(HLPARSER_TARGET)", "records"
-		}, on("node-1"), "host:/var/lib/hlparser/hyperliquid/mainnet", "claim:records/$(HLPARSER_TARGET)/hyperliquid/mainnet/node-1"},
+		}, on("node-1"),
+			"host:/var/lib/hlparser/hyperliquid/mainnet", "claim:records/$(HLPARSER_TARGET)/hyperliquid/mainnet/node-1"},
 	}
 	for name, test := range tests {
 		t.Run(name, func(t *testing.T) {
@@ -231,7 +238,8 @@ func TestStateLocations(t *testing.T) {
 func TestTheStateIsReadByWhoWroteIt(t *testing.T) {
 	for _, obj := range []*v1alpha1.HyperliquidParser{object(), besidePods()} {
 		spec := pod(obj, revision(t, obj), target.Target{Name: "hl-node-0", Node: "node-1", Claim: "c"}).Spec
-		if spec.SecurityContext.FSGroup != nil || *spec.SecurityContext.RunAsUser != 10000 || spec.Containers[0].SecurityContext.RunAsUser != nil {
+		if spec.SecurityContext.FSGroup != nil || *spec.SecurityContext.RunAsUser != 10000 ||
+			spec.Containers[0].SecurityContext.RunAsUser != nil {
 			t.Errorf("the parser runs as %+v", spec.SecurityContext)
 		}
 		if got := spec.InitContainers[0].SecurityContext.Capabilities; len(got.Add) != 1 || got.Add[0] != "CHOWN" {
@@ -255,10 +263,13 @@ func TestTheConfigIsWhatTheParserReads(t *testing.T) {
 
 // Zero disables the floor. A spec without it renders nothing.
 func TestTheFloorOfFreeSpaceIsRenderedWhereItIsSet(t *testing.T) {
-	for want, percent := range map[string]*int32{"": nil, "minFreePercent: 0\n": ptr.To[int32](0), "minFreePercent: 25\n": ptr.To[int32](25)} {
+	for want, percent := range map[string]*int32{
+		"": nil, "minFreePercent: 0\n": ptr.To[int32](0), "minFreePercent: 25\n": ptr.To[int32](25),
+	} {
 		obj := object()
 		obj.Spec.Sink.File.MinFreePercent = percent
-		if text := revision(t, obj).Config; !strings.Contains(text, want) || strings.Contains(text, "minFreePercent") != (percent != nil) {
+		if text := revision(t, obj).Config; !strings.Contains(text, want) ||
+			strings.Contains(text, "minFreePercent") != (percent != nil) {
 			t.Errorf("want %q in %s", want, text)
 		}
 	}
@@ -278,33 +289,57 @@ func TestWhatMakesARevision(t *testing.T) {
 		edit func(*v1alpha1.HyperliquidParserSpec)
 		new  bool // what is rendered
 	}{
-		"growth":                      {func(s *v1alpha1.HyperliquidParserSpec) { s.Growth.Action = "Alert" }, false},
-		"rollout":                     {func(s *v1alpha1.HyperliquidParserSpec) { s.Rollout.MaxUnavailable = ptr.To(intstr.FromInt32(7)) }, false},
-		"paused":                      {func(s *v1alpha1.HyperliquidParserSpec) { s.Paused = true }, false},
-		"the selector":                {func(s *v1alpha1.HyperliquidParserSpec) { s.Target.Nodes.Selector.MatchLabels["a"] = "b" }, false},
-		"the default image spelt out": {func(s *v1alpha1.HyperliquidParserSpec) { s.Image = "registry.example/hlparser:v1" }, false},
-		"the image":                   {func(s *v1alpha1.HyperliquidParserSpec) { s.Image = "registry.example/hlparser:v2" }, true},
-		"a stream":                    {func(s *v1alpha1.HyperliquidParserSpec) { s.Streams = s.Streams[:1] }, true},
-		"a mode":                      {func(s *v1alpha1.HyperliquidParserSpec) { s.Streams[0].Mode = "Line" }, true},
-		"the filter":                  {func(s *v1alpha1.HyperliquidParserSpec) { s.Filter.Coins = nil }, true},
-		"the format":                  {func(s *v1alpha1.HyperliquidParserSpec) { s.Format = "Enveloped" }, true},
-		"the engine":                  {func(s *v1alpha1.HyperliquidParserSpec) { s.Engine.Workers = ptr.To[int32](4) }, true},
-		"dataPath":                    {func(s *v1alpha1.HyperliquidParserSpec) { s.Target.Nodes.DataPath = "/data" }, true},
-		"statePath":                   {func(s *v1alpha1.HyperliquidParserSpec) { s.Target.Nodes.StatePath = "/var/lib/hlparser/2" }, true},
-		"the sink":                    {func(s *v1alpha1.HyperliquidParserSpec) { s.Sink = v1alpha1.Sink{Stdout: &v1alpha1.StdoutSink{}} }, true},
-		"file.path":                   {func(s *v1alpha1.HyperliquidParserSpec) { s.Sink.File.Path = "/var/lib/hlparser-out/2" }, true},
-		"file.rotate":                 {func(s *v1alpha1.HyperliquidParserSpec) { s.Sink.File.Rotate = "Size" }, true},
-		"file.compress":               {func(s *v1alpha1.HyperliquidParserSpec) { s.Sink.File.Compress = "" }, true},
-		"file.maxTotalSize":           {func(s *v1alpha1.HyperliquidParserSpec) { s.Sink.File.MaxTotalSize = ptr.To(resource.MustParse("9Gi")) }, true},
-		"file.minFreePercent":         {func(s *v1alpha1.HyperliquidParserSpec) { s.Sink.File.MinFreePercent = ptr.To[int32](0) }, true},
-		"file.maxAge":                 {func(s *v1alpha1.HyperliquidParserSpec) { s.Sink.File.MaxAge.Duration = time.Minute }, true},
+		"growth": {func(s *v1alpha1.HyperliquidParserSpec) { s.Growth.Action = "Alert" }, false},
+		"rollout": {
+			func(s *v1alpha1.HyperliquidParserSpec) { s.Rollout.MaxUnavailable = ptr.To(intstr.FromInt32(7)) }, false,
+		},
+		"paused": {func(s *v1alpha1.HyperliquidParserSpec) { s.Paused = true }, false},
+		"the selector": {
+			func(s *v1alpha1.HyperliquidParserSpec) { s.Target.Nodes.Selector.MatchLabels["a"] = "b" }, false,
+		},
+		"the default image spelt out": {
+			func(s *v1alpha1.HyperliquidParserSpec) { s.Image = "registry.example/hlparser:v1" }, false,
+		},
+		"the image": {
+			func(s *v1alpha1.HyperliquidParserSpec) { s.Image = "registry.example/hlparser:v2" }, true,
+		},
+		"a stream":   {func(s *v1alpha1.HyperliquidParserSpec) { s.Streams = s.Streams[:1] }, true},
+		"a mode":     {func(s *v1alpha1.HyperliquidParserSpec) { s.Streams[0].Mode = "Line" }, true},
+		"the filter": {func(s *v1alpha1.HyperliquidParserSpec) { s.Filter.Coins = nil }, true},
+		"the format": {func(s *v1alpha1.HyperliquidParserSpec) { s.Format = "Enveloped" }, true},
+		"the engine": {
+			func(s *v1alpha1.HyperliquidParserSpec) { s.Engine.Workers = ptr.To[int32](4) }, true,
+		},
+		"dataPath": {func(s *v1alpha1.HyperliquidParserSpec) { s.Target.Nodes.DataPath = "/data" }, true},
+		"statePath": {
+			func(s *v1alpha1.HyperliquidParserSpec) { s.Target.Nodes.StatePath = "/var/lib/hlparser/2" }, true,
+		},
+		"the sink": {
+			func(s *v1alpha1.HyperliquidParserSpec) { s.Sink = v1alpha1.Sink{Stdout: &v1alpha1.StdoutSink{}} }, true,
+		},
+		"file.path": {
+			func(s *v1alpha1.HyperliquidParserSpec) { s.Sink.File.Path = "/var/lib/hlparser-out/2" }, true,
+		},
+		"file.rotate":   {func(s *v1alpha1.HyperliquidParserSpec) { s.Sink.File.Rotate = "Size" }, true},
+		"file.compress": {func(s *v1alpha1.HyperliquidParserSpec) { s.Sink.File.Compress = "" }, true},
+		"file.maxTotalSize": {
+			func(s *v1alpha1.HyperliquidParserSpec) { s.Sink.File.MaxTotalSize = ptr.To(resource.MustParse("9Gi")) }, true,
+		},
+		"file.minFreePercent": {
+			func(s *v1alpha1.HyperliquidParserSpec) { s.Sink.File.MinFreePercent = ptr.To[int32](0) }, true,
+		},
+		"file.maxAge": {
+			func(s *v1alpha1.HyperliquidParserSpec) { s.Sink.File.MaxAge.Duration = time.Minute }, true,
+		},
 		"resources": {func(s *v1alpha1.HyperliquidParserSpec) {
 			s.Resources.Limits = corev1.ResourceList{"cpu": resource.MustParse("1")}
 		}, true},
 		"a toleration": {func(s *v1alpha1.HyperliquidParserSpec) { s.Tolerations = nil }, true},
 		"a pod label":  {func(s *v1alpha1.HyperliquidParserSpec) { s.PodLabels["a"] = "b" }, true},
 		"the user":     {func(s *v1alpha1.HyperliquidParserSpec) { s.RunAsUser = ptr.To[int64](1000) }, true},
-		"the grace":    {func(s *v1alpha1.HyperliquidParserSpec) { s.TerminationGracePeriodSeconds = ptr.To[int64](60) }, true},
+		"the grace": {
+			func(s *v1alpha1.HyperliquidParserSpec) { s.TerminationGracePeriodSeconds = ptr.To[int64](60) }, true,
+		},
 	}
 	before := revision(t, object())
 	for name, test := range tests {
@@ -365,7 +400,8 @@ func TestAStoredRevisionMakesTheSamePodToTheByte(t *testing.T) {
 	if got != want {
 		t.Errorf("the pod differs:\n got %s\nwant %s", got, want)
 	}
-	if after.Config != before.Config || after.ConfigName() != before.ConfigName() || after.ConfigName() != before.Name("mainnet") {
+	if after.Config != before.Config || after.ConfigName() != before.ConfigName() ||
+		after.ConfigName() != before.Name("mainnet") {
 		t.Errorf("the config of %s is %s, was %s", after.Hash, after.ConfigName(), before.ConfigName())
 	}
 }
@@ -400,7 +436,9 @@ func TestAStoredRevisionMakesThePodThatItAlwaysMade(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	made := r.Pod(types.NamespacedName{Namespace: "hyperliquid", Name: "mainnet"}, on("node-1.example.com"), "2026-05-01T12:00:00Z")
+	made := r.Pod(
+		types.NamespacedName{Namespace: "hyperliquid", Name: "mainnet"}, on("node-1.example.com"), "2026-05-01T12:00:00Z",
+	)
 	if got := jsonOf(t, made); got != strings.TrimSpace(string(want)) {
 		t.Errorf("the pod differs:\n got %s\nwant %s", got, want)
 	}
@@ -464,7 +502,8 @@ func TestOnlyThePreparationIsRootAndItCanDoNothingButChown(t *testing.T) {
 	obj := object()
 	obj.Spec.RunAsUser, obj.Spec.RunAsGroup = ptr.To[int64](1234), ptr.To[int64](5678)
 	pod := pod(obj, revision(t, obj), on("n"))
-	if sc := pod.Spec.SecurityContext; !*sc.RunAsNonRoot || *sc.RunAsUser != 1234 || sc.SeccompProfile.Type != corev1.SeccompProfileTypeRuntimeDefault {
+	if sc := pod.Spec.SecurityContext; !*sc.RunAsNonRoot || *sc.RunAsUser != 1234 ||
+		sc.SeccompProfile.Type != corev1.SeccompProfileTypeRuntimeDefault {
 		t.Errorf("the pod's context is %+v", sc)
 	}
 	if len(pod.Spec.InitContainers) != 1 || len(pod.Spec.Containers) != 1 {
@@ -481,7 +520,8 @@ func TestOnlyThePreparationIsRootAndItCanDoNothingButChown(t *testing.T) {
 	if sc := parser.SecurityContext; sc.RunAsUser != nil || sc.RunAsNonRoot != nil || len(sc.Capabilities.Add) > 0 {
 		t.Errorf("the parser's context overrides its pod's: %+v", sc)
 	}
-	if sc := prepare.SecurityContext; *sc.RunAsUser != 0 || *sc.RunAsNonRoot || !slices.Equal(sc.Capabilities.Add, []corev1.Capability{"CHOWN"}) {
+	if sc := prepare.SecurityContext; *sc.RunAsUser != 0 || *sc.RunAsNonRoot ||
+		!slices.Equal(sc.Capabilities.Add, []corev1.Capability{"CHOWN"}) {
 		t.Errorf("the preparation's context is %+v", sc)
 	}
 	want := []string{"/hlparser", "prepare", "--user", "1234", "--group", "5678", "/state", "/out"}
@@ -500,9 +540,13 @@ func TestARequiredAffinityOfTheObjectStaysInEachAlternative(t *testing.T) {
 			Key: "zone", Operator: corev1.NodeSelectorOpIn, Values: []string{zone}}}}
 	}
 	obj.Spec.Affinity = &corev1.Affinity{NodeAffinity: &corev1.NodeAffinity{
-		RequiredDuringSchedulingIgnoredDuringExecution: &corev1.NodeSelector{NodeSelectorTerms: []corev1.NodeSelectorTerm{term("a"), term("b")}}}}
+		RequiredDuringSchedulingIgnoredDuringExecution: &corev1.NodeSelector{
+			NodeSelectorTerms: []corev1.NodeSelectorTerm{term("a"), term("b")},
+		}}}
 	before := obj.DeepCopy()
-	terms := pod(obj, revision(t, obj), on("n")).Spec.Affinity.NodeAffinity.RequiredDuringSchedulingIgnoredDuringExecution.NodeSelectorTerms
+	terms := pod(
+		obj, revision(t, obj), on("n"),
+	).Spec.Affinity.NodeAffinity.RequiredDuringSchedulingIgnoredDuringExecution.NodeSelectorTerms
 	if len(terms) != 2 {
 		t.Fatalf("got %d terms", len(terms))
 	}
@@ -511,8 +555,11 @@ func TestARequiredAffinityOfTheObjectStaysInEachAlternative(t *testing.T) {
 			t.Errorf("got %+v", term)
 		}
 	}
-	if len(before.Spec.Affinity.NodeAffinity.RequiredDuringSchedulingIgnoredDuringExecution.NodeSelectorTerms[0].MatchFields) != 0 ||
-		len(obj.Spec.Affinity.NodeAffinity.RequiredDuringSchedulingIgnoredDuringExecution.NodeSelectorTerms[0].MatchFields) != 0 {
+	required := func(o *v1alpha1.HyperliquidParser) *corev1.NodeSelector {
+		return o.Spec.Affinity.NodeAffinity.RequiredDuringSchedulingIgnoredDuringExecution
+	}
+	if len(required(before).NodeSelectorTerms[0].MatchFields) != 0 ||
+		len(required(obj).NodeSelectorTerms[0].MatchFields) != 0 {
 		t.Error("the object itself was changed")
 	}
 }
@@ -521,7 +568,8 @@ func TestTheOperatorsLabelsWin(t *testing.T) {
 	obj := object()
 	obj.Spec.PodLabels[v1alpha1.LabelParser] = "other" // admission refuses it
 	pod := pod(obj, revision(t, obj), on("n"))
-	if pod.Labels[v1alpha1.LabelParser] != "mainnet" || pod.Labels["app.kubernetes.io/name"] != "hlparser" || pod.Labels["team"] != "md" {
+	if pod.Labels[v1alpha1.LabelParser] != "mainnet" || pod.Labels["app.kubernetes.io/name"] != "hlparser" ||
+		pod.Labels["team"] != "md" {
 		t.Errorf("got %v", pod.Labels)
 	}
 	if pod.Spec.NodeName != "" {
@@ -537,15 +585,22 @@ func toServers() *v1alpha1.HyperliquidParser {
 	obj.Spec.Sinks = []v1alpha1.NamedSink{
 		{Name: "live", NATS: &v1alpha1.NATSSink{
 			URL: "tls://nats:4222", Stream: "HYPERLIQUID", Subject: "hl.{stream}.{coin}", Delivery: "Best", Identity: "Chain",
-			RecordsPerMessage:    ptr.To[int32](1),
-			Create:               &v1alpha1.NATSCreate{Replicas: ptr.To[int32](3), MaxBytes: ptr.To(resource.MustParse("100Gi")), MaxAge: &metav1.Duration{Duration: time.Hour}},
+			RecordsPerMessage: ptr.To[int32](1),
+			Create: &v1alpha1.NATSCreate{
+				Replicas: ptr.To[int32](3), MaxBytes: ptr.To(resource.MustParse("100Gi")),
+				MaxAge: &metav1.Duration{Duration: time.Hour},
+			},
 			CredentialsSecretRef: &v1alpha1.CredentialsSecretRef{SecretRef: v1alpha1.SecretRef{Name: "nats"}},
-			TLS:                  &v1alpha1.TLS{CASecretRef: &v1alpha1.SecretRef{Name: "ca"}, CertSecretRef: &v1alpha1.SecretRef{Name: "client"}, ServerName: "nats"},
+			TLS: &v1alpha1.TLS{
+				CASecretRef: &v1alpha1.SecretRef{Name: "ca"}, CertSecretRef: &v1alpha1.SecretRef{Name: "client"},
+				ServerName: "nats",
+			},
 		}},
 		{Name: "log", Kafka: &v1alpha1.KafkaSink{
-			Brokers: []v1alpha1.Broker{"kafka:9092"}, Topic: "hl.{stream}", Key: "{coin}", Delivery: "ExactlyOnce", PositionsTopic: "positions",
-			Create:      &v1alpha1.KafkaCreate{Partitions: ptr.To[int32](12), ReplicationFactor: ptr.To[int32](3)},
-			Compression: "lz4", MaxMessageBytes: ptr.To[int32](8 << 20),
+			Brokers: []v1alpha1.Broker{"kafka:9092"}, Topic: "hl.{stream}", Key: "{coin}", Delivery: "ExactlyOnce",
+			PositionsTopic: "positions",
+			Create:         &v1alpha1.KafkaCreate{Partitions: ptr.To[int32](12), ReplicationFactor: ptr.To[int32](3)},
+			Compression:    "lz4", MaxMessageBytes: ptr.To[int32](8 << 20),
 			TLS:  &v1alpha1.TLS{CASecretRef: &v1alpha1.SecretRef{Name: "ca"}},
 			SASL: &v1alpha1.KafkaSASL{SecretRef: v1alpha1.SecretRef{Name: "login"}},
 		}},
@@ -569,7 +624,8 @@ func TestEverySecretFileIsMountedAndToldBackByItsSecret(t *testing.T) {
 	}
 	nats, kafka := c.Sinks[0].NATS, c.Sinks[1].Kafka
 	for file, want := range map[string]string{
-		nats.CredentialsFile: "nats nats.creds", nats.TLS.CAFile: "ca ca.crt", nats.TLS.CertFile: "client tls.crt", nats.TLS.KeyFile: "client tls.key",
+		nats.CredentialsFile: "nats nats.creds", nats.TLS.CAFile: "ca ca.crt", nats.TLS.CertFile: "client tls.crt",
+		nats.TLS.KeyFile: "client tls.key",
 		kafka.TLS.CAFile: "ca ca.crt", kafka.SASL.UsernameFile: "login username", kafka.SASL.PasswordFile: "login password",
 	} {
 		name, key, ok := podspec.SecretOf(file)
@@ -624,7 +680,8 @@ func TestProbes(t *testing.T) {
 		t.Errorf("%+v", start)
 	}
 	// A hang lasts until the last liveness failure, plus the grace period.
-	hang := (live.FailureThreshold-1)*live.PeriodSeconds + live.TimeoutSeconds + live.PeriodSeconds + int32(*live.TerminationGracePeriodSeconds)
+	hang := (live.FailureThreshold-1)*live.PeriodSeconds + live.TimeoutSeconds + live.PeriodSeconds +
+		int32(*live.TerminationGracePeriodSeconds)
 	if hang > 40 || live.FailureThreshold*live.PeriodSeconds < 30 {
 		t.Errorf("a process that hangs is there for %d s", hang)
 	}
@@ -639,7 +696,8 @@ func TestTheGraceOfAProcessThatHangs(t *testing.T) {
 		obj := object()
 		obj.Spec.TerminationGracePeriodSeconds = &asked
 		spec := pod(obj, revision(t, obj), on("n")).Spec
-		if got := *spec.Containers[0].LivenessProbe.TerminationGracePeriodSeconds; got != want || *spec.TerminationGracePeriodSeconds != asked {
+		if got := *spec.Containers[0].LivenessProbe.TerminationGracePeriodSeconds; got != want ||
+			*spec.TerminationGracePeriodSeconds != asked {
 			t.Errorf("asked for %d: %d, and %d for the pod", asked, got, *spec.TerminationGracePeriodSeconds)
 		}
 	}
@@ -661,11 +719,17 @@ func TestTheSELinuxLevelIsTheTargets(t *testing.T) {
 		target target.Target
 		want   *corev1.SELinuxOptions
 	}{
-		"the target has one":                     {asked(nil), beside("s0:c1,c2"), &corev1.SELinuxOptions{Level: "s0:c1,c2"}},
-		"the target has none":                    {asked(nil), beside(""), nil},
-		"the object has one too":                 {asked(&corev1.SELinuxOptions{Level: "s0:c7,c8"}), beside("s0:c1,c2"), &corev1.SELinuxOptions{Level: "s0:c7,c8"}},
-		"the object has one alone":               {asked(&corev1.SELinuxOptions{Level: "s0:c7,c8"}), beside(""), &corev1.SELinuxOptions{Level: "s0:c7,c8"}},
-		"the object has a type":                  {asked(&corev1.SELinuxOptions{Type: "t"}), beside("s0:c1,c2"), &corev1.SELinuxOptions{Type: "t", Level: "s0:c1,c2"}},
+		"the target has one":  {asked(nil), beside("s0:c1,c2"), &corev1.SELinuxOptions{Level: "s0:c1,c2"}},
+		"the target has none": {asked(nil), beside(""), nil},
+		"the object has one too": {
+			asked(&corev1.SELinuxOptions{Level: "s0:c7,c8"}), beside("s0:c1,c2"), &corev1.SELinuxOptions{Level: "s0:c7,c8"},
+		},
+		"the object has one alone": {
+			asked(&corev1.SELinuxOptions{Level: "s0:c7,c8"}), beside(""), &corev1.SELinuxOptions{Level: "s0:c7,c8"},
+		},
+		"the object has a type": {
+			asked(&corev1.SELinuxOptions{Type: "t"}), beside("s0:c1,c2"), &corev1.SELinuxOptions{Type: "t", Level: "s0:c1,c2"},
+		},
 		"on a node, whose directories it shares": {nodes, on("node-1"), nil},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -683,7 +747,8 @@ func TestTheSELinuxLevelIsTheTargets(t *testing.T) {
 			if !reflect.DeepEqual(test.obj, before) {
 				t.Error("the object itself was changed")
 			}
-			if again := pod(test.obj, r, beside("")).Spec.SecurityContext.SELinuxOptions; again != nil && again.Level != ptr.Deref(before.Spec.SELinuxOptions, corev1.SELinuxOptions{}).Level {
+			if again := pod(test.obj, r, beside("")).Spec.SecurityContext.SELinuxOptions; again != nil &&
+				again.Level != ptr.Deref(before.Spec.SELinuxOptions, corev1.SELinuxOptions{}).Level {
 				t.Errorf("another target has level %s", again.Level)
 			}
 		})

@@ -38,7 +38,8 @@ func TestWhichPodsAreSealed(t *testing.T) {
 func TestThePrivateKeyStaysInThePod(t *testing.T) {
 	spec := pod(object(), revision(t, object()), on("node-1")).Spec
 	for _, v := range spec.Volumes {
-		if v.Name == "seal" && (v.EmptyDir == nil || v.EmptyDir.Medium != corev1.StorageMediumMemory || v.EmptyDir.SizeLimit == nil) {
+		if v.Name == "seal" &&
+			(v.EmptyDir == nil || v.EmptyDir.Medium != corev1.StorageMediumMemory || v.EmptyDir.SizeLimit == nil) {
 			t.Errorf("it is on %+v", v.VolumeSource)
 		}
 	}
@@ -52,7 +53,8 @@ func TestThePrivateKeyStaysInThePod(t *testing.T) {
 	// The path is the default one: prepare writes to the file that the kubelet reads.
 	prepare := spec.InitContainers[0]
 	data, err := json.Marshal(prepare.Env)
-	if err != nil || prepare.TerminationMessagePath != "" || !strings.Contains(string(data), corev1.TerminationMessagePathDefault) {
+	if err != nil || prepare.TerminationMessagePath != "" ||
+		!strings.Contains(string(data), corev1.TerminationMessagePathDefault) {
 		t.Errorf("it leaves its words at %q, with %s", prepare.TerminationMessagePath, data)
 	}
 }
@@ -67,7 +69,9 @@ func TestThePublicKeyIsWhatTheKubeletSaysOfTheInitContainer(t *testing.T) {
 		t.Fatal(err)
 	}
 	ended := func(code int32, key *seal.Key) corev1.ContainerState {
-		return corev1.ContainerState{Terminated: &corev1.ContainerStateTerminated{ExitCode: code, Message: seal.Message(key.Public())}}
+		return corev1.ContainerState{
+			Terminated: &corev1.ContainerStateTerminated{ExitCode: code, Message: seal.Message(key.Public())},
+		}
 	}
 	running := corev1.ContainerState{Running: &corev1.ContainerStateRunning{}}
 	none := seal.PublicKey{}
@@ -75,9 +79,14 @@ func TestThePublicKeyIsWhatTheKubeletSaysOfTheInitContainer(t *testing.T) {
 		init, main []corev1.ContainerStatus
 		want       seal.PublicKey
 	}{
-		"it has ended well":              {[]corev1.ContainerStatus{{Name: "prepare", State: ended(0, k)}}, nil, k.Public()},
-		"it runs once more":              {[]corev1.ContainerStatus{{Name: "prepare", State: running, LastTerminationState: ended(0, k)}}, nil, k.Public()},
-		"it has ended twice":             {[]corev1.ContainerStatus{{Name: "prepare", State: ended(0, k), LastTerminationState: ended(0, other)}}, nil, k.Public()},
+		"it has ended well": {[]corev1.ContainerStatus{{Name: "prepare", State: ended(0, k)}}, nil, k.Public()},
+		"it runs once more": {
+			[]corev1.ContainerStatus{{Name: "prepare", State: running, LastTerminationState: ended(0, k)}}, nil, k.Public(),
+		},
+		"it has ended twice": {
+			[]corev1.ContainerStatus{{Name: "prepare", State: ended(0, k), LastTerminationState: ended(0, other)}}, nil,
+			k.Public(),
+		},
 		"it runs for the first time":     {[]corev1.ContainerStatus{{Name: "prepare", State: running}}, nil, none},
 		"it has failed":                  {[]corev1.ContainerStatus{{Name: "prepare", State: ended(1, k)}}, nil, none},
 		"an injected one says a key":     {[]corev1.ContainerStatus{{Name: "sidecar", State: ended(0, k)}}, nil, none},
@@ -101,11 +110,19 @@ func TestWhenAParserStartedIsWhatTheKubeletSaysOfItsContainer(t *testing.T) {
 		containers []corev1.ContainerStatus
 		want       time.Time
 	}{
-		"it runs":            {[]corev1.ContainerStatus{{Name: "sidecar"}, {Name: "hlparser", State: runs}}, at.Time},
-		"a sidecar runs":     {[]corev1.ContainerStatus{{Name: "sidecar", State: runs}, {Name: "hlparser"}}, time.Time{}},
-		"nothing runs":       {[]corev1.ContainerStatus{{Name: "hlparser"}}, time.Time{}},
-		"nothing is known":   {nil, time.Time{}},
-		"it ran, and failed": {[]corev1.ContainerStatus{{Name: "hlparser", LastTerminationState: corev1.ContainerState{Terminated: &corev1.ContainerStateTerminated{StartedAt: at}}}}, time.Time{}},
+		"it runs":          {[]corev1.ContainerStatus{{Name: "sidecar"}, {Name: "hlparser", State: runs}}, at.Time},
+		"a sidecar runs":   {[]corev1.ContainerStatus{{Name: "sidecar", State: runs}, {Name: "hlparser"}}, time.Time{}},
+		"nothing runs":     {[]corev1.ContainerStatus{{Name: "hlparser"}}, time.Time{}},
+		"nothing is known": {nil, time.Time{}},
+		"it ran, and failed": {
+			[]corev1.ContainerStatus{
+				{
+					Name:                 "hlparser",
+					LastTerminationState: corev1.ContainerState{Terminated: &corev1.ContainerStateTerminated{StartedAt: at}},
+				},
+			},
+			time.Time{},
+		},
 	} {
 		pod := &corev1.Pod{Status: corev1.PodStatus{ContainerStatuses: test.containers}}
 		if got := podspec.Started(pod); !got.Equal(test.want) {

@@ -22,7 +22,9 @@ import (
 )
 
 // scripted dials servers that answer the n-th request on a connection by a script.
-func scripted(t *testing.T, dials *atomic.Int64, script func(conn net.Conn, request int)) func(context.Context, string, string) (net.Conn, error) {
+func scripted(
+	t *testing.T, dials *atomic.Int64, script func(conn net.Conn, request int),
+) func(context.Context, string, string) (net.Conn, error) {
 	listener, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
@@ -112,7 +114,9 @@ func eventuallyNotQuiet(t *testing.T, transport *transport) {
 
 func TestAConnectionOnWhichNothingCameIsUsedAgain(t *testing.T) {
 	var dials atomic.Int64
-	transport := newTransport(scripted(t, &dials, func(conn net.Conn, i int) { _, _ = io.WriteString(conn, answer(fmt.Sprint(i))) }))
+	transport := newTransport(
+		scripted(t, &dials, func(conn net.Conn, i int) { _, _ = io.WriteString(conn, answer(fmt.Sprint(i))) }),
+	)
 	defer transport.CloseIdleConnections()
 	for i := range 3 {
 		if text, err := get(t.Context(), transport, "http://pod:1/"); err != nil || text != fmt.Sprint(i) {
@@ -133,41 +137,78 @@ func TestOddAnswers(t *testing.T) {
 		want   string // the body; refused: none
 		dials  int64  // of two requests
 	}{
-		"100, and then an answer":      {"HTTP/1.1 100 Continue\r\n\r\n" + answer("hello"), refused, 2},
-		"103, and then an answer":      {"HTTP/1.1 103 Early Hints\r\nLink: x\r\n\r\n" + answer("hello"), refused, 2},
-		"101":                          {"HTTP/1.1 101 Switching Protocols\r\nUpgrade: x\r\nConnection: Upgrade\r\n\r\nhello", refused, 2},
-		"199":                          {"HTTP/1.1 199 X\r\n\r\n", refused, 2},
-		"two lengths":                  {"HTTP/1.1 200 OK\r\nContent-Length: 5\r\nContent-Length: 6\r\n\r\nhello!", refused, 2},
-		"a negative length":            {"HTTP/1.1 200 OK\r\nContent-Length: -5\r\n\r\nhello", refused, 2},
-		"a length with a plus":         {"HTTP/1.1 200 OK\r\nContent-Length: +5\r\n\r\nhello", refused, 2},
-		"a length that overflows":      {"HTTP/1.1 200 OK\r\nContent-Length: 99999999999999999999\r\n\r\nhello", refused, 2},
-		"a length and chunks":          {"HTTP/1.1 200 OK\r\nContent-Length: 3\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n0\r\n\r\n", "hello", 1},
-		"less than its length":         {answer("hello")[:len(answer("hello"))-1] + "\x00close", refused, 2},
-		"more than its length":         {answer("hello") + "garbage", "hello", 2},
-		"two answers":                  {answer("hello") + answer("again"), "hello", 2},
-		"a chunk that overflows":       {"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\nffffffffffffffffff\r\nhello\r\n0\r\n\r\n", refused, 2},
-		"a huge chunk extension":       {"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n5;" + strings.Repeat("x", 100000) + "\r\nhello\r\n0\r\n\r\n", refused, 2},
-		"many small chunk extensions":  {"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n" + strings.Repeat("1;"+strings.Repeat("x", 1000)+"\r\nh\r\n", 1000) + "0\r\n\r\n", refused, 2},
-		"trailers":                     {"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\nTrailer: A\r\n\r\n5\r\nhello\r\n0\r\nA: b\r\n\r\n", "hello", 1},
-		"trailers without end":         {"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\nTrailer: A\r\n\r\n5\r\nhello\r\n0\r\n" + strings.Repeat("A: b\r\n", 100000), refused, 2},
-		"chunks, compressed":           {"HTTP/1.1 200 OK\r\nTransfer-Encoding: gzip, chunked\r\n\r\n5\r\nhello\r\n0\r\n\r\n", refused, 2},
-		"HTTP/0.9":                     {"hello\x00close", refused, 2},
-		"HTTP/1.0 to its end":          {"HTTP/1.0 200 OK\r\n\r\nhello\x00close", "hello", 2},
-		"HTTP/1.0 that stays":          {"HTTP/1.0 200 OK\r\nConnection: keep-alive\r\nContent-Length: 5\r\n\r\nhello", "hello", 1},
-		"HTTP/1.0 with a length":       {"HTTP/1.0 200 OK\r\nContent-Length: 5\r\n\r\nhello", "hello", 2},
-		"HTTP/2":                       {"HTTP/2.0 200 OK\r\nContent-Length: 5\r\n\r\nhello", refused, 2},
-		"HTTP/2's preface":             {"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", refused, 2},
-		"that goes and stays":          {"HTTP/1.1 200 OK\r\nConnection: keep-alive, close\r\nContent-Length: 5\r\n\r\nhello", "hello", 2},
-		"204 with a body":              {"HTTP/1.1 204 No Content\r\nContent-Length: 5\r\n\r\nhello", "", 2},
-		"304 with a body":              {"HTTP/1.1 304 Not Modified\r\nContent-Length: 5\r\n\r\nhello", "", 2},
-		"a status of five digits":      {"HTTP/1.1 99999 OK\r\nContent-Length: 5\r\n\r\nhello", refused, 2},
-		"many headers":                 {"HTTP/1.1 200 OK\r\n" + many + "Content-Length: 5\r\n\r\nhello", refused, 2},
-		"as many headers as may be":    {"HTTP/1.1 200 OK\r\n" + many[:(maxLines-2)*len("X: y\r\n")] + "Content-Length: 5\r\n\r\nhello", "hello", 1},
-		"a long header":                {"HTTP/1.1 200 OK\r\nX: " + strings.Repeat("y", maxHeader) + "\r\nContent-Length: 5\r\n\r\nhello", refused, 2},
-		"a header almost too long":     {"HTTP/1.1 200 OK\r\nX: " + strings.Repeat("y", maxHeader-200) + "\r\nContent-Length: 5\r\n\r\nhello", "hello", 1},
-		"a header without end":         {"HTTP/1.1 200 OK\r\nX: " + strings.Repeat("y", 1<<20), refused, 2},
-		"a body of many lines":         {answer(strings.Repeat("\n", 200_000)), strings.Repeat("\n", 200_000), 1},
-		"headers behind other headers": {"HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nhello" + strings.Repeat("X: y\r\n", 1000), "hello", 2},
+		"100, and then an answer": {"HTTP/1.1 100 Continue\r\n\r\n" + answer("hello"), refused, 2},
+		"103, and then an answer": {"HTTP/1.1 103 Early Hints\r\nLink: x\r\n\r\n" + answer("hello"), refused, 2},
+		"101": {
+			"HTTP/1.1 101 Switching Protocols\r\nUpgrade: x\r\nConnection: Upgrade\r\n\r\nhello", refused, 2,
+		},
+		"199": {"HTTP/1.1 199 X\r\n\r\n", refused, 2},
+		"two lengths": {
+			"HTTP/1.1 200 OK\r\nContent-Length: 5\r\nContent-Length: 6\r\n\r\nhello!", refused, 2,
+		},
+		"a negative length":       {"HTTP/1.1 200 OK\r\nContent-Length: -5\r\n\r\nhello", refused, 2},
+		"a length with a plus":    {"HTTP/1.1 200 OK\r\nContent-Length: +5\r\n\r\nhello", refused, 2},
+		"a length that overflows": {"HTTP/1.1 200 OK\r\nContent-Length: 99999999999999999999\r\n\r\nhello", refused, 2},
+		"a length and chunks": {
+			"HTTP/1.1 200 OK\r\nContent-Length: 3\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n0\r\n\r\n", "hello", 1,
+		},
+		"less than its length": {answer("hello")[:len(answer("hello"))-1] + "\x00close", refused, 2},
+		"more than its length": {answer("hello") + "garbage", "hello", 2},
+		"two answers":          {answer("hello") + answer("again"), "hello", 2},
+		"a chunk that overflows": {
+			"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\nffffffffffffffffff\r\nhello\r\n0\r\n\r\n", refused, 2,
+		},
+		"a huge chunk extension": {
+			"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n5;" + strings.Repeat("x", 100000) + "\r\nhello\r\n0\r\n\r\n",
+			refused, 2,
+		},
+		"many small chunk extensions": {
+			"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n" + strings.Repeat(
+				"1;"+strings.Repeat("x", 1000)+"\r\nh\r\n", 1000,
+			) + "0\r\n\r\n",
+			refused, 2,
+		},
+		"trailers": {
+			"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\nTrailer: A\r\n\r\n5\r\nhello\r\n0\r\nA: b\r\n\r\n", "hello", 1,
+		},
+		"trailers without end": {
+			"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\nTrailer: A\r\n\r\n5\r\nhello\r\n0\r\n" + strings.Repeat(
+				"A: b\r\n", 100000,
+			),
+			refused, 2,
+		},
+		"chunks, compressed": {
+			"HTTP/1.1 200 OK\r\nTransfer-Encoding: gzip, chunked\r\n\r\n5\r\nhello\r\n0\r\n\r\n", refused, 2,
+		},
+		"HTTP/0.9":            {"hello\x00close", refused, 2},
+		"HTTP/1.0 to its end": {"HTTP/1.0 200 OK\r\n\r\nhello\x00close", "hello", 2},
+		"HTTP/1.0 that stays": {
+			"HTTP/1.0 200 OK\r\nConnection: keep-alive\r\nContent-Length: 5\r\n\r\nhello", "hello", 1,
+		},
+		"HTTP/1.0 with a length": {"HTTP/1.0 200 OK\r\nContent-Length: 5\r\n\r\nhello", "hello", 2},
+		"HTTP/2":                 {"HTTP/2.0 200 OK\r\nContent-Length: 5\r\n\r\nhello", refused, 2},
+		"HTTP/2's preface":       {"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", refused, 2},
+		"that goes and stays": {
+			"HTTP/1.1 200 OK\r\nConnection: keep-alive, close\r\nContent-Length: 5\r\n\r\nhello", "hello", 2,
+		},
+		"204 with a body":         {"HTTP/1.1 204 No Content\r\nContent-Length: 5\r\n\r\nhello", "", 2},
+		"304 with a body":         {"HTTP/1.1 304 Not Modified\r\nContent-Length: 5\r\n\r\nhello", "", 2},
+		"a status of five digits": {"HTTP/1.1 99999 OK\r\nContent-Length: 5\r\n\r\nhello", refused, 2},
+		"many headers":            {"HTTP/1.1 200 OK\r\n" + many + "Content-Length: 5\r\n\r\nhello", refused, 2},
+		"as many headers as may be": {
+			"HTTP/1.1 200 OK\r\n" + many[:(maxLines-2)*len("X: y\r\n")] + "Content-Length: 5\r\n\r\nhello", "hello", 1,
+		},
+		"a long header": {
+			"HTTP/1.1 200 OK\r\nX: " + strings.Repeat("y", maxHeader) + "\r\nContent-Length: 5\r\n\r\nhello", refused, 2,
+		},
+		"a header almost too long": {
+			"HTTP/1.1 200 OK\r\nX: " + strings.Repeat("y", maxHeader-200) + "\r\nContent-Length: 5\r\n\r\nhello", "hello", 1,
+		},
+		"a header without end": {"HTTP/1.1 200 OK\r\nX: " + strings.Repeat("y", 1<<20), refused, 2},
+		"a body of many lines": {answer(strings.Repeat("\n", 200_000)), strings.Repeat("\n", 200_000), 1},
+		"headers behind other headers": {
+			"HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nhello" + strings.Repeat("X: y\r\n", 1000), "hello", 2,
+		},
 	} {
 		t.Run(name, func(t *testing.T) {
 			var dials atomic.Int64
@@ -362,7 +403,8 @@ func TestATunnelKnowsWhatComesUnasked(t *testing.T) {
 	if !noisy(tunnel) {
 		t.Error("an end is not seen")
 	}
-	if _, err := tunnel.Read(got); err == nil || !strings.Contains(err.Error(), "forwarding a port on the node: no such pod") {
+	if _, err := tunnel.Read(got); err == nil ||
+		!strings.Contains(err.Error(), "forwarding a port on the node: no such pod") {
 		t.Errorf("it ends with %v", err)
 	}
 
@@ -389,7 +431,9 @@ func TestAPodIsReachedOverBothFamiliesAndThroughNoProxy(t *testing.T) {
 			continue
 		}
 		server := httptest.NewUnstartedServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
-			_, _ = io.WriteString(w, `{"parser":"hlparser","pod":"p","target":"t","namespace":"ns","podUID":"u","streams":[{"name":"Fills"}]}`)
+			_, _ = io.WriteString(
+				w, `{"parser":"hlparser","pod":"p","target":"t","namespace":"ns","podUID":"u","streams":[{"name":"Fills"}]}`,
+			)
 		}))
 		_ = server.Listener.Close()
 		server.Listener = l

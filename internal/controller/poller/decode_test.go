@@ -17,10 +17,13 @@ import (
 func TestAReportHasNothingOfTheOneBefore(t *testing.T) {
 	var r, fresh report.Report
 	e := Endpoint{Target: "t", PodName: "p"}
-	whole := `{"parser":"hlparser","version":"v","target":"t","pod":"p","now":"2026-05-01T12:00:00Z","process":{"rssBytes":1},"streams":[
-		{"name":"Fills","message":"m","linesTotal":7,"uncommittedBytes":7,"lagSeconds":0,"blocked":{"path":"x"},"lastLineAt":"2026-05-01T12:00:00Z","sink":{"state":"Retrying","lastError":"e"}},{"name":"Trades"}]}`
+	whole := `{"parser":"hlparser","version":"v","target":"t","pod":"p","now":"2026-05-01T12:00:00Z",
+		"process":{"rssBytes":1},"streams":[
+		{"name":"Fills","message":"m","linesTotal":7,"uncommittedBytes":7,"lagSeconds":0,"blocked":{"path":"x"},
+		"lastLineAt":"2026-05-01T12:00:00Z","sink":{"state":"Retrying","lastError":"e"}},{"name":"Trades"}]}`
 	bare := `{"parser":"hlparser","target":"t","pod":"p","streams":[{}]}`
-	null := `{"parser":"hlparser","target":"t","pod":"p","process":{"rssBytes":null},"streams":[{"uncommittedBytes":null,"lagSeconds":null}]}`
+	null := `{"parser":"hlparser","target":"t","pod":"p","process":{"rssBytes":null},
+		"streams":[{"uncommittedBytes":null,"lagSeconds":null}]}`
 	for _, body := range []string{whole, bare, whole, null} {
 		fresh = report.Report{}
 		if err := decode([]byte(body), e, &r); err != nil {
@@ -34,8 +37,14 @@ func TestAReportHasNothingOfTheOneBefore(t *testing.T) {
 
 func TestAReportThatSaysTooMuchOfWhatCannotBeReadIsRefused(t *testing.T) {
 	long := strings.Repeat("x", 100_000)
-	for name, blocked := range map[string]report.BlockedPath{"path": {Path: long}, "error": {Error: long}, "errno": {Errno: long}} {
-		body, err := json.Marshal(report.Report{Parser: "hlparser", Target: "t", Pod: "p", Streams: []report.Stream{{Name: "Fills", Blocked: &blocked}}})
+	for name, blocked := range map[string]report.BlockedPath{
+		"path": {Path: long}, "error": {Error: long}, "errno": {Errno: long},
+	} {
+		body, err := json.Marshal(
+			report.Report{
+				Parser: "hlparser", Target: "t", Pod: "p", Streams: []report.Stream{{Name: "Fills", Blocked: &blocked}},
+			},
+		)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -176,14 +185,17 @@ func printable(text string) bool {
 
 func TestAReportThatIsNotUTF8OrSaysAThingTwiceIsRefused(t *testing.T) {
 	for name, body := range map[string]string{
-		"invalid UTF-8":             `{"parser":"hlparser","target":"t","pod":"p","streams":[{"message":"a` + "\xff\xfe" + `"}]}`,
-		"half a surrogate":          `{"parser":"hlparser","target":"t","pod":"p","streams":[{"message":"\ud800"}]}`,
-		"the pod twice":             `{"parser":"hlparser","target":"t","pod":"p","pod":"p","streams":[{}]}`,
-		"a long name twice":         `{"` + strings.Repeat("x", 100_000) + `":1,"` + strings.Repeat("x", 100_000) + `":1}`,
-		"not a number":              `{"parser":"hlparser","target":"t","pod":"p","streams":[{"lagSeconds":NaN}]}`,
-		"a number beyond all":       `{"parser":"hlparser","target":"t","pod":"p","streams":[{"lagSeconds":1e999}]}`,
-		"a count beyond all":        `{"parser":"hlparser","target":"t","pod":"p","streams":[{"linesTotal":99999999999999999999}]}`,
-		"a year beyond all":         `{"parser":"hlparser","target":"t","pod":"p","now":"99999-01-01T00:00:00Z","streams":[{}]}`,
+		"invalid UTF-8": `{"parser":"hlparser","target":"t","pod":"p",` +
+			`"streams":[{"message":"a` + "\xff\xfe" + `"}]}`,
+		"half a surrogate":    `{"parser":"hlparser","target":"t","pod":"p","streams":[{"message":"\ud800"}]}`,
+		"the pod twice":       `{"parser":"hlparser","target":"t","pod":"p","pod":"p","streams":[{}]}`,
+		"a long name twice":   `{"` + strings.Repeat("x", 100_000) + `":1,"` + strings.Repeat("x", 100_000) + `":1}`,
+		"not a number":        `{"parser":"hlparser","target":"t","pod":"p","streams":[{"lagSeconds":NaN}]}`,
+		"a number beyond all": `{"parser":"hlparser","target":"t","pod":"p","streams":[{"lagSeconds":1e999}]}`,
+		"a count beyond all": `{"parser":"hlparser","target":"t","pod":"p",` +
+			`"streams":[{"linesTotal":99999999999999999999}]}`,
+		"a year beyond all": `{"parser":"hlparser","target":"t","pod":"p",` +
+			`"now":"99999-01-01T00:00:00Z","streams":[{}]}`,
 		"a word for a count":        `{"parser":"hlparser","target":"t","pod":"p","streams":[{"linesTotal":"7"}]}`,
 		"a report and something":    `{"parser":"hlparser","target":"t","pod":"p","streams":[{}]} x`,
 		"a blocked path of no text": `{"parser":"hlparser","target":"t","pod":"p","streams":[{"blocked":{"path":7}}]}`,
@@ -250,17 +262,26 @@ func TestNoFigureOfAReportIsAbsurd(t *testing.T) {
 func BenchmarkDecode(b *testing.B) {
 	now := time.Date(2026, 5, 1, 12, 0, 0, 123456789, time.UTC)
 	stream := report.Stream{
-		Name: "OrderStatuses", Mode: "Streaming", State: report.Running, BufferLines: 421, BufferBytes: 201234, BufferLimitBytes: 32 << 20,
-		InFlightLines: 211, InFlightBytes: 101234, LastBatchLines: 1011, BatchesTotal: 12345, LinesTotal: 123456789, EventsTotal: 123456789,
-		DeliveredTotal: 12345678, LastBlock: 987654321, UncommittedBytes: new(int64(1001234)), LagSeconds: new(0.0912), LargestLineBytes: 2048,
-		ReadBytesTotal: 123456789012, ParsedBytesTotal: 123456789012, AckedBytesTotal: 123456789012, CommittedBytesTotal: 123456789012,
-		File: "node_order_statuses_streaming/hourly/20260430/20", Position: "node_order_statuses_streaming/hourly/20260430/20:123456789",
-		CommittedPosition: "node_order_statuses_streaming/hourly/20260430/20:123000000", LastLineAt: &now, LastCommitAt: &now,
-		Sink: report.Sink{State: report.SinkHealthy, Since: &now, LastAckAt: &now, BusySecondsTotal: 3.2512},
+		Name: "OrderStatuses", Mode: "Streaming", State: report.Running, BufferLines: 421, BufferBytes: 201234,
+		BufferLimitBytes: 32 << 20,
+		InFlightLines:    211, InFlightBytes: 101234, LastBatchLines: 1011, BatchesTotal: 12345, LinesTotal: 123456789,
+		EventsTotal:    123456789,
+		DeliveredTotal: 12345678, LastBlock: 987654321, UncommittedBytes: new(int64(1001234)), LagSeconds: new(0.0912),
+		LargestLineBytes: 2048,
+		ReadBytesTotal:   123456789012, ParsedBytesTotal: 123456789012, AckedBytesTotal: 123456789012,
+		CommittedBytesTotal: 123456789012,
+		File:                "node_order_statuses_streaming/hourly/20260430/20",
+		Position:            "node_order_statuses_streaming/hourly/20260430/20:123456789",
+		CommittedPosition:   "node_order_statuses_streaming/hourly/20260430/20:123000000", LastLineAt: &now,
+		LastCommitAt: &now,
+		Sink:         report.Sink{State: report.SinkHealthy, Since: &now, LastAckAt: &now, BusySecondsTotal: 3.2512},
 	}
 	body, err := json.Marshal(report.Report{
 		Version: "v1", Parser: "hlparser", Target: "node-1", Pod: "mainnet-5qgrl2jesj", StartedAt: now, Now: now,
-		Process: report.Process{RSSBytes: new(int64(60123456)), HeapBytes: 30123456, Goroutines: 40, MemoryLimitBytes: 512 << 20, CPULimit: 2, CPUSecondsTotal: 123.4567},
+		Process: report.Process{
+			RSSBytes: new(int64(60123456)), HeapBytes: 30123456, Goroutines: 40, MemoryLimitBytes: 512 << 20, CPULimit: 2,
+			CPUSecondsTotal: 123.4567,
+		},
 		Streams: []report.Stream{stream, stream},
 	})
 	if err != nil {

@@ -76,15 +76,22 @@ func good(pod string) http.HandlerFunc {
 	var moved atomic.Int64
 	return func(w http.ResponseWriter, _ *http.Request) {
 		now, n := time.Now(), moved.Add(1000)
-		_ = json.NewEncoder(w).Encode(report.Report{Parser: "hlparser", Target: strings.TrimPrefix(pod, "pod-"), Pod: pod, Now: now, Streams: []report.Stream{{
-			Name: "Fills", State: report.Running, BufferLimitBytes: 32 << 20, UncommittedBytes: new(int64), LagSeconds: new(float64),
-			ReadBytesTotal: n, ParsedBytesTotal: n, AckedBytesTotal: n, Sink: report.Sink{State: report.SinkHealthy},
-		}}})
+		_ = json.NewEncoder(w).Encode(report.Report{
+			Parser: "hlparser", Target: strings.TrimPrefix(pod, "pod-"), Pod: pod, Now: now,
+			Streams: []report.Stream{{
+				Name: "Fills", State: report.Running, BufferLimitBytes: 32 << 20,
+				UncommittedBytes: new(int64), LagSeconds: new(float64),
+				ReadBytesTotal: n, ParsedBytesTotal: n, AckedBytesTotal: n, Sink: report.Sink{State: report.SinkHealthy},
+			}},
+		})
 	}
 }
 
 func endpoint(name, ip string) poller.Endpoint {
-	return poller.Endpoint{Target: name, PodName: "pod-" + name, IP: ip, Pod: growth.PodState{UID: "uid-" + name, Container: "c", Running: true}, Plain: true}
+	return poller.Endpoint{
+		Target: name, PodName: "pod-" + name, IP: ip, Pod: growth.PodState{UID: "uid-" + name, Container: "c", Running: true},
+		Plain: true,
+	}
 }
 
 // start runs a poller until the test ends.
@@ -140,25 +147,42 @@ func TestVerdictsFollowFromWhatParsersAnswer(t *testing.T) {
 		verdict growth.Verdict
 		message string
 	}{
-		"works":           {good("pod-works"), growth.Healthy, "buffers are bounded"},
-		"hangs":           {func(_ http.ResponseWriter, r *http.Request) { <-r.Context().Done() }, growth.Unreachable, "no answer within 500ms"},
-		"drips":           {drip, growth.Unreachable, "no answer within 500ms"},
-		"huge":            {answer(`{"parser":"` + strings.Repeat("x", 1<<20)), growth.Unreachable, "the report is longer than 256 KiB"},
-		"endless":         {endless, growth.Unreachable, "the report is longer than 256 KiB"},
-		"garbage":         {answer(`<html>`), growth.Unreachable, "the response is not a report: jsontext: invalid character"},
+		"works": {good("pod-works"), growth.Healthy, "buffers are bounded"},
+		"hangs": {
+			func(_ http.ResponseWriter, r *http.Request) { <-r.Context().Done() }, growth.Unreachable, "no answer within 500ms",
+		},
+		"drips": {drip, growth.Unreachable, "no answer within 500ms"},
+		"huge": {
+			answer(`{"parser":"` + strings.Repeat("x", 1<<20)), growth.Unreachable, "the report is longer than 256 KiB",
+		},
+		"endless": {endless, growth.Unreachable, "the report is longer than 256 KiB"},
+		"garbage": {
+			answer(`<html>`), growth.Unreachable, "the response is not a report: jsontext: invalid character",
+		},
 		"wrong types":     {answer(`{"parser":1}`), growth.Unreachable, "the response is not a report"},
 		"another program": {answer(`{}`), growth.Unreachable, "the response is not a parser's report"},
 		"another pod":     {good("another-pod"), growth.Unreachable, `the report is from pod "another-pod"`},
-		"no streams":      {answer(`{"parser":"hlparser","target":"no streams","pod":"pod-no streams"}`), growth.Unreachable, "the report has no streams"},
+		"no streams": {
+			answer(`{"parser":"hlparser","target":"no streams","pod":"pod-no streams"}`), growth.Unreachable,
+			"the report has no streams",
+		},
 		"many streams": {answer(`{"streams":[` + strings.Repeat("{},", 80_000) + `{}]}`), growth.Unreachable,
 			"more than 64 streams"},
-		"another target": {answer(`{"parser":"hlparser","pod":"pod-another target","target":"x","streams":[{}]}`), growth.Unreachable,
-			`the report is for target "x"`},
-		"a swollen name": {answer(forged("a swollen name", strings.Repeat("x", 1000), "")), growth.Unreachable, "the report of stream"},
-		"a swollen word": {answer(forged("a swollen word", "Fills", strings.Repeat("x", 100_000))), growth.Unreachable, "the report of stream"},
-		"deep":           {answer(`{"streams":` + strings.Repeat("[", 100_000)), growth.Unreachable, "the response is not a report"},
-		"a gzip bomb":    {bomb, growth.Unreachable, `the report is compressed ("gzip")`},
-		"a hidden bomb":  {hiddenBomb, growth.Unreachable, "the response is not a report: jsontext: invalid character"},
+		"another target": {
+			answer(`{"parser":"hlparser","pod":"pod-another target","target":"x","streams":[{}]}`), growth.Unreachable,
+			`the report is for target "x"`,
+		},
+		"a swollen name": {
+			answer(forged("a swollen name", strings.Repeat("x", 1000), "")), growth.Unreachable, "the report of stream",
+		},
+		"a swollen word": {
+			answer(forged("a swollen word", "Fills", strings.Repeat("x", 100_000))), growth.Unreachable, "the report of stream",
+		},
+		"deep": {
+			answer(`{"streams":` + strings.Repeat("[", 100_000)), growth.Unreachable, "the response is not a report",
+		},
+		"a gzip bomb":   {bomb, growth.Unreachable, `the report is compressed ("gzip")`},
+		"a hidden bomb": {hiddenBomb, growth.Unreachable, "the response is not a report: jsontext: invalid character"},
 		"breaks off": {func(w http.ResponseWriter, _ *http.Request) {
 			w.Header().Set("Content-Length", "1000")
 			_, _ = w.Write([]byte(`{"parser":`))
@@ -167,12 +191,20 @@ func TestVerdictsFollowFromWhatParsersAnswer(t *testing.T) {
 			w.Header().Set("Content-Length", "1000000000000")
 			_, _ = w.Write([]byte(`{"parser":`))
 		}, growth.Unreachable, "reading the report: unexpected EOF"},
-		"refuses": {func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(http.StatusServiceUnavailable) }, growth.Unreachable, "returned 503"},
+		"refuses": {
+			func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(http.StatusServiceUnavailable) }, growth.Unreachable,
+			"returned 503",
+		},
 		"sends us away": {func(w http.ResponseWriter, r *http.Request) {
 			http.Redirect(w, r, "http://127.0.0.1:1/", http.StatusFound)
 		}, growth.Unreachable, "returned 302"},
-		"closes":           {func(http.ResponseWriter, *http.Request) { panic(http.ErrAbortHandler) }, growth.Unreachable, "EOF"},
-		"has long headers": {func(w http.ResponseWriter, _ *http.Request) { w.Header().Set("X", strings.Repeat("x", 1<<20)) }, growth.Unreachable, "requesting the report"},
+		"closes": {
+			func(http.ResponseWriter, *http.Request) { panic(http.ErrAbortHandler) }, growth.Unreachable, "EOF",
+		},
+		"has long headers": {
+			func(w http.ResponseWriter, _ *http.Request) { w.Header().Set("X", strings.Repeat("x", 1<<20)) }, growth.Unreachable,
+			"requesting the report",
+		},
 	}
 	list := make([]poller.Endpoint, 0, len(endpoints)+1)
 	for name, e := range endpoints {
@@ -186,17 +218,21 @@ func TestVerdictsFollowFromWhatParsersAnswer(t *testing.T) {
 			t.Errorf("%s: got %q, want %q in it", name, got, e.message)
 		}
 	}
-	eventually(t, "no server is Unreachable", func() bool { return views()["no server"].Judgement.Verdict == growth.Unreachable })
-	if got := views()["no server"].Judgement.Message; !strings.Contains(got, "connection refused") || strings.Contains(got, "127.") {
+	eventually(
+		t, "no server is Unreachable", func() bool { return views()["no server"].Judgement.Verdict == growth.Unreachable },
+	)
+	if got := views()["no server"].Judgement.Message; !strings.Contains(got, "connection refused") ||
+		strings.Contains(got, "127.") {
 		t.Errorf("no server: got %q", got)
 	}
 }
 
 // forged is a report of the right pod with one stream whose strings are too long.
 func forged(target, stream, message string) string {
-	body, _ := json.Marshal(report.Report{Parser: "hlparser", Target: target, Pod: "pod-" + target, Streams: []report.Stream{{
-		Name: stream, Message: message, Sink: report.Sink{LastError: message},
-	}}})
+	body, _ := json.Marshal(report.Report{
+		Parser: "hlparser", Target: target, Pod: "pod-" + target,
+		Streams: []report.Stream{{Name: stream, Message: message, Sink: report.Sink{LastError: message}}},
+	})
 	return string(body)
 }
 
@@ -280,7 +316,9 @@ func TestAPodThatIsNotRunningIsNotAskedAndIsJudgedByTime(t *testing.T) {
 	ip := p.serve(func(http.ResponseWriter, *http.Request) { asked.Add(1) })
 	e := endpoint("a", ip)
 	// It becomes NotRunning while nothing but time passes.
-	e.Pod = growth.PodState{UID: "u", Starting: true, Reason: "ContainerCreating", Since: time.Now().Add(-30*time.Second + 4*interval)}
+	e.Pod = growth.PodState{
+		UID: "u", Starting: true, Reason: "ContainerCreating", Since: time.Now().Add(-30*time.Second + 4*interval),
+	}
 	if got := polls.Track(object, settings, []poller.Endpoint{e})["a"].Judgement; got.Verdict != growth.Unknown {
 		t.Fatalf("at first: %+v", got)
 	}
@@ -306,7 +344,9 @@ type stepped struct {
 
 func (p *parsers) stepped(workers int) *stepped {
 	s := &stepped{clock: testclock.NewFakeClock(time.Now())}
-	s.Poller = p.start(poller.Options{Clock: s.clock, Workers: workers, Polled: func(time.Duration, bool) { s.polled.Add(1) }})
+	s.Poller = p.start(
+		poller.Options{Clock: s.clock, Workers: workers, Polled: func(time.Duration, bool) { s.polled.Add(1) }},
+	)
 	return s
 }
 
@@ -381,7 +421,9 @@ func TestParsersThatHangKeepTheOthersFromNothing(t *testing.T) {
 	polls.Track(object, slow, list)
 	eventually(t, "each has hung once", func() bool { return hung.Load() >= 20 })
 	works := good("pod-works")
-	list = append(list, endpoint("works", p.serve(func(w http.ResponseWriter, r *http.Request) { answered.Add(1); works(w, r) })))
+	list = append(
+		list, endpoint("works", p.serve(func(w http.ResponseWriter, r *http.Request) { answered.Add(1); works(w, r) })),
+	)
 	polls.Track(object, slow, list)
 	begin := time.Now()
 	eventually(t, "four answers", func() bool { return answered.Load() >= 4 })
@@ -465,7 +507,10 @@ func TestWhatIsForgottenIsNotAskedAnyMore(t *testing.T) {
 	list := make([]poller.Endpoint, 0, 2)
 	for i := range 2 {
 		works := good(fmt.Sprintf("pod-%d", i))
-		list = append(list, endpoint(fmt.Sprint(i), p.serve(func(w http.ResponseWriter, r *http.Request) { asked[i].Add(1); works(w, r) })))
+		list = append(
+			list,
+			endpoint(fmt.Sprint(i), p.serve(func(w http.ResponseWriter, r *http.Request) { asked[i].Add(1); works(w, r) })),
+		)
 	}
 	polls.Track(object, settings, list)
 	eventually(t, "both are asked", func() bool { return asked[0].Load() > 0 && asked[1].Load() > 0 })
@@ -542,7 +587,9 @@ func TestPollsAreStaggeredOverTheInterval(t *testing.T) {
 	const least = 4 // of 60, in each quarter
 	for quarter := range int32(4) {
 		polls.step(t, interval/4)
-		eventually(t, fmt.Sprintf("the polls of quarter %d", quarter), func() bool { return polls.polled.Load() >= least*(quarter+1) })
+		eventually(
+			t, fmt.Sprintf("the polls of quarter %d", quarter), func() bool { return polls.polled.Load() >= least*(quarter+1) },
+		)
 		for n := int32(-1); n != polls.polled.Load(); time.Sleep(interval) {
 			n = polls.polled.Load() // more that are due now may be under way
 		}

@@ -51,7 +51,9 @@ func says(pod string) http.Handler {
 			_, _ = io.WriteString(w, "goroutine 1 of "+pod)
 			return
 		}
-		_ = json.NewEncoder(w).Encode(report.Report{Parser: "hlparser", Pod: pod, Target: "a", Streams: []report.Stream{{Name: "Fills"}}})
+		_ = json.NewEncoder(w).Encode(
+			report.Report{Parser: "hlparser", Pod: pod, Target: "a", Streams: []report.Stream{{Name: "Fills"}}},
+		)
 	})
 }
 
@@ -94,27 +96,45 @@ func TestOnlyAPodsOwnParserIsBelieved(t *testing.T) {
 	}{
 		"its parser":           {e, own, ""},
 		"its parser, in plain": {e, says("pod-a"), notSealed},
-		"an answer of before":  {e, http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { _, _ = w.Write(recorded) }), notSealed},
+		"an answer of before": {
+			e, http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { _, _ = w.Write(recorded) }), notSealed,
+		},
 		"the request, sent back": {e, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 			_, _ = io.WriteString(w, r.Header.Get(seal.Header))
 		}), notSealed},
-		"a namesake in another namespace":   {e, guard(t, other, operator).Handler(1<<16, says("pod-a")), "does not know the operator's key"},
+		"a namesake in another namespace": {
+			e, guard(t, other, operator).Handler(1<<16, says("pod-a")), "does not know the operator's key",
+		},
 		"a namesake that lets everybody in": {e, reversed(t, other, operator, says("pod-a")), notSealed},
 		"a forger that requests another path": {e, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 			r.URL.Path = map[string]string{report.StatusPath: report.StackPath, report.StackPath: report.StatusPath}[r.URL.Path]
 			own.ServeHTTP(w, r)
 		}), "does not know the operator's key"},
-		"its parser cut short":                    {e, cut(own, 10), notSealed},
-		"its parser and more":                     {e, and(own, "x"), notSealed},
-		"a parser that does not know the key yet": {e, guard(t, mine).Handler(1<<16, says("pod-a")), "does not know the operator's key"},
-		"a parser with a key that was replaced":   {with(func(e *poller.Endpoint) { e.Operator = old }), own, "does not know the operator's key"},
-		"a pod whose key is not known":            {with(func(e *poller.Endpoint) { e.Key = seal.PublicKey{} }), says("pod-a"), "no public key"},
-		"a pod whose key is none":                 {with(func(e *poller.Endpoint) { e.Key = seal.PublicKey{1} }), says("pod-a"), "no public key"},
-		"without a key of the operator":           {with(func(e *poller.Endpoint) { e.Operator = nil }), says("pod-a"), "the operator has no key"},
-		"a pod that has none, in plain":           {with(func(e *poller.Endpoint) { e.Plain = true }), says("pod-a"), ""},
-		"a pod that has none, sealed":             {with(func(e *poller.Endpoint) { e.Plain = true }), own, "401"},
-		"another pod's report, sealed by this":    {e, guard(t, mine, operator).Handler(1<<16, says("pod-b")), "the report is from pod"},
-		"nothing about keys at all":               {poller.Endpoint{Target: "a", PodName: "pod-a"}, says("pod-a"), "no public key"},
+		"its parser cut short": {e, cut(own, 10), notSealed},
+		"its parser and more":  {e, and(own, "x"), notSealed},
+		"a parser that does not know the key yet": {
+			e, guard(t, mine).Handler(1<<16, says("pod-a")), "does not know the operator's key",
+		},
+		"a parser with a key that was replaced": {
+			with(func(e *poller.Endpoint) { e.Operator = old }), own, "does not know the operator's key",
+		},
+		"a pod whose key is not known": {
+			with(func(e *poller.Endpoint) { e.Key = seal.PublicKey{} }), says("pod-a"), "no public key",
+		},
+		"a pod whose key is none": {
+			with(func(e *poller.Endpoint) { e.Key = seal.PublicKey{1} }), says("pod-a"), "no public key",
+		},
+		"without a key of the operator": {
+			with(func(e *poller.Endpoint) { e.Operator = nil }), says("pod-a"), "the operator has no key",
+		},
+		"a pod that has none, in plain": {with(func(e *poller.Endpoint) { e.Plain = true }), says("pod-a"), ""},
+		"a pod that has none, sealed":   {with(func(e *poller.Endpoint) { e.Plain = true }), own, "401"},
+		"another pod's report, sealed by this": {
+			e, guard(t, mine, operator).Handler(1<<16, says("pod-b")), "the report is from pod",
+		},
+		"nothing about keys at all": {
+			poller.Endpoint{Target: "a", PodName: "pod-a"}, says("pod-a"), "no public key",
+		},
 	} {
 		t.Run(name, func(t *testing.T) {
 			test.endpoint.IP = p.serve(test.answers.ServeHTTP)
@@ -181,7 +201,8 @@ func TestAReportThatIsTooLongIsRefusedSealedOrNot(t *testing.T) {
 		{IP: p.serve(long), Plain: true},
 	} {
 		var r report.Report
-		if err := c.Fetch(t.Context(), "ns", e, time.Minute, &r); err == nil || !strings.Contains(err.Error(), "longer than 256 KiB") {
+		if err := c.Fetch(t.Context(), "ns", e, time.Minute, &r); err == nil ||
+			!strings.Contains(err.Error(), "longer than 256 KiB") {
 			t.Errorf("plain %v: %v", e.Plain, err)
 		}
 		text, err := c.Stacks(t.Context(), "ns", e)
@@ -241,10 +262,13 @@ func TestAPollerFollowsTheKeys(t *testing.T) {
 func BenchmarkPoll(b *testing.B) {
 	operator, mine := newKey(b), newKey(b)
 	stream := report.Stream{
-		Name: "OrderStatuses", Mode: "Streaming", State: report.Running, File: strings.Repeat("x", 50), Position: strings.Repeat("x", 60),
+		Name: "OrderStatuses", Mode: "Streaming", State: report.Running, File: strings.Repeat("x", 50),
+		Position:          strings.Repeat("x", 60),
 		CommittedPosition: strings.Repeat("x", 60), LastBlock: 1 << 40, LinesTotal: 1 << 40, ReadBytesTotal: 1 << 40,
 	}
-	body, err := json.Marshal(report.Report{Parser: "hlparser", Pod: "pod-a", Target: "a", Streams: []report.Stream{stream, stream}})
+	body, err := json.Marshal(
+		report.Report{Parser: "hlparser", Pod: "pod-a", Target: "a", Streams: []report.Stream{stream, stream}},
+	)
 	if err != nil {
 		b.Fatal(err)
 	}
@@ -281,8 +305,9 @@ func TestAReportIsTakenFromNoNamesake(t *testing.T) {
 		Key: mine.Public(), Operator: operator,
 	}
 	own := report.Report{
-		Parser: "hlparser", Target: e.Target, Pod: e.PodName, Namespace: "team-a", PodUID: "u-1", StartedAt: began.Add(300 * time.Millisecond),
-		Streams: []report.Stream{{Name: "Fills"}},
+		Parser: "hlparser", Target: e.Target, Pod: e.PodName, Namespace: "team-a", PodUID: "u-1",
+		StartedAt: began.Add(300 * time.Millisecond),
+		Streams:   []report.Stream{{Name: "Fills"}},
 	}
 	const start = "did not start when"
 	for name, test := range map[string]struct {
@@ -293,18 +318,42 @@ func TestAReportIsTakenFromNoNamesake(t *testing.T) {
 		"its own": {func(*report.Report) {}, "", "", false},
 		"another namespace's": {func(r *report.Report) { r.Namespace, r.PodUID = "team-b", "u-2" },
 			`from a pod in namespace "team-b"`, `from a pod in namespace "team-b"`, false},
-		"another namespace's, of the same UID":         {func(r *report.Report) { r.Namespace = "team-b" }, "namespace", "namespace", false},
-		"one of before, of the same name":              {func(r *report.Report) { r.PodUID = "u-0" }, "its UID differs", "its UID differs", false},
-		"another's, who leaves out the namespace":      {func(r *report.Report) { r.Namespace, r.PodUID = "", "u-2" }, "its UID differs", "its UID differs", false},
-		"another's, who leaves out the UID":            {func(r *report.Report) { r.Namespace, r.PodUID = "team-b", "" }, "namespace", "namespace", false},
-		"an old parser's":                              {func(r *report.Report) { r.Namespace, r.PodUID = "", "" }, "", "", false},
-		"an old parser's that was slow to begin":       {func(r *report.Report) { r.PodUID, r.StartedAt = "", began.Add(59*time.Second) }, "", "", false},
-		"an old parser's in the container's second":    {func(r *report.Report) { r.PodUID, r.StartedAt = "", began.Add(-999*time.Millisecond) }, "", "", false},
-		"an old namesake's from before":                {func(r *report.Report) { r.Namespace, r.PodUID, r.StartedAt = "", "", began.Add(-time.Hour) }, start, "", false},
-		"an old namesake's from afterwards":            {func(r *report.Report) { r.Namespace, r.PodUID, r.StartedAt = "", "", began.Add(time.Hour) }, start, "", false},
-		"one that does not say when it began":          {func(r *report.Report) { r.Namespace, r.PodUID, r.StartedAt = "", "", time.Time{} }, start, "", false},
-		"an old one's, where the start is not known":   {func(r *report.Report) { r.Namespace, r.PodUID, r.StartedAt = "", "", time.Time{} }, "", "", true},
-		"another namespace's, the start not known too": {func(r *report.Report) { r.Namespace, r.PodUID = "team-b", "u-2" }, "namespace", "namespace", true},
+		"another namespace's, of the same UID": {
+			func(r *report.Report) { r.Namespace = "team-b" }, "namespace", "namespace", false,
+		},
+		"one of before, of the same name": {
+			func(r *report.Report) { r.PodUID = "u-0" }, "its UID differs", "its UID differs", false,
+		},
+		"another's, who leaves out the namespace": {
+			func(r *report.Report) { r.Namespace, r.PodUID = "", "u-2" }, "its UID differs", "its UID differs", false,
+		},
+		"another's, who leaves out the UID": {
+			func(r *report.Report) { r.Namespace, r.PodUID = "team-b", "" }, "namespace", "namespace", false,
+		},
+		"an old parser's": {
+			func(r *report.Report) { r.Namespace, r.PodUID = "", "" }, "", "", false,
+		},
+		"an old parser's that was slow to begin": {
+			func(r *report.Report) { r.PodUID, r.StartedAt = "", began.Add(59*time.Second) }, "", "", false,
+		},
+		"an old parser's in the container's second": {
+			func(r *report.Report) { r.PodUID, r.StartedAt = "", began.Add(-999*time.Millisecond) }, "", "", false,
+		},
+		"an old namesake's from before": {
+			func(r *report.Report) { r.Namespace, r.PodUID, r.StartedAt = "", "", began.Add(-time.Hour) }, start, "", false,
+		},
+		"an old namesake's from afterwards": {
+			func(r *report.Report) { r.Namespace, r.PodUID, r.StartedAt = "", "", began.Add(time.Hour) }, start, "", false,
+		},
+		"one that does not say when it began": {
+			func(r *report.Report) { r.Namespace, r.PodUID, r.StartedAt = "", "", time.Time{} }, start, "", false,
+		},
+		"an old one's, where the start is not known": {
+			func(r *report.Report) { r.Namespace, r.PodUID, r.StartedAt = "", "", time.Time{} }, "", "", true,
+		},
+		"another namespace's, the start not known too": {
+			func(r *report.Report) { r.Namespace, r.PodUID = "team-b", "u-2" }, "namespace", "namespace", true,
+		},
 	} {
 		t.Run(name, func(t *testing.T) {
 			said := own

@@ -77,7 +77,9 @@ func TestAConnectionIsUsedAgainUnlessTheAnswerWasNotReadToItsEnd(t *testing.T) {
 }
 
 func TestAConnectionThatTheOtherEndClosedMeanwhileIsDialledAnew(t *testing.T) {
-	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { _, _ = fmt.Fprint(w, "hello") }))
+	server := httptest.NewServer(
+		http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { _, _ = fmt.Fprint(w, "hello") }),
+	)
 	defer server.Close()
 	var dials atomic.Int64
 	transport := newTransport(counted(&dials))

@@ -37,7 +37,9 @@ func BenchmarkTargetsOfTheLargestAffinity(b *testing.B) {
 		}
 		required.NodeSelectorTerms = append(required.NodeSelectorTerms, term)
 	}
-	affinity := &corev1.Affinity{NodeAffinity: &corev1.NodeAffinity{RequiredDuringSchedulingIgnoredDuringExecution: required}}
+	affinity := &corev1.Affinity{
+		NodeAffinity: &corev1.NodeAffinity{RequiredDuringSchedulingIgnoredDuringExecution: required},
+	}
 	for b.Loop() {
 		selection, err := target.NewNodes(metav1.LabelSelector{MatchLabels: map[string]string{"role": "node"}}, affinity, nil)
 		if err != nil {

@@ -18,7 +18,12 @@ func pod(change func(*corev1.Pod)) *corev1.Pod {
 		ObjectMeta: metav1.ObjectMeta{Name: "hl-0", UID: "u"},
 		Spec: corev1.PodSpec{NodeName: "n", Volumes: []corev1.Volume{
 			{Name: "config", VolumeSource: corev1.VolumeSource{EmptyDir: &corev1.EmptyDirVolumeSource{}}},
-			{Name: "data", VolumeSource: corev1.VolumeSource{PersistentVolumeClaim: &corev1.PersistentVolumeClaimVolumeSource{ClaimName: "data-hl-0"}}},
+			{
+				Name: "data",
+				VolumeSource: corev1.VolumeSource{
+					PersistentVolumeClaim: &corev1.PersistentVolumeClaimVolumeSource{ClaimName: "data-hl-0"},
+				},
+			},
 		}},
 		Status: corev1.PodStatus{Phase: corev1.PodRunning},
 	}
@@ -42,18 +47,42 @@ func TestTargetsThatArePods(t *testing.T) {
 		affinity *corev1.Affinity
 		want     *target.Target // nil: not a target
 	}{
-		"a pod that runs has its parser on its node":                    {node: node(nil), want: &runs},
-		"one that is not scheduled has none yet":                        {pod: func(p *corev1.Pod) { p.Spec.NodeName, p.Status.Phase = "", corev1.PodPending }, node: node(nil), want: nowhere(target.NotRunning)},
-		"one that starts has none yet":                                  {pod: phase(corev1.PodPending), node: node(nil), want: nowhere(target.NotRunning)},
-		"one that terminates has none any more":                         {pod: func(p *corev1.Pod) { p.DeletionTimestamp = &metav1.Time{} }, node: node(nil), want: nowhere(target.NotRunning)},
-		"one that was evicted has none any more":                        {pod: phase(corev1.PodFailed), node: node(nil), want: nowhere(target.NotRunning)},
-		"one without that volume is reported":                           {pod: func(p *corev1.Pod) { p.Spec.Volumes = p.Spec.Volumes[:1] }, node: node(nil), want: nowhere(target.NoClaim)},
-		"one with that volume elsewhere than on a claim is reported":    {pod: func(p *corev1.Pod) { p.Spec.Volumes[1].VolumeSource = p.Spec.Volumes[0].VolumeSource }, node: node(nil), want: nowhere(target.NoClaim)},
-		"one on a node that is lost has none any more":                  {node: ready(corev1.ConditionUnknown), want: nowhere(target.NotReady)},
-		"one on a node that is gone has none any more":                  {node: node(func(n *corev1.Node) { n.Name = "other" }), want: nowhere(target.NotReady)},
-		"one on a node that says it is not ready keeps it":              {node: ready(corev1.ConditionFalse), want: waits(target.NotReady)},
-		"one on a cordoned node keeps it":                               {node: node(func(n *corev1.Node) { n.Spec.Unschedulable = true }), want: waits(target.Cordoned)},
-		"one on a tainted node keeps it":                                {node: node(taint("maintenance", corev1.TaintEffectNoExecute)), want: waits(target.Tainted)},
+		"a pod that runs has its parser on its node": {node: node(nil), want: &runs},
+		"one that is not scheduled has none yet": {
+			pod: func(p *corev1.Pod) { p.Spec.NodeName, p.Status.Phase = "", corev1.PodPending }, node: node(nil),
+			want: nowhere(target.NotRunning),
+		},
+		"one that starts has none yet": {
+			pod: phase(corev1.PodPending), node: node(nil), want: nowhere(target.NotRunning),
+		},
+		"one that terminates has none any more": {
+			pod: func(p *corev1.Pod) { p.DeletionTimestamp = &metav1.Time{} }, node: node(nil), want: nowhere(target.NotRunning),
+		},
+		"one that was evicted has none any more": {
+			pod: phase(corev1.PodFailed), node: node(nil), want: nowhere(target.NotRunning),
+		},
+		"one without that volume is reported": {
+			pod: func(p *corev1.Pod) { p.Spec.Volumes = p.Spec.Volumes[:1] }, node: node(nil), want: nowhere(target.NoClaim),
+		},
+		"one with that volume elsewhere than on a claim is reported": {
+			pod: func(p *corev1.Pod) { p.Spec.Volumes[1].VolumeSource = p.Spec.Volumes[0].VolumeSource }, node: node(nil),
+			want: nowhere(target.NoClaim),
+		},
+		"one on a node that is lost has none any more": {
+			node: ready(corev1.ConditionUnknown), want: nowhere(target.NotReady),
+		},
+		"one on a node that is gone has none any more": {
+			node: node(func(n *corev1.Node) { n.Name = "other" }), want: nowhere(target.NotReady),
+		},
+		"one on a node that says it is not ready keeps it": {
+			node: ready(corev1.ConditionFalse), want: waits(target.NotReady),
+		},
+		"one on a cordoned node keeps it": {
+			node: node(func(n *corev1.Node) { n.Spec.Unschedulable = true }), want: waits(target.Cordoned),
+		},
+		"one on a tainted node keeps it": {
+			node: node(taint("maintenance", corev1.TaintEffectNoExecute)), want: waits(target.Tainted),
+		},
 		"one on a node outside the required node affinity is no target": {node: node(nil), affinity: inZone("b")},
 	}
 	for name, test := range tests {
@@ -89,7 +118,9 @@ func TestAParserIsNoTarget(t *testing.T) {
 }
 
 func TestASelectionOfPodsThatCannotBeReadIsAnError(t *testing.T) {
-	bad := metav1.LabelSelector{MatchExpressions: []metav1.LabelSelectorRequirement{{Key: "a", Operator: "Is", Values: []string{"b"}}}}
+	bad := metav1.LabelSelector{
+		MatchExpressions: []metav1.LabelSelectorRequirement{{Key: "a", Operator: "Is", Values: []string{"b"}}},
+	}
 	if _, err := target.NewPods(bad, "data", nil, nil); err == nil {
 		t.Error("a selector with an unknown operator was read")
 	}
@@ -114,10 +145,12 @@ func TestTheLevelOfATarget(t *testing.T) {
 		containers []corev1.Container
 		want       string
 	}{
-		"the pod has one":                       {"s0:c1,c2", []corev1.Container{with("none", "data")}, "s0:c1,c2"},
-		"the container has one":                 {"none", []corev1.Container{with("s0:c3", "config", "data")}, "s0:c3"},
-		"both have one":                         {"s0:c1,c2", []corev1.Container{with("s0:c3", "data")}, "s0:c3"},
-		"another container has one":             {"s0:c1,c2", []corev1.Container{with("s0:c3", "config"), with("none", "data")}, "s0:c1,c2"},
+		"the pod has one":       {"s0:c1,c2", []corev1.Container{with("none", "data")}, "s0:c1,c2"},
+		"the container has one": {"none", []corev1.Container{with("s0:c3", "config", "data")}, "s0:c3"},
+		"both have one":         {"s0:c1,c2", []corev1.Container{with("s0:c3", "data")}, "s0:c3"},
+		"another container has one": {
+			"s0:c1,c2", []corev1.Container{with("s0:c3", "config"), with("none", "data")}, "s0:c1,c2",
+		},
 		"the container has options without one": {"s0:c1,c2", []corev1.Container{with("", "data")}, ""},
 		"neither has one":                       {"none", []corev1.Container{with("none", "data")}, ""},
 		"one of a megabyte":                     {strings.Repeat("c", 1<<20), []corev1.Container{with("none", "data")}, ""},
@@ -146,12 +179,16 @@ func TestTheLevelOfATarget(t *testing.T) {
 func TestWhatAnAffinityLeavesOut(t *testing.T) {
 	elsewhere := *node(func(n *corev1.Node) { n.Name, n.Labels["zone"] = "m", "b" })
 	unlabelled := *node(func(n *corev1.Node) { n.Name, n.Labels = "l", nil })
-	nowhere := &corev1.Affinity{NodeAffinity: &corev1.NodeAffinity{RequiredDuringSchedulingIgnoredDuringExecution: &corev1.NodeSelector{}}}
+	nowhere := &corev1.Affinity{
+		NodeAffinity: &corev1.NodeAffinity{RequiredDuringSchedulingIgnoredDuringExecution: &corev1.NodeSelector{}},
+	}
 	empty := nowhere.DeepCopy()
 	empty.NodeAffinity.RequiredDuringSchedulingIgnoredDuringExecution.NodeSelectorTerms = []corev1.NodeSelectorTerm{{}}
 	unknown := nowhere.DeepCopy()
 	unknown.NodeAffinity.RequiredDuringSchedulingIgnoredDuringExecution.NodeSelectorTerms = []corev1.NodeSelectorTerm{{
-		MatchFields: []corev1.NodeSelectorRequirement{{Key: "spec.foo", Operator: corev1.NodeSelectorOpIn, Values: []string{"x"}}}}}
+		MatchFields: []corev1.NodeSelectorRequirement{
+			{Key: "spec.foo", Operator: corev1.NodeSelectorOpIn, Values: []string{"x"}},
+		}}}
 	nodes := []corev1.Node{*node(nil), elsewhere, unlabelled}
 	onNode := func(name, node string) corev1.Pod {
 		return *pod(func(p *corev1.Pod) { p.Name, p.Spec.NodeName = name, node })
