@@ -4,8 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"maps"
-	"math"
 	"slices"
 	"time"
 
@@ -114,112 +112,6 @@ func (s *seen) successors(a plan.Action) []string {
 // has it.
 func (s *seen) takes(a plan.Action) bool {
 	return s.current != nil && a.Revision == s.update.name() && a.Revision != s.current.name() && !s.rollout.Took(a.Target)
-}
-
-// record writes the restarts and trials of this plan into the ledger, and drops records that have served their time.
-// It reports whether that is done: nothing may be restarted unless it is.
-func (r *Reconciler) record(
-	ctx context.Context, obj *v1alpha1.HyperliquidParser, s *seen, next plan.Result,
-) (outcome, bool) {
-	l := s.ledger
-	l.records = maps.Clone(l.records)
-	if l.records == nil {
-		l.records = plan.Ledger{}
-	}
-	// A ledger that somebody deleted takes the counts with it, but not the total.
-	l.total = max(l.total, obj.Status.Restarts)
-	changed := len(next.Forget) > 0 || next.Trials != nil
-	if next.Trials != nil {
-		l.trials = *next.Trials
-	}
-	for _, name := range next.Forget {
-		delete(l.records, name)
-	}
-	for _, a := range next.Actions {
-		if a.Kind == plan.Restart {
-			l.records[a.Target] = a.Record
-			if l.total < math.MaxInt32 {
-				l.total++
-			}
-			changed = true
-		}
-	}
-	if !changed {
-		return outcome{}, true
-	}
-	var taken *problem
-	written := r.attempt(ctx, obj, s, theLedger, v1alpha1.ReasonWriteRejected, func() error {
-		err := r.writeLedger(ctx, obj, l)
-		if apierrors.IsAlreadyExists(err) {
-			taken, err = r.ledgerTaken(ctx, obj)
-		}
-		return err
-	})
-	if taken != nil {
-		return outcome{problem: taken, again: r.retryAfter(retryRejected)}, false
-	}
-	if !written {
-		return outcome{}, false
-	}
-	s.ledger = l
-	for _, a := range next.Actions {
-		if a.Kind == plan.Restart {
-			view := s.views[a.Target]
-			now := view.Judgement
-			now.Message = ofNow(view)
-			loggerFor(ctx, a).Info("restarting", "verdict", now.Verdict, "reason", now.Reason,
-				"message", now.Message, "samples", view.Evidence)
-			r.Events.restarting(obj, a, now)
-		}
-	}
-	return outcome{}, true
-}
-
-// ledgerTaken says why the ledger could not be created: the cache has not yet seen the one that another leader made, or
-// ours has lost its labels and is not cached, or it was left behind and is taken up, or the name belongs to somebody
-// else.
-func (r *Reconciler) ledgerTaken(ctx context.Context, obj *v1alpha1.HyperliquidParser) (*problem, error) {
-	m := &corev1.ConfigMap{}
-	key := client.ObjectKey{Namespace: obj.Namespace, Name: ledgerName(obj)}
-	if err := r.Live.Get(ctx, key, m); err != nil {
-		return nil, fmt.Errorf("reading ConfigMap %s: %w", key, err)
-	}
-	left, err := r.leftBehind(ctx, obj, m)
-	if err != nil {
-		return nil, err
-	}
-	if left {
-		if err := r.adoptLedger(ctx, obj, m); err != nil {
-			return nil, err
-		}
-		return nil, fmt.Errorf("ConfigMap %s/%s was taken up: %w", m.Namespace, m.Name, errStale)
-	}
-	if !metav1.IsControlledBy(m, obj) {
-		return &problem{v1alpha1.ReasonNameTaken, fmt.Sprintf(
-			"ConfigMap %s has the name of the record of restarts and is not ours: delete or rename it", m.Name)}, nil
-	}
-	if err := r.relabel(ctx, m, v1alpha1.ComponentRestarts, obj); err != nil {
-		return nil, err
-	}
-	return nil, fmt.Errorf("ConfigMap %s/%s is not in the cache: %w", m.Namespace, m.Name, errStale)
-}
-
-// adoptLedger takes up a ledger that was left behind. Its records say which targets were restarted lately, under any
-// owner; its total and its trials are those of another object.
-func (r *Reconciler) adoptLedger(ctx context.Context, obj *v1alpha1.HyperliquidParser, m *corev1.ConfigMap) error {
-	if m.DeletionTimestamp != nil {
-		return ending("ConfigMap", m)
-	}
-	delete(m.Data, totalKey)
-	delete(m.Data, trialsKey)
-	if err := r.own(obj, m); err != nil {
-		return err
-	}
-	m.Labels[v1alpha1.LabelComponent] = v1alpha1.ComponentRestarts
-	if err := r.Client.Update(ctx, m); err != nil {
-		return fmt.Errorf("taking up ConfigMap %s/%s: %w", m.Namespace, m.Name, err)
-	}
-	return nil
 }
 
 // deleteAll deletes pods until the slice is over. again is when to go on; zero when it is done.
