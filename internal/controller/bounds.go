@@ -103,12 +103,6 @@ func (b Bounds) Validate() error {
 	return nil
 }
 
-// problem is why a spec cannot be carried out.
-type problem struct {
-	reason  string
-	message string
-}
-
 // check returns what the object asks for beyond the bounds; nil when nothing.
 func (b Bounds) check(obj *v1alpha1.HyperliquidParser) *problem {
 	for _, check := range []func(*v1alpha1.HyperliquidParser) *problem{b.checkPaths, b.checkImage, b.checkPodFields} {

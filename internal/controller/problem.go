@@ -1,0 +1,7 @@
+package controller
+
+// problem is why a spec cannot be carried out.
+type problem struct {
+	reason  string
+	message string
+}
