@@ -1,0 +1,262 @@
+package status
+
+import (
+	"cmp"
+	"fmt"
+	"slices"
+	"time"
+
+	"k8s.io/apimachinery/pkg/api/meta"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+
+	"github.com/hlparser/hyperliquid-parser-operator/api/v1alpha1"
+	"github.com/hlparser/hyperliquid-parser-operator/internal/controller/growth"
+	"github.com/hlparser/hyperliquid-parser-operator/internal/controller/observed"
+	"github.com/hlparser/hyperliquid-parser-operator/internal/controller/plan"
+	"github.com/hlparser/hyperliquid-parser-operator/internal/controller/podspec"
+	"github.com/hlparser/hyperliquid-parser-operator/internal/controller/poller"
+	"github.com/hlparser/hyperliquid-parser-operator/internal/controller/prose"
+	"github.com/hlparser/hyperliquid-parser-operator/internal/controller/target"
+)
+
+// The verdicts that make a condition false.
+var (
+	unstable   = []growth.Verdict{growth.Growing, growth.Stuck, growth.Leaking}
+	undelivers = []growth.Verdict{
+		growth.Stuck, growth.NotRunning, growth.SinkDown, growth.Overloaded, growth.Unreachable, growth.SourceStalled,
+		growth.SourceUnreadable,
+	}
+)
+
+func setConditions(
+	status *v1alpha1.HyperliquidParserStatus, obj *v1alpha1.HyperliquidParser, in *Input, c census, bad []v1alpha1.TargetStatus,
+) {
+	set := setter(status, in.Fleet.Now)
+	failing := in.Outcome.Failing
+	stalled, reconciling := stalling(in), progress(obj, in, c)
+	if stalled != nil {
+		set(v1alpha1.ConditionStalled, metav1.ConditionTrue, stalled.Reason, stalled.Message)
+		reconciling = ""
+	} else {
+		set(v1alpha1.ConditionStalled, metav1.ConditionFalse, v1alpha1.ReasonNotStalled, notStalled)
+	}
+	ready, reason, text := readiness(stalled, c, reconciling, status.UpdateRevision)
+	if in.Plan.Message != "" && stalled == nil {
+		text += "; " + in.Plan.Message
+	}
+	if failing != nil && stalled == nil {
+		text = failing.Message + "; " + text
+	}
+	set(v1alpha1.ConditionReady, ready, reason, text)
+	if reconciling != "" {
+		set(v1alpha1.ConditionReconciling, metav1.ConditionTrue, reconciling, text)
+	} else {
+		set(v1alpha1.ConditionReconciling, metav1.ConditionFalse, v1alpha1.ReasonUpToDate, notReconciling)
+	}
+
+	stable, reason, text := judged(status, in, bad, unstable, v1alpha1.ConditionBuffersStable,
+		v1alpha1.ReasonAllStable, "no buffer grows and no parser hangs")
+	set(v1alpha1.ConditionBuffersStable, stable, reason, text)
+	delivering, reason, text := judged(status, in, bad, undelivers, v1alpha1.ConditionDelivering,
+		v1alpha1.ReasonAllDelivering, "every parser that runs delivers")
+	if loss, message, _ := worstLoss(status); delivering != metav1.ConditionFalse && loss == v1alpha1.ReasonDataLost {
+		delivering, reason, text = metav1.ConditionFalse, loss, message
+	}
+	set(v1alpha1.ConditionDelivering, delivering, reason, text)
+	intact, reason, text := dataIntact(status, in.Fleet)
+	set(v1alpha1.ConditionDataIntact, intact, reason, text)
+	SortConditions(status.Conditions)
+}
+
+// Messages of conditions that are false because nothing is wrong.
+const (
+	notStalled     = "nothing is in the way"
+	notReconciling = "nothing is being changed"
+)
+
+// setter returns a function that sets conditions of a status at a time.
+func setter(status *v1alpha1.HyperliquidParserStatus, now time.Time) func(
+	kind string, value metav1.ConditionStatus, reason, text string,
+) {
+	return func(kind string, value metav1.ConditionStatus, reason, text string) {
+		reason = prose.Reason(reason)
+		meta.SetStatusCondition(&status.Conditions, metav1.Condition{
+			Type: kind, Status: value, Reason: reason, Message: cmp.Or(prose.Line(text, prose.MaxCondition), reason),
+			ObservedGeneration: status.ObservedGeneration,
+			LastTransitionTime: metav1.NewTime(now.Truncate(time.Second)),
+		})
+	}
+}
+
+// SortConditions puts conditions into the order in which they are listed. Conditions of others come last.
+func SortConditions(conditions []metav1.Condition) {
+	order := v1alpha1.Conditions()
+	place := func(c metav1.Condition) int {
+		if i := slices.Index(order, c.Type); i >= 0 {
+			return i
+		}
+		return len(order)
+	}
+	slices.SortStableFunc(conditions, func(a, b metav1.Condition) int { return cmp.Compare(place(a), place(b)) })
+}
+
+// stalling returns why the operator cannot go on by itself; nil when it can.
+func stalling(in *Input) *observed.Problem {
+	switch {
+	case in.Outcome.Problem != nil:
+		return in.Outcome.Problem
+	case in.Plan.Phase == plan.PhaseFailed:
+		return &observed.Problem{Reason: v1alpha1.ReasonCanaryFailed, Message: in.Plan.Message}
+	}
+	return missingSecret(in.Fleet)
+}
+
+// missingSecret returns the problem of parsers that cannot reach their sink because a Secret is missing; nil for none. Only parsers can
+// report it: the operator may not read Secrets.
+func missingSecret(f *observed.Fleet) *observed.Problem {
+	var without []string
+	for _, t := range f.Targets {
+		if f.Views[t.Name].MissingSecret != "" {
+			without = append(without, t.Name)
+		}
+	}
+	if len(without) == 0 {
+		return nil
+	}
+	file := f.Views[without[0]].MissingSecret
+	what := "the file " + file
+	if name, key, ok := podspec.SecretOf(file); ok {
+		what = fmt.Sprintf("key %s of Secret %s", key, name)
+	}
+	return &observed.Problem{Reason: v1alpha1.ReasonSecretMissing, Message: fmt.Sprintf(
+		"%s is missing or cannot be used, and the sink of %s needs it: make or correct it in this namespace, and parsers go on by themselves within a minute or two",
+		what, FirstNames(without))}
+}
+
+// progress returns the reason for which the fleet is being changed; "" when it is not.
+func progress(obj *v1alpha1.HyperliquidParser, in *Input, c census) string {
+	paused := obj.Spec.Paused
+	switch {
+	case in.Outcome.Failing != nil:
+		return in.Outcome.Failing.Reason
+	case c.missing > 0:
+		return v1alpha1.ReasonCreatingPods
+	case in.Plan.Phase == plan.PhaseCanary && !paused:
+		return v1alpha1.ReasonCanarySoaking
+	case in.Plan.Phase == plan.PhaseStopped && !paused:
+		return v1alpha1.ReasonRolloutStopped
+	case c.outdated > 0 && !paused:
+		return v1alpha1.ReasonReplacingPods
+	case c.starting > 0:
+		return v1alpha1.ReasonWaitingForPods
+	}
+	return ""
+}
+
+// readiness returns the condition Ready.
+func readiness(stalled *observed.Problem, c census, reconciling, revision string) (value metav1.ConditionStatus, reason, text string) {
+	text = fmt.Sprintf("%d of %d targets have a ready parser, %d are of revision %s", c.ready, c.desired, c.updated, revision)
+	if n := len(c.waiting); n > 0 {
+		text += fmt.Sprintf("; %s cannot take a new one now: %s (%s)", Plural(n, "target"), FirstNames(c.waiting), c.waitingFor)
+	}
+	switch {
+	case stalled != nil:
+		return metav1.ConditionFalse, stalled.Reason, stalled.Message
+	case c.desired == 0 && c.excluded > 0:
+		return metav1.ConditionTrue, v1alpha1.ReasonNoTargets, fmt.Sprintf(
+			"the selector of spec.target matches, and the required node affinity of spec.affinity leaves out all that it matches, "+
+				"%d in number: correct one of the two", c.excluded)
+	case c.desired == 0:
+		return metav1.ConditionTrue, v1alpha1.ReasonNoTargets,
+			"nothing matches the selector of spec.target: label the nodes, or the pods, that hold data"
+	case reconciling != "":
+		return metav1.ConditionFalse, reconciling, text
+	case c.outdated > 0:
+		return metav1.ConditionFalse, v1alpha1.ReasonPaused, text + "; spec.paused holds the others back"
+	case c.notReady > 0:
+		return metav1.ConditionFalse, v1alpha1.ReasonPodsNotReady, text
+	case c.unusable.Name != "":
+		return metav1.ConditionFalse, c.unusable.Waits, unusableMessage(c.unusable) + "; " + text
+	}
+	return metav1.ConditionTrue, v1alpha1.ReasonAllReady, text
+}
+
+// unusableMessage says how to correct a target that no parser can be made for.
+func unusableMessage(t target.Target) string {
+	if t.Waits == target.NotShareable {
+		return fmt.Sprintf("the claim %s of pod %s is ReadWriteOncePod, which no second pod can mount: use ReadWriteOnce", t.Claim, t.Name)
+	}
+	return fmt.Sprintf("pod %s has no persistentVolumeClaim in a volume of the name that spec.target.pods.volume gives: correct one of the two", t.Name)
+}
+
+// judged returns a condition that is false while a target has one of the given verdicts, and otherwise true for the given reason.
+func judged(
+	status *v1alpha1.HyperliquidParserStatus, in *Input, bad []v1alpha1.TargetStatus, verdicts []growth.Verdict,
+	kind, good, goodText string,
+) (value metav1.ConditionStatus, reason, text string) {
+	worst := slices.DeleteFunc(slices.Clone(bad), func(t v1alpha1.TargetStatus) bool {
+		return !slices.Contains(verdicts, growth.Verdict(t.Verdict))
+	})
+	for _, t := range worst {
+		if why, more := noRestart(in, t.Target); why != "" {
+			return metav1.ConditionFalse, why, worstMessage(worst) + more
+		}
+	}
+	if len(worst) > 0 {
+		return metav1.ConditionFalse, worst[0].Verdict, worstMessage(worst)
+	}
+	before := meta.FindStatusCondition(status.Conditions, kind)
+	known := everyView(in.Fleet, func(v *poller.View) bool { return cmp.Or(v.Judgement.Verdict, growth.Unknown) != growth.Unknown })
+	return unlessKnown(in.Fleet, before, known, good, goodText)
+}
+
+// noRestart returns the reason for which a target is not restarted though a restart is due, if that is that it would not help; "" for
+// others.
+func noRestart(in *Input, name string) (reason, text string) {
+	_, waits := in.Plan.Waiting[name]
+	held := in.Limits.AlertOnly || in.Limits.Paused || in.Limits.Hold || in.Outcome.Problem != nil
+	switch {
+	case slices.Contains(in.Plan.Ineffective, name):
+		return v1alpha1.ReasonRestartIneffective, ""
+	case waits && in.Plan.FleetWide && !held:
+		return v1alpha1.ReasonFleetWide, "; " + in.Plan.Outage
+	}
+	return "", ""
+}
+
+func worstMessage(worst []v1alpha1.TargetStatus) string {
+	text := worst[0].Target + ": " + worst[0].Message
+	if n := len(worst) - 1; n > 0 {
+		text += fmt.Sprintf(" (and %s more)", Plural(n, "target"))
+	}
+	return text
+}
+
+// unlessKnown returns a condition of which nothing is known that makes it false. It is true if all targets are known, and there is one.
+// A condition that was true stays so until it is known: a new leader has no reports yet.
+func unlessKnown(f *observed.Fleet, before *metav1.Condition, known bool, good, goodText string) (
+	value metav1.ConditionStatus, reason, text string,
+) {
+	switch {
+	case f.Known && len(f.Targets) == 0:
+		return metav1.ConditionUnknown, v1alpha1.ReasonNoTargets, "there is no target"
+	case known:
+		return metav1.ConditionTrue, good, goodText
+	case before != nil && before.Status == metav1.ConditionTrue:
+		return before.Status, before.Reason, before.Message
+	}
+	return metav1.ConditionUnknown, v1alpha1.ReasonNotYetJudged, waitingForReports
+}
+
+// waitingForReports is what is said of parsers of which nothing is known yet.
+const waitingForReports = "waiting for reports"
+
+// everyView reports whether something holds for the view of every target that has a pod, and whether there is one.
+func everyView(f *observed.Fleet, holds func(*poller.View) bool) bool {
+	for _, v := range f.Views {
+		if !holds(&v) {
+			return false
+		}
+	}
+	return len(f.Views) > 0
+}
