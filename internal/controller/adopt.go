@@ -13,104 +13,104 @@ import (
 	logf "sigs.k8s.io/controller-runtime/pkg/log"
 
 	"github.com/hlparser/hyperliquid-parser-operator/api/v1alpha1"
+	"github.com/hlparser/hyperliquid-parser-operator/internal/controller/observed"
 	"github.com/hlparser/hyperliquid-parser-operator/internal/controller/podspec"
 	"github.com/hlparser/hyperliquid-parser-operator/internal/controller/target"
 )
 
-// What an object left behind is taken up by the one of its name that comes after it, whatever it is: pods, revisions,
-// configs, the record of restarts, the operator's keys, the network policy. Left behind is what belongs to nobody
-// (its owner was deleted without it, or a backup tool restored it without its owner), or to one that is no more (the
-// object was made again under its name, and the garbage collector has not come yet). leftBehind decides, in trust.go.
+// An object adopts what an earlier object of its name left behind: pods, revisions, configs, the record of restarts, the operator's keys, the
+// network policy. A thing is left behind if it has no owner (its owner was deleted without it, or a backup tool restored it without its
+// owner), or if its owner is gone (the object was created again under its name, and the garbage collector has not run yet). leftBehind
+// decides, in trust.go.
 //
-// What the cache shows is taken up on sight; what has lost our label, too, is found when its name is in the way.
+// What the cache shows is adopted when it is observed. What has lost the operator's label is found when its name is in the way.
 
-// takeUp makes a thing of the cache the object's, if it was left behind, and reports whether it is now.
-func (r *Reconciler) takeUp(
-	ctx context.Context, obj *v1alpha1.HyperliquidParser, s *seen, there client.Object, kind string,
+// adoptAbandoned adopts a thing that the cache shows, if it was left behind, and reports whether the object owns it now.
+func (r *Reconciler) adoptAbandoned(
+	ctx context.Context, obj *v1alpha1.HyperliquidParser, t *attempts, thing client.Object, kind string,
 ) bool {
-	if !abandoned(obj, there) || there.GetDeletionTimestamp() != nil {
+	if !abandoned(obj, thing) || thing.GetDeletionTimestamp() != nil {
 		return false
 	}
-	what := "adopting " + kind + " " + there.GetName()
-	return r.attempt(ctx, obj, s, what, v1alpha1.ReasonWriteRejected, func() error {
-		if err := r.confirm(ctx, obj, s); err != nil {
+	what := "adopting " + kind + " " + thing.GetName()
+	return r.attempt(ctx, obj, t, what, v1alpha1.ReasonWriteRejected, func() error {
+		if err := r.confirm(ctx, obj, t); err != nil {
 			return err
 		}
-		if err := r.adopt(ctx, obj, there); err != nil {
+		if err := r.adopt(ctx, obj, thing); err != nil {
 			return fmt.Errorf("%s: %w", what, err)
 		}
-		logf.FromContext(ctx).Info("took up what an object left behind", "kind", kind, "name", there.GetName())
+		logf.FromContext(ctx).Info("adopted what an object left behind", "kind", kind, "name", thing.GetName())
 		return nil
 	})
 }
 
-// confirm fails where the API server does not have the object that the cache has: what it takes up would go with it.
-func (r *Reconciler) confirm(ctx context.Context, obj *v1alpha1.HyperliquidParser, s *seen) error {
-	if s.confirmed {
+// confirm fails if the API server does not have the object that the cache has: what it adopts would be deleted with it.
+func (r *Reconciler) confirm(ctx context.Context, obj *v1alpha1.HyperliquidParser, t *attempts) error {
+	if t.confirmed {
 		return nil
 	}
-	is, err := r.stillThere(ctx, obj)
+	exists, err := r.objectExists(ctx, obj)
 	if err != nil {
 		return err
 	}
-	if !is {
-		return fmt.Errorf("HyperliquidParser %s/%s is no more: %w", obj.Namespace, obj.Name, errStale)
+	if !exists {
+		return fmt.Errorf("HyperliquidParser %s/%s is gone: %w", obj.Namespace, obj.Name, errStale)
 	}
-	s.confirmed = true
+	t.confirmed = true
 	return nil
 }
 
-func (r *Reconciler) adopt(ctx context.Context, obj *v1alpha1.HyperliquidParser, there client.Object) error {
-	switch there := there.(type) {
+func (r *Reconciler) adopt(ctx context.Context, obj *v1alpha1.HyperliquidParser, thing client.Object) error {
+	switch thing := thing.(type) {
 	case *corev1.Pod:
-		return r.adoptPod(ctx, obj, there)
-	case *corev1.ConfigMap: // of the record of restarts
-		return r.adoptLedger(ctx, obj, there)
+		return r.adoptPod(ctx, obj, thing)
+	case *corev1.ConfigMap: // the record of restarts
+		return r.adoptLedger(ctx, obj, thing)
 	}
-	if err := r.own(obj, there); err != nil {
+	if err := r.own(obj, thing); err != nil {
 		return err
 	}
-	return r.Client.Update(ctx, there)
+	return r.Client.Update(ctx, thing)
 }
 
-// takeUpPods takes up pods until the slice is over, and returns those that are the object's now. The rest is found
-// when its names are in the way.
-func (r *Reconciler) takeUpPods(
-	ctx context.Context, obj *v1alpha1.HyperliquidParser, s *seen, left []corev1.Pod,
+// adoptPods adopts pods until the slice is over, and returns those that the object owns now. The rest is found when its names are in the way.
+func (r *Reconciler) adoptPods(
+	ctx context.Context, obj *v1alpha1.HyperliquidParser, t *attempts, orphans []corev1.Pod,
 ) []corev1.Pod {
 	over := r.slice(obj.Namespace)
 	var out []corev1.Pod
-	for i := range left {
+	for i := range orphans {
 		if over() {
-			s.again = r.Clock.Now()
+			t.requeue(r.Clock.Now())
 			break
 		}
-		if r.takeUp(ctx, obj, s, &left[i], "pod") {
-			out = append(out, left[i])
+		if r.adoptAbandoned(ctx, obj, t, &orphans[i], "pod") {
+			out = append(out, orphans[i])
 		}
 	}
 	return out
 }
 
-// takeUpConfig makes a config its revision's, if it was left behind and is what the revision holds, and reports
-// whether it is now.
-func (r *Reconciler) takeUpConfig(
-	ctx context.Context, obj *v1alpha1.HyperliquidParser, s *seen, m *corev1.ConfigMap,
+// adoptConfig adopts a config that was left behind, for its revision, if it is what the revision holds. It reports whether the revision owns
+// it now.
+func (r *Reconciler) adoptConfig(
+	ctx context.Context, obj *v1alpha1.HyperliquidParser, revisions []*observed.Revision, t *attempts, m *corev1.ConfigMap,
 ) bool {
-	i := slices.IndexFunc(s.revisions, func(r *stored) bool { return r.ConfigName() == m.Name })
-	if i < 0 || m.DeletionTimestamp != nil || !s.revisions[i].Holds(m) {
+	i := slices.IndexFunc(revisions, func(r *observed.Revision) bool { return r.ConfigName() == m.Name })
+	if i < 0 || m.DeletionTimestamp != nil || !revisions[i].Holds(m) {
 		return false
 	}
-	of := s.revisions[i].object
+	of := revisions[i].Object
 	owner := metav1.GetControllerOf(m)
 	if owner != nil && (owner.Kind != revisionKind || owner.Name != of.Name) && !abandoned(obj, m) {
 		return false
 	}
-	return r.attempt(ctx, obj, s, "adopting ConfigMap "+m.Name, v1alpha1.ReasonWriteRejected, func() error {
-		if err := r.confirm(ctx, obj, s); err != nil {
+	return r.attempt(ctx, obj, t, "adopting ConfigMap "+m.Name, v1alpha1.ReasonWriteRejected, func() error {
+		if err := r.confirm(ctx, obj, t); err != nil {
 			return err
 		}
-		wanted := s.revisions[i].ConfigMap(obj.Namespace, obj.Name)
+		wanted := revisions[i].ConfigMap(obj.Namespace, obj.Name)
 		if err := controllerutil.SetControllerReference(
 			of, wanted, r.Client.Scheme(), controllerutil.WithBlockOwnerDeletion(false),
 		); err != nil {
@@ -124,18 +124,18 @@ func (r *Reconciler) takeUpConfig(
 	})
 }
 
-// abandoned reports whether a thing with our label belongs to nobody, or to an object of this one's name that is no
-// more: a name is one object's at a time, and this one has it.
-func abandoned(obj *v1alpha1.HyperliquidParser, there client.Object) bool {
-	if there.GetLabels()[v1alpha1.LabelParser] != obj.Name {
+// abandoned reports whether a thing with the operator's label has no owner, or is owned by an earlier object of this one's name: only one
+// object has a name at a time.
+func abandoned(obj *v1alpha1.HyperliquidParser, thing client.Object) bool {
+	if thing.GetLabels()[v1alpha1.LabelParser] != obj.Name {
 		return false
 	}
-	owner := metav1.GetControllerOf(there)
+	owner := metav1.GetControllerOf(thing)
 	return owner == nil || isParser(owner) && owner.Name == obj.Name && owner.UID != obj.UID
 }
 
-// abandonedPod is abandoned of a pod on a node. What only looks like one of ours, such as a copy for debugging with
-// its labels kept, has another name.
+// abandonedPod reports whether a pod on a node is abandoned. A pod that only has the labels of a parser, such as a copy for debugging, has
+// another name.
 func abandonedPod(obj *v1alpha1.HyperliquidParser, pod *corev1.Pod) bool {
 	if !abandoned(obj, pod) || pod.Spec.NodeName == "" {
 		return false
@@ -144,23 +144,22 @@ func abandonedPod(obj *v1alpha1.HyperliquidParser, pod *corev1.Pod) bool {
 	return of != "" && pod.Name == podspec.PodName(obj.Name, target.Target{Name: of, Node: pod.Spec.NodeName})
 }
 
-// own makes a thing the object's, and nobody else's, and gives it our label.
-func (r *Reconciler) own(obj *v1alpha1.HyperliquidParser, there client.Object) error {
-	// Not in place: a pod of the cache is not ours to change.
-	there.SetOwnerReferences(
-		slices.DeleteFunc(slices.Clone(there.GetOwnerReferences()), func(o metav1.OwnerReference) bool {
+// own makes the object the only controller of a thing, and adds the operator's label.
+func (r *Reconciler) own(obj *v1alpha1.HyperliquidParser, thing client.Object) error {
+	// Not in place: a pod of the cache must not be changed.
+	thing.SetOwnerReferences(
+		slices.DeleteFunc(slices.Clone(thing.GetOwnerReferences()), func(o metav1.OwnerReference) bool {
 			return ptr.Deref(o.Controller, false)
 		}),
 	)
-	if err := controllerutil.SetControllerReference(obj, there, r.Client.Scheme()); err != nil {
-		return fmt.Errorf("setting the owner of %T %s/%s: %w", there, there.GetNamespace(), there.GetName(), err)
+	if err := controllerutil.SetControllerReference(obj, thing, r.Client.Scheme()); err != nil {
+		return fmt.Errorf("setting the owner of %T %s/%s: %w", thing, thing.GetNamespace(), thing.GetName(), err)
 	}
-	there.SetLabels(merged(there.GetLabels(), map[string]string{v1alpha1.LabelParser: obj.Name}))
+	thing.SetLabels(merged(thing.GetLabels(), map[string]string{v1alpha1.LabelParser: obj.Name}))
 	return nil
 }
 
-// adoptPod makes a pod the object's. It changes nothing else of it, and fails with a conflict where somebody else
-// did.
+// adoptPod makes the object a pod's controller. It changes nothing else of the pod, and fails with a conflict if the pod has changed.
 func (r *Reconciler) adoptPod(ctx context.Context, obj *v1alpha1.HyperliquidParser, pod *corev1.Pod) error {
 	before := pod.DeepCopy()
 	if !metav1.IsControlledBy(pod, obj) {
@@ -169,7 +168,7 @@ func (r *Reconciler) adoptPod(ctx context.Context, obj *v1alpha1.HyperliquidPars
 		}
 	}
 	pod.Labels = merged(pod.Labels, map[string]string{v1alpha1.LabelParser: obj.Name})
-	patched := pod.DeepCopy() // the answer is the whole pod
+	patched := pod.DeepCopy() // the response is the whole pod
 	if err := r.Client.Patch(
 		ctx, patched, client.MergeFromWithOptions(before, client.MergeFromWithOptimisticLock{}),
 	); err != nil {
@@ -179,7 +178,7 @@ func (r *Reconciler) adoptPod(ctx context.Context, obj *v1alpha1.HyperliquidPars
 	return nil
 }
 
-// ending is the error of a thing in the way that is being deleted: it is waited for.
-func ending(kind string, there client.Object) error {
-	return fmt.Errorf("%s %s/%s is being deleted: %w", kind, there.GetNamespace(), there.GetName(), errStale)
+// ending returns the error of a thing that is in the way and is being deleted: a retry follows.
+func ending(kind string, thing client.Object) error {
+	return fmt.Errorf("%s %s/%s is being deleted: %w", kind, thing.GetNamespace(), thing.GetName(), errStale)
 }

@@ -331,9 +331,9 @@ func TestARevisionThatIsStoredIsGenuine(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		genuine, err := kept.Genuine("mainnet", unwrapped(kept.object.Data.Raw))
+		genuine, err := kept.Genuine("mainnet", unwrapped(kept.Object.Data.Raw))
 		if err != nil || !genuine {
-			t.Errorf("%s: %v, %v", kept.object.Name, genuine, err)
+			t.Errorf("%s: %v, %v", kept.Object.Name, genuine, err)
 		}
 	}
 }

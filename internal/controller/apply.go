@@ -18,26 +18,19 @@ import (
 	logf "sigs.k8s.io/controller-runtime/pkg/log"
 
 	"github.com/hlparser/hyperliquid-parser-operator/api/v1alpha1"
+	"github.com/hlparser/hyperliquid-parser-operator/internal/controller/observed"
 	"github.com/hlparser/hyperliquid-parser-operator/internal/controller/plan"
 )
 
-// parallelWrites bounds how many pods are created or deleted at once; the client's own rate limit bounds how many a second. A busy API
-// server shares itself among the requests it has: with fewer at once than others have, a fleet takes longer than it need. It is as many as
-// the DaemonSet controller creates at once (BurstReplicas in k8s.io/kubernetes/pkg/controller/daemon).
+// parallelWrites bounds how many pods are created or deleted at once. The client's own rate limit bounds how many per second. A busy API
+// server divides its capacity between in-flight requests, so fewer in-flight creates than other clients have would slow a fleet down. It is
+// as many as the DaemonSet controller creates at once (BurstReplicas in k8s.io/kubernetes/pkg/controller/daemon).
 const parallelWrites = 250
 
-// rampUpBy is how many more pods may be begun for each that was created: thousands within a few answers of the API server.
+// rampUpBy is how many more creates may start for each one that succeeded: thousands within a few responses of the API server.
 const rampUpBy = 4
 
-// outcome is what carrying out a plan, or a part of it, brought to light.
-type outcome struct {
-	// problem is what a person must cure; nil when nothing.
-	problem *problem
-	// again is when to look again though nothing happens; zero: never.
-	again time.Time
-}
-
-// Names of what is attempted, among all of an object's.
+// Names of attempts, among all those of an object.
 const (
 	theLedger  = "the record of restarts"
 	theRollout = "the state of the rollout"
@@ -47,12 +40,14 @@ const (
 	theObject  = "the object"
 	theStatus  = "the status"
 	theCurrent = "the mark of the current revision"
-	thePruning = "what is needed no more"
+	thePruning = "pruning"
 )
 
-// apply carries out the plan. It goes on after an action that fails, since targets do not depend on each other: what
-// cannot be written holds back what needs it, and nothing else.
-func (r *Reconciler) apply(ctx context.Context, obj *v1alpha1.HyperliquidParser, s *seen, next plan.Result) outcome {
+// apply carries out the plan, and returns the ledger as it is afterwards. It continues after an action that fails, since targets do not
+// depend on each other: a failed write holds back only what needs it.
+func (r *Reconciler) apply(
+	ctx context.Context, obj *v1alpha1.HyperliquidParser, f *observed.Fleet, v *revisions, next plan.Result, t *attempts,
+) (outcome, observed.Ledger) {
 	var create, remove []plan.Action
 	for _, a := range next.Actions {
 		if a.Kind == plan.Create {
@@ -61,76 +56,82 @@ func (r *Reconciler) apply(ctx context.Context, obj *v1alpha1.HyperliquidParser,
 			remove = append(remove, a)
 		}
 	}
-	lacks := func(revision string) bool { return s.lacking[revision] || s.untrusted[revision] }
-	create = slices.DeleteFunc(create, func(a plan.Action) bool { return lacks(a.Revision) })
-	// A pod that works stays while its successor would have no config, or another's.
+	unusable := func(revision string) bool { return v.lacking[revision] || v.untrusted[revision] }
+	create = slices.DeleteFunc(create, func(a plan.Action) bool { return unusable(a.Revision) })
+	// A working pod stays while its successor would have no config, or another one.
 	remove = slices.DeleteFunc(remove, func(a plan.Action) bool {
-		return a.Why != plan.WhyUnselected && a.Why != plan.WhyFailed && slices.ContainsFunc(s.successors(a), lacks)
+		return a.Why != plan.WhyUnselected && a.Why != plan.WhyFailed && slices.ContainsFunc(successors(a, f, v), unusable)
 	})
-	// What must outlive us is written before the act. Without the record no pod is restarted, and without the state
-	// of the rollout that goes no further.
-	taken, recorded := r.record(ctx, obj, s, next)
+	// State that must survive is written before the actions. Without the record no pod is restarted, and without the state of the rollout
+	// the rollout does not continue.
+	done := v.configs
+	ledger, recorded, taken := r.record(ctx, obj, f, next, t)
+	done = done.and(taken)
 	if !recorded {
 		remove = slices.DeleteFunc(remove, func(a plan.Action) bool { return a.Kind == plan.Restart })
 	}
-	if next.Rollout != nil && s.update != nil && s.problem == nil && !r.attempt(ctx, obj, s, theRollout,
-		v1alpha1.ReasonWriteRejected, func() error { return r.writeRollout(ctx, s, *next.Rollout) }) {
-		create = slices.DeleteFunc(create, s.takes)
+	update := v.update
+	if next.Rollout != nil && update != nil && v.problem == nil && !r.attempt(ctx, obj, t, theRollout,
+		v1alpha1.ReasonWriteRejected, func() (err error) {
+			update, err = r.writeRollout(ctx, update, *next.Rollout)
+			return err
+		}) {
+		create = slices.DeleteFunc(create, v.updatesUnrecorded)
 		remove = slices.DeleteFunc(remove, func(a plan.Action) bool {
 			return a.Why == plan.WhyOutdated || a.Why == plan.WhySentBack
 		})
 	}
 	if next.Complete {
-		r.attempt(ctx, obj, s, theCurrent, v1alpha1.ReasonWriteRejected, func() error { return r.writeCurrent(ctx, s) })
+		r.attempt(ctx, obj, t, theCurrent, v1alpha1.ReasonWriteRejected, func() error { return r.writeCurrent(ctx, update) })
 	}
 	over := r.slice(obj.Namespace)
-	again := r.deleteAll(ctx, obj, s, remove, over)
-	access := r.ensureAccess(ctx, obj, s) // before the pods: they find the keys when they start
-	created := r.createAll(ctx, obj, s, create, over)
-	r.attempt(ctx, obj, s, thePruning, v1alpha1.ReasonWriteRejected, func() error {
-		return errors.Join(r.pruneConfigs(ctx, s, over), r.pruneRevisions(ctx, obj, s))
+	done = done.and(outcome{requeueAt: r.deleteAll(ctx, obj, f, t, remove, over)})
+	access := r.ensureAccess(ctx, obj, f, t) // before the pods, which read the keys when they start
+	done = done.and(r.createAll(ctx, obj, f, v, t, create, over)).and(access)
+	r.attempt(ctx, obj, t, thePruning, v1alpha1.ReasonWriteRejected, func() error {
+		return errors.Join(r.pruneConfigs(ctx, f, v, over), r.pruneRevisions(ctx, obj, f, v))
 	})
-	return taken.and(outcome{again: again}).and(created).and(access)
+	return done, ledger
 }
 
-// successors are the revisions that the pod may have which comes after a deleted one.
-func (s *seen) successors(a plan.Action) []string {
+// successors returns the revisions that the pod may have that replaces a deleted one.
+func successors(a plan.Action, f *observed.Fleet, v *revisions) []string {
 	switch {
 	case a.Why == plan.WhySentBack:
-		return []string{s.current.name()}
+		return []string{v.current.PlanName()}
 	case a.Kind != plan.Restart && a.Why != plan.WhyUnfinished:
-		return []string{s.update.name(), s.current.name()}
+		return []string{v.update.PlanName(), v.current.PlanName()}
 	}
-	i, ok := s.index(a.Target)
-	if !ok || s.pairs[i].pod == nil {
+	i, ok := f.Index(a.Target)
+	if !ok || f.Pairs[i].Pod == nil {
 		return nil
 	}
-	return []string{s.pairs[i].pod.Labels[v1alpha1.LabelRevision]}
+	return []string{f.Pairs[i].Pod.Labels[v1alpha1.LabelRevision]}
 }
 
-// takes reports whether an action makes a pod of the new revision for a target that is not written down as one that
-// has it.
-func (s *seen) takes(a plan.Action) bool {
-	return s.current != nil && a.Revision == s.update.name() && a.Revision != s.current.name() && !s.rollout.Took(a.Target)
+// updatesUnrecorded reports whether an action creates a pod of the new revision for a target that the rollout's state does not list as
+// updated.
+func (v *revisions) updatesUnrecorded(a plan.Action) bool {
+	return v.current != nil && a.Revision == v.update.PlanName() && a.Revision != v.current.PlanName() && !v.rollout.Took(a.Target)
 }
 
-// deleteAll deletes pods until the slice is over. again is when to go on; zero when it is done.
+// deleteAll deletes pods until the slice is over. It returns when to continue; zero when it is done.
 func (r *Reconciler) deleteAll(
-	ctx context.Context, obj *v1alpha1.HyperliquidParser, s *seen, actions []plan.Action, over func() bool,
-) (again time.Time) {
-	r.LastWords.keep(client.ObjectKeyFromObject(obj), s.pods)
+	ctx context.Context, obj *v1alpha1.HyperliquidParser, f *observed.Fleet, t *attempts, actions []plan.Action, over func() bool,
+) (requeueAt time.Time) {
+	r.LastWords.keep(client.ObjectKeyFromObject(obj), f.Pods)
 	if len(actions) == 0 {
 		return time.Time{}
 	}
-	pods := byName(s.pods)
+	pods := observed.PodsByName(f.Pods)
 	now := make([]plan.Action, 0, len(actions))
 	for _, a := range actions {
-		if r.waits(obj, s, deletion(a)) {
+		if r.waits(obj, t, deletion(a)) {
 			continue
 		}
 		if a.Kind == plan.Restart || a.Why == plan.WhyUnfinished {
-			if until := r.lastWords(ctx, obj, s, pods[a.Pod], a); !until.IsZero() {
-				again = earlier(again, until)
+			if until := r.lastWords(ctx, obj, f, pods[a.Pod], a); !until.IsZero() {
+				requeueAt = earlier(requeueAt, until)
 				continue
 			}
 		}
@@ -151,7 +152,7 @@ func (r *Reconciler) deleteAll(
 		if apierrors.IsNotFound(err) {
 			return nil
 		}
-		// A conflict: another pod has the name by now, or it has changed. The next plan knows whether it is still to go.
+		// On a conflict another pod has the name, or the pod has changed. The next plan decides whether it still has to go.
 		if err != nil {
 			return fmt.Errorf("deleting pod %s/%s of target %s: %w", obj.Namespace, a.Pod, a.Target, err)
 		}
@@ -162,23 +163,23 @@ func (r *Reconciler) deleteAll(
 		return nil
 	})
 	for i, err := range errs[:begun] {
-		r.came(ctx, obj, s, deletion(now[i]), v1alpha1.ReasonWriteRejected, err)
+		r.came(ctx, obj, t, deletion(now[i]), v1alpha1.ReasonWriteRejected, err)
 	}
 	if begun < len(now) {
-		again = r.Clock.Now()
+		requeueAt = r.Clock.Now()
 	}
-	return again
+	return requeueAt
 }
 
 // deletion and creation name what an action attempts.
 func deletion(a plan.Action) string { return "deleting pod " + a.Pod }
 func creation(a plan.Action) string { return "creating pod " + a.Pod }
 
-// createAll makes pods, until the slice is over, few at first: where the API server refuses one, it would refuse
-// thousands. It may refuse that one alone: so others are tried, and only when some were refused in a row, they wait,
-// too.
+// createAll creates pods until the slice is over, few at first: if the API server refuses one, it may refuse thousands, or that one alone.
+// So it tries others, and stops only after some refusals in a row.
 func (r *Reconciler) createAll(
-	ctx context.Context, obj *v1alpha1.HyperliquidParser, s *seen, actions []plan.Action, over func() bool,
+	ctx context.Context, obj *v1alpha1.HyperliquidParser, f *observed.Fleet, v *revisions, t *attempts,
+	actions []plan.Action, over func() bool,
 ) (done outcome) {
 	key := client.ObjectKeyFromObject(obj)
 	if len(actions) == 0 {
@@ -186,44 +187,43 @@ func (r *Reconciler) createAll(
 		return outcome{}
 	}
 	turn, retry := r.Cursors.order(key, actions)
-	mine := make(map[string]bool, len(turn))
+	inTurn := make(map[string]bool, len(turn))
 	for _, a := range turn {
-		mine[a.Target] = true
+		inTurn[a.Target] = true
 	}
 	var now []plan.Action
 	for _, a := range actions {
-		// Those whose turn is not now are said, too.
-		if !r.waits(obj, s, creation(a)) && mine[a.Target] {
+		// What waits is reported also if it is not its turn.
+		if !r.waits(obj, t, creation(a)) && inTurn[a.Target] {
 			now = append(now, a)
 		}
 	}
-	if len(now) == 0 || r.waits(obj, s, thePods) {
+	if len(now) == 0 || r.waits(obj, t, thePods) {
 		if len(now) == 0 && len(turn) < len(actions) {
 			r.Cursors.Forget(key)
-			done.again = r.Clock.Now()
+			done.requeueAt = r.Clock.Now()
 		}
 		return done
 	}
-	there := false
-	if !r.attempt(ctx, obj, s, theObject, v1alpha1.ReasonWriteRejected, func() (err error) {
-		there, err = r.stillThere(ctx, obj)
+	exists := false
+	if !r.attempt(ctx, obj, t, theObject, v1alpha1.ReasonWriteRejected, func() (err error) {
+		exists, err = r.objectExists(ctx, obj)
 		return err
 	}) {
 		return outcome{}
 	}
-	if !there {
-		logf.FromContext(ctx).Info("making no pods for an object that the API server does not have, though the cache does",
-			"pods", len(actions))
-		return outcome{again: r.retryAfter(retryRejected)}
+	if !exists {
+		logf.FromContext(ctx).Info("creating no pods for an object that the cache has and the API server does not", "pods", len(actions))
+		return outcome{requeueAt: r.retryAt(retryRejected)}
 	}
 	var begun, failures int
 	var first error
-	well := false
+	succeeded := false
 	for began := 1; began > 0 && begun < len(now) && failures < mostFailures; begun += began {
 		var errs []error
-		errs, began = rampUp(now[begun:], over, func(a plan.Action) error { return r.create(ctx, obj, s, a) })
+		errs, began = rampUp(now[begun:], over, func(a plan.Action) error { return r.create(ctx, obj, f, v, a) })
 		if slices.Contains(errs[:began], nil) {
-			failures, well = 0, true
+			failures, succeeded = 0, true
 		}
 		for i, err := range errs[:began] {
 			if held, ok := errors.AsType[*heldBack](err); ok {
@@ -233,7 +233,7 @@ func (r *Reconciler) createAll(
 				done = done.and(outcome{problem: held.problem})
 				err = nil
 			}
-			if !r.came(ctx, obj, s, creation(now[begun+i]), v1alpha1.ReasonPodRejected, err) {
+			if !r.came(ctx, obj, t, creation(now[begun+i]), v1alpha1.ReasonPodRejected, err) {
 				if failures++; first == nil {
 					first = err
 				}
@@ -242,18 +242,18 @@ func (r *Reconciler) createAll(
 	}
 	switch {
 	case failures >= mostFailures:
-		r.came(ctx, obj, s, thePods, v1alpha1.ReasonPodRejected, first)
-	case well:
+		r.came(ctx, obj, t, thePods, v1alpha1.ReasonPodRejected, first)
+	case succeeded:
 		r.refusals.done(key, thePods)
 	}
 	cut := begun < len(now)
 	switch {
 	case cut && failures < mostFailures: // the slice is over
-		done.again = r.Clock.Now()
+		done.requeueAt = r.Clock.Now()
 	case retry > 0:
-		done.again = r.retryAfter(retry)
+		done.requeueAt = r.retryAt(retry)
 	case len(turn) < len(actions):
-		done.again = r.Clock.Now()
+		done.requeueAt = r.Clock.Now()
 	}
 	if cut && begun > 0 {
 		r.Cursors.stop(key, now[begun-1].Target, retry)
@@ -263,38 +263,41 @@ func (r *Reconciler) createAll(
 	return done
 }
 
-// stillThere reports whether the API server has the object, and does not delete it. The cache may not know while its watch is broken, and
-// pods of an owner that is gone are collected as garbage as fast as they are made. It is asked once for each plan that makes pods.
-func (r *Reconciler) stillThere(ctx context.Context, obj *v1alpha1.HyperliquidParser) (bool, error) {
+// objectExists reports whether the API server has the object and is not deleting it. The cache may be wrong about it while its watch is
+// broken, and the garbage collector deletes pods without an owner as fast as they are created. It costs one request per plan that creates
+// pods.
+func (r *Reconciler) objectExists(ctx context.Context, obj *v1alpha1.HyperliquidParser) (bool, error) {
 	owner := &metav1.PartialObjectMetadata{}
 	owner.SetGroupVersionKind(v1alpha1.GroupVersion.WithKind("HyperliquidParser"))
-	if err := r.Live.Get(ctx, client.ObjectKeyFromObject(obj), owner); err != nil {
+	if err := r.APIReader.Get(ctx, client.ObjectKeyFromObject(obj), owner); err != nil {
 		if apierrors.IsNotFound(err) {
 			return false, nil
 		}
-		return false, fmt.Errorf("reading HyperliquidParser %s/%s before pods are made for it: %w", obj.Namespace, obj.Name, err)
+		return false, fmt.Errorf("reading HyperliquidParser %s/%s before creating its pods: %w", obj.Namespace, obj.Name, err)
 	}
 	return owner.UID == obj.UID && owner.DeletionTimestamp == nil, nil
 }
 
-// heldBack is why a pod is not created now, when that is no failure to be retried at once.
+// heldBack is why a pod is not created now, if that is not a failure.
 type heldBack struct {
-	problem *problem // what a person must cure; nil when waiting is enough
+	problem *problem // what somebody must change; nil if it is enough to wait
 	retry   time.Duration
 }
 
 func (e *heldBack) Error() string { return "not created now" }
 
-func (r *Reconciler) create(ctx context.Context, obj *v1alpha1.HyperliquidParser, s *seen, a plan.Action) error {
-	i, ok := s.index(a.Target)
+func (r *Reconciler) create(
+	ctx context.Context, obj *v1alpha1.HyperliquidParser, f *observed.Fleet, v *revisions, a plan.Action,
+) error {
+	i, ok := f.Index(a.Target)
 	if !ok {
 		return fmt.Errorf("creating pod %s/%s: %s is no target", obj.Namespace, a.Pod, a.Target)
 	}
-	revision := s.revision(a.Revision)
+	revision := v.find(a.Revision)
 	if revision == nil {
 		return fmt.Errorf("creating pod %s/%s: its revision %s is not stored: %w", obj.Namespace, a.Pod, a.Revision, errStale)
 	}
-	pod := revision.Pod(client.ObjectKeyFromObject(obj), s.targets[i], obj.Annotations[v1alpha1.AnnotationRestartedAt])
+	pod := revision.Pod(client.ObjectKeyFromObject(obj), f.Targets[i], obj.Annotations[v1alpha1.AnnotationRestartedAt])
 	if err := controllerutil.SetControllerReference(obj, pod, r.Client.Scheme()); err != nil {
 		return fmt.Errorf("setting the owner of pod %s/%s: %w", pod.Namespace, pod.Name, err)
 	}
@@ -306,51 +309,51 @@ func (r *Reconciler) create(ctx context.Context, obj *v1alpha1.HyperliquidParser
 	case apierrors.IsAlreadyExists(err):
 		return r.podTaken(ctx, obj, pod, a)
 	case terminating(err):
-		return nil // the object goes with its namespace
+		return nil // the object is deleted with its namespace
 	case stalls(err):
 		return fmt.Errorf("the API server refuses the pod of %s: %w", a.Target, err)
 	}
 	return fmt.Errorf("creating pod %s/%s of target %s: %w", pod.Namespace, pod.Name, a.Target, err)
 }
 
-// podTaken deals with the pod that has the name of one to be created. If it is ours it is waited for, given back its
-// labels when those are why the cache did not hold it. If it was left behind and was made for this target, it is
-// adopted. Otherwise it is reported.
+// podTaken handles the pod that has the name of one to be created. If the object controls it, or it was left behind and was made for this
+// target, podTaken adopts it, restoring the labels by which the cache shows it. If it is being deleted, the creation waits. Any other pod is
+// reported.
 func (r *Reconciler) podTaken(ctx context.Context, obj *v1alpha1.HyperliquidParser, wanted *corev1.Pod, a plan.Action) error {
-	there := &corev1.Pod{}
-	if err := r.Live.Get(ctx, client.ObjectKeyFromObject(wanted), there); err != nil {
+	existing := &corev1.Pod{}
+	if err := r.APIReader.Get(ctx, client.ObjectKeyFromObject(wanted), existing); err != nil {
 		if apierrors.IsNotFound(err) {
 			return &heldBack{nil, retryTaken}
 		}
 		return fmt.Errorf("reading pod %s/%s: %w", wanted.Namespace, wanted.Name, err)
 	}
-	if there.DeletionTimestamp != nil {
+	if existing.DeletionTimestamp != nil {
 		return &heldBack{nil, retryTaken}
 	}
-	ours := metav1.IsControlledBy(there, obj)
-	if !ours && there.Annotations[v1alpha1.AnnotationTarget] == a.Target {
-		// One that has lost its label with its owner was still made for this target.
-		ours = metav1.GetControllerOf(there) == nil
-		if !ours {
+	owned := metav1.IsControlledBy(existing, obj)
+	if !owned && existing.Annotations[v1alpha1.AnnotationTarget] == a.Target {
+		// A pod that has lost its label together with its owner was still made for this target.
+		owned = metav1.GetControllerOf(existing) == nil
+		if !owned {
 			var err error
-			if ours, err = r.leftBehind(ctx, obj, there); err != nil {
+			if owned, err = r.leftBehind(ctx, obj, existing); err != nil {
 				return err
 			}
 		}
 	}
-	if !ours || there.Annotations[v1alpha1.AnnotationTarget] != a.Target {
-		text := fmt.Sprintf("pod %s has the name of the parser of %s and is not ours: delete or rename it", there.Name, a.Target)
-		return &heldBack{&problem{v1alpha1.ReasonNameTaken, text}, retryRejected}
+	if !owned || existing.Annotations[v1alpha1.AnnotationTarget] != a.Target {
+		text := fmt.Sprintf("pod %s has the name of the parser of %s and is not ours: delete or rename it", existing.Name, a.Target)
+		return &heldBack{&problem{Reason: v1alpha1.ReasonNameTaken, Message: text}, retryRejected}
 	}
-	if err := r.adoptPod(ctx, obj, there); err != nil {
+	if err := r.adoptPod(ctx, obj, existing); err != nil {
 		return err
 	}
 	loggerFor(ctx, a).Info("adopted pod")
 	return nil
 }
 
-// inParallel calls do for each action in their order, some at a time, and begins no other once over says so. It returns what each came to,
-// nil for those not begun, and how many were begun.
+// inParallel calls do for each action in order, some at a time, and starts no more once over reports true. It returns the error of each
+// action, nil for those not started, and how many were started.
 func inParallel(actions []plan.Action, over func() bool, do func(plan.Action) error) (errs []error, begun int) {
 	errs = make([]error, len(actions))
 	var group errgroup.Group
@@ -365,15 +368,15 @@ func inParallel(actions []plan.Action, over func() bool, do func(plan.Action) er
 			return nil
 		})
 	}
-	_ = group.Wait() // what went wrong is in errs
+	_ = group.Wait() // the errors are in errs
 	return errs, begun
 }
 
-// rampUp calls do for each action in their order: for one at first, and for rampUpBy more with each that went well,
-// some at a time. After one that failed, other than by being held back, and once over says so, no other is begun. It
-// returns what each came to, in their order, nil for those not begun, and how many were begun.
+// rampUp calls do for each action in order, some at a time: for one at first, and for rampUpBy more with each that succeeds. It starts no
+// more after a failure other than heldBack, and once over reports true. It returns the error of each action, nil for those not started, and
+// how many were started.
 //
-// Unlike batches, of which each waits for the slowest of the one before, this keeps a slow API server busy.
+// Batches would each wait for the slowest action of the one before. rampUp keeps a slow API server busy.
 func rampUp(actions []plan.Action, over func() bool, do func(plan.Action) error) (errs []error, begun int) {
 	errs = make([]error, len(actions))
 	done := make(chan int)

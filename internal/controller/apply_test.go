@@ -17,7 +17,7 @@ import (
 // TestPodsAreCreatedFewAtFirst drives rampUp against an API server of any speed, which fails or refuses some pods.
 func TestPodsAreCreatedFewAtFirst(test *testing.T) {
 	refused := fmt.Errorf("the API server refuses the pod: %w", errors.New("exceeded quota"))
-	taken := &heldBack{problem: &problem{reason: v1alpha1.ReasonNameTaken}}
+	taken := &heldBack{problem: &problem{Reason: v1alpha1.ReasonNameTaken}}
 	rapid.Check(test, func(t *rapid.T) {
 		n := rapid.IntRange(0, 1500).Draw(t, "pods")
 		slowest := rapid.IntRange(1, 100).Draw(t, "slowest in ms")

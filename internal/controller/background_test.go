@@ -11,11 +11,14 @@ import (
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/api/meta"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/utils/clock"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"github.com/hlparser/hyperliquid-parser-operator/api/v1alpha1"
+	"github.com/hlparser/hyperliquid-parser-operator/internal/controller/observed"
 	"github.com/hlparser/hyperliquid-parser-operator/internal/controller/plan"
 	"github.com/hlparser/hyperliquid-parser-operator/internal/controller/target"
 )
@@ -110,22 +113,22 @@ func (c *claimReader) Get(_ context.Context, key client.ObjectKey, obj client.Ob
 func TestClaimsAreAskedForInTheBackground(t *testing.T) {
 	asking(t, func(t *testing.T, b *Background, woken func() string) {
 		server := &claimReader{modes: map[string]corev1.PersistentVolumeAccessMode{"claim-7": corev1.ReadWriteOncePod}}
-		r := &Reconciler{Live: server, Claims: NewClaims(), Background: b, Clock: clock.RealClock{}}
+		r := &Reconciler{APIReader: server, Claims: NewClaims(), Background: b, Clock: clock.RealClock{}}
 		obj := sharing("a", "", "node")
 		const pods = 250
-		look := func() (unseen, alone int, s *seen) {
-			s = &seen{now: time.Now()}
+		look := func() (unseen, alone int, f *observed.Fleet, tried *attempts) {
+			f, tried = &observed.Fleet{Now: time.Now()}, &attempts{}
 			for i := range pods {
-				s.targets = append(s.targets, target.Target{Name: fmt.Sprintf("hl-%03d", i), UID: fmt.Sprint(i), Node: "n", Claim: fmt.Sprintf("claim-%d", i)})
+				f.Targets = append(f.Targets, target.Target{Name: fmt.Sprintf("hl-%03d", i), UID: fmt.Sprint(i), Node: "n", Claim: fmt.Sprintf("claim-%d", i)})
 			}
-			s.pair(obj.Name)
-			s.pairs[0].pod = &corev1.Pod{} // which runs: its claim is no question any more
+			f.Pairs = observed.PairPods(obj.Name, f.Targets, f.Pods)
+			f.Pairs[0].Pod = &corev1.Pod{} // which runs: its claim is no question any more
 			began := time.Now()
-			r.checkClaims(obj, s)
+			r.checkClaims(obj, f, tried)
 			if time.Since(began) != 0 {
 				t.Errorf("it waits %s", time.Since(began))
 			}
-			for _, is := range s.targets {
+			for _, is := range f.Targets {
 				switch is.Waits {
 				case target.ClaimUnseen:
 					unseen++
@@ -134,10 +137,10 @@ func TestClaimsAreAskedForInTheBackground(t *testing.T) {
 				}
 			}
 			synctest.Wait()
-			return unseen, alone, s
+			return unseen, alone, f, tried
 		}
 		for i, want := range []int{249, 149, 49, 0} {
-			unseen, alone, _ := look()
+			unseen, alone, _, _ := look()
 			if unseen != want {
 				t.Errorf("look %d: %d claims are unknown, want %d", i, unseen, want)
 			}
@@ -155,25 +158,25 @@ func TestClaimsAreAskedForInTheBackground(t *testing.T) {
 		r.Claims.Forget(anObject)
 		server.fails = errors.New("no answer")
 		look()
-		_, _, s := look()
-		if wait := s.again.Sub(s.now); server.asked.Load() != pods || wait < retryClaims || wait > retryClaims*3/2 {
+		_, _, f, tried := look()
+		if wait := f.RecheckAt.Sub(f.Now); server.asked.Load() != pods || wait < retryClaims || wait > retryClaims*3/2 {
 			t.Errorf("after an error: %d requests, and again after %s", server.asked.Load()-pods+1, wait)
 		}
-		if r.sayRefused(obj, s); s.failing != nil {
-			t.Errorf("at once is said: %+v", s.failing)
+		if _, failing := r.sayRefused(obj, tried); failing != nil {
+			t.Errorf("at once is said: %+v", failing)
 		}
 		time.Sleep(sayAfter)
-		_, _, s = look()
-		if r.sayRefused(obj, s); s.failing == nil || !strings.HasSuffix(s.failing.message, ": no answer") {
-			t.Errorf("said is %+v", s.failing)
+		_, _, _, tried = look()
+		if _, failing := r.sayRefused(obj, tried); failing == nil || !strings.HasSuffix(failing.Message, ": no answer") {
+			t.Errorf("said is %+v", failing)
 		}
 		server.fails = nil
 		time.Sleep(2 * retryClaims)
 		if look(); server.asked.Load() != pods+claimsAtOnce {
 			t.Errorf("%d requests once it answers again", server.asked.Load()-pods)
 		}
-		if _, _, s = look(); len(s.unread) > 0 {
-			t.Errorf("said is %+v", s.unread)
+		if _, _, _, tried = look(); len(tried.unread) > 0 {
+			t.Errorf("said is %+v", tried.unread)
 		}
 	})
 }
@@ -187,8 +190,8 @@ func TestARestartWaitsForLastWordsAndNotForEver(t *testing.T) {
 			t.Errorf("%s: asked %v, wait until %s", uid, asked, until)
 		}
 	}
-	l.heard(anObject, "speaks")
-	l.heard(anObject, "unheard of")
+	l.answered(anObject, "speaks")
+	l.answered(anObject, "unheard of")
 	l.keep(anObject, pods)
 	for _, test := range []struct {
 		uid   types.UID
@@ -265,10 +268,11 @@ func TestASliceEndsForThoseThatWait(t *testing.T) {
 }
 
 func TestAnObjectThatWaitsForItsClaimsIsBeingCreated(t *testing.T) {
-	s := &seen{known: true, targets: []target.Target{{Name: "hl-0", Node: "n", Waits: target.ClaimUnseen}}}
-	s.pair("a")
-	c := count(&v1alpha1.HyperliquidParser{}, s)
-	if got := progress(s, plan.Result{}, c); got != v1alpha1.ReasonCreatingPods {
-		t.Errorf("it is %q", got)
+	obj, s := scene(0)
+	s.Targets = []target.Target{{Name: "hl-0", Node: "n", Waits: target.ClaimUnseen}}
+	s.pair(obj.Name)
+	c := meta.FindStatusCondition(s.status(obj, plan.Result{}).Conditions, v1alpha1.ConditionReconciling)
+	if c.Status != metav1.ConditionTrue || c.Reason != v1alpha1.ReasonCreatingPods {
+		t.Errorf("Reconciling is %s: %s", c.Status, c.Reason)
 	}
 }

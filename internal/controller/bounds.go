@@ -13,27 +13,27 @@ import (
 )
 
 const (
-	// firstFreeID is the first user and group id that an object may ask for without a flag. Below it are the ids of the system: a group
-	// such as disk or docker gives a node away.
+	// firstFreeID is the lowest user and group id that an object may ask for without a flag. Lower ids belong to the system: a group such as
+	// disk or docker gives control of a node.
 	firstFreeID = 1000
-	// lastID is the last user and group id that Kubernetes accepts.
+	// lastID is the highest user and group id that Kubernetes accepts.
 	lastID = 1<<31 - 1
 )
 
-// allowedResources are what a parser's container may request. Any other name, such as that of a device plugin, is a device of the node.
+// allowedResources are those that a parser's container may request. Any other name, such as that of a device plugin, is a device of the node.
 var allowedResources = []corev1.ResourceName{corev1.ResourceCPU, corev1.ResourceMemory, corev1.ResourceEphemeralStorage}
 
-// Bounds are what the manager's flags allow any object to ask for. In a namespace that allows hostPath volumes they stand between
-// "may create a HyperliquidParser" and "is root on the node". The zero value allows no path. The admission policy in
-// config/admission-policy says the same in CEL.
+// Bounds limits what any object may ask for. The manager's flags set it. In a namespace that allows hostPath volumes it separates "may create
+// a HyperliquidParser" from "is root on the node". The zero value allows no path. The admission policy in config/admission-policy implements
+// the same rules in CEL.
 type Bounds struct {
-	// DataPaths are the directories at or below which dataPath may be, by path segment: /data allows /data/hl and not /database.
+	// DataPaths are the directories at or below which dataPath may lie, by path segment: /data allows /data/hl but not /database.
 	DataPaths []string
-	// StateRoots and OutputRoots are the directories that statePath and sink.file.path may be. Nothing below them: that comes by subPath,
-	// where the kubelet follows no link, so that no object's directory is another's or inside of another's.
+	// StateRoots and OutputRoots are the directories that statePath and sink.file.path may be. They may not lie below: the directory of an
+	// object is a subPath, where the kubelet follows no link, so that no object's directory equals or contains another's.
 	StateRoots  []string
 	OutputRoots []string
-	// Images are what spec.image may be of; see allowsImage.
+	// Images are the repositories of which spec.image may be an image; see allowsImage.
 	Images []string
 	// PodLabels and PodAnnotations are patterns of the form KEY or KEY=VALUE. KEY alone allows any value.
 	PodLabels      []string
@@ -41,12 +41,12 @@ type Bounds struct {
 	// PriorityClasses and SELinuxTypes are patterns of names.
 	PriorityClasses []string
 	SELinuxTypes    []string
-	// Users and Groups are ids below 1000 that are allowed nevertheless. Never 0.
+	// Users and Groups are the allowed ids below 1000. They never allow 0.
 	Users  []int64
 	Groups []int64
 }
 
-// Validate returns the first bound that cannot be meant, by the name of its flag.
+// Validate returns an error for the first bound that is invalid, with the name of its flag.
 func (b Bounds) Validate() error {
 	for _, list := range []struct {
 		flag  string
@@ -103,7 +103,7 @@ func (b Bounds) Validate() error {
 	return nil
 }
 
-// check returns what the object asks for beyond the bounds; nil when nothing.
+// check returns the problem of an object that exceeds the bounds; nil for none.
 func (b Bounds) check(obj *v1alpha1.HyperliquidParser) *problem {
 	for _, check := range []func(*v1alpha1.HyperliquidParser) *problem{b.checkPaths, b.checkImage, b.checkPodFields} {
 		if found := check(obj); found != nil {
@@ -117,13 +117,13 @@ func (b Bounds) checkPaths(obj *v1alpha1.HyperliquidParser) *problem {
 	if nodes := obj.Spec.Target.Nodes; nodes != nil {
 		data := string(nodes.DataPath)
 		if !below(data, b.DataPaths...) {
-			return &problem{v1alpha1.ReasonPathNotAllowed, fmt.Sprintf(
+			return &problem{Reason: v1alpha1.ReasonPathNotAllowed, Message: fmt.Sprintf(
 				"spec.target.nodes.dataPath %s is outside what the manager allows: write a path at or below %s, or change its --allowed-data-paths",
 				data, strings.Join(b.DataPaths, ", "))}
 		}
 		for _, root := range slices.Concat(b.StateRoots, b.OutputRoots) {
 			if overlap(data, root) {
-				return &problem{v1alpha1.ReasonPathNotAllowed, fmt.Sprintf(
+				return &problem{Reason: v1alpha1.ReasonPathNotAllowed, Message: fmt.Sprintf(
 					"spec.target.nodes.dataPath %s overlaps %s, where parsers write: write the directory of the Hyperliquid node's data alone",
 					data, root)}
 			}
@@ -132,7 +132,7 @@ func (b Bounds) checkPaths(obj *v1alpha1.HyperliquidParser) *problem {
 			return found
 		}
 	}
-	// What is on claims is on the namespace's own disks; see checkSharing.
+	// Claims are the namespace's own storage; see checkSharing.
 	if file := obj.Spec.FileSink(); file != nil && file.ClaimName == "" {
 		if found := outside("sink.file.path", string(file.Path), "--output-root", b.OutputRoots); found != nil {
 			return found
@@ -141,19 +141,19 @@ func (b Bounds) checkPaths(obj *v1alpha1.HyperliquidParser) *problem {
 	return nil
 }
 
-// outside returns why value may not be the field's, unless it is one of the roots.
+// outside returns the problem of a value that is not one of the roots; nil for none.
 func outside(field, value, flag string, roots []string) *problem {
 	for _, root := range roots {
 		switch {
 		case path.Clean(value) == path.Clean(root):
 			return nil
 		case below(value, root):
-			return &problem{v1alpha1.ReasonPathNotAllowed, fmt.Sprintf(
+			return &problem{Reason: v1alpha1.ReasonPathNotAllowed, Message: fmt.Sprintf(
 				"spec.%s %s lies below %s, where each object has its own directory <namespace>/<name>: "+
 					"write %s, or put it in place of that in the manager's %s", field, value, root, root, flag)}
 		}
 	}
-	return &problem{v1alpha1.ReasonPathNotAllowed, fmt.Sprintf(
+	return &problem{Reason: v1alpha1.ReasonPathNotAllowed, Message: fmt.Sprintf(
 		"spec.%s %s is outside what the manager allows: write one of %s, or add it to the manager's %s",
 		field, value, strings.Join(roots, ", "), flag)}
 }
@@ -168,7 +168,7 @@ func below(name string, roots ...string) bool {
 	return false
 }
 
-// overlap reports whether two directories are one, or one lies in the other.
+// overlap reports whether two directories are equal, or one lies in the other.
 func overlap(a, b string) bool { return below(a, b) || below(b, a) }
 
 func (b Bounds) checkPodFields(obj *v1alpha1.HyperliquidParser) *problem {
@@ -201,10 +201,10 @@ func (b Bounds) checkPodFields(obj *v1alpha1.HyperliquidParser) *problem {
 }
 
 func podField(format string, args ...any) *problem {
-	return &problem{v1alpha1.ReasonPodFieldNotAllowed, fmt.Sprintf(format, args...)}
+	return &problem{Reason: v1alpha1.ReasonPodFieldNotAllowed, Message: fmt.Sprintf(format, args...)}
 }
 
-// leaveOut says what to write instead of a value that no pattern allows.
+// leaveOut describes what to write instead of a value that no pattern allows.
 func leaveOut(patterns []string) string {
 	if len(patterns) == 0 {
 		return "leave it out"
@@ -212,8 +212,8 @@ func leaveOut(patterns []string) string {
 	return "leave it out or write one of " + strings.Join(patterns, ", ")
 }
 
-// notAllowed returns the first of the labels or annotations, by key, that no pattern allows. Those of the operator's own group are never
-// allowed: plans are made from them.
+// notAllowed returns the problem of the first label or annotation, by key, that no pattern allows; nil for none. Those of the operator's own
+// group are never allowed, since plans depend on them.
 func notAllowed[V ~string](field, flag string, patterns []string, values map[string]V) *problem {
 	keys := make([]string, 0, len(values))
 	for key := range values {
@@ -232,8 +232,8 @@ func notAllowed[V ~string](field, flag string, patterns []string, values map[str
 	return nil
 }
 
-// checkSELinux leaves the level free, which only narrows what a process may do beside others of its type. A type can be one that no policy
-// confines. A user or a role serves no purpose but to reach such a type, so no flag allows them.
+// checkSELinux does not bound the level, which only narrows what a process may do compared to others of its type. A type may be one that no
+// policy confines. A user or a role only serves to reach such a type, so no flag allows them.
 func (b Bounds) checkSELinux(asked *corev1.SELinuxOptions) *problem {
 	switch {
 	case asked == nil:
@@ -274,7 +274,7 @@ func systemID(field string, id int64, flag string) *problem {
 		field, firstFreeID, id, flag)
 }
 
-// checkResources keeps a parser from devices of the node, which device plugins and DRA drivers hand out as resources.
+// checkResources refuses devices of the node, which device plugins and DRA drivers offer as resources.
 func checkResources(asked *corev1.ResourceRequirements) *problem {
 	if len(asked.Claims) > 0 {
 		return podField("spec.resources.claims: a parser needs no device: leave it out")

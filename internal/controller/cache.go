@@ -14,15 +14,14 @@ import (
 	"github.com/hlparser/hyperliquid-parser-operator/api/v1alpha1"
 )
 
-// cacheOptions keep the cache to what the operator looks at: of pods, ConfigMaps, NetworkPolicies and ControllerRevisions those that carry our
-// label; of
-// nodes and pods only the fields that matter.
+// cacheOptions limit the cache to what the operator reads: pods, ConfigMaps, NetworkPolicies and ControllerRevisions with its label, and only
+// those fields of nodes and pods that matter.
 func cacheOptions() (cache.Options, error) {
-	ours, err := labels.NewRequirement(v1alpha1.LabelParser, selection.Exists, nil)
+	labeled, err := labels.NewRequirement(v1alpha1.LabelParser, selection.Exists, nil)
 	if err != nil {
 		return cache.Options{}, fmt.Errorf("selecting by label %s: %w", v1alpha1.LabelParser, err)
 	}
-	selector := labels.NewSelector().Add(*ours)
+	selector := labels.NewSelector().Add(*labeled)
 	return cache.Options{
 		DefaultTransform: cache.TransformStripManagedFields(),
 		ByObject: map[client.Object]cache.ByObject{
@@ -35,7 +34,7 @@ func cacheOptions() (cache.Options, error) {
 	}, nil
 }
 
-// slimNode keeps what targets are chosen by.
+// slimNode keeps the fields of a node that the choice of targets depends on.
 func slimNode(obj any) (any, error) {
 	node, ok := obj.(*corev1.Node)
 	if !ok {
@@ -52,8 +51,8 @@ func slimNode(obj any) (any, error) {
 	return slim, nil
 }
 
-// slimPod keeps what a plan and a verdict are made from. The volumes that are left say which config and which claims are in use, and
-// whether the parser seals its reports.
+// slimPod keeps the fields of a pod that plans and verdicts depend on. The remaining volumes show which config and which claims are in use,
+// and whether the parser seals its reports.
 func slimPod(obj any) (any, error) {
 	pod, ok := obj.(*corev1.Pod)
 	if !ok {
@@ -81,7 +80,7 @@ func slimPod(obj any) (any, error) {
 	return pod, nil
 }
 
-// slimLimits keeps what memory containers may use, which says why the kernel killed one.
+// slimLimits keeps the memory limits of containers, which explain why the kernel killed one.
 func slimLimits(containers []corev1.Container) []corev1.Container {
 	var out []corev1.Container
 	for i := range containers {

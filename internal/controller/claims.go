@@ -16,6 +16,7 @@ import (
 
 	"github.com/hlparser/hyperliquid-parser-operator/api/v1alpha1"
 	"github.com/hlparser/hyperliquid-parser-operator/internal/controller/fair"
+	"github.com/hlparser/hyperliquid-parser-operator/internal/controller/observed"
 	"github.com/hlparser/hyperliquid-parser-operator/internal/controller/prose"
 	"github.com/hlparser/hyperliquid-parser-operator/internal/controller/target"
 )
@@ -98,43 +99,43 @@ func (c *Claims) saw(object types.NamespacedName, alone map[string]bool, err err
 // checkClaims finds the targets whose claim is ReadWriteOncePod. A parser that asked for it would wait for ever, or get it while the
 // Hyperliquid node's pod is replaced and lock that out. The API server is asked once for each parser that is made, not for those that run,
 // and in the background: until it has answered, the target waits.
-func (r *Reconciler) checkClaims(obj *v1alpha1.HyperliquidParser, s *seen) {
+func (r *Reconciler) checkClaims(obj *v1alpha1.HyperliquidParser, f *observed.Fleet, t *attempts) {
 	key := client.ObjectKeyFromObject(obj)
 	uids := map[string]bool{}
-	for i, t := range s.targets {
-		if t.Claim != "" && s.pairs[i].pod == nil {
-			uids[t.UID] = true
+	for i, of := range f.Targets {
+		if of.Claim != "" && f.Pairs[i].Pod == nil {
+			uids[of.UID] = true
 		}
 	}
 	alone, retry, why := r.Claims.known(key, uids)
 	ask := map[string]string{} // claims by UID of their pods
 	refused := false
-	for i := range s.targets {
-		t := &s.targets[i]
-		if !uids[t.UID] {
+	for i := range f.Targets {
+		of := &f.Targets[i]
+		if !uids[of.UID] {
 			continue
 		}
-		switch a, known := alone[t.UID]; {
+		switch a, known := alone[of.UID]; {
 		case !known:
 			if len(ask) < claimsAtOnce {
-				ask[t.UID] = t.Claim
+				ask[of.UID] = of.Claim
 			}
-			t.Waits = target.ClaimUnseen
+			of.Waits = target.ClaimUnseen
 		case a:
 			refused = true
-			t.Node, t.Waits = "", target.NotShareable
+			of.Node, of.Waits = "", target.NotShareable
 		}
 	}
 	if refused {
-		s.pair(obj.Name)
+		f.Pairs = observed.PairPods(obj.Name, f.Targets, f.Pods)
 	}
 	if len(ask) > 0 && why != nil {
-		s.unread = append(s.unread, *why)
+		t.unread = append(t.unread, *why)
 	}
 	switch {
 	case len(ask) == 0:
-	case s.now.Before(retry):
-		s.again = earlier(s.again, retry)
+	case f.Now.Before(retry):
+		f.RecheckAt = earlier(f.RecheckAt, retry)
 	default:
 		r.Background.ask(key, "claims", func(ctx context.Context) { r.askForClaims(ctx, key, ask) })
 	}
@@ -158,7 +159,7 @@ func (r *Reconciler) askForClaims(ctx context.Context, object types.NamespacedNa
 
 func (r *Reconciler) readWriteOncePod(ctx context.Context, namespace, name string) (bool, error) {
 	var claim corev1.PersistentVolumeClaim
-	if err := r.Live.Get(ctx, client.ObjectKey{Namespace: namespace, Name: name}, &claim); err != nil {
+	if err := r.APIReader.Get(ctx, client.ObjectKey{Namespace: namespace, Name: name}, &claim); err != nil {
 		if apierrors.IsNotFound(err) {
 			return false, nil // the scheduler waits for it, and says so
 		}

@@ -15,52 +15,60 @@ import (
 	logf "sigs.k8s.io/controller-runtime/pkg/log"
 
 	"github.com/hlparser/hyperliquid-parser-operator/api/v1alpha1"
+	"github.com/hlparser/hyperliquid-parser-operator/internal/controller/observed"
 	"github.com/hlparser/hyperliquid-parser-operator/internal/controller/podspec"
 )
 
-// revisionKind is the kind of what owns a config.
+// revisionKind is the kind of the owner of a config.
 const revisionKind = "ControllerRevision"
 
-// ensureConfigs makes the configs of the revisions in use, and finds those that lack theirs. The pods that exist need
-// theirs too, when their containers restart. A revision without its config is not rolled out.
-func (r *Reconciler) ensureConfigs(ctx context.Context, obj *v1alpha1.HyperliquidParser, s *seen) (done outcome) {
-	used := s.used()
-	s.lacking = map[string]bool{}
-	for _, revision := range s.revisions {
+// ensureConfigs creates the configs of the revisions in use, and finds the revisions that lack theirs. Existing pods need their config too,
+// when their containers restart. A revision without its config is not rolled out.
+func (r *Reconciler) ensureConfigs(
+	ctx context.Context, obj *v1alpha1.HyperliquidParser, f *observed.Fleet, v *revisions, t *attempts,
+) {
+	used := v.used(f.Pods)
+	for _, revision := range v.stored {
 		if !used[revision.Hash] {
 			continue
 		}
-		var came outcome
-		ok := r.attempt(ctx, obj, s, "config of "+revision.Hash, v1alpha1.ReasonPodRejected, func() (err error) {
-			came, err = r.ensureConfig(ctx, obj, s, revision)
+		var done outcome
+		ok := r.attempt(ctx, obj, t, "config of "+revision.Hash, v1alpha1.ReasonPodRejected, func() (err error) {
+			done, err = r.ensureConfig(ctx, obj, f, v, revision)
 			return err
 		})
-		if !ok || came.problem != nil {
-			s.lacking[revision.Hash] = true
-			s.held = s.held || revision == s.update
+		if !ok || done.problem != nil {
+			v.lacking[revision.Hash] = true
+			v.held = v.held || revision == v.update
 		}
-		done = done.and(came)
+		v.configs = v.configs.and(done)
 	}
-	for i := range s.configs {
-		m := &s.configs[i]
-		of := slices.IndexFunc(s.revisions, func(r *stored) bool { return used[r.Hash] && r.ConfigName() == m.Name })
+	for i := range f.Configs {
+		m := &f.Configs[i]
+		if ptr.Deref(m.Immutable, false) {
+			continue
+		}
+		of := slices.IndexFunc(v.stored, func(r *observed.Revision) bool { return used[r.Hash] && r.ConfigName() == m.Name })
 		if of >= 0 {
-			r.attempt(ctx, obj, s, "sealing "+m.Name, v1alpha1.ReasonWriteRejected, func() error {
-				return r.seal(ctx, s.revisions[of], m)
+			r.attempt(ctx, obj, t, "sealing "+m.Name, v1alpha1.ReasonWriteRejected, func() error {
+				return r.seal(ctx, v.stored[of], m.DeepCopy())
 			})
 		}
 	}
-	return done
 }
 
-// ensureConfig makes a revision's ConfigMap where it is missing.
-func (r *Reconciler) ensureConfig(ctx context.Context, obj *v1alpha1.HyperliquidParser, s *seen, revision *stored) (outcome, error) {
+// ensureConfig creates a revision's ConfigMap if it is missing.
+func (r *Reconciler) ensureConfig(
+	ctx context.Context, obj *v1alpha1.HyperliquidParser, f *observed.Fleet, v *revisions, revision *observed.Revision,
+) (outcome, error) {
 	m := revision.ConfigMap(obj.Namespace, obj.Name)
-	if slices.ContainsFunc(s.configs, func(c corev1.ConfigMap) bool { return c.Name == m.Name }) {
+	if slices.ContainsFunc(f.Configs, func(c corev1.ConfigMap) bool { return c.Name == m.Name }) {
 		return outcome{}, nil
 	}
-	// It goes with its revision, and does not hold that up.
-	if err := controllerutil.SetControllerReference(revision.object, m, r.Client.Scheme(), controllerutil.WithBlockOwnerDeletion(false)); err != nil {
+	// The config is deleted with its revision, and does not block the revision's deletion.
+	if err := controllerutil.SetControllerReference(
+		revision.Object, m, r.Client.Scheme(), controllerutil.WithBlockOwnerDeletion(false),
+	); err != nil {
 		return outcome{}, fmt.Errorf("setting the owner of ConfigMap %s/%s: %w", m.Namespace, m.Name, err)
 	}
 	err := r.Client.Create(ctx, m)
@@ -70,47 +78,48 @@ func (r *Reconciler) ensureConfig(ctx context.Context, obj *v1alpha1.Hyperliquid
 	if !apierrors.IsAlreadyExists(err) {
 		return outcome{}, fmt.Errorf("creating ConfigMap %s/%s: %w", m.Namespace, m.Name, err)
 	}
-	return r.configTaken(ctx, obj, s, revision, m)
+	return r.configTaken(ctx, obj, f, v, revision, m)
 }
 
-// configTaken looks at the ConfigMap that has the name of a revision's config. What holds another config, nobody's or
-// ours, is reported.
+// configTaken handles the ConfigMap that has the name of a revision's config. One that holds another config is reported, whoever owns it.
 func (r *Reconciler) configTaken(
-	ctx context.Context, obj *v1alpha1.HyperliquidParser, s *seen, revision *stored, wanted *corev1.ConfigMap,
+	ctx context.Context, obj *v1alpha1.HyperliquidParser, f *observed.Fleet, v *revisions, revision *observed.Revision,
+	wanted *corev1.ConfigMap,
 ) (outcome, error) {
-	there := &corev1.ConfigMap{}
-	if err := r.Live.Get(ctx, client.ObjectKeyFromObject(wanted), there); err != nil {
+	existing := &corev1.ConfigMap{}
+	if err := r.APIReader.Get(ctx, client.ObjectKeyFromObject(wanted), existing); err != nil {
 		return outcome{}, fmt.Errorf("reading ConfigMap %s/%s: %w", wanted.Namespace, wanted.Name, err)
 	}
-	owner := metav1.GetControllerOf(there)
-	left, err := r.leftBehind(ctx, obj, there)
+	owner := metav1.GetControllerOf(existing)
+	left, err := r.leftBehind(ctx, obj, existing)
 	if err != nil {
 		return outcome{}, err
 	}
-	ours := s.owns(there)
+	owned := ownsConfig(v.stored, existing)
 	// It was left behind, or its revision was deleted and stored again.
-	adopt := left || owner == nil || owner.Kind == revisionKind && owner.Name == revision.object.Name
-	again := r.retryAfter(retryRejected)
+	adopt := left || owner == nil || owner.Kind == revisionKind && owner.Name == revision.Object.Name
+	requeueAt := r.retryAt(retryRejected)
 	switch {
-	case there.DeletionTimestamp != nil:
-		return outcome{}, ending("ConfigMap", there)
-	case (ours || left) && !revision.Holds(there):
-		return outcome{problem: s.tampered(revision), again: again}, nil
-	case !revision.Holds(there), !ours && !adopt:
-		return outcome{problem: &problem{v1alpha1.ReasonNameTaken, fmt.Sprintf(
-			"ConfigMap %s has the name of the parsers' config and is not ours: delete or rename it", wanted.Name)}, again: again}, nil
-	case ours:
-		return outcome{}, errors.Join(r.seal(ctx, revision, there), r.relabel(ctx, there, v1alpha1.ComponentConfig, obj))
+	case existing.DeletionTimestamp != nil:
+		return outcome{}, ending("ConfigMap", existing)
+	case (owned || left) && !revision.Holds(existing):
+		return outcome{problem: tampered(f, revision), requeueAt: requeueAt}, nil
+	case !revision.Holds(existing), !owned && !adopt:
+		return outcome{problem: &problem{Reason: v1alpha1.ReasonNameTaken, Message: fmt.Sprintf(
+			"ConfigMap %s has the name of the parsers' config and is not ours: delete or rename it", wanted.Name)},
+			requeueAt: requeueAt}, nil
+	case owned:
+		return outcome{}, errors.Join(r.seal(ctx, revision, existing), r.relabel(ctx, existing, v1alpha1.ComponentConfig, obj))
 	}
-	there.Labels, there.OwnerReferences, there.Immutable = wanted.Labels, wanted.OwnerReferences, wanted.Immutable
-	if err := r.Client.Update(ctx, there); err != nil {
-		return outcome{}, fmt.Errorf("adopting ConfigMap %s/%s: %w", there.Namespace, there.Name, err)
+	existing.Labels, existing.OwnerReferences, existing.Immutable = wanted.Labels, wanted.OwnerReferences, wanted.Immutable
+	if err := r.Client.Update(ctx, existing); err != nil {
+		return outcome{}, fmt.Errorf("adopting ConfigMap %s/%s: %w", existing.Namespace, existing.Name, err)
 	}
 	return outcome{}, nil
 }
 
-// seal makes a config that is a revision's immutable, so that nobody changes it under the pods that read it.
-func (r *Reconciler) seal(ctx context.Context, revision *stored, m *corev1.ConfigMap) error {
+// seal makes a revision's config immutable, so that it cannot change under the pods that read it.
+func (r *Reconciler) seal(ctx context.Context, revision *observed.Revision, m *corev1.ConfigMap) error {
 	if ptr.Deref(m.Immutable, false) || m.DeletionTimestamp != nil || !revision.Holds(m) {
 		return nil
 	}
@@ -121,10 +130,10 @@ func (r *Reconciler) seal(ctx context.Context, revision *stored, m *corev1.Confi
 	return nil
 }
 
-// relabel gives a ConfigMap of ours back the labels without which the cache does not hold it.
+// relabel restores the labels of a ConfigMap without which the cache does not hold it.
 func (r *Reconciler) relabel(ctx context.Context, m *corev1.ConfigMap, component string, obj *v1alpha1.HyperliquidParser) error {
 	if m.Labels[v1alpha1.LabelParser] == obj.Name && m.Labels[v1alpha1.LabelComponent] == component {
-		return nil // the cache is about to see it
+		return nil // the cache is about to show it
 	}
 	if m.Labels == nil {
 		m.Labels = map[string]string{}
@@ -136,24 +145,24 @@ func (r *Reconciler) relabel(ctx context.Context, m *corev1.ConfigMap, component
 	return nil
 }
 
-// pruneConfigs deletes configs that no pod refers to any more, until the slice is over. Where one is needed again it is made from its
-// revision, and what is left is deleted another time.
-func (r *Reconciler) pruneConfigs(ctx context.Context, s *seen, over func() bool) error {
-	if s.problem != nil || s.held || !s.known {
+// pruneConfigs deletes configs that no pod refers to, until the slice is over; a later reconcile deletes the rest. A config that is needed
+// again is created from its revision.
+func (r *Reconciler) pruneConfigs(ctx context.Context, f *observed.Fleet, v *revisions, over func() bool) error {
+	if v.problem != nil || v.held || !f.Known {
 		return nil
 	}
 	used := map[string]bool{}
-	for _, revision := range s.revisions {
-		if revision == s.update || revision == s.current {
+	for _, revision := range v.stored {
+		if revision == v.update || revision == v.current {
 			used[revision.ConfigName()] = true
 		}
 	}
-	for i := range s.pods {
-		used[podspec.ConfigOf(&s.pods[i])] = true
+	for i := range f.Pods {
+		used[podspec.ConfigOf(&f.Pods[i])] = true
 	}
 	var errs []error
-	for i := range s.configs {
-		m := &s.configs[i]
+	for i := range f.Configs {
+		m := &f.Configs[i]
 		if used[m.Name] || m.DeletionTimestamp != nil {
 			continue
 		}

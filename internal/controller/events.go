@@ -20,9 +20,11 @@ import (
 
 	"github.com/hlparser/hyperliquid-parser-operator/api/v1alpha1"
 	"github.com/hlparser/hyperliquid-parser-operator/internal/controller/growth"
+	"github.com/hlparser/hyperliquid-parser-operator/internal/controller/observed"
 	"github.com/hlparser/hyperliquid-parser-operator/internal/controller/plan"
 	"github.com/hlparser/hyperliquid-parser-operator/internal/controller/poller"
 	"github.com/hlparser/hyperliquid-parser-operator/internal/controller/prose"
+	"github.com/hlparser/hyperliquid-parser-operator/internal/controller/status"
 )
 
 const (
@@ -153,14 +155,14 @@ func (e *Events) conditions(obj *v1alpha1.HyperliquidParser, before, after v1alp
 
 // judgements tells which verdicts became bad, which changed, and which targets have recovered; then which alerts were raised and
 // which parsers restarted.
-func (e *Events) judgements(obj *v1alpha1.HyperliquidParser, s *seen) {
+func (e *Events) judgements(obj *v1alpha1.HyperliquidParser, f *observed.Fleet) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	t := e.of(obj)
 	changes := map[growth.Verdict][]string{} // targets by their new verdict
-	for i := range s.targets {
-		target := s.targets[i].Name
-		verdict := s.views[target].Judgement.Verdict // "" without a pod
+	for i := range f.Targets {
+		target := f.Targets[i].Name
+		verdict := f.Views[target].Judgement.Verdict // "" without a pod
 		was := t.verdicts[target]
 		switch {
 		case verdict.Bad() && verdict != was:
@@ -172,19 +174,19 @@ func (e *Events) judgements(obj *v1alpha1.HyperliquidParser, s *seen) {
 		}
 	}
 	maps.DeleteFunc(t.verdicts, func(name string, _ growth.Verdict) bool {
-		_, wanted := s.index(name)
-		return s.known && !wanted
+		_, wanted := f.Index(name)
+		return f.Known && !wanted
 	})
 	for _, verdict := range growth.Verdicts() {
 		kind, reason := corev1.EventTypeWarning, string(verdict)
 		if verdict == growth.Healthy {
 			kind, reason = corev1.EventTypeNormal, reasonRecovered
 		}
-		e.targets(obj, s, kind, reason, " is "+string(verdict), changes[verdict], func(target string) string {
-			return ofNow(s.views[target])
+		e.targets(obj, f, kind, reason, " is "+string(verdict), changes[verdict], func(target string) string {
+			return ofNow(f.Views[target])
 		})
 	}
-	e.alerts(obj, s, t)
+	e.alerts(obj, f, t)
 	for _, note := range t.restarts {
 		e.emit(obj, note.pod, note.uid, corev1.EventTypeWarning, reasonRestarting, "Restart", note.text)
 	}
@@ -204,24 +206,25 @@ func ofNow(v poller.View) string {
 	return v.Judgement.Message + v.Judgement.Since.UTC().Format(", at 15:04:05 UTC")
 }
 
-// withFiguresOfNow is a status as events quote it: what restarts do not help has gone on since its verdict was reached.
-func withFiguresOfNow(
-	status v1alpha1.HyperliquidParserStatus, s *seen, next plan.Result,
+// withCurrentFigures returns a status with the figures that events quote: those of targets that restarts do not help have changed since
+// their verdict was reached.
+func withCurrentFigures(
+	written v1alpha1.HyperliquidParserStatus, f *observed.Fleet, next plan.Result,
 ) v1alpha1.HyperliquidParserStatus {
-	stable := meta.FindStatusCondition(status.Conditions, v1alpha1.ConditionBuffersStable)
+	stable := meta.FindStatusCondition(written.Conditions, v1alpha1.ConditionBuffersStable)
 	if stable == nil || stable.Reason != v1alpha1.ReasonRestartIneffective {
-		return status
+		return written
 	}
-	for i := range status.Targets {
-		name := status.Targets[i].Target
-		if view, ok := s.views[name]; ok && slices.Contains(next.Ineffective, name) {
-			status = *status.DeepCopy()
-			stable = meta.FindStatusCondition(status.Conditions, v1alpha1.ConditionBuffersStable)
-			stable.Message = name + ": " + message(ofNow(view), next.Waiting[name])
+	for i := range written.Targets {
+		name := written.Targets[i].Target
+		if view, ok := f.Views[name]; ok && slices.Contains(next.Ineffective, name) {
+			written = *written.DeepCopy()
+			stable = meta.FindStatusCondition(written.Conditions, v1alpha1.ConditionBuffersStable)
+			stable.Message = name + ": " + status.TargetMessage(ofNow(view), next.Waiting[name])
 			break
 		}
 	}
-	return status
+	return written
 }
 
 // change is news of a target for the log.
@@ -233,15 +236,15 @@ type change struct {
 
 // changes are the verdicts and the alerts that differ from those of the last look: each is in the log once. The first
 // verdict on a target is news unless it is Unknown, and so is that a bad one is left because the pod is gone.
-func (e *Events) changes(obj *v1alpha1.HyperliquidParser, s *seen) []change {
+func (e *Events) changes(obj *v1alpha1.HyperliquidParser, f *observed.Fleet) []change {
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	t := e.of(obj)
 	kinds := growth.AlertKinds()
 	var out []change
-	for i := range s.targets {
-		target := s.targets[i].Name
-		view, ok := s.views[target]
+	for i := range f.Targets {
+		target := f.Targets[i].Name
+		view, ok := f.Views[target]
 		was := t.logged[target]
 		is := logged{verdict: cmp.Or(view.Judgement.Verdict, growth.Unknown), reason: view.Judgement.Reason}
 		if !ok {
@@ -268,20 +271,20 @@ func (e *Events) changes(obj *v1alpha1.HyperliquidParser, s *seen) []change {
 		t.logged[target] = is
 	}
 	maps.DeleteFunc(t.logged, func(name string, _ logged) bool {
-		_, wanted := s.index(name)
-		return s.known && !wanted
+		_, wanted := f.Index(name)
+		return f.Known && !wanted
 	})
 	return out
 }
 
 // alerts tells which were raised. That one is over is no news: the pod was replaced, or the verdict tells the same.
-func (e *Events) alerts(obj *v1alpha1.HyperliquidParser, s *seen, t *told) {
+func (e *Events) alerts(obj *v1alpha1.HyperliquidParser, f *observed.Fleet, t *told) {
 	for _, kind := range growth.AlertKinds() {
 		var news []string
-		for i := range s.targets {
-			target := s.targets[i].Name
+		for i := range f.Targets {
+			target := f.Targets[i].Name
 			key := raised{target, kind}
-			view, ok := s.views[target]
+			view, ok := f.Views[target]
 			switch {
 			case !ok:
 			case !view.Alerts.Of(kind).Raised():
@@ -289,46 +292,46 @@ func (e *Events) alerts(obj *v1alpha1.HyperliquidParser, s *seen, t *told) {
 			case !t.alerts[key]:
 				t.alerts[key] = true
 				// Of what the status keeps, another leader has sent the event.
-				if !keeps(&obj.Status, target, kind, view.Alerts.LossOf(kind)) {
+				if !status.HasLoss(&obj.Status, target, kind, view.Alerts.LossOf(kind)) {
 					news = append(news, target)
 				}
 			}
 		}
-		e.targets(obj, s, corev1.EventTypeWarning, string(kind), "", news, func(target string) string {
-			return s.views[target].Alerts.Of(kind).Message
+		e.targets(obj, f, corev1.EventTypeWarning, string(kind), "", news, func(target string) string {
+			return f.Views[target].Alerts.Of(kind).Message
 		})
 	}
 	maps.DeleteFunc(t.alerts, func(key raised, _ bool) bool {
-		_, wanted := s.index(key.target)
-		return s.known && !wanted
+		_, wanted := f.Index(key.target)
+		return f.Known && !wanted
 	})
 }
 
 // targets tells the same of each of some targets: what they are, as in " is Stuck", and how that came about.
-func (e *Events) targets(obj *v1alpha1.HyperliquidParser, s *seen, kind, reason, are string, targets []string, message func(target string) string) {
+func (e *Events) targets(obj *v1alpha1.HyperliquidParser, f *observed.Fleet, kind, reason, are string, targets []string, message func(target string) string) {
 	if len(targets) > severalTargets {
 		worst := targets[0]
-		name, uid := s.podOf(worst)
+		name, uid := podOf(f, worst)
 		e.emit(obj, name, uid, kind, reason, "Judge", fmt.Sprintf("%d targets%s: %s; %s: %s",
-			len(targets), strings.Replace(are, " is ", " are ", 1), first(targets), worst, message(worst)))
+			len(targets), strings.Replace(are, " is ", " are ", 1), status.FirstNames(targets), worst, message(worst)))
 		return
 	}
 	for _, target := range targets {
-		name, uid := s.podOf(target)
+		name, uid := podOf(f, target)
 		e.emit(obj, name, uid, kind, reason, "Judge", target+are+": "+message(target))
 	}
 }
 
 // podOf is what an event about a target is related to; the UID is "" while the pod is not there.
-func (s *seen) podOf(target string) (name, uid string) {
-	i, ok := s.index(target)
+func podOf(f *observed.Fleet, target string) (name, uid string) {
+	i, ok := f.Index(target)
 	if !ok {
 		return "", ""
 	}
-	if pod := s.pairs[i].pod; pod != nil {
+	if pod := f.Pairs[i].Pod; pod != nil {
 		uid = string(pod.UID)
 	}
-	return s.pairs[i].name, uid
+	return f.Pairs[i].Name, uid
 }
 
 // rollout tells that a new revision goes to its canaries, and that its rollout stopped: each once.

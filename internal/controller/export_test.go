@@ -19,7 +19,7 @@ import (
 // Problem returns the reason and the message of what an object asks for beyond the bounds, for the tests that try the same on an API server.
 func (b Bounds) Problem(obj *v1alpha1.HyperliquidParser) (reason, message string) {
 	if found := b.check(obj); found != nil {
-		return found.reason, found.message
+		return found.Reason, found.Message
 	}
 	return "", ""
 }
@@ -56,7 +56,7 @@ func TellTheLongest(recorder events.EventRecorder, obj *v1alpha1.HyperliquidPars
 	_, s := scene(0)
 	for i := range 3 * (severalTargets + 1) {
 		name := fmt.Sprintf("%s-%03d", strings.Repeat("n", 249), i)
-		s.targets = append(s.targets, target.Target{Name: name, Node: name})
+		s.Targets = append(s.Targets, target.Target{Name: name, Node: name})
 	}
 	s.pair(obj.Name)
 	var sent []string
@@ -91,11 +91,11 @@ func TellTheLongest(recorder events.EventRecorder, obj *v1alpha1.HyperliquidPars
 	judge := func(v growth.Verdict, alerts growth.Alerts, targets int) {
 		for i := range targets {
 			s.judge(i, v)
-			view := s.views[s.targets[i].Name]
+			view := s.Views[s.Targets[i].Name]
 			view.Judgement.Message, view.Alerts = long, alerts
-			s.views[s.targets[i].Name] = view
+			s.Views[s.Targets[i].Name] = view
 		}
-		e.judgements(obj, s)
+		e.judgements(obj, s.Fleet)
 	}
 	// One of a few targets, and of many.
 	for _, v := range growth.Verdicts() {
@@ -118,10 +118,10 @@ func TellTheLongest(recorder events.EventRecorder, obj *v1alpha1.HyperliquidPars
 		judge(growth.Healthy, growth.Alerts{DataLost: raised, DataGap: raised, NearRetention: raised, FormatDrift: raised}, 1)
 	})
 	send(reasonRestarting, func() {
-		name := s.targets[0].Name
+		name := s.Targets[0].Name
 		e.restarting(obj, plan.Action{Target: name, Pod: name, Record: plan.Record{Times: []time.Time{noon}}},
 			growth.Judgement{Verdict: growth.Stuck, Message: long})
-		e.judgements(obj, s)
+		e.judgements(obj, s.Fleet)
 	})
 	after := v1alpha1.HyperliquidParserStatus{CurrentRevision: long, UpdateRevision: long}
 	send(v1alpha1.ReasonCanarySoaking, func() { e.rollout(obj, plan.Result{Phase: plan.PhaseCanary}, after) })
@@ -136,7 +136,7 @@ func TellTheLongest(recorder events.EventRecorder, obj *v1alpha1.HyperliquidPars
 			e.emit(obj, "", "", "Warning", fmt.Sprintf("%s%03d", strings.Repeat("R", 100), i), "Judge", long)
 		}
 		clock.SetTime(clock.Now().Add(time.Minute))
-		e.judgements(obj, s)
+		e.judgements(obj, s.Fleet)
 	})
 	slices.Sort(sent)
 	return slices.Compact(sent)

@@ -24,12 +24,12 @@ func BenchmarkReconcile(b *testing.B) {
 	for _, n := range []int{100, 1000, 5000} {
 		b.Run(fmt.Sprintf("nodes=%d", n), func(b *testing.B) {
 			obj, s := scene(n)
-			s.update.object = &appsv1.ControllerRevision{ObjectMeta: metav1.ObjectMeta{Name: "mainnet-new"}}
+			s.update.Object = &appsv1.ControllerRevision{ObjectMeta: metav1.ObjectMeta{Name: "mainnet-new"}}
 			s.current = s.update
-			for i := range s.pods {
-				pod := &s.pods[i]
+			for i := range s.Pods {
+				pod := &s.Pods[i]
 				pod.UID, pod.Status.Phase, pod.Status.PodIP = "uid", corev1.PodRunning, "10.0.0.1"
-				pod.Annotations = map[string]string{v1alpha1.AnnotationTarget: s.targets[i].Name}
+				pod.Annotations = map[string]string{v1alpha1.AnnotationTarget: s.Targets[i].Name}
 				pod.Status.ContainerStatuses = []corev1.ContainerStatus{{Name: "hlparser", State: corev1.ContainerState{
 					Running: &corev1.ContainerStateRunning{StartedAt: metav1.NewTime(noon)},
 				}}}
@@ -41,9 +41,9 @@ func BenchmarkReconcile(b *testing.B) {
 			b.ReportAllocs()
 			for b.Loop() {
 				s.pair(obj.Name)
-				s.views = r.Poller.Track(client.ObjectKeyFromObject(obj), growthSettings(obj, len(s.targets)), r.endpoints(obj, s))
-				next = r.decide(obj, s)
-				obj.Status = r.status(obj, s, next)
+				s.Views = r.Poller.Track(client.ObjectKeyFromObject(obj), growthSettings(obj, len(s.Targets)), r.endpoints(obj, s.Fleet))
+				next = r.decide(obj, s.Fleet, &s.revisions)
+				obj.Status = s.status(obj, next)
 			}
 			if len(next.Actions) > 0 || int(obj.Status.Ready) != n {
 				b.Errorf("%d actions, %+v", len(next.Actions), obj.Status)

@@ -42,7 +42,7 @@ func (b Bounds) checkImage(obj *v1alpha1.HyperliquidParser) *problem {
 	}
 	named, err := parseImage(image)
 	if err != nil {
-		return &problem{v1alpha1.ReasonImageNotAllowed, fmt.Sprintf(
+		return &problem{Reason: v1alpha1.ReasonImageNotAllowed, Message: fmt.Sprintf(
 			"spec.image %q cannot be read: %v: write one of %s", image, err, strings.Join(b.Images, ", "))}
 	}
 	for _, entry := range b.Images {
@@ -50,7 +50,7 @@ func (b Bounds) checkImage(obj *v1alpha1.HyperliquidParser) *problem {
 			return nil
 		}
 	}
-	return &problem{v1alpha1.ReasonImageNotAllowed, fmt.Sprintf(
+	return &problem{Reason: v1alpha1.ReasonImageNotAllowed, Message: fmt.Sprintf(
 		"spec.image %s is not of an allowed repository: write one of %s, or add it to the manager's --allowed-images",
 		image, strings.Join(b.Images, ", "))}
 }

@@ -10,26 +10,26 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"github.com/hlparser/hyperliquid-parser-operator/api/v1alpha1"
+	"github.com/hlparser/hyperliquid-parser-operator/internal/controller/observed"
 	"github.com/hlparser/hyperliquid-parser-operator/internal/controller/plan"
 )
 
-// longestWords is how long a restart waits for a parser to say where it stands. One that hangs may never say.
+// longestWords bounds how long a restart waits for the stacks of a parser. A parser that hangs may never answer.
 const longestWords = 10 * time.Second
 
-// LastWords remembers which parsers that are about to be restarted were asked where they stand: afterwards that is lost. It
-// is safe for concurrent use.
+// LastWords remembers which parsers were asked for their stacks before a restart, which loses them. It is safe for concurrent use.
 type LastWords struct {
 	mu      sync.Mutex
 	objects map[types.NamespacedName]map[types.UID]*words
 }
 
-// words are a pod's.
+// words is the request to one pod.
 type words struct {
-	asked time.Time
-	heard bool
+	asked    time.Time
+	answered bool
 }
 
-// NewLastWords returns a LastWords that has asked nobody.
+// NewLastWords returns an empty LastWords.
 func NewLastWords() *LastWords {
 	return &LastWords{objects: map[types.NamespacedName]map[types.UID]*words{}}
 }
@@ -58,7 +58,7 @@ func (l *LastWords) keep(object types.NamespacedName, pods []corev1.Pod) {
 	l.objects[object] = after
 }
 
-// wait reports whether a pod was asked before, and until when its answer is worth waiting for; zero when it is not any more.
+// wait reports whether a pod was asked before, and until when to wait for its answer; zero for no longer. It records the request otherwise.
 func (l *LastWords) wait(object types.NamespacedName, pod types.UID, now time.Time) (asked bool, until time.Time) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -70,24 +70,26 @@ func (l *LastWords) wait(object types.NamespacedName, pod types.UID, now time.Ti
 		l.objects[object][pod] = &words{asked: now}
 		return false, now.Add(longestWords)
 	}
-	if until = w.asked.Add(longestWords); w.heard || !now.Before(until) {
+	if until = w.asked.Add(longestWords); w.answered || !now.Before(until) {
 		return true, time.Time{}
 	}
 	return true, until
 }
 
-// heard takes in that a pod has answered, or cannot.
-func (l *LastWords) heard(object types.NamespacedName, pod types.UID) {
+// answered records that a pod has answered, or cannot.
+func (l *LastWords) answered(object types.NamespacedName, pod types.UID) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if w := l.objects[object][pod]; w != nil {
-		w.heard = true
+		w.answered = true
 	}
 }
 
-// lastWords has a parser that is about to be restarted asked where it stands, which is logged, and returns until when the restart waits
-// for that; zero when it need not. The answer wakes the object. The restart is recorded, and the leader at that time completes it.
-func (r *Reconciler) lastWords(ctx context.Context, obj *v1alpha1.HyperliquidParser, s *seen, pod *corev1.Pod, a plan.Action) time.Time {
+// lastWords asks a parser that is about to be restarted for its stacks, in the background, and logs them. It returns until when the restart
+// waits for them; zero if it does not. The answer requeues the object. The restart is recorded, so that any leader completes it.
+func (r *Reconciler) lastWords(
+	ctx context.Context, obj *v1alpha1.HyperliquidParser, f *observed.Fleet, pod *corev1.Pod, a plan.Action,
+) time.Time {
 	if pod == nil || pod.Status.PodIP == "" {
 		return time.Time{}
 	}
@@ -96,12 +98,12 @@ func (r *Reconciler) lastWords(ctx context.Context, obj *v1alpha1.HyperliquidPar
 	if asked {
 		return until
 	}
-	log, from := loggerFor(ctx, a), r.endpoint(obj, s, a.Target, pod)
+	log, from := loggerFor(ctx, a), r.endpoint(obj, f, a.Target, pod)
 	r.Background.ask(key, "stacks of "+string(uid), func(ctx context.Context) {
-		defer r.LastWords.heard(key, uid)
+		defer r.LastWords.answered(key, uid)
 		text, err := r.Parsers.Stacks(ctx, key.Namespace, from)
 		if err != nil {
-			log.Info("its stacks cannot be had", "error", err.Error())
+			log.Info("reading its stacks failed", "error", err.Error())
 			return
 		}
 		log.Info("stacks before the restart", "stacks", text)

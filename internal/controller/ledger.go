@@ -17,39 +17,30 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/controller/controllerutil"
 
 	"github.com/hlparser/hyperliquid-parser-operator/api/v1alpha1"
+	"github.com/hlparser/hyperliquid-parser-operator/internal/controller/observed"
 	"github.com/hlparser/hyperliquid-parser-operator/internal/controller/plan"
 )
 
-// Keys that hold no target's record: no node's name begins with an underscore.
+// Keys of data other than a target's record. No node name begins with an underscore.
 const (
 	// totalKey holds the number of restarts since the object was created.
 	totalKey = "_total"
-	// trialsKey holds what restarts were good for.
+	// trialsKey holds whether restarts helped.
 	trialsKey = "_trials"
 )
 
-// ledger is the ConfigMap <name>-restarts: what must be known of restarts whoever leads. The zero value is that of an object without
-// one.
-type ledger struct {
-	records plan.Ledger
-	trials  plan.Trials
-	total   int32
-	// resourceVersion of what was read: a leader that has not seen another's write must not write over it. "" when there is none.
-	resourceVersion string
-}
-
 func ledgerName(obj *v1alpha1.HyperliquidParser) string { return obj.Name + "-restarts" }
 
-// readLedger never fails: a record that somebody has spoilt is left out, and said.
-func readLedger(m *corev1.ConfigMap, log logr.Logger) ledger {
-	l := ledger{records: plan.Ledger{}, resourceVersion: m.ResourceVersion}
-	var spoilt []string
+// readLedger decodes the ledger. It ignores and logs records that cannot be decoded.
+func readLedger(m *corev1.ConfigMap, log logr.Logger) observed.Ledger {
+	l := observed.Ledger{Records: plan.Ledger{}, ResourceVersion: m.ResourceVersion}
+	var invalid []string
 	var first error
 	for _, name := range slices.Sorted(maps.Keys(m.Data)) {
 		text := m.Data[name]
 		if name == totalKey {
 			if n, err := strconv.ParseInt(text, 10, 32); err == nil {
-				l.total = int32(max(n, 0))
+				l.Total = int32(max(n, 0))
 			}
 			continue
 		}
@@ -58,7 +49,7 @@ func readLedger(m *corev1.ConfigMap, log logr.Logger) ledger {
 			if err != nil {
 				log.Error(err, "ignoring the trials of restarts", "configMap", m.Name)
 			}
-			l.trials = trials
+			l.Trials = trials
 			continue
 		}
 		record, err := plan.DecodeRecord(text)
@@ -66,37 +57,35 @@ func readLedger(m *corev1.ConfigMap, log logr.Logger) ledger {
 			if first == nil {
 				first = err
 			}
-			spoilt = append(spoilt, name)
+			invalid = append(invalid, name)
 			continue
 		}
-		l.records[name] = record
+		l.Records[name] = record
 	}
 	if first != nil {
-		// Together, for they may be thousands.
-		log.Error(first, "ignoring records of restarts", "configMap", m.Name, "records", len(spoilt), "first", spoilt[0])
+		// In one line, since they may be thousands.
+		log.Error(first, "ignoring records of restarts", "configMap", m.Name, "records", len(invalid), "first", invalid[0])
 	}
 	return l
 }
 
-// boundTotal holds the total to what the status says and the records show: the operator writes the status in the look
-// in which it records restarts, so the ledger is ahead by what one leader left undone, a restart of each target at the
-// most.
-func (l *ledger) boundTotal(obj *v1alpha1.HyperliquidParser, s *seen) {
+// boundTotal bounds the total by the status and the records. The operator writes the status in the reconcile that records restarts, so the
+// ledger is ahead by at most what one leader left undone: one restart of each target.
+func boundTotal(l *observed.Ledger, obj *v1alpha1.HyperliquidParser, f *observed.Fleet) {
 	ahead := 0
-	for name := range l.records {
-		if _, ok := s.index(name); ok || !s.known {
+	for name := range l.Records {
+		if _, ok := f.Index(name); ok || !f.Known {
 			ahead++
 		}
 	}
-	l.total = int32(min(int64(l.total), int64(obj.Status.Restarts)+int64(ahead), math.MaxInt32))
+	l.Total = int32(min(int64(l.Total), int64(obj.Status.Restarts)+int64(ahead), math.MaxInt32))
 }
 
-// maxLedger bounds the records that are written, in bytes: an object may have 1 MiB, and trials may take a
-// quarter.
+// maxLedger bounds the records that are written, in bytes: an object may have 1 MiB, and trials may take a quarter of it.
 const maxLedger = 700 << 10
 
-// encode returns the records as they are written. Where they are too many, the oldest are left out: what must outlive a
-// leader is new.
+// encode returns the records as they are written. If they are too many, it drops the oldest: only recent records must survive a change of
+// leader.
 func encode(records plan.Ledger) (map[string]string, error) {
 	out := make(map[string]string, len(records))
 	size := 0
@@ -124,34 +113,34 @@ func encode(records plan.Ledger) (map[string]string, error) {
 	return out, nil
 }
 
-// writeLedger replaces the ledger. It fails with a conflict when somebody else has written it since it was read.
-func (r *Reconciler) writeLedger(ctx context.Context, obj *v1alpha1.HyperliquidParser, l ledger) error {
+// writeLedger replaces the ledger. It fails with a conflict if the ledger has been written since it was read.
+func (r *Reconciler) writeLedger(ctx context.Context, obj *v1alpha1.HyperliquidParser, l observed.Ledger) error {
 	m := &corev1.ConfigMap{
 		ObjectMeta: metav1.ObjectMeta{
 			Name:            ledgerName(obj),
 			Namespace:       obj.Namespace,
-			ResourceVersion: l.resourceVersion,
+			ResourceVersion: l.ResourceVersion,
 			Labels:          map[string]string{v1alpha1.LabelParser: obj.Name, v1alpha1.LabelComponent: v1alpha1.ComponentRestarts},
 		},
 	}
 	var err error
-	if m.Data, err = encode(l.records); err != nil {
+	if m.Data, err = encode(l.Records); err != nil {
 		return err
 	}
-	m.Data[totalKey] = strconv.Itoa(int(l.total))
-	if len(l.trials.Causes) > 0 {
-		text, err := l.trials.Encode()
+	m.Data[totalKey] = strconv.Itoa(int(l.Total))
+	if len(l.Trials.Causes) > 0 {
+		text, err := l.Trials.Encode()
 		if err != nil {
 			return fmt.Errorf("encoding the trials of restarts: %w", err)
 		}
-		if len(text) <= plan.MaxTrials { // otherwise nothing was learnt
+		if len(text) <= plan.MaxTrials { // trials that are too large are not kept
 			m.Data[trialsKey] = text
 		}
 	}
 	if err := controllerutil.SetControllerReference(obj, m, r.Client.Scheme()); err != nil {
 		return fmt.Errorf("setting the owner of ConfigMap %s/%s: %w", m.Namespace, m.Name, err)
 	}
-	if l.resourceVersion == "" {
+	if l.ResourceVersion == "" {
 		err = r.Client.Create(ctx, m)
 	} else {
 		err = r.Client.Update(ctx, m)
@@ -162,39 +151,39 @@ func (r *Reconciler) writeLedger(ctx context.Context, obj *v1alpha1.HyperliquidP
 	return nil
 }
 
-// record writes the restarts and trials of this plan into the ledger, and drops records that have served their time.
-// It reports whether that is done: nothing may be restarted unless it is.
+// record writes the restarts and trials of a plan into the ledger, and drops records that are no longer needed. It returns the ledger as it
+// is afterwards, and whether it was written: otherwise nothing may be restarted.
 func (r *Reconciler) record(
-	ctx context.Context, obj *v1alpha1.HyperliquidParser, s *seen, next plan.Result,
-) (outcome, bool) {
-	l := s.ledger
-	l.records = maps.Clone(l.records)
-	if l.records == nil {
-		l.records = plan.Ledger{}
+	ctx context.Context, obj *v1alpha1.HyperliquidParser, f *observed.Fleet, next plan.Result, t *attempts,
+) (ledger observed.Ledger, recorded bool, done outcome) {
+	l := f.Ledger
+	l.Records = maps.Clone(l.Records)
+	if l.Records == nil {
+		l.Records = plan.Ledger{}
 	}
-	// A ledger that somebody deleted takes the counts with it, but not the total.
-	l.total = max(l.total, obj.Status.Restarts)
+	// The total survives the deletion of the ledger, since the status has it too.
+	l.Total = max(l.Total, obj.Status.Restarts)
 	changed := len(next.Forget) > 0 || next.Trials != nil
 	if next.Trials != nil {
-		l.trials = *next.Trials
+		l.Trials = *next.Trials
 	}
 	for _, name := range next.Forget {
-		delete(l.records, name)
+		delete(l.Records, name)
 	}
 	for _, a := range next.Actions {
 		if a.Kind == plan.Restart {
-			l.records[a.Target] = a.Record
-			if l.total < math.MaxInt32 {
-				l.total++
+			l.Records[a.Target] = a.Record
+			if l.Total < math.MaxInt32 {
+				l.Total++
 			}
 			changed = true
 		}
 	}
 	if !changed {
-		return outcome{}, true
+		return f.Ledger, true, outcome{}
 	}
 	var taken *problem
-	written := r.attempt(ctx, obj, s, theLedger, v1alpha1.ReasonWriteRejected, func() error {
+	written := r.attempt(ctx, obj, t, theLedger, v1alpha1.ReasonWriteRejected, func() error {
 		err := r.writeLedger(ctx, obj, l)
 		if apierrors.IsAlreadyExists(err) {
 			taken, err = r.ledgerTaken(ctx, obj)
@@ -202,15 +191,14 @@ func (r *Reconciler) record(
 		return err
 	})
 	if taken != nil {
-		return outcome{problem: taken, again: r.retryAfter(retryRejected)}, false
+		return f.Ledger, false, outcome{problem: taken, requeueAt: r.retryAt(retryRejected)}
 	}
 	if !written {
-		return outcome{}, false
+		return f.Ledger, false, outcome{}
 	}
-	s.ledger = l
 	for _, a := range next.Actions {
 		if a.Kind == plan.Restart {
-			view := s.views[a.Target]
+			view := f.Views[a.Target]
 			now := view.Judgement
 			now.Message = ofNow(view)
 			loggerFor(ctx, a).Info("restarting", "verdict", now.Verdict, "reason", now.Reason,
@@ -218,16 +206,16 @@ func (r *Reconciler) record(
 			r.Events.restarting(obj, a, now)
 		}
 	}
-	return outcome{}, true
+	return l, true, outcome{}
 }
 
-// ledgerTaken says why the ledger could not be created: the cache has not yet seen the one that another leader made, or
-// ours has lost its labels and is not cached, or it was left behind and is taken up, or the name belongs to somebody
-// else.
+// ledgerTaken handles the ConfigMap that has the name of the ledger to be created. The cache may not show yet what another leader created;
+// or the ledger has lost the labels by which the cache shows it, which ledgerTaken restores; or it was left behind, and ledgerTaken adopts
+// it. Any other ConfigMap is the returned problem.
 func (r *Reconciler) ledgerTaken(ctx context.Context, obj *v1alpha1.HyperliquidParser) (*problem, error) {
 	m := &corev1.ConfigMap{}
 	key := client.ObjectKey{Namespace: obj.Namespace, Name: ledgerName(obj)}
-	if err := r.Live.Get(ctx, key, m); err != nil {
+	if err := r.APIReader.Get(ctx, key, m); err != nil {
 		return nil, fmt.Errorf("reading ConfigMap %s: %w", key, err)
 	}
 	left, err := r.leftBehind(ctx, obj, m)
@@ -238,10 +226,10 @@ func (r *Reconciler) ledgerTaken(ctx context.Context, obj *v1alpha1.HyperliquidP
 		if err := r.adoptLedger(ctx, obj, m); err != nil {
 			return nil, err
 		}
-		return nil, fmt.Errorf("ConfigMap %s/%s was taken up: %w", m.Namespace, m.Name, errStale)
+		return nil, fmt.Errorf("ConfigMap %s/%s was adopted: %w", m.Namespace, m.Name, errStale)
 	}
 	if !metav1.IsControlledBy(m, obj) {
-		return &problem{v1alpha1.ReasonNameTaken, fmt.Sprintf(
+		return &problem{Reason: v1alpha1.ReasonNameTaken, Message: fmt.Sprintf(
 			"ConfigMap %s has the name of the record of restarts and is not ours: delete or rename it", m.Name)}, nil
 	}
 	if err := r.relabel(ctx, m, v1alpha1.ComponentRestarts, obj); err != nil {
@@ -250,8 +238,8 @@ func (r *Reconciler) ledgerTaken(ctx context.Context, obj *v1alpha1.HyperliquidP
 	return nil, fmt.Errorf("ConfigMap %s/%s is not in the cache: %w", m.Namespace, m.Name, errStale)
 }
 
-// adoptLedger takes up a ledger that was left behind. Its records say which targets were restarted lately, under any
-// owner; its total and its trials are those of another object.
+// adoptLedger adopts a ledger that was left behind. It keeps the records, which show the recent restarts of targets under any owner, but not
+// the total and the trials of another object.
 func (r *Reconciler) adoptLedger(ctx context.Context, obj *v1alpha1.HyperliquidParser, m *corev1.ConfigMap) error {
 	if m.DeletionTimestamp != nil {
 		return ending("ConfigMap", m)
@@ -263,7 +251,7 @@ func (r *Reconciler) adoptLedger(ctx context.Context, obj *v1alpha1.HyperliquidP
 	}
 	m.Labels[v1alpha1.LabelComponent] = v1alpha1.ComponentRestarts
 	if err := r.Client.Update(ctx, m); err != nil {
-		return fmt.Errorf("taking up ConfigMap %s/%s: %w", m.Namespace, m.Name, err)
+		return fmt.Errorf("adopting ConfigMap %s/%s: %w", m.Namespace, m.Name, err)
 	}
 	return nil
 }

@@ -16,6 +16,7 @@ import (
 
 	"github.com/hlparser/hyperliquid-parser-operator/api/v1alpha1"
 	"github.com/hlparser/hyperliquid-parser-operator/internal/controller/growth"
+	"github.com/hlparser/hyperliquid-parser-operator/internal/controller/observed"
 	"github.com/hlparser/hyperliquid-parser-operator/internal/controller/plan"
 )
 
@@ -163,10 +164,10 @@ func (m *Metrics) unseen(obj *v1alpha1.HyperliquidParser, status v1alpha1.Hyperl
 
 // set replaces what is shown of an object by what a reconcile saw and decided. Every series of it but those of single
 // targets is there from the first time on, with 0 where there is nothing, so that an increase is seen.
-func (m *Metrics) set(obj *v1alpha1.HyperliquidParser, s *seen, next plan.Result, status v1alpha1.HyperliquidParserStatus) {
+func (m *Metrics) set(obj *v1alpha1.HyperliquidParser, f *observed.Fleet, next plan.Result, status v1alpha1.HyperliquidParserStatus) {
 	now := &shown{
 		// The status has it, or has it in a moment, and the ledger has it before: each may be lost.
-		restarts: float64(max(status.Restarts, s.ledger.total)),
+		restarts: float64(max(status.Restarts, f.Ledger.Total)),
 		targets: map[string]float64{
 			"desired": float64(status.Desired), "current": float64(status.Current),
 			"ready": float64(status.Ready), "updated": float64(status.Updated),
@@ -183,7 +184,7 @@ func (m *Metrics) set(obj *v1alpha1.HyperliquidParser, s *seen, next plan.Result
 	for _, v := range growth.Verdicts() {
 		now.verdicts[string(v)] = 0
 	}
-	for name, view := range s.views {
+	for name, view := range f.Views {
 		j := view.Judgement
 		now.verdicts[string(cmp.Or(j.Verdict, growth.Unknown))]++
 		if j.Verdict.Bad() {

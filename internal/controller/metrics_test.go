@@ -50,7 +50,7 @@ func TestNoSeriesIsAwayWhileItsCauseLasts(t *testing.T) {
 	const objects, targets = 4, 50
 	type fleet struct {
 		obj *v1alpha1.HyperliquidParser
-		s   *seen
+		s   *observation
 	}
 	fleets := make([]fleet, objects)
 	for i := range fleets {
@@ -61,7 +61,7 @@ func TestNoSeriesIsAwayWhileItsCauseLasts(t *testing.T) {
 			s.raise(j, growth.Alerts{DataLost: growth.Alert{Since: noon}})
 		}
 		fleets[i] = fleet{obj, s}
-		m.set(obj, s, plan.Result{FleetWide: true}, v1alpha1.HyperliquidParserStatus{Desired: targets})
+		m.set(obj, s.Fleet, plan.Result{FleetWide: true}, v1alpha1.HyperliquidParserStatus{Desired: targets})
 	}
 	want := seriesOf(t, registry, "hlparser_fleet_")
 	if n := objects * (targets*2 + 4 + 5 + len(growth.Verdicts()) + 1); len(want) != n {
@@ -77,7 +77,7 @@ func TestNoSeriesIsAwayWhileItsCauseLasts(t *testing.T) {
 				case <-stop:
 					return
 				default:
-					m.set(f.obj, f.s, plan.Result{FleetWide: true}, v1alpha1.HyperliquidParserStatus{Desired: targets})
+					m.set(f.obj, f.s.Fleet, plan.Result{FleetWide: true}, v1alpha1.HyperliquidParserStatus{Desired: targets})
 				}
 			}
 		})
@@ -120,15 +120,15 @@ func TestRestartsAreCountedFromZeroAndFollowTheLedger(t *testing.T) {
 		}
 	}
 	m := leader()
-	m.set(obj, s, plan.Result{}, v1alpha1.HyperliquidParserStatus{})
+	m.set(obj, s.Fleet, plan.Result{}, v1alpha1.HyperliquidParserStatus{})
 	shows("before any restart", 0)
-	s.ledger.total = 1
-	m.set(obj, s, plan.Result{}, v1alpha1.HyperliquidParserStatus{})
+	s.Ledger.Total = 1
+	m.set(obj, s.Fleet, plan.Result{}, v1alpha1.HyperliquidParserStatus{})
 	shows("after one", 1)
 	// Another leads. The ledger, or the status, may have got lost meanwhile.
 	for _, left := range []struct{ ledger, status int32 }{{7, 7}, {0, 7}, {7, 0}} {
-		m, s.ledger.total = leader(), left.ledger
-		m.set(obj, s, plan.Result{}, v1alpha1.HyperliquidParserStatus{Restarts: left.status})
+		m, s.Ledger.Total = leader(), left.ledger
+		m.set(obj, s.Fleet, plan.Result{}, v1alpha1.HyperliquidParserStatus{Restarts: left.status})
 		shows(fmt.Sprintf("under another leader, with %+v", left), 7)
 	}
 }
@@ -142,11 +142,11 @@ func TestAStrangeReasonSpoilsNoScrape(t *testing.T) {
 	}
 	obj, s := scene(2)
 	s.judge(0, growth.NotRunning)
-	view := s.views[nodeName(0)]
+	view := s.Views[nodeName(0)]
 	view.Judgement.Reason = "\xff\xfe\x1b[2J"
-	s.views[nodeName(0)] = view
+	s.Views[nodeName(0)] = view
 	s.judge(1, growth.Stuck)
-	m.set(obj, s, plan.Result{}, v1alpha1.HyperliquidParserStatus{})
+	m.set(obj, s.Fleet, plan.Result{}, v1alpha1.HyperliquidParserStatus{})
 	if got := seriesOf(t, registry, "hlparser_fleet_target_bad"); len(got) != 2 {
 		t.Errorf("shown: %v", got)
 	}
@@ -160,7 +160,7 @@ func TestWhatIsForgottenIsNotShown(t *testing.T) {
 	}
 	obj, s := scene(2)
 	s.judge(1, growth.Stuck)
-	m.set(obj, s, plan.Result{}, v1alpha1.HyperliquidParserStatus{})
+	m.set(obj, s.Fleet, plan.Result{}, v1alpha1.HyperliquidParserStatus{})
 	m.forget(types.NamespacedName{Namespace: "ns", Name: "another"})
 	if got := seriesOf(t, registry, "hlparser_fleet_"); len(got) == 0 {
 		t.Error("nothing is shown")

@@ -112,7 +112,7 @@ func TestAnOwnerIsThereWhenTheAPIServerHasItAndItIsTheSame(t *testing.T) {
 		"being deleted":     {owners{uid: "mine", deleting: true}, false, false},
 		"nobody can say so": {owners{err: errUnreachable}, false, true},
 	} {
-		there, err := (&Reconciler{Live: test.live}).stillThere(t.Context(), obj)
+		there, err := (&Reconciler{APIReader: test.live}).objectExists(t.Context(), obj)
 		if there != test.there || (err != nil) != test.failed {
 			t.Errorf("%s: there %v, %v", name, there, err)
 		}

@@ -9,23 +9,24 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"github.com/hlparser/hyperliquid-parser-operator/api/v1alpha1"
+	"github.com/hlparser/hyperliquid-parser-operator/internal/controller/observed"
 	"github.com/hlparser/hyperliquid-parser-operator/internal/controller/plan"
 )
 
-// Outages remembers how many targets of each object are affected by what is wrong, so that objects with the same sink are judged
-// together: what is one parser's fault in each of ten small fleets may be the fault of what they share. It writes nothing down: a new
-// leader has no verdicts either. It is safe for concurrent use.
+// Outages remembers how many targets of each object are affected by a fault, so that objects with the same sink are judged together: what
+// looks like one parser's fault in each of ten small fleets may be a fault of the sink they share. Nothing is persisted: a new leader has no
+// verdicts either. It is safe for concurrent use.
 //
-// Objects of one namespace trust each other: all that is wrong with one counts for the others. A stranger, an object of another namespace,
-// may be anybody's, and parsers say what their image makes them say. So strangers count only where
+// Objects of one namespace trust each other: every fault of one counts for the others. A stranger, an object of another namespace, may belong
+// to anybody, and parsers report what their image makes them report. So strangers count only if
 //
-//   - both name the same server in a way that means the same in every namespace (sharedSinks), and have no other sink: verdicts do not say
-//     which of several has trouble;
-//   - the stranger's targets were each seen delivering, by two reports, the second with more delivered records: an object that only
-//     names a server says nothing about it;
-//   - what is wrong with them is the sink (growth.Judgement.SinkTrouble): pods that do not start, or hang, are nobody else's business.
+//   - both name the same server in a way that means the same in every namespace (sharedSinks), and have no other sink, because verdicts do
+//     not show which of several is at fault;
+//   - the stranger's targets were each observed delivering, by two reports, the second with more delivered records: an object that only names
+//     a server proves nothing about it;
+//   - their fault is the sink (growth.Judgement.SinkTrouble): pods that do not start, or hang, do not concern others.
 //
-// The plan hears them only while the object has a target with sink trouble itself, and none for more than its own size (plan.Input).
+// The plan counts them only while the object has a target with sink trouble itself, and none for more than its own size (plan.Input).
 type Outages struct {
 	wake func(object types.NamespacedName)
 
@@ -33,29 +34,29 @@ type Outages struct {
 	fleets map[types.NamespacedName]fleet
 }
 
-// fleet is what the last plan said of one object.
+// fleet is the result of one object's last plan.
 type fleet struct {
 	sinks     []string // that others may share
-	single    bool     // there is no other sink
+	single    bool     // the object has no other sink
 	counts    counts
 	affected  int
 	fleetWide bool
 }
 
-// counts are of an object's targets.
+// counts are those of an object's targets.
 type counts struct {
 	desired int
-	// delivering were seen delivering, and troubled are those of them whose verdict is that the sink is the trouble.
+	// delivering counts the targets that were observed delivering, and troubled those of them whose verdict is that the sink is at fault.
 	delivering, troubled int
-	// hears is set while any target has sink trouble: only then does it matter what strangers say.
+	// hears is set while any target has sink trouble: only then do strangers matter.
 	hears bool
 }
 
-// countTargets counts the targets that were seen.
-func countTargets(s *seen) counts {
-	c := counts{desired: len(s.targets)}
-	for _, t := range s.targets {
-		view := s.views[t.Name]
+// countTargets counts the observed targets.
+func countTargets(f *observed.Fleet) counts {
+	c := counts{desired: len(f.Targets)}
+	for _, t := range f.Targets {
+		view := f.Views[t.Name]
 		trouble := view.Judgement.SinkTrouble()
 		c.hears = c.hears || trouble
 		if view.Delivered {
@@ -68,14 +69,14 @@ func countTargets(s *seen) counts {
 	return c
 }
 
-// NewOutages returns an Outages that knows of nothing. An object is woken when its surroundings have changed; wake must not wait.
+// NewOutages returns an empty Outages. It calls wake for objects that the news of another concerns; wake must not block.
 func NewOutages(wake func(types.NamespacedName)) *Outages {
 	return &Outages{wake: wake, fleets: map[types.NamespacedName]fleet{}}
 }
 
-// around returns the counts of the other objects with the same sink: those of its namespace together, and those of each other namespace;
-// and whether the object's last plan found a fleet-wide fault.
-func (o *Outages) around(obj *v1alpha1.HyperliquidParser) (elsewhere plan.Elsewhere, strangers []plan.Elsewhere, fleetWide bool) {
+// others returns the counts of the other objects with the same sink, those of its namespace together and those of each other namespace, and
+// whether the object's last plan found a fleet-wide fault.
+func (o *Outages) others(obj *v1alpha1.HyperliquidParser) (elsewhere plan.Elsewhere, strangers []plan.Elsewhere, fleetWide bool) {
 	name, sinks := client.ObjectKeyFromObject(obj), sharedSinks(obj)
 	single := len(obj.Spec.AllSinks()) == 1
 	foreign := map[string]plan.Elsewhere{}
@@ -102,15 +103,15 @@ func (o *Outages) around(obj *v1alpha1.HyperliquidParser) (elsewhere plan.Elsewh
 	return elsewhere, strangers, o.fleets[name].fleetWide
 }
 
-// desired is how many targets the last plan of an object was for; 0 before there was one.
+// desired returns the number of targets of an object's last plan; 0 before there was one.
 func (o *Outages) desired(name types.NamespacedName) int {
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	return o.fleets[name].counts.desired
 }
 
-// saw takes in what a plan says of an object with so many targets, and wakes the others for which that is news.
-func (o *Outages) saw(obj *v1alpha1.HyperliquidParser, targets counts, result plan.Result) {
+// observe records the result of an object's plan, and wakes the others that it concerns.
+func (o *Outages) observe(obj *v1alpha1.HyperliquidParser, targets counts, result plan.Result) {
 	name := client.ObjectKeyFromObject(obj)
 	now := fleet{
 		sinks: sharedSinks(obj), single: len(obj.Spec.AllSinks()) == 1, counts: targets,
@@ -119,7 +120,7 @@ func (o *Outages) saw(obj *v1alpha1.HyperliquidParser, targets counts, result pl
 	o.mu.Lock()
 	before := o.fleets[name]
 	o.fleets[name] = now
-	woken := o.others(name, before, now)
+	woken := o.concerned(name, before, now)
 	o.mu.Unlock()
 	o.wakeAll(woken)
 }
@@ -129,7 +130,7 @@ func (o *Outages) forget(name types.NamespacedName) {
 	o.mu.Lock()
 	before := o.fleets[name]
 	delete(o.fleets, name)
-	woken := o.others(name, before, fleet{})
+	woken := o.concerned(name, before, fleet{})
 	o.mu.Unlock()
 	o.wakeAll(woken)
 }
@@ -140,9 +141,9 @@ func (o *Outages) wakeAll(objects []types.NamespacedName) {
 	}
 }
 
-// others are the objects for which it is news that one has changed: those of its namespace when what is wrong with it has, and strangers
-// when what it says of the sink has, and they hear it. The caller holds the lock.
-func (o *Outages) others(by types.NamespacedName, before, after fleet) []types.NamespacedName {
+// concerned returns the objects that a change of one concerns: those of its namespace if its faults have changed, and strangers that hear it
+// if what it shows of the sink has. The caller holds the lock.
+func (o *Outages) concerned(by types.NamespacedName, before, after fleet) []types.NamespacedName {
 	moved := !slices.Equal(before.sinks, after.sinks)
 	near := moved || before.counts.desired != after.counts.desired || before.affected != after.affected
 	far := moved || before.single != after.single ||

@@ -13,6 +13,7 @@ import (
 
 	"github.com/hlparser/hyperliquid-parser-operator/api/v1alpha1"
 	"github.com/hlparser/hyperliquid-parser-operator/internal/controller/growth"
+	"github.com/hlparser/hyperliquid-parser-operator/internal/controller/observed"
 	"github.com/hlparser/hyperliquid-parser-operator/internal/controller/plan"
 	"github.com/hlparser/hyperliquid-parser-operator/internal/controller/poller"
 	"github.com/hlparser/hyperliquid-parser-operator/internal/controller/target"
@@ -76,33 +77,33 @@ func TestObjectsWithTheSameSinkCountTogetherAndWakeEachOther(t *testing.T) {
 	}
 	ten := counts{desired: 10}
 	for _, obj := range append([]*v1alpha1.HyperliquidParser{a, b}, strangers...) {
-		o.saw(obj, ten, plan.Result{})
+		o.observe(obj, ten, plan.Result{})
 	}
 	woken.take()
 
-	o.saw(a, ten, plan.Result{Affected: 4, FleetWide: true})
+	o.observe(a, ten, plan.Result{Affected: 4, FleetWide: true})
 	if got := woken.take(); got != "ns/b×1" {
 		t.Errorf("woken: %s, want b alone", got)
 	}
-	if got, _, fleetWide := o.around(b); got != (plan.Elsewhere{Desired: 10, Affected: 4}) || fleetWide {
+	if got, _, fleetWide := o.others(b); got != (plan.Elsewhere{Desired: 10, Affected: 4}) || fleetWide {
 		t.Errorf("around b: %+v, its own outage %v", got, fleetWide)
 	}
-	if got, _, fleetWide := o.around(a); got != (plan.Elsewhere{Desired: 10}) || !fleetWide {
+	if got, _, fleetWide := o.others(a); got != (plan.Elsewhere{Desired: 10}) || !fleetWide {
 		t.Errorf("around a: %+v, its own outage %v", got, fleetWide)
 	}
 	for _, obj := range strangers {
-		if got, _, _ := o.around(obj); got != (plan.Elsewhere{}) {
+		if got, _, _ := o.others(obj); got != (plan.Elsewhere{}) {
 			t.Errorf("around %s: %+v", obj.Name, got)
 		}
 	}
 
-	o.saw(a, ten, plan.Result{Affected: 4, FleetWide: false})
+	o.observe(a, ten, plan.Result{Affected: 4, FleetWide: false})
 	if got := woken.take(); got != "" {
 		t.Errorf("woken by what is no news: %s", got)
 	}
 
 	a.Spec.Sink.File.Path = "/elsewhere"
-	o.saw(a, ten, plan.Result{Affected: 4})
+	o.observe(a, ten, plan.Result{Affected: 4})
 	if got := woken.take(); got != "ns/b×1 ns/c×1" {
 		t.Errorf("woken by a change of sinks: %s, want b and c", got)
 	}
@@ -110,7 +111,7 @@ func TestObjectsWithTheSameSinkCountTogetherAndWakeEachOther(t *testing.T) {
 	if got := woken.take(); got != "ns/a×1" {
 		t.Errorf("woken by the end of c: %s, want a", got)
 	}
-	if got, _, _ := o.around(b); got != (plan.Elsewhere{}) {
+	if got, _, _ := o.others(b); got != (plan.Elsewhere{}) {
 		t.Errorf("around b in the end: %+v", got)
 	}
 }
@@ -130,10 +131,10 @@ func TestServersAreSharedByAllThatNameOneOfThem(t *testing.T) {
 	o := NewOutages(new(wakes).wake)
 	all := []*v1alpha1.HyperliquidParser{both, nats, kafka("same", "y:1", "x:1"), kafka("other", "z:1"), kafka("some", "w:1", "x:1")}
 	for _, obj := range all {
-		o.saw(obj, counts{desired: 10}, plan.Result{Affected: 1})
+		o.observe(obj, counts{desired: 10}, plan.Result{Affected: 1})
 	}
 	for i, want := range []int{3, 1, 2, 0, 2} {
-		if got, _, _ := o.around(all[i]); got.Affected != want {
+		if got, _, _ := o.others(all[i]); got.Affected != want {
 			t.Errorf("around %s: %+v, want %d affected", all[i].Name, got, want)
 		}
 	}
@@ -171,8 +172,8 @@ func TestWhatStrangersMaySay(t *testing.T) {
 	} {
 		t.Run(test.who, func(t *testing.T) {
 			o := NewOutages(new(wakes).wake)
-			o.saw(test.stranger, test.counts, plan.Result{Affected: test.affected})
-			elsewhere, strangers, _ := o.around(publishing("ns/victim", test.victim))
+			o.observe(test.stranger, test.counts, plan.Result{Affected: test.affected})
+			elsewhere, strangers, _ := o.others(publishing("ns/victim", test.victim))
 			if elsewhere != (plan.Elsewhere{}) {
 				t.Errorf("trusted: %+v", elsewhere)
 			}
@@ -187,16 +188,16 @@ func TestStrangersAreHeardByNamespace(t *testing.T) {
 	const server = "nats://broker.example.com:4222"
 	o := NewOutages(new(wakes).wake)
 	for _, key := range []string{"b/1", "b/2", "c/1", "ns/other"} {
-		o.saw(publishing(key, server), counts{desired: 5, delivering: 4, troubled: 3, hears: true}, plan.Result{Affected: 5})
+		o.observe(publishing(key, server), counts{desired: 5, delivering: 4, troubled: 3, hears: true}, plan.Result{Affected: 5})
 	}
-	elsewhere, strangers, _ := o.around(publishing("ns/a", server))
+	elsewhere, strangers, _ := o.others(publishing("ns/a", server))
 	if elsewhere != (plan.Elsewhere{Desired: 5, Affected: 5}) || !slices.Equal(strangers, []plan.Elsewhere{{Desired: 8, Affected: 6}, {Desired: 4, Affected: 3}}) {
 		t.Errorf("got %+v and %+v", elsewhere, strangers)
 	}
 	// Whose own sinks are several does not know which of them has trouble.
 	several := publishing("ns/a", "")
 	several.Spec.Sinks = []v1alpha1.NamedSink{{Name: "a", NATS: &v1alpha1.NATSSink{URL: server}}, {Name: "b", Stdout: &v1alpha1.StdoutSink{}}}
-	if _, strangers, _ := o.around(several); strangers != nil {
+	if _, strangers, _ := o.others(several); strangers != nil {
 		t.Errorf("one with several sinks hears %+v", strangers)
 	}
 }
@@ -205,16 +206,16 @@ func TestAStrangerWakesThoseThatHearItAlone(t *testing.T) {
 	const server = "nats://broker.example.com:4222"
 	woken := &wakes{}
 	o := NewOutages(woken.wake)
-	o.saw(publishing("ns/well", server), counts{desired: 5, delivering: 5}, plan.Result{})
-	o.saw(publishing("ns/troubled", server), counts{desired: 5, delivering: 5, troubled: 1, hears: true}, plan.Result{Affected: 1})
-	o.saw(publishing("evil/x", server), counts{desired: 5, delivering: 5}, plan.Result{})
+	o.observe(publishing("ns/well", server), counts{desired: 5, delivering: 5}, plan.Result{})
+	o.observe(publishing("ns/troubled", server), counts{desired: 5, delivering: 5, troubled: 1, hears: true}, plan.Result{Affected: 1})
+	o.observe(publishing("evil/x", server), counts{desired: 5, delivering: 5}, plan.Result{})
 	woken.take()
-	o.saw(publishing("evil/x", server), counts{desired: 5, delivering: 5, troubled: 5, hears: true}, plan.Result{Affected: 5})
+	o.observe(publishing("evil/x", server), counts{desired: 5, delivering: 5, troubled: 5, hears: true}, plan.Result{Affected: 5})
 	if got := woken.take(); got != "ns/troubled×1" {
 		t.Errorf("woken: %s", got)
 	}
 	// That its pods do not start is no news to strangers.
-	o.saw(publishing("evil/x", server), counts{desired: 50, delivering: 5, troubled: 5, hears: true}, plan.Result{Affected: 50})
+	o.observe(publishing("evil/x", server), counts{desired: 50, delivering: 5, troubled: 5, hears: true}, plan.Result{Affected: 50})
 	if got := woken.take(); got != "" {
 		t.Errorf("woken by what does not count: %s", got)
 	}
@@ -234,9 +235,9 @@ func TestOnlyTargetsThatWereSeenDeliveringAreCountedForStrangers(t *testing.T) {
 		"locked out": {Delivered: true, Judgement: growth.Judgement{Verdict: growth.SinkDown, Reason: growth.ReasonSecretMissing}},
 		"never did":  {Judgement: growth.Judgement{Verdict: growth.SinkDown, Reason: "OrderStatuses"}},
 	}
-	s := &seen{views: views}
+	s := &observed.Fleet{Views: views}
 	for _, name := range append(slices.Sorted(maps.Keys(views)), "without a pod") {
-		s.targets = append(s.targets, target.Target{Name: name})
+		s.Targets = append(s.Targets, target.Target{Name: name})
 	}
 	if got, want := countTargets(s), (counts{desired: 8, delivering: 6, troubled: 2, hears: true}); got != want {
 		t.Errorf("got %+v, want %+v", got, want)
@@ -253,11 +254,11 @@ func TestTheLargerAFleetTheLongerItsChangesAreGathered(t *testing.T) {
 	r := &Reconciler{Outages: NewOutages(new(wakes).wake)}
 	obj, name := &v1alpha1.HyperliquidParser{}, types.NamespacedName{Namespace: "ns", Name: "mainnet"}
 	obj.Namespace, obj.Name = name.Namespace, name.Name
-	if got := r.gather(name); got != 250*time.Millisecond {
+	if got := r.coalesce(name); got != 250*time.Millisecond {
 		t.Errorf("before the first plan: %s", got)
 	}
-	r.Outages.saw(obj, counts{desired: 5000}, plan.Result{})
-	if got := r.gather(name); got != time.Second {
+	r.Outages.observe(obj, counts{desired: 5000}, plan.Result{})
+	if got := r.coalesce(name); got != time.Second {
 		t.Errorf("of 5,000: %s", got)
 	}
 }

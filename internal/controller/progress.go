@@ -6,16 +6,17 @@ import (
 
 	"github.com/go-logr/logr"
 	appsv1 "k8s.io/api/apps/v1"
+	corev1 "k8s.io/api/core/v1"
 
 	"github.com/hlparser/hyperliquid-parser-operator/api/v1alpha1"
+	"github.com/hlparser/hyperliquid-parser-operator/internal/controller/observed"
 	"github.com/hlparser/hyperliquid-parser-operator/internal/controller/podspec"
 )
 
-// What decides how a rollout goes on lives with the revisions: which one the whole fleet had last, whether a promotion
-// is for this rollout, and what one rollout knows that the next has to. The status shows it to people, and may be
-// wiped.
+// State that a rollout depends on is stored with the revisions: which one the whole fleet had last, whether a promotion is meant for this
+// rollout, and what one rollout leaves to the next. The status only shows it, and may be lost.
 
-// marked is the value of an annotation that says something by being there.
+// marked is the value of annotations whose presence is their meaning.
 const marked = "true"
 
 func flag(is bool) string {
@@ -25,32 +26,31 @@ func flag(is bool) string {
 	return ""
 }
 
-// lastComplete is the revision that the whole fleet had last; nil before there was one. Where two are marked an
-// operator ended before it took the mark from the older.
-func (s *seen) lastComplete(obj *v1alpha1.HyperliquidParser) *stored {
-	for _, revision := range s.revisions { // newest first
-		if revision.object.Annotations[v1alpha1.AnnotationCurrent] != "" {
+// lastComplete returns the revision that the whole fleet had last; nil before there was one. Two are marked if an operator stopped before
+// it removed the mark of the older one.
+func (v *revisions) lastComplete(obj *v1alpha1.HyperliquidParser, pods []corev1.Pod) *observed.Revision {
+	for _, revision := range v.stored { // newest first
+		if revision.Object.Annotations[v1alpha1.AnnotationCurrent] != "" {
 			return revision
 		}
 	}
-	// An operator before this one marked none.
-	if revision := s.revision(obj.Status.CurrentRevision); revision != nil || obj.Status.ObservedGeneration != 0 {
+	// Earlier operators marked none.
+	if revision := v.find(obj.Status.CurrentRevision); revision != nil || obj.Status.ObservedGeneration != 0 {
 		return revision
 	}
-	return s.commonest()
+	return v.commonest(pods)
 }
 
-// writeCurrent marks the revision of the spec as that which the whole fleet has.
-func (r *Reconciler) writeCurrent(ctx context.Context, s *seen) error {
-	if s.update == nil || s.update.object.Annotations[v1alpha1.AnnotationCurrent] != "" {
+// writeCurrent marks a revision as that of the whole fleet.
+func (r *Reconciler) writeCurrent(ctx context.Context, revision *observed.Revision) error {
+	if revision == nil || revision.Object.Annotations[v1alpha1.AnnotationCurrent] != "" {
 		return nil
 	}
-	next := s.update.object.DeepCopy()
+	next := revision.Object.DeepCopy()
 	setAnnotation(next, v1alpha1.AnnotationCurrent, marked)
 	if err := r.Client.Update(ctx, next); err != nil {
 		return fmt.Errorf("marking ControllerRevision %s/%s as the fleet's: %w", next.Namespace, next.Name, err)
 	}
-	s.update.object = next
 	return nil
 }
 
@@ -60,25 +60,25 @@ func promotes(obj *v1alpha1.HyperliquidParser, revision podspec.Revision) bool {
 	return asked != "" && (asked == revision.Name(obj.Name) || asked == revision.Hash)
 }
 
-// promoted reports whether somebody wants the revision to be rolled out whatever its canaries say, in this rollout.
-func (s *seen) promoted(obj *v1alpha1.HyperliquidParser) bool {
-	return s.update != nil && promotes(obj, s.update.Revision) &&
-		s.update.object.Annotations[v1alpha1.AnnotationPromotionOver] == ""
+// promoted reports whether the object promotes the revision in this rollout, whatever its canaries show.
+func (v *revisions) promoted(obj *v1alpha1.HyperliquidParser) bool {
+	return v.update != nil && promotes(obj, v.update.Revision) &&
+		v.update.Object.Annotations[v1alpha1.AnnotationPromotionOver] == ""
 }
 
-// markPromotion notes of a revision that the promotion for it is of an earlier rollout: it is there while the spec asks
-// for another.
-func (s *seen) markPromotion(obj *v1alpha1.HyperliquidParser, revision *stored, next *appsv1.ControllerRevision) {
+// markPromotion records with a revision that its promotion belongs to an earlier rollout, because it exists while the spec asks for another
+// revision.
+func (v *revisions) markPromotion(obj *v1alpha1.HyperliquidParser, revision *observed.Revision, next *appsv1.ControllerRevision) {
 	switch {
 	case !promotes(obj, revision.Revision):
 		delete(next.Annotations, v1alpha1.AnnotationPromotionOver)
-	case revision != s.update:
+	case revision != v.update:
 		setAnnotation(next, v1alpha1.AnnotationPromotionOver, marked)
 	}
 }
 
-// newAnnotations are those of a revision that is about to be stored. A promotion that is there already is of a rollout
-// to it that was pruned since: nobody can have meant one that nobody has seen.
+// newAnnotations returns the annotations of a revision that is about to be stored. A promotion that exists already was meant for an earlier
+// rollout, whose revision was pruned since: the new one is not visible yet.
 func newAnnotations(obj *v1alpha1.HyperliquidParser, revision podspec.Revision, identity string) map[string]string {
 	out := map[string]string{v1alpha1.AnnotationIdentity: identity}
 	if promotes(obj, revision) {
@@ -87,15 +87,15 @@ func newAnnotations(obj *v1alpha1.HyperliquidParser, revision podspec.Revision, 
 	return out
 }
 
-// takenOver is what the rollout before has left for that of the spec's revision, as text; "" for nothing.
-func (s *seen) takenOver(log logr.Logger) (string, error) {
-	for _, revision := range s.revisions {
-		if revision == s.update || revision.object.Annotations[v1alpha1.AnnotationRollout] == "" {
+// inheritedRollout returns the encoded state that the rollout before leaves to that of the spec's revision; "" for none.
+func (v *revisions) inheritedRollout(log logr.Logger) (string, error) {
+	for _, revision := range v.stored {
+		if revision == v.update || revision.Object.Annotations[v1alpha1.AnnotationRollout] == "" {
 			continue
 		}
-		text, err := revision.readRollout(log).TakenOver().Encode()
+		text, err := readRollout(revision, log).TakenOver().Encode()
 		if err != nil {
-			return "", fmt.Errorf("taking over from the rollout of %s: %w", revision.object.Name, err)
+			return "", fmt.Errorf("taking over from the rollout of %s: %w", revision.Object.Name, err)
 		}
 		return text, nil
 	}

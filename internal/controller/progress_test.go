@@ -13,6 +13,7 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/client/fake"
 
 	"github.com/hlparser/hyperliquid-parser-operator/api/v1alpha1"
+	"github.com/hlparser/hyperliquid-parser-operator/internal/controller/observed"
 	"github.com/hlparser/hyperliquid-parser-operator/internal/controller/plan"
 	"github.com/hlparser/hyperliquid-parser-operator/internal/controller/podspec"
 )
@@ -38,48 +39,50 @@ func newArchive(t *testing.T) *archive {
 	return &archive{t, &Reconciler{Client: fake.NewClientBuilder().WithScheme(scheme).Build()}, obj}
 }
 
-// look reads the revisions as a reconcile does, with that one asked for; it is stored when it is new.
-func (a *archive) look(hash string) *seen {
+// look resolves the revisions as a reconcile does, with that one asked for; it is stored when it is new.
+func (a *archive) look(hash string) *revisions {
 	a.Helper()
-	s := &seen{known: true}
+	v := &revisions{}
 	var list appsv1.ControllerRevisionList
 	if err := a.r.Client.List(a.Context(), &list); err != nil {
 		a.Fatal(err)
 	}
 	for i := range list.Items {
 		object := &list.Items[i]
-		s.revisions = append(s.revisions, &stored{podspec.Revision{Hash: object.Labels[v1alpha1.LabelRevision]}, object})
+		v.stored = append(v.stored, &observed.Revision{
+			Revision: podspec.Revision{Hash: object.Labels[v1alpha1.LabelRevision]}, Object: object,
+		})
 	}
-	slices.SortFunc(s.revisions, func(a, b *stored) int { return int(b.object.Revision - a.object.Revision) })
-	if s.update = s.revision(hash); s.update == nil {
+	slices.SortFunc(v.stored, func(a, b *observed.Revision) int { return int(b.Object.Revision - a.Object.Revision) })
+	if v.update = v.find(hash); v.update == nil {
 		revision := podspec.Revision{Hash: hash}
-		s.update = &stored{revision, &appsv1.ControllerRevision{
+		v.update = &observed.Revision{Revision: revision, Object: &appsv1.ControllerRevision{
 			ObjectMeta: metav1.ObjectMeta{
 				Name: revision.Name("mainnet"), Namespace: "hl", Labels: map[string]string{v1alpha1.LabelRevision: hash},
 				Annotations: newAnnotations(a.obj, revision, hash),
 			},
-			Revision: s.newest() + 1,
+			Revision: v.newest() + 1,
 		}}
-		if err := a.r.Client.Create(a.Context(), s.update.object); err != nil {
+		if err := a.r.Client.Create(a.Context(), v.update.Object); err != nil {
 			a.Fatal(err)
 		}
-		s.revisions = slices.Insert(s.revisions, 0, s.update)
+		v.stored = slices.Insert(v.stored, 0, v.update)
 	}
-	s.current = s.lastComplete(a.obj)
-	if err := a.r.mark(a.Context(), a.obj, s, hash); err != nil {
+	v.current = v.lastComplete(a.obj, nil)
+	if err := a.r.mark(a.Context(), a.obj, v, hash); err != nil {
 		a.Fatal(err)
 	}
-	s.rollout = s.update.readRollout(logr.Discard())
-	return s
+	v.rollout = readRollout(v.update, logr.Discard())
+	return v
 }
 
 // complete is the end of a rollout.
-func (a *archive) complete(s *seen) {
+func (a *archive) complete(v *revisions) {
 	a.Helper()
-	if err := a.r.writeCurrent(a.Context(), s); err != nil {
+	if err := a.r.writeCurrent(a.Context(), v.update); err != nil {
 		a.Fatal(err)
 	}
-	a.obj.Status.CurrentRevision, a.obj.Status.ObservedGeneration = s.update.Name("mainnet"), 1
+	a.obj.Status.CurrentRevision, a.obj.Status.ObservedGeneration = v.update.Name("mainnet"), 1
 }
 
 func (a *archive) promote(hash string) {
@@ -88,10 +91,10 @@ func (a *archive) promote(hash string) {
 	}
 }
 
-func (a *archive) want(s *seen, current string, promoted bool) {
+func (a *archive) want(v *revisions, current string, promoted bool) {
 	a.Helper()
-	if s.current.name() != current || s.promoted(a.obj) != promoted {
-		a.Errorf("current is %q, not %q, and %s is promoted: %v", s.current.name(), current, s.update.Hash, s.promoted(a.obj))
+	if v.current.PlanName() != current || v.promoted(a.obj) != promoted {
+		a.Errorf("current is %q, not %q, and %s is promoted: %v", v.current.PlanName(), current, v.update.Hash, v.promoted(a.obj))
 	}
 }
 
@@ -141,8 +144,8 @@ func TestTheCurrentRevisionIsKeptWithTheRevisions(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			before := a.obj.Status
 			wipe(&a.obj.Status)
-			if s := a.look("two"); s.current.name() != "one" {
-				t.Errorf("current is %q", s.current.name())
+			if s := a.look("two"); s.current.PlanName() != "one" {
+				t.Errorf("current is %q", s.current.PlanName())
 			}
 			a.obj.Status = before
 		})
@@ -153,8 +156,8 @@ func TestTheCurrentRevisionIsKeptWithTheRevisions(t *testing.T) {
 	a.obj.Status = v1alpha1.HyperliquidParserStatus{}
 	a.want(a.look("two"), "two", false)
 	marked := 0
-	for _, r := range a.look("two").revisions {
-		if r.object.Annotations[v1alpha1.AnnotationCurrent] != "" {
+	for _, r := range a.look("two").stored {
+		if r.Object.Annotations[v1alpha1.AnnotationCurrent] != "" {
 			marked++
 		}
 	}
@@ -170,13 +173,15 @@ func TestTheCurrentRevisionIsKeptWithTheRevisions(t *testing.T) {
 	a.obj.Status = v1alpha1.HyperliquidParserStatus{}
 	a.want(a.look("two"), "one", false) // it is marked by now
 
-	s = &seen{revisions: []*stored{{podspec.Revision{Hash: "x"}, &appsv1.ControllerRevision{ObjectMeta: metav1.ObjectMeta{Name: "mainnet-x"}}}}}
-	s.pods = []corev1.Pod{{ObjectMeta: metav1.ObjectMeta{Labels: map[string]string{v1alpha1.LabelRevision: "x"}}}}
-	if got := s.lastComplete(a.obj).name(); got != "x" {
+	s = &revisions{stored: []*observed.Revision{{
+		Revision: podspec.Revision{Hash: "x"}, Object: &appsv1.ControllerRevision{ObjectMeta: metav1.ObjectMeta{Name: "mainnet-x"}},
+	}}}
+	pods := []corev1.Pod{{ObjectMeta: metav1.ObjectMeta{Labels: map[string]string{v1alpha1.LabelRevision: "x"}}}}
+	if got := s.lastComplete(a.obj, pods).PlanName(); got != "x" {
 		t.Errorf("without a status the commonest is %q", got)
 	}
 	a.obj.Status.ObservedGeneration = 1
-	if got := s.lastComplete(a.obj).name(); got != "" {
+	if got := s.lastComplete(a.obj, pods).PlanName(); got != "" {
 		t.Errorf("before a first one was complete it is %q", got)
 	}
 }
@@ -185,7 +190,9 @@ func TestWhatARolloutHasTakenDownTheNextKnows(t *testing.T) {
 	a := newArchive(t)
 	a.complete(a.look("one"))
 	s := a.look("two")
-	if err := a.r.writeRollout(t.Context(), s, plan.Rollout{To: "a", Down: []string{"x"}, Excused: []string{"y"}, Failed: "no"}); err != nil {
+	if _, err := a.r.writeRollout(
+		t.Context(), s.update, plan.Rollout{To: "a", Down: []string{"x"}, Excused: []string{"y"}, Failed: "no"},
+	); err != nil {
 		t.Fatal(err)
 	}
 	s = a.look("three")
@@ -193,14 +200,14 @@ func TestWhatARolloutHasTakenDownTheNextKnows(t *testing.T) {
 	if want := `{"down":["x"],"excused":["y"]}`; err != nil || text != want {
 		t.Errorf("takes over %s, %v, want %s", text, err, want)
 	}
-	for _, r := range a.look("three").revisions {
-		if r != s.update && r.Hash != "three" && r.object.Annotations[v1alpha1.AnnotationRollout] != "" {
+	for _, r := range a.look("three").stored {
+		if r != s.update && r.Hash != "three" && r.Object.Annotations[v1alpha1.AnnotationRollout] != "" {
 			t.Errorf("%s has a rollout still", r.Hash)
 		}
 	}
 	// What the present rollout has found out is not written over.
 	s = a.look("three")
-	if err := a.r.writeRollout(t.Context(), s, plan.Rollout{To: "b"}); err != nil {
+	if _, err := a.r.writeRollout(t.Context(), s.update, plan.Rollout{To: "b"}); err != nil {
 		t.Fatal(err)
 	}
 	if s = a.look("three"); s.rollout.To != "b" || len(s.rollout.Down) > 0 {
@@ -209,19 +216,23 @@ func TestWhatARolloutHasTakenDownTheNextKnows(t *testing.T) {
 }
 
 func TestASpecThatIsRefusedHoldsAndWhatIsNotTrustedMakesNoPods(t *testing.T) {
-	update := &stored{podspec.Revision{Hash: "x"}, &appsv1.ControllerRevision{}}
+	update := &observed.Revision{Revision: podspec.Revision{Hash: "x"}}
+	refused := func(reason string) *problem { return &problem{Reason: reason} }
 	for name, test := range map[string]struct {
-		s            seen
+		problem      *problem
+		update       *observed.Revision
+		shares       bool
 		hold, noPods bool
 	}{
-		"nothing is wrong":             {seen{}, false, false},
-		"an image that is not allowed": {seen{problem: &problem{v1alpha1.ReasonImageNotAllowed, ""}}, true, false},
-		"a path, of a stored spec":     {seen{problem: &problem{v1alpha1.ReasonPathNotAllowed, ""}, update: update}, true, false},
-		"somebody's revision":          {seen{problem: &problem{v1alpha1.ReasonTampered, ""}, update: update}, true, true},
-		"a directory of others":        {seen{problem: &problem{v1alpha1.ReasonPathNotAllowed, ""}, update: update, shares: true}, true, true},
-		"a new spec with one":          {seen{problem: &problem{v1alpha1.ReasonPathNotAllowed, ""}, shares: true}, true, false},
+		"nothing is wrong":             {nil, nil, false, false, false},
+		"an image that is not allowed": {refused(v1alpha1.ReasonImageNotAllowed), nil, false, true, false},
+		"a path, of a stored spec":     {refused(v1alpha1.ReasonPathNotAllowed), update, false, true, false},
+		"somebody's revision":          {refused(v1alpha1.ReasonTampered), update, false, true, true},
+		"a directory of others":        {refused(v1alpha1.ReasonPathNotAllowed), update, true, true, true},
+		"a new spec with one":          {refused(v1alpha1.ReasonPathNotAllowed), nil, true, true, false},
 	} {
-		l := limits(&v1alpha1.HyperliquidParser{}, &test.s)
+		l := limits(&v1alpha1.HyperliquidParser{}, &observed.Fleet{SharesDirectory: test.shares},
+			&revisions{problem: test.problem, update: test.update})
 		if l.Hold != test.hold || l.NoPods != test.noPods {
 			t.Errorf("%s: hold %v, no pods %v", name, l.Hold, l.NoPods)
 		}

@@ -100,5 +100,5 @@ func (r *Reconciler) read(
 		return errBehind
 	}
 	logf.FromContext(ctx).Info("asking the API server, for the cache does not show what was written", "since", since, "kind", kind)
-	return read(ctx, r.Live)
+	return read(ctx, r.APIReader)
 }

@@ -42,7 +42,7 @@ func (live) List(_ context.Context, list client.ObjectList, _ ...client.ListOpti
 func TestACacheThatIsBehindHoldsNoWorkerUp(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		cache := &behind{}
-		r := &Reconciler{Client: cache, Live: live{}, Behind: NewBehind(clock.RealClock{})}
+		r := &Reconciler{Client: cache, APIReader: live{}, Behind: NewBehind(clock.RealClock{})}
 		var pods corev1.PodList
 		// Each reconcile takes a glance, however long the cache is behind, and is put off.
 		for start := time.Now(); time.Since(start) < patience-retryConflict; time.Sleep(retryConflict) {
@@ -82,7 +82,7 @@ func TestACacheThatIsBehindHoldsNoWorkerUp(t *testing.T) {
 
 func TestAReconcileThatIsOverAsksNobodyElse(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		r := &Reconciler{Client: &behind{}, Live: live{}, Behind: NewBehind(clock.RealClock{})}
+		r := &Reconciler{Client: &behind{}, APIReader: live{}, Behind: NewBehind(clock.RealClock{})}
 		ctx, cancel := context.WithTimeout(t.Context(), glance/2)
 		defer cancel()
 		var pods corev1.PodList
@@ -91,7 +91,7 @@ func TestAReconcileThatIsOverAsksNobodyElse(t *testing.T) {
 		}
 	})
 	broken := errors.New("broken")
-	r := &Reconciler{Client: &behind{fails: broken}, Live: live{}, Behind: NewBehind(clock.RealClock{})}
+	r := &Reconciler{Client: &behind{fails: broken}, APIReader: live{}, Behind: NewBehind(clock.RealClock{})}
 	var pods corev1.PodList
 	if err := r.list(t.Context(), anObject, &pods); !errors.Is(err, broken) {
 		t.Errorf("got %v", err)

@@ -209,35 +209,27 @@ func terminating(err error) bool {
 	return apierrors.HasStatusCause(err, corev1.NamespaceTerminatingCause)
 }
 
-// touch notes that a thing is to be done.
-func (s *seen) touch(what string) {
-	if s.touched == nil {
-		s.touched = map[string]bool{}
-	}
-	s.touched[what] = true
-}
-
 // attempt does a thing, unless it failed and is not to be tried again yet. It reports whether it is done. what names
 // the thing among those of the object; reason is the condition's where the API server refuses it.
 func (r *Reconciler) attempt(
-	ctx context.Context, obj *v1alpha1.HyperliquidParser, s *seen, what, reason string, do func() error,
+	ctx context.Context, obj *v1alpha1.HyperliquidParser, t *attempts, what, reason string, do func() error,
 ) bool {
-	return !r.waits(obj, s, what) && r.came(ctx, obj, s, what, reason, do())
+	return !r.waits(obj, t, what) && r.came(ctx, obj, t, what, reason, do())
 }
 
 // waits reports whether a thing is not to be tried yet, which is said.
-func (r *Reconciler) waits(obj *v1alpha1.HyperliquidParser, s *seen, what string) bool {
-	s.touch(what)
+func (r *Reconciler) waits(obj *v1alpha1.HyperliquidParser, t *attempts, what string) bool {
+	t.touch(what)
 	until, ok := r.refusals.waits(client.ObjectKeyFromObject(obj), what, r.Clock.Now())
-	s.again = earlier(s.again, until)
+	t.requeue(until)
 	return ok
 }
 
 // came takes in what a thing came to, and reports whether it is done.
 func (r *Reconciler) came(
-	ctx context.Context, obj *v1alpha1.HyperliquidParser, s *seen, what, reason string, err error,
+	ctx context.Context, obj *v1alpha1.HyperliquidParser, t *attempts, what, reason string, err error,
 ) bool {
-	s.touch(what)
+	t.touch(what)
 	key := client.ObjectKeyFromObject(obj)
 	switch {
 	case err == nil:
@@ -247,8 +239,8 @@ func (r *Reconciler) came(
 		return false
 	}
 	until := r.refusals.failed(key, what, reason, err, r.Clock.Now())
-	s.again = earlier(s.again, until)
-	log := logf.FromContext(ctx).WithValues("what", what, "again", until)
+	t.requeue(until)
+	log := logf.FromContext(ctx).WithValues("what", what, "retryAt", until)
 	if meets(err) {
 		log.Info("not done, and tried again: somebody wrote at the same time", "error", err.Error())
 	} else {
@@ -257,25 +249,26 @@ func (r *Reconciler) came(
 	return false
 }
 
-// sayRefused gives what the API server refuses or fails to do its place in the status, and sends an event of what
-// fails. Of several the one that has lasted longest is said, so that the status rests.
-func (r *Reconciler) sayRefused(obj *v1alpha1.HyperliquidParser, s *seen) {
+// sayRefused returns what the API server refuses, which stalls the object, and what it fails to do, and sends an event of the latter. Of
+// several it is the one that has lasted longest, so that the status rests. Either is nil for none.
+func (r *Reconciler) sayRefused(obj *v1alpha1.HyperliquidParser, t *attempts) (stalling, failing *problem) {
 	key, now := client.ObjectKeyFromObject(obj), r.Clock.Now()
-	for _, why := range append(r.refusals.of(key, s.touched), s.unread...) {
+	for _, why := range append(r.refusals.of(key, t.touched), t.unread...) {
 		switch {
 		case why.stalls:
-			if s.problem == nil {
-				s.problem = &problem{why.reason, why.words}
+			if stalling == nil {
+				stalling = &problem{Reason: why.reason, Message: why.words}
 			}
 		case !why.lasts(now):
-			s.again = earlier(s.again, why.since.Add(sayAfter))
-		case s.failing == nil:
-			s.failing = &problem{why.reason, why.words}
+			t.requeue(why.since.Add(sayAfter))
+		case failing == nil:
+			failing = &problem{Reason: why.reason, Message: why.words}
 			if r.refusals.news(key, why.what, now) {
 				r.Events.failing(obj, why.words)
 			}
 		}
 	}
+	return stalling, failing
 }
 
 // sayStatusRefused sends an event when the status cannot be written: it cannot say so itself.

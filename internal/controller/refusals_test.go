@@ -22,6 +22,7 @@ import (
 	logf "sigs.k8s.io/controller-runtime/pkg/log"
 
 	"github.com/hlparser/hyperliquid-parser-operator/api/v1alpha1"
+	"github.com/hlparser/hyperliquid-parser-operator/internal/controller/observed"
 	"github.com/hlparser/hyperliquid-parser-operator/internal/controller/plan"
 )
 
@@ -37,8 +38,8 @@ type refusalKind struct {
 
 var anything = schema.GroupResource{Resource: "things"}
 
-// status is an answer of the API server by its code.
-func status(code int32, reason metav1.StatusReason, message string) error {
+// statusError is an answer of the API server by its code.
+func statusError(code int32, reason metav1.StatusReason, message string) error {
 	return &apierrors.StatusError{
 		ErrStatus: metav1.Status{Status: metav1.StatusFailure, Code: code, Reason: reason, Message: message},
 	}
@@ -65,7 +66,7 @@ var refusalKinds = map[string]refusalKind{
 		stalls: true,
 		words:  `admission webhook "policy.example.com" denied the request: not signed`,
 		err: func(int) error {
-			return status(
+			return statusError(
 				http.StatusForbidden,
 				metav1.StatusReasonForbidden,
 				`admission webhook "policy.example.com" denied the request: not signed`,
@@ -76,7 +77,7 @@ var refusalKinds = map[string]refusalKind{
 		stalls: true,
 		words:  `denied the request: policy violation`,
 		err: func(int) error {
-			return status(
+			return statusError(
 				http.StatusBadRequest,
 				metav1.StatusReasonBadRequest,
 				`admission webhook "policy.example.com" denied the request: policy violation: `+strings.Repeat(
@@ -604,31 +605,31 @@ func TestAConfigThatIsRefusedHoldsBackItsOwnRevisionOnly(t *testing.T) {
 		return nil
 	})
 	ctx, obj := logf.IntoContext(t.Context(), logr.Discard()), s.object()
-	seen, err := s.observe(ctx, obj)
+	tried := &attempts{}
+	fleet, err := s.observe(ctx, obj, tried)
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := s.resolve(ctx, obj, seen); err != nil {
+	v, err := s.resolve(ctx, obj, fleet, tried)
+	if err != nil {
 		t.Fatal(err)
 	}
-	s.verify(ctx, obj, seen)
-	s.ensureConfigs(ctx, obj, seen)
-	if seen.current == nil || seen.update == seen.current || !seen.held || !seen.lacking[seen.update.Hash] || len(seen.lacking) != 1 {
-		t.Fatalf("seen is %+v", seen)
+	if v.current == nil || v.update == v.current || !v.held || !v.lacking[v.update.Hash] || len(v.lacking) != 1 {
+		t.Fatalf("the revisions are %+v", v)
 	}
-	create := func(i int, revision *stored) plan.Action {
+	create := func(i int, revision *observed.Revision) plan.Action {
 		return plan.Action{Kind: plan.Create, Target: nodeName(i), Pod: nameOfPod(i), Revision: revision.Hash}
 	}
 	remove := func(i int, kind plan.Kind, why string) plan.Action {
 		return plan.Action{Kind: kind, Why: why, Target: nodeName(i), Pod: nameOfPod(i), UID: string(s.podOn(i).UID)}
 	}
-	s.apply(ctx, obj, seen, plan.Result{Actions: []plan.Action{
-		create(0, seen.current), create(1, seen.update), remove(2, plan.Delete, plan.WhyOutdated),
-	}})
+	s.apply(ctx, obj, fleet, v, plan.Result{Actions: []plan.Action{
+		create(0, v.current), create(1, v.update), remove(2, plan.Delete, plan.WhyOutdated),
+	}}, tried)
 	if s.podOn(0) == nil || s.podOn(1) != nil || s.podOn(2) == nil {
 		t.Errorf("there are pods on %v, %v, %v", s.podOn(0) != nil, s.podOn(1) != nil, s.podOn(2) != nil)
 	}
-	s.apply(ctx, obj, seen, plan.Result{Actions: []plan.Action{remove(2, plan.Delete, plan.WhyFailed)}})
+	s.apply(ctx, obj, fleet, v, plan.Result{Actions: []plan.Action{remove(2, plan.Delete, plan.WhyFailed)}}, tried)
 	if s.podOn(2) != nil {
 		t.Error("a pod that will not run again is kept")
 	}

@@ -12,6 +12,7 @@ import (
 
 	"github.com/go-logr/logr"
 	appsv1 "k8s.io/api/apps/v1"
+	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime"
@@ -21,6 +22,7 @@ import (
 	logf "sigs.k8s.io/controller-runtime/pkg/log"
 
 	"github.com/hlparser/hyperliquid-parser-operator/api/v1alpha1"
+	"github.com/hlparser/hyperliquid-parser-operator/internal/controller/observed"
 	"github.com/hlparser/hyperliquid-parser-operator/internal/controller/plan"
 	"github.com/hlparser/hyperliquid-parser-operator/internal/controller/podspec"
 )
@@ -28,21 +30,32 @@ import (
 // defaultHistory is the schema's default of rollout.revisionHistoryLimit.
 const defaultHistory = 5
 
-// stored is a revision as it is kept in a ControllerRevision.
-type stored struct {
-	podspec.Revision
-	object *appsv1.ControllerRevision
+// revisions are the revisions of a fleet. resolve produces them, and nothing changes them afterwards.
+type revisions struct {
+	stored []*observed.Revision // newest first
+	// update is the revision that the spec asks for; nil while that is unknown. current is the last one that the whole fleet had; nil
+	// before there was one.
+	update, current *observed.Revision
+	// rollout is how far the fleet is on the way from current to update.
+	rollout plan.Rollout
+	// problem is why the spec cannot be carried out, by itself or because of its revisions; nil when it can.
+	problem *problem
+	// held is set while it is unknown what a new pod would be made from, or while its config is missing.
+	held bool
+	// untrusted are the revisions, by hash, that no pod may be made from, and lacking those whose config is missing or is another one.
+	untrusted, lacking map[string]bool
+	// configs is the outcome of creating the configs.
+	configs outcome
 }
 
-// storedData is the data of a ControllerRevision. The API server lets nobody change that by a byte, and a patch of
-// anything else of the object, such as the garbage collector's to orphan it, has it decoded and written again, with
-// its keys sorted. So the revision is one string under one key. Its own encoding has escaped what encoders of JSON do
-// not write alike.
+// storedData is the data of a ControllerRevision. The API server rejects any change to it, down to a byte, but a patch of another field,
+// such as the garbage collector's to orphan the object, decodes the data and encodes it again, with sorted keys. So the revision is one
+// string under one key. Its own encoding escapes what JSON encoders write differently.
 type storedData struct {
 	Revision *string `json:"revision"`
 }
 
-// wrapped returns the data in which a revision is stored, by its encoding.
+// wrapped returns the data that stores an encoded revision.
 func wrapped(encoded []byte) ([]byte, error) {
 	data, err := json.Marshal(storedData{ptr.To(string(encoded))})
 	if err != nil {
@@ -51,7 +64,7 @@ func wrapped(encoded []byte) ([]byte, error) {
 	return data, nil
 }
 
-// unwrapped returns the encoding of a revision that is stored. Earlier operators stored that itself.
+// unwrapped returns the encoded revision of stored data. Earlier operators stored it unwrapped.
 func unwrapped(data []byte) []byte {
 	var in storedData
 	if err := json.Unmarshal(data, &in); err != nil || in.Revision == nil {
@@ -61,32 +74,27 @@ func unwrapped(data []byte) []byte {
 }
 
 // readRevision returns the revision that a ControllerRevision holds.
-func readRevision(object *appsv1.ControllerRevision) (*stored, error) {
+func readRevision(object *appsv1.ControllerRevision) (*observed.Revision, error) {
 	revision, err := podspec.Decode(object.Labels[v1alpha1.LabelRevision], unwrapped(object.Data.Raw))
 	if err != nil {
 		return nil, fmt.Errorf("reading ControllerRevision %s/%s: %w", object.Namespace, object.Name, err)
 	}
-	return &stored{revision, object}, nil
-}
-
-// name is the revision's in a plan; "" for none.
-func (r *stored) name() string {
-	if r == nil {
-		return ""
-	}
-	return r.Hash
+	return &observed.Revision{Revision: revision, Object: object}, nil
 }
 
 // observeRevisions reads the stored revisions, newest first.
-func (r *Reconciler) observeRevisions(ctx context.Context, obj *v1alpha1.HyperliquidParser, s *seen) error {
+func (r *Reconciler) observeRevisions(ctx context.Context, obj *v1alpha1.HyperliquidParser, f *observed.Fleet, t *attempts) error {
 	var list appsv1.ControllerRevisionList
-	if err := r.list(ctx, client.ObjectKeyFromObject(obj), &list, client.InNamespace(obj.Namespace), client.MatchingLabels{v1alpha1.LabelParser: obj.Name}); err != nil {
+	if err := r.list(
+		ctx, client.ObjectKeyFromObject(obj), &list, client.InNamespace(obj.Namespace),
+		client.MatchingLabels{v1alpha1.LabelParser: obj.Name},
+	); err != nil {
 		return fmt.Errorf("listing ControllerRevisions of HyperliquidParser %s/%s: %w", obj.Namespace, obj.Name, err)
 	}
 	for i := range list.Items {
 		object := &list.Items[i]
-		ours := metav1.IsControlledBy(object, obj) || r.takeUp(ctx, obj, s, object, "ControllerRevision")
-		if !ours || object.DeletionTimestamp != nil {
+		owned := metav1.IsControlledBy(object, obj) || r.adoptAbandoned(ctx, obj, t, object, "ControllerRevision")
+		if !owned || object.DeletionTimestamp != nil {
 			continue
 		}
 		revision, err := readRevision(object)
@@ -94,78 +102,100 @@ func (r *Reconciler) observeRevisions(ctx context.Context, obj *v1alpha1.Hyperli
 			logf.FromContext(ctx).Error(err, "ignoring a revision")
 			continue
 		}
-		s.revisions = append(s.revisions, revision)
+		f.Revisions = append(f.Revisions, revision)
 	}
-	slices.SortFunc(s.revisions, func(a, b *stored) int {
-		return cmp.Or(-cmp.Compare(a.object.Revision, b.object.Revision), cmp.Compare(a.Hash, b.Hash))
+	slices.SortFunc(f.Revisions, func(a, b *observed.Revision) int {
+		return cmp.Or(-cmp.Compare(a.Object.Revision, b.Object.Revision), cmp.Compare(a.Hash, b.Hash))
 	})
 	return nil
 }
 
-// revision is the stored one of that name; nil when there is none.
-func (s *seen) revision(name string) *stored {
-	for _, r := range s.revisions {
-		if r.object.Name == name || r.Hash == name {
+// find returns the stored revision of that name or hash; nil when there is none.
+func (v *revisions) find(name string) *observed.Revision {
+	for _, r := range v.stored {
+		if r.Object.Name == name || r.Hash == name {
 			return r
 		}
 	}
 	return nil
 }
 
-// resolve sets which revision the spec asks for, storing it when it is new, and which the fleet had before. A revision is stored
-// before anything is made of it: where that cannot be done, nothing is made that the fleet did not have.
-func (r *Reconciler) resolve(ctx context.Context, obj *v1alpha1.HyperliquidParser, s *seen) error {
-	if !s.known {
-		return nil
+// resolve finds out which revision the spec asks for, storing it when it is new, which one the fleet had before, and which of those in use
+// pods may be made from. A revision is stored before anything is made from it: if it cannot be stored, nothing is made that the fleet did
+// not have. An error means that the spec has no identity.
+func (r *Reconciler) resolve(
+	ctx context.Context, obj *v1alpha1.HyperliquidParser, f *observed.Fleet, t *attempts,
+) (*revisions, error) {
+	v := &revisions{problem: f.Problem, untrusted: map[string]bool{}, lacking: map[string]bool{}}
+	for _, revision := range f.Revisions {
+		own := *revision // its object changes when it is marked
+		v.stored = append(v.stored, &own)
 	}
+	if f.Known {
+		if err := r.resolveUpdate(ctx, obj, f, v, t); err != nil {
+			return nil, err
+		}
+		r.verify(ctx, obj, f, v, t)
+	}
+	r.ensureConfigs(ctx, obj, f, v, t)
+	return v, nil
+}
+
+// resolveUpdate sets update, current and rollout, and marks the stored revisions accordingly.
+func (r *Reconciler) resolveUpdate(
+	ctx context.Context, obj *v1alpha1.HyperliquidParser, f *observed.Fleet, v *revisions, t *attempts,
+) error {
 	identity, err := podspec.Identity(obj)
 	if err != nil {
 		return err
 	}
-	s.update = s.resolved(obj, identity)
-	if s.update == nil && s.problem == nil {
-		s.held = !r.attempt(ctx, obj, s, "the revision", v1alpha1.ReasonPodRejected, func() (err error) {
-			s.update, err = r.newRevision(ctx, obj, s, identity)
+	v.update = v.ofSpec(obj, identity)
+	if v.update == nil && v.problem == nil {
+		v.held = !r.attempt(ctx, obj, t, "the revision", v1alpha1.ReasonPodRejected, func() (err error) {
+			v.update, err = r.newRevision(ctx, obj, v, t, identity)
 			return err
 		})
 	}
-	s.current = s.lastComplete(obj)
-	if s.update != nil && s.problem == nil {
-		r.attempt(ctx, obj, s, "the marks of revisions", v1alpha1.ReasonWriteRejected, func() error { return r.mark(ctx, obj, s, identity) })
+	v.current = v.lastComplete(obj, f.Pods)
+	if v.update != nil && v.problem == nil {
+		r.attempt(ctx, obj, t, "the marks of revisions", v1alpha1.ReasonWriteRejected, func() error {
+			return r.mark(ctx, obj, v, identity)
+		})
 	}
-	s.rollout = s.update.readRollout(logf.FromContext(ctx))
+	v.rollout = readRollout(v.update, logf.FromContext(ctx))
 	return nil
 }
 
-// readRollout never fails: a state that somebody has spoilt is left out, and said.
-func (r *stored) readRollout(log logr.Logger) plan.Rollout {
-	if r == nil {
+// readRollout returns the state of the rollout to a revision, which may be nil. It ignores and logs a state that cannot be decoded.
+func readRollout(revision *observed.Revision, log logr.Logger) plan.Rollout {
+	if revision == nil {
 		return plan.Rollout{}
 	}
-	state, err := plan.DecodeRollout(r.object.Annotations[v1alpha1.AnnotationRollout])
+	state, err := plan.DecodeRollout(revision.Object.Annotations[v1alpha1.AnnotationRollout])
 	if err != nil {
-		log.Error(err, "ignoring the state of a rollout", "revision", r.object.Name)
+		log.Error(err, "ignoring the state of a rollout", "revision", revision.Object.Name)
 	}
 	return state
 }
 
-// writeRollout keeps the state of the rollout with the revision that it is to. It fails with a conflict when somebody else has written
-// there since.
-func (r *Reconciler) writeRollout(ctx context.Context, s *seen, state plan.Rollout) error {
+// writeRollout persists the state of the rollout to a revision, with that revision, and returns it as written. It fails with a conflict if
+// the revision has been written since.
+func (r *Reconciler) writeRollout(
+	ctx context.Context, to *observed.Revision, state plan.Rollout,
+) (*observed.Revision, error) {
 	text, err := state.Encode()
 	if err != nil {
-		return fmt.Errorf("encoding the state of the rollout of %s: %w", s.update.object.Name, err)
+		return to, fmt.Errorf("encoding the state of the rollout of %s: %w", to.Object.Name, err)
 	}
-	next := s.update.object.DeepCopy()
+	next := to.Object.DeepCopy()
 	setAnnotation(next, v1alpha1.AnnotationRollout, text)
 	if err := r.Client.Update(ctx, next); err != nil {
-		return fmt.Errorf("recording the rollout in ControllerRevision %s/%s: %w", next.Namespace, next.Name, err)
+		return to, fmt.Errorf("recording the rollout in ControllerRevision %s/%s: %w", next.Namespace, next.Name, err)
 	}
-	s.update.object, s.rollout = next, state
-	return nil
+	return &observed.Revision{Revision: to.Revision, Object: next}, nil
 }
 
-// setAnnotation sets an annotation, or takes it away where its value is empty.
+// setAnnotation sets an annotation, or removes it if the value is empty.
 func setAnnotation(object *appsv1.ControllerRevision, name, value string) {
 	if value == "" {
 		delete(object.Annotations, name)
@@ -174,31 +204,31 @@ func setAnnotation(object *appsv1.ControllerRevision, name, value string) {
 	metav1.SetMetaDataAnnotation(&object.ObjectMeta, name, value)
 }
 
-// resolved returns the stored revision of the spec; nil when there is none. For a generation that was looked at before it is the one
-// that was found then: an operator or a schema that has other fields must not take that for a change. Otherwise it is the newest of
-// the same identity: a spec that is set back means the revision that it meant before.
-func (s *seen) resolved(obj *v1alpha1.HyperliquidParser, identity string) *stored {
+// ofSpec returns the stored revision of the spec; nil when there is none. A generation that was observed before keeps the revision that it
+// got then, so that an operator or a schema with other fields does not take that for a change. Otherwise it is the newest revision of the
+// same identity: a spec that is reverted means the revision that it meant before.
+func (v *revisions) ofSpec(obj *v1alpha1.HyperliquidParser, identity string) *observed.Revision {
 	if obj.Status.ObservedGeneration == obj.Generation {
-		if same := s.revision(obj.Status.UpdateRevision); same != nil {
+		if same := v.find(obj.Status.UpdateRevision); same != nil {
 			return same
 		}
 	}
-	for _, revision := range s.revisions {
-		if revision.object.Annotations[v1alpha1.AnnotationIdentity] == identity {
+	for _, revision := range v.stored {
+		if revision.Object.Annotations[v1alpha1.AnnotationIdentity] == identity {
 			return revision
 		}
 	}
 	return nil
 }
 
-// commonest is the revision that most pods have, for an object whose status was lost; nil when there are none.
-func (s *seen) commonest() *stored {
+// commonest returns the revision that most pods have, for an object whose status was lost; nil when there is none.
+func (v *revisions) commonest(pods []corev1.Pod) *observed.Revision {
 	count := map[string]int{}
-	for i := range s.pods {
-		count[s.pods[i].Labels[v1alpha1.LabelRevision]]++
+	for i := range pods {
+		count[pods[i].Labels[v1alpha1.LabelRevision]]++
 	}
-	var most *stored
-	for _, revision := range s.revisions {
+	var most *observed.Revision
+	for _, revision := range v.stored {
 		if n := count[revision.Hash]; n > 0 && (most == nil || n > count[most.Hash]) {
 			most = revision
 		}
@@ -206,44 +236,49 @@ func (s *seen) commonest() *stored {
 	return most
 }
 
-// newRevision renders the spec and stores what it rendered, unless that is stored already: a spec may say the same in other words.
-func (r *Reconciler) newRevision(ctx context.Context, obj *v1alpha1.HyperliquidParser, s *seen, identity string) (*stored, error) {
+// newRevision renders the spec and stores the result, unless the same is stored already: a spec may mean the same in other words. It
+// returns nil when it has set a problem.
+func (r *Reconciler) newRevision(
+	ctx context.Context, obj *v1alpha1.HyperliquidParser, v *revisions, t *attempts, identity string,
+) (*observed.Revision, error) {
 	rendered, err := podspec.NewRevision(obj, r.ParserImage, r.Cluster)
 	if err != nil {
-		s.problem = &problem{v1alpha1.ReasonSpecInvalid, err.Error()}
+		v.problem = &problem{Reason: v1alpha1.ReasonSpecInvalid, Message: err.Error()}
 		return nil, nil
 	}
-	return r.store(ctx, obj, s, rendered, identity)
+	return r.store(ctx, obj, v, t, rendered, identity)
 }
 
-// store keeps a revision in a ControllerRevision, under the first name that nothing else has.
-func (r *Reconciler) store(ctx context.Context, obj *v1alpha1.HyperliquidParser, s *seen, revision podspec.Revision, identity string) (*stored, error) {
+// store persists a revision in a ControllerRevision, under the first name that nothing else has. It returns nil when it has set a problem.
+func (r *Reconciler) store(
+	ctx context.Context, obj *v1alpha1.HyperliquidParser, v *revisions, t *attempts, revision podspec.Revision, identity string,
+) (*observed.Revision, error) {
 	first := revision
 	for count := range podspec.MaxNames {
 		if count > 0 {
 			revision = first.Renamed(obj.Name, count)
 		}
-		if same := s.revision(revision.Name(obj.Name)); same != nil {
+		if same := v.find(revision.Name(obj.Name)); same != nil {
 			if alike, err := sameContent(same.Revision, revision); err != nil || alike {
 				return same, err
 			}
 			continue
 		}
-		kept, err := r.createRevision(ctx, obj, s, revision, identity)
-		if err != nil || kept != nil || s.problem != nil {
+		kept, err := r.createRevision(ctx, obj, v, revision, identity)
+		if err != nil || kept != nil {
 			return kept, err
 		}
 	}
-	s.again = r.retryAfter(retryRejected)
-	s.problem = &problem{v1alpha1.ReasonNameTaken, fmt.Sprintf(
+	t.requeue(r.retryAt(retryRejected))
+	v.problem = &problem{Reason: v1alpha1.ReasonNameTaken, Message: fmt.Sprintf(
 		"ControllerRevision %s and others have the names of the parsers' revision and are not ours: delete or rename them", first.Name(obj.Name))}
 	return nil, nil
 }
 
-// createRevision returns nil when the name is taken by something else, or when there is now a problem.
+// createRevision creates a ControllerRevision. It returns nil when something else has the name.
 func (r *Reconciler) createRevision(
-	ctx context.Context, obj *v1alpha1.HyperliquidParser, s *seen, revision podspec.Revision, identity string,
-) (*stored, error) {
+	ctx context.Context, obj *v1alpha1.HyperliquidParser, v *revisions, revision podspec.Revision, identity string,
+) (*observed.Revision, error) {
 	encoded, err := revision.Encode()
 	if err != nil {
 		return nil, err
@@ -260,7 +295,7 @@ func (r *Reconciler) createRevision(
 			Annotations: newAnnotations(obj, revision, identity),
 		},
 		Data:     runtime.RawExtension{Raw: data},
-		Revision: s.newest() + 1,
+		Revision: v.newest() + 1,
 	}
 	if err := controllerutil.SetControllerReference(obj, object, r.Client.Scheme()); err != nil {
 		return nil, fmt.Errorf("setting the owner of ControllerRevision %s/%s: %w", object.Namespace, object.Name, err)
@@ -269,8 +304,8 @@ func (r *Reconciler) createRevision(
 	switch {
 	case err == nil:
 		logf.FromContext(ctx).Info("stored a new revision", "revision", object.Name, "image", revision.Image())
-		kept := &stored{revision, object}
-		s.revisions = slices.Insert(s.revisions, 0, kept)
+		kept := &observed.Revision{Revision: revision, Object: object}
+		v.stored = slices.Insert(v.stored, 0, kept)
 		return kept, nil
 	case apierrors.IsAlreadyExists(err):
 		return nil, r.revisionTaken(ctx, obj, object, revision)
@@ -280,12 +315,14 @@ func (r *Reconciler) createRevision(
 	return nil, fmt.Errorf("storing revision %s/%s: %w", object.Namespace, object.Name, err)
 }
 
-// revisionTaken looks at the ControllerRevision that has the name of one to be created. If it holds the same and is ours, or nobody's
-// and was made for this object, it is given what it lacks for the cache to show it, and errStale says to look again. It returns nil
-// when it is something else.
-func (r *Reconciler) revisionTaken(ctx context.Context, obj *v1alpha1.HyperliquidParser, wanted *appsv1.ControllerRevision, revision podspec.Revision) error {
+// revisionTaken reads the ControllerRevision that has the name of one to be created. If it holds the same and belongs to the object, or was
+// left behind for it, revisionTaken restores the labels and owner by which the cache shows it, and returns errStale for a retry. It returns
+// nil if it is something else.
+func (r *Reconciler) revisionTaken(
+	ctx context.Context, obj *v1alpha1.HyperliquidParser, wanted *appsv1.ControllerRevision, revision podspec.Revision,
+) error {
 	there := &appsv1.ControllerRevision{}
-	if err := r.Live.Get(ctx, client.ObjectKeyFromObject(wanted), there); err != nil {
+	if err := r.APIReader.Get(ctx, client.ObjectKeyFromObject(wanted), there); err != nil {
 		if apierrors.IsNotFound(err) {
 			return fmt.Errorf("ControllerRevision %s/%s was there and is not: %w", wanted.Namespace, wanted.Name, errStale)
 		}
@@ -300,7 +337,7 @@ func (r *Reconciler) revisionTaken(ctx context.Context, obj *v1alpha1.Hyperliqui
 	}
 	held, err := podspec.Decode(revision.Hash, unwrapped(there.Data.Raw))
 	if err != nil {
-		return nil //nolint:nilerr // what cannot be read is something else
+		return nil //nolint:nilerr // data that cannot be decoded is something else
 	}
 	if alike, err := sameContent(held, revision); err != nil || !alike {
 		return err
@@ -318,43 +355,43 @@ func (r *Reconciler) revisionTaken(ctx context.Context, obj *v1alpha1.Hyperliqui
 	return fmt.Errorf("ControllerRevision %s/%s is not in the cache: %w", there.Namespace, there.Name, errStale)
 }
 
-// sameContent reports whether pods of the two are alike but for the name of their revision.
+// sameContent reports whether pods of the two revisions differ only in the name of their revision.
 func sameContent(a, b podspec.Revision) (bool, error) {
 	one, err := a.Encode()
 	other, err2 := b.Encode()
 	return bytes.Equal(one, other), errors.Join(err, err2)
 }
 
-// newest is the highest number of a stored revision; 0 when there is none.
-func (s *seen) newest() int64 {
-	if len(s.revisions) == 0 {
+// newest returns the highest number of a stored revision; 0 when there is none.
+func (v *revisions) newest() int64 {
+	if len(v.stored) == 0 {
 		return 0
 	}
-	return s.revisions[0].object.Revision
+	return v.stored[0].Object.Revision
 }
 
-// mark makes the stored revision of the spec known as such: by its identity, should the object's schema have changed
-// since, and by its number, should the spec have been set back. What was remembered of the rollout of another is
-// forgotten, but for what the next takes over: should that come again, it begins from the start.
-func (r *Reconciler) mark(ctx context.Context, obj *v1alpha1.HyperliquidParser, s *seen, identity string) error {
-	newest := s.newest()
-	over, err := s.takenOver(logf.FromContext(ctx))
+// mark marks the stored revisions: that of the spec by its identity, in case the object's schema has changed since, and by the highest
+// number, in case the spec was reverted. The state of the rollout to any other revision is dropped, except for what the next rollout takes
+// over: a later rollout to that revision starts from the beginning.
+func (r *Reconciler) mark(ctx context.Context, obj *v1alpha1.HyperliquidParser, v *revisions, identity string) error {
+	newest := v.newest()
+	inherited, err := v.inheritedRollout(logf.FromContext(ctx))
 	if err != nil {
 		return err
 	}
-	for _, revision := range s.revisions {
-		was := revision.object
+	for _, revision := range v.stored {
+		was := revision.Object
 		next := was.DeepCopy()
-		s.markPromotion(obj, revision, next)
-		if s.current != nil {
-			setAnnotation(next, v1alpha1.AnnotationCurrent, flag(revision == s.current))
+		v.markPromotion(obj, revision, next)
+		if v.current != nil {
+			setAnnotation(next, v1alpha1.AnnotationCurrent, flag(revision == v.current))
 		}
-		if revision != s.update {
+		if revision != v.update {
 			delete(next.Annotations, v1alpha1.AnnotationRollout)
 		} else {
 			setAnnotation(next, v1alpha1.AnnotationIdentity, identity)
-			if over != "" && next.Annotations[v1alpha1.AnnotationRollout] == "" {
-				setAnnotation(next, v1alpha1.AnnotationRollout, over)
+			if inherited != "" && next.Annotations[v1alpha1.AnnotationRollout] == "" {
+				setAnnotation(next, v1alpha1.AnnotationRollout, inherited)
 			}
 			if next.Revision < newest {
 				next.Revision = newest + 1
@@ -366,21 +403,21 @@ func (r *Reconciler) mark(ctx context.Context, obj *v1alpha1.HyperliquidParser, 
 		if err := r.Client.Update(ctx, next); err != nil {
 			return fmt.Errorf("marking ControllerRevision %s/%s: %w", next.Namespace, next.Name, err)
 		}
-		revision.object = next
+		revision.Object = next
 	}
 	return nil
 }
 
-// pruneRevisions deletes the oldest revisions that are over the object's limit, never one that a pod refers to, that the spec asks for
-// or that the fleet had before. Their configs go with them.
-func (r *Reconciler) pruneRevisions(ctx context.Context, obj *v1alpha1.HyperliquidParser, s *seen) error {
-	if s.problem != nil || s.held || !s.known {
+// pruneRevisions deletes the oldest revisions beyond the object's limit, but none that a pod refers to, that the spec asks for, or that the
+// fleet had before. The garbage collector deletes their configs.
+func (r *Reconciler) pruneRevisions(ctx context.Context, obj *v1alpha1.HyperliquidParser, f *observed.Fleet, v *revisions) error {
+	if v.problem != nil || v.held || !f.Known {
 		return nil
 	}
-	used := s.used()
+	used := v.used(f.Pods)
 	keep := int(ptr.Deref(obj.Spec.Rollout.RevisionHistoryLimit, defaultHistory))
 	var errs []error
-	for _, revision := range s.revisions {
+	for _, revision := range v.stored {
 		if used[revision.Hash] {
 			continue
 		}
@@ -388,7 +425,7 @@ func (r *Reconciler) pruneRevisions(ctx context.Context, obj *v1alpha1.Hyperliqu
 			keep--
 			continue
 		}
-		object := revision.object
+		object := revision.Object
 		logf.FromContext(ctx).Info("deleting a revision that no pod refers to", "revision", object.Name)
 		if err := r.Client.Delete(ctx, object, client.Preconditions{UID: &object.UID}); client.IgnoreNotFound(err) != nil {
 			errs = append(errs, fmt.Errorf("deleting ControllerRevision %s/%s: %w", object.Namespace, object.Name, err))
@@ -397,13 +434,13 @@ func (r *Reconciler) pruneRevisions(ctx context.Context, obj *v1alpha1.Hyperliqu
 	return errors.Join(errs...)
 }
 
-// used are the revisions that pods have, or may get, by hash.
-func (s *seen) used() map[string]bool {
+// used returns the revisions that pods have, or may get, by hash.
+func (v *revisions) used(pods []corev1.Pod) map[string]bool {
 	out := map[string]bool{}
-	for i := range s.pods {
-		out[s.pods[i].Labels[v1alpha1.LabelRevision]] = true
+	for i := range pods {
+		out[pods[i].Labels[v1alpha1.LabelRevision]] = true
 	}
-	for _, revision := range []*stored{s.update, s.current} {
+	for _, revision := range []*observed.Revision{v.update, v.current} {
 		if revision != nil {
 			out[revision.Hash] = true
 		}

@@ -21,18 +21,20 @@ import (
 
 	"github.com/hlparser/hyperliquid-parser-operator/api/v1alpha1"
 	"github.com/hlparser/hyperliquid-parser-operator/internal/controller/keys"
+	"github.com/hlparser/hyperliquid-parser-operator/internal/controller/observed"
 	"github.com/hlparser/hyperliquid-parser-operator/internal/controller/podspec"
 	"github.com/hlparser/hyperliquid-parser-operator/internal/controller/poller"
+	"github.com/hlparser/hyperliquid-parser-operator/internal/controller/status"
 )
 
 // +kubebuilder:rbac:groups=networking.k8s.io,resources=networkpolicies,verbs=get;list;watch;create;update;delete
 
 // observeAccess reads with which key the object's parsers are asked, and who may connect to them.
-func (r *Reconciler) observeAccess(ctx context.Context, obj *v1alpha1.HyperliquidParser, s *seen) error {
-	if s.keys != nil {
-		s.published = keys.ParsePublished(s.keys.Data[podspec.OperatorsFile])
+func (r *Reconciler) observeAccess(ctx context.Context, obj *v1alpha1.HyperliquidParser, f *observed.Fleet) error {
+	if f.Access.Keys != nil {
+		f.Access.Published = keys.ParsePublished(f.Access.Keys.Data[podspec.OperatorsFile])
 	}
-	s.operator, s.keyDue = r.Keys.Ring().Use(s.now, s.published)
+	f.Access.Operator, f.Access.KeyDue = r.Keys.Ring().Use(f.Now, f.Access.Published)
 	policy := &networkingv1.NetworkPolicy{}
 	err := r.get(ctx, client.ObjectKey{Namespace: obj.Namespace, Name: podspec.NetworkPolicyName(obj.Name)}, policy)
 	switch {
@@ -41,51 +43,42 @@ func (r *Reconciler) observeAccess(ctx context.Context, obj *v1alpha1.Hyperliqui
 	case err != nil:
 		return fmt.Errorf("getting NetworkPolicy %s/%s: %w", obj.Namespace, podspec.NetworkPolicyName(obj.Name), err)
 	}
-	s.policy = policy
+	f.Access.Policy = policy
 	return nil
 }
 
 // endpoint is where the parser of a target answers, and how it is asked: whether it seals its reports follows from what its pod was made from.
-func (r *Reconciler) endpoint(obj *v1alpha1.HyperliquidParser, s *seen, target string, pod *corev1.Pod) poller.Endpoint {
-	lost, gap := acknowledgedLosses(obj, target, s.now)
+func (r *Reconciler) endpoint(obj *v1alpha1.HyperliquidParser, f *observed.Fleet, target string, pod *corev1.Pod) poller.Endpoint {
+	lost, gap := status.AcknowledgedLosses(obj, target, f.Now)
 	return poller.Endpoint{
-		Target: target, PodName: pod.Name, IP: pod.Status.PodIP, Pod: s.podState(obj, pod),
-		Started: podspec.Started(pod), Plain: !podspec.Sealed(pod), Key: podspec.PublicKey(pod), Operator: s.operator,
+		Target: target, PodName: pod.Name, IP: pod.Status.PodIP, Pod: podState(obj, f, pod),
+		Started: podspec.Started(pod), Plain: !podspec.Sealed(pod), Key: podspec.PublicKey(pod), Operator: f.Access.Operator,
 		AcknowledgedLost: lost, AcknowledgedGap: gap,
 	}
 }
 
 // ensureAccess publishes the operator's keys to the object's parsers, and lets nobody else connect to them but whom the flags name. What it
 // cannot do holds up no pod: a parser delivers whether anybody asks it or not.
-func (r *Reconciler) ensureAccess(ctx context.Context, obj *v1alpha1.HyperliquidParser, s *seen) outcome {
+func (r *Reconciler) ensureAccess(ctx context.Context, obj *v1alpha1.HyperliquidParser, f *observed.Fleet, t *attempts) outcome {
 	var published, policy outcome
-	r.attempt(ctx, obj, s, theKeys, v1alpha1.ReasonWriteRejected, func() (err error) {
-		published, err = r.publishKeys(ctx, obj, s)
+	r.attempt(ctx, obj, t, theKeys, v1alpha1.ReasonWriteRejected, func() (err error) {
+		published, err = r.publishKeys(ctx, obj, f)
 		return err
 	})
-	r.attempt(ctx, obj, s, thePolicy, v1alpha1.ReasonWriteRejected, func() (err error) {
-		policy, err = r.ensurePolicy(ctx, obj, s)
+	r.attempt(ctx, obj, t, thePolicy, v1alpha1.ReasonWriteRejected, func() (err error) {
+		policy, err = r.ensurePolicy(ctx, obj, f)
 		return err
 	})
 	return published.and(policy)
 }
 
-// and is what two steps brought to light: the first problem, and the earlier time.
-func (o outcome) and(other outcome) outcome {
-	if o.problem == nil {
-		o.problem = other.problem
-	}
-	o.again = earlier(o.again, other.again)
-	return o
-}
-
 // publishKeys keeps the ConfigMap that parsers know the operator by.
-func (r *Reconciler) publishKeys(ctx context.Context, obj *v1alpha1.HyperliquidParser, s *seen) (outcome, error) {
+func (r *Reconciler) publishKeys(ctx context.Context, obj *v1alpha1.HyperliquidParser, f *observed.Fleet) (outcome, error) {
 	ring := r.Keys.Ring()
 	if len(ring) == 0 {
 		return outcome{}, nil // the keeper says why, and wakes us
 	}
-	text, _ := ring.Publish(s.now, s.published)
+	text, _ := ring.Publish(f.Now, f.Access.Published)
 	wanted := &corev1.ConfigMap{
 		ObjectMeta: metav1.ObjectMeta{
 			Name: podspec.OperatorKeysName(obj.Name), Namespace: obj.Namespace,
@@ -96,11 +89,11 @@ func (r *Reconciler) publishKeys(ctx context.Context, obj *v1alpha1.HyperliquidP
 	if err := controllerutil.SetControllerReference(obj, wanted, r.Client.Scheme()); err != nil {
 		return outcome{}, fmt.Errorf("setting the owner of ConfigMap %s/%s: %w", wanted.Namespace, wanted.Name, err)
 	}
-	if s.keys != nil {
-		if maps.Equal(s.keys.Data, wanted.Data) && len(s.keys.BinaryData) == 0 && covers(s.keys.Labels, wanted.Labels) {
-			return outcome{again: s.keyDue}, nil
+	if f.Access.Keys != nil {
+		if maps.Equal(f.Access.Keys.Data, wanted.Data) && len(f.Access.Keys.BinaryData) == 0 && covers(f.Access.Keys.Labels, wanted.Labels) {
+			return outcome{requeueAt: f.Access.KeyDue}, nil
 		}
-		changed := s.keys.DeepCopy()
+		changed := f.Access.Keys.DeepCopy()
 		changed.Data, changed.BinaryData = wanted.Data, nil
 		changed.Labels = merged(changed.Labels, wanted.Labels)
 		if err := r.Client.Update(ctx, changed); err != nil {
@@ -116,7 +109,7 @@ func (r *Reconciler) publishKeys(ctx context.Context, obj *v1alpha1.HyperliquidP
 		return outcome{}, fmt.Errorf("publishing the operator's keys in ConfigMap %s/%s: %w", wanted.Namespace, wanted.Name, err)
 	}
 	there := &corev1.ConfigMap{}
-	if err := r.Live.Get(ctx, client.ObjectKeyFromObject(wanted), there); err != nil {
+	if err := r.APIReader.Get(ctx, client.ObjectKeyFromObject(wanted), there); err != nil {
 		return outcome{}, fmt.Errorf("reading ConfigMap %s/%s: %w", wanted.Namespace, wanted.Name, err)
 	}
 	left, err := r.leftBehind(ctx, obj, there)
@@ -140,14 +133,14 @@ func (r *Reconciler) publishKeys(ctx context.Context, obj *v1alpha1.HyperliquidP
 // taken is what to do about an object of another's that has the name of one of ours.
 func (r *Reconciler) taken(kind, name, what string) outcome {
 	return outcome{
-		problem: &problem{v1alpha1.ReasonNameTaken, fmt.Sprintf("%s %s has the name of the %s and is not ours: delete or rename it", kind, name, what)},
-		again:   r.retryAfter(retryRejected),
+		problem:   &problem{Reason: v1alpha1.ReasonNameTaken, Message: fmt.Sprintf("%s %s has the name of the %s and is not ours: delete or rename it", kind, name, what)},
+		requeueAt: r.retryAt(retryRejected),
 	}
 }
 
 // ensurePolicy keeps the NetworkPolicy of the object's parsers, or takes it away where there is to be none.
-func (r *Reconciler) ensurePolicy(ctx context.Context, obj *v1alpha1.HyperliquidParser, s *seen) (outcome, error) {
-	there := s.policy
+func (r *Reconciler) ensurePolicy(ctx context.Context, obj *v1alpha1.HyperliquidParser, f *observed.Fleet) (outcome, error) {
+	there := f.Access.Policy
 	if r.Access == nil {
 		return outcome{}, r.deletePolicy(ctx, obj, there)
 	}
@@ -165,7 +158,7 @@ func (r *Reconciler) ensurePolicy(ctx context.Context, obj *v1alpha1.Hyperliquid
 		}
 		// It is somebody else's, or has lost the label by which the cache would show it.
 		there = &networkingv1.NetworkPolicy{}
-		if err := r.Live.Get(ctx, client.ObjectKeyFromObject(wanted), there); err != nil {
+		if err := r.APIReader.Get(ctx, client.ObjectKeyFromObject(wanted), there); err != nil {
 			return outcome{}, fmt.Errorf("reading NetworkPolicy %s/%s: %w", wanted.Namespace, wanted.Name, err)
 		}
 	}
@@ -174,7 +167,7 @@ func (r *Reconciler) ensurePolicy(ctx context.Context, obj *v1alpha1.Hyperliquid
 	case err != nil:
 		return outcome{}, err
 	case there.DeletionTimestamp != nil:
-		return outcome{again: r.retryAfter(retryTaken)}, nil
+		return outcome{requeueAt: r.retryAt(retryTaken)}, nil
 	case !left && !metav1.IsControlledBy(there, obj):
 		return r.taken("NetworkPolicy", wanted.Name, "parsers' policy"), nil
 	case !left && equality.Semantic.DeepEqual(there.Spec, wanted.Spec) && covers(there.Labels, wanted.Labels):

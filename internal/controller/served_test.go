@@ -88,11 +88,11 @@ func serve(t *testing.T, n int) *served {
 	backoff := flowcontrol.NewBackOff(time.Second, time.Minute)
 	backoff.Clock = testingclock.NewFakeClock(noon)
 	s.Reconciler = &Reconciler{
-		Client: operator,
-		Live:   operator,
-		Pods:   &TargetPods{},
-		Claims: NewClaims(),
-		Keys:   someKeys(t),
+		Client:    operator,
+		APIReader: operator,
+		Pods:      &TargetPods{},
+		Claims:    NewClaims(),
+		Keys:      someKeys(t),
 		Access: &podspec.Access{
 			OperatorNamespace: "system",
 		},

@@ -37,58 +37,58 @@ import (
 )
 
 const (
-	// gather is how long changes of verdicts and of pods are gathered before they are looked at, and gatherEach how much longer for each
-	// target: when a broker dies, a whole fleet's verdicts change within one poll interval, and when a fleet starts, all its pods within
-	// minutes. Each look is at all of them, and takes 5 µs of processor time for each besides reading the cache (BenchmarkReconcile): this
-	// bounds looks to a small part of a core.
-	gather     = 250 * time.Millisecond
-	gatherEach = 150 * time.Microsecond
-	// firstFailedBackoff and longestFailedBackoff are a DaemonSet's: a node that rejects pods is asked again soon, then seldom.
+	// coalesceWindow is how long changes of verdicts and of pods are coalesced into one reconcile, and coalescePerTarget is added for each
+	// target: when a broker dies, the verdicts of a whole fleet change within one poll interval, and when a fleet starts, all its pods
+	// change within minutes. A reconcile processes all targets, and takes 5 µs of processor time for each besides reading the cache
+	// (BenchmarkReconcile): this bounds reconciles to a small part of a core.
+	coalesceWindow    = 250 * time.Millisecond
+	coalescePerTarget = 150 * time.Microsecond
+	// firstFailedBackoff and longestFailedBackoff are those of a DaemonSet: a node that rejects pods is retried soon, then seldom.
 	firstFailedBackoff   = time.Second
 	longestFailedBackoff = 15 * time.Minute
-	// longestReconcile bounds one reconcile, whatever the API server does: four times the longest slice of writes.
+	// longestReconcile bounds one reconcile: four times the longest slice of writes.
 	longestReconcile = time.Minute
-	// syncPatience is how long a start waits for all that is watched to be listed. It is for ever: while something cannot be listed, health
-	// says so, and a process that ends and starts again would list no more.
-	syncPatience = 100 * 365 * 24 * time.Hour
+	// cacheSyncTimeout is how long a start waits until all watched kinds are listed. It never ends: health reports what cannot be listed, and
+	// a restarted process would list no more.
+	cacheSyncTimeout = 100 * 365 * 24 * time.Hour
 )
 
-// Options say how the operator runs.
+// Options configure the operator.
 type Options struct {
 	Bounds      Bounds
 	ParserImage string
-	// ReportPort is where parsers serve their reports; podspec.ReportPort.
+	// ReportPort is the port on which parsers serve their reports, podspec.ReportPort except in tests.
 	ReportPort int
-	// PollWorkers is how many parsers are asked at once, and as many again of those that do not answer.
+	// PollWorkers is how many parsers are polled at once. As many again poll those that do not answer.
 	PollWorkers int
-	// ForwardPorts asks parsers through the API server and the kubelet: for an operator that runs outside the cluster.
+	// ForwardPorts polls parsers through the API server and the kubelet, for an operator that runs outside the cluster.
 	ForwardPorts bool
-	// Clock tells the time.
+	// Clock is the source of time.
 	Clock clock.Clock
 	// Cluster names this cluster to servers that parsers of several clusters write to.
 	Cluster string
-	// Registry takes the operator's metrics.
+	// Registry registers the operator's metrics.
 	Registry prometheus.Registerer
-	// Namespaces are those that the operator watches; empty: all.
+	// Namespaces are those that the operator watches. Empty means all.
 	Namespaces []string
-	// Health is what the manager's options were made with.
+	// Health is the one that ManagerOptions was called with.
 	Health *informers.Health
-	// KeySecret names the Secret that holds the operator's keys, which it makes where it is missing.
+	// KeySecret is the name of the Secret with the operator's keys. The operator creates it if it is missing.
 	KeySecret types.NamespacedName
-	// Access says who may connect to parsers; nil: there are no network policies.
+	// Access is who may connect to parsers. Nil disables network policies.
 	Access *podspec.Access
-	// Controller are controller-runtime's own settings.
+	// Controller are the settings of controller-runtime.
 	Controller controller.Options
 }
 
-// LimitRequests bounds the requests that a manager with this config makes to the API server to qps a second, above 0; burst of them may
-// come at once. Namespaces have their turns, so that thousands of pods of one do not hold up the first of another. The config of
-// leader election must be another one: a lease waits for nobody.
+// LimitRequests limits the requests that a manager with this config makes to the API server to qps per second, which must be positive, with
+// bursts of burst. Namespaces take turns, so that thousands of pods of one do not hold up the first pod of another. Leader election needs a
+// config of its own: the renewal of a lease must not wait.
 func LimitRequests(config *rest.Config, qps float32, burst int) {
 	config.RateLimiter = fair.NewLimiter(qps, burst)
 }
 
-// Add makes the manager run the operator.
+// Add adds the operator to the manager.
 func Add(mgr ctrl.Manager, options Options) error {
 	metrics, err := NewMetrics(options.Registry)
 	if err != nil {
@@ -132,11 +132,11 @@ func Add(mgr ctrl.Manager, options Options) error {
 	}
 	background := NewBackground(waker.wake)
 	if err := mgr.Add(background); err != nil {
-		return fmt.Errorf("adding questions in the background to the manager: %w", err)
+		return fmt.Errorf("adding the background worker to the manager: %w", err)
 	}
 	reconciler := &Reconciler{
 		Client:        clientOf(mgr, clusters),
-		Live:          mgr.GetAPIReader(),
+		APIReader:     mgr.GetAPIReader(),
 		Pods:          pods,
 		Claims:        NewClaims(),
 		Keys:          keeper,
@@ -156,11 +156,12 @@ func Add(mgr ctrl.Manager, options Options) error {
 		Cursors:       NewCursors(),
 		FailedBackoff: backoff,
 	}
-	reconciler.Outages = NewOutages(func(name types.NamespacedName) { waker.wake(name, reconciler.gather(name)) })
+	reconciler.Outages = NewOutages(func(name types.NamespacedName) { waker.wake(name, reconciler.coalesce(name)) })
 	return reconciler.SetupWithManager(mgr, clusters, waker, options.Registry, options.Controller)
 }
 
-// addKeeper makes the manager keep the operator's keys. The operator may read no Secret but its own, and list none: so not by the cache.
+// addKeeper adds the keeper of the operator's keys to the manager. Its client has no cache, since the operator may read only its own Secret and
+// list none.
 func addKeeper(mgr ctrl.Manager, options Options) (*keys.Keeper, error) {
 	if err := keys.Check(options.KeySecret); err != nil {
 		return nil, err
@@ -178,8 +179,8 @@ func addKeeper(mgr ctrl.Manager, options Options) (*keys.Keeper, error) {
 	return keeper, nil
 }
 
-// ManagerOptions returns the settings without which a manager must not run the operator: what is cached, that the operator sees its own
-// writes there, that one object which cannot be decoded does not hide the others, and that watches which fail are known to health. The
+// ManagerOptions returns the settings that the operator needs of a manager: the content of the cache, reads there that wait for the operator's
+// own writes, informers in which an object that cannot be decoded does not hide the others, and health that knows of failing watches. The
 // caller adds its own.
 func ManagerOptions(scheme *runtime.Scheme, health *informers.Health) (ctrl.Options, error) {
 	cached, err := cacheOptions()
@@ -190,14 +191,14 @@ func ManagerOptions(scheme *runtime.Scheme, health *informers.Health) (ctrl.Opti
 		Scheme:   scheme,
 		Cache:    cached,
 		NewCache: informers.NewCache(health, ""),
-		// A plan that does not see the last one's writes would delete twice.
+		// A plan made without the writes of the last one would delete twice.
 		Client: client.Options{Cache: &client.CacheOptions{EnableReadYourWritesConsistency: ptr.To(true)}},
 	}, nil
 }
 
-// SetupWithManager makes the manager run the reconciler: for objects whose spec or annotations change, for their pods, revisions and
-// ConfigMaps, for nodes and pods where that can change a target, for changes of verdicts, and whenever the waker says so. Namespaces have
-// their turns, and none holds all workers. The clusters are what is watched, by namespace.
+// SetupWithManager adds the reconciler to the manager. It reconciles objects whose spec or annotations change, whose pods, revisions,
+// ConfigMaps or network policies change, or whose verdicts change, those for which a changed node or pod may be a target, and those that the
+// waker wakes. Namespaces take turns, and none occupies all workers. clusters are the watched namespaces, by name.
 func (r *Reconciler) SetupWithManager(
 	mgr ctrl.Manager, clusters map[string]cluster.Cluster, waker *Waker, registry prometheus.Registerer, options controller.Options,
 ) error {
@@ -205,7 +206,7 @@ func (r *Reconciler) SetupWithManager(
 		options.ReconciliationTimeout = longestReconcile
 	}
 	if options.CacheSyncTimeout == 0 {
-		options.CacheSyncTimeout = syncPatience
+		options.CacheSyncTimeout = cacheSyncTimeout
 	}
 	turns := fair.NewQueue(options.MaxConcurrentReconciles, func(r reconcile.Request) string { return r.Namespace })
 	r.Wanted = turns.Wanted
@@ -217,7 +218,7 @@ func (r *Reconciler) SetupWithManager(
 		})
 	}
 	depth := prometheus.NewGaugeFunc(prometheus.GaugeOpts{
-		Name: "hlparser_fleet_queue_depth", Help: "Objects that wait to be looked at.",
+		Name: "hlparser_fleet_queue_depth", Help: "Objects that wait for a reconcile.",
 	}, func() float64 { return float64(turns.Len()) })
 	if err := registry.Register(depth); err != nil {
 		return fmt.Errorf("registering the queue's metric: %w", err)
@@ -238,7 +239,7 @@ func (r *Reconciler) SetupWithManager(
 		build = build.
 			WatchesRawSource(kind(c, &v1alpha1.HyperliquidParser{}, &handler.EnqueueRequestForObject{},
 				predicate.Or[client.Object](predicate.GenerationChangedPredicate{}, predicate.AnnotationChangedPredicate{}))).
-			WatchesRawSource(kind(c, &corev1.Pod{}, gathered{owner(handler.OnlyControllerOwner()), r.gather})).
+			WatchesRawSource(kind(c, &corev1.Pod{}, coalesced{owner(handler.OnlyControllerOwner()), r.coalesce})).
 			WatchesRawSource(kind(c, &appsv1.ControllerRevision{}, owner(handler.OnlyControllerOwner()))).
 			WatchesRawSource(kind(c, &networkingv1.NetworkPolicy{}, owner(handler.OnlyControllerOwner()))).
 			// A config is owned by its revision.
@@ -250,12 +251,12 @@ func (r *Reconciler) SetupWithManager(
 	return nil
 }
 
-// kind is a source of the objects of a kind that a cluster's cache holds.
+// kind returns the source of the objects of a kind in a cluster's cache.
 func kind(c cluster.Cluster, obj client.Object, handle handler.EventHandler, predicates ...predicate.Predicate) source.Source {
 	return source.Kind(c.GetCache(), obj, handle, predicates...)
 }
 
-// objectOfLabel returns the object that our label names.
+// objectOfLabel returns the object that the operator's label names.
 func objectOfLabel(_ context.Context, obj client.Object) []reconcile.Request {
 	key := types.NamespacedName{Namespace: obj.GetNamespace(), Name: obj.GetLabels()[v1alpha1.LabelParser]}
 	return []reconcile.Request{{NamespacedName: key}}
@@ -269,7 +270,7 @@ func nodeChanged() predicate.Funcs {
 	}}
 }
 
-// objectsOfNode returns the objects for which the node is, or was, a target. An update is asked about with both states of the node.
+// objectsOfNode returns the objects for which the node is a target. It is called with both states of a node that was updated.
 func (r *Reconciler) objectsOfNode(ctx context.Context, obj client.Object) []reconcile.Request {
 	node, ok := obj.(*corev1.Node)
 	if !ok {
@@ -291,44 +292,44 @@ func (r *Reconciler) objectsOfNode(ctx context.Context, obj client.Object) []rec
 	return out
 }
 
-// gather is how long changes of an object's targets are gathered.
-func (r *Reconciler) gather(name types.NamespacedName) time.Duration {
-	return gather + time.Duration(r.Outages.desired(name))*gatherEach
+// coalesce returns how long changes of an object's targets are coalesced.
+func (r *Reconciler) coalesce(name types.NamespacedName) time.Duration {
+	return coalesceWindow + time.Duration(r.Outages.desired(name))*coalescePerTarget
 }
 
-// gathered hands on what happens to pods, a moment later.
-type gathered struct {
+// coalesced delays the events of pods.
+type coalesced struct {
 	handler.EventHandler
-	moment func(types.NamespacedName) time.Duration
+	delay func(types.NamespacedName) time.Duration
 }
 
 type queue = workqueue.TypedRateLimitingInterface[reconcile.Request]
 
-func (g gathered) Create(ctx context.Context, e event.CreateEvent, q queue) {
-	g.EventHandler.Create(ctx, e, later{q, g.moment})
+func (c coalesced) Create(ctx context.Context, e event.CreateEvent, q queue) {
+	c.EventHandler.Create(ctx, e, delayed{q, c.delay})
 }
-func (g gathered) Update(ctx context.Context, e event.UpdateEvent, q queue) {
-	g.EventHandler.Update(ctx, e, later{q, g.moment})
+func (c coalesced) Update(ctx context.Context, e event.UpdateEvent, q queue) {
+	c.EventHandler.Update(ctx, e, delayed{q, c.delay})
 }
-func (g gathered) Delete(ctx context.Context, e event.DeleteEvent, q queue) {
-	g.EventHandler.Delete(ctx, e, later{q, g.moment})
+func (c coalesced) Delete(ctx context.Context, e event.DeleteEvent, q queue) {
+	c.EventHandler.Delete(ctx, e, delayed{q, c.delay})
 }
-func (g gathered) Generic(ctx context.Context, e event.GenericEvent, q queue) {
-	g.EventHandler.Generic(ctx, e, later{q, g.moment})
+func (c coalesced) Generic(ctx context.Context, e event.GenericEvent, q queue) {
+	c.EventHandler.Generic(ctx, e, delayed{q, c.delay})
 }
 
-// later is a queue whose items are added a moment later, each once, however often it is added until then.
-type later struct {
+// delayed is a queue that adds items after a delay, each once however often it is added until then.
+type delayed struct {
 	queue
-	moment func(types.NamespacedName) time.Duration
+	delay func(types.NamespacedName) time.Duration
 }
 
-func (q later) Add(request reconcile.Request) { q.AddAfter(request, q.moment(request.NamespacedName)) }
+func (q delayed) Add(request reconcile.Request) { q.AddAfter(request, q.delay(request.NamespacedName)) }
 
 func (r *Reconciler) wakeObject() handler.TypedEventHandler[types.NamespacedName, reconcile.Request] {
 	return handler.TypedFuncs[types.NamespacedName, reconcile.Request]{
 		GenericFunc: func(_ context.Context, e event.TypedGenericEvent[types.NamespacedName], q queue) {
-			q.AddAfter(reconcile.Request{NamespacedName: e.Object}, r.gather(e.Object))
+			q.AddAfter(reconcile.Request{NamespacedName: e.Object}, r.coalesce(e.Object))
 		},
 	}
 }

@@ -10,19 +10,20 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"github.com/hlparser/hyperliquid-parser-operator/api/v1alpha1"
+	"github.com/hlparser/hyperliquid-parser-operator/internal/controller/observed"
 	"github.com/hlparser/hyperliquid-parser-operator/internal/controller/podspec"
 	"github.com/hlparser/hyperliquid-parser-operator/internal/controller/target"
 )
 
-// retryShared is how soon a directory that another object writes into is checked again; the jitter adds up to half of it.
+// retryShared is the delay before a directory that another object writes into is checked again. The jitter adds up to half of it.
 const retryShared = 30 * time.Second
 
-// claimDirectory is a directory of claims that an object's parsers write into. Directories of nodes need no such care: below a root
-// each object has its own by its name.
+// claimDirectory is a directory on claims that an object's parsers write into. Directories on nodes need no check: below a root each object
+// has its own, by its name.
 type claimDirectory struct {
-	field string // that names it
-	dir   string // from the claim's root
-	// claim is where it is; "" stands for the claims of the targets' data, a claim a target.
+	field string // of the spec that sets it
+	dir   string // relative to the claim's root
+	// claim is the claim that holds it; "" stands for the claims of the targets' data, one per target.
 	claim string
 }
 
@@ -37,9 +38,9 @@ func claimDirectories(obj *v1alpha1.HyperliquidParser) []claimDirectory {
 	return out
 }
 
-// collision returns the first of the directories mine that is, holds or lies in one of theirs on the same claim; ok is false for none.
-// data returns the claims of the data of the targets of either object; it is asked only where that matters. Data of two objects counts
-// as shared: nothing keeps them from selecting the same pods later.
+// collision returns the first of the directories mine that equals, contains or lies in one of theirs on the same claim; ok is false for none.
+// data returns the claims of the data of the targets of either object; it is called only if that matters. The data of two objects counts as
+// shared, since they may select the same pods later.
 func collision(mine, theirs []claimDirectory, data func(mine bool) ([]string, error)) (m, t claimDirectory, ok bool, err error) {
 	for _, m := range mine {
 		for _, t := range theirs {
@@ -62,7 +63,7 @@ func collision(mine, theirs []claimDirectory, data func(mine bool) ([]string, er
 	return claimDirectory{}, claimDirectory{}, false, nil
 }
 
-// older reports whether a was made before b: it keeps its directory. One of the two always was.
+// older reports whether a was created before b, and so keeps its directory. Exactly one of two objects is older.
 func older(a, b *v1alpha1.HyperliquidParser) bool {
 	if a.CreationTimestamp.Equal(&b.CreationTimestamp) {
 		return a.Name < b.Name
@@ -70,19 +71,20 @@ func older(a, b *v1alpha1.HyperliquidParser) bool {
 	return a.CreationTimestamp.Before(&b.CreationTimestamp)
 }
 
-// checkSharing finds out whether the object would write into a directory of a claim that an older object of its namespace writes into,
-// or into one inside of that, or around it; or whether its state and its files would meet on the claim of a target's data.
-func (r *Reconciler) checkSharing(ctx context.Context, obj *v1alpha1.HyperliquidParser, s *seen) error {
+// checkSharing sets the problem of an object that would write into a directory of a claim that an older object of its namespace writes into,
+// or into one below or above it, or whose state and files overlap on the claim of a target's data.
+func (r *Reconciler) checkSharing(ctx context.Context, obj *v1alpha1.HyperliquidParser, f *observed.Fleet) error {
 	mine := claimDirectories(obj)
-	if s.problem != nil || len(mine) == 0 {
+	if len(mine) == 0 {
 		return nil
 	}
-	m, t, ok, err := collision(mine[:1], mine[1:], func(bool) ([]string, error) { return s.dataClaims(), nil })
+	m, t, ok, err := collision(mine[:1], mine[1:], func(bool) ([]string, error) { return dataClaims(f), nil })
 	if err != nil {
 		return err
 	}
 	if ok {
-		s.problem = &problem{v1alpha1.ReasonPathNotAllowed, fmt.Sprintf(
+		f.SharesDirectory = true
+		f.Problem = &problem{Reason: v1alpha1.ReasonPathNotAllowed, Message: fmt.Sprintf(
 			"%s: directory %s of a claim overlaps %s, where the state is: write another path or claim", t.field, t.dir, m.dir)}
 		return nil
 	}
@@ -98,61 +100,61 @@ func (r *Reconciler) checkSharing(ctx context.Context, obj *v1alpha1.Hyperliquid
 		}
 		m, t, ok, err := collision(mine, claimDirectories(other), func(mine bool) ([]string, error) {
 			if mine {
-				return s.dataClaims(), nil
+				return dataClaims(f), nil
 			}
-			return r.dataClaims(ctx, other)
+			return r.dataClaimsOf(ctx, other)
 		})
 		if err != nil {
 			return err
 		}
 		if ok {
-			s.problem = &problem{v1alpha1.ReasonPathNotAllowed, fmt.Sprintf(
+			f.SharesDirectory = true
+			f.Problem = &problem{Reason: v1alpha1.ReasonPathNotAllowed, Message: fmt.Sprintf(
 				"%s: directory %s of a claim overlaps %s, which HyperliquidParser %s, the older one, writes into: write another path or claim",
 				m.field, m.dir, t.dir, other.Name)}
-			s.again = r.retryAfter(retryShared)
+			f.RecheckAt = earlier(f.RecheckAt, r.retryAt(retryShared))
 			return nil
 		}
 	}
 	return nil
 }
 
-// shareClaims leaves one parser to each claim of data. Pods on one claim, such as those of a Deployment that replaces
-// one by another, or two on ReadWriteMany, have the same data: a parser beside each would deliver it twice, and both
-// would write into one state directory. The parser that is there stays, until its pod ends; else it goes where one can
-// be made, by name. The other targets wait, and say for whom.
-func (s *seen) shareClaims(object string) {
-	has := map[string]int{} // by claim: which target has its parser
+// shareClaims leaves one parser to each claim of data. Pods on one claim, such as those of a Deployment that replaces one by another, or
+// two on ReadWriteMany, have the same data: a parser beside each would deliver it twice, and both would write into one state directory. An
+// existing parser stays until its pod ends. Otherwise the first target by name gets the parser that can take one. The other targets wait, and
+// report for which.
+func shareClaims(object string, f *observed.Fleet) {
+	holder := map[string]int{} // by claim: the index of the target that has its parser
 	shared := false
-	for i, t := range s.targets {
+	for i, t := range f.Targets {
 		if t.Claim == "" {
 			continue
 		}
-		at, taken := has[t.Claim]
+		at, taken := holder[t.Claim]
 		shared = shared || taken
-		if !taken || s.sooner(i, at) {
-			has[t.Claim] = i
+		if !taken || precedes(f, i, at) {
+			holder[t.Claim] = i
 		}
 	}
 	if !shared {
 		return
 	}
-	for i := range s.targets {
-		t := &s.targets[i]
-		if t.Claim != "" && has[t.Claim] != i {
-			t.Node, t.Waits, t.Beside = "", target.ClaimInUse, s.targets[has[t.Claim]].Name
+	for i := range f.Targets {
+		t := &f.Targets[i]
+		if t.Claim != "" && holder[t.Claim] != i {
+			t.Node, t.Waits, t.Beside = "", target.ClaimInUse, f.Targets[holder[t.Claim]].Name
 		}
 	}
-	s.pair(object)
+	f.Pairs = observed.PairPods(object, f.Targets, f.Pods)
 }
 
-// sooner reports whether the i-th target is to have a parser rather than the j-th: where there is one, or else where
-// one can be made.
-func (s *seen) sooner(i, j int) bool {
+// precedes reports whether the i-th target is to have a parser rather than the j-th: a target that has a pod, or else one that can take one.
+func precedes(f *observed.Fleet, i, j int) bool {
 	rank := func(i int) int {
 		switch {
-		case s.pairs[i].pod != nil: // also one that ends: what comes after it comes there
+		case f.Pairs[i].Pod != nil: // also a Terminating one: its successor has the same target
 			return 0
-		case s.targets[i].Waits == "":
+		case f.Targets[i].Waits == "":
 			return 1
 		}
 		return 2
@@ -160,10 +162,10 @@ func (s *seen) sooner(i, j int) bool {
 	return rank(i) < rank(j)
 }
 
-// dataClaims are the claims of the targets' data.
-func (s *seen) dataClaims() []string {
+// dataClaims returns the claims of the targets' data.
+func dataClaims(f *observed.Fleet) []string {
 	var out []string
-	for _, t := range s.targets {
+	for _, t := range f.Targets {
 		if t.Claim != "" {
 			out = append(out, t.Claim)
 		}
@@ -171,8 +173,8 @@ func (s *seen) dataClaims() []string {
 	return out
 }
 
-// dataClaims are those of another object, as its pods have them.
-func (r *Reconciler) dataClaims(ctx context.Context, obj *v1alpha1.HyperliquidParser) ([]string, error) {
+// dataClaimsOf returns the claims of the data of another object's targets, as its pods mount them.
+func (r *Reconciler) dataClaimsOf(ctx context.Context, obj *v1alpha1.HyperliquidParser) ([]string, error) {
 	var pods corev1.PodList
 	err := r.Client.List(ctx, &pods, client.InNamespace(obj.Namespace), client.MatchingLabels{v1alpha1.LabelParser: obj.Name},
 		client.UnsafeDisableDeepCopy, client.DisableReadYourWritesConsistency)

@@ -6,9 +6,12 @@ import (
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/api/meta"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"github.com/hlparser/hyperliquid-parser-operator/api/v1alpha1"
+	"github.com/hlparser/hyperliquid-parser-operator/internal/controller/observed"
+	"github.com/hlparser/hyperliquid-parser-operator/internal/controller/plan"
 	"github.com/hlparser/hyperliquid-parser-operator/internal/controller/podspec"
 	"github.com/hlparser/hyperliquid-parser-operator/internal/controller/target"
 )
@@ -52,7 +55,7 @@ func TestAClaimHasOneParser(t *testing.T) {
 			[]target.Target{{Name: "n1", Node: "n1"}, {Name: "n2", Node: "n2"}}, nil, nil, map[string]string{"n1": "", "n2": ""}},
 	} {
 		t.Run(name, func(t *testing.T) {
-			s := &seen{targets: slices.Clone(test.targets)}
+			s := &observed.Fleet{Targets: slices.Clone(test.targets)}
 			for _, of := range test.targets {
 				if !slices.Contains(test.parsers, of.Name) {
 					continue
@@ -61,17 +64,17 @@ func TestAClaimHasOneParser(t *testing.T) {
 				if slices.Contains(test.ending, of.Name) {
 					pod.DeletionTimestamp = &metav1.Time{Time: time.Unix(1, 0)}
 				}
-				s.pods = append(s.pods, pod)
+				s.Pods = append(s.Pods, pod)
 			}
-			s.pair("mainnet")
-			s.shareClaims("mainnet")
-			for i, got := range s.targets {
+			s.Pairs = observed.PairPods("mainnet", s.Targets, s.Pods)
+			shareClaims("mainnet", s)
+			for i, got := range s.Targets {
 				before := test.targets[i]
 				if _, has := test.has[got.Name]; has || before.Claim == "" {
 					if got != before {
 						t.Errorf("%s becomes %+v", before.Name, got)
 					}
-					if s.pairs[i].name != podspec.PodName("mainnet", before) {
+					if s.Pairs[i].Name != podspec.PodName("mainnet", before) {
 						t.Errorf("the pod of %s is called otherwise", before.Name)
 					}
 					continue
@@ -83,7 +86,7 @@ func TestAClaimHasOneParser(t *testing.T) {
 					t.Errorf("it says %q, want %q", got.Why(), want)
 				}
 				// Its parser, if it has one, is that of no target any more.
-				if s.pairs[i].pod != nil {
+				if s.Pairs[i].Pod != nil {
 					t.Errorf("%s keeps its parser", before.Name)
 				}
 			}
@@ -96,32 +99,37 @@ func TestAClaimHasOneParser(t *testing.T) {
 func TestWhatIsSaidOfTargetsThatHaveNoParser(t *testing.T) {
 	obj := &v1alpha1.HyperliquidParser{ObjectMeta: metav1.ObjectMeta{Name: "mainnet"}}
 	ready := corev1.Pod{
-		ObjectMeta: metav1.ObjectMeta{Name: podspec.PodName("mainnet", target.Target{Name: "hl-b", Node: "n2"})},
-		Status:     corev1.PodStatus{Conditions: []corev1.PodCondition{{Type: corev1.PodReady, Status: corev1.ConditionTrue}}},
+		ObjectMeta: metav1.ObjectMeta{
+			Name:   podspec.PodName("mainnet", target.Target{Name: "hl-b", Node: "n2"}),
+			Labels: map[string]string{v1alpha1.LabelRevision: "r"},
+		},
+		Status: corev1.PodStatus{Conditions: []corev1.PodCondition{{Type: corev1.PodReady, Status: corev1.ConditionTrue}}},
 	}
-	shared := &seen{known: true, pods: []corev1.Pod{ready}, targets: []target.Target{
+	shared := &observed.Fleet{Known: true, Pods: []corev1.Pod{ready}, Targets: []target.Target{
 		{Name: "hl-a", Node: "n1", Claim: "data-hl", UID: "a"}, {Name: "hl-b", Node: "n2", Claim: "data-hl", UID: "b"},
 	}}
-	shared.pair("mainnet")
-	shared.shareClaims("mainnet")
+	shared.Pairs = observed.PairPods("mainnet", shared.Targets, shared.Pods)
+	shareClaims("mainnet", shared)
 	for name, test := range map[string]struct {
-		seen   *seen
+		fleet  *observed.Fleet
 		status metav1.ConditionStatus
 		reason string
 		text   string
 	}{
 		"two on one claim": {shared, metav1.ConditionTrue, v1alpha1.ReasonAllReady,
-			"1 of 1 targets have a ready parser, 1 are of revision r; 1 target cannot take a new one now: hl-a " +
+			"1 of 1 targets have a ready parser, 1 are of revision mainnet-r; 1 target cannot take a new one now: hl-a " +
 				"(ClaimInUse: the parser of claim data-hl is beside pod hl-b)"},
-		"nothing is selected": {&seen{known: true}, metav1.ConditionTrue, v1alpha1.ReasonNoTargets,
+		"nothing is selected": {&observed.Fleet{Known: true}, metav1.ConditionTrue, v1alpha1.ReasonNoTargets,
 			"nothing matches the selector of spec.target: label the nodes, or the pods, that hold data"},
-		"the affinity leaves all out": {&seen{known: true, leftOut: 3}, metav1.ConditionTrue, v1alpha1.ReasonNoTargets,
+		"the affinity leaves all out": {&observed.Fleet{Known: true, Excluded: 3}, metav1.ConditionTrue, v1alpha1.ReasonNoTargets,
 			"the selector of spec.target matches, and the required node affinity of spec.affinity leaves out all that it matches, " +
 				"3 in number: correct one of the two"},
 	} {
-		status, reason, text := readiness(nil, count(obj, test.seen), "", "r")
-		if status != test.status || reason != test.reason || text != test.text {
-			t.Errorf("%s: %s, %s, %q", name, status, reason, text)
+		s := &observation{Fleet: test.fleet}
+		s.update = &observed.Revision{Revision: podspec.Revision{Hash: "r"}}
+		c := meta.FindStatusCondition(s.status(obj, plan.Result{}).Conditions, v1alpha1.ConditionReady)
+		if c.Status != test.status || c.Reason != test.reason || c.Message != test.text {
+			t.Errorf("%s: %s, %s, %q", name, c.Status, c.Reason, c.Message)
 		}
 	}
 }

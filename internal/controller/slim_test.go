@@ -12,6 +12,7 @@ import (
 
 	"github.com/hlparser/hyperliquid-parser-operator/api/v1alpha1"
 	"github.com/hlparser/hyperliquid-parser-operator/internal/controller/growth"
+	"github.com/hlparser/hyperliquid-parser-operator/internal/controller/observed"
 	"github.com/hlparser/hyperliquid-parser-operator/internal/controller/plan"
 	"github.com/hlparser/hyperliquid-parser-operator/internal/controller/podspec"
 	"github.com/hlparser/hyperliquid-parser-operator/internal/controller/target"
@@ -101,7 +102,7 @@ func TestWhatIsCachedOfAPodIsEnoughForPlanAndVerdict(t *testing.T) {
 			look := func(pod *corev1.Pod) looked {
 				owner := &v1alpha1.HyperliquidParser{ObjectMeta: metav1.ObjectMeta{UID: "owner"}}
 				return looked{
-					planPod(pod), growth.StateOf(pod), podspec.ConfigOf(pod), podspec.DataClaim(pod), pod.Status.PodIP, metav1.IsControlledBy(pod, owner),
+					observed.PlanPod(pod), growth.StateOf(pod), podspec.ConfigOf(pod), podspec.DataClaim(pod), pod.Status.PodIP, metav1.IsControlledBy(pod, owner),
 					podspec.Sealed(pod), podspec.PublicKey(pod),
 				}
 			}

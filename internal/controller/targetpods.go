@@ -24,23 +24,24 @@ import (
 	"github.com/hlparser/hyperliquid-parser-operator/api/v1alpha1"
 	"github.com/hlparser/hyperliquid-parser-operator/internal/controller/fair"
 	"github.com/hlparser/hyperliquid-parser-operator/internal/controller/informers"
+	"github.com/hlparser/hyperliquid-parser-operator/internal/controller/observed"
 	"github.com/hlparser/hyperliquid-parser-operator/internal/controller/target"
 )
 
 const (
-	// quietSync is how long the first list of a namespace's pods may take before the objects that wait for it say so: a status that
-	// changes twice at each start of the operator helps nobody.
+	// quietSync is how long the first list of a namespace's pods may take before the objects that wait for it report it. Otherwise their
+	// status would change twice at each start of the operator.
 	quietSync = 5 * time.Second
-	// longestList bounds one request for a list, and how long one for a watch goes unanswered. After it the request is made again.
+	// longestList bounds a list request, and the time to the response of a watch request. After it the request is retried.
 	longestList = time.Minute
 )
 
-// TargetPods watches the pods that target.pods of objects select. The operator's cache holds only pods that it made itself; these are
-// others', in namespaces that may hold many more. The objects of a namespace share one watch, which begins with the first of them and
-// ends with the last. Selectors are evaluated here, at each event and once for a selector that is new, so that a selector which the API
-// server does not take, or a namespace that it does not list, holds up nobody else. It is safe for concurrent use.
+// TargetPods watches the pods that target.pods of objects select. The operator's cache holds only its own pods; these belong to others, in
+// namespaces that may hold many more. The objects of a namespace share one watch, which starts with the first of them and stops with the
+// last. Selectors are evaluated here, at each event and once per new selector, so that a selector that the API server refuses, or a
+// namespace that it does not list, holds up no other object. It is safe for concurrent use.
 type TargetPods struct {
-	// pods lists and watches the pods of a namespace that are no parsers.
+	// pods lists and watches the pods of a namespace that are not parsers.
 	pods  func(namespace string) *toolscache.ListWatch
 	wake  func(object types.NamespacedName, after time.Duration)
 	clock clock.PassiveClock
@@ -50,15 +51,7 @@ type TargetPods struct {
 	watches map[string]*podWatch
 }
 
-// unseen is why it is not known which targets an object has.
-type unseen struct {
-	why string
-	// refused is set when the API server gave an answer, in whose words why is. It is asked again meanwhile.
-	refused bool
-	since   time.Time
-}
-
-// NewTargetPods returns a TargetPods that asks the manager's API server. What it sees of an object's pods wakes that object.
+// NewTargetPods returns a TargetPods that watches the manager's API server. It calls wake for an object whose pods change.
 func NewTargetPods(
 	mgr ctrl.Manager, wake func(types.NamespacedName, time.Duration), now clock.PassiveClock,
 ) (*TargetPods, error) {
@@ -88,13 +81,13 @@ func newTargetPods(
 	return &TargetPods{pods: pods, wake: wake, clock: now, watches: map[string]*podWatch{}}
 }
 
-// noParsers leaves out the operator's own pods, which are no targets.
+// noParsers excludes the operator's own pods, which are never targets.
 func noParsers(options metav1.ListOptions) metav1.ListOptions {
 	options.LabelSelector = "!" + v1alpha1.LabelParser
 	return options
 }
 
-// Start lets watches begin; they end with the context. It is a source of the controller, which starts it before any reconcile.
+// Start allows watches, which end with the context. It is a source of the controller, which starts it before any reconcile.
 func (p *TargetPods) Start(ctx context.Context, _ queue) error {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -102,9 +95,9 @@ func (p *TargetPods) Start(ctx context.Context, _ queue) error {
 	return nil
 }
 
-// List returns the pods of the object's namespace that match, with nothing but what a target is made from, in no order. It does not wait:
-// while they are not known it returns why, and the object is woken once they are, or the reason is another.
-func (p *TargetPods) List(object types.NamespacedName, selector labels.Selector) ([]corev1.Pod, *unseen) {
+// List returns the pods of the object's namespace that match, in no order and with only the fields that targets are made from. It does not
+// block: while the pods are unknown it returns why, and wakes the object once they are known or the reason changes.
+func (p *TargetPods) List(object types.NamespacedName, selector labels.Selector) ([]corev1.Pod, *observed.Unsynced) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	w := p.watches[object.Namespace]
@@ -119,10 +112,10 @@ func (p *TargetPods) On(object types.NamespacedName, node string) bool {
 	p.mu.Lock()
 	w := p.watches[object.Namespace]
 	p.mu.Unlock()
-	return w != nil && w.on(object.Name, node) // else its first reconcile will see the node as it is
+	return w != nil && w.on(object.Name, node) // otherwise its first reconcile observes the node as it is
 }
 
-// Forget drops the selection of an object that is gone, or selects no pods any more.
+// Forget drops the selection of an object that is gone, or no longer selects pods.
 func (p *TargetPods) Forget(object types.NamespacedName) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -144,11 +137,11 @@ func (p *TargetPods) begin(namespace string) *podWatch {
 	reflector := toolscache.NewReflectorWithOptions(w.listWatch(p.pods(namespace)), &corev1.Pod{}, w, toolscache.ReflectorOptions{
 		Name: "target pods of " + namespace,
 	})
-	go reflector.RunWithContext(ctx) // it tries again what is refused, with backoff and jitter
+	go reflector.RunWithContext(ctx) // it retries with backoff and jitter
 	return w
 }
 
-// podWatch is what is known of a namespace's pods. It is the store of a reflector.
+// podWatch holds the pods of a namespace. It is the store of a reflector.
 type podWatch struct {
 	namespace string
 	stop      context.CancelFunc
@@ -157,43 +150,42 @@ type podWatch struct {
 
 	mu     sync.Mutex
 	synced bool
-	// noList and noWatch are why the last request for one failed; nil when it did not.
-	noList, noWatch error
-	pods            map[string]*corev1.Pod
-	selections      map[string]*selected // by object
+	// listErr and watchErr are the errors of the last list and watch requests; nil if they succeeded.
+	listErr, watchErr error
+	pods              map[string]*corev1.Pod
+	selections        map[string]*selected // by object
 }
 
 // selected is the pods of one object.
 type selected struct {
-	text     string // of the selector
+	text     string // the selector's
 	selector labels.Selector
 	pods     map[string]*corev1.Pod
 }
 
-// see takes in a pod, nil when it is gone, and reports whether that is news to the object.
-func (s *selected) see(name string, pod *corev1.Pod) bool {
-	before, was := s.pods[name]
-	is := pod != nil && s.selector.Matches(labels.Set(pod.Labels))
-	if is {
+// observe updates a pod, nil for a deleted one, and reports whether that may change a target.
+func (s *selected) observe(name string, pod *corev1.Pod) bool {
+	before, selected := s.pods[name]
+	if pod != nil && s.selector.Matches(labels.Set(pod.Labels)) {
 		s.pods[name] = pod
-		return !was || targetChanged(before, pod)
+		return !selected || targetChanged(before, pod)
 	}
 	delete(s.pods, name)
-	return was
+	return selected
 }
 
-func (w *podWatch) list(object string, selector labels.Selector) ([]corev1.Pod, *unseen) {
+func (w *podWatch) list(object string, selector labels.Selector) ([]corev1.Pod, *observed.Unsynced) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	s, text := w.selections[object], selector.String()
 	if s == nil || s.text != text {
 		s = &selected{text: text, selector: selector, pods: map[string]*corev1.Pod{}}
 		for name, pod := range w.pods {
-			s.see(name, pod)
+			s.observe(name, pod)
 		}
 		w.selections[object] = s
 	}
-	if u := w.unseen(); u != nil {
+	if u := w.unsynced(); u != nil {
 		return nil, u
 	}
 	out := make([]corev1.Pod, 0, len(s.pods))
@@ -203,23 +195,28 @@ func (w *podWatch) list(object string, selector labels.Selector) ([]corev1.Pod, 
 	return out, nil
 }
 
-// unseen is why the pods are not known; nil when they are. Those that were seen are known for as long as the API server does not refuse to
-// show them: that it is away for a moment changes nothing.
-func (w *podWatch) unseen() *unseen {
-	failed := w.noList
+// unsynced returns why the pods are not known; nil when they are. Pods that were listed stay known unless the API server refuses to list
+// them: a failure to reach it changes nothing.
+func (w *podWatch) unsynced() *observed.Unsynced {
+	failed := w.listErr
 	if failed == nil {
-		failed = w.noWatch
+		failed = w.watchErr
 	}
 	switch {
 	case failed != nil && (!w.synced || refused(failed)):
-		return &unseen{fmt.Sprintf("the pods of namespace %s cannot be watched: %v", w.namespace, failed), refused(failed), w.since}
+		return &observed.Unsynced{
+			Message: fmt.Sprintf("the pods of namespace %s cannot be watched: %v", w.namespace, failed),
+			Refused: refused(failed), Since: w.since,
+		}
 	case !w.synced:
-		return &unseen{fmt.Sprintf("the pods of namespace %s are not listed yet", w.namespace), false, w.since}
+		return &observed.Unsynced{
+			Message: fmt.Sprintf("the pods of namespace %s are not listed yet", w.namespace), Since: w.since,
+		}
 	}
 	return nil
 }
 
-// refused reports whether an error is the API server's answer to what was asked, rather than a matter of time.
+// refused reports whether an error is the API server's refusal of a request, which a retry alone does not change.
 func refused(err error) bool {
 	var status apierrors.APIStatus
 	if !errors.As(err, &status) {
@@ -254,18 +251,18 @@ func (w *podWatch) forget(object string) bool {
 	return len(w.selections) == 0
 }
 
-// listWatch notes what becomes of the requests of a reflector, bounds them in time, and keeps of each pod what a target is made from.
+// listWatch records the errors of a reflector's requests, bounds their time, and reduces each pod to the fields that targets are made from.
 func (w *podWatch) listWatch(from *toolscache.ListWatch) *toolscache.ListWatch {
 	return &toolscache.ListWatch{
 		ListWithContextFunc: func(ctx context.Context, options metav1.ListOptions) (list runtime.Object, err error) {
-			err = informers.UntilReached(ctx, func(err error) { w.note(&w.noList, err) }, func() error {
+			err = informers.UntilReached(ctx, func(err error) { w.note(&w.listErr, err) }, func() error {
 				ctx, cancel := context.WithTimeout(ctx, longestList)
 				defer cancel()
 				list, err = from.ListWithContext(ctx, options)
 				return err
 			})
 			if err != nil {
-				w.note(&w.noList, err)
+				w.note(&w.listErr, err)
 				return nil, err
 			}
 			if pods, ok := list.(*corev1.PodList); ok {
@@ -276,7 +273,7 @@ func (w *podWatch) listWatch(from *toolscache.ListWatch) *toolscache.ListWatch {
 			return list, nil
 		},
 		WatchFuncWithContext: func(ctx context.Context, options metav1.ListOptions) (events watch.Interface, err error) {
-			err = informers.UntilReached(ctx, func(err error) { w.note(&w.noWatch, err) }, func() error {
+			err = informers.UntilReached(ctx, func(err error) { w.note(&w.watchErr, err) }, func() error {
 				ctx, cancel := context.WithCancel(ctx)
 				late := time.AfterFunc(longestList, cancel)
 				opened, err := from.WatchWithContext(ctx, options)
@@ -288,13 +285,13 @@ func (w *podWatch) listWatch(from *toolscache.ListWatch) *toolscache.ListWatch {
 				events = bounded{opened, cancel}
 				return nil
 			})
-			w.note(&w.noWatch, err)
+			w.note(&w.watchErr, err)
 			return events, err
 		},
 	}
 }
 
-// bounded is a watch that lets go of its context when it is over.
+// bounded is a watch that cancels its context when it is stopped.
 type bounded struct {
 	watch.Interface
 	cancel context.CancelFunc
@@ -305,13 +302,13 @@ func (b bounded) Stop() {
 	b.cancel()
 }
 
-// note takes in how a request ended, and wakes all objects for which that is news.
+// note records the error of a request, and wakes all objects if that changes what is known.
 func (w *podWatch) note(last *error, err error) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	before := w.unseen()
+	before := w.unsynced()
 	*last = err
-	if after := w.unseen(); before == nil != (after == nil) || before != nil && before.why != after.why {
+	if after := w.unsynced(); before == nil != (after == nil) || before != nil && before.Message != after.Message {
 		w.wakeAll()
 	}
 }
@@ -322,8 +319,8 @@ func (w *podWatch) wakeAll() {
 	}
 }
 
-// see takes in a pod, nil when it is gone.
-func (w *podWatch) see(name string, pod *corev1.Pod) {
+// observe updates a pod, nil for a deleted one.
+func (w *podWatch) observe(name string, pod *corev1.Pod) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	if pod == nil {
@@ -332,36 +329,36 @@ func (w *podWatch) see(name string, pod *corev1.Pod) {
 		w.pods[name] = pod
 	}
 	for object, s := range w.selections {
-		if s.see(name, pod) {
+		if s.observe(name, pod) {
 			w.wake(object)
 		}
 	}
 }
 
-// Add takes in a pod that has come.
+// Add adds a pod.
 func (w *podWatch) Add(obj any) error { return w.Update(obj) }
 
-// Update takes in a pod that has changed.
+// Update updates a pod.
 func (w *podWatch) Update(obj any) error {
 	pod, ok := obj.(*corev1.Pod)
 	if !ok {
 		return fmt.Errorf("watching pods of namespace %s: got a %T", w.namespace, obj)
 	}
-	w.see(pod.Name, target.Slim(pod))
+	w.observe(pod.Name, target.Slim(pod))
 	return nil
 }
 
-// Delete takes in that a pod is gone.
+// Delete removes a pod.
 func (w *podWatch) Delete(obj any) error {
 	pod, ok := obj.(*corev1.Pod)
 	if !ok {
 		return fmt.Errorf("watching pods of namespace %s: got a %T", w.namespace, obj)
 	}
-	w.see(pod.Name, nil)
+	w.observe(pod.Name, nil)
 	return nil
 }
 
-// Replace takes in the list of all pods: from now on they are known.
+// Replace sets all pods. From now on they are known.
 func (w *podWatch) Replace(list []any, _ string) error {
 	pods := make(map[string]*corev1.Pod, len(list))
 	for _, obj := range list {
@@ -373,21 +370,21 @@ func (w *podWatch) Replace(list []any, _ string) error {
 	}
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	w.pods, w.synced, w.noList = pods, true, nil
+	w.pods, w.synced, w.listErr = pods, true, nil
 	for _, s := range w.selections {
 		clear(s.pods)
 		for name, pod := range pods {
-			s.see(name, pod)
+			s.observe(name, pod)
 		}
 	}
 	w.wakeAll()
 	return nil
 }
 
-// Resync has nothing to do: nothing is derived from the store later.
+// Resync does nothing: nothing is derived from the store later.
 func (w *podWatch) Resync() error { return nil }
 
-// Transformer keeps pods small while they are listed by a watch.
+// Transformer reduces pods while a watch lists them.
 func (w *podWatch) Transformer() toolscache.TransformFunc {
 	return func(obj any) (any, error) {
 		if pod, ok := obj.(*corev1.Pod); ok {
@@ -397,7 +394,7 @@ func (w *podWatch) Transformer() toolscache.TransformFunc {
 	}
 }
 
-// targetChanged reports whether a pod, of which only what matters is left, is another than it was.
+// targetChanged reports whether two states of a pod, reduced by target.Slim, may make different targets.
 func targetChanged(a, b *corev1.Pod) bool {
 	return a.UID != b.UID || a.DeletionTimestamp.IsZero() != b.DeletionTimestamp.IsZero() ||
 		!equality.Semantic.DeepEqual(a.Spec, b.Spec) || a.Status.Phase != b.Status.Phase

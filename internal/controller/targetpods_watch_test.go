@@ -167,7 +167,7 @@ func TestAListOfPodsIsNotWaitedFor(t *testing.T) {
 	watching(t, server, func(t *testing.T, p *TargetPods, woken *wakes) {
 		began := time.Now()
 		_, why := p.List(object("a"), parse(t, "app=hl"))
-		if why == nil || why.refused || why.why != "the pods of namespace ns are not listed yet" || time.Since(began) != 0 {
+		if why == nil || why.Refused || why.Message != "the pods of namespace ns are not listed yet" || time.Since(began) != 0 {
 			t.Fatalf("got %+v after %s", why, time.Since(began))
 		}
 		synctest.Wait()
@@ -201,7 +201,7 @@ func TestWhatTheAPIServerRefusesIsSaidInItsWordsAndTriedAgain(t *testing.T) {
 			watching(t, server, func(t *testing.T, p *TargetPods, woken *wakes) {
 				p.List(object("a"), labels.Everything())
 				synctest.Wait()
-				if _, why := p.List(object("a"), labels.Everything()); why == nil || !why.refused || why.why != words {
+				if _, why := p.List(object("a"), labels.Everything()); why == nil || !why.Refused || why.Message != words {
 					t.Fatalf("got %+v", why)
 				}
 				if woken.take() == "" {
@@ -243,7 +243,7 @@ func TestPodsThatWereSeenStayKnownWhileTheAPIServerIsAway(t *testing.T) {
 		// That it refuses to show them is another matter.
 		server.set(refuse, refuse)
 		time.Sleep(2 * time.Minute)
-		if _, why := p.List(object("a"), labels.Everything()); why == nil || !why.refused {
+		if _, why := p.List(object("a"), labels.Everything()); why == nil || !why.Refused {
 			t.Errorf("got %+v", why)
 		}
 	})
@@ -261,7 +261,7 @@ func TestPodsAreSeenSoonAfterAnOutage(t *testing.T) {
 			watching(t, server, func(t *testing.T, p *TargetPods, woken *wakes) {
 				p.List(object("a"), labels.Everything())
 				synctest.Wait()
-				if _, why := p.List(object("a"), labels.Everything()); (why == nil) != known || why != nil && why.refused {
+				if _, why := p.List(object("a"), labels.Everything()); (why == nil) != known || why != nil && why.Refused {
 					t.Fatalf("known %v: %+v", known, why)
 				}
 				server.set(away, away)

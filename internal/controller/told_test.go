@@ -10,7 +10,6 @@ import (
 
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/testutil"
-	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/api/meta"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime"
@@ -22,44 +21,15 @@ import (
 	"github.com/hlparser/hyperliquid-parser-operator/api/v1alpha1"
 	"github.com/hlparser/hyperliquid-parser-operator/internal/controller/growth"
 	"github.com/hlparser/hyperliquid-parser-operator/internal/controller/plan"
-	"github.com/hlparser/hyperliquid-parser-operator/internal/controller/podspec"
-	"github.com/hlparser/hyperliquid-parser-operator/internal/controller/poller"
-	"github.com/hlparser/hyperliquid-parser-operator/internal/controller/target"
 )
 
-var noon = time.Date(2026, 5, 1, 12, 0, 0, 0, time.UTC)
-
-// scene is a fleet that was seen: n targets with a pod a day old, all Healthy.
-func scene(n int) (*v1alpha1.HyperliquidParser, *seen) {
-	obj := &v1alpha1.HyperliquidParser{
-		ObjectMeta: metav1.ObjectMeta{Namespace: "ns", Name: "mainnet"},
-		Spec:       v1alpha1.HyperliquidParserSpec{Target: v1alpha1.Target{Nodes: &v1alpha1.NodeTarget{}}},
-	}
-	s := &seen{now: noon, known: true, views: map[string]poller.View{}, update: &stored{Revision: podspec.Revision{Hash: "new"}}}
-	for i := range n {
-		name := nodeName(i)
-		t := target.Target{Name: name, Node: name}
-		s.targets = append(s.targets, t)
-		pod := corev1.Pod{ObjectMeta: metav1.ObjectMeta{
-			Name: podspec.PodName("mainnet", t), CreationTimestamp: metav1.NewTime(noon.Add(-24 * time.Hour)),
-			Labels: map[string]string{v1alpha1.LabelRevision: "new"},
-		}}
-		pod.Status.Conditions = []corev1.PodCondition{{Type: corev1.PodReady, Status: corev1.ConditionTrue}}
-		s.pods = append(s.pods, pod)
-		s.judge(i, growth.Healthy)
-	}
-	s.pair(obj.Name)
-	return obj, s
-}
+// day is a day before noon, when the first processes started.
+var (
+	noon = time.Date(2026, 5, 1, 12, 0, 0, 0, time.UTC)
+	day  = noon.Add(-24 * time.Hour)
+)
 
 func nodeName(i int) string { return fmt.Sprintf("node-%04d", i) }
-
-func (s *seen) judge(i int, v growth.Verdict) {
-	s.views[s.targets[i].Name] = poller.View{
-		Judgement: growth.Judgement{Verdict: v, Reason: "Fills", Message: "figures", Since: noon},
-		Reports:   10, LagKnown: true,
-	}
-}
 
 // teller is an Events whose events are kept.
 func teller() (*Events, *testingclock.FakePassiveClock, func() []string) {
@@ -79,13 +49,13 @@ func TestAFaultIsToldOnceAndItsEndOnce(t *testing.T) {
 	obj, s := scene(3)
 	s.judge(1, growth.Stuck)
 	for range 3 {
-		e.judgements(obj, s)
+		e.judgements(obj, s.Fleet)
 	}
 	s.judge(1, growth.Unknown) // its pod was replaced
-	e.judgements(obj, s)
+	e.judgements(obj, s.Fleet)
 	s.judge(1, growth.Healthy)
-	e.judgements(obj, s)
-	e.judgements(obj, s)
+	e.judgements(obj, s.Fleet)
+	e.judgements(obj, s.Fleet)
 	want := []string{"Warning Stuck node-0001 is Stuck: figures", "Normal Recovered node-0001 is Healthy: figures"}
 	if got := told(); !slices.Equal(got, want) {
 		t.Errorf("told %q, want %q", got, want)
@@ -96,9 +66,9 @@ func TestARestartIsToldAfterTheVerdictThatLedToIt(t *testing.T) {
 	e, _, told := teller()
 	obj, s := scene(3)
 	s.judge(1, growth.Stuck)
-	e.restarting(obj, plan.Action{Target: nodeName(1), Pod: "pod", UID: "uid", Record: plan.Record{Times: []time.Time{noon}}}, s.views[nodeName(1)].Judgement)
-	e.judgements(obj, s)
-	e.judgements(obj, s)
+	e.restarting(obj, plan.Action{Target: nodeName(1), Pod: "pod", UID: "uid", Record: plan.Record{Times: []time.Time{noon}}}, s.Views[nodeName(1)].Judgement)
+	e.judgements(obj, s.Fleet)
+	e.judgements(obj, s.Fleet)
 	want := []string{
 		"Warning Stuck node-0001 is Stuck: figures",
 		"Warning Restarting node-0001: restarting parser pod (1 within the hour), which is Stuck: figures",
@@ -122,10 +92,10 @@ func TestEventsHaveTheFiguresOfTheMoment(t *testing.T) {
 			e, _, told := teller()
 			obj, s := scene(2)
 			s.judge(1, growth.Stuck)
-			view := s.views[nodeName(1)]
+			view := s.Views[nodeName(1)]
 			view.Latest = test.latest
-			s.views[nodeName(1)] = view
-			e.judgements(obj, s)
+			s.Views[nodeName(1)] = view
+			e.judgements(obj, s.Fleet)
 			if got, want := told(), []string{"Warning Stuck node-0001 is Stuck: " + test.want}; !slices.Equal(got, want) {
 				t.Errorf("sent %q, want %q", got, want)
 			}
@@ -138,13 +108,13 @@ func TestARestartThatDidNotHelpIsAnEventWithTheFiguresOfTheMoment(t *testing.T) 
 	obj, s := scene(3)
 	s.judge(1, growth.Stuck)
 	next := plan.Result{Ineffective: []string{nodeName(1)}, Waiting: map[string]string{nodeName(1): "no restart before 13:00:00 UTC"}}
-	before := (&Reconciler{}).status(obj, s, plan.Result{})
-	view := s.views[nodeName(1)]
+	before := s.status(obj, plan.Result{})
+	view := s.Views[nodeName(1)]
 	view.Latest = growth.Judgement{Verdict: growth.Stuck, Message: "28 minutes"}
-	s.views[nodeName(1)] = view
+	s.Views[nodeName(1)] = view
 	obj.Status = before
-	after := (&Reconciler{}).status(obj, s, next)
-	e.conditions(obj, before, withFiguresOfNow(after, s, next))
+	after := s.status(obj, next)
+	e.conditions(obj, before, withCurrentFigures(after, s.Fleet, next))
 	want := []string{"Warning RestartIneffective node-0001: 28 minutes; no restart before 13:00:00 UTC"}
 	if got := told(); !slices.Equal(got, want) {
 		t.Errorf("sent %q, want %q", got, want)
@@ -159,7 +129,7 @@ func TestEachChangeOfAVerdictAndOfAnAlertIsLoggedOnce(t *testing.T) {
 	e, _, _ := teller()
 	obj, s := scene(2)
 	lines := func() []string {
-		changes := e.changes(obj, s)
+		changes := e.changes(obj, s.Fleet)
 		out := make([]string, 0, len(changes))
 		for _, c := range changes {
 			out = append(out, strings.TrimSuffix(fmt.Sprintln(append([]any{c.target, c.text}, c.values...)...), "\n"))
@@ -184,36 +154,35 @@ func TestEachChangeOfAVerdictAndOfAnAlertIsLoggedOnce(t *testing.T) {
 	check("a verdict and an alert",
 		"node-0001 verdict changed verdict Stuck reason Fills before CatchingUp message figures",
 		"node-0001 alert raised alert FormatDrift message half of the lines")
-	view := s.views[nodeName(1)]
+	view := s.Views[nodeName(1)]
 	view.Judgement.Reason = "Trades"
-	s.views[nodeName(1)] = view
+	s.Views[nodeName(1)] = view
 	check("another reason", "node-0001 verdict changed verdict Stuck reason Trades before Stuck message figures")
 	s.raise(1, growth.Alerts{})
 	check("the alert is over", "node-0001 alert over alert FormatDrift")
-	delete(s.views, nodeName(1))
+	delete(s.Views, nodeName(1))
 	check("its pod is gone", "node-0001 verdict changed verdict Unknown reason NoPod before Stuck message ")
-	s.targets, s.pairs = s.targets[:1], s.pairs[:1]
+	s.Targets, s.Pairs = s.Targets[:1], s.Pairs[:1]
 	check("it is no target any more")
-	s.known, s.targets, s.pairs = false, nil, nil
+	s.Known, s.Targets, s.Pairs = false, nil, nil
 	check("targets are not known")
 }
 
 // A fleet in mid-outage does not deliver because some other target does, nor because the pod is new.
 func TestAPodThatIsNewInAnOutageProvesNothing(t *testing.T) {
 	obj, s := scene(3)
-	r := &Reconciler{}
 	e, _, told := teller()
 	see := func() string {
-		s.now = s.now.Add(time.Minute)
-		obj.Status = r.status(obj, s, plan.Result{})
-		e.judgements(obj, s)
+		s.Now = s.Now.Add(time.Minute)
+		obj.Status = s.status(obj, plan.Result{})
+		e.judgements(obj, s.Fleet)
 		return strings.Fields(delivering(obj.Status))[0]
 	}
 	s.judge(1, growth.SinkDown)
 	if got := see(); got != "False/SinkDown" {
 		t.Error(got)
 	}
-	s.pods[1].CreationTimestamp = metav1.NewTime(s.now)
+	s.Pods[1].CreationTimestamp = metav1.NewTime(s.Now)
 	s.judge(1, growth.Unknown)
 	if got := see(); got != "Unknown/NotYetJudged" {
 		t.Errorf("with a new pod: %s", got)
@@ -232,9 +201,9 @@ func TestAHealthyFleetIsNotToldOf(t *testing.T) {
 	e, _, told := teller()
 	obj, s := scene(3)
 	s.judge(0, growth.Unknown)
-	e.judgements(obj, s)
+	e.judgements(obj, s.Fleet)
 	s.judge(0, growth.Healthy)
-	e.judgements(obj, s)
+	e.judgements(obj, s.Fleet)
 	if got := told(); len(got) > 0 {
 		t.Errorf("told %q", got)
 	}
@@ -243,10 +212,10 @@ func TestAHealthyFleetIsNotToldOf(t *testing.T) {
 func TestAFleetWithOneDeadSinkIsOneEvent(t *testing.T) {
 	e, _, told := teller()
 	obj, s := scene(2000)
-	for i := range s.targets {
+	for i := range s.Targets {
 		s.judge(i, growth.SinkDown)
 	}
-	e.judgements(obj, s)
+	e.judgements(obj, s.Fleet)
 	want := []string{"Warning SinkDown 2000 targets are SinkDown: node-0000, node-0001, node-0002 and 1997 more; node-0000: figures"}
 	if got := told(); !slices.Equal(got, want) {
 		t.Errorf("told %q", got)
@@ -273,11 +242,11 @@ func TestTheSameOfOthersIsAnotherEvent(t *testing.T) {
 		for i := range targets {
 			s.judge(i, v)
 			if i%batch == batch-1 {
-				e.judgements(obj, s)
+				e.judgements(obj, s.Fleet)
 			}
 			if i%each == each-1 {
 				clock.SetTime(clock.Now().Add(time.Minute))
-				e.judgements(obj, s)
+				e.judgements(obj, s.Fleet)
 			}
 		}
 	}
@@ -331,10 +300,10 @@ func TestEventsOverTheBoundAreToldTogetherWhenTheMinuteEnds(t *testing.T) {
 	obj, s := scene(20)
 	for i := range 10 {
 		s.judge(i, growth.SinkDown)
-		e.judgements(obj, s)
+		e.judgements(obj, s.Fleet)
 	}
 	s.judge(0, growth.Stuck)
-	e.judgements(obj, s)
+	e.judgements(obj, s.Fleet)
 	if got := told(); len(got) != eventsPerMinute {
 		t.Errorf("told %d events within a minute", len(got))
 	}
@@ -343,7 +312,7 @@ func TestEventsOverTheBoundAreToldTogetherWhenTheMinuteEnds(t *testing.T) {
 		t.Errorf("the rest is due at %s, want %s", due, want)
 	}
 	clock.SetTime(due)
-	e.judgements(obj, s)
+	e.judgements(obj, s.Fleet)
 	want := []string{"Normal MoreEvents events not told one by one in the last minute: 4 × SinkDown, 1 × Stuck"}
 	if got := told(); !slices.Equal(got, want) {
 		t.Errorf("told %q, want %q", got, want)
@@ -351,12 +320,6 @@ func TestEventsOverTheBoundAreToldTogetherWhenTheMinuteEnds(t *testing.T) {
 	if due := e.due(client.ObjectKeyFromObject(obj)); !due.IsZero() {
 		t.Errorf("something is due at %s still", due)
 	}
-}
-
-func (s *seen) raise(i int, alerts growth.Alerts) {
-	view := s.views[s.targets[i].Name]
-	view.Alerts = alerts
-	s.views[s.targets[i].Name] = view
 }
 
 // Two thousand targets fail and recover, a hundred at a time: each time is news, and people get the same few lines a minute.
@@ -374,7 +337,7 @@ func TestEventsOfALargeFleetAreBoundedByTheMinute(t *testing.T) {
 				s.judge(i, growth.Healthy)
 			}
 			if i%100 == 99 {
-				e.judgements(obj, s)
+				e.judgements(obj, s.Fleet)
 				n += len(told())
 			}
 		}
@@ -384,7 +347,7 @@ func TestEventsOfALargeFleetAreBoundedByTheMinute(t *testing.T) {
 		total += n
 	}
 	clock.SetTime(noon.Add(4 * time.Minute))
-	e.judgements(obj, s)
+	e.judgements(obj, s.Fleet)
 	if got := told(); len(got) != 1 || !strings.Contains(got[0], "15 × Recovered") {
 		t.Errorf("the last minute's rest reads %q", got)
 	}
@@ -399,10 +362,10 @@ func TestAnAlertIsToldOnceWhateverTheVerdict(t *testing.T) {
 	s.judge(1, growth.Stuck)
 	s.raise(1, growth.Alerts{DataLost: growth.Alert{Since: noon, Message: "a file vanished"}})
 	for i := range 4 {
-		s.raise(i, growth.Alerts{DataLost: s.views[nodeName(i)].Alerts.DataLost, DataGap: growth.Alert{Since: noon, Message: "a block is missing"}})
+		s.raise(i, growth.Alerts{DataLost: s.Views[nodeName(i)].Alerts.DataLost, DataGap: growth.Alert{Since: noon, Message: "a block is missing"}})
 	}
-	e.judgements(obj, s)
-	e.judgements(obj, s)
+	e.judgements(obj, s.Fleet)
+	e.judgements(obj, s.Fleet)
 	want := []string{
 		"Warning Stuck node-0001 is Stuck: figures",
 		"Warning DataLost node-0001: a file vanished",
@@ -412,9 +375,9 @@ func TestAnAlertIsToldOnceWhateverTheVerdict(t *testing.T) {
 		t.Errorf("told %q, want %q", got, want)
 	}
 	s.raise(1, growth.Alerts{}) // its pod was replaced
-	e.judgements(obj, s)
+	e.judgements(obj, s.Fleet)
 	s.raise(1, growth.Alerts{NearRetention: growth.Alert{Since: noon, Message: "lines wait"}, DataLost: growth.Alert{Since: noon, Message: "again"}})
-	e.judgements(obj, s)
+	e.judgements(obj, s.Fleet)
 	want = []string{"Warning DataLost node-0001: again", "Warning NearRetention node-0001: lines wait"}
 	if got := told(); !slices.Equal(got, want) {
 		t.Errorf("told %q, want %q", got, want)
@@ -444,8 +407,8 @@ func TestALossThatTheStatusHasIsNoNews(t *testing.T) {
 			s.raise(1, growth.Alerts{
 				DataLost: growth.Alert{Since: noon, Message: "files vanished"}, Lost: growth.Loss{Process: day, Files: 2},
 			})
-			e.judgements(obj, s)
-			e.judgements(obj, s)
+			e.judgements(obj, s.Fleet)
+			e.judgements(obj, s.Fleet)
 			if got := told(); len(got) != test.want {
 				t.Errorf("sent %q", got)
 			}
@@ -461,10 +424,9 @@ func delivering(status v1alpha1.HyperliquidParserStatus) string {
 
 func TestLostDataIsNotDelivered(t *testing.T) {
 	obj, s := scene(3)
-	r := &Reconciler{}
 	see := func() string {
-		s.now = s.now.Add(time.Minute)
-		obj.Status = r.status(obj, s, plan.Result{})
+		s.Now = s.Now.Add(time.Minute)
+		obj.Status = s.status(obj, plan.Result{})
 		return delivering(obj.Status)
 	}
 	check := func(when, want string) {
@@ -492,13 +454,13 @@ func TestLostDataIsNotDelivered(t *testing.T) {
 	s.judge(2, growth.Healthy)
 	see()
 	rest = fmt.Sprint(obj.Status)
-	for i := range s.targets {
+	for i := range s.Targets {
 		s.judge(i, growth.Unknown) // a new leader, which has no reports
 	}
 	if see(); fmt.Sprint(obj.Status) != rest {
 		t.Errorf("a new leader\n got %+v\nwant %s", obj.Status, rest)
 	}
-	for i := range s.targets {
+	for i := range s.Targets {
 		s.judge(i, growth.Healthy) // of new pods
 	}
 	check("with new pods", "False/DataLost node-0000: a file vanished (and 1 target more)")
@@ -514,7 +476,7 @@ func TestMetricsShowTheAlertsThatAreRaised(t *testing.T) {
 	obj, s := scene(2)
 	s.judge(1, growth.Leaking)
 	s.raise(1, growth.Alerts{DataLost: growth.Alert{Since: noon}, NearRetention: growth.Alert{Since: noon}})
-	m.set(obj, s, plan.Result{}, v1alpha1.HyperliquidParserStatus{})
+	m.set(obj, s.Fleet, plan.Result{}, v1alpha1.HyperliquidParserStatus{})
 	want := `
 # HELP hlparser_fleet_target_alert 1 for each target and alert that is raised, whatever the verdict: DataLost, DataGap, NearRetention, FormatDrift. A loss counts until it is acknowledged.
 # TYPE hlparser_fleet_target_alert gauge
@@ -525,7 +487,7 @@ hlparser_fleet_target_alert{alert="NearRetention",name="mainnet",namespace="ns",
 		t.Error(err)
 	}
 	s.raise(1, growth.Alerts{})
-	m.set(obj, s, plan.Result{}, v1alpha1.HyperliquidParserStatus{})
+	m.set(obj, s.Fleet, plan.Result{}, v1alpha1.HyperliquidParserStatus{})
 	if n := testutil.CollectAndCount(m.alerts); n != 0 {
 		t.Errorf("%d alerts are shown still", n)
 	}
@@ -536,12 +498,12 @@ hlparser_fleet_target_alert{alert="NearRetention",name="mainnet",namespace="ns",
 		{Target: nodeName(1), Reason: "DataLost"}, {Target: nodeName(1), Reason: "DataLost", Acknowledged: true},
 		{Target: "node-that-was", Reason: "DataGap"}, {Target: nodeName(0), Reason: "DataLost", Acknowledged: true},
 	}}
-	m.set(obj, s, plan.Result{}, kept)
+	m.set(obj, s.Fleet, plan.Result{}, kept)
 	if n := testutil.CollectAndCount(m.alerts); n != 2 {
 		t.Errorf("%d alerts are shown, want the two losses that are not acknowledged", n)
 	}
 	s.raise(1, growth.Alerts{DataGap: growth.Alert{Since: noon}})
-	m.set(obj, s, plan.Result{}, v1alpha1.HyperliquidParserStatus{})
+	m.set(obj, s.Fleet, plan.Result{}, v1alpha1.HyperliquidParserStatus{})
 	m.forget(client.ObjectKeyFromObject(obj))
 	if n := testutil.CollectAndCount(m.alerts); n != 0 {
 		t.Errorf("%d alerts of an object that is gone are shown", n)
@@ -557,7 +519,7 @@ func TestEachVerdictIsInTheConditionThatSpeaksOfIt(t *testing.T) {
 	} {
 		obj, s := scene(2)
 		s.judge(1, verdict)
-		status := (&Reconciler{}).status(obj, s, plan.Result{})
+		status := s.status(obj, plan.Result{})
 		is := func(kind string) metav1.ConditionStatus {
 			return meta.FindStatusCondition(status.Conditions, kind).Status
 		}
@@ -572,36 +534,35 @@ func TestEachVerdictIsInTheConditionThatSpeaksOfIt(t *testing.T) {
 
 func TestANewLeaderKeepsABadVerdictOfTheSamePodUntilItHasItsOwn(t *testing.T) {
 	obj, s := scene(2)
-	r := &Reconciler{}
 	s.judge(0, growth.SinkDown)
-	obj.Status = r.status(obj, s, plan.Result{})
+	obj.Status = s.status(obj, plan.Result{})
 	before := obj.Status
 
-	s.now = noon.Add(time.Hour)
+	s.Now = noon.Add(time.Hour)
 	s.judge(0, growth.Unknown)
 	s.judge(1, growth.Unknown)
-	if got := r.status(obj, s, plan.Result{}); fmt.Sprint(got) != fmt.Sprint(before) {
+	if got := s.status(obj, plan.Result{}); fmt.Sprint(got) != fmt.Sprint(before) {
 		t.Errorf("while nothing is known\n got %+v\nwant %+v", got, before)
 	}
 	s.judge(1, growth.Healthy)
-	if got := r.status(obj, s, plan.Result{}); fmt.Sprint(got) != fmt.Sprint(before) {
+	if got := s.status(obj, plan.Result{}); fmt.Sprint(got) != fmt.Sprint(before) {
 		t.Errorf("when another target is known\n got %+v\nwant %+v", got, before)
 	}
-	s.pods[0].CreationTimestamp = metav1.NewTime(noon.Add(time.Minute))
-	if got := r.status(obj, s, plan.Result{}); got.Bad != 0 {
+	s.Pods[0].CreationTimestamp = metav1.NewTime(noon.Add(time.Minute))
+	if got := s.status(obj, plan.Result{}); got.Bad != 0 {
 		t.Errorf("a new pod has the verdict of the old one: %+v", got.Targets)
 	}
 }
 
 func TestTheStatusOfALargeFleetStaysSmall(t *testing.T) {
 	obj, s := scene(5000)
-	for i := range s.targets {
+	for i := range s.Targets {
 		s.judge(i, growth.SinkDown)
-		view := s.views[s.targets[i].Name]
+		view := s.Views[s.Targets[i].Name]
 		view.Judgement.Message = strings.Repeat("x", 300)
-		s.views[s.targets[i].Name] = view
+		s.Views[s.Targets[i].Name] = view
 	}
-	status := (&Reconciler{}).status(obj, s, plan.Result{Waiting: map[string]string{"node-0000": "paused: no restart"}})
+	status := s.status(obj, plan.Result{Waiting: map[string]string{"node-0000": "paused: no restart"}})
 	text, err := json.Marshal(status)
 	if err != nil {
 		t.Fatal(err)
@@ -619,16 +580,15 @@ func TestTheStatusOfALargeFleetStaysSmall(t *testing.T) {
 
 func TestFiguresThatMoveDoNotMoveTheStatus(t *testing.T) {
 	obj, s := scene(3)
-	r := &Reconciler{}
 	s.judge(1, growth.Unreachable)
-	obj.Status = r.status(obj, s, plan.Result{})
+	obj.Status = s.status(obj, plan.Result{})
 	for i := range 10 {
-		s.now = s.now.Add(time.Minute)
-		for name, view := range s.views {
+		s.Now = s.Now.Add(time.Minute)
+		for name, view := range s.Views {
 			view.Lag = time.Duration(i) * time.Second
-			s.views[name] = view
+			s.Views[name] = view
 		}
-		if got := r.status(obj, s, plan.Result{}); fmt.Sprint(got) != fmt.Sprint(obj.Status) {
+		if got := s.status(obj, plan.Result{}); fmt.Sprint(got) != fmt.Sprint(obj.Status) {
 			t.Fatalf("after %d minutes\n got %+v\nwant %+v", i+1, got, obj.Status)
 		}
 	}
@@ -711,17 +671,16 @@ func TestARolloutIsToldOfWhenItGoesToCanariesAndWhenItStops(t *testing.T) {
 func TestATargetsMessageSaysWhatIsDoneOrWhyNothingIs(t *testing.T) {
 	obj, s := scene(2)
 	s.judge(0, growth.Stuck)
-	s.pods[0].UID = "uid"
-	s.ledger.records = plan.Ledger{nodeName(0): plan.Record{UID: "uid", Times: []time.Time{noon}}}
-	r := &Reconciler{}
-	if got := r.status(obj, s, plan.Result{}).Targets[0].Message; got != "figures; restarting (1 of 3 this hour)" {
+	s.Pods[0].UID = "uid"
+	s.Ledger.Records = plan.Ledger{nodeName(0): plan.Record{UID: "uid", Times: []time.Time{noon}}}
+	if got := s.status(obj, plan.Result{}).Targets[0].Message; got != "figures; restarting (1 of 3 this hour)" {
 		t.Errorf("while it is restarted: %q", got)
 	}
-	s.pods[0].UID = "another"
-	if got := r.status(obj, s, plan.Result{}).Targets[0].Message; got != "figures" {
+	s.Pods[0].UID = "another"
+	if got := s.status(obj, plan.Result{}).Targets[0].Message; got != "figures" {
 		t.Errorf("after that: %q", got)
 	}
-	if got := r.status(obj, s, plan.Result{Waiting: map[string]string{nodeName(0): "paused: no restart"}}).Targets[0].Message; got != "figures; paused: no restart" {
+	if got := s.status(obj, plan.Result{Waiting: map[string]string{nodeName(0): "paused: no restart"}}).Targets[0].Message; got != "figures; paused: no restart" {
 		t.Errorf("while paused: %q", got)
 	}
 }
@@ -747,7 +706,7 @@ func TestConditionsSayWhyARestartThatIsDueWouldNotHelp(t *testing.T) {
 			if test.edit != nil {
 				test.edit(&obj.Spec)
 			}
-			status := (&Reconciler{}).status(obj, s, test.next)
+			status := s.status(obj, test.next)
 			c := meta.FindStatusCondition(status.Conditions, v1alpha1.ConditionBuffersStable)
 			if got := c.Reason + ": " + c.Message; got != test.want {
 				t.Errorf("got %q, want %q", got, test.want)
@@ -760,7 +719,7 @@ func TestAMissingSecretStallsTheObjectAndNamesIt(t *testing.T) {
 	obj, s := scene(5)
 	var r Reconciler
 	stalled := func() string {
-		status := r.status(obj, s, plan.Result{})
+		status := s.status(obj, plan.Result{})
 		c := meta.FindStatusCondition(status.Conditions, v1alpha1.ConditionStalled)
 		return string(c.Status) + "/" + c.Reason + ": " + c.Message
 	}
@@ -768,9 +727,9 @@ func TestAMissingSecretStallsTheObjectAndNamesIt(t *testing.T) {
 		t.Error(got)
 	}
 	for _, i := range []int{1, 3} {
-		v := s.views[nodeName(i)]
+		v := s.Views[nodeName(i)]
 		v.MissingSecret = "/secrets/nats-creds/nats.creds"
-		s.views[nodeName(i)] = v
+		s.Views[nodeName(i)] = v
 	}
 	want := "True/SecretMissing: key nats.creds of Secret nats-creds is missing or cannot be used, and the sink of node-0001, node-0003 needs it: " +
 		"make or correct it in this namespace, and parsers go on by themselves within a minute or two"

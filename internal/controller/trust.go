@@ -12,6 +12,8 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"github.com/hlparser/hyperliquid-parser-operator/api/v1alpha1"
+	"github.com/hlparser/hyperliquid-parser-operator/internal/controller/observed"
+	"github.com/hlparser/hyperliquid-parser-operator/internal/controller/status"
 )
 
 // What the operator has written down it reads back from objects that others may write too. This file says what of it is
@@ -38,7 +40,7 @@ func (r *Reconciler) leftBehind(ctx context.Context, obj *v1alpha1.HyperliquidPa
 		return false, nil
 	}
 	other := &v1alpha1.HyperliquidParser{}
-	err := r.Live.Get(ctx, client.ObjectKey{Namespace: obj.Namespace, Name: owner.Name}, other)
+	err := r.APIReader.Get(ctx, client.ObjectKey{Namespace: obj.Namespace, Name: owner.Name}, other)
 	if apierrors.IsNotFound(err) {
 		return true, nil
 	}
@@ -57,66 +59,66 @@ func isParser(owner *metav1.OwnerReference) bool {
 // verify holds back all that needs a new pod while a revision that pods have, or may get, or its config, is not what
 // was stored: nobody knows what such a pod would do. The pods that there are go on, for that they would is no reason to
 // end them. A spec that is refused does not come before that: pods that are gone come back meanwhile.
-func (r *Reconciler) verify(ctx context.Context, obj *v1alpha1.HyperliquidParser, s *seen) {
-	if !s.known {
-		return
-	}
-	used := s.used()
-	s.untrusted = map[string]bool{}
-	for _, revision := range s.revisions {
+func (r *Reconciler) verify(
+	ctx context.Context, obj *v1alpha1.HyperliquidParser, f *observed.Fleet, v *revisions, t *attempts,
+) {
+	used := v.used(f.Pods)
+	for _, revision := range v.stored {
 		if !used[revision.Hash] {
 			continue
 		}
 		var found *problem
-		known := r.attempt(ctx, obj, s, "verifying "+revision.object.Name, v1alpha1.ReasonWriteRejected, func() (err error) {
-			found, err = s.replaced(obj, revision)
+		known := r.attempt(ctx, obj, t, "verifying "+revision.Object.Name, v1alpha1.ReasonWriteRejected, func() (err error) {
+			found, err = replaced(obj, f, revision)
 			return err
 		})
 		if known && found == nil {
 			continue
 		}
-		s.untrusted[revision.Hash] = true
-		if s.held = s.held || !known; s.problem == nil {
-			s.problem = found
+		v.untrusted[revision.Hash] = true
+		if v.held = v.held || !known; v.problem == nil {
+			v.problem = found
 		}
 	}
 }
 
 // replaced is the problem of a stored revision, or of its config, that is not what was stored; nil of others.
-func (s *seen) replaced(obj *v1alpha1.HyperliquidParser, revision *stored) (*problem, error) {
-	genuine, err := revision.Genuine(obj.Name, unwrapped(revision.object.Data.Raw))
+func replaced(
+	obj *v1alpha1.HyperliquidParser, f *observed.Fleet, revision *observed.Revision,
+) (*problem, error) {
+	genuine, err := revision.Genuine(obj.Name, unwrapped(revision.Object.Data.Raw))
 	if err != nil {
 		return nil, err
 	}
 	if !genuine {
-		return &problem{v1alpha1.ReasonTampered, fmt.Sprintf("ControllerRevision %s does not hold what its name stands for: "+
+		return &problem{Reason: v1alpha1.ReasonTampered, Message: fmt.Sprintf("ControllerRevision %s does not hold what its name stands for: "+
 			"somebody has replaced it. No pod is made from it, and %s; find out who did, and delete it: the operator stores it "+
-			"again from the spec", revision.object.Name, s.goOn(revision))}, nil
+			"again from the spec", revision.Object.Name, goOn(f, revision))}, nil
 	}
-	i := slices.IndexFunc(s.configs, func(m corev1.ConfigMap) bool { return m.Name == revision.ConfigName() })
-	if i >= 0 && !revision.Holds(&s.configs[i]) {
-		return s.tampered(revision), nil
+	i := slices.IndexFunc(f.Configs, func(m corev1.ConfigMap) bool { return m.Name == revision.ConfigName() })
+	if i >= 0 && !revision.Holds(&f.Configs[i]) {
+		return tampered(f, revision), nil
 	}
 	return nil, nil
 }
 
 // tampered is the problem of a revision's config that somebody has replaced.
-func (s *seen) tampered(revision *stored) *problem {
-	return &problem{v1alpha1.ReasonTampered, fmt.Sprintf(
+func tampered(f *observed.Fleet, revision *observed.Revision) *problem {
+	return &problem{Reason: v1alpha1.ReasonTampered, Message: fmt.Sprintf(
 		"ConfigMap %s does not hold the config of revision %s: somebody has replaced it. No pod is made that would read it, and %s; "+
-			"find out who did, and delete it: the operator makes it again", revision.ConfigName(), revision.object.Name, s.goOn(revision))}
+			"find out who did, and delete it: the operator makes it again", revision.ConfigName(), revision.Object.Name, goOn(f, revision))}
 }
 
 // goOn says what the pods of a revision do.
-func (s *seen) goOn(revision *stored) string {
+func goOn(f *observed.Fleet, revision *observed.Revision) string {
 	n := 0
-	for i := range s.pods {
-		if s.pods[i].Labels[v1alpha1.LabelRevision] == revision.Hash {
+	for i := range f.Pods {
+		if f.Pods[i].Labels[v1alpha1.LabelRevision] == revision.Hash {
 			n++
 		}
 	}
 	if n == 0 {
 		return "no pod has it"
 	}
-	return plural(n, "pod") + " that have it go on with what they read when they started"
+	return status.Plural(n, "pod") + " that have it go on with what they read when they started"
 }

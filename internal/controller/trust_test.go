@@ -19,7 +19,9 @@ import (
 
 	"github.com/hlparser/hyperliquid-parser-operator/api/v1alpha1"
 	"github.com/hlparser/hyperliquid-parser-operator/internal/controller/growth"
+	"github.com/hlparser/hyperliquid-parser-operator/internal/controller/observed"
 	"github.com/hlparser/hyperliquid-parser-operator/internal/controller/plan"
+	"github.com/hlparser/hyperliquid-parser-operator/internal/controller/status"
 	"github.com/hlparser/hyperliquid-parser-operator/internal/controller/target"
 )
 
@@ -31,7 +33,7 @@ func TestALedgerThatWasSpoiltIsReadAsFarAsItGoes(t *testing.T) {
 		"e": `{"uid":"x","times":[` + at + `],"doublings":-7}`, "_trials": strings.Repeat("[", 1<<20), "_total": "7", "_else": "x",
 	}}
 	l := readLedger(m, logr.Discard())
-	if len(l.records) != 1 || len(l.records["a"].Times) != 1 || l.total != 7 || l.trials.Causes != nil {
+	if len(l.Records) != 1 || len(l.Records["a"].Times) != 1 || l.Total != 7 || l.Trials.Causes != nil {
 		t.Errorf("read %+v", l)
 	}
 }
@@ -46,15 +48,15 @@ func TestATotalIsNotBelievedBeyondTheStatus(t *testing.T) {
 		// One of a target, one of what is none.
 		m := &corev1.ConfigMap{Data: map[string]string{totalKey: text, nodeName(1): records, "gone": records}}
 		l := readLedger(m, logr.Discard())
-		l.boundTotal(obj, s)
-		if l.total != want {
-			t.Errorf("%q is read as %d, want %d", text, l.total, want)
+		boundTotal(&l, obj, s.Fleet)
+		if l.Total != want {
+			t.Errorf("%q is read as %d, want %d", text, l.Total, want)
 		}
 	}
 	obj.Status.Restarts = math.MaxInt32
-	l := ledger{total: math.MaxInt32, records: plan.Ledger{nodeName(0): {}}}
-	if l.boundTotal(obj, s); l.total != math.MaxInt32 {
-		t.Errorf("the largest total is read as %d", l.total)
+	l := observed.Ledger{Total: math.MaxInt32, Records: plan.Ledger{nodeName(0): {}}}
+	if boundTotal(&l, obj, s.Fleet); l.Total != math.MaxInt32 {
+		t.Errorf("the largest total is read as %d", l.Total)
 	}
 }
 
@@ -96,44 +98,44 @@ func TestAStatusIsSmallHoweverLongItsTexts(t *testing.T) {
 		obj, s := scene(0)
 		for i := range 100 {
 			node := fmt.Sprintf("%s%04d", strings.Repeat("n", length-4), i)
-			s.targets = append(s.targets, target.Target{Name: node, Node: node})
+			s.Targets = append(s.Targets, target.Target{Name: node, Node: node})
 			s.judge(i, growth.SinkDown)
-			view := s.views[node]
+			view := s.Views[node]
 			view.Judgement.Message, view.Judgement.Reason, view.MissingSecret = long, long, long
 			view.Alerts.DataLost = growth.Alert{Since: noon, Message: long}
-			s.views[node] = view
+			s.Views[node] = view
 		}
 		s.pair(obj.Name)
-		for stalled, problem := range map[string]*problem{"stalled by a parser": nil, "stalled": {v1alpha1.ReasonPodRejected,
-			long}} {
+		for stalled, problem := range map[string]*problem{"stalled by a parser": nil, "stalled": {
+			Reason: v1alpha1.ReasonPodRejected, Message: long}} {
 			s.problem = problem
 			waiting := map[string]string{}
-			for _, t := range s.targets {
+			for _, t := range s.Targets {
 				waiting[t.Name] = "waiting to see whether the restart of " + t.Name + " helps"
 			}
-			status := (&Reconciler{}).status(obj, s, plan.Result{Message: long, Outage: long, FleetWide: true, Waiting: waiting})
-			text, err := json.Marshal(status)
+			got := s.status(obj, plan.Result{Message: long, Outage: long, FleetWide: true, Waiting: waiting})
+			text, err := json.Marshal(got)
 			if err != nil {
 				t.Fatal(err)
 			}
-			if len(text) > maxStatus || len(status.Targets) == 0 || status.Bad != 100 {
-				t.Errorf("%s, %s: %d bytes, %d of %d targets shown", name, stalled, len(text), len(status.Targets), status.Bad)
+			if len(text) > status.MaxSize || len(got.Targets) == 0 || got.Bad != 100 {
+				t.Errorf("%s, %s: %d bytes, %d of %d targets shown", name, stalled, len(text), len(got.Targets), got.Bad)
 			}
-			for _, shown := range status.Targets {
+			for _, shown := range got.Targets {
 				if len(shown.Message) > 512 || len(shown.Reason) > 128 {
 					t.Errorf("%s, %s: a reason of %d bytes, a message of %d", name, stalled, len(shown.Reason), len(shown.Message))
 				}
 			}
-			for _, c := range status.Conditions {
+			for _, c := range got.Conditions {
 				if len(c.Message) > 1024 {
 					t.Errorf("%s, %s: %s says %d bytes", name, stalled, c.Type, len(c.Message))
 				}
 			}
 			// At rest it stays as it is.
-			obj.Status = status
-			again := (&Reconciler{}).status(obj, s, plan.Result{Message: long, Outage: long, FleetWide: true, Waiting: waiting})
-			if fmt.Sprint(again) != fmt.Sprint(status) {
-				t.Errorf("%s, %s: at rest\n got %.300v\nwant %.300v", name, stalled, again, status)
+			obj.Status = got
+			again := s.status(obj, plan.Result{Message: long, Outage: long, FleetWide: true, Waiting: waiting})
+			if fmt.Sprint(again) != fmt.Sprint(got) {
+				t.Errorf("%s, %s: at rest\n got %.300v\nwant %.300v", name, stalled, again, got)
 			}
 		}
 	}
@@ -143,9 +145,9 @@ func TestAStatusIsSmallHoweverLongItsTexts(t *testing.T) {
 func TestAStrangeReasonIsNoReasonToRefuseAStatus(t *testing.T) {
 	obj, s := scene(2)
 	s.judge(1, growth.NotRunning)
-	s.problem = &problem{"image can't be\npulled", "a\nb\x1b[2J\u202e"}
-	status := (&Reconciler{}).status(obj, s, plan.Result{})
-	c := meta.FindStatusCondition(status.Conditions, v1alpha1.ConditionStalled)
+	s.problem = &problem{Reason: "image can't be\npulled", Message: "a\nb\x1b[2J\u202e"}
+	got := s.status(obj, plan.Result{})
+	c := meta.FindStatusCondition(got.Conditions, v1alpha1.ConditionStalled)
 	if c.Reason != "imagecantbepulled" || c.Message != "a b\ufffd[2J\ufffd" {
 		t.Errorf("the condition is %q, %q", c.Reason, c.Message)
 	}

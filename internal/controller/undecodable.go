@@ -18,6 +18,7 @@ import (
 
 	"github.com/hlparser/hyperliquid-parser-operator/api/v1alpha1"
 	"github.com/hlparser/hyperliquid-parser-operator/internal/controller/prose"
+	"github.com/hlparser/hyperliquid-parser-operator/internal/controller/status"
 )
 
 // SetAside are the objects that cannot be decoded, with the reason. It is a prometheus.Collector, and safe for concurrent use.
@@ -80,7 +81,7 @@ func (r *Reconciler) setAside(ctx context.Context, obj *v1alpha1.HyperliquidPars
 	}
 	raw := &unstructured.Unstructured{}
 	raw.SetGroupVersionKind(v1alpha1.GroupVersion.WithKind("HyperliquidParser"))
-	if err := r.Live.Get(ctx, key, raw); err != nil {
+	if err := r.APIReader.Get(ctx, key, raw); err != nil {
 		if apierrors.IsNotFound(err) {
 			return nil
 		}
@@ -104,9 +105,9 @@ func (r *Reconciler) setAside(ctx context.Context, obj *v1alpha1.HyperliquidPars
 
 // stall sets the conditions of an object that cannot be decoded, where they can, and reports whether that changes any.
 func (r *Reconciler) stall(raw *unstructured.Unstructured, text string) (changed bool, err error) {
-	status, _ := raw.Object["status"].(map[string]any)
+	written, _ := raw.Object["status"].(map[string]any)
 	var conditions []metav1.Condition
-	data, err := json.Marshal(status["conditions"])
+	data, err := json.Marshal(written["conditions"])
 	if err == nil {
 		err = json.Unmarshal(data, &conditions)
 	}
@@ -125,7 +126,7 @@ func (r *Reconciler) stall(raw *unstructured.Unstructured, text string) (changed
 	if !changed {
 		return false, nil
 	}
-	inOrder(conditions)
+	status.SortConditions(conditions)
 	if data, err = json.Marshal(conditions); err != nil {
 		return false, fmt.Errorf("encoding conditions: %w", err)
 	}
@@ -133,13 +134,13 @@ func (r *Reconciler) stall(raw *unstructured.Unstructured, text string) (changed
 	if err := json.Unmarshal(data, &plain); err != nil {
 		return false, fmt.Errorf("encoding conditions: %w", err)
 	}
-	if status == nil {
-		status = map[string]any{}
-		raw.Object["status"] = status
+	if written == nil {
+		written = map[string]any{}
+		raw.Object["status"] = written
 	}
-	status["conditions"] = plain
-	status["state"] = v1alpha1.StateStalled
-	status["story"] = prose.Line(v1alpha1.ReasonUndecodable+": "+text, maxStory)
+	written["conditions"] = plain
+	written["state"] = v1alpha1.StateStalled
+	written["story"] = prose.Line(v1alpha1.ReasonUndecodable+": "+text, status.MaxStory)
 	return true, nil
 }
 

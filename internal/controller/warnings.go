@@ -19,6 +19,7 @@ import (
 	"github.com/hlparser/hyperliquid-parser-operator/api/v1alpha1"
 	"github.com/hlparser/hyperliquid-parser-operator/internal/controller/fair"
 	"github.com/hlparser/hyperliquid-parser-operator/internal/controller/growth"
+	"github.com/hlparser/hyperliquid-parser-operator/internal/controller/observed"
 	"github.com/hlparser/hyperliquid-parser-operator/internal/controller/prose"
 )
 
@@ -58,8 +59,8 @@ type unstarted struct {
 	warning warning   // that says most; zero while there is none
 }
 
-// warning is what an event of type Warning says.
-type warning struct{ reason, message string }
+// warning is an event of type Warning.
+type warning = observed.Warning
 
 // forget drops what is remembered of an object that is gone.
 func (w *warnings) forget(object types.NamespacedName) {
@@ -145,19 +146,19 @@ func (w *warnings) saw(object types.NamespacedName, now time.Time, asked []types
 
 // askForWarnings finds out what events say of pods that do not start. It asks the API server only for pods that have
 // been so for long, then once for all of them, and in the background.
-func (r *Reconciler) askForWarnings(obj *v1alpha1.HyperliquidParser, s *seen) {
+func (r *Reconciler) askForWarnings(obj *v1alpha1.HyperliquidParser, f *observed.Fleet) {
 	pods, bound := map[types.UID]time.Time{}, map[types.UID]bool{}
-	for i := range s.pods {
-		pod := &s.pods[i]
+	for i := range f.Pods {
+		pod := &f.Pods[i]
 		if state := growth.StateOf(pod); state.Unstarted && !state.Terminating {
 			pods[pod.UID], bound[pod.UID] = pod.CreationTimestamp.Time, pod.Spec.NodeName != ""
 		}
 	}
 	key := client.ObjectKeyFromObject(obj)
-	known, long, at := r.warnings.see(key, pods, s.now)
-	s.warned = known
-	if at.IsZero() || s.now.Before(at) {
-		s.look = earlier(s.look, at)
+	known, long, at := r.warnings.see(key, pods, f.Now)
+	f.Warnings = known
+	if at.IsZero() || f.Now.Before(at) {
+		f.RecheckAt = earlier(f.RecheckAt, at)
 		return
 	}
 	r.Background.ask(key, "warnings", func(ctx context.Context) {
@@ -209,7 +210,7 @@ func (r *Reconciler) readWarnings(ctx context.Context, namespace string, pods []
 	out := map[types.UID]warning{}
 	for uid, e := range newest {
 		if e != nil {
-			out[uid] = warning{prose.Reason(e.Reason), prose.Ends(e.Message, maxWarning)}
+			out[uid] = warning{Reason: prose.Reason(e.Reason), Message: prose.Ends(e.Message, maxWarning)}
 		}
 	}
 	return out, err
@@ -220,7 +221,7 @@ func (r *Reconciler) eachEvent(ctx context.Context, namespace string, with field
 	more := ""
 	for range eventPages {
 		var page corev1.EventList
-		err := r.Live.List(ctx, &page, client.InNamespace(namespace), client.Limit(eventPage), client.Continue(more),
+		err := r.APIReader.List(ctx, &page, client.InNamespace(namespace), client.Limit(eventPage), client.Continue(more),
 			client.MatchingFieldsSelector{Selector: with.AsSelector()})
 		if err != nil {
 			return fmt.Errorf("listing events of namespace %s: %w", namespace, err)
@@ -305,21 +306,21 @@ func dataMissing(obj *v1alpha1.HyperliquidParser, message string) (text string, 
 }
 
 // podState is the pod's state, with the reason that only events say.
-func (s *seen) podState(obj *v1alpha1.HyperliquidParser, pod *corev1.Pod) growth.PodState {
+func podState(obj *v1alpha1.HyperliquidParser, f *observed.Fleet, pod *corev1.Pod) growth.PodState {
 	state := growth.StateOf(pod)
-	says, warned := s.warned[pod.UID]
+	says, warned := f.Warnings[pod.UID]
 	if !warned || !state.Unstarted {
 		return state
 	}
-	if text, ok := dataMissing(obj, says.message); ok {
+	if text, ok := dataMissing(obj, says.Message); ok {
 		state.Reason, state.Detail = v1alpha1.ReasonDataPathMissing, text
 		return state
 	}
 	if state.Starting {
-		state.Reason = says.reason
+		state.Reason = says.Reason
 	} else if !vagueWords.MatchString(strings.TrimPrefix(state.Detail, state.Reason+": ")) {
 		return state // the status says more
 	}
-	state.Detail = growth.Detail(state.Reason, says.message)
+	state.Detail = growth.Detail(state.Reason, says.Message)
 	return state
 }

@@ -15,6 +15,7 @@ import (
 
 	"github.com/hlparser/hyperliquid-parser-operator/api/v1alpha1"
 	"github.com/hlparser/hyperliquid-parser-operator/internal/controller/growth"
+	"github.com/hlparser/hyperliquid-parser-operator/internal/controller/observed"
 )
 
 // What kubelets, schedulers and controllers of Kubernetes 1.28 to 1.37 say, to the letter.
@@ -149,22 +150,22 @@ func TestAPodThatDoesNotStartIsExplainedByItsEvents(t *testing.T) {
 			}
 			others := happened(200, "FailedMount", "of another pod")
 			others.InvolvedObject.UID = "other"
-			r := &Reconciler{Live: &eventReader{events: append(test.events, others)}}
+			r := &Reconciler{APIReader: &eventReader{events: append(test.events, others)}}
 			said, err := r.readWarnings(
 				t.Context(), "ns", []types.UID{pod.UID}, map[types.UID]bool{pod.UID: !test.unbound},
 			)
 			if err != nil {
 				t.Fatal(err)
 			}
-			s := &seen{warned: said}
-			if got := s.podState(obj, pod); got.Reason != test.reason || got.Detail != test.detail {
+			f := &observed.Fleet{Warnings: said}
+			if got := podState(obj, f, pod); got.Reason != test.reason || got.Detail != test.detail {
 				t.Errorf("got  %q, %q\nwant %q, %q", got.Reason, got.Detail, test.reason, test.detail)
 			}
 			// Once it runs, or has run, it is no more what keeps it from running.
 			pod.Status.ContainerStatuses = []corev1.ContainerStatus{
 				{Name: v1alpha1.ContainerName, State: corev1.ContainerState{Running: &corev1.ContainerStateRunning{}}},
 			}
-			if got := s.podState(obj, pod); got.Reason != "" || got.Detail != "" {
+			if got := podState(obj, f, pod); got.Reason != "" || got.Detail != "" {
 				t.Errorf("while it runs: %+v", got)
 			}
 		})
@@ -182,13 +183,13 @@ func TestEventsOfManyPodsAreOneList(t *testing.T) {
 		e := happened(1, "FailedMount", noConfig)
 		e.InvolvedObject.UID = uids[pods-1]
 		server.events = []corev1.Event{e}
-		r := &Reconciler{Live: server}
+		r := &Reconciler{APIReader: server}
 		said, err := r.readWarnings(t.Context(), "ns", uids, nil)
-		if err != nil || len(server.asked) != want || len(said) != 1 || said[e.InvolvedObject.UID].message != noConfig {
+		if err != nil || len(server.asked) != want || len(said) != 1 || said[e.InvolvedObject.UID].Message != noConfig {
 			t.Errorf("%d pods: %d lists, %v, %v", pods, len(server.asked), said, err)
 		}
 	}
-	r := &Reconciler{Live: &eventReader{fails: errors.New("no answer")}}
+	r := &Reconciler{APIReader: &eventReader{fails: errors.New("no answer")}}
 	if said, err := r.readWarnings(t.Context(), "ns", []types.UID{"a"}, nil); err == nil || len(said) != 0 {
 		t.Errorf("without an answer: %v, %v", said, err)
 	}
@@ -229,15 +230,15 @@ func TestWhenEventsAreRead(t *testing.T) {
 		now = now.Add(wait)
 	}
 	// One that is new is read soon, and not for each of many.
-	w.saw(anObject, now, []types.UID{"a"}, map[types.UID]warning{"a": {"FailedMount", noConfig}})
+	w.saw(anObject, now, []types.UID{"a"}, map[types.UID]warning{"a": {Reason: "FailedMount", Message: noConfig}})
 	pods["b"] = now.Add(-time.Hour)
 	known, _, wait := look()
-	if wait < lookApart || wait > lookApart*3/2 || known["a"].message != noConfig || len(known) != 1 {
+	if wait < lookApart || wait > lookApart*3/2 || known["a"].Message != noConfig || len(known) != 1 {
 		t.Errorf("for a new one: after %s; %v", wait, known)
 	}
 	// A read that says nothing new, or fails, leaves what is known.
 	w.saw(anObject, now, []types.UID{"a", "b"}, nil)
-	if known, _, _ = look(); known["a"].message != noConfig {
+	if known, _, _ = look(); known["a"].Message != noConfig {
 		t.Errorf("after one that says nothing: %v", known)
 	}
 	clear(pods)

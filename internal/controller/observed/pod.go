@@ -6,7 +6,6 @@ import (
 	corev1 "k8s.io/api/core/v1"
 
 	"github.com/hlparser/hyperliquid-parser-operator/api/v1alpha1"
-	"github.com/hlparser/hyperliquid-parser-operator/internal/controller/growth"
 	"github.com/hlparser/hyperliquid-parser-operator/internal/controller/plan"
 	"github.com/hlparser/hyperliquid-parser-operator/internal/controller/prose"
 )
@@ -68,6 +67,6 @@ func blocked(c *corev1.ContainerStatus) string {
 // running reports whether the parser's container runs.
 func running(pod *corev1.Pod) bool {
 	return slices.ContainsFunc(pod.Status.ContainerStatuses, func(c corev1.ContainerStatus) bool {
-		return c.Name == growth.ContainerName && c.State.Running != nil
+		return c.Name == v1alpha1.ContainerName && c.State.Running != nil
 	})
 }

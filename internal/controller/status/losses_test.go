@@ -1,4 +1,4 @@
-package controller
+package status
 
 import (
 	"encoding/json"
@@ -32,7 +32,7 @@ type reporter interface {
 type watchedFleet struct {
 	t        reporter
 	obj      *v1alpha1.HyperliquidParser
-	s        *seen
+	s        *scenery
 	trackers []growth.Tracker
 	parsers  []lossyParser
 }
@@ -51,7 +51,7 @@ var day = noon.Add(-24 * time.Hour)
 
 func watchFleet(t reporter, targets int) *watchedFleet {
 	obj, s := scene(targets)
-	s.now = noon.Add(500 * time.Millisecond)
+	s.Now = noon.Add(500 * time.Millisecond)
 	f := &watchedFleet{t, obj, s, make([]growth.Tracker, targets), make([]lossyParser, targets)}
 	for i := range targets {
 		f.parsers[i] = lossyParser{started: day, verdict: growth.Healthy}
@@ -63,11 +63,11 @@ func watchFleet(t reporter, targets int) *watchedFleet {
 // look lets a minute pass, asks the parsers, and writes the status, which is read back.
 func (f *watchedFleet) look() {
 	f.t.Helper()
-	f.s.now = f.s.now.Add(time.Minute)
+	f.s.Now = f.s.Now.Add(time.Minute)
 	for i := range f.parsers {
 		f.ask(i)
 	}
-	text, err := json.Marshal((&Reconciler{}).status(f.obj, f.s, plan.Result{}))
+	text, err := json.Marshal(f.s.status(f.obj, plan.Result{}))
 	if err != nil {
 		f.t.Fatal(err)
 	}
@@ -79,27 +79,27 @@ func (f *watchedFleet) look() {
 
 // ask is what the poller does.
 func (f *watchedFleet) ask(i int) {
-	p, tracker, name := &f.parsers[i], &f.trackers[i], f.s.targets[i].Name
+	p, tracker, name := &f.parsers[i], &f.trackers[i], f.s.Targets[i].Name
 	var settings growth.Settings
-	tracker.ObservePod(growth.PodState{UID: p.started.String(), Container: "c", Running: true}, f.s.now, settings)
-	tracker.Acknowledge(acknowledgedLosses(f.obj, name, f.s.now))
+	tracker.ObservePod(growth.PodState{UID: p.started.String(), Container: "c", Running: true}, f.s.Now, settings)
+	tracker.Acknowledge(AcknowledgedLosses(f.obj, name, f.s.Now))
 	verdict := p.verdict
 	if p.silent {
 		verdict = growth.Unknown
 	} else {
-		r := report.Report{StartedAt: p.started, Now: f.s.now, Streams: []report.Stream{{
+		r := report.Report{StartedAt: p.started, Now: f.s.Now, Streams: []report.Stream{{
 			Name: "Fills", PrunedUnreadTotal: p.files, BlockGapsTotal: p.blocks, LastBlock: 1000,
 			LinesTotal: 1000 * int64(tracker.Reports()),
 		}}}
 		if p.malformed {
 			r.Streams[0].MalformedLinesTotal = r.Streams[0].LinesTotal / 2
 		}
-		tracker.ObservePoll(growth.Poll{Report: &r}, f.s.now, settings)
+		tracker.ObservePoll(growth.Poll{Report: &r}, f.s.Now, settings)
 	}
 	f.s.judge(i, verdict)
-	view := f.s.views[name]
+	view := f.s.Views[name]
 	view.Alerts, view.Process, view.KnowsFormat, view.Reports = tracker.Alerts(), tracker.Process(), tracker.KnowsFormat(), tracker.Reports()
-	f.s.views[name] = view
+	f.s.Views[name] = view
 }
 
 // rests fails unless further looks leave the status as it is.
@@ -116,7 +116,7 @@ func (f *watchedFleet) rests(when string) {
 
 // replace gives a target a new pod, whose parser has lost nothing yet.
 func (f *watchedFleet) replace(i int) {
-	f.parsers[i] = lossyParser{started: f.s.now, verdict: growth.Healthy}
+	f.parsers[i] = lossyParser{started: f.s.Now, verdict: growth.Healthy}
 }
 
 // lead has another operator lead, which has asked nobody yet.
@@ -228,7 +228,7 @@ func TestALossThatIsAcknowledgedIsNotFoundOnceMore(t *testing.T) {
 	f.acknowledge()
 	f.look()
 	f.is("at once", noLoss)
-	if f.s.views[nodeName(1)].Alerts.DataLost.Raised() {
+	if f.s.Views[nodeName(1)].Alerts.DataLost.Raised() {
 		t.Error("the alert is raised still")
 	}
 	f.rests("acknowledged")
@@ -271,7 +271,7 @@ func TestAnAnnotationAcknowledgesWhatItNamesAndNothingElse(t *testing.T) {
 	f.acknowledge()
 	old := f.obj.Annotations[v1alpha1.AnnotationAcknowledgeLoss]
 	f.obj.Annotations = nil
-	f.s.now = f.s.now.Add(time.Hour)
+	f.s.Now = f.s.Now.Add(time.Hour)
 	f.parsers[1].files = 1
 	f.look()
 	f.replace(0)
@@ -286,11 +286,11 @@ func TestAnAnnotationAcknowledgesWhatItNamesAndNothingElse(t *testing.T) {
 		"a time before both":           {day.UTC().Format(time.RFC3339), lostIt},
 		"a moment before the newer":    {newer.Add(-time.Second).Format(time.RFC3339), lostIt},
 		"the newer":                    {newer.Format(time.RFC3339), noLoss},
-		"now, in another time zone":    {f.s.now.In(time.FixedZone("", 7200)).Format(time.RFC3339), noLoss},
+		"now, in another time zone":    {f.s.Now.In(time.FixedZone("", 7200)).Format(time.RFC3339), noLoss},
 	} {
 		t.Run(name, func(t *testing.T) {
-			now := f.s.now
-			defer func() { f.s.now = now }()
+			now := f.s.Now
+			defer func() { f.s.Now = now }()
 			g := *f
 			g.t, g.obj, g.trackers = t, f.obj.DeepCopy(), slices.Clone(f.trackers)
 			g.obj.Annotations = map[string]string{v1alpha1.AnnotationAcknowledgeLoss: test.value}
@@ -377,10 +377,10 @@ func TestLossesOfALargeFleet(t *testing.T) {
 		t.Helper()
 		f.is(when, lostIt)
 		text, err := json.Marshal(f.obj.Status)
-		if err != nil || len(text) > maxStatus {
+		if err != nil || len(text) > MaxSize {
 			t.Errorf("%s: %d bytes, %v", when, len(text), err)
 		}
-		if got := losers(f.obj.Status.Losses) + int(f.obj.Status.MoreLosses); got != targets || len(f.obj.Status.Losses) < 10 {
+		if got := targetsWithLoss(f.obj.Status.Losses) + int(f.obj.Status.MoreLosses); got != targets || len(f.obj.Status.Losses) < 10 {
 			t.Errorf("%s: %d targets have lost something, %d losses shown", when, got, len(f.obj.Status.Losses))
 		}
 		if got := f.intact().Message; !strings.Contains(got, "(and 2999 targets more)") {
@@ -452,7 +452,7 @@ func TestNoLossIsForgotten(t *testing.T) {
 				}
 				f.acknowledge()
 				for _, l := range shown {
-					i, _ := f.s.index(l.Target)
+					i, _ := f.s.Index(l.Target)
 					p := process{i, l.Process.Unix()}
 					acked[p] = l.PrunedFiles
 					if p != of(i) { // it can say no more

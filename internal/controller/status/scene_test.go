@@ -5,6 +5,7 @@ import (
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/api/meta"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"github.com/hlparser/hyperliquid-parser-operator/api/v1alpha1"
@@ -33,7 +34,7 @@ func scene(n int) (*v1alpha1.HyperliquidParser, *scenery) {
 	s := &scenery{Fleet: &observed.Fleet{Now: noon, Known: true, Views: map[string]poller.View{}}}
 	s.Update = &observed.Revision{Revision: podspec.Revision{Hash: "new"}}
 	for i := range n {
-		name := fmt.Sprintf("node-%04d", i)
+		name := nodeName(i)
 		t := target.Target{Name: name, Node: name}
 		s.Targets = append(s.Targets, t)
 		pod := corev1.Pod{ObjectMeta: metav1.ObjectMeta{
@@ -46,6 +47,14 @@ func scene(n int) (*v1alpha1.HyperliquidParser, *scenery) {
 	}
 	s.Pairs = observed.PairPods(obj.Name, s.Targets, s.Pods)
 	return obj, s
+}
+
+func nodeName(i int) string { return fmt.Sprintf("node-%04d", i) }
+
+// delivering is the condition Delivering, as "Status/Reason message".
+func delivering(status v1alpha1.HyperliquidParserStatus) string {
+	c := meta.FindStatusCondition(status.Conditions, v1alpha1.ConditionDelivering)
+	return string(c.Status) + "/" + c.Reason + " " + c.Message
 }
 
 // status is the status of the object with that plan.

@@ -1,4 +1,4 @@
-package controller
+package observed
 
 import (
 	"fmt"
@@ -14,6 +14,8 @@ import (
 	"github.com/hlparser/hyperliquid-parser-operator/internal/controller/plan"
 	"github.com/hlparser/hyperliquid-parser-operator/internal/controller/target"
 )
+
+var noon = time.Date(2026, 5, 1, 12, 0, 0, 0, time.UTC)
 
 // pullFailed is what a kubelet says in turns of an image that is not there.
 var pullFailed = []corev1.ContainerStateWaiting{
@@ -46,14 +48,14 @@ func TestWhatKeepsAPodFromStarting(t *testing.T) {
 		wait("CrashLoopBackOff", `back-off 10s restarting failed container=prepare pod=p_farm(u)`),
 	) {
 		for _, init := range []bool{true, false} {
-			got := planPod(waitingPod(init, w)).Blocked
+			got := PlanPod(waitingPod(init, w)).Blocked
 			if !strings.HasPrefix(got, w.Reason+": "+w.Message[:20]) || len(got) > maxBlocked {
 				t.Errorf("%s: %q", w.Reason, got)
 			}
 		}
 	}
 	for _, w := range []corev1.ContainerStateWaiting{{}, {Reason: "ContainerCreating"}, {Reason: "PodInitializing"}} {
-		if got := planPod(waitingPod(false, w)).Blocked; got != "" {
+		if got := PlanPod(waitingPod(false, w)).Blocked; got != "" {
 			t.Errorf("%s is on its way: %q", w.Reason, got)
 		}
 	}
@@ -64,7 +66,7 @@ func TestRestartsOfEveryContainerCount(t *testing.T) {
 		pod := &corev1.Pod{}
 		pod.Status.InitContainerStatuses = []corev1.ContainerStatus{{Name: "prepare", RestartCount: test.prepare}}
 		pod.Status.ContainerStatuses = []corev1.ContainerStatus{{Name: "hlparser", RestartCount: test.parser}}
-		if got := planPod(pod).Restarts; got != int(test.want) {
+		if got := PlanPod(pod).Restarts; got != int(test.want) {
 			t.Errorf("%+v: %d", test, got)
 		}
 	}
@@ -75,16 +77,16 @@ func TestRestartsOfEveryContainerCount(t *testing.T) {
 func TestAgesAreThoseThatThisProcessHasSeen(t *testing.T) {
 	for _, skew := range []time.Duration{-time.Hour, 0, time.Hour} {
 		t.Run(fmt.Sprint(skew), func(t *testing.T) {
-			var g sightings
+			var h History
 			object := types.NamespacedName{Name: "mainnet"}
 			at := func(d time.Duration) time.Time { return noon.Add(d) }
-			look := func(now time.Time, pod *corev1.Pod) *seen {
-				s := &seen{now: now, known: true, targets: []target.Target{{Name: "n", Node: "n"}}, pairs: []pair{{"p", pod}}}
+			look := func(now time.Time, pod *corev1.Pod) *Fleet {
+				s := &Fleet{Now: now, Known: true, Targets: []target.Target{{Name: "n", Node: "n"}}, Pairs: []Pair{{"p", pod}}}
 				if pod != nil {
 					pod.CreationTimestamp = metav1.NewTime(noon.Add(skew))
-					s.pods = []corev1.Pod{*pod}
+					s.Pods = []corev1.Pod{*pod}
 				}
-				g.see(object, s)
+				s.Ages = h.Observe(object, s)
 				return s
 			}
 			want := func(what string, got, want time.Time) {
@@ -94,39 +96,39 @@ func TestAgesAreThoseThatThisProcessHasSeen(t *testing.T) {
 				}
 			}
 			s := look(at(0), nil)
-			want("the target, without a pod", s.sighted.unready["n"], at(0))
+			want("the target, without a pod", s.Ages.UnreadySince["n"], at(0))
 			pod := waitingPod(true, corev1.ContainerStateWaiting{Reason: "PodInitializing"})
 			s = look(at(time.Second), pod)
-			p := s.planPod(pod)
-			want("the target, with a new pod", s.sighted.unready["n"], at(0))
+			p := s.PlanPod(pod)
+			want("the target, with a new pod", s.Ages.UnreadySince["n"], at(0))
 			want("the pod", p.Seen, at(time.Second))
 
 			for i, w := range pullFailed {
 				pod = waitingPod(true, w)
-				p = look(at(time.Duration(10+i)*time.Second), pod).planPod(pod)
+				p = look(at(time.Duration(10+i)*time.Second), pod).PlanPod(pod)
 				want("cannot start", p.BlockedSince, at(10*time.Second))
 			}
 			pod = waitingPod(true, corev1.ContainerStateWaiting{Reason: "PodInitializing"})
 			look(at(20*time.Second), pod) // the kubelet tries again
 			pod = waitingPod(true, pullFailed[0])
-			p = look(at(21*time.Second), pod).planPod(pod)
+			p = look(at(21*time.Second), pod).PlanPod(pod)
 			want("cannot start still", p.BlockedSince, at(10*time.Second))
 
 			ready := &corev1.Pod{ObjectMeta: pod.ObjectMeta}
 			ready.Status.Conditions = []corev1.PodCondition{{Type: corev1.PodReady, Status: corev1.ConditionTrue, LastTransitionTime: metav1.NewTime(noon.Add(skew))}}
 			s = look(at(time.Minute), ready)
-			p = s.planPod(ready)
-			if _, ok := s.sighted.unready["n"]; ok || p.Seen != at(time.Second) {
+			p = s.PlanPod(ready)
+			if _, ok := s.Ages.UnreadySince["n"]; ok || p.Seen != at(time.Second) {
 				t.Errorf("ready: %+v", p)
 			}
 			pod = waitingPod(true, pullFailed[0]) // after a boot, say
-			p = look(at(2*time.Minute), pod).planPod(pod)
+			p = look(at(2*time.Minute), pod).PlanPod(pod)
 			want("cannot start again", p.BlockedSince, at(2*time.Minute))
 
 			ending := waitingPod(true, pullFailed[0])
 			ending.DeletionTimestamp = &metav1.Time{Time: noon.Add(skew)}
 			look(at(3*time.Minute), ending)
-			p = look(at(4*time.Minute), ending).planPod(ending)
+			p = look(at(4*time.Minute), ending).PlanPod(ending)
 			want("ending", p.EndingSince, at(3*time.Minute))
 
 			// A pod of its kind comes: the target is without a ready one still. One that a rollout
@@ -134,43 +136,43 @@ func TestAgesAreThoseThatThisProcessHasSeen(t *testing.T) {
 			other := waitingPod(true, pullFailed[0])
 			other.UID = "other"
 			s = look(at(5*time.Minute), other)
-			want("the next pod", s.planPod(other).Seen, at(5*time.Minute))
-			want("the target", s.sighted.unready["n"], at(2*time.Minute))
-			g.renew(object, []plan.Action{{Kind: plan.Delete, Why: plan.WhyFailed, Target: "n"}}, at(6*time.Minute))
-			want("replaced for its failure", look(at(6*time.Minute), other).sighted.unready["n"], at(2*time.Minute))
-			g.renew(object, []plan.Action{{Kind: plan.Delete, Why: plan.WhyOutdated, Target: "n"}}, at(7*time.Minute))
-			want("replaced by a rollout", look(at(8*time.Minute), other).sighted.unready["n"], at(7*time.Minute))
+			want("the next pod", s.PlanPod(other).Seen, at(5*time.Minute))
+			want("the target", s.Ages.UnreadySince["n"], at(2*time.Minute))
+			h.Renew(object, []plan.Action{{Kind: plan.Delete, Why: plan.WhyFailed, Target: "n"}}, at(6*time.Minute))
+			want("replaced for its failure", look(at(6*time.Minute), other).Ages.UnreadySince["n"], at(2*time.Minute))
+			h.Renew(object, []plan.Action{{Kind: plan.Delete, Why: plan.WhyOutdated, Target: "n"}}, at(7*time.Minute))
+			want("replaced by a rollout", look(at(8*time.Minute), other).Ages.UnreadySince["n"], at(7*time.Minute))
 			// Where its node takes none for a while, it begins from the start when it does again.
-			waits := func(now time.Time, why string) *seen {
-				s := &seen{now: now, known: true, targets: []target.Target{{Name: "n", Node: "n", Waits: why}}, pairs: []pair{{"p", other}}}
+			waits := func(now time.Time, why string) *Fleet {
+				s := &Fleet{Now: now, Known: true, Targets: []target.Target{{Name: "n", Node: "n", Waits: why}}, Pairs: []Pair{{"p", other}}}
 				other.Spec.NodeName, other.DeletionTimestamp = "n", &metav1.Time{Time: now}
-				s.pods, s.ready = []corev1.Pod{*other}, map[string]bool{"n": why == ""}
-				g.see(object, s)
+				s.Pods, s.ReadyNodes = []corev1.Pod{*other}, map[string]bool{"n": why == ""}
+				s.Ages = h.Observe(object, s)
 				return s
 			}
 			s = waits(at(8*time.Minute+10*time.Second), target.NotReady)
-			want("on a lost node", s.sighted.unready["n"], at(7*time.Minute))
-			if p := s.planPod(other); !p.EndingSince.IsZero() {
+			want("on a lost node", s.Ages.UnreadySince["n"], at(7*time.Minute))
+			if p := s.PlanPod(other); !p.EndingSince.IsZero() {
 				t.Errorf("nothing ends on a lost node: %s", p.EndingSince)
 			}
 			s = waits(at(8*time.Minute+20*time.Second), "")
-			want("back again", s.sighted.unready["n"], at(8*time.Minute+20*time.Second))
-			want("ending again", s.planPod(other).EndingSince, at(8*time.Minute+20*time.Second))
+			want("back again", s.Ages.UnreadySince["n"], at(8*time.Minute+20*time.Second))
+			want("ending again", s.PlanPod(other).EndingSince, at(8*time.Minute+20*time.Second))
 			// What a rollout has taken and is no target is remembered as long as that is so.
-			if got := g.missing(object, []string{"a", "#b"}, at(0)); len(got) != 2 {
+			if got := h.MissingSince(object, []string{"a", "#b"}, at(0)); len(got) != 2 {
 				t.Errorf("missing since %v", got)
 			}
-			got := g.missing(object, []string{"#b", "c"}, at(time.Minute))
+			got := h.MissingSince(object, []string{"#b", "c"}, at(time.Minute))
 			want("missing", got["#b"], at(0))
 			want("missing, too", got["c"], at(time.Minute))
 			if _, ok := got["a"]; ok {
 				t.Error("one that is back is missing still")
 			}
-			if len(look(at(9*time.Minute), nil).sighted.pods) != 0 {
+			if len(look(at(9*time.Minute), nil).Ages.Pods) != 0 {
 				t.Error("pods that are gone are remembered")
 			}
-			g.forget(object)
-			want("another object of that name", look(at(10*time.Minute), nil).sighted.unready["n"], at(10*time.Minute))
+			h.Forget(object)
+			want("another object of that name", look(at(10*time.Minute), nil).Ages.UnreadySince["n"], at(10*time.Minute))
 		})
 	}
 }

@@ -1,4 +1,4 @@
-package controller
+package status
 
 import (
 	"bytes"
@@ -11,7 +11,6 @@ import (
 	"text/tabwriter"
 	"time"
 
-	corev1 "k8s.io/api/core/v1"
 	apiextensionsv1 "k8s.io/apiextensions-apiserver/pkg/apis/apiextensions/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/client-go/util/jsonpath"
@@ -19,6 +18,7 @@ import (
 
 	"github.com/hlparser/hyperliquid-parser-operator/api/v1alpha1"
 	"github.com/hlparser/hyperliquid-parser-operator/internal/controller/growth"
+	"github.com/hlparser/hyperliquid-parser-operator/internal/controller/observed"
 	"github.com/hlparser/hyperliquid-parser-operator/internal/controller/plan"
 	"github.com/hlparser/hyperliquid-parser-operator/internal/controller/target"
 )
@@ -27,7 +27,7 @@ import (
 // server fills them. The age is left out.
 func printed(t *testing.T, obj *v1alpha1.HyperliquidParser, wide bool) string {
 	t.Helper()
-	data, err := os.ReadFile("../../config/crd/bases/fleet.hlparser.dev_hyperliquidparsers.yaml")
+	data, err := os.ReadFile("../../../config/crd/bases/fleet.hlparser.dev_hyperliquidparsers.yaml")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -73,17 +73,17 @@ func printed(t *testing.T, obj *v1alpha1.HyperliquidParser, wide bool) string {
 
 // fleetStories are fleets as people meet them, and what they should read of them.
 var fleetStories = map[string]struct {
-	edit func(*v1alpha1.HyperliquidParser, *seen, *plan.Result)
+	edit func(*v1alpha1.HyperliquidParser, *scenery, *plan.Result)
 	want string
 	wide string // the columns after RESTARTS
 }{
 	"a healthy fleet": {
-		func(*v1alpha1.HyperliquidParser, *seen, *plan.Result) {},
+		func(*v1alpha1.HyperliquidParser, *scenery, *plan.Result) {},
 		"Delivering  3        3      3        0    0", "mainnet-new  all 3 targets deliver",
 	},
 	"a dead sink": {
-		func(_ *v1alpha1.HyperliquidParser, s *seen, next *plan.Result) {
-			for i := range s.targets {
+		func(_ *v1alpha1.HyperliquidParser, s *scenery, next *plan.Result) {
+			for i := range s.Targets {
 				s.judge(i, growth.SinkDown)
 			}
 			next.FleetWide, next.Outage = true, "3 of 3 targets are bad"
@@ -91,21 +91,21 @@ var fleetStories = map[string]struct {
 		"SinkDown  3        3      3        3    0", "mainnet-new  the sink does not answer on node-0000 and 2 more",
 	},
 	"a hang": {
-		func(_ *v1alpha1.HyperliquidParser, s *seen, _ *plan.Result) {
+		func(_ *v1alpha1.HyperliquidParser, s *scenery, _ *plan.Result) {
 			s.judge(1, growth.Stuck)
-			s.ledger.total = 2
+			s.Outcome.Ledger.Total = 2
 		},
 		"Stuck   3        3      3        1    2", "mainnet-new  the parser hangs on node-0001",
 	},
 	"a crash loop": {
-		func(_ *v1alpha1.HyperliquidParser, s *seen, _ *plan.Result) {
+		func(_ *v1alpha1.HyperliquidParser, s *scenery, _ *plan.Result) {
 			s.fails(2, "CrashLoopBackOff")
 			s.unready(2)
 		},
 		"NotRunning  3        2      3        1    0", "mainnet-new  CrashLoopBackOff on node-0002",
 	},
 	"a canary that cannot start": {
-		func(obj *v1alpha1.HyperliquidParser, s *seen, next *plan.Result) {
+		func(obj *v1alpha1.HyperliquidParser, s *scenery, next *plan.Result) {
 			obj.Status.CurrentRevision = "mainnet-old"
 			s.older(1, 2)
 			s.fails(0, "ImagePullBackOff")
@@ -115,7 +115,7 @@ var fleetStories = map[string]struct {
 		"NotRunning  3        2      1        1    0", "mainnet-new  ImagePullBackOff on node-0000",
 	},
 	"a canary that has failed": {
-		func(obj *v1alpha1.HyperliquidParser, s *seen, next *plan.Result) {
+		func(obj *v1alpha1.HyperliquidParser, s *scenery, next *plan.Result) {
 			obj.Status.CurrentRevision = "mainnet-old"
 			s.older(0, 1, 2)
 			next.Phase, next.Message = plan.PhaseFailed, "node-0000 did not run within 2m0s (ImagePullBackOff)"
@@ -123,7 +123,7 @@ var fleetStories = map[string]struct {
 		"Stalled  3        3      0        0    0", "mainnet-new  CanaryFailed: node-0000 did not run within 2m0s (ImagePul…",
 	},
 	"canaries that soak": {
-		func(obj *v1alpha1.HyperliquidParser, s *seen, next *plan.Result) {
+		func(obj *v1alpha1.HyperliquidParser, s *scenery, next *plan.Result) {
 			obj.Status.CurrentRevision = "mainnet-old"
 			s.older(1, 2)
 			next.Phase = plan.PhaseCanary
@@ -131,7 +131,7 @@ var fleetStories = map[string]struct {
 		"RollingOut  3        3      1        0    0", "mainnet-new  canaries soak: 1 of 3 targets",
 	},
 	"a rollout": {
-		func(obj *v1alpha1.HyperliquidParser, s *seen, next *plan.Result) {
+		func(obj *v1alpha1.HyperliquidParser, s *scenery, next *plan.Result) {
 			obj.Status.CurrentRevision = "mainnet-old"
 			s.older(2)
 			next.Phase = plan.PhaseRolling
@@ -139,7 +139,7 @@ var fleetStories = map[string]struct {
 		"RollingOut  3        3      2        0    0", "mainnet-new  2 of 3 targets have the new revision",
 	},
 	"a rollout that stopped": {
-		func(obj *v1alpha1.HyperliquidParser, s *seen, next *plan.Result) {
+		func(obj *v1alpha1.HyperliquidParser, s *scenery, next *plan.Result) {
 			obj.Status.CurrentRevision = "mainnet-old"
 			s.older(2)
 			next.Phase, next.Message = plan.PhaseStopped, "node-0000 is slower than before"
@@ -147,67 +147,67 @@ var fleetStories = map[string]struct {
 		"RolloutStopped  3        3      2        0    0", "mainnet-new  2 of 3 targets have the new revision",
 	},
 	"pods that start for the first time": {
-		func(_ *v1alpha1.HyperliquidParser, s *seen, _ *plan.Result) {
-			for i := range s.targets {
+		func(_ *v1alpha1.HyperliquidParser, s *scenery, _ *plan.Result) {
+			for i := range s.Targets {
 				s.judge(i, growth.Unknown)
 				s.unready(i)
-				s.pods[i].CreationTimestamp = metav1.NewTime(s.now)
+				s.Pods[i].CreationTimestamp = metav1.NewTime(s.Now)
 			}
 		},
 		"Starting  3        0      3        0    0", "mainnet-new  0 of 3 targets have a ready parser",
 	},
 	"pods that were not asked yet": {
-		func(_ *v1alpha1.HyperliquidParser, s *seen, _ *plan.Result) { s.judge(1, growth.Unknown) },
+		func(_ *v1alpha1.HyperliquidParser, s *scenery, _ *plan.Result) { s.judge(1, growth.Unknown) },
 		"Unknown  3        3      3        0    0", "mainnet-new  waiting for reports",
 	},
 	"a refused pod": {
-		func(_ *v1alpha1.HyperliquidParser, s *seen, _ *plan.Result) {
+		func(_ *v1alpha1.HyperliquidParser, s *scenery, _ *plan.Result) {
 			s.without(1)
-			s.problem = &problem{v1alpha1.ReasonPodRejected, `the API server refuses the pod of node-0001: pods "mainnet-x" is forbidden: quota`}
+			s.Outcome.Problem = &observed.Problem{Reason: v1alpha1.ReasonPodRejected, Message: `the API server refuses the pod of node-0001: pods "mainnet-x" is forbidden: quota`}
 		},
 		"Stalled  3        2      2        0    0", "mainnet-new  PodRejected: the API server refuses the pod of node-0001:…",
 	},
 	"paused": {
-		func(obj *v1alpha1.HyperliquidParser, s *seen, _ *plan.Result) {
-			obj.Spec.Paused, s.paused = true, true
+		func(obj *v1alpha1.HyperliquidParser, s *scenery, _ *plan.Result) {
+			obj.Spec.Paused = true
 			obj.Status.CurrentRevision = "mainnet-old"
 			s.older(0, 1)
 		},
 		"Paused  3        3      1        0    0", "mainnet-new  2 targets of an older revision: no rollout, no restart",
 	},
 	"paused, and nothing is held back": {
-		func(obj *v1alpha1.HyperliquidParser, s *seen, _ *plan.Result) { obj.Spec.Paused, s.paused = true, true },
+		func(obj *v1alpha1.HyperliquidParser, s *scenery, _ *plan.Result) { obj.Spec.Paused = true },
 		"Paused  3        3      3        0    0", "mainnet-new  no rollout and no restart",
 	},
 	"no targets": {
-		func(_ *v1alpha1.HyperliquidParser, s *seen, _ *plan.Result) {
-			s.targets, s.pairs, s.pods, s.views = nil, nil, nil, nil
+		func(_ *v1alpha1.HyperliquidParser, s *scenery, _ *plan.Result) {
+			s.Targets, s.Pairs, s.Pods, s.Views = nil, nil, nil, nil
 		},
 		"NoTargets  0        0      0        0    0", "mainnet-new  nothing matches the selector of spec.target",
 	},
 	"a node that was cordoned": {
-		func(_ *v1alpha1.HyperliquidParser, s *seen, _ *plan.Result) {
+		func(_ *v1alpha1.HyperliquidParser, s *scenery, _ *plan.Result) {
 			s.without(1)
-			s.targets[1].Waits = target.Cordoned
+			s.Targets[1].Waits = target.Cordoned
 		},
 		"Delivering  3        2      2        0    0", "mainnet-new  2 of 3 targets; none for node-0001",
 	},
 	"every node is cordoned before it has a parser": {
-		func(_ *v1alpha1.HyperliquidParser, s *seen, _ *plan.Result) {
-			for i := range s.targets {
+		func(_ *v1alpha1.HyperliquidParser, s *scenery, _ *plan.Result) {
+			for i := range s.Targets {
 				s.without(i)
-				s.targets[i].Waits = target.Cordoned
+				s.Targets[i].Waits = target.Cordoned
 			}
 		},
 		"Unknown  3        0      0        0    0", "mainnet-new  no parser: NodeCordoned of node-0000 and 2 more",
 	},
 	"pods that are not ready for long, for no verdict's reason": {
-		func(_ *v1alpha1.HyperliquidParser, s *seen, _ *plan.Result) { s.unready(1) },
+		func(_ *v1alpha1.HyperliquidParser, s *scenery, _ *plan.Result) { s.unready(1) },
 		"NotReady  3        2      3        0    0", "mainnet-new  PodsNotReady: 2 of 3 targets are ready",
 	},
 	"a loss": {
-		func(_ *v1alpha1.HyperliquidParser, s *seen, _ *plan.Result) {
-			for i := range s.targets {
+		func(_ *v1alpha1.HyperliquidParser, s *scenery, _ *plan.Result) {
+			for i := range s.Targets {
 				s.raise(i, growth.Alerts{DataLost: growth.Alert{Since: noon, Message: "a file vanished"}})
 			}
 		},
@@ -221,7 +221,7 @@ func TestWhatKubectlGetShows(t *testing.T) {
 			obj, s := scene(3)
 			var next plan.Result
 			test.edit(obj, s, &next)
-			obj.Status = (&Reconciler{}).status(obj, s, next)
+			obj.Status = s.status(obj, next)
 			get := strings.Split(printed(t, obj, false), "\n")
 			if head := strings.Fields(get[1]); !slices.Equal(head, strings.Fields("NAME STATUS DESIRED READY UPDATED BAD RESTARTS")) {
 				t.Errorf("the columns are %v", head)
@@ -239,13 +239,13 @@ func TestWhatKubectlGetShows(t *testing.T) {
 			t.Log(printed(t, obj, true))
 			// At rest it stays as it is, with any figures.
 			rest := fmt.Sprint(obj.Status)
-			for name, view := range s.views {
+			for name, view := range s.Views {
 				view.Lag += time.Minute
 				view.Latest.Message = "other figures"
-				s.views[name] = view
+				s.Views[name] = view
 			}
-			s.now = s.now.Add(time.Second)
-			if again := (&Reconciler{}).status(obj, s, next); fmt.Sprint(again) != rest {
+			s.Now = s.Now.Add(time.Second)
+			if again := s.status(obj, next); fmt.Sprint(again) != rest {
 				t.Errorf("at rest\n got %+v\nwant %s", again, rest)
 			}
 			for i, c := range obj.Status.Conditions {
@@ -270,7 +270,7 @@ func TestAStoryIsShortAndSaysHowManyMore(t *testing.T) {
 				bad := slices.Repeat([]v1alpha1.TargetStatus{{Verdict: string(verdict)}}, 5000)
 				bad[0].Target, bad[0].Reason = strings.Repeat("n", length), reason
 				story := badStory(bad)
-				if len(story) > maxStory || !strings.Contains(story, " on n") || !strings.HasSuffix(story, " and 4999 more") {
+				if len(story) > MaxStory || !strings.Contains(story, " on n") || !strings.HasSuffix(story, " and 4999 more") {
 					t.Errorf("%s/%s: %q", verdict, reason, story)
 				}
 				if verdict != growth.NotRunning && strings.HasPrefix(story, string(verdict)) {
@@ -279,27 +279,4 @@ func TestAStoryIsShortAndSaysHowManyMore(t *testing.T) {
 			}
 		}
 	}
-}
-
-// fails is of a target whose container does not run.
-func (s *seen) fails(i int, reason string) {
-	s.judge(i, growth.NotRunning)
-	view := s.views[s.targets[i].Name]
-	view.Judgement.Reason = reason
-	s.views[s.targets[i].Name] = view
-}
-
-func (s *seen) unready(i int) { s.pods[i].Status.Conditions[0].Status = corev1.ConditionFalse }
-
-// older is of targets with pods of an older revision.
-func (s *seen) older(targets ...int) {
-	for _, i := range targets {
-		s.pods[i].Labels[v1alpha1.LabelRevision] = "old"
-	}
-}
-
-// without is of a target that has no pod.
-func (s *seen) without(i int) {
-	s.pairs[i].pod = nil
-	delete(s.views, s.targets[i].Name)
 }

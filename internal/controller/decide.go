@@ -1,0 +1,157 @@
+package controller
+
+import (
+	"strconv"
+	"time"
+
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/util/intstr"
+	"k8s.io/utils/ptr"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+
+	"github.com/hlparser/hyperliquid-parser-operator/api/v1alpha1"
+	"github.com/hlparser/hyperliquid-parser-operator/internal/controller/growth"
+	"github.com/hlparser/hyperliquid-parser-operator/internal/controller/observed"
+	"github.com/hlparser/hyperliquid-parser-operator/internal/controller/plan"
+	"github.com/hlparser/hyperliquid-parser-operator/internal/controller/target"
+)
+
+// bootLength is how much of a boot ID, which is a random UUID, suffices to distinguish the boots of one node.
+const bootLength = 8
+
+// Defaults of the schema, for objects that were created without it.
+const (
+	defaultPollInterval = 5 * time.Second
+	defaultLag          = 30 * time.Second
+	defaultStuckAfter   = 30 * time.Second
+	defaultRetention    = 24 * time.Hour
+	defaultBufferLimit  = 32 << 20
+	defaultCooldown     = 5 * time.Minute
+	defaultMaxPerHour   = 3
+	defaultShare        = "10%"
+	defaultCanaries     = 1
+	defaultSoak         = time.Hour
+)
+
+// pollsPerSecond bounds the polls of one object's parsers per second. A poll takes some 0.35 ms of processor time when polls are spread
+// out: without this bound, 5,000 parsers that are polled every second would take two cores from all other objects.
+const pollsPerSecond = 1000
+
+// growthSettings returns what the parsers of an object with that many targets are judged by. A fleet too large for its poll interval has a
+// longer one, in whole seconds so that it seldom changes, and the times that must be at least three intervals follow.
+func growthSettings(obj *v1alpha1.HyperliquidParser, targets int) growth.Settings {
+	g := obj.Spec.Growth
+	s := growth.Settings{
+		PollInterval: ptr.Deref(g.PollInterval, metav1.Duration{Duration: defaultPollInterval}).Duration,
+		StuckAfter:   ptr.Deref(g.StuckAfter, metav1.Duration{Duration: defaultStuckAfter}).Duration,
+		Retention:    ptr.Deref(g.Retention, metav1.Duration{Duration: defaultRetention}).Duration,
+		BufferLimit:  defaultBufferLimit,
+	}
+	s.PollInterval = max(s.PollInterval, time.Duration((targets+pollsPerSecond-1)/pollsPerSecond)*time.Second)
+	// Fewer than three reports show neither a hang nor a lag.
+	s.StuckAfter = max(s.StuckAfter, 3*s.PollInterval)
+	s.Lag = max(ptr.Deref(g.Lag, metav1.Duration{Duration: defaultLag}).Duration, 3*s.PollInterval)
+	if len(g.SourceStalledAfter) > 0 {
+		s.SourceStalledAfter = make(map[string]time.Duration, len(g.SourceStalledAfter))
+		for stream, after := range g.SourceStalledAfter {
+			s.SourceStalledAfter[string(stream)] = after.Duration.Duration
+		}
+	}
+	if limit := obj.Spec.Engine.BufferLimit; limit != nil {
+		s.BufferLimit = limit.Value()
+	}
+	return s
+}
+
+// decide makes the plan from what was observed and resolved.
+func (r *Reconciler) decide(obj *v1alpha1.HyperliquidParser, f *observed.Fleet, v *revisions) plan.Result {
+	if !f.Known {
+		return plan.Result{}
+	}
+	in := plan.Input{
+		Now:         f.Now,
+		Current:     v.current.PlanName(),
+		Update:      v.update.PlanName(),
+		RestartedAt: obj.Annotations[v1alpha1.AnnotationRestartedAt],
+		Judgements:  make(map[string]growth.Judgement, len(f.Views)),
+		Lag:         make(map[string]time.Duration, len(f.Views)),
+		Ledger:      f.Ledger.Records,
+		Trials:      f.Ledger.Trials,
+		Rollout:     v.rollout,
+		Promote:     v.promoted(obj),
+		Spec:        strconv.FormatInt(obj.Generation, 10),
+		RetryAt:     map[string]time.Time{},
+		Limits:      limits(obj, f, v),
+	}
+	if v.update == nil {
+		in.Update = in.Current // there is nothing to roll out
+	}
+	if len(v.rollout.Also) > 0 {
+		names := make([]string, 0, len(f.Targets))
+		for _, t := range f.Targets {
+			names = append(names, t.Name)
+		}
+		in.GoneSince = r.history.MissingSince(client.ObjectKeyFromObject(obj), v.rollout.Gone(names), f.Now)
+	}
+	in.Elsewhere, in.Strangers, in.FleetWide = r.Outages.others(obj)
+	in.Targets, in.Pods = make([]plan.Target, 0, len(f.Targets)), make([]plan.Pod, 0, len(f.Pods))
+	for i, t := range f.Targets {
+		in.Targets = append(in.Targets, plan.Target{
+			Name: t.Name, Pod: f.Pairs[i].Name, Able: t.Waits == "", NodeReady: t.Waits != target.NotReady,
+			Boot: t.Boot[:min(len(t.Boot), bootLength)], UnreadySince: f.Ages.UnreadySince[t.Name],
+		})
+	}
+	for i := range f.Pods {
+		p := f.PlanPod(&f.Pods[i])
+		p.NodeLost = f.NodeLost(f.Pods[i].Spec.NodeName)
+		in.Pods = append(in.Pods, p)
+	}
+	for name, view := range f.Views {
+		in.Judgements[name] = view.Judgement
+		if view.LagKnown {
+			in.Lag[name] = view.Lag
+		}
+	}
+	for _, p := range in.Pods {
+		key := backoffKey(obj, p.Target)
+		if p.Failed && r.FailedBackoff.IsInBackOffSinceUpdate(key, f.Now) {
+			in.RetryAt[p.Target] = f.Now.Add(r.FailedBackoff.Get(key))
+		}
+	}
+	return plan.Next(in)
+}
+
+func backoffKey(obj *v1alpha1.HyperliquidParser, name string) string {
+	return string(obj.UID) + "/" + name
+}
+
+// limits returns the limits of a plan.
+func limits(obj *v1alpha1.HyperliquidParser, f *observed.Fleet, v *revisions) plan.Limits {
+	restart := obj.Spec.Growth.Restart
+	share := intstr.FromString(defaultShare)
+	var canary *plan.Canary
+	if asked := obj.Spec.Rollout.Canary; asked != nil {
+		canary = &plan.Canary{
+			Count: ptr.Deref(asked.Count, intstr.FromInt32(defaultCanaries)),
+			Soak:  ptr.Deref(asked.Soak, metav1.Duration{Duration: defaultSoak}).Duration,
+		}
+	}
+	return plan.Limits{
+		Canary:         canary,
+		MaxUnavailable: ptr.Deref(obj.Spec.Rollout.MaxUnavailable, share),
+		MaxConcurrent:  ptr.Deref(restart.MaxConcurrent, share),
+		Cooldown:       ptr.Deref(restart.Cooldown, metav1.Duration{Duration: defaultCooldown}).Duration,
+		MaxPerHour:     int(ptr.Deref(restart.MaxPerHour, defaultMaxPerHour)),
+		FleetWide:      ptr.Deref(obj.Spec.Growth.FleetWideThreshold, intstr.FromString(plan.DefaultFleetWide)),
+		AlertOnly:      obj.Spec.Growth.Action == v1alpha1.GrowthActionAlert,
+		Paused:         obj.Spec.Paused,
+		Hold:           v.problem != nil || v.held,
+		NoPods:         noPods(f, v),
+	}
+}
+
+// noPods reports whether not even missing pods may be recreated, because what they would do is unknown, or because they would write into
+// another object's directory. A spec that is refused for anything else leaves the revisions usable that were stored before.
+func noPods(f *observed.Fleet, v *revisions) bool {
+	return v.problem != nil && (v.problem.Reason == v1alpha1.ReasonTampered || f.SharesDirectory && v.update != nil)
+}
