@@ -18,14 +18,16 @@ import (
 	"github.com/hlparser/hyperliquid-parser-operator/internal/controller/target"
 )
 
-// An object adopts what an earlier object of its name left behind: pods, revisions, configs, the record of restarts, the operator's keys, the
-// network policy. A thing is left behind if it has no owner (its owner was deleted without it, or a backup tool restored it without its
-// owner), or if its owner is gone (the object was created again under its name, and the garbage collector has not run yet). leftBehind
-// decides, in trust.go.
+// An object adopts what an earlier object of its name left behind: pods, revisions, configs, the record of restarts,
+// the operator's keys, the network policy. A thing is left behind if it has no owner (its owner was deleted without it,
+// or a backup tool restored it without its owner), or if its owner is gone (the object was created again under its
+// name, and the garbage collector has not run yet). leftBehind decides, in trust.go.
 //
-// What the cache shows is adopted when it is observed. What has lost the operator's label is found when its name is in the way.
+// What the cache shows is adopted when it is observed. What has lost the operator's label is found when its name is in
+// the way.
 
-// adoptAbandoned adopts a thing that the cache shows, if it was left behind, and reports whether the object owns it now.
+// adoptAbandoned adopts a thing that the cache shows, if it was left behind, and reports whether the object owns it
+// now.
 func (r *Reconciler) adoptAbandoned(
 	ctx context.Context, obj *v1alpha1.HyperliquidParser, t *attempts, thing client.Object, kind string,
 ) bool {
@@ -74,7 +76,8 @@ func (r *Reconciler) adopt(ctx context.Context, obj *v1alpha1.HyperliquidParser,
 	return r.Client.Update(ctx, thing)
 }
 
-// adoptPods adopts pods until the slice is over, and returns those that the object owns now. The rest is found when its names are in the way.
+// adoptPods adopts pods until the slice is over, and returns those that the object owns now. The rest is found when its
+// names are in the way.
 func (r *Reconciler) adoptPods(
 	ctx context.Context, obj *v1alpha1.HyperliquidParser, t *attempts, orphans []corev1.Pod,
 ) []corev1.Pod {
@@ -92,8 +95,8 @@ func (r *Reconciler) adoptPods(
 	return out
 }
 
-// adoptConfig adopts a config that was left behind, for its revision, if it is what the revision holds. It reports whether the revision owns
-// it now.
+// adoptConfig adopts a config that was left behind, for its revision, if it is what the revision holds. It reports
+// whether the revision owns it now.
 func (r *Reconciler) adoptConfig(
 	ctx context.Context, obj *v1alpha1.HyperliquidParser, revisions []*observed.Revision, t *attempts, m *corev1.ConfigMap,
 ) bool {
@@ -124,8 +127,8 @@ func (r *Reconciler) adoptConfig(
 	})
 }
 
-// abandoned reports whether a thing with the operator's label has no owner, or is owned by an earlier object of this one's name: only one
-// object has a name at a time.
+// abandoned reports whether a thing with the operator's label has no owner, or is owned by an earlier object of this
+// one's name: only one object has a name at a time.
 func abandoned(obj *v1alpha1.HyperliquidParser, thing client.Object) bool {
 	if thing.GetLabels()[v1alpha1.LabelParser] != obj.Name {
 		return false
@@ -134,8 +137,8 @@ func abandoned(obj *v1alpha1.HyperliquidParser, thing client.Object) bool {
 	return owner == nil || isParser(owner) && owner.Name == obj.Name && owner.UID != obj.UID
 }
 
-// abandonedPod reports whether a pod on a node is abandoned. A pod that only has the labels of a parser, such as a copy for debugging, has
-// another name.
+// abandonedPod reports whether a pod on a node is abandoned. A pod that only has the labels of a parser, such as a copy
+// for debugging, has another name.
 func abandonedPod(obj *v1alpha1.HyperliquidParser, pod *corev1.Pod) bool {
 	if !abandoned(obj, pod) || pod.Spec.NodeName == "" {
 		return false
@@ -159,7 +162,8 @@ func (r *Reconciler) own(obj *v1alpha1.HyperliquidParser, thing client.Object) e
 	return nil
 }
 
-// adoptPod makes the object a pod's controller. It changes nothing else of the pod, and fails with a conflict if the pod has changed.
+// adoptPod makes the object a pod's controller. It changes nothing else of the pod, and fails with a conflict if the
+// pod has changed.
 func (r *Reconciler) adoptPod(ctx context.Context, obj *v1alpha1.HyperliquidParser, pod *corev1.Pod) error {
 	before := pod.DeepCopy()
 	if !metav1.IsControlledBy(pod, obj) {

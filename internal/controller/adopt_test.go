@@ -126,7 +126,7 @@ func TestWhatAnObjectLeftBehindIsTakenUpAlike(t *testing.T) {
 					t.Errorf("an event: %s", event)
 				}
 			}
-			if got := s.says(v1alpha1.ConditionStalled); got != "False/NotStalled: nothing is in the way" {
+			if got := s.says(v1alpha1.ConditionStalled); got != "False/NotStalled: the operator can proceed" {
 				t.Errorf("Stalled is %q", got)
 			}
 			var ledger corev1.ConfigMap

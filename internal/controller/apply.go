@@ -22,12 +22,14 @@ import (
 	"github.com/hlparser/hyperliquid-parser-operator/internal/controller/plan"
 )
 
-// parallelWrites bounds how many pods are created or deleted at once. The client's own rate limit bounds how many per second. A busy API
-// server divides its capacity between in-flight requests, so fewer in-flight creates than other clients have would slow a fleet down. It is
-// as many as the DaemonSet controller creates at once (BurstReplicas in k8s.io/kubernetes/pkg/controller/daemon).
+// parallelWrites bounds how many pods are created or deleted at once. The client's own rate limit bounds how many per
+// second. A busy API server divides its capacity between in-flight requests, so fewer in-flight creates than other
+// clients have would slow a fleet down. It is as many as the DaemonSet controller creates at once (BurstReplicas in
+// k8s.io/kubernetes/pkg/controller/daemon).
 const parallelWrites = 250
 
-// rampUpBy is how many more creates may start for each one that succeeded: thousands within a few responses of the API server.
+// rampUpBy is how many more creates may start for each one that succeeded: thousands within a few responses of the API
+// server.
 const rampUpBy = 4
 
 // Names of attempts, among all those of an object.
@@ -43,8 +45,8 @@ const (
 	thePruning = "pruning"
 )
 
-// apply carries out the plan, and returns the ledger as it is afterwards. It continues after an action that fails, since targets do not
-// depend on each other: a failed write holds back only what needs it.
+// apply carries out the plan, and returns the ledger as it is afterwards. It continues after an action that fails,
+// since targets do not depend on each other: a failed write holds back only what needs it.
 func (r *Reconciler) apply(
 	ctx context.Context, obj *v1alpha1.HyperliquidParser, f *observed.Fleet, v *revisions, next plan.Result, t *attempts,
 ) (outcome, observed.Ledger) {
@@ -62,8 +64,8 @@ func (r *Reconciler) apply(
 	remove = slices.DeleteFunc(remove, func(a plan.Action) bool {
 		return a.Why != plan.WhyUnselected && a.Why != plan.WhyFailed && slices.ContainsFunc(successors(a, f, v), unusable)
 	})
-	// State that must survive is written before the actions. Without the record no pod is restarted, and without the state of the rollout
-	// the rollout does not continue.
+	// State that must survive is written before the actions. Without the record no pod is restarted, and without the state
+	// of the rollout the rollout does not continue.
 	done := v.configs
 	ledger, recorded, taken := r.record(ctx, obj, f, next, t)
 	done = done.and(taken)
@@ -109,15 +111,17 @@ func successors(a plan.Action, f *observed.Fleet, v *revisions) []string {
 	return []string{f.Pairs[i].Pod.Labels[v1alpha1.LabelRevision]}
 }
 
-// updatesUnrecorded reports whether an action creates a pod of the new revision for a target that the rollout's state does not list as
-// updated.
+// updatesUnrecorded reports whether an action creates a pod of the new revision for a target that the rollout's state
+// does not list as updated.
 func (v *revisions) updatesUnrecorded(a plan.Action) bool {
-	return v.current != nil && a.Revision == v.update.PlanName() && a.Revision != v.current.PlanName() && !v.rollout.Took(a.Target)
+	return v.current != nil && a.Revision == v.update.PlanName() && a.Revision != v.current.PlanName() &&
+		!v.rollout.Took(a.Target)
 }
 
 // deleteAll deletes pods until the slice is over. It returns when to continue; zero when it is done.
 func (r *Reconciler) deleteAll(
-	ctx context.Context, obj *v1alpha1.HyperliquidParser, f *observed.Fleet, t *attempts, actions []plan.Action, over func() bool,
+	ctx context.Context, obj *v1alpha1.HyperliquidParser, f *observed.Fleet, t *attempts,
+	actions []plan.Action, over func() bool,
 ) (requeueAt time.Time) {
 	r.LastWords.keep(client.ObjectKeyFromObject(obj), f.Pods)
 	if len(actions) == 0 {
@@ -175,8 +179,8 @@ func (r *Reconciler) deleteAll(
 func deletion(a plan.Action) string { return "deleting pod " + a.Pod }
 func creation(a plan.Action) string { return "creating pod " + a.Pod }
 
-// createAll creates pods until the slice is over, few at first: if the API server refuses one, it may refuse thousands, or that one alone.
-// So it tries others, and stops only after some refusals in a row.
+// createAll creates pods until the slice is over, few at first: if the API server refuses one, it may refuse thousands,
+// or that one alone. So it tries others, and stops only after some refusals in a row.
 func (r *Reconciler) createAll(
 	ctx context.Context, obj *v1alpha1.HyperliquidParser, f *observed.Fleet, v *revisions, t *attempts,
 	actions []plan.Action, over func() bool,
@@ -213,7 +217,7 @@ func (r *Reconciler) createAll(
 		return outcome{}
 	}
 	if !exists {
-		logf.FromContext(ctx).Info("creating no pods for an object that the cache has and the API server does not", "pods", len(actions))
+		logf.FromContext(ctx).Info("creating no pods for an object that only the cache has", "pods", len(actions))
 		return outcome{requeueAt: r.retryAt(retryRejected)}
 	}
 	var begun, failures int
@@ -263,9 +267,9 @@ func (r *Reconciler) createAll(
 	return done
 }
 
-// objectExists reports whether the API server has the object and is not deleting it. The cache may be wrong about it while its watch is
-// broken, and the garbage collector deletes pods without an owner as fast as they are created. It costs one request per plan that creates
-// pods.
+// objectExists reports whether the API server has the object and is not deleting it. The cache may be wrong about it
+// while its watch is broken, and the garbage collector deletes pods without an owner as fast as they are created. It
+// costs one request per plan that creates pods.
 func (r *Reconciler) objectExists(ctx context.Context, obj *v1alpha1.HyperliquidParser) (bool, error) {
 	owner := &metav1.PartialObjectMetadata{}
 	owner.SetGroupVersionKind(v1alpha1.GroupVersion.WithKind("HyperliquidParser"))
@@ -316,10 +320,12 @@ func (r *Reconciler) create(
 	return fmt.Errorf("creating pod %s/%s of target %s: %w", pod.Namespace, pod.Name, a.Target, err)
 }
 
-// podTaken handles the pod that has the name of one to be created. If the object controls it, or it was left behind and was made for this
-// target, podTaken adopts it, restoring the labels by which the cache shows it. If it is being deleted, the creation waits. Any other pod is
-// reported.
-func (r *Reconciler) podTaken(ctx context.Context, obj *v1alpha1.HyperliquidParser, wanted *corev1.Pod, a plan.Action) error {
+// podTaken handles the pod that has the name of one to be created. If the object controls it, or it was left behind and
+// was made for this target, podTaken adopts it, restoring the labels by which the cache shows it. If it is being
+// deleted, the creation waits. Any other pod is reported.
+func (r *Reconciler) podTaken(
+	ctx context.Context, obj *v1alpha1.HyperliquidParser, wanted *corev1.Pod, a plan.Action,
+) error {
 	existing := &corev1.Pod{}
 	if err := r.APIReader.Get(ctx, client.ObjectKeyFromObject(wanted), existing); err != nil {
 		if apierrors.IsNotFound(err) {
@@ -342,8 +348,7 @@ func (r *Reconciler) podTaken(ctx context.Context, obj *v1alpha1.HyperliquidPars
 		}
 	}
 	if !owned || existing.Annotations[v1alpha1.AnnotationTarget] != a.Target {
-		text := fmt.Sprintf("pod %s has the name of the parser of %s and is not ours: delete or rename it", existing.Name, a.Target)
-		return &heldBack{&problem{Reason: v1alpha1.ReasonNameTaken, Message: text}, retryRejected}
+		return &heldBack{nameTaken("pod", existing.Name, "parser of "+a.Target), retryRejected}
 	}
 	if err := r.adoptPod(ctx, obj, existing); err != nil {
 		return err
@@ -352,8 +357,8 @@ func (r *Reconciler) podTaken(ctx context.Context, obj *v1alpha1.HyperliquidPars
 	return nil
 }
 
-// inParallel calls do for each action in order, some at a time, and starts no more once over reports true. It returns the error of each
-// action, nil for those not started, and how many were started.
+// inParallel calls do for each action in order, some at a time, and starts no more once over reports true. It returns
+// the error of each action, nil for those not started, and how many were started.
 func inParallel(actions []plan.Action, over func() bool, do func(plan.Action) error) (errs []error, begun int) {
 	errs = make([]error, len(actions))
 	var group errgroup.Group
@@ -372,9 +377,9 @@ func inParallel(actions []plan.Action, over func() bool, do func(plan.Action) er
 	return errs, begun
 }
 
-// rampUp calls do for each action in order, some at a time: for one at first, and for rampUpBy more with each that succeeds. It starts no
-// more after a failure other than heldBack, and once over reports true. It returns the error of each action, nil for those not started, and
-// how many were started.
+// rampUp calls do for each action in order, some at a time: for one at first, and for rampUpBy more with each that
+// succeeds. It starts no more after a failure other than heldBack, and once over reports true. It returns the error of
+// each action, nil for those not started, and how many were started.
 //
 // Batches would each wait for the slowest action of the one before. rampUp keeps a slow API server busy.
 func rampUp(actions []plan.Action, over func() bool, do func(plan.Action) error) (errs []error, begun int) {

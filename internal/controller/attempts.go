@@ -4,8 +4,8 @@ import (
 	"time"
 )
 
-// attempts collects what one reconcile tries to do for an object, over all its steps. It is the only state that the steps share and
-// change: everything else is passed from one to the next.
+// attempts collects what one reconcile tries to do for an object, over all its steps. It is the only state that the
+// steps share and change: everything else is passed from one to the next.
 type attempts struct {
 	// touched names everything that was tried, or waits to be retried.
 	touched map[string]bool

@@ -13,24 +13,27 @@ import (
 )
 
 const (
-	// firstFreeID is the lowest user and group id that an object may ask for without a flag. Lower ids belong to the system: a group such as
-	// disk or docker gives control of a node.
+	// firstFreeID is the lowest user and group id that an object may ask for without a flag. Lower ids belong to the
+	// system: a group such as disk or docker gives control of a node.
 	firstFreeID = 1000
 	// lastID is the highest user and group id that Kubernetes accepts.
 	lastID = 1<<31 - 1
 )
 
-// allowedResources are those that a parser's container may request. Any other name, such as that of a device plugin, is a device of the node.
+// allowedResources are those that a parser's container may request. Any other name, such as that of a device plugin, is
+// a device of the node.
 var allowedResources = []corev1.ResourceName{corev1.ResourceCPU, corev1.ResourceMemory, corev1.ResourceEphemeralStorage}
 
-// Bounds limits what any object may ask for. The manager's flags set it. In a namespace that allows hostPath volumes it separates "may create
-// a HyperliquidParser" from "is root on the node". The zero value allows no path. The admission policy in config/admission-policy implements
-// the same rules in CEL.
+// Bounds limits what any object may ask for. The manager's flags set it. In a namespace that allows hostPath volumes it
+// separates "may create a HyperliquidParser" from "is root on the node". The zero value allows no path. The admission
+// policy in config/admission-policy implements the same rules in CEL.
 type Bounds struct {
-	// DataPaths are the directories at or below which dataPath may lie, by path segment: /data allows /data/hl but not /database.
+	// DataPaths are the directories at or below which dataPath may lie, by path segment: /data allows /data/hl but not
+	// /database.
 	DataPaths []string
-	// StateRoots and OutputRoots are the directories that statePath and sink.file.path may be. They may not lie below: the directory of an
-	// object is a subPath, where the kubelet follows no link, so that no object's directory equals or contains another's.
+	// StateRoots and OutputRoots are the directories that statePath and sink.file.path may be. They may not lie below: the
+	// directory of an object is a subPath, where the kubelet follows no link, so that no object's directory equals or
+	// contains another's.
 	StateRoots  []string
 	OutputRoots []string
 	// Images are the repositories of which spec.image may be an image; see allowsImage.
@@ -70,7 +73,8 @@ func (b Bounds) Validate() error {
 	for i, root := range roots {
 		for _, other := range roots[i+1:] {
 			if overlap(root, other) {
-				return fmt.Errorf("--state-root, --output-root: %s and %s overlap: one object's directory could lie in another's", root, other)
+				return fmt.Errorf(
+					"--state-root, --output-root: %s and %s overlap: one object's directory could lie in another's", root, other)
 			}
 		}
 	}
@@ -118,13 +122,15 @@ func (b Bounds) checkPaths(obj *v1alpha1.HyperliquidParser) *problem {
 		data := string(nodes.DataPath)
 		if !below(data, b.DataPaths...) {
 			return &problem{Reason: v1alpha1.ReasonPathNotAllowed, Message: fmt.Sprintf(
-				"spec.target.nodes.dataPath %s is outside what the manager allows: write a path at or below %s, or change its --allowed-data-paths",
+				"spec.target.nodes.dataPath %s is outside what the manager allows: write a path at or below %s, "+
+					"or change its --allowed-data-paths",
 				data, strings.Join(b.DataPaths, ", "))}
 		}
 		for _, root := range slices.Concat(b.StateRoots, b.OutputRoots) {
 			if overlap(data, root) {
 				return &problem{Reason: v1alpha1.ReasonPathNotAllowed, Message: fmt.Sprintf(
-					"spec.target.nodes.dataPath %s overlaps %s, where parsers write: write the directory of the Hyperliquid node's data alone",
+					"spec.target.nodes.dataPath %s overlaps %s, where parsers write: "+
+						"write the directory of the Hyperliquid node's data alone",
 					data, root)}
 			}
 		}
@@ -161,7 +167,8 @@ func outside(field, value, flag string, roots []string) *problem {
 // below reports whether name is one of the roots or below one, by segment.
 func below(name string, roots ...string) bool {
 	for _, root := range roots {
-		if root = path.Clean(root); path.Clean(name) == root || strings.HasPrefix(path.Clean(name), strings.TrimSuffix(root, "/")+"/") {
+		root, name := path.Clean(root), path.Clean(name)
+		if name == root || strings.HasPrefix(name, strings.TrimSuffix(root, "/")+"/") {
 			return true
 		}
 	}
@@ -176,7 +183,8 @@ func (b Bounds) checkPodFields(obj *v1alpha1.HyperliquidParser) *problem {
 	if found := notAllowed("podLabels", "--allowed-pod-labels", b.PodLabels, spec.PodLabels); found != nil {
 		return found
 	}
-	if found := notAllowed("podAnnotations", "--allowed-pod-annotations", b.PodAnnotations, spec.PodAnnotations); found != nil {
+	found := notAllowed("podAnnotations", "--allowed-pod-annotations", b.PodAnnotations, spec.PodAnnotations)
+	if found != nil {
 		return found
 	}
 	if class := spec.PriorityClassName; class != "" && !matchesAny(b.PriorityClasses, class) {
@@ -212,8 +220,8 @@ func leaveOut(patterns []string) string {
 	return "leave it out or write one of " + strings.Join(patterns, ", ")
 }
 
-// notAllowed returns the problem of the first label or annotation, by key, that no pattern allows; nil for none. Those of the operator's own
-// group are never allowed, since plans depend on them.
+// notAllowed returns the problem of the first label or annotation, by key, that no pattern allows; nil for none. Those
+// of the operator's own group are never allowed, since plans depend on them.
 func notAllowed[V ~string](field, flag string, patterns []string, values map[string]V) *problem {
 	keys := make([]string, 0, len(values))
 	for key := range values {
@@ -232,8 +240,8 @@ func notAllowed[V ~string](field, flag string, patterns []string, values map[str
 	return nil
 }
 
-// checkSELinux does not bound the level, which only narrows what a process may do compared to others of its type. A type may be one that no
-// policy confines. A user or a role only serves to reach such a type, so no flag allows them.
+// checkSELinux does not bound the level, which only narrows what a process may do compared to others of its type. A
+// type may be one that no policy confines. A user or a role only serves to reach such a type, so no flag allows them.
 func (b Bounds) checkSELinux(asked *corev1.SELinuxOptions) *problem {
 	switch {
 	case asked == nil:
@@ -287,7 +295,8 @@ func checkResources(asked *corev1.ResourceRequirements) *problem {
 		slices.Sort(names)
 		for _, name := range names {
 			if !slices.Contains(allowedResources, name) {
-				return podField("spec.resources: %s may be a device of the node: write cpu, memory and ephemeral-storage only", name)
+				return podField(
+					"spec.resources: %s may be a device of the node: write cpu, memory and ephemeral-storage only", name)
 			}
 		}
 	}

@@ -14,8 +14,8 @@ import (
 	"github.com/hlparser/hyperliquid-parser-operator/api/v1alpha1"
 )
 
-// cacheOptions limit the cache to what the operator reads: pods, ConfigMaps, NetworkPolicies and ControllerRevisions with its label, and only
-// those fields of nodes and pods that matter.
+// cacheOptions limit the cache to what the operator reads: pods, ConfigMaps, NetworkPolicies and ControllerRevisions
+// with its label, and only those fields of nodes and pods that matter.
 func cacheOptions() (cache.Options, error) {
 	labeled, err := labels.NewRequirement(v1alpha1.LabelParser, selection.Exists, nil)
 	if err != nil {
@@ -51,8 +51,8 @@ func slimNode(obj any) (any, error) {
 	return slim, nil
 }
 
-// slimPod keeps the fields of a pod that plans and verdicts depend on. The remaining volumes show which config and which claims are in use,
-// and whether the parser seals its reports.
+// slimPod keeps the fields of a pod that plans and verdicts depend on. The remaining volumes show which config and
+// which claims are in use, and whether the parser seals its reports.
 func slimPod(obj any) (any, error) {
 	pod, ok := obj.(*corev1.Pod)
 	if !ok {
@@ -69,13 +69,16 @@ func slimPod(obj any) (any, error) {
 			spec.Volumes = append(spec.Volumes, v)
 		}
 	}
-	status := corev1.PodStatus{Phase: pod.Status.Phase, Reason: pod.Status.Reason, Message: pod.Status.Message, PodIP: pod.Status.PodIP}
+	status := corev1.PodStatus{
+		Phase: pod.Status.Phase, Reason: pod.Status.Reason, Message: pod.Status.Message, PodIP: pod.Status.PodIP,
+	}
 	for _, c := range pod.Status.Conditions {
 		if c.Type == corev1.PodReady || c.Type == corev1.PodScheduled {
 			status.Conditions = append(status.Conditions, c)
 		}
 	}
-	status.InitContainerStatuses, status.ContainerStatuses = slimContainers(pod.Status.InitContainerStatuses), slimContainers(pod.Status.ContainerStatuses)
+	status.InitContainerStatuses = slimContainers(pod.Status.InitContainerStatuses)
+	status.ContainerStatuses = slimContainers(pod.Status.ContainerStatuses)
 	pod.Spec, pod.Status = spec, status
 	return pod, nil
 }

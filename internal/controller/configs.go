@@ -22,8 +22,8 @@ import (
 // revisionKind is the kind of the owner of a config.
 const revisionKind = "ControllerRevision"
 
-// ensureConfigs creates the configs of the revisions in use, and finds the revisions that lack theirs. Existing pods need their config too,
-// when their containers restart. A revision without its config is not rolled out.
+// ensureConfigs creates the configs of the revisions in use, and finds the revisions that lack theirs. Existing pods
+// need their config too, when their containers restart. A revision without its config is not rolled out.
 func (r *Reconciler) ensureConfigs(
 	ctx context.Context, obj *v1alpha1.HyperliquidParser, f *observed.Fleet, v *revisions, t *attempts,
 ) {
@@ -81,7 +81,8 @@ func (r *Reconciler) ensureConfig(
 	return r.configTaken(ctx, obj, f, v, revision, m)
 }
 
-// configTaken handles the ConfigMap that has the name of a revision's config. One that holds another config is reported, whoever owns it.
+// configTaken handles the ConfigMap that has the name of a revision's config. One that holds another config is
+// reported, whoever owns it.
 func (r *Reconciler) configTaken(
 	ctx context.Context, obj *v1alpha1.HyperliquidParser, f *observed.Fleet, v *revisions, revision *observed.Revision,
 	wanted *corev1.ConfigMap,
@@ -105,11 +106,10 @@ func (r *Reconciler) configTaken(
 	case (owned || left) && !revision.Holds(existing):
 		return outcome{problem: tampered(f, revision), requeueAt: requeueAt}, nil
 	case !revision.Holds(existing), !owned && !adopt:
-		return outcome{problem: &problem{Reason: v1alpha1.ReasonNameTaken, Message: fmt.Sprintf(
-			"ConfigMap %s has the name of the parsers' config and is not ours: delete or rename it", wanted.Name)},
-			requeueAt: requeueAt}, nil
+		return outcome{problem: nameTaken("ConfigMap", wanted.Name, "parsers' config"), requeueAt: requeueAt}, nil
 	case owned:
-		return outcome{}, errors.Join(r.seal(ctx, revision, existing), r.relabel(ctx, existing, v1alpha1.ComponentConfig, obj))
+		return outcome{}, errors.Join(
+			r.seal(ctx, revision, existing), r.relabel(ctx, existing, v1alpha1.ComponentConfig, obj))
 	}
 	existing.Labels, existing.OwnerReferences, existing.Immutable = wanted.Labels, wanted.OwnerReferences, wanted.Immutable
 	if err := r.Client.Update(ctx, existing); err != nil {
@@ -131,7 +131,9 @@ func (r *Reconciler) seal(ctx context.Context, revision *observed.Revision, m *c
 }
 
 // relabel restores the labels of a ConfigMap without which the cache does not hold it.
-func (r *Reconciler) relabel(ctx context.Context, m *corev1.ConfigMap, component string, obj *v1alpha1.HyperliquidParser) error {
+func (r *Reconciler) relabel(
+	ctx context.Context, m *corev1.ConfigMap, component string, obj *v1alpha1.HyperliquidParser,
+) error {
 	if m.Labels[v1alpha1.LabelParser] == obj.Name && m.Labels[v1alpha1.LabelComponent] == component {
 		return nil // the cache is about to show it
 	}
@@ -145,8 +147,8 @@ func (r *Reconciler) relabel(ctx context.Context, m *corev1.ConfigMap, component
 	return nil
 }
 
-// pruneConfigs deletes configs that no pod refers to, until the slice is over; a later reconcile deletes the rest. A config that is needed
-// again is created from its revision.
+// pruneConfigs deletes configs that no pod refers to, until the slice is over; a later reconcile deletes the rest. A
+// config that is needed again is created from its revision.
 func (r *Reconciler) pruneConfigs(ctx context.Context, f *observed.Fleet, v *revisions, over func() bool) error {
 	if v.problem != nil || v.held || !f.Known {
 		return nil

@@ -33,12 +33,14 @@ const (
 	defaultSoak         = time.Hour
 )
 
-// pollsPerSecond bounds the polls of one object's parsers per second. A poll takes some 0.35 ms of processor time when polls are spread
-// out: without this bound, 5,000 parsers that are polled every second would take two cores from all other objects.
+// pollsPerSecond bounds the polls of one object's parsers per second. A poll takes some 0.35 ms of processor time when
+// polls are spread out: without this bound, 5,000 parsers that are polled every second would take two cores from all
+// other objects.
 const pollsPerSecond = 1000
 
-// growthSettings returns what the parsers of an object with that many targets are judged by. A fleet too large for its poll interval has a
-// longer one, in whole seconds so that it seldom changes, and the times that must be at least three intervals follow.
+// growthSettings returns what the parsers of an object with that many targets are judged by. A fleet too large for its
+// poll interval has a longer one, in whole seconds so that it seldom changes, and the times that must be at least three
+// intervals follow.
 func growthSettings(obj *v1alpha1.HyperliquidParser, targets int) growth.Settings {
 	g := obj.Spec.Growth
 	s := growth.Settings{
@@ -150,8 +152,9 @@ func limits(obj *v1alpha1.HyperliquidParser, f *observed.Fleet, v *revisions) pl
 	}
 }
 
-// noPods reports whether not even missing pods may be recreated, because what they would do is unknown, or because they would write into
-// another object's directory. A spec that is refused for anything else leaves the revisions usable that were stored before.
+// noPods reports whether not even missing pods may be recreated, because what they would do is unknown, or because they
+// would write into another object's directory. A spec that is refused for anything else leaves the revisions usable
+// that were stored before.
 func noPods(f *observed.Fleet, v *revisions) bool {
 	return v.problem != nil && (v.problem.Reason == v1alpha1.ReasonTampered || f.SharesDirectory && v.update != nil)
 }

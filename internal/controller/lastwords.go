@@ -17,7 +17,8 @@ import (
 // longestWords bounds how long a restart waits for the stacks of a parser. A parser that hangs may never answer.
 const longestWords = 10 * time.Second
 
-// LastWords remembers which parsers were asked for their stacks before a restart, which loses them. It is safe for concurrent use.
+// LastWords remembers which parsers were asked for their stacks before a restart, which loses them. It is safe for
+// concurrent use.
 type LastWords struct {
 	mu      sync.Mutex
 	objects map[types.NamespacedName]map[types.UID]*words
@@ -58,7 +59,8 @@ func (l *LastWords) keep(object types.NamespacedName, pods []corev1.Pod) {
 	l.objects[object] = after
 }
 
-// wait reports whether a pod was asked before, and until when to wait for its answer; zero for no longer. It records the request otherwise.
+// wait reports whether a pod was asked before, and until when to wait for its answer; zero for no longer. It records
+// the request otherwise.
 func (l *LastWords) wait(object types.NamespacedName, pod types.UID, now time.Time) (asked bool, until time.Time) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -85,8 +87,9 @@ func (l *LastWords) answered(object types.NamespacedName, pod types.UID) {
 	}
 }
 
-// lastWords asks a parser that is about to be restarted for its stacks, in the background, and logs them. It returns until when the restart
-// waits for them; zero if it does not. The answer requeues the object. The restart is recorded, so that any leader completes it.
+// lastWords asks a parser that is about to be restarted for its stacks, in the background, and logs them. It returns
+// until when the restart waits for them; zero if it does not. The answer requeues the object. The restart is recorded,
+// so that any leader completes it.
 func (r *Reconciler) lastWords(
 	ctx context.Context, obj *v1alpha1.HyperliquidParser, f *observed.Fleet, pod *corev1.Pod, a plan.Action,
 ) time.Time {

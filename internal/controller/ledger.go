@@ -69,8 +69,8 @@ func readLedger(m *corev1.ConfigMap, log logr.Logger) observed.Ledger {
 	return l
 }
 
-// boundTotal bounds the total by the status and the records. The operator writes the status in the reconcile that records restarts, so the
-// ledger is ahead by at most what one leader left undone: one restart of each target.
+// boundTotal bounds the total by the status and the records. The operator writes the status in the reconcile that
+// records restarts, so the ledger is ahead by at most what one leader left undone: one restart of each target.
 func boundTotal(l *observed.Ledger, obj *v1alpha1.HyperliquidParser, f *observed.Fleet) {
 	ahead := 0
 	for name := range l.Records {
@@ -81,11 +81,12 @@ func boundTotal(l *observed.Ledger, obj *v1alpha1.HyperliquidParser, f *observed
 	l.Total = int32(min(int64(l.Total), int64(obj.Status.Restarts)+int64(ahead), math.MaxInt32))
 }
 
-// maxLedger bounds the records that are written, in bytes: an object may have 1 MiB, and trials may take a quarter of it.
+// maxLedger bounds the records that are written, in bytes: an object may have 1 MiB, and trials may take a quarter of
+// it.
 const maxLedger = 700 << 10
 
-// encode returns the records as they are written. If they are too many, it drops the oldest: only recent records must survive a change of
-// leader.
+// encode returns the records as they are written. If they are too many, it drops the oldest: only recent records must
+// survive a change of leader.
 func encode(records plan.Ledger) (map[string]string, error) {
 	out := make(map[string]string, len(records))
 	size := 0
@@ -120,7 +121,9 @@ func (r *Reconciler) writeLedger(ctx context.Context, obj *v1alpha1.HyperliquidP
 			Name:            ledgerName(obj),
 			Namespace:       obj.Namespace,
 			ResourceVersion: l.ResourceVersion,
-			Labels:          map[string]string{v1alpha1.LabelParser: obj.Name, v1alpha1.LabelComponent: v1alpha1.ComponentRestarts},
+			Labels: map[string]string{
+				v1alpha1.LabelParser: obj.Name, v1alpha1.LabelComponent: v1alpha1.ComponentRestarts,
+			},
 		},
 	}
 	var err error
@@ -151,8 +154,8 @@ func (r *Reconciler) writeLedger(ctx context.Context, obj *v1alpha1.HyperliquidP
 	return nil
 }
 
-// record writes the restarts and trials of a plan into the ledger, and drops records that are no longer needed. It returns the ledger as it
-// is afterwards, and whether it was written: otherwise nothing may be restarted.
+// record writes the restarts and trials of a plan into the ledger, and drops records that are no longer needed. It
+// returns the ledger as it is afterwards, and whether it was written: otherwise nothing may be restarted.
 func (r *Reconciler) record(
 	ctx context.Context, obj *v1alpha1.HyperliquidParser, f *observed.Fleet, next plan.Result, t *attempts,
 ) (ledger observed.Ledger, recorded bool, done outcome) {
@@ -209,9 +212,9 @@ func (r *Reconciler) record(
 	return l, true, outcome{}
 }
 
-// ledgerTaken handles the ConfigMap that has the name of the ledger to be created. The cache may not show yet what another leader created;
-// or the ledger has lost the labels by which the cache shows it, which ledgerTaken restores; or it was left behind, and ledgerTaken adopts
-// it. Any other ConfigMap is the returned problem.
+// ledgerTaken handles the ConfigMap that has the name of the ledger to be created. The cache may not show yet what
+// another leader created; or the ledger has lost the labels by which the cache shows it, which ledgerTaken restores; or
+// it was left behind, and ledgerTaken adopts it. Any other ConfigMap is the returned problem.
 func (r *Reconciler) ledgerTaken(ctx context.Context, obj *v1alpha1.HyperliquidParser) (*problem, error) {
 	m := &corev1.ConfigMap{}
 	key := client.ObjectKey{Namespace: obj.Namespace, Name: ledgerName(obj)}
@@ -229,8 +232,7 @@ func (r *Reconciler) ledgerTaken(ctx context.Context, obj *v1alpha1.HyperliquidP
 		return nil, fmt.Errorf("ConfigMap %s/%s was adopted: %w", m.Namespace, m.Name, errStale)
 	}
 	if !metav1.IsControlledBy(m, obj) {
-		return &problem{Reason: v1alpha1.ReasonNameTaken, Message: fmt.Sprintf(
-			"ConfigMap %s has the name of the record of restarts and is not ours: delete or rename it", m.Name)}, nil
+		return nameTaken("ConfigMap", m.Name, "record of restarts"), nil
 	}
 	if err := r.relabel(ctx, m, v1alpha1.ComponentRestarts, obj); err != nil {
 		return nil, err
@@ -238,8 +240,8 @@ func (r *Reconciler) ledgerTaken(ctx context.Context, obj *v1alpha1.HyperliquidP
 	return nil, fmt.Errorf("ConfigMap %s/%s is not in the cache: %w", m.Namespace, m.Name, errStale)
 }
 
-// adoptLedger adopts a ledger that was left behind. It keeps the records, which show the recent restarts of targets under any owner, but not
-// the total and the trials of another object.
+// adoptLedger adopts a ledger that was left behind. It keeps the records, which show the recent restarts of targets
+// under any owner, but not the total and the trials of another object.
 func (r *Reconciler) adoptLedger(ctx context.Context, obj *v1alpha1.HyperliquidParser, m *corev1.ConfigMap) error {
 	if m.DeletionTimestamp != nil {
 		return ending("ConfigMap", m)

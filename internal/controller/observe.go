@@ -20,7 +20,9 @@ import (
 )
 
 // observe reads the object's fleet. Only this step fills the fleet; the functions that it calls each fill a part.
-func (r *Reconciler) observe(ctx context.Context, obj *v1alpha1.HyperliquidParser, t *attempts) (*observed.Fleet, error) {
+func (r *Reconciler) observe(
+	ctx context.Context, obj *v1alpha1.HyperliquidParser, t *attempts,
+) (*observed.Fleet, error) {
 	f := &observed.Fleet{Now: r.Clock.Now()}
 	if err := r.observeSpec(ctx, obj, f); err != nil || f.Unsynced != nil {
 		return f, err
@@ -68,7 +70,8 @@ func (r *Reconciler) observeTargets(ctx context.Context, obj *v1alpha1.Hyperliqu
 	}
 	var nodes corev1.NodeList
 	// Not copied: nodes are many, and are only read.
-	if err := r.Client.List(ctx, &nodes, client.UnsafeDisableDeepCopy, client.DisableReadYourWritesConsistency); err != nil {
+	err = r.Client.List(ctx, &nodes, client.UnsafeDisableDeepCopy, client.DisableReadYourWritesConsistency)
+	if err != nil {
 		return fmt.Errorf("listing nodes: %w", err)
 	}
 	f.ReadyNodes = make(map[string]bool, len(nodes.Items))
@@ -111,8 +114,8 @@ func selections(obj *v1alpha1.HyperliquidParser) (*target.Nodes, *target.Pods, e
 	return nil, nil, errors.New("spec.target is empty: set nodes or pods")
 }
 
-// statePathProblem returns the problem of a change of statePath that is not acknowledged; nil for none. Admission cannot check it: the
-// CEL rules of a CRD cannot read annotations.
+// statePathProblem returns the problem of a change of statePath that is not acknowledged; nil for none. Admission
+// cannot check it: the CEL rules of a CRD cannot read annotations.
 func statePathProblem(obj *v1alpha1.HyperliquidParser) *problem {
 	asked, used := podspec.StateLocation(obj), obj.Status.StatePath
 	if used == "" || used == asked || path.Clean(obj.Annotations[v1alpha1.AnnotationAcceptStatePath]) == asked {
@@ -126,12 +129,15 @@ func statePathProblem(obj *v1alpha1.HyperliquidParser) *problem {
 		}
 	}
 	return &problem{Reason: v1alpha1.ReasonStatePathChanged, Message: fmt.Sprintf(
-		"spec.target.%s was %s: below %s parsers find no checkpoint and start anew; set it back, or annotate the object with %s=%s",
+		"spec.target.%s was %s: below %s parsers would find no checkpoint; revert it, or annotate the object with %s=%s",
 		field, used, asked, v1alpha1.AnnotationAcceptStatePath, asked)}
 }
 
-// observeOwned reads the pods, revisions and ConfigMaps that the object controls, and adopts those that an earlier object left behind.
-func (r *Reconciler) observeOwned(ctx context.Context, obj *v1alpha1.HyperliquidParser, f *observed.Fleet, t *attempts) error {
+// observeOwned reads the pods, revisions and ConfigMaps that the object controls, and adopts those that an earlier
+// object left behind.
+func (r *Reconciler) observeOwned(
+	ctx context.Context, obj *v1alpha1.HyperliquidParser, f *observed.Fleet, t *attempts,
+) error {
 	labeled := client.MatchingLabels{v1alpha1.LabelParser: obj.Name}
 	var pods corev1.PodList
 	// Not copied: pods are many, and are only read.

@@ -13,20 +13,21 @@ import (
 	"github.com/hlparser/hyperliquid-parser-operator/internal/controller/plan"
 )
 
-// Outages remembers how many targets of each object are affected by a fault, so that objects with the same sink are judged together: what
-// looks like one parser's fault in each of ten small fleets may be a fault of the sink they share. Nothing is persisted: a new leader has no
-// verdicts either. It is safe for concurrent use.
+// Outages remembers how many targets of each object are affected by a fault, so that objects with the same sink are
+// judged together: what looks like one parser's fault in each of ten small fleets may be a fault of the sink they
+// share. Nothing is persisted: a new leader has no verdicts either. It is safe for concurrent use.
 //
-// Objects of one namespace trust each other: every fault of one counts for the others. A stranger, an object of another namespace, may belong
-// to anybody, and parsers report what their image makes them report. So strangers count only if
+// Objects of one namespace trust each other: every fault of one counts for the others. A stranger, an object of another
+// namespace, may belong to anybody, and parsers report what their image makes them report. So strangers count only if
 //
-//   - both name the same server in a way that means the same in every namespace (sharedSinks), and have no other sink, because verdicts do
-//     not show which of several is at fault;
-//   - the stranger's targets were each observed delivering, by two reports, the second with more delivered records: an object that only names
-//     a server proves nothing about it;
+//   - both name the same server in a way that means the same in every namespace (sharedSinks), and have no other sink,
+//     because verdicts do not show which of several is at fault;
+//   - the stranger's targets were each observed delivering, by two reports, the second with more delivered records: an
+//     object that only names a server proves nothing about it;
 //   - their fault is the sink (growth.Judgement.SinkTrouble): pods that do not start, or hang, do not concern others.
 //
-// The plan counts them only while the object has a target with sink trouble itself, and none for more than its own size (plan.Input).
+// The plan counts them only while the object has a target with sink trouble itself, and none for more than its own size
+// (plan.Input).
 type Outages struct {
 	wake func(object types.NamespacedName)
 
@@ -46,7 +47,8 @@ type fleet struct {
 // counts are those of an object's targets.
 type counts struct {
 	desired int
-	// delivering counts the targets that were observed delivering, and troubled those of them whose verdict is that the sink is at fault.
+	// delivering counts the targets that were observed delivering, and troubled those of them whose verdict is that the
+	// sink is at fault.
 	delivering, troubled int
 	// hears is set while any target has sink trouble: only then do strangers matter.
 	hears bool
@@ -69,14 +71,17 @@ func countTargets(f *observed.Fleet) counts {
 	return c
 }
 
-// NewOutages returns an empty Outages. It calls wake for objects that the news of another concerns; wake must not block.
+// NewOutages returns an empty Outages. It calls wake for objects that the news of another concerns; wake must not
+// block.
 func NewOutages(wake func(types.NamespacedName)) *Outages {
 	return &Outages{wake: wake, fleets: map[types.NamespacedName]fleet{}}
 }
 
-// others returns the counts of the other objects with the same sink, those of its namespace together and those of each other namespace, and
-// whether the object's last plan found a fleet-wide fault.
-func (o *Outages) others(obj *v1alpha1.HyperliquidParser) (elsewhere plan.Elsewhere, strangers []plan.Elsewhere, fleetWide bool) {
+// others returns the counts of the other objects with the same sink, those of its namespace together and those of each
+// other namespace, and whether the object's last plan found a fleet-wide fault.
+func (o *Outages) others(
+	obj *v1alpha1.HyperliquidParser,
+) (elsewhere plan.Elsewhere, strangers []plan.Elsewhere, fleetWide bool) {
 	name, sinks := client.ObjectKeyFromObject(obj), sharedSinks(obj)
 	single := len(obj.Spec.AllSinks()) == 1
 	foreign := map[string]plan.Elsewhere{}
@@ -141,8 +146,8 @@ func (o *Outages) wakeAll(objects []types.NamespacedName) {
 	}
 }
 
-// concerned returns the objects that a change of one concerns: those of its namespace if its faults have changed, and strangers that hear it
-// if what it shows of the sink has. The caller holds the lock.
+// concerned returns the objects that a change of one concerns: those of its namespace if its faults have changed, and
+// strangers that hear it if what it shows of the sink has. The caller holds the lock.
 func (o *Outages) concerned(by types.NamespacedName, before, after fleet) []types.NamespacedName {
 	moved := !slices.Equal(before.sinks, after.sinks)
 	near := moved || before.counts.desired != after.counts.desired || before.affected != after.affected

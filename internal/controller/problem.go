@@ -1,13 +1,21 @@
 package controller
 
 import (
+	"fmt"
 	"time"
 
+	"github.com/hlparser/hyperliquid-parser-operator/api/v1alpha1"
 	"github.com/hlparser/hyperliquid-parser-operator/internal/controller/observed"
 )
 
 // problem is why a spec cannot be carried out.
 type problem = observed.Problem
+
+// nameTaken returns the problem of an object that has the name of one to be created and belongs to somebody else.
+func nameTaken(kind, name, purpose string) *problem {
+	return &problem{Reason: v1alpha1.ReasonNameTaken, Message: fmt.Sprintf(
+		"%s %s has the name of the %s and does not belong to this object: delete or rename it", kind, name, purpose)}
+}
 
 // outcome is the outcome of one step.
 type outcome struct {

@@ -13,8 +13,8 @@ import (
 	"github.com/hlparser/hyperliquid-parser-operator/internal/controller/podspec"
 )
 
-// State that a rollout depends on is stored with the revisions: which one the whole fleet had last, whether a promotion is meant for this
-// rollout, and what one rollout leaves to the next. The status only shows it, and may be lost.
+// State that a rollout depends on is stored with the revisions: which one the whole fleet had last, whether a promotion
+// is meant for this rollout, and what one rollout leaves to the next. The status only shows it, and may be lost.
 
 // marked is the value of annotations whose presence is their meaning.
 const marked = "true"
@@ -26,8 +26,8 @@ func flag(is bool) string {
 	return ""
 }
 
-// lastComplete returns the revision that the whole fleet had last; nil before there was one. Two are marked if an operator stopped before
-// it removed the mark of the older one.
+// lastComplete returns the revision that the whole fleet had last; nil before there was one. Two are marked if an
+// operator stopped before it removed the mark of the older one.
 func (v *revisions) lastComplete(obj *v1alpha1.HyperliquidParser, pods []corev1.Pod) *observed.Revision {
 	for _, revision := range v.stored { // newest first
 		if revision.Object.Annotations[v1alpha1.AnnotationCurrent] != "" {
@@ -66,9 +66,11 @@ func (v *revisions) promoted(obj *v1alpha1.HyperliquidParser) bool {
 		v.update.Object.Annotations[v1alpha1.AnnotationPromotionOver] == ""
 }
 
-// markPromotion records with a revision that its promotion belongs to an earlier rollout, because it exists while the spec asks for another
-// revision.
-func (v *revisions) markPromotion(obj *v1alpha1.HyperliquidParser, revision *observed.Revision, next *appsv1.ControllerRevision) {
+// markPromotion records with a revision that its promotion belongs to an earlier rollout, because it exists while the
+// spec asks for another revision.
+func (v *revisions) markPromotion(
+	obj *v1alpha1.HyperliquidParser, revision *observed.Revision, next *appsv1.ControllerRevision,
+) {
 	switch {
 	case !promotes(obj, revision.Revision):
 		delete(next.Annotations, v1alpha1.AnnotationPromotionOver)
@@ -77,8 +79,8 @@ func (v *revisions) markPromotion(obj *v1alpha1.HyperliquidParser, revision *obs
 	}
 }
 
-// newAnnotations returns the annotations of a revision that is about to be stored. A promotion that exists already was meant for an earlier
-// rollout, whose revision was pruned since: the new one is not visible yet.
+// newAnnotations returns the annotations of a revision that is about to be stored. A promotion that exists already was
+// meant for an earlier rollout, whose revision was pruned since: the new one is not visible yet.
 func newAnnotations(obj *v1alpha1.HyperliquidParser, revision podspec.Revision, identity string) map[string]string {
 	out := map[string]string{v1alpha1.AnnotationIdentity: identity}
 	if promotes(obj, revision) {
@@ -87,7 +89,8 @@ func newAnnotations(obj *v1alpha1.HyperliquidParser, revision podspec.Revision, 
 	return out
 }
 
-// inheritedRollout returns the encoded state that the rollout before leaves to that of the spec's revision; "" for none.
+// inheritedRollout returns the encoded state that the rollout before leaves to that of the spec's revision; "" for
+// none.
 func (v *revisions) inheritedRollout(log logr.Logger) (string, error) {
 	for _, revision := range v.stored {
 		if revision == v.update || revision.Object.Annotations[v1alpha1.AnnotationRollout] == "" {

@@ -1,13 +1,13 @@
-// Package controller is the operator: it keeps one parser pod on each target of a HyperliquidParser, and restarts the parsers that a
-// restart may cure.
+// Package controller is the operator: it keeps one parser pod on each target of a HyperliquidParser, and restarts the
+// parsers that a restart may cure.
 //
-// A reconcile is get, observe, resolve, decide, apply, and one status write. Pure packages decide (target, podspec, growth, plan, status).
-// This package gathers their inputs and carries out their decisions. It never decides by itself, never writes a spec, and never writes
-// anything for a fleet at rest.
+// A reconcile is get, observe, resolve, decide, apply, and one status write. Pure packages decide (target, podspec,
+// growth, plan, status). This package gathers their inputs and carries out their decisions. It never decides by itself,
+// never writes a spec, and never writes anything for a fleet at rest.
 //
-// A reconcile never waits for anything that another object or a parser may hold up. The poller and Background ask, TargetPods watches, and
-// each requeues the object when there is news. Until then what they ask for is unknown. The reconcile's own requests take turns by
-// namespace (package fair) and come in slices.
+// A reconcile never waits for anything that another object or a parser may hold up. The poller and Background ask,
+// TargetPods watches, and each requeues the object when there is news. Until then what they ask for is unknown. The
+// reconcile's own requests take turns by namespace (package fair) and come in slices.
 package controller
 
 import (
@@ -102,8 +102,8 @@ type Reconciler struct {
 // +kubebuilder:rbac:groups="",resources=events,verbs=list
 // +kubebuilder:rbac:groups=events.k8s.io,resources=events,verbs=create;patch
 
-// Reconcile brings one object's fleet nearer to its spec and reports its state. It returns an error only if a retry may succeed. Problems
-// that somebody must solve are in the condition Stalled.
+// Reconcile brings one object's fleet nearer to its spec and reports its state. It returns an error only if a retry may
+// succeed. Problems that somebody must solve are in the condition Stalled.
 func (r *Reconciler) Reconcile(ctx context.Context, request ctrl.Request) (ctrl.Result, error) {
 	ctx = fair.WithTenant(ctx, request.Namespace)
 	obj := &v1alpha1.HyperliquidParser{}
@@ -141,9 +141,11 @@ func (r *Reconciler) Reconcile(ctx context.Context, request ctrl.Request) (ctrl.
 	return ctrl.Result{RequeueAfter: requeueAfter}, err
 }
 
-// reconcile brings the fleet of an existing object nearer to its spec. requeueAfter is when to reconcile again though no event arrives; 0
-// for never.
-func (r *Reconciler) reconcile(ctx context.Context, obj *v1alpha1.HyperliquidParser) (requeueAfter time.Duration, err error) {
+// reconcile brings the fleet of an existing object nearer to its spec. requeueAfter is when to reconcile again though
+// no event arrives; 0 for never.
+func (r *Reconciler) reconcile(
+	ctx context.Context, obj *v1alpha1.HyperliquidParser,
+) (requeueAfter time.Duration, err error) {
 	bounded, cancel := leaveTime(ctx)
 	defer cancel()
 	tried := &attempts{}
@@ -165,11 +167,14 @@ func (r *Reconciler) reconcile(ctx context.Context, obj *v1alpha1.HyperliquidPar
 	}
 	applied, ledger := r.apply(bounded, obj, fleet, resolved, next, tried)
 	refused, failing := r.sayRefused(obj, tried)
+	stalling := cmp.Or(applied.problem, resolved.problem, refused)
 	after := status.Of(obj, status.Input{
-		Fleet:  fleet,
-		Update: resolved.update, Current: resolved.current,
-		Plan: next, Limits: limits(obj, fleet, resolved),
-		Outcome: status.Outcome{Problem: cmp.Or(applied.problem, resolved.problem, refused), Failing: failing, Ledger: ledger},
+		Fleet:   fleet,
+		Update:  resolved.update,
+		Current: resolved.current,
+		Plan:    next,
+		Limits:  limits(obj, fleet, resolved),
+		Outcome: status.Outcome{Problem: stalling, Failing: failing, Ledger: ledger},
 	})
 	eventsDue := r.report(ctx, obj, fleet, next, tried, after)
 	r.refusals.keep(client.ObjectKeyFromObject(obj), tried.touched)
@@ -192,7 +197,8 @@ const (
 	retryConflict = 100 * time.Millisecond
 	// retryAway is the delay before a write is retried that did not reach the API server.
 	retryAway = 3 * time.Second
-	// retryRejected is the delay before an obstacle is checked again, with jitter at most half a minute: no event reports that it is gone.
+	// retryRejected is the delay before an obstacle is checked again, with jitter at most half a minute: no event reports
+	// that it is gone.
 	retryRejected = 20 * time.Second
 	// retryTaken is the delay before a name that is in use is checked again.
 	retryTaken = 2 * time.Second

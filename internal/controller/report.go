@@ -19,8 +19,8 @@ import (
 	"github.com/hlparser/hyperliquid-parser-operator/internal/controller/status"
 )
 
-// report updates the log, the metrics and the events, and then writes the status if it differs: alerts do not wait for a write that may be
-// refused. It returns when a suppressed event is due; zero for never.
+// report updates the log, the metrics and the events, and then writes the status if it differs: alerts do not wait for
+// a write that may be refused. It returns when a suppressed event is due; zero for never.
 func (r *Reconciler) report(
 	ctx context.Context, obj *v1alpha1.HyperliquidParser, f *observed.Fleet, next plan.Result, t *attempts,
 	after v1alpha1.HyperliquidParserStatus,
@@ -44,8 +44,9 @@ func (r *Reconciler) report(
 	return requeueAt
 }
 
-// reportUnsynced reports that it is unknown which targets an object has. Nothing is decided or done meanwhile: pods stay, figures and
-// verdicts in the status stay, and the watch requeues the object. requeueAfter is when to report it if the API server is only slow.
+// reportUnsynced reports that it is unknown which targets an object has. Nothing is decided or done meanwhile: pods
+// stay, figures and verdicts in the status stay, and the watch requeues the object. requeueAfter is when to report it
+// if the API server is only slow.
 func (r *Reconciler) reportUnsynced(
 	ctx context.Context, obj *v1alpha1.HyperliquidParser, f *observed.Fleet,
 ) (requeueAfter time.Duration, err error) {
@@ -64,9 +65,11 @@ func (r *Reconciler) reportUnsynced(
 	return r.until(r.Events.due(client.ObjectKeyFromObject(obj))), nil
 }
 
-// writeStatus writes the status. If the API server refuses it, it is written again without the texts of others: everything else depends on
-// its counts, its reasons and its revision.
-func (r *Reconciler) writeStatus(ctx context.Context, obj *v1alpha1.HyperliquidParser, after v1alpha1.HyperliquidParserStatus) error {
+// writeStatus writes the status. If the API server refuses it, it is written again without the texts of others:
+// everything else depends on its counts, its reasons and its revision.
+func (r *Reconciler) writeStatus(
+	ctx context.Context, obj *v1alpha1.HyperliquidParser, after v1alpha1.HyperliquidParserStatus,
+) error {
 	write := func(after v1alpha1.HyperliquidParserStatus) error {
 		changed := obj.DeepCopy()
 		changed.Status = after

@@ -33,8 +33,8 @@ const defaultHistory = 5
 // revisions are the revisions of a fleet. resolve produces them, and nothing changes them afterwards.
 type revisions struct {
 	stored []*observed.Revision // newest first
-	// update is the revision that the spec asks for; nil while that is unknown. current is the last one that the whole fleet had; nil
-	// before there was one.
+	// update is the revision that the spec asks for; nil while that is unknown. current is the last one that the whole
+	// fleet had; nil before there was one.
 	update, current *observed.Revision
 	// rollout is how far the fleet is on the way from current to update.
 	rollout plan.Rollout
@@ -42,15 +42,17 @@ type revisions struct {
 	problem *problem
 	// held is set while it is unknown what a new pod would be made from, or while its config is missing.
 	held bool
-	// untrusted are the revisions, by hash, that no pod may be made from, and lacking those whose config is missing or is another one.
+	// untrusted are the revisions, by hash, that no pod may be made from, and lacking those whose config is missing or is
+	// another one.
 	untrusted, lacking map[string]bool
 	// configs is the outcome of creating the configs.
 	configs outcome
 }
 
-// storedData is the data of a ControllerRevision. The API server rejects any change to it, down to a byte, but a patch of another field,
-// such as the garbage collector's to orphan the object, decodes the data and encodes it again, with sorted keys. So the revision is one
-// string under one key. Its own encoding escapes what JSON encoders write differently.
+// storedData is the data of a ControllerRevision. The API server rejects any change to it, down to a byte, but a patch
+// of another field, such as the garbage collector's to orphan the object, decodes the data and encodes it again, with
+// sorted keys. So the revision is one string under one key. Its own encoding escapes what JSON encoders write
+// differently.
 type storedData struct {
 	Revision *string `json:"revision"`
 }
@@ -83,7 +85,9 @@ func readRevision(object *appsv1.ControllerRevision) (*observed.Revision, error)
 }
 
 // observeRevisions reads the stored revisions, newest first.
-func (r *Reconciler) observeRevisions(ctx context.Context, obj *v1alpha1.HyperliquidParser, f *observed.Fleet, t *attempts) error {
+func (r *Reconciler) observeRevisions(
+	ctx context.Context, obj *v1alpha1.HyperliquidParser, f *observed.Fleet, t *attempts,
+) error {
 	var list appsv1.ControllerRevisionList
 	if err := r.list(
 		ctx, client.ObjectKeyFromObject(obj), &list, client.InNamespace(obj.Namespace),
@@ -120,9 +124,9 @@ func (v *revisions) find(name string) *observed.Revision {
 	return nil
 }
 
-// resolve finds out which revision the spec asks for, storing it when it is new, which one the fleet had before, and which of those in use
-// pods may be made from. A revision is stored before anything is made from it: if it cannot be stored, nothing is made that the fleet did
-// not have. An error means that the spec has no identity.
+// resolve finds out which revision the spec asks for, storing it when it is new, which one the fleet had before, and
+// which of those in use pods may be made from. A revision is stored before anything is made from it: if it cannot be
+// stored, nothing is made that the fleet did not have. An error means that the spec has no identity.
 func (r *Reconciler) resolve(
 	ctx context.Context, obj *v1alpha1.HyperliquidParser, f *observed.Fleet, t *attempts,
 ) (*revisions, error) {
@@ -166,7 +170,8 @@ func (r *Reconciler) resolveUpdate(
 	return nil
 }
 
-// readRollout returns the state of the rollout to a revision, which may be nil. It ignores and logs a state that cannot be decoded.
+// readRollout returns the state of the rollout to a revision, which may be nil. It ignores and logs a state that cannot
+// be decoded.
 func readRollout(revision *observed.Revision, log logr.Logger) plan.Rollout {
 	if revision == nil {
 		return plan.Rollout{}
@@ -178,8 +183,8 @@ func readRollout(revision *observed.Revision, log logr.Logger) plan.Rollout {
 	return state
 }
 
-// writeRollout persists the state of the rollout to a revision, with that revision, and returns it as written. It fails with a conflict if
-// the revision has been written since.
+// writeRollout persists the state of the rollout to a revision, with that revision, and returns it as written. It fails
+// with a conflict if the revision has been written since.
 func (r *Reconciler) writeRollout(
 	ctx context.Context, to *observed.Revision, state plan.Rollout,
 ) (*observed.Revision, error) {
@@ -204,9 +209,10 @@ func setAnnotation(object *appsv1.ControllerRevision, name, value string) {
 	metav1.SetMetaDataAnnotation(&object.ObjectMeta, name, value)
 }
 
-// ofSpec returns the stored revision of the spec; nil when there is none. A generation that was observed before keeps the revision that it
-// got then, so that an operator or a schema with other fields does not take that for a change. Otherwise it is the newest revision of the
-// same identity: a spec that is reverted means the revision that it meant before.
+// ofSpec returns the stored revision of the spec; nil when there is none. A generation that was observed before keeps
+// the revision that it got then, so that an operator or a schema with other fields does not take that for a change.
+// Otherwise it is the newest revision of the same identity: a spec that is reverted means the revision that it meant
+// before.
 func (v *revisions) ofSpec(obj *v1alpha1.HyperliquidParser, identity string) *observed.Revision {
 	if obj.Status.ObservedGeneration == obj.Generation {
 		if same := v.find(obj.Status.UpdateRevision); same != nil {
@@ -236,8 +242,8 @@ func (v *revisions) commonest(pods []corev1.Pod) *observed.Revision {
 	return most
 }
 
-// newRevision renders the spec and stores the result, unless the same is stored already: a spec may mean the same in other words. It
-// returns nil when it has set a problem.
+// newRevision renders the spec and stores the result, unless the same is stored already: a spec may mean the same in
+// other words. It returns nil when it has set a problem.
 func (r *Reconciler) newRevision(
 	ctx context.Context, obj *v1alpha1.HyperliquidParser, v *revisions, t *attempts, identity string,
 ) (*observed.Revision, error) {
@@ -249,9 +255,11 @@ func (r *Reconciler) newRevision(
 	return r.store(ctx, obj, v, t, rendered, identity)
 }
 
-// store persists a revision in a ControllerRevision, under the first name that nothing else has. It returns nil when it has set a problem.
+// store persists a revision in a ControllerRevision, under the first name that nothing else has. It returns nil when it
+// has set a problem.
 func (r *Reconciler) store(
-	ctx context.Context, obj *v1alpha1.HyperliquidParser, v *revisions, t *attempts, revision podspec.Revision, identity string,
+	ctx context.Context, obj *v1alpha1.HyperliquidParser, v *revisions, t *attempts,
+	revision podspec.Revision, identity string,
 ) (*observed.Revision, error) {
 	first := revision
 	for count := range podspec.MaxNames {
@@ -271,7 +279,8 @@ func (r *Reconciler) store(
 	}
 	t.requeue(r.retryAt(retryRejected))
 	v.problem = &problem{Reason: v1alpha1.ReasonNameTaken, Message: fmt.Sprintf(
-		"ControllerRevision %s and others have the names of the parsers' revision and are not ours: delete or rename them", first.Name(obj.Name))}
+		"ControllerRevision %s and others have the names of the parsers' revision and do not belong to this object: "+
+			"delete or rename them", first.Name(obj.Name))}
 	return nil, nil
 }
 
@@ -315,9 +324,9 @@ func (r *Reconciler) createRevision(
 	return nil, fmt.Errorf("storing revision %s/%s: %w", object.Namespace, object.Name, err)
 }
 
-// revisionTaken reads the ControllerRevision that has the name of one to be created. If it holds the same and belongs to the object, or was
-// left behind for it, revisionTaken restores the labels and owner by which the cache shows it, and returns errStale for a retry. It returns
-// nil if it is something else.
+// revisionTaken reads the ControllerRevision that has the name of one to be created. If it holds the same and belongs
+// to the object, or was left behind for it, revisionTaken restores the labels and owner by which the cache shows it,
+// and returns errStale for a retry. It returns nil if it is something else.
 func (r *Reconciler) revisionTaken(
 	ctx context.Context, obj *v1alpha1.HyperliquidParser, wanted *appsv1.ControllerRevision, revision podspec.Revision,
 ) error {
@@ -370,9 +379,9 @@ func (v *revisions) newest() int64 {
 	return v.stored[0].Object.Revision
 }
 
-// mark marks the stored revisions: that of the spec by its identity, in case the object's schema has changed since, and by the highest
-// number, in case the spec was reverted. The state of the rollout to any other revision is dropped, except for what the next rollout takes
-// over: a later rollout to that revision starts from the beginning.
+// mark marks the stored revisions: that of the spec by its identity, in case the object's schema has changed since, and
+// by the highest number, in case the spec was reverted. The state of the rollout to any other revision is dropped,
+// except for what the next rollout takes over: a later rollout to that revision starts from the beginning.
 func (r *Reconciler) mark(ctx context.Context, obj *v1alpha1.HyperliquidParser, v *revisions, identity string) error {
 	newest := v.newest()
 	inherited, err := v.inheritedRollout(logf.FromContext(ctx))
@@ -408,9 +417,11 @@ func (r *Reconciler) mark(ctx context.Context, obj *v1alpha1.HyperliquidParser, 
 	return nil
 }
 
-// pruneRevisions deletes the oldest revisions beyond the object's limit, but none that a pod refers to, that the spec asks for, or that the
-// fleet had before. The garbage collector deletes their configs.
-func (r *Reconciler) pruneRevisions(ctx context.Context, obj *v1alpha1.HyperliquidParser, f *observed.Fleet, v *revisions) error {
+// pruneRevisions deletes the oldest revisions beyond the object's limit, but none that a pod refers to, that the spec
+// asks for, or that the fleet had before. The garbage collector deletes their configs.
+func (r *Reconciler) pruneRevisions(
+	ctx context.Context, obj *v1alpha1.HyperliquidParser, f *observed.Fleet, v *revisions,
+) error {
 	if v.problem != nil || v.held || !f.Known {
 		return nil
 	}

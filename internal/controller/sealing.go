@@ -133,7 +133,7 @@ func (r *Reconciler) publishKeys(ctx context.Context, obj *v1alpha1.HyperliquidP
 // taken is what to do about an object of another's that has the name of one of ours.
 func (r *Reconciler) taken(kind, name, what string) outcome {
 	return outcome{
-		problem:   &problem{Reason: v1alpha1.ReasonNameTaken, Message: fmt.Sprintf("%s %s has the name of the %s and is not ours: delete or rename it", kind, name, what)},
+		problem:   nameTaken(kind, name, what),
 		requeueAt: r.retryAt(retryRejected),
 	}
 }

@@ -37,19 +37,21 @@ import (
 )
 
 const (
-	// coalesceWindow is how long changes of verdicts and of pods are coalesced into one reconcile, and coalescePerTarget is added for each
-	// target: when a broker dies, the verdicts of a whole fleet change within one poll interval, and when a fleet starts, all its pods
-	// change within minutes. A reconcile processes all targets, and takes 5 µs of processor time for each besides reading the cache
-	// (BenchmarkReconcile): this bounds reconciles to a small part of a core.
+	// coalesceWindow is how long changes of verdicts and of pods are coalesced into one reconcile, and coalescePerTarget
+	// is added for each target: when a broker dies, the verdicts of a whole fleet change within one poll interval, and
+	// when a fleet starts, all its pods change within minutes. A reconcile processes all targets, and takes 5 µs of
+	// processor time for each besides reading the cache (BenchmarkReconcile): this bounds reconciles to a small part of a
+	// core.
 	coalesceWindow    = 250 * time.Millisecond
 	coalescePerTarget = 150 * time.Microsecond
-	// firstFailedBackoff and longestFailedBackoff are those of a DaemonSet: a node that rejects pods is retried soon, then seldom.
+	// firstFailedBackoff and longestFailedBackoff are those of a DaemonSet: a node that rejects pods is retried soon, then
+	// seldom.
 	firstFailedBackoff   = time.Second
 	longestFailedBackoff = 15 * time.Minute
 	// longestReconcile bounds one reconcile: four times the longest slice of writes.
 	longestReconcile = time.Minute
-	// cacheSyncTimeout is how long a start waits until all watched kinds are listed. It never ends: health reports what cannot be listed, and
-	// a restarted process would list no more.
+	// cacheSyncTimeout is how long a start waits until all watched kinds are listed. It never ends: health reports what
+	// cannot be listed, and a restarted process would list no more.
 	cacheSyncTimeout = 100 * 365 * 24 * time.Hour
 )
 
@@ -81,9 +83,9 @@ type Options struct {
 	Controller controller.Options
 }
 
-// LimitRequests limits the requests that a manager with this config makes to the API server to qps per second, which must be positive, with
-// bursts of burst. Namespaces take turns, so that thousands of pods of one do not hold up the first pod of another. Leader election needs a
-// config of its own: the renewal of a lease must not wait.
+// LimitRequests limits the requests that a manager with this config makes to the API server to qps per second, which
+// must be positive, with bursts of burst. Namespaces take turns, so that thousands of pods of one do not hold up the
+// first pod of another. Leader election needs a config of its own: the renewal of a lease must not wait.
 func LimitRequests(config *rest.Config, qps float32, burst int) {
 	config.RateLimiter = fair.NewLimiter(qps, burst)
 }
@@ -160,8 +162,8 @@ func Add(mgr ctrl.Manager, options Options) error {
 	return reconciler.SetupWithManager(mgr, clusters, waker, options.Registry, options.Controller)
 }
 
-// addKeeper adds the keeper of the operator's keys to the manager. Its client has no cache, since the operator may read only its own Secret and
-// list none.
+// addKeeper adds the keeper of the operator's keys to the manager. Its client has no cache, since the operator may read
+// only its own Secret and list none.
 func addKeeper(mgr ctrl.Manager, options Options) (*keys.Keeper, error) {
 	if err := keys.Check(options.KeySecret); err != nil {
 		return nil, err
@@ -179,9 +181,9 @@ func addKeeper(mgr ctrl.Manager, options Options) (*keys.Keeper, error) {
 	return keeper, nil
 }
 
-// ManagerOptions returns the settings that the operator needs of a manager: the content of the cache, reads there that wait for the operator's
-// own writes, informers in which an object that cannot be decoded does not hide the others, and health that knows of failing watches. The
-// caller adds its own.
+// ManagerOptions returns the settings that the operator needs of a manager: the content of the cache, reads there that
+// wait for the operator's own writes, informers in which an object that cannot be decoded does not hide the others, and
+// health that knows of failing watches. The caller adds its own.
 func ManagerOptions(scheme *runtime.Scheme, health *informers.Health) (ctrl.Options, error) {
 	cached, err := cacheOptions()
 	if err != nil {
@@ -196,11 +198,13 @@ func ManagerOptions(scheme *runtime.Scheme, health *informers.Health) (ctrl.Opti
 	}, nil
 }
 
-// SetupWithManager adds the reconciler to the manager. It reconciles objects whose spec or annotations change, whose pods, revisions,
-// ConfigMaps or network policies change, or whose verdicts change, those for which a changed node or pod may be a target, and those that the
-// waker wakes. Namespaces take turns, and none occupies all workers. clusters are the watched namespaces, by name.
+// SetupWithManager adds the reconciler to the manager. It reconciles objects whose spec or annotations change, whose
+// pods, revisions, ConfigMaps or network policies change, or whose verdicts change, those for which a changed node or
+// pod may be a target, and those that the waker wakes. Namespaces take turns, and none occupies all workers. clusters
+// are the watched namespaces, by name.
 func (r *Reconciler) SetupWithManager(
-	mgr ctrl.Manager, clusters map[string]cluster.Cluster, waker *Waker, registry prometheus.Registerer, options controller.Options,
+	mgr ctrl.Manager, clusters map[string]cluster.Cluster, waker *Waker, registry prometheus.Registerer,
+	options controller.Options,
 ) error {
 	if options.ReconciliationTimeout == 0 {
 		options.ReconciliationTimeout = longestReconcile
@@ -212,10 +216,10 @@ func (r *Reconciler) SetupWithManager(
 	r.Wanted = turns.Wanted
 	options.RateLimiter = fair.Retries[reconcile.Request]()
 	options.NewQueue = func(name string, limiter workqueue.TypedRateLimiter[reconcile.Request]) queue {
-		delaying := workqueue.NewTypedDelayingQueueWithConfig(workqueue.TypedDelayingQueueConfig[reconcile.Request]{Name: name, Queue: turns})
-		return workqueue.NewTypedRateLimitingQueueWithConfig(limiter, workqueue.TypedRateLimitingQueueConfig[reconcile.Request]{
-			DelayingQueue: delaying,
-		})
+		delaying := workqueue.NewTypedDelayingQueueWithConfig(
+			workqueue.TypedDelayingQueueConfig[reconcile.Request]{Name: name, Queue: turns})
+		return workqueue.NewTypedRateLimitingQueueWithConfig(
+			limiter, workqueue.TypedRateLimitingQueueConfig[reconcile.Request]{DelayingQueue: delaying})
 	}
 	depth := prometheus.NewGaugeFunc(prometheus.GaugeOpts{
 		Name: "hlparser_fleet_queue_depth", Help: "Objects that wait for a reconcile.",
@@ -252,7 +256,9 @@ func (r *Reconciler) SetupWithManager(
 }
 
 // kind returns the source of the objects of a kind in a cluster's cache.
-func kind(c cluster.Cluster, obj client.Object, handle handler.EventHandler, predicates ...predicate.Predicate) source.Source {
+func kind(
+	c cluster.Cluster, obj client.Object, handle handler.EventHandler, predicates ...predicate.Predicate,
+) source.Source {
 	return source.Kind(c.GetCache(), obj, handle, predicates...)
 }
 
@@ -270,14 +276,16 @@ func nodeChanged() predicate.Funcs {
 	}}
 }
 
-// objectsOfNode returns the objects for which the node is a target. It is called with both states of a node that was updated.
+// objectsOfNode returns the objects for which the node is a target. It is called with both states of a node that was
+// updated.
 func (r *Reconciler) objectsOfNode(ctx context.Context, obj client.Object) []reconcile.Request {
 	node, ok := obj.(*corev1.Node)
 	if !ok {
 		return nil
 	}
 	var list v1alpha1.HyperliquidParserList
-	if err := r.Client.List(ctx, &list, client.UnsafeDisableDeepCopy, client.DisableReadYourWritesConsistency); err != nil {
+	err := r.Client.List(ctx, &list, client.UnsafeDisableDeepCopy, client.DisableReadYourWritesConsistency)
+	if err != nil {
 		logf.FromContext(ctx).Error(err, "listing HyperliquidParsers for a node", "node", node.Name)
 		return nil
 	}

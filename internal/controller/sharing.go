@@ -15,11 +15,12 @@ import (
 	"github.com/hlparser/hyperliquid-parser-operator/internal/controller/target"
 )
 
-// retryShared is the delay before a directory that another object writes into is checked again. The jitter adds up to half of it.
+// retryShared is the delay before a directory that another object writes into is checked again. The jitter adds up to
+// half of it.
 const retryShared = 30 * time.Second
 
-// claimDirectory is a directory on claims that an object's parsers write into. Directories on nodes need no check: below a root each object
-// has its own, by its name.
+// claimDirectory is a directory on claims that an object's parsers write into. Directories on nodes need no check:
+// below a root each object has its own, by its name.
 type claimDirectory struct {
 	field string // of the spec that sets it
 	dir   string // relative to the claim's root
@@ -38,10 +39,12 @@ func claimDirectories(obj *v1alpha1.HyperliquidParser) []claimDirectory {
 	return out
 }
 
-// collision returns the first of the directories mine that equals, contains or lies in one of theirs on the same claim; ok is false for none.
-// data returns the claims of the data of the targets of either object; it is called only if that matters. The data of two objects counts as
-// shared, since they may select the same pods later.
-func collision(mine, theirs []claimDirectory, data func(mine bool) ([]string, error)) (m, t claimDirectory, ok bool, err error) {
+// collision returns the first of the directories mine that equals, contains or lies in one of theirs on the same claim;
+// ok is false for none. data returns the claims of the data of the targets of either object; it is called only if that
+// matters. The data of two objects counts as shared, since they may select the same pods later.
+func collision(
+	mine, theirs []claimDirectory, data func(mine bool) ([]string, error),
+) (m, t claimDirectory, ok bool, err error) {
 	for _, m := range mine {
 		for _, t := range theirs {
 			if !overlap("/"+m.dir, "/"+t.dir) {
@@ -71,8 +74,9 @@ func older(a, b *v1alpha1.HyperliquidParser) bool {
 	return a.CreationTimestamp.Before(&b.CreationTimestamp)
 }
 
-// checkSharing sets the problem of an object that would write into a directory of a claim that an older object of its namespace writes into,
-// or into one below or above it, or whose state and files overlap on the claim of a target's data.
+// checkSharing sets the problem of an object that would write into a directory of a claim that an older object of its
+// namespace writes into, or into one below or above it, or whose state and files overlap on the claim of a target's
+// data.
 func (r *Reconciler) checkSharing(ctx context.Context, obj *v1alpha1.HyperliquidParser, f *observed.Fleet) error {
 	mine := claimDirectories(obj)
 	if len(mine) == 0 {
@@ -89,7 +93,8 @@ func (r *Reconciler) checkSharing(ctx context.Context, obj *v1alpha1.Hyperliquid
 		return nil
 	}
 	var list v1alpha1.HyperliquidParserList
-	err = r.Client.List(ctx, &list, client.InNamespace(obj.Namespace), client.UnsafeDisableDeepCopy, client.DisableReadYourWritesConsistency)
+	err = r.Client.List(ctx, &list, client.InNamespace(obj.Namespace),
+		client.UnsafeDisableDeepCopy, client.DisableReadYourWritesConsistency)
 	if err != nil {
 		return fmt.Errorf("listing HyperliquidParsers of namespace %s: %w", obj.Namespace, err)
 	}
@@ -110,7 +115,8 @@ func (r *Reconciler) checkSharing(ctx context.Context, obj *v1alpha1.Hyperliquid
 		if ok {
 			f.SharesDirectory = true
 			f.Problem = &problem{Reason: v1alpha1.ReasonPathNotAllowed, Message: fmt.Sprintf(
-				"%s: directory %s of a claim overlaps %s, which HyperliquidParser %s, the older one, writes into: write another path or claim",
+				"%s: directory %s of a claim overlaps %s, which the older HyperliquidParser %s writes into: "+
+					"write another path or claim",
 				m.field, m.dir, t.dir, other.Name)}
 			f.RecheckAt = earlier(f.RecheckAt, r.retryAt(retryShared))
 			return nil
@@ -119,10 +125,10 @@ func (r *Reconciler) checkSharing(ctx context.Context, obj *v1alpha1.Hyperliquid
 	return nil
 }
 
-// shareClaims leaves one parser to each claim of data. Pods on one claim, such as those of a Deployment that replaces one by another, or
-// two on ReadWriteMany, have the same data: a parser beside each would deliver it twice, and both would write into one state directory. An
-// existing parser stays until its pod ends. Otherwise the first target by name gets the parser that can take one. The other targets wait, and
-// report for which.
+// shareClaims leaves one parser to each claim of data. Pods on one claim, such as those of a Deployment that replaces
+// one by another, or two on ReadWriteMany, have the same data: a parser beside each would deliver it twice, and both
+// would write into one state directory. An existing parser stays until its pod ends. Otherwise the first target by name
+// gets the parser that can take one. The other targets wait, and report for which.
 func shareClaims(object string, f *observed.Fleet) {
 	holder := map[string]int{} // by claim: the index of the target that has its parser
 	shared := false
@@ -148,7 +154,8 @@ func shareClaims(object string, f *observed.Fleet) {
 	f.Pairs = observed.PairPods(object, f.Targets, f.Pods)
 }
 
-// precedes reports whether the i-th target is to have a parser rather than the j-th: a target that has a pod, or else one that can take one.
+// precedes reports whether the i-th target is to have a parser rather than the j-th: a target that has a pod, or else
+// one that can take one.
 func precedes(f *observed.Fleet, i, j int) bool {
 	rank := func(i int) int {
 		switch {
@@ -176,7 +183,8 @@ func dataClaims(f *observed.Fleet) []string {
 // dataClaimsOf returns the claims of the data of another object's targets, as its pods mount them.
 func (r *Reconciler) dataClaimsOf(ctx context.Context, obj *v1alpha1.HyperliquidParser) ([]string, error) {
 	var pods corev1.PodList
-	err := r.Client.List(ctx, &pods, client.InNamespace(obj.Namespace), client.MatchingLabels{v1alpha1.LabelParser: obj.Name},
+	err := r.Client.List(ctx, &pods, client.InNamespace(obj.Namespace),
+		client.MatchingLabels{v1alpha1.LabelParser: obj.Name},
 		client.UnsafeDisableDeepCopy, client.DisableReadYourWritesConsistency)
 	if err != nil {
 		return nil, fmt.Errorf("listing pods of HyperliquidParser %s/%s: %w", obj.Namespace, obj.Name, err)

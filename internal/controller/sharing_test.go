@@ -122,8 +122,8 @@ func TestWhatIsSaidOfTargetsThatHaveNoParser(t *testing.T) {
 		"nothing is selected": {&observed.Fleet{Known: true}, metav1.ConditionTrue, v1alpha1.ReasonNoTargets,
 			"nothing matches the selector of spec.target: label the nodes, or the pods, that hold data"},
 		"the affinity leaves all out": {&observed.Fleet{Known: true, Excluded: 3}, metav1.ConditionTrue, v1alpha1.ReasonNoTargets,
-			"the selector of spec.target matches, and the required node affinity of spec.affinity leaves out all that it matches, " +
-				"3 in number: correct one of the two"},
+			"the required node affinity of spec.affinity excludes all 3 nodes or pods that the selector of spec.target matches: " +
+				"correct one of the two"},
 	} {
 		s := &observation{Fleet: test.fleet}
 		s.update = &observed.Revision{Revision: podspec.Revision{Hash: "r"}}

@@ -29,17 +29,18 @@ import (
 )
 
 const (
-	// quietSync is how long the first list of a namespace's pods may take before the objects that wait for it report it. Otherwise their
-	// status would change twice at each start of the operator.
+	// quietSync is how long the first list of a namespace's pods may take before the objects that wait for it report it.
+	// Otherwise their status would change twice at each start of the operator.
 	quietSync = 5 * time.Second
 	// longestList bounds a list request, and the time to the response of a watch request. After it the request is retried.
 	longestList = time.Minute
 )
 
-// TargetPods watches the pods that target.pods of objects select. The operator's cache holds only its own pods; these belong to others, in
-// namespaces that may hold many more. The objects of a namespace share one watch, which starts with the first of them and stops with the
-// last. Selectors are evaluated here, at each event and once per new selector, so that a selector that the API server refuses, or a
-// namespace that it does not list, holds up no other object. It is safe for concurrent use.
+// TargetPods watches the pods that target.pods of objects select. The operator's cache holds only its own pods; these
+// belong to others, in namespaces that may hold many more. The objects of a namespace share one watch, which starts
+// with the first of them and stops with the last. Selectors are evaluated here, at each event and once per new
+// selector, so that a selector that the API server refuses, or a namespace that it does not list, holds up no other
+// object. It is safe for concurrent use.
 type TargetPods struct {
 	// pods lists and watches the pods of a namespace that are not parsers.
 	pods  func(namespace string) *toolscache.ListWatch
@@ -51,7 +52,8 @@ type TargetPods struct {
 	watches map[string]*podWatch
 }
 
-// NewTargetPods returns a TargetPods that watches the manager's API server. It calls wake for an object whose pods change.
+// NewTargetPods returns a TargetPods that watches the manager's API server. It calls wake for an object whose pods
+// change.
 func NewTargetPods(
 	mgr ctrl.Manager, wake func(types.NamespacedName, time.Duration), now clock.PassiveClock,
 ) (*TargetPods, error) {
@@ -87,7 +89,8 @@ func noParsers(options metav1.ListOptions) metav1.ListOptions {
 	return options
 }
 
-// Start allows watches, which end with the context. It is a source of the controller, which starts it before any reconcile.
+// Start allows watches, which end with the context. It is a source of the controller, which starts it before any
+// reconcile.
 func (p *TargetPods) Start(ctx context.Context, _ queue) error {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -95,8 +98,9 @@ func (p *TargetPods) Start(ctx context.Context, _ queue) error {
 	return nil
 }
 
-// List returns the pods of the object's namespace that match, in no order and with only the fields that targets are made from. It does not
-// block: while the pods are unknown it returns why, and wakes the object once they are known or the reason changes.
+// List returns the pods of the object's namespace that match, in no order and with only the fields that targets are
+// made from. It does not block: while the pods are unknown it returns why, and wakes the object once they are known or
+// the reason changes.
 func (p *TargetPods) List(object types.NamespacedName, selector labels.Selector) ([]corev1.Pod, *observed.Unsynced) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -134,9 +138,9 @@ func (p *TargetPods) begin(namespace string) *podWatch {
 		wake: func(object string) { p.wake(types.NamespacedName{Namespace: namespace, Name: object}, 0) },
 	}
 	p.watches[namespace] = w
-	reflector := toolscache.NewReflectorWithOptions(w.listWatch(p.pods(namespace)), &corev1.Pod{}, w, toolscache.ReflectorOptions{
-		Name: "target pods of " + namespace,
-	})
+	reflector := toolscache.NewReflectorWithOptions(
+		w.listWatch(p.pods(namespace)), &corev1.Pod{}, w, toolscache.ReflectorOptions{Name: "target pods of " + namespace},
+	)
 	go reflector.RunWithContext(ctx) // it retries with backoff and jitter
 	return w
 }
@@ -195,8 +199,8 @@ func (w *podWatch) list(object string, selector labels.Selector) ([]corev1.Pod, 
 	return out, nil
 }
 
-// unsynced returns why the pods are not known; nil when they are. Pods that were listed stay known unless the API server refuses to list
-// them: a failure to reach it changes nothing.
+// unsynced returns why the pods are not known; nil when they are. Pods that were listed stay known unless the API
+// server refuses to list them: a failure to reach it changes nothing.
 func (w *podWatch) unsynced() *observed.Unsynced {
 	failed := w.listErr
 	if failed == nil {
@@ -251,7 +255,8 @@ func (w *podWatch) forget(object string) bool {
 	return len(w.selections) == 0
 }
 
-// listWatch records the errors of a reflector's requests, bounds their time, and reduces each pod to the fields that targets are made from.
+// listWatch records the errors of a reflector's requests, bounds their time, and reduces each pod to the fields that
+// targets are made from.
 func (w *podWatch) listWatch(from *toolscache.ListWatch) *toolscache.ListWatch {
 	return &toolscache.ListWatch{
 		ListWithContextFunc: func(ctx context.Context, options metav1.ListOptions) (list runtime.Object, err error) {

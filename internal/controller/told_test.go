@@ -723,7 +723,7 @@ func TestAMissingSecretStallsTheObjectAndNamesIt(t *testing.T) {
 		c := meta.FindStatusCondition(status.Conditions, v1alpha1.ConditionStalled)
 		return string(c.Status) + "/" + c.Reason + ": " + c.Message
 	}
-	if got := stalled(); got != "False/NotStalled: nothing is in the way" {
+	if got := stalled(); got != "False/NotStalled: the operator can proceed" {
 		t.Error(got)
 	}
 	for _, i := range []int{1, 3} {
@@ -732,7 +732,7 @@ func TestAMissingSecretStallsTheObjectAndNamesIt(t *testing.T) {
 		s.Views[nodeName(i)] = v
 	}
 	want := "True/SecretMissing: key nats.creds of Secret nats-creds is missing or cannot be used, and the sink of node-0001, node-0003 needs it: " +
-		"make or correct it in this namespace, and parsers go on by themselves within a minute or two"
+		"create or correct it in this namespace, and the parsers resume by themselves within a minute or two"
 	if got := stalled(); got != want {
 		t.Error(got)
 	}

@@ -157,9 +157,9 @@ func TestAStrangeReasonIsNoReasonToRefuseAStatus(t *testing.T) {
 func TestWhatIsToldDoesNotDependOnAStatusThatCannotBeWritten(t *testing.T) {
 	e, _, told := teller()
 	obj, _ := scene(1)
-	condition := func(status metav1.ConditionStatus, reason string) v1alpha1.HyperliquidParserStatus {
+	condition := func(value metav1.ConditionStatus, reason string) v1alpha1.HyperliquidParserStatus {
 		return v1alpha1.HyperliquidParserStatus{CurrentRevision: "mainnet-new", Conditions: []metav1.Condition{
-			{Type: v1alpha1.ConditionStalled, Status: status, Reason: reason, Message: "why"},
+			{Type: v1alpha1.ConditionStalled, Status: value, Reason: reason, Message: "why"},
 		}}
 	}
 	before := condition(metav1.ConditionFalse, v1alpha1.ReasonNotStalled)

@@ -1,7 +1,8 @@
 // Package observed describes one object's fleet as a reconcile reads it.
 //
-// The controller fills a Fleet while it observes. After that nothing changes it: what a reconcile concludes from it (the resolved
-// revisions, the plan, the outcome of its writes, the status) has types of its own. The package holds values and reaches no client.
+// The controller fills a Fleet while it observes. After that nothing changes it: what a reconcile concludes from it
+// (the resolved revisions, the plan, the outcome of its writes, the status) has types of its own. The package holds
+// values and reaches no client.
 package observed
 
 import (
@@ -27,12 +28,15 @@ type Fleet struct {
 	// Now is the time of the observation.
 	Now time.Time
 
-	// Targets are the object's targets, ordered by name. They are valid only if Known is set. While they are unknown no pod is touched.
+	// Targets are the object's targets, ordered by name. They are valid only if Known is set. While they are unknown no
+	// pod is touched.
 	Targets []target.Target
 	Known   bool
-	// Unsynced is why the API server has not shown yet which pods the selector matches; nil otherwise. Nothing below is set then.
+	// Unsynced is why the API server has not shown yet which pods the selector matches; nil otherwise. Nothing below is
+	// set then.
 	Unsynced *Unsynced
-	// Excluded counts the nodes or pods that the selector matches and spec.affinity excludes. It is set only if there are no targets.
+	// Excluded counts the nodes or pods that the selector matches and spec.affinity excludes. It is set only if there are
+	// no targets.
 	Excluded int
 	// Problem is why the spec cannot be carried out; nil when it can.
 	Problem *Problem
@@ -74,7 +78,8 @@ type Problem struct {
 // Unsynced is why the pods that an object selects are not known.
 type Unsynced struct {
 	Message string
-	// Refused reports whether the API server refused the request, with the words in Message. The request is retried meanwhile.
+	// Refused reports whether the API server refused the request, with the words in Message. The request is retried
+	// meanwhile.
 	Refused bool
 	Since   time.Time
 }
@@ -101,20 +106,22 @@ func (r *Revision) PlanName() string {
 	return r.Hash
 }
 
-// Ledger is the content of the ConfigMap <name>-restarts: the state of restarts that must survive a change of leader. The zero value is
-// that of an object without one.
+// Ledger is the content of the ConfigMap <name>-restarts: the state of restarts that must survive a change of leader.
+// The zero value is that of an object without one.
 type Ledger struct {
 	Records plan.Ledger
 	Trials  plan.Trials
 	// Total counts the restarts since the object was created.
 	Total int32
-	// ResourceVersion is that of the ConfigMap, so that a leader does not overwrite what another has written since; "" when there is none.
+	// ResourceVersion is that of the ConfigMap, so that a leader does not overwrite what another has written since; ""
+	// when there is none.
 	ResourceVersion string
 }
 
 // Access is the observed state of what parsers authenticate the operator by, and of who may connect to them.
 type Access struct {
-	// Keys is the ConfigMap with the operator's public keys; nil when there is none. Published are since when each of them is in it.
+	// Keys is the ConfigMap with the operator's public keys; nil when there is none. Published are since when each of them
+	// is in it.
 	Keys      *corev1.ConfigMap
 	Published keys.Published
 	// Operator is the key that polls are made with, until KeyDue.
@@ -127,8 +134,8 @@ type Access struct {
 // Warning is an event of type Warning. The zero value is none.
 type Warning struct{ Reason, Message string }
 
-// PairPods returns the pods of an object's targets, in the order of targets. A pod's name takes a hash, and a fleet has thousands, so the
-// pairs are computed once per observation.
+// PairPods returns the pods of an object's targets, in the order of targets. A pod's name takes a hash, and a fleet has
+// thousands, so the pairs are computed once per observation.
 func PairPods(object string, targets []target.Target, pods []corev1.Pod) []Pair {
 	byName := PodsByName(pods)
 	pairs := make([]Pair, len(targets))
@@ -150,11 +157,13 @@ func PodsByName(pods []corev1.Pod) map[string]*corev1.Pod {
 
 // Index returns the position of a target in Targets and Pairs, and whether there is one of that name.
 func (f *Fleet) Index(name string) (int, bool) {
-	return slices.BinarySearchFunc(f.Targets, name, func(t target.Target, name string) int { return cmp.Compare(t.Name, name) })
+	return slices.BinarySearchFunc(f.Targets, name, func(t target.Target, name string) int {
+		return cmp.Compare(t.Name, name)
+	})
 }
 
-// NodeLost reports whether a pod on the node may be Terminating for ever, because the node is gone or not Ready. A pod without a node
-// has lost none.
+// NodeLost reports whether a pod on the node may be Terminating for ever, because the node is gone or not Ready. A pod
+// without a node has lost none.
 func (f *Fleet) NodeLost(node string) bool { return node != "" && !f.ReadyNodes[node] }
 
 // PlanPod returns a pod of the fleet as the plan sees it, with its ages as this process has observed them.

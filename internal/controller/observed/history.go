@@ -14,7 +14,8 @@ import (
 // Ages are since when this process has observed the pods and targets of a fleet as they are.
 type Ages struct {
 	Pods map[types.UID]PodAge
-	// UnreadySince is, by name of a target, since when it has had no ready pod, or since its node could take pods again if that is later.
+	// UnreadySince is, by name of a target, since when it has had no ready pod, or since its node could take pods again if
+	// that is later.
 	UnreadySince map[string]time.Time
 }
 
@@ -23,19 +24,22 @@ type PodAge struct {
 	FirstSeen time.Time
 	// EndingSince is since when the pod is Terminating on a node that is Ready.
 	EndingSince time.Time
-	// BlockedSince is since when a container could not be started. It stays set while the kubelet retries, until the parser runs.
+	// BlockedSince is since when a container could not be started. It stays set while the kubelet retries, until the
+	// parser runs.
 	BlockedSince time.Time
 }
 
-// History remembers since when this process has observed pods and targets as they are, by its own clock. The clocks of the API server and
-// of kubelets may be minutes off, so a pod is never taken for older than the time in which it was observed. Nothing is persisted: a new
-// leader starts from nothing, and so waits longer. The zero value is ready to use. It is safe for concurrent use.
+// History remembers since when this process has observed pods and targets as they are, by its own clock. The clocks of
+// the API server and of kubelets may be minutes off, so a pod is never taken for older than the time in which it was
+// observed. Nothing is persisted: a new leader starts from nothing, and so waits longer. The zero value is ready to
+// use. It is safe for concurrent use.
 type History struct {
 	mu      sync.Mutex
 	objects map[types.NamespacedName]*fleetHistory
 }
 
-// fleetHistory is the history of one object's fleet. An object has one reconcile at a time, so nothing else changes it meanwhile.
+// fleetHistory is the history of one object's fleet. An object has one reconcile at a time, so nothing else changes it
+// meanwhile.
 type fleetHistory struct {
 	pods    map[types.UID]PodAge
 	unready map[string]time.Time
@@ -98,7 +102,8 @@ func (h *History) Renew(object types.NamespacedName, actions []plan.Action, now 
 	}
 }
 
-// MissingSince returns since when each of keys, which a rollout has taken and which are not among the targets, is missing.
+// MissingSince returns since when each of keys, which a rollout has taken and which are not among the targets, is
+// missing.
 func (h *History) MissingSince(object types.NamespacedName, keys []string, now time.Time) map[string]time.Time {
 	h.mu.Lock()
 	defer h.mu.Unlock()

@@ -28,7 +28,9 @@ func PlanPod(pod *corev1.Pod) plan.Pod {
 		}
 	}
 	// Init containers come first, as they run first.
-	for _, containers := range [...][]corev1.ContainerStatus{pod.Status.InitContainerStatuses, pod.Status.ContainerStatuses} {
+	for _, containers := range [...][]corev1.ContainerStatus{
+		pod.Status.InitContainerStatuses, pod.Status.ContainerStatuses,
+	} {
 		for i := range containers {
 			out.Restarts = max(out.Restarts, int(containers[i].RestartCount))
 			if out.Blocked == "" {
@@ -39,9 +41,9 @@ func PlanPod(pod *corev1.Pod) plan.Pod {
 	return out
 }
 
-// cannotStart are the reasons for which a kubelet does not start a container: those about the image (pkg/kubelet/images), about the
-// container (pkg/kubelet/kuberuntime), and about one that has started too often. The last two are also those that a runtime reports by
-// CRI.
+// cannotStart are the reasons for which a kubelet does not start a container: those about the image
+// (pkg/kubelet/images), about the container (pkg/kubelet/kuberuntime), and about one that has started too often. The
+// last two are also those that a runtime reports by CRI.
 var cannotStart = []string{
 	"ImagePullBackOff", "ErrImagePull", "InvalidImageName", "ErrImageNeverPull", "ImageInspectError",
 	"CreateContainerConfigError", "CreateContainerError", "PreCreateHookError", "PreStartHookError", "PostStartHookError",

@@ -29,7 +29,8 @@ var (
 )
 
 func setConditions(
-	status *v1alpha1.HyperliquidParserStatus, obj *v1alpha1.HyperliquidParser, in *Input, c census, bad []v1alpha1.TargetStatus,
+	status *v1alpha1.HyperliquidParserStatus, obj *v1alpha1.HyperliquidParser, in *Input, c census,
+	bad []v1alpha1.TargetStatus,
 ) {
 	set := setter(status, in.Fleet.Now)
 	failing := in.Outcome.Failing
@@ -70,8 +71,8 @@ func setConditions(
 
 // Messages of conditions that are false because nothing is wrong.
 const (
-	notStalled     = "nothing is in the way"
-	notReconciling = "nothing is being changed"
+	notStalled     = "the operator can proceed"
+	notReconciling = "no change is in progress"
 )
 
 // setter returns a function that sets conditions of a status at a time.
@@ -111,8 +112,8 @@ func stalling(in *Input) *observed.Problem {
 	return missingSecret(in.Fleet)
 }
 
-// missingSecret returns the problem of parsers that cannot reach their sink because a Secret is missing; nil for none. Only parsers can
-// report it: the operator may not read Secrets.
+// missingSecret returns the problem of parsers that cannot reach their sink because a Secret is missing; nil for none.
+// Only parsers can report it: the operator may not read Secrets.
 func missingSecret(f *observed.Fleet) *observed.Problem {
 	var without []string
 	for _, t := range f.Targets {
@@ -129,7 +130,8 @@ func missingSecret(f *observed.Fleet) *observed.Problem {
 		what = fmt.Sprintf("key %s of Secret %s", key, name)
 	}
 	return &observed.Problem{Reason: v1alpha1.ReasonSecretMissing, Message: fmt.Sprintf(
-		"%s is missing or cannot be used, and the sink of %s needs it: make or correct it in this namespace, and parsers go on by themselves within a minute or two",
+		"%s is missing or cannot be used, and the sink of %s needs it: create or correct it in this namespace, "+
+			"and the parsers resume by themselves within a minute or two",
 		what, FirstNames(without))}
 }
 
@@ -154,25 +156,29 @@ func progress(obj *v1alpha1.HyperliquidParser, in *Input, c census) string {
 }
 
 // readiness returns the condition Ready.
-func readiness(stalled *observed.Problem, c census, reconciling, revision string) (value metav1.ConditionStatus, reason, text string) {
-	text = fmt.Sprintf("%d of %d targets have a ready parser, %d are of revision %s", c.ready, c.desired, c.updated, revision)
+func readiness(
+	stalled *observed.Problem, c census, reconciling, revision string,
+) (value metav1.ConditionStatus, reason, text string) {
+	text = fmt.Sprintf("%d of %d targets have a ready parser, %d are of revision %s",
+		c.ready, c.desired, c.updated, revision)
 	if n := len(c.waiting); n > 0 {
-		text += fmt.Sprintf("; %s cannot take a new one now: %s (%s)", Plural(n, "target"), FirstNames(c.waiting), c.waitingFor)
+		text += fmt.Sprintf("; %s cannot take a new one now: %s (%s)",
+			Plural(n, "target"), FirstNames(c.waiting), c.waitingFor)
 	}
 	switch {
 	case stalled != nil:
 		return metav1.ConditionFalse, stalled.Reason, stalled.Message
 	case c.desired == 0 && c.excluded > 0:
 		return metav1.ConditionTrue, v1alpha1.ReasonNoTargets, fmt.Sprintf(
-			"the selector of spec.target matches, and the required node affinity of spec.affinity leaves out all that it matches, "+
-				"%d in number: correct one of the two", c.excluded)
+			"the required node affinity of spec.affinity excludes all %d nodes or pods that the selector of spec.target "+
+				"matches: correct one of the two", c.excluded)
 	case c.desired == 0:
 		return metav1.ConditionTrue, v1alpha1.ReasonNoTargets,
 			"nothing matches the selector of spec.target: label the nodes, or the pods, that hold data"
 	case reconciling != "":
 		return metav1.ConditionFalse, reconciling, text
 	case c.outdated > 0:
-		return metav1.ConditionFalse, v1alpha1.ReasonPaused, text + "; spec.paused holds the others back"
+		return metav1.ConditionFalse, v1alpha1.ReasonPaused, text + "; spec.paused keeps the others from being updated"
 	case c.notReady > 0:
 		return metav1.ConditionFalse, v1alpha1.ReasonPodsNotReady, text
 	case c.unusable.Name != "":
@@ -184,12 +190,15 @@ func readiness(stalled *observed.Problem, c census, reconciling, revision string
 // unusableMessage says how to correct a target that no parser can be made for.
 func unusableMessage(t target.Target) string {
 	if t.Waits == target.NotShareable {
-		return fmt.Sprintf("the claim %s of pod %s is ReadWriteOncePod, which no second pod can mount: use ReadWriteOnce", t.Claim, t.Name)
+		return fmt.Sprintf("the claim %s of pod %s is ReadWriteOncePod, which no second pod can mount: use ReadWriteOnce",
+			t.Claim, t.Name)
 	}
-	return fmt.Sprintf("pod %s has no persistentVolumeClaim in a volume of the name that spec.target.pods.volume gives: correct one of the two", t.Name)
+	return fmt.Sprintf(
+		"pod %s has no persistentVolumeClaim volume of the name in spec.target.pods.volume: correct one of the two", t.Name)
 }
 
-// judged returns a condition that is false while a target has one of the given verdicts, and otherwise true for the given reason.
+// judged returns a condition that is false while a target has one of the given verdicts, and otherwise true for the
+// given reason.
 func judged(
 	status *v1alpha1.HyperliquidParserStatus, in *Input, bad []v1alpha1.TargetStatus, verdicts []growth.Verdict,
 	kind, good, goodText string,
@@ -206,12 +215,14 @@ func judged(
 		return metav1.ConditionFalse, worst[0].Verdict, worstMessage(worst)
 	}
 	before := meta.FindStatusCondition(status.Conditions, kind)
-	known := everyView(in.Fleet, func(v *poller.View) bool { return cmp.Or(v.Judgement.Verdict, growth.Unknown) != growth.Unknown })
+	known := everyView(in.Fleet, func(v *poller.View) bool {
+		return cmp.Or(v.Judgement.Verdict, growth.Unknown) != growth.Unknown
+	})
 	return unlessKnown(in.Fleet, before, known, good, goodText)
 }
 
-// noRestart returns the reason for which a target is not restarted though a restart is due, if that is that it would not help; "" for
-// others.
+// noRestart returns the reason for which a target is not restarted though a restart is due, if that is that it would
+// not help; "" for others.
 func noRestart(in *Input, name string) (reason, text string) {
 	_, waits := in.Plan.Waiting[name]
 	held := in.Limits.AlertOnly || in.Limits.Paused || in.Limits.Hold || in.Outcome.Problem != nil
@@ -232,8 +243,8 @@ func worstMessage(worst []v1alpha1.TargetStatus) string {
 	return text
 }
 
-// unlessKnown returns a condition of which nothing is known that makes it false. It is true if all targets are known, and there is one.
-// A condition that was true stays so until it is known: a new leader has no reports yet.
+// unlessKnown returns a condition of which nothing is known that makes it false. It is true if all targets are known,
+// and there is one. A condition that was true stays so until it is known: a new leader has no reports yet.
 func unlessKnown(f *observed.Fleet, before *metav1.Condition, known bool, good, goodText string) (
 	value metav1.ConditionStatus, reason, text string,
 ) {

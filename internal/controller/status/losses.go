@@ -16,9 +16,9 @@ import (
 	"github.com/hlparser/hyperliquid-parser-operator/internal/controller/prose"
 )
 
-// A loss is in the status from when it is found until somebody acknowledges it, whatever else is wrong, and across pods and operators.
-// An acknowledged loss stays for as long as the process that counted it may report it again, so that another operator does not take it
-// for a new one. What that process loses beyond it is another loss.
+// A loss is in the status from when it is found until somebody acknowledges it, whatever else is wrong, and across pods
+// and operators. An acknowledged loss stays for as long as the process that counted it may report it again, so that
+// another operator does not take it for a new one. What that process loses beyond it is another loss.
 
 // lossKinds returns the alerts that are losses, worst first.
 func lossKinds() []growth.AlertKind { return []growth.AlertKind{growth.DataLost, growth.DataGap} }
@@ -29,8 +29,8 @@ const (
 	maxLosses      = 3600
 )
 
-// acknowledgedUntil returns the time that the object's annotation gives; zero when it gives none, or one in the future, since a loss
-// cannot be acknowledged before it is known.
+// acknowledgedUntil returns the time that the object's annotation gives; zero when it gives none, or one in the future,
+// since a loss cannot be acknowledged before it is known.
 func acknowledgedUntil(obj *v1alpha1.HyperliquidParser, now time.Time) time.Time {
 	at, err := time.Parse(time.RFC3339, obj.Annotations[v1alpha1.AnnotationAcknowledgeLoss])
 	if err != nil || at.After(now) {
@@ -39,13 +39,14 @@ func acknowledgedUntil(obj *v1alpha1.HyperliquidParser, now time.Time) time.Time
 	return at
 }
 
-// settled reports whether a loss that was found at a time is among those acknowledged until another. Losses are named by the second.
+// settled reports whether a loss that was found at a time is among those acknowledged until another. Losses are named
+// by the second.
 func settled(until, found time.Time) bool {
 	return !until.Before(found.Truncate(time.Second)) && !until.IsZero()
 }
 
-// started returns when a process reports that it started, as a status can hold it: in whole seconds, and within the range of times that
-// an API server accepts.
+// started returns when a process reports that it started, as a status can hold it: in whole seconds, and within the
+// range of times that an API server accepts.
 func started(process time.Time) metav1.Time {
 	if process = process.UTC(); process.Year() < 1970 || process.Year() > 2200 {
 		return metav1.Time{}
@@ -82,8 +83,8 @@ func AcknowledgedLosses(obj *v1alpha1.HyperliquidParser, name string, now time.T
 	return lost, gap
 }
 
-// losses returns those losses of the status before that still stand, and those found since. more counts the targets with an
-// unacknowledged loss that are left out.
+// losses returns those losses of the status before that still stand, and those found since. more counts the targets
+// with an unacknowledged loss that are left out.
 func losses(obj *v1alpha1.HyperliquidParser, f *observed.Fleet) (out []v1alpha1.LossStatus, more int32) {
 	until := acknowledgedUntil(obj, f.Now)
 	acknowledged := false // some of them in this reconcile
@@ -183,8 +184,8 @@ func targetsWithLoss(losses []v1alpha1.LossStatus) int {
 	return len(names)
 }
 
-// worstLoss returns the worst reason among the unacknowledged losses, the message of the first loss with that reason, and the name of the
-// newest loss. The reason is "" when there is none.
+// worstLoss returns the worst reason among the unacknowledged losses, the message of the first loss with that reason,
+// and the name of the newest loss. The reason is "" when there is none.
 func worstLoss(status *v1alpha1.HyperliquidParserStatus) (reason, text, name string) {
 	var newest time.Time
 	for _, kind := range lossKinds() {
@@ -219,7 +220,9 @@ func drifting(f *observed.Fleet) []string {
 }
 
 // dataIntact returns the condition DataIntact. The status has its losses already.
-func dataIntact(status *v1alpha1.HyperliquidParserStatus, f *observed.Fleet) (value metav1.ConditionStatus, reason, text string) {
+func dataIntact(
+	status *v1alpha1.HyperliquidParserStatus, f *observed.Fleet,
+) (value metav1.ConditionStatus, reason, text string) {
 	reason, text, name := worstLoss(status)
 	if reason != "" {
 		text = prose.Line(text, maxLossText) + fmt.Sprintf("; to acknowledge it, annotate the object with %s=%s",
@@ -248,7 +251,8 @@ func dataIntact(status *v1alpha1.HyperliquidParserStatus, f *observed.Fleet) (va
 	return unlessKnown(f, before, reported, v1alpha1.ReasonNothingLost, "no line is known to be lost or misunderstood")
 }
 
-// maxLossText bounds the description of a loss in a condition, in bytes, so that there is always room for how to acknowledge it.
+// maxLossText bounds the description of a loss in a condition, in bytes, so that there is always room for how to
+// acknowledge it.
 const maxLossText = 400
 
 // worseReason returns the worse of a loss's reason and FormatDrift.
@@ -259,8 +263,8 @@ func worseReason(loss string) string {
 	return v1alpha1.ReasonFormatDrift
 }
 
-// anyYoung reports whether there is a target whose reports do not show yet whether its lines are well-formed. Those of a target with a
-// bad verdict may never show it.
+// anyYoung reports whether there is a target whose reports do not show yet whether its lines are well-formed. Those of
+// a target with a bad verdict may never show it.
 func anyYoung(f *observed.Fleet) bool {
 	return !everyView(f, func(v *poller.View) bool { return v.KnowsFormat || v.Judgement.Verdict.Bad() })
 }

@@ -1,5 +1,5 @@
-// Package status derives the status of a HyperliquidParser from what a reconcile observed, decided and did. It is pure: it reads no
-// clock, and reaches no client.
+// Package status derives the status of a HyperliquidParser from what a reconcile observed, decided and did. It is pure:
+// it reads no clock, and reaches no client.
 package status
 
 import (
@@ -24,8 +24,8 @@ import (
 // Input is what a status is derived from, besides the object and its status before.
 type Input struct {
 	Fleet *observed.Fleet
-	// Update is the revision that the spec asks for; nil while that is unknown. Current is the last one that the whole fleet had; nil
-	// before there was one.
+	// Update is the revision that the spec asks for; nil while that is unknown. Current is the last one that the whole
+	// fleet had; nil before there was one.
 	Update, Current *observed.Revision
 	// Plan is the plan, and Limits those within which it was made.
 	Plan    plan.Result
@@ -43,15 +43,16 @@ type Outcome struct {
 	Ledger observed.Ledger
 }
 
-// Of returns the status that the object should have. Figures stay until a verdict changes, so an equivalent input yields an identical
-// status and no write.
+// Of returns the status that the object should have. Figures stay until a verdict changes, so an equivalent input
+// yields an identical status and no write.
 func Of(obj *v1alpha1.HyperliquidParser, in Input) v1alpha1.HyperliquidParserStatus {
 	out := *obj.Status.DeepCopy()
 	out.ObservedGeneration = obj.Generation
 	c := census{}
 	if in.Fleet.Known {
 		c = count(obj, &in)
-		out.Desired, out.Current, out.Ready, out.Updated = int32(c.desired), int32(c.current), int32(c.ready), int32(c.updated)
+		out.Desired, out.Current = int32(c.desired), int32(c.current)
+		out.Ready, out.Updated = int32(c.ready), int32(c.updated)
 	}
 	if in.Outcome.Problem == nil && in.Fleet.Known {
 		out.StatePath = podspec.StateLocation(obj)
@@ -79,12 +80,12 @@ func Of(obj *v1alpha1.HyperliquidParser, in Input) v1alpha1.HyperliquidParserSta
 	return out
 }
 
-// MaxSize bounds a status in bytes, however long its texts and the names of its targets are. A status is written as a whole, and every
-// watch of the object delivers it.
+// MaxSize bounds a status in bytes, however long its texts and the names of its targets are. A status is written as a
+// whole, and every watch of the object delivers it.
 const MaxSize = 8000
 
-// fit drops the last of the reported targets, except for the worst, and then losses, until the status is small enough. Conditions have
-// bounds of their own.
+// fit drops the last of the reported targets, except for the worst, and then losses, until the status is small enough.
+// Conditions have bounds of their own.
 func fit(status *v1alpha1.HyperliquidParserStatus) {
 	excess := size(status) - MaxSize
 	for excess > 0 && len(status.Targets) > 1 {
@@ -180,8 +181,9 @@ func count(obj *v1alpha1.HyperliquidParser, in *Input) census {
 	return c
 }
 
-// badTargets returns all targets with a bad verdict, worst first. A target that is Unknown because this leader is new, or because its
-// container has just restarted, keeps the verdict that the status has of the same pod until there is a new one.
+// badTargets returns all targets with a bad verdict, worst first. A target that is Unknown because this leader is new,
+// or because its container has just restarted, keeps the verdict that the status has of the same pod until there is a
+// new one.
 func badTargets(obj *v1alpha1.HyperliquidParser, in *Input) []v1alpha1.TargetStatus {
 	before := make(map[string]v1alpha1.TargetStatus, len(obj.Status.Targets))
 	for _, t := range obj.Status.Targets {
@@ -215,7 +217,8 @@ func badTargets(obj *v1alpha1.HyperliquidParser, in *Input) []v1alpha1.TargetSta
 		}
 	}
 	slices.SortStableFunc(out, func(a, b v1alpha1.TargetStatus) int {
-		return cmp.Or(cmp.Compare(rank(a.Verdict), rank(b.Verdict)), a.Since.Compare(b.Since.Time), cmp.Compare(a.Target, b.Target))
+		return cmp.Or(
+			cmp.Compare(rank(a.Verdict), rank(b.Verdict)), a.Since.Compare(b.Since.Time), cmp.Compare(a.Target, b.Target))
 	})
 	return out
 }
@@ -236,8 +239,8 @@ func rank(verdict string) int {
 	return len(growth.Verdicts())
 }
 
-// maxMessage bounds the message of a target, in bytes: twenty of them take 5 KiB of a status. It suffices for what a verdict quotes of a
-// kubelet or an API server (200 bytes) and the words before it.
+// maxMessage bounds the message of a target, in bytes: twenty of them take 5 KiB of a status. It suffices for what a
+// verdict quotes of a kubelet or an API server (200 bytes) and the words before it.
 const maxMessage = 256
 
 // TargetMessage joins the figures of a verdict with what is done about it, or why nothing is. The latter is never cut.

@@ -18,10 +18,11 @@ import (
 // MaxStory bounds the story of a status, in bytes, since it is a column of kubectl get.
 const MaxStory = 60
 
-// summary returns the state of the fleet in one word, and why in one line. What loses data comes first, then what the operator cannot do,
-// then what it does. Neither has figures that change while the fleet is at rest.
+// summary returns the state of the fleet in one word, and why in one line. What loses data comes first, then what the
+// operator cannot do, then what it does. Neither has figures that change while the fleet is at rest.
 func summary(
-	status *v1alpha1.HyperliquidParserStatus, obj *v1alpha1.HyperliquidParser, in *Input, c census, bad []v1alpha1.TargetStatus,
+	status *v1alpha1.HyperliquidParserStatus, obj *v1alpha1.HyperliquidParser, in *Input, c census,
+	bad []v1alpha1.TargetStatus,
 ) (state, story string) {
 	is := func(kind string) metav1.Condition {
 		if found := meta.FindStatusCondition(status.Conditions, kind); found != nil {
@@ -54,7 +55,8 @@ func summary(
 	return v1alpha1.StateUnknown, waitingForReports
 }
 
-// on appends the first of the targets that something holds for, and counts the rest. The count is never cut, however long the name is.
+// on appends the first of the targets that something holds for, and counts the rest. The count is never cut, however
+// long the name is.
 func on(what, first string, more int) string {
 	rest := ""
 	if more > 0 {

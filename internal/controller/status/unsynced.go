@@ -9,7 +9,8 @@ import (
 	"github.com/hlparser/hyperliquid-parser-operator/internal/controller/prose"
 )
 
-// OfUnsynced returns the status of an object while it is unknown which pods it selects. Figures and verdicts stay as they are.
+// OfUnsynced returns the status of an object while it is unknown which pods it selects. Figures and verdicts stay as
+// they are.
 func OfUnsynced(obj *v1alpha1.HyperliquidParser, f *observed.Fleet) v1alpha1.HyperliquidParserStatus {
 	out := *obj.Status.DeepCopy()
 	out.ObservedGeneration = obj.Generation
@@ -25,13 +26,15 @@ func OfUnsynced(obj *v1alpha1.HyperliquidParser, f *observed.Fleet) v1alpha1.Hyp
 		set(v1alpha1.ConditionStalled, metav1.ConditionFalse, v1alpha1.ReasonNotStalled, notStalled)
 		set(v1alpha1.ConditionReconciling, metav1.ConditionTrue, v1alpha1.ReasonTargetsUnknown, text)
 	}
-	for _, kind := range []string{v1alpha1.ConditionDelivering, v1alpha1.ConditionBuffersStable, v1alpha1.ConditionDataIntact} {
+	for _, kind := range []string{
+		v1alpha1.ConditionDelivering, v1alpha1.ConditionBuffersStable, v1alpha1.ConditionDataIntact,
+	} {
 		if meta.FindStatusCondition(out.Conditions, kind) == nil {
 			set(kind, metav1.ConditionUnknown, v1alpha1.ReasonNotYetJudged, waitingForReports)
 		}
 	}
 	if out.State == "" {
-		out.State, out.Story = v1alpha1.StateUnknown, "waiting to see what the selector matches"
+		out.State, out.Story = v1alpha1.StateUnknown, "waiting for the list of target pods"
 	}
 	SortConditions(out.Conditions)
 	return out
