@@ -16,7 +16,8 @@ import (
 	"github.com/hlparser/hyperliquid-parser-operator/internal/controller/target"
 )
 
-// Problem returns the reason and the message of what an object asks for beyond the bounds, for the tests that try the same on an API server.
+// Problem returns the reason and the message of the problem of an object that exceeds the bounds, for tests that try the
+// same objects on an API server.
 func (b Bounds) Problem(obj *v1alpha1.HyperliquidParser) (reason, message string) {
 	if found := b.check(obj); found != nil {
 		return found.Reason, found.Message
@@ -24,8 +25,8 @@ func (b Bounds) Problem(obj *v1alpha1.HyperliquidParser) (reason, message string
 	return "", ""
 }
 
-// CollidesWithItself reports whether an object would be held back because its state and its files meet, where its targets have the given
-// claims of data.
+// CollidesWithItself reports whether an object is refused because its state and its files overlap, if its targets have
+// the given claims of data.
 func CollidesWithItself(obj *v1alpha1.HyperliquidParser, data []string) bool {
 	mine := claimDirectories(obj)
 	if len(mine) == 0 {
@@ -35,8 +36,8 @@ func CollidesWithItself(obj *v1alpha1.HyperliquidParser, data []string) bool {
 	return ok
 }
 
-// Collide reports whether b, the younger object, would be held back for a directory of a claim that a writes into, where the targets of
-// each have the given claims of data.
+// Collide reports whether b, the younger object, is refused because of a directory of a claim that a writes into, if the
+// targets of each have the given claims of data.
 func Collide(a, b *v1alpha1.HyperliquidParser, dataOfA, dataOfB []string) bool {
 	_, _, ok, _ := collision(claimDirectories(b), claimDirectories(a), func(mine bool) ([]string, error) {
 		if mine {
@@ -47,9 +48,9 @@ func Collide(a, b *v1alpha1.HyperliquidParser, dataOfA, dataOfB []string) bool {
 	return ok
 }
 
-// TellTheLongest sends an event of every kind about obj, each as long as names may be and longer than any text is, and
-// returns their reasons.
-func TellTheLongest(recorder events.EventRecorder, obj *v1alpha1.HyperliquidParser) []string {
+// SendLongestEvents sends an event of every kind about obj, with names as long as they may be and texts longer than an
+// event's, and returns the reasons.
+func SendLongestEvents(recorder events.EventRecorder, obj *v1alpha1.HyperliquidParser) []string {
 	clock := testingclock.NewFakePassiveClock(noon)
 	e := NewEvents(recorder, clock)
 	long := strings.Repeat("an error that goes on\nand on – ", 2000)
@@ -60,7 +61,7 @@ func TellTheLongest(recorder events.EventRecorder, obj *v1alpha1.HyperliquidPars
 	}
 	s.pair(obj.Name)
 	var sent []string
-	// send lets a minute pass, in which no event is held back.
+	// send lets a minute pass first, so that no event is suppressed.
 	send := func(reason string, do func()) {
 		sent = append(sent, reason)
 		clock.SetTime(clock.Now().Add(time.Minute))

@@ -99,7 +99,7 @@ var _ = Describe("events", func() {
 		broadcaster := events.NewBroadcaster(&events.EventSinkImpl{Interface: clients.EventsV1()})
 		DeferCleanup(broadcaster.Shutdown)
 		Expect(broadcaster.StartRecordingToSinkWithContext(ctx)).To(Succeed())
-		want := fleet.TellTheLongest(broadcaster.NewRecorder(scheme, "test"), obj)
+		want := fleet.SendLongestEvents(broadcaster.NewRecorder(scheme, "test"), obj)
 		Expect(len(want)).To(BeNumerically(">", 20))
 		Eventually(ctx, func() []string {
 			var list corev1.EventList
