@@ -1,7 +1,7 @@
-// Package v1alpha1 is the HyperliquidParser API: what a person asks of a fleet of parsers, and what the operator says of it.
+// Package v1alpha1 contains the HyperliquidParser API: the desired state of a fleet of parsers, and its observed state.
 //
-// It holds types, their admission rules, and the names of conditions, reasons, labels and annotations. It must never import
-// anything else of this project, and never decide anything: a client may vendor it alone.
+// It contains types, their admission rules and defaults, and the names of conditions, reasons, labels and annotations.
+// It imports nothing else of this project and makes no decisions, so a client can vendor it alone.
 //
 // +kubebuilder:object:generate=true
 // +groupName=fleet.hlparser.dev
@@ -13,7 +13,7 @@ import (
 	"k8s.io/apimachinery/pkg/runtime/schema"
 )
 
-// Group is the API group, and the prefix of every label and annotation that the operator sets.
+// Group is the API group, and the prefix of the labels and annotations that the operator sets.
 const Group = "fleet.hlparser.dev"
 
 var (

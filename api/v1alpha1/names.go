@@ -3,135 +3,150 @@ package v1alpha1
 // ContainerName is the name of the parser's container in its pod.
 const ContainerName = "hlparser"
 
-// Labels and annotations. Users may not set labels or annotations with this group's prefix through podLabels and podAnnotations.
+// Labels and annotations. podLabels and podAnnotations must not contain names with this group's prefix.
 const (
-	// LabelParser, on pods and ConfigMaps, is the name of the HyperliquidParser that owns them. The operator caches nothing without it.
+	// LabelParser is the name of the HyperliquidParser that owns an object. Of pods, ConfigMaps, NetworkPolicies and
+	// ControllerRevisions, the operator caches only those with this label.
 	LabelParser = Group + "/parser"
-	// LabelRevision, on pods, is the revision that they were made from; on ControllerRevisions, the one that they hold.
+	// LabelRevision is the hash of the revision that a pod was made from, or that a ControllerRevision holds.
 	LabelRevision = Group + "/revision"
-	// LabelComponent, on ConfigMaps, names what they hold: ComponentConfig, ComponentRestarts or ComponentKeys.
+	// LabelComponent names the content of a ConfigMap: ComponentConfig, ComponentRestarts or ComponentKeys.
 	LabelComponent = Group + "/component"
 
-	// AnnotationTarget, on pods, is the target that the pod reads for: the node's or the other pod's name, which may be too long for
-	// a label.
+	// AnnotationTarget, on a pod, is the target that the pod reads: the name of a node or of another pod, which may be
+	// too long for a label.
 	AnnotationTarget = Group + "/target"
-	// AnnotationIdentity, on ControllerRevisions, tells for which spec the revision was last the one to have.
+	// AnnotationIdentity, on a ControllerRevision, identifies the spec that last asked for the revision.
 	AnnotationIdentity = Group + "/identity"
-	// AnnotationRollout, on ControllerRevisions, tells how far the fleet is on the way to that revision.
+	// AnnotationRollout, on a ControllerRevision, is the progress of the rollout to that revision.
 	AnnotationRollout = Group + "/rollout"
-	// AnnotationCurrent, on a ControllerRevision, says that it is the last that the whole fleet had. It is there, and
-	// not in the status alone, so that nothing follows from a status that was wiped in part.
+	// AnnotationCurrent, on a ControllerRevision, marks the last revision that the whole fleet had. It is kept there
+	// and not only in the status, so that a partly wiped status has no consequence.
 	AnnotationCurrent = Group + "/current"
-	// AnnotationPromotionOver, on a ControllerRevision, says that the promotion which a HyperliquidParser carries for
-	// it was of an earlier rollout. It goes when the promotion does.
+	// AnnotationPromotionOver, on a ControllerRevision, marks a promotion on the HyperliquidParser as one of an earlier
+	// rollout to that revision. It is removed together with the promotion.
 	AnnotationPromotionOver = Group + "/promotion-over"
 	// AnnotationPromote, on a HyperliquidParser, is set to status.updateRevision to end the soak of that revision's
-	// canaries, or to roll it out although they failed. It is valid for the rollout that is on its way: for a later one
-	// to the same revision, remove it first.
+	// canaries, or to roll it out although they failed. It is valid for the current rollout: for a later one to the
+	// same revision, remove it first.
 	AnnotationPromote = Group + "/promote"
-	// AnnotationAcknowledgeLoss, on a HyperliquidParser, is set to the time of a loss, as the condition DataIntact
-	// gives it, to acknowledge that loss and all found before. A time that is still to come acknowledges nothing.
+	// AnnotationAcknowledgeLoss, on a HyperliquidParser, is set to the time of a loss, as given by the condition
+	// DataIntact, to acknowledge that loss and all found before. A time in the future acknowledges nothing.
 	AnnotationAcknowledgeLoss = Group + "/acknowledge-loss"
-	// AnnotationRestartedAt, on a HyperliquidParser, asks for new pods: those that were made while it had another value are replaced, within
-	// rollout.maxUnavailable and without a canary. It is what kubectl rollout restart sets elsewhere; any value will do.
+	// AnnotationRestartedAt, on a HyperliquidParser, requests new pods: pods made under another value are replaced
+	// within rollout.maxUnavailable, without a canary. kubectl rollout restart sets it on other kinds. Any value is
+	// valid.
 	AnnotationRestartedAt = "kubectl.kubernetes.io/restartedAt"
 	// AnnotationAcceptStatePath, on a HyperliquidParser, is set to the new value of spec.target.nodes.statePath or
-	// spec.target.pods.stateSubPath, or to /<stateClaimName>/<stateSubPath>, to acknowledge that parsers will find no checkpoint there and start again at spec.engine.startAt.
+	// spec.target.pods.stateSubPath, or to /<stateClaimName>/<stateSubPath>, to acknowledge that parsers find no
+	// checkpoint there and begin again at spec.engine.startAt.
 	AnnotationAcceptStatePath = Group + "/accept-state-path"
 
-	// ComponentConfig marks the immutable ConfigMap with what parsers of one revision are told.
+	// ComponentConfig is the component of the immutable ConfigMap with the parsers' configuration of one revision.
 	ComponentConfig = "config"
-	// ComponentRestarts marks the ConfigMap that remembers restarts across leaders.
+	// ComponentRestarts is the component of the ConfigMap that records restarts across leaders.
 	ComponentRestarts = "restarts"
-	// ComponentKeys marks the ConfigMap with the operator's public keys.
+	// ComponentKeys is the component of the ConfigMap with the operator's public keys.
 	ComponentKeys = "operator-keys"
 )
 
 // Types of condition.
 const (
-	// ConditionReady: every target whose node can run it has a ready parser of the wanted revision.
+	// ConditionReady is true if every target whose node can run it has a ready parser of the update revision, and
+	// nothing is being reconciled.
 	ConditionReady = "Ready"
-	// ConditionReconciling: pods are being created or replaced, or canaries soak. Never true together with ConditionStalled.
+	// ConditionReconciling is true while pods are being created or replaced, or canaries soak. It is never true
+	// together with ConditionStalled.
 	ConditionReconciling = "Reconciling"
-	// ConditionStalled: the operator cannot go on until a person changes something; the message says what.
+	// ConditionStalled is true while the operator cannot continue until a user changes something. The message says
+	// what.
 	ConditionStalled = "Stalled"
-	// ConditionBuffersStable: false while at least one target is Growing, Stuck or Leaking.
+	// ConditionBuffersStable is false while at least one target is Growing, Stuck or Leaking.
 	ConditionBuffersStable = "BuffersStable"
-	// ConditionDelivering: false while at least one target does not deliver (SinkDown, Stuck, Overloaded, NotRunning, Unreachable,
-	// SourceUnreadable or SourceStalled), and while the loss of lines is not acknowledged.
+	// ConditionDelivering is false while at least one target does not deliver (SinkDown, Stuck, Overloaded, NotRunning,
+	// Unreachable, SourceUnreadable or SourceStalled), and while a loss of lines is not acknowledged.
 	ConditionDelivering = "Delivering"
-	// ConditionDataIntact: false while consumers lack something: lines that were never read, or blocks that the node
-	// left out, until a person acknowledges the loss; and while the lines of a stream are not understood.
+	// ConditionDataIntact is false while consumers lack data: lines that were never read, or blocks that the node left
+	// out, until a user acknowledges the loss. It is also false while the lines of a stream are malformed.
 	ConditionDataIntact = "DataIntact"
 )
 
-// Conditions lists the types of condition in the order in which they are shown.
+// Conditions returns the types of condition in the order of status.conditions.
 func Conditions() []string {
 	return []string{
-		ConditionReady, ConditionDelivering, ConditionBuffersStable, ConditionDataIntact, ConditionReconciling, ConditionStalled,
+		ConditionReady, ConditionDelivering, ConditionBuffersStable, ConditionDataIntact, ConditionReconciling,
+		ConditionStalled,
 	}
 }
 
 // Reasons of Ready, Reconciling and Stalled.
 const (
-	// ReasonAllReady: nothing is left to do.
+	// ReasonAllReady means that every target has what it needs.
 	ReasonAllReady = "AllReady"
-	// ReasonNoTargets: the selector matches no node, or no pod.
+	// ReasonNoTargets means that the selector matches no node, or no pod.
 	ReasonNoTargets = "NoTargets"
-	// ReasonTargetsUnknown: the API server has not shown the pods that the selector may match; the message has its words.
+	// ReasonTargetsUnknown means that the API server has not returned the pods that the selector may match. The
+	// message quotes it.
 	ReasonTargetsUnknown = "TargetsUnknown"
-	// ReasonPodsNotReady: pods of the wanted revision exist and are not ready.
+	// ReasonPodsNotReady means that pods of the update revision exist and are not ready.
 	ReasonPodsNotReady = "PodsNotReady"
-	// ReasonNoClaim: a selected pod has no volume of the name that spec.target.pods.volume gives, or it is not on a claim.
+	// ReasonNoClaim means that a selected pod has no volume named spec.target.pods.volume, or that the volume is not
+	// on a claim.
 	ReasonNoClaim = "NoClaim"
-	// ReasonClaimNotShareable: the claim of a selected pod is ReadWriteOncePod, so that no parser can mount it too.
+	// ReasonClaimNotShareable means that the claim of a selected pod is ReadWriteOncePod, so that no parser can mount
+	// it too.
 	ReasonClaimNotShareable = "ClaimNotShareable"
-	// ReasonPaused: pods of an older revision stay because spec.paused is set.
+	// ReasonPaused means that pods of an older revision stay because spec.paused is set.
 	ReasonPaused = "Paused"
-	// ReasonCreatingPods: targets without a pod are getting one.
+	// ReasonCreatingPods means that targets without a pod are getting one.
 	ReasonCreatingPods = "CreatingPods"
-	// ReasonReplacingPods: pods of an older revision, or from before a restart was asked for, are being replaced.
+	// ReasonReplacingPods means that pods of an older revision, or from before a requested restart, are being
+	// replaced.
 	ReasonReplacingPods = "ReplacingPods"
-	// ReasonCanarySoaking: a few targets have the new revision, and the others wait for how they fare.
+	// ReasonCanarySoaking means that a few targets have the new revision, and the others wait for the result.
 	ReasonCanarySoaking = "CanarySoaking"
-	// ReasonRolloutStopped: targets with the new revision are worse than before, and no others get it while that is so.
+	// ReasonRolloutStopped means that targets with the new revision are worse than before. No other target gets it
+	// until they are better.
 	ReasonRolloutStopped = "RolloutStopped"
-	// ReasonWaitingForPods: new pods are starting.
+	// ReasonWaitingForPods means that new pods are starting.
 	ReasonWaitingForPods = "WaitingForPods"
-	// ReasonUpToDate: there is nothing to reconcile.
+	// ReasonUpToDate means that there is nothing to reconcile.
 	ReasonUpToDate = "UpToDate"
-	// ReasonNotStalled: nothing is in the way.
+	// ReasonNotStalled means that nothing blocks the operator.
 	ReasonNotStalled = "NotStalled"
-	// ReasonPathNotAllowed: a path is outside the manager's --allowed-data-paths, or is none of its --state-root or --output-root.
+	// ReasonPathNotAllowed means that a path is outside the manager's --allowed-data-paths, or is none of its
+	// --state-root or --output-root.
 	ReasonPathNotAllowed = "PathNotAllowed"
-	// ReasonImageNotAllowed: the image is outside the manager's --allowed-images.
+	// ReasonImageNotAllowed means that the image is outside the manager's --allowed-images.
 	ReasonImageNotAllowed = "ImageNotAllowed"
-	// ReasonPodFieldNotAllowed: a field of the pods, such as podLabels, priorityClassName or runAsGroup, has a value that the manager's
-	// flags do not allow.
+	// ReasonPodFieldNotAllowed means that a field of the pods, such as podLabels, priorityClassName or runAsGroup, has
+	// a value that the manager's flags do not allow.
 	ReasonPodFieldNotAllowed = "PodFieldNotAllowed"
-	// ReasonSpecInvalid: admission cannot see that the spec does not work, such as an operator of a selector that does not exist.
+	// ReasonSpecInvalid means that the spec is invalid in a way that admission cannot detect, such as an unknown
+	// operator of a selector.
 	ReasonSpecInvalid = "SpecInvalid"
-	// ReasonUndecodable: the API server has the object, and the operator's types do not hold it; nothing is done for it.
+	// ReasonUndecodable means that the stored object does not fit the operator's types. The operator leaves it alone.
 	ReasonUndecodable = "Undecodable"
-	// ReasonStatePathChanged: statePath differs from the one in use, and the annotation that acknowledges it is absent.
+	// ReasonStatePathChanged means that statePath differs from the one in use, and that the annotation that
+	// acknowledges the change is absent.
 	ReasonStatePathChanged = "StatePathChanged"
-	// ReasonPodRejected: the API server refuses the pods, their revision or its config, for example for a quota or an
-	// admission policy; the message has its words.
+	// ReasonPodRejected means that the API server rejects the pods, their revision or its config, for example because
+	// of a quota or an admission policy. The message quotes it.
 	ReasonPodRejected = "PodRejected"
-	// ReasonWriteRejected: the API server refuses something else that the operator must write, such as the record of
-	// restarts. Parsers are made and run all the same.
+	// ReasonWriteRejected means that the API server rejects another write that the operator needs, such as the record
+	// of restarts. Parsers are created and run nevertheless.
 	ReasonWriteRejected = "WriteRejected"
-	// ReasonWriteFailing: something that the operator must write, or read first, fails, such as for a webhook that
-	// does not answer, and is tried again; the message has the API server's words.
+	// ReasonWriteFailing means that a write that the operator needs, or the read before it, fails, for example because
+	// a webhook does not respond, and is retried. The message quotes the API server.
 	ReasonWriteFailing = "WriteFailing"
-	// ReasonCanaryFailed: the new revision's canaries were worse than before, and were sent back.
+	// ReasonCanaryFailed means that the new revision's canaries were worse than before, and were rolled back.
 	ReasonCanaryFailed = "CanaryFailed"
-	// ReasonSecretMissing: parsers lack a Secret, or a key of it, that their sink needs.
+	// ReasonSecretMissing means that a Secret, or a key of it, that the parsers' sink needs is missing.
 	ReasonSecretMissing = "SecretMissing"
-	// ReasonNameTaken: an object that is not ours has the name of a pod, ConfigMap or revision that is needed.
+	// ReasonNameTaken means that an object of another owner has the name of a required pod, ConfigMap or revision.
 	ReasonNameTaken = "NameTaken"
-	// ReasonTampered: the stored revision of pods, or their config, is not what the operator stored. No pod is made from
-	// it.
+	// ReasonTampered means that the stored revision of pods, or their config, is not what the operator stored. No pod
+	// is created from it.
 	ReasonTampered = "Tampered"
 )
 
@@ -139,42 +154,44 @@ const (
 // spec.target.nodes.dataPath.
 const ReasonDataPathMissing = "DataPathMissing"
 
-// Reasons of BuffersStable, Delivering and DataIntact when they are not the verdict of the worst target.
+// Reasons of BuffersStable, Delivering and DataIntact other than the verdict on the worst target.
 const (
-	// ReasonAllStable: no target's buffer grows.
+	// ReasonAllStable means that no target's buffer grows.
 	ReasonAllStable = "AllStable"
-	// ReasonAllDelivering: no target is known not to deliver.
+	// ReasonAllDelivering means that no target is known not to deliver.
 	ReasonAllDelivering = "AllDelivering"
-	// ReasonNothingLost: no line is known to be lost, and none misunderstood.
+	// ReasonNothingLost means that no line is known to be lost, and no stream is malformed.
 	ReasonNothingLost = "NothingLost"
-	// ReasonDataLost: lines were on disk and were never read, and nobody has acknowledged that.
+	// ReasonDataLost means that lines were on disk and were never read, and that the loss is not acknowledged.
 	ReasonDataLost = "DataLost"
-	// ReasonDataGap: the Hyperliquid node left blocks out, and nobody has acknowledged that.
+	// ReasonDataGap means that the Hyperliquid node left blocks out, and that the gap is not acknowledged.
 	ReasonDataGap = "DataGap"
-	// ReasonFormatDrift: a good part of a stream's lines has been malformed for minutes.
+	// ReasonFormatDrift means that a large share of a stream's lines has been malformed for minutes.
 	ReasonFormatDrift = "FormatDrift"
-	// ReasonFleetWide: so many targets are bad that restarts, which some of them are due, would not help.
+	// ReasonFleetWide means that more targets are bad than a fault of single parsers explains, so that the restarts
+	// that are due would not help.
 	ReasonFleetWide = "FleetWide"
-	// ReasonRestartIneffective: restarts did not help; one is tried again after an hour, and then less and less often.
+	// ReasonRestartIneffective means that restarts did not help. The operator tries another one after an hour, and
+	// then at growing intervals.
 	ReasonRestartIneffective = "RestartIneffective"
-	// ReasonNotYetJudged: too few reports have arrived to say.
+	// ReasonNotYetJudged means that too few reports have arrived for a judgement.
 	ReasonNotYetJudged = "NotYetJudged"
 )
 
 // Values of status.state that are neither a verdict nor a reason.
 const (
-	// StateDelivering: every parser that runs delivers, and nothing is being changed.
+	// StateDelivering means that every running parser delivers, and nothing is being changed.
 	StateDelivering = "Delivering"
-	// StateStalled: the operator cannot go on until a person changes something.
+	// StateStalled means that the operator cannot continue until a user changes something.
 	StateStalled = "Stalled"
-	// StatePaused: spec.paused is set.
+	// StatePaused means that spec.paused is set.
 	StatePaused = "Paused"
-	// StateStarting: pods are being created, and none is replaced.
+	// StateStarting means that pods are being created, and none is being replaced.
 	StateStarting = "Starting"
-	// StateRollingOut: pods are being replaced, or canaries soak.
+	// StateRollingOut means that pods are being replaced, or canaries soak.
 	StateRollingOut = "RollingOut"
-	// StateNotReady: pods are not ready, for which there is no verdict.
+	// StateNotReady means that pods are not ready, and that no verdict explains it.
 	StateNotReady = "NotReady"
-	// StateUnknown: too little is known to say.
+	// StateUnknown means that there is too little information for another state.
 	StateUnknown = "Unknown"
 )

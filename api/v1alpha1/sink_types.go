@@ -5,15 +5,15 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 )
 
-// Sink says where records go: exactly one field is set.
+// Sink is where records are delivered. Exactly one field must be set.
 //
 // +kubebuilder:validation:ExactlyOneOf=stdout;file;nats;kafka
 type Sink struct {
-	// stdout writes records to the container's standard output, one a line.
+	// stdout writes records to the container's standard output, one per line.
 	// +optional
 	Stdout *StdoutSink `json:"stdout,omitempty"`
 
-	// file writes records into files.
+	// file writes records to files.
 	// +optional
 	File *FileSink `json:"file,omitempty"`
 
@@ -26,19 +26,19 @@ type Sink struct {
 	Kafka *KafkaSink `json:"kafka,omitempty"`
 }
 
-// NamedSink is one of several sinks, of which each stream chooses one by name. Exactly one field beside the name is set.
+// NamedSink is one of several sinks. Streams choose a sink by name. Exactly one field besides the name must be set.
 //
 // +kubebuilder:validation:ExactlyOneOf=stdout;file;nats;kafka
 type NamedSink struct {
-	// name by which streams choose the sink.
+	// name identifies the sink. Streams refer to it.
 	// +required
 	Name SinkName `json:"name"`
 
-	// stdout writes records to the container's standard output, one a line.
+	// stdout writes records to the container's standard output, one per line.
 	// +optional
 	Stdout *StdoutSink `json:"stdout,omitempty"`
 
-	// file writes records into files.
+	// file writes records to files.
 	// +optional
 	File *FileSink `json:"file,omitempty"`
 
@@ -51,12 +51,12 @@ type NamedSink struct {
 	Kafka *KafkaSink `json:"kafka,omitempty"`
 }
 
-// Sink returns where the records go.
+// Sink returns the destination without its name.
 func (n *NamedSink) Sink() Sink {
 	return Sink{Stdout: n.Stdout, File: n.File, NATS: n.NATS, Kafka: n.Kafka}
 }
 
-// AllSinks returns the sink, or the named ones in their order.
+// AllSinks returns spec.sink, or spec.sinks in order if they are set.
 func (s *HyperliquidParserSpec) AllSinks() []Sink {
 	if len(s.Sinks) == 0 {
 		return []Sink{s.Sink}
@@ -68,7 +68,7 @@ func (s *HyperliquidParserSpec) AllSinks() []Sink {
 	return out
 }
 
-// FileSink returns the settings of the file sink; nil when no records go to files.
+// FileSink returns the file sink, or nil if no stream writes to files.
 func (s *HyperliquidParserSpec) FileSink() *FileSink {
 	for _, sink := range s.AllSinks() {
 		if sink.File != nil {
@@ -78,91 +78,117 @@ func (s *HyperliquidParserSpec) FileSink() *FileSink {
 	return nil
 }
 
-// SinkName names a sink.
+// SinkName is the name of a sink.
 //
 // +kubebuilder:validation:MaxLength=63
 // +kubebuilder:validation:Pattern=`^[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?$`
 type SinkName string
 
-// StdoutSink has no settings.
+// StdoutSink writes records to the container's standard output. It has no settings.
 type StdoutSink struct{}
 
-// Delivery is how a sink that can fence the position delivers.
+// Delivery is the delivery guarantee of a sink that can fence the position.
 //
 // +kubebuilder:validation:Enum=Best;ExactlyOnce;AtLeastOnce
 type Delivery string
 
-// NATSSink publishes records to a JetStream stream. Records come out exactly once where the server has atomic batches (2.12 or later) and
-// the stream allows them.
+const (
+	// DeliveryBest is ExactlyOnce if the server supports it, and AtLeastOnce otherwise.
+	DeliveryBest Delivery = "Best"
+	// DeliveryExactlyOnce writes records and position atomically. A server that cannot do so is an error.
+	DeliveryExactlyOnce Delivery = "ExactlyOnce"
+	// DeliveryAtLeastOnce sends again what a crash left unacknowledged.
+	DeliveryAtLeastOnce Delivery = "AtLeastOnce"
+)
+
+// NATSSink publishes records to a JetStream stream. Delivery is exactly once if the server supports atomic batches
+// (2.12 or later) and the stream allows them.
 //
-// +kubebuilder:validation:XValidation:rule="!has(self.identity) || self.identity != 'Chain' || !has(self.recordsPerMessage) || self.recordsPerMessage == 1",fieldPath=".recordsPerMessage",message="packed messages have no identity on the chain: leave recordsPerMessage out, or write identity Position"
+// +kubebuilder:validation:XValidation:rule="!has(self.identity) || self.identity != 'Chain' || !has(self.recordsPerMessage) || self.recordsPerMessage == 1",fieldPath=".recordsPerMessage",message="messages with several records have no identity on the chain: leave recordsPerMessage out, or write identity Position"
 type NATSSink struct {
-	// url of one server or, separated by commas, several of one cluster. It holds no password: that is what credentialsSecretRef is for.
+	// url is the address of a server, or of several servers of one cluster, separated by commas. It must not contain a
+	// password: use credentialsSecretRef.
 	// +required
 	// +kubebuilder:validation:MaxLength=1024
-	// +kubebuilder:validation:XValidation:rule="self.matches('^(nats|tls|ws|wss)://[^@/?#,[:space:]]+(,(nats|tls|ws|wss)://[^@/?#,[:space:]]+)*$')",message="write a server's address such as nats://nats:4222, several separated by commas, and no name or password in it"
+	// +kubebuilder:validation:XValidation:rule="self.matches('^(nats|tls|ws|wss)://[^@/?#,[:space:]]+(,(nats|tls|ws|wss)://[^@/?#,[:space:]]+)*$')",message="write a server's address such as nats://nats:4222, or several separated by commas, with no name or password in it"
 	URL string `json:"url"`
 
-	// stream is the JetStream stream that the records go to.
+	// stream is the JetStream stream that receives the records.
 	// +required
 	// +kubebuilder:validation:MaxLength=255
 	// +kubebuilder:validation:XValidation:rule="self.matches('^[^[:space:].*>/\\\\\\\\]+$')",message="write the name of a JetStream stream: no spaces, dots, stars, > or slashes"
 	Stream string `json:"stream"`
 
-	// subject of a record, with {stream}, {coin} and {target}. Records without a coin have "_" in its place.
+	// subject is the subject of a record, with {stream}, {coin} and {target}. For a record without a coin, {coin} is "_".
+	// Defaults to hl.{stream}.{coin}.
 	// +optional
 	// +kubebuilder:default="hl.{stream}.{coin}"
 	// +kubebuilder:validation:MaxLength=255
 	// +kubebuilder:validation:XValidation:rule="self.matches('^([-A-Za-z0-9_]|[{](stream|coin|target)[}])+([.]([-A-Za-z0-9_]|[{](stream|coin|target)[}])+)*$')",message="write words between single dots, with {stream}, {coin} or {target}, such as hl.{stream}.{coin}"
 	Subject string `json:"subject,omitempty"`
 
-	// create makes the stream if there is none, with these settings. Left out, records wait until somebody makes it.
+	// create creates the stream if it does not exist, with these settings. If unset, records wait until the stream exists.
 	// +optional
 	Create *NATSCreate `json:"create,omitempty"`
 
-	// delivery is ExactlyOnce, AtLeastOnce, or Best, which is the first where the server can and the second where not.
+	// delivery is the delivery guarantee: ExactlyOnce, AtLeastOnce, or Best, which is ExactlyOnce if the server supports
+	// it and AtLeastOnce otherwise. Defaults to Best.
 	// +optional
 	// +kubebuilder:default=Best
 	Delivery Delivery `json:"delivery,omitempty"`
 
-	// identity is what makes two messages the same one to the server: Position, where it was read; or Chain, the stream, block and index, so
-	// that the same event from redundant Hyperliquid nodes is kept once. Chain needs streams of mode ByBlock.
+	// identity determines which messages the server treats as duplicates. Position identifies a record by where it was
+	// read. Chain identifies it by stream, block and index, so that the same event from redundant Hyperliquid nodes is
+	// kept once; it requires streams of mode ByBlock. Defaults to Position.
 	// +optional
 	// +kubebuilder:default=Position
-	// +kubebuilder:validation:Enum=Position;Chain
-	Identity string `json:"identity,omitempty"`
+	Identity RecordIdentity `json:"identity,omitempty"`
 
-	// recordsPerMessage packs so many records of one subject, one a line, into a message at most.
+	// recordsPerMessage is the maximum number of records per message, from 1 to 10000. The records of a message share a
+	// subject, and are written one per line. Defaults to 1.
 	// +optional
 	// +kubebuilder:default=1
 	// +kubebuilder:validation:Minimum=1
 	// +kubebuilder:validation:Maximum=10000
 	RecordsPerMessage *int32 `json:"recordsPerMessage,omitempty"`
 
-	// credentialsSecretRef names the Secret in this namespace that holds a NATS credentials file. The parser reads it at each connect.
+	// credentialsSecretRef names the Secret in this namespace that holds a NATS credentials file. The parser reads it at
+	// each connect. If unset, the parser connects without credentials.
 	// +optional
 	CredentialsSecretRef *CredentialsSecretRef `json:"credentialsSecretRef,omitempty"`
 
-	// tls secures the connection.
+	// tls configures TLS for the connection. Optional.
 	// +optional
 	TLS *TLS `json:"tls,omitempty"`
 }
 
-// NATSCreate are the settings of a stream that the parser makes.
+// RecordIdentity determines which messages the server treats as duplicates.
+//
+// +kubebuilder:validation:Enum=Position;Chain
+type RecordIdentity string
+
+const (
+	// RecordIdentityPosition identifies a record by where it was read.
+	RecordIdentityPosition RecordIdentity = "Position"
+	// RecordIdentityChain identifies a record by stream, block and index.
+	RecordIdentityChain RecordIdentity = "Chain"
+)
+
+// NATSCreate configures a stream that the parser creates.
 type NATSCreate struct {
-	// replicas of the stream.
+	// replicas is the number of replicas of the stream, from 1 to 5. Defaults to 1.
 	// +optional
 	// +kubebuilder:default=1
 	// +kubebuilder:validation:Minimum=1
 	// +kubebuilder:validation:Maximum=5
 	Replicas *int32 `json:"replicas,omitempty"`
 
-	// maxBytes that the stream keeps; left out, there is no limit.
+	// maxBytes bounds what the stream keeps, in bytes, from 1Mi to 1Ei. If unset, there is no limit.
 	// +optional
 	// +kubebuilder:validation:XValidation:rule="string(self).matches('^[0-9.]{1,28}([KMGTPE]i|[numkMGTPE]|[eE][+-]?[0-9]{1,2})?$') && isQuantity(string(self)) && quantity(string(self)).compareTo(quantity('1Mi')) >= 0 && quantity(string(self)).compareTo(quantity('1Ei')) <= 0",message="write a size of at least 1Mi, such as 100Gi, and at most 1Ei"
 	MaxBytes *resource.Quantity `json:"maxBytes,omitempty"`
 
-	// maxAge of messages that the stream keeps; left out, there is no limit.
+	// maxAge is how long the stream keeps messages, at least 1m. If unset, there is no limit.
 	// +optional
 	// +kubebuilder:validation:Type=string
 	// +kubebuilder:validation:MaxLength=32
@@ -172,118 +198,137 @@ type NATSCreate struct {
 
 // KafkaSink produces records to Kafka topics.
 type KafkaSink struct {
-	// brokers to find the cluster by.
+	// brokers are the bootstrap brokers of the cluster, as host:port, 1 to 16.
 	// +required
 	// +listType=set
 	// +kubebuilder:validation:MinItems=1
 	// +kubebuilder:validation:MaxItems=16
 	Brokers []Broker `json:"brokers"`
 
-	// topic of a record, with {stream}, {coin} and {target}.
+	// topic is the topic of a record, with {stream}, {coin} and {target}. Defaults to hl.{stream}.
 	// +optional
 	// +kubebuilder:default="hl.{stream}"
 	// +kubebuilder:validation:MaxLength=249
 	// +kubebuilder:validation:XValidation:rule="self.matches('^([-A-Za-z0-9._]|[{](stream|coin|target)[}])+$')",message="write letters, digits, dots, dashes and underscores, with {stream}, {coin} or {target}, such as hl.{stream}"
 	Topic string `json:"topic,omitempty"`
 
-	// key of a record, with {stream}, {coin} and {target}. Records of one key keep their order. Records without a coin have their stream's
-	// name in its place.
+	// key is the key of a record, with {stream}, {coin} and {target}. Records with the same key stay in order. For a
+	// record without a coin, {coin} is the stream's name. Defaults to {coin}.
 	// +optional
 	// +kubebuilder:default="{coin}"
 	// +kubebuilder:validation:MaxLength=249
 	// +kubebuilder:validation:XValidation:rule="self.matches('^([^{}]|[{](stream|coin|target)[}])+$')",message="write text with {stream}, {coin} or {target}, such as {coin}"
 	Key string `json:"key,omitempty"`
 
-	// delivery is ExactlyOnce, by transactions, or AtLeastOnce.
+	// delivery is the delivery guarantee: ExactlyOnce, by transactions, or AtLeastOnce. Defaults to ExactlyOnce.
 	// +optional
 	// +kubebuilder:default=ExactlyOnce
-	// +kubebuilder:validation:XValidation:rule="self != 'Best'",message="every broker has transactions: write ExactlyOnce or AtLeastOnce"
+	// +kubebuilder:validation:XValidation:rule="self != 'Best'",message="every broker supports transactions: write ExactlyOnce or AtLeastOnce"
 	Delivery Delivery `json:"delivery,omitempty"`
 
-	// positionsTopic is the compacted topic that holds positions; it is made if there is none.
+	// positionsTopic is the compacted topic that holds positions. It is created if it does not exist. Defaults to
+	// hlparser-positions.
 	// +optional
 	// +kubebuilder:default="hlparser-positions"
 	// +kubebuilder:validation:MaxLength=249
 	// +kubebuilder:validation:XValidation:rule="self.matches('^[-A-Za-z0-9._]+$')",message="write letters, digits, dots, dashes and underscores, such as hlparser-positions"
 	PositionsTopic string `json:"positionsTopic,omitempty"`
 
-	// create makes topics that are missing, with these settings. Left out, records wait until somebody makes them.
+	// create creates missing topics with these settings. If unset, records wait until the topics exist.
 	// +optional
 	Create *KafkaCreate `json:"create,omitempty"`
 
-	// compression of what is sent.
+	// compression is the compression of record batches: none, snappy, lz4 or zstd. Defaults to zstd.
 	// +optional
 	// +kubebuilder:default=zstd
-	// +kubebuilder:validation:Enum=none;snappy;lz4;zstd
-	Compression string `json:"compression,omitempty"`
+	Compression KafkaCompression `json:"compression,omitempty"`
 
-	// maxMessageBytes is the largest record, in bytes, as the brokers' max.message.bytes. Larger ones go to the dead letter.
+	// maxMessageBytes is the size of the largest record, in bytes, from 1024 to 1073741824. It corresponds to the brokers'
+	// max.message.bytes. Larger records go to the dead letter. Defaults to 1048576.
 	// +optional
 	// +kubebuilder:default=1048576
 	// +kubebuilder:validation:Minimum=1024
 	// +kubebuilder:validation:Maximum=1073741824
 	MaxMessageBytes *int32 `json:"maxMessageBytes,omitempty"`
 
-	// tls secures the connections.
+	// tls configures TLS for the connections. Optional.
 	// +optional
 	TLS *TLS `json:"tls,omitempty"`
 
-	// sasl logs in with SCRAM-SHA-512.
+	// sasl configures authentication with SCRAM-SHA-512. If unset, the parser does not authenticate by SASL.
 	// +optional
 	SASL *KafkaSASL `json:"sasl,omitempty"`
 }
 
-// Broker is a host and a port.
+// KafkaCompression is the compression of record batches.
+//
+// +kubebuilder:validation:Enum=none;snappy;lz4;zstd
+type KafkaCompression string
+
+const (
+	// KafkaCompressionNone does not compress batches.
+	KafkaCompressionNone KafkaCompression = "none"
+	// KafkaCompressionSnappy compresses batches with Snappy.
+	KafkaCompressionSnappy KafkaCompression = "snappy"
+	// KafkaCompressionLZ4 compresses batches with LZ4.
+	KafkaCompressionLZ4 KafkaCompression = "lz4"
+	// KafkaCompressionZstd compresses batches with Zstandard.
+	KafkaCompressionZstd KafkaCompression = "zstd"
+)
+
+// Broker is the address of a broker, as host:port.
 //
 // +kubebuilder:validation:MaxLength=261
 // +kubebuilder:validation:XValidation:rule="self.matches('^([-A-Za-z0-9._]+|[[][0-9a-fA-F:.]+[]]):[0-9]{1,5}$')",message="write an address with its port, such as kafka:9092"
 type Broker string
 
-// KafkaCreate are the settings of topics that the parser makes.
+// KafkaCreate configures topics that the parser creates.
 type KafkaCreate struct {
-	// partitions of each topic.
+	// partitions is the number of partitions of each topic, from 1 to 10000. Defaults to 1.
 	// +optional
 	// +kubebuilder:default=1
 	// +kubebuilder:validation:Minimum=1
 	// +kubebuilder:validation:Maximum=10000
 	Partitions *int32 `json:"partitions,omitempty"`
 
-	// replicationFactor of each topic; left out, the brokers' default.
+	// replicationFactor is the replication factor of each topic, from 1 to 100. Defaults to the brokers' own default.
 	// +optional
 	// +kubebuilder:validation:Minimum=1
 	// +kubebuilder:validation:Maximum=100
 	ReplicationFactor *int32 `json:"replicationFactor,omitempty"`
 }
 
-// KafkaSASL logs in with SCRAM-SHA-512.
+// KafkaSASL configures authentication with SCRAM-SHA-512.
 type KafkaSASL struct {
-	// secretRef names the Secret in this namespace that holds username and password. The parser reads it at each login.
+	// secretRef names the Secret in this namespace that holds the keys username and password. The parser reads it at each
+	// login.
 	// +required
 	SecretRef SecretRef `json:"secretRef"`
 }
 
-// TLS secures a connection. Secrets are read at each connect, so that they can be rotated.
+// TLS configures a TLS connection. The parser reads the Secrets at each connect, so they can be rotated.
 type TLS struct {
-	// caSecretRef names the Secret in this namespace that holds, as ca.crt, the authorities that the server's certificate may be of. Left
-	// out, they are the system's.
+	// caSecretRef names the Secret in this namespace that holds the certificate authorities of the server, under the key
+	// ca.crt. Defaults to the system's certificate authorities.
 	// +optional
 	CASecretRef *SecretRef `json:"caSecretRef,omitempty"`
 
-	// certSecretRef names the Secret in this namespace that holds the parser's own certificate, as tls.crt and tls.key.
+	// certSecretRef names the Secret in this namespace that holds the parser's own certificate, under the keys tls.crt and
+	// tls.key. If unset, the parser presents no certificate.
 	// +optional
 	CertSecretRef *SecretRef `json:"certSecretRef,omitempty"`
 
-	// serverName that the server's certificate must have; left out, the host that is dialled.
+	// serverName is the name that the server's certificate must have. Defaults to the host of the address.
 	// +optional
 	// +kubebuilder:validation:MaxLength=253
 	ServerName string `json:"serverName,omitempty"`
 }
 
-// SecretRef names a Secret in the object's namespace. The kubelet mounts it; the operator never reads it. Who may write the reference can
-// use the Secret without reading it, by a server of their own that the sink's address names; where the admission policy is installed, only
-// a user who may get the Secret can name it.
+// SecretRef names a Secret in the object's namespace. The kubelet mounts it; the operator never reads it. A user who
+// may write the reference can use the Secret without reading it, through a server of their own as the sink's address.
+// With the admission policy, only a user who may get the Secret can name it.
 type SecretRef struct {
-	// name of the Secret.
+	// name is the name of the Secret.
 	// +required
 	// +kubebuilder:validation:MinLength=1
 	// +kubebuilder:validation:MaxLength=253
@@ -295,7 +340,7 @@ type SecretRef struct {
 type CredentialsSecretRef struct {
 	SecretRef `json:",inline"`
 
-	// key of the Secret that holds the credentials file.
+	// key is the key of the Secret that holds the credentials file. Defaults to nats.creds.
 	// +optional
 	// +kubebuilder:default="nats.creds"
 	// +kubebuilder:validation:MaxLength=253

@@ -110,13 +110,13 @@ var _ = Describe("admission", func() {
 		Entry("an unknown stream", "streams: [{name: Fill}]", "spec.streams[0].name", `supported values: "OrderStatuses", "Fills"`),
 		Entry("an unknown mode", "streams: [{name: Fills, mode: line}]", "spec.streams[0].mode", `supported values: "Auto", "Line"`),
 		Entry("no sink", "sink: {}", "spec.sink", "exactly one of the fields in [stdout file nats kafka] must be set"),
-		Entry("neither sink nor sinks", "sink: null", "spec.sink", "write either sink, or sinks of which each stream names one"),
-		Entry("both sink and sinks", "{streams: [{name: Fills, sink: a}], sinks: [{name: a, stdout: {}}]}", "spec.sink", "write either sink, or sinks"),
-		Entry("a stream whose sink there is not", "{sink: null, streams: [{name: Fills, sink: b}], sinks: [{name: a, stdout: {}}]}", "spec.streams", "each stream's sink is the name of one of them"),
-		Entry("a stream that names no sink", "{sink: null, streams: [{name: Fills, sink: a}, {name: Trades}], sinks: [{name: a, stdout: {}}]}", "spec.streams", "each stream's sink is the name of one of them"),
-		Entry("a stream that names a sink where there is one", "streams: [{name: Fills, sink: a}]", "spec.streams", "without, it is left out"),
-		Entry("a sink of no stream", "{sink: null, streams: [{name: Fills, sink: a}], sinks: [{name: a, stdout: {}}, {name: b, kafka: {brokers: ['k:9092']}}]}", "spec.sinks", "no stream goes to one of the sinks"),
-		Entry("two output directories", "{sink: null, streams: [{name: Fills, sink: a}, {name: Trades, sink: b}], sinks: [{name: a, file: {path: /a}}, {name: b, file: {path: /b}}]}", "spec.sinks", "write file and stdout once each"),
+		Entry("neither sink nor sinks", "sink: null", "spec.sink", "set exactly one of sink and sinks: with sinks, each stream names its sink"),
+		Entry("both sink and sinks", "{streams: [{name: Fills, sink: a}], sinks: [{name: a, stdout: {}}]}", "spec.sink", "set exactly one of sink and sinks"),
+		Entry("a stream whose sink there is not", "{sink: null, streams: [{name: Fills, sink: b}], sinks: [{name: a, stdout: {}}]}", "spec.streams", "set each stream's sink to the name of one of them"),
+		Entry("a stream that names no sink", "{sink: null, streams: [{name: Fills, sink: a}, {name: Trades}], sinks: [{name: a, stdout: {}}]}", "spec.streams", "set each stream's sink to the name of one of them"),
+		Entry("a stream that names a sink where there is one", "streams: [{name: Fills, sink: a}]", "spec.streams", "without sinks, leave it out"),
+		Entry("a sink of no stream", "{sink: null, streams: [{name: Fills, sink: a}], sinks: [{name: a, stdout: {}}, {name: b, kafka: {brokers: ['k:9092']}}]}", "spec.sinks", "a sink has no stream"),
+		Entry("two output directories", "{sink: null, streams: [{name: Fills, sink: a}, {name: Trades, sink: b}], sinks: [{name: a, file: {path: /a}}, {name: b, file: {path: /b}}]}", "spec.sinks", "set file and stdout at most once each"),
 		Entry("a sink's name that is none", "{sink: null, streams: [{name: Fills, sink: A}], sinks: [{name: A, stdout: {}}]}", "spec.sinks[0].name", "should match"),
 		Entry("a named sink that is none", "{sink: null, streams: [{name: Fills, sink: a}], sinks: [{name: a}]}", "spec.sinks[0]", "exactly one of the fields in [stdout file nats kafka] must be set"),
 		Entry("NATS without its scheme", "sink: {nats: {url: 'nats:4222', stream: HL}}", "spec.sink.nats.url", "write a server's address such as nats://nats:4222"),
@@ -164,7 +164,7 @@ var _ = Describe("admission", func() {
 		Entry("a lag too long", "growth: {lag: 25h}", "spec.growth.lag", "write a duration from 1s to 24h"),
 		Entry("a stream that there is not", "growth: {sourceStalledAfter: {Fill: 60s}}", "spec.growth.sourceStalledAfter", "write the names of streams"),
 		Entry("a rest too short", "growth: {sourceStalledAfter: {Fills: 5s}}", "spec.growth.sourceStalledAfter[Fills]", "write a duration from 10s to 24h"),
-		Entry("a rest without a unit", `growth: {sourceStalledAfter: {Fills: "60"}}`, "spec.growth.sourceStalledAfter[Fills]", "or 0s for however long"),
+		Entry("a rest without a unit", `growth: {sourceStalledAfter: {Fills: "60"}}`, "spec.growth.sourceStalledAfter[Fills]", "or 0s for no limit"),
 		Entry("files that are hardly kept", "growth: {retention: 5m}", "spec.growth.retention", "write a duration from 10m to 8760h"),
 		Entry("a retention without a unit", `growth: {retention: "24"}`, "spec.growth.retention", "write a duration from 10m to 8760h"),
 		Entry("a fleet of one", "growth: {fleetWideThreshold: 1}", "spec.growth.fleetWideThreshold", "write a number of targets from 2"),
@@ -175,7 +175,7 @@ var _ = Describe("admission", func() {
 		Entry("an action that is none", "growth: {action: Reboot}", "spec.growth.action", `supported values: "Restart", "Alert"`),
 		Entry("a buffer too small", "engine: {bufferLimit: 1Mi}", "spec.engine.bufferLimit", "write a size from 4Mi to 4Gi"),
 		Entry("a line too long", "engine: {maxLineBytes: 2Gi}", "spec.engine.maxLineBytes", "write a size from 1Ki to 1Gi"),
-		Entry("a rate too low", "engine: {readRate: 1Mi}", "spec.engine.readRate", "write bytes a second from 4Mi to 1Ti"),
+		Entry("a rate too low", "engine: {readRate: 1Mi}", "spec.engine.readRate", "write bytes per second from 4Mi to 1Ti"),
 		Entry("no workers", "engine: {workers: 0}", "spec.engine.workers", "greater than or equal to 1"),
 		Entry("a star in the middle", `filter: {coins: ["B*C"]}`, "spec.filter.coins[0]", "write a coin's exact name such as BTC"),
 		Entry("an address that is none", `filter: {users: ["0x12"]}`, "spec.filter.users[0]", "write an address: 0x and 40 hexadecimal digits"),
@@ -219,7 +219,7 @@ var _ = Describe("admission", func() {
 		obj := f.object()
 		Expect(k8s.Create(ctx, obj)).To(Succeed())
 		obj.Spec.Target = v1alpha1.Target{Pods: &v1alpha1.PodTarget{Selector: obj.Spec.Target.Nodes.Selector, Volume: "data"}}
-		Expect(k8s.Update(ctx, obj)).To(MatchError(ContainSubstring("delete the object and create it anew")))
+		Expect(k8s.Update(ctx, obj)).To(MatchError(ContainSubstring("delete and recreate the object")))
 	})
 
 	It("refuses a name that pods could not be named after", func(ctx SpecContext) {
