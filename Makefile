@@ -19,6 +19,7 @@ SOAK_CHECKS ?= 2000
 # Tools come at the versions that hack/tools/go.mod pins; go keeps what it built.
 TOOL = go tool -modfile=hack/tools/go.mod
 CONTROLLER_GEN = $(TOOL) controller-gen
+CRD_REF_DOCS = $(TOOL) crd-ref-docs
 KUSTOMIZE = $(TOOL) kustomize
 # Prints the directory that holds etcd and kube-apiserver, building them if need be.
 CONTROLPLANE = go -C hack/controlplane run .
@@ -46,8 +47,13 @@ manifests: ## Generate the CRD and the operator's roles from the markers in the 
 	go run ./hack/manifests
 
 .PHONY: generate
-generate: ## Generate the API types' DeepCopy methods.
+generate: api-docs ## Generate the API types' DeepCopy methods and the API reference.
 	$(CONTROLLER_GEN) object:headerFile=hack/boilerplate.go.txt paths=./api/...
+
+.PHONY: api-docs
+api-docs: ## Generate docs/api.md from the API types.
+	$(CRD_REF_DOCS) --source-path=api --config=hack/apidocs/config.yaml --templates-dir=hack/apidocs/templates \
+		--renderer=markdown --output-path=docs/api.md --log-level=ERROR
 
 .PHONY: fmt
 fmt: ## Format the code.
