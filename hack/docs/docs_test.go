@@ -265,20 +265,39 @@ func readSource(t *testing.T) *source {
 			}
 		}
 		ast.Inspect(file, func(n ast.Node) bool {
-			literal, ok := n.(*ast.BasicLit)
-			if !ok || literal.Kind != token.STRING {
+			expr, ok := n.(ast.Expr)
+			if !ok {
 				return true
 			}
-			text := strings.Trim(literal.Value, "\"`")
-			if isTest {
+			text, ok := textOf(expr)
+			switch {
+			case !ok:
+				return true
+			case isTest:
 				s.texts = append(s.texts, text)
-			} else {
+			default:
 				s.words[text] = true
 			}
-			return true
+			return false
 		})
 	})
 	return s
+}
+
+// textOf returns the text of a string literal, or of several that are joined by +.
+func textOf(expr ast.Expr) (string, bool) {
+	switch expr := expr.(type) {
+	case *ast.BasicLit:
+		return strings.Trim(expr.Value, "\"`"), expr.Kind == token.STRING
+	case *ast.BinaryExpr:
+		left, ok := textOf(expr.X)
+		if !ok || expr.Op != token.ADD {
+			return "", false
+		}
+		right, ok := textOf(expr.Y)
+		return left + right, ok
+	}
+	return "", false
 }
 
 // names returns what a declaration declares.
