@@ -201,7 +201,7 @@ func validateFiles(files []File) error {
 }
 
 func (f *File) validate() error {
-	if err := f.FileID.Validate(); err != nil {
+	if err := f.Validate(); err != nil { // of the FileID
 		return err
 	}
 	if min(f.Offset, f.Size, f.AbsentSeconds) < 0 {

@@ -25,6 +25,7 @@ func Key(sealKey, publicKey string, user int) (seal.PublicKey, error) {
 	if err != nil {
 		return seal.PublicKey{}, fmt.Errorf("preparing %s: %w", sealKey, err)
 	}
+	//nolint:gosec // the key is public
 	if err := os.WriteFile(publicKey, []byte(seal.Message(key.Public())), 0o644); err != nil {
 		return seal.PublicKey{}, fmt.Errorf("writing the public key: %w", err)
 	}
