@@ -558,6 +558,7 @@ func (c *chain) checkCounts(got []string, fail func(string, ...any)) {
 // Whatever a node writes again, late, torn or joined, in any file, across restarts and failures of parsers: nothing is
 // lost, nothing is delivered twice where deduplication rules it out, and every gap is marked once.
 func TestModelOfReplays(t *testing.T) {
+	t.Parallel()
 	base := t.TempDir()
 	runs, lines := 0, 0
 	rapid.Check(t, func(t *rapid.T) {

@@ -215,6 +215,7 @@ func TestAFullFileSystem(t *testing.T) {
 // record once, and each counts once.
 func TestRecordsThatAreRolledBackAndDeliveredAgainCountOnce(t *testing.T) {
 	forEachCompression(t, func(t *testing.T, packed bool) {
+		t.Parallel()
 		out := crashfs.New()
 		var broken atomic.Int32 // number of syncs that fail
 		out.Inject(func(op crashfs.Op) error {

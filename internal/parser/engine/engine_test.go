@@ -279,6 +279,7 @@ func blocks(b *bench, n, events int) {
 }
 
 func TestParallelAndSequentialProcessingGiveTheSameBytes(t *testing.T) {
+	t.Parallel()
 	for _, mode := range []config.Mode{config.Line, config.ByBlock} {
 		outputs := make([]string, 0, 4)
 		for _, c := range []struct{ workers, threshold int }{{1, 1 << 30}, {2, 1}, {5, 1}, {16, 1}} {
@@ -561,7 +562,7 @@ func TestADeadSinkBoundsMemoryAndDoesNotDelayTheShutdown(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			b := newBench(t)
 			b.cfg.Engine.BufferLimit = 4 << 20
-			b.node("node_trades/20260430/8", trades(0, 200_000)) // 21 MB
+			b.node("node_trades/20260430/8", trades(0, 100_000)) // 10 MB
 			dead := &memory{gate: make(chan struct{}), deaf: deaf}
 			r := b.start(dead)
 			s := r.until("the reader waiting at the limit", func(s report.Stream) bool {
@@ -570,7 +571,7 @@ func TestADeadSinkBoundsMemoryAndDoesNotDelayTheShutdown(t *testing.T) {
 			if held := s.BufferBytes + s.InFlightBytes; held > 4<<20 {
 				t.Errorf("%d bytes are held; the limit is 4 MiB", held)
 			}
-			if s.LagSeconds == nil || *s.LagSeconds == 0 || waiting(&s) != int64(len(trades(0, 200_000))) {
+			if s.LagSeconds == nil || *s.LagSeconds == 0 || waiting(&s) != int64(len(trades(0, 100_000))) {
 				t.Errorf("the report hides the backlog: %+v", s)
 			}
 			took, err := r.stop()
@@ -596,7 +597,7 @@ func TestADeadSinkBoundsMemoryAndDoesNotDelayTheShutdown(t *testing.T) {
 			if err := b.once(alive); err != nil {
 				t.Fatal(err)
 			}
-			all, late, again := trades(0, 200_000), dead.text(), alive.text()
+			all, late, again := trades(0, 100_000), dead.text(), alive.text()
 			if !strings.HasPrefix(all, late) || !strings.HasSuffix(all, again) || len(late)+len(again) < len(all) {
 				t.Errorf("%d bytes acknowledged after the end and %d by the next run do not add up to the node's %d", len(late),
 					len(again), len(all))

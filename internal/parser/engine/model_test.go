@@ -336,6 +336,7 @@ func (w *world) check() {
 // The node may do anything except remove whole lines or prune what was not read, and engines may end in any way: in the
 // end the file sink holds each line once.
 func TestModelOfNodesEnginesAndCrashes(t *testing.T) {
+	t.Parallel()
 	base := t.TempDir()
 	runs, lives, crashes, lines := 0, 0, 0, 0
 	rapid.Check(t, func(t *rapid.T) {

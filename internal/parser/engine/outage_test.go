@@ -316,40 +316,41 @@ func TestProgressIsSavedOncePerCommitEveryAndNotWhenIdle(t *testing.T) {
 
 // TestProgressIsSavedDuringAStall puts an outage or a hang at every place where a stream may wait for its sink.
 func TestProgressIsSavedDuringAStall(t *testing.T) {
-	var down atomic.Bool
 	away := errors.New("connection refused")
-	stall := func(ctx context.Context, hang bool) error {
-		switch {
-		case !down.Load():
-			return nil
-		case !hang:
-			return away
-		}
-		for down.Load() && ctx.Err() == nil {
-			time.Sleep(time.Millisecond)
-		}
-		return ctx.Err()
-	}
 	for _, hang := range []bool{false, true} {
-		for name, place := range map[string]func() *destination{
-			"opening": func() *destination {
-				return &destination{memory: &memory{}, open: func(ctx context.Context) error { return stall(ctx, hang) }}
+		for name, place := range map[string]func(stall func(context.Context) error) *destination{
+			"opening": func(stall func(context.Context) error) *destination {
+				return &destination{memory: &memory{}, open: stall}
 			},
-			"writing": func() *destination {
-				return &destination{memory: &memory{write: func(ctx context.Context) error { return stall(ctx, hang) }}}
+			"writing": func(stall func(context.Context) error) *destination {
+				return &destination{memory: &memory{write: stall}}
 			},
-			"flushing": func() *destination {
-				return &destination{memory: &memory{flush: func(int) error { return stall(t.Context(), hang) }}}
+			"flushing": func(stall func(context.Context) error) *destination {
+				return &destination{memory: &memory{flush: func(int) error { return stall(t.Context()) }}}
 			},
-			"syncing": func() *destination {
-				return &destination{memory: &memory{sync: func(ctx context.Context) error { return stall(ctx, hang) }}}
+			"syncing": func(stall func(context.Context) error) *destination {
+				return &destination{memory: &memory{sync: stall}}
 			},
 		} {
 			t.Run(fmt.Sprintf("%s, hangs: %v", name, hang), func(t *testing.T) {
+				t.Parallel()
+				var down atomic.Bool
 				defer down.Store(false)
+				stall := func(ctx context.Context) error {
+					switch {
+					case !down.Load():
+						return nil
+					case !hang:
+						return away
+					}
+					for down.Load() && ctx.Err() == nil {
+						time.Sleep(time.Millisecond)
+					}
+					return ctx.Err()
+				}
 				b := newBench(t)
 				b.source = func(inner source) source { return growingSource{inner} }
-				out := place()
+				out := place(stall)
 				b.node(hour8, trades(0, 10))
 				down.Store(name == "opening")
 				r := b.start(out)
@@ -404,6 +405,7 @@ func TestProgressIsSavedDuringAStall(t *testing.T) {
 func TestTheDedupStateIsKeptDuringAnOutage(t *testing.T) {
 	for _, directory := range []string{"node_trades_by_block", "node_trades_streaming"} {
 		t.Run(directory, func(t *testing.T) {
+			t.Parallel()
 			b, file := newBench(t), directory+"/20260430/8"
 			b.cfg.Engine.DeduplicateBlocks = true
 			b.source = func(inner source) source { return growingSource{inner} }
@@ -548,6 +550,7 @@ func TestAFailedStreamContinuesToReportItsBacklog(t *testing.T) {
 		}},
 	} {
 		t.Run(name, func(t *testing.T) {
+			t.Parallel()
 			b, at := newBench(t, config.StreamConfig{Name: config.Trades}, config.StreamConfig{Name: config.Fills}), &clock{}
 			b.now = at.now
 			b.source = func(inner source) source { return growingSource{inner} }

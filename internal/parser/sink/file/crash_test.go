@@ -14,6 +14,7 @@ import (
 	"path/filepath"
 	"regexp"
 	"slices"
+	"strconv"
 	"strings"
 	"syscall"
 	"testing"
@@ -381,7 +382,7 @@ func (w *world) check(fsys *crashfs.FS) error {
 }
 
 // unpacker decodes all frames of a file and verifies their checksums.
-var unpacker, _ = zstd.NewReader(nil, zstd.WithDecoderConcurrency(1))
+var unpacker, _ = zstd.NewReader(nil, zstd.WithDecoderConcurrency(0))
 
 // unpack returns the records of a closed file.
 func unpack(name, content string) (string, error) {
@@ -534,6 +535,7 @@ func TestACrashAtEveryStep(t *testing.T) {
 		"one compressed part for each hour": {records: 24, maxAge: 4 * time.Second, zstd: true, hourly: true},
 	} {
 		t.Run(title, func(t *testing.T) {
+			t.Parallel()
 			synctest.Test(t, func(t *testing.T) {
 				crashAtEveryStep(t, func() *world {
 					w := newWorld()
@@ -631,6 +633,7 @@ func crashAtEveryStep(t *testing.T, newWorld func() *world) {
 func TestAPowerLossAfterAKill(t *testing.T) {
 	for title, packed := range map[string]bool{"plain": false, "compressed": true} {
 		t.Run(title, func(t *testing.T) {
+			t.Parallel()
 			synctest.Test(t, func(t *testing.T) {
 				powerLossAfterAKill(t, func() *world {
 					w := newWorld()
@@ -677,8 +680,11 @@ func TestAnyRunWithErrorsAndCrashes(t *testing.T) {
 	if testing.Short() {
 		rounds = 1
 	}
-	for range rounds {
-		anyRun(t)
+	for round := range rounds {
+		t.Run(strconv.Itoa(round), func(t *testing.T) {
+			t.Parallel()
+			anyRun(t)
+		})
 	}
 }
 

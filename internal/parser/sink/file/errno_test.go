@@ -68,6 +68,7 @@ func TestAPassingFaultOfTheFileSystemIsAnOutageWhereverItBegins(t *testing.T) {
 				continue
 			}
 			t.Run(fmt.Sprintf("%s, %s", title, kind), func(t *testing.T) {
+				t.Parallel()
 				reached := 0
 				for _, crash := range crashes {
 					reached += eachFault(t, world, kind, crash)
