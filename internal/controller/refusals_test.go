@@ -303,17 +303,7 @@ var refusalCases = map[string]refusalCase{
 		is: is("delete", "ConfigMap"), reason: v1alpha1.ReasonWriteRejected, served: allPods, well: allPods,
 		begin: func(s *served) {
 			minutePasses(s)
-			s.mustCreate(&corev1.ConfigMap{ObjectMeta: metav1.ObjectMeta{
-				Namespace: "ns",
-				Name:      "mainnet-before00000",
-				Labels: map[string]string{
-					v1alpha1.LabelParser:    "mainnet",
-					v1alpha1.LabelComponent: v1alpha1.ComponentConfig,
-				},
-				OwnerReferences: []metav1.OwnerReference{
-					*metav1.NewControllerRef(s.object(), v1alpha1.GroupVersion.WithKind(parserKind)),
-				},
-			}})
+			s.history("Raw") // its config is needed by no pod
 			s.loses(3)
 		},
 	},
