@@ -71,7 +71,7 @@ func ExampleSetDefaults() {
 func ExampleHyperliquidParserStatus() {
 	status := v1alpha1.HyperliquidParserStatus{Conditions: []metav1.Condition{{
 		Type: v1alpha1.ConditionDelivering, Status: metav1.ConditionFalse, Reason: "SinkDown",
-		Message: "node-0: the sink of Fills has acknowledged nothing for 31s, 12 MiB waits",
+		Message: "node-0: the sink of Fills has acknowledged nothing for 31s, 12 MiB waiting",
 	}}}
 	if meta.IsStatusConditionFalse(status.Conditions, v1alpha1.ConditionDelivering) {
 		fmt.Println(meta.FindStatusCondition(status.Conditions, v1alpha1.ConditionDelivering).Reason)
