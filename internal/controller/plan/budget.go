@@ -4,7 +4,8 @@ import (
 	"k8s.io/apimachinery/pkg/util/intstr"
 )
 
-// Budget resolves a number or percentage of n: rounded up, and at least 1. A value that admission would refuse counts as 1.
+// Budget resolves a number or percentage of n, rounded up and at least 1. A value that admission would refuse counts
+// as 1.
 func Budget(value intstr.IntOrString, n int) int {
 	scaled, err := intstr.GetScaledValueFromIntOrPercent(&value, n, true)
 	if err != nil {
@@ -13,45 +14,57 @@ func Budget(value intstr.IntOrString, n int) int {
 	return max(scaled, 1)
 }
 
-func (s *step) budget() {
-	var down, ours, inFlight, held int
-	s.findUnasked()
+// computeBudgets counts, over schedulable targets:
+//
+//	down             its pod is missing or terminating, for less than Settle
+//	disrupted        its pod is not ready, and it was restarted or its pod is starting
+//	inFlight         a restart of the last day is in the ledger, and no pod has been ready since
+//	pendingVerdicts  its pod is ready, and its state is not known yet
+//	holding          a rollout must wait for it; see holdsRollout
+//
+// What a lost, cordoned or tainted node or an eviction takes away is not the operator's doing: nothing waits for it,
+// and it cannot be counted down. A rollout replaces unready pods first. Neither a rollout nor a restart waits longer
+// than Settle for a target that was unready before it.
+func (s *step) computeBudgets() {
+	var down, disrupted, inFlight, holding int
+	s.findUnresponsive()
 	for _, t := range s.slots {
 		if !t.Able {
 			continue
 		}
-		if s.awaitsJudgement(t) {
-			s.unjudged++
+		if s.blocksOnVerdict(t) {
+			s.pendingVerdicts++
 		}
-		if s.restarted(t) {
+		if s.restartInFlight(t) {
 			inFlight++
 		}
 		switch {
 		case t.down():
-			if !s.endless(t.pod) && !s.lapsed(t) {
+			if !s.overdue(t.pod) && !s.longUnready(t) {
 				down++
 			}
-		case !t.pod.Ready && (s.restarted(t) || s.young(t)):
-			ours++
+		case !t.pod.Ready && (s.restartInFlight(t) || s.starting(t)):
+			disrupted++
 		}
-		if s.holds(t) {
-			held++
-			if s.lapsed(t) {
+		if s.holdsRollout(t) {
+			holding++
+			if s.longUnready(t) {
 				s.holders = append(s.holders, t.Name)
 			}
 		}
 	}
-	limit := s.unavailable()
-	s.rollouts = limit - held
-	s.restarts = min(limit-down-ours, Budget(s.Limits.MaxConcurrent, s.able)-inFlight)
+	limit := s.maxUnavailable()
+	s.rolloutBudget = limit - holding
+	s.restartBudget = min(limit-down-disrupted, Budget(s.Limits.MaxConcurrent, s.schedulable)-inFlight)
 }
 
-// unavailable is how many targets may be without a ready pod by our doing.
-func (s *step) unavailable() int { return Budget(s.Limits.MaxUnavailable, s.able) }
+// maxUnavailable returns how many targets the operator may leave without a ready pod. It bounds restarts and rollouts
+// together; MaxConcurrent bounds restarts inside it.
+func (s *step) maxUnavailable() int { return Budget(s.Limits.MaxUnavailable, s.schedulable) }
 
-// lapsed reports whether the target was seen without a ready pod for as long as one may take to come, or to end: with
-// whatever pods of a revision, for those that are rejected or evicted make way for new ones.
-func (s *step) lapsed(t *slot) bool {
+// longUnready reports whether the target has been observed without a ready pod for Settle. Pods of any revision count
+// together, since rejected and evicted ones make way for new ones.
+func (s *step) longUnready(t *slot) bool {
 	since := t.UnreadySince
 	if since.IsZero() && t.live() && !t.pod.Ready {
 		since = t.pod.unreadySince()
@@ -59,115 +72,122 @@ func (s *step) lapsed(t *slot) bool {
 	return !t.ready() && !since.IsZero() && s.reached(since.Add(Settle))
 }
 
-// young reports whether the target's pod is so new that it need not be ready yet. A new pod makes no target young that
-// was without a ready one for long before: its node may reject all of them.
-func (s *step) young(t *slot) bool {
-	return !s.reached(t.pod.Since().Add(Settle)) && (t.UnreadySince.IsZero() || !s.lapsed(t))
+// starting reports whether the target's pod is so new that it need not be ready yet. A new pod does not make a target
+// that has long been unready start again: its node may reject every pod.
+func (s *step) starting(t *slot) bool {
+	return !s.reached(t.pod.Since().Add(Settle)) && (t.UnreadySince.IsZero() || !s.longUnready(t))
 }
 
-// restarted reports whether the target has no ready pod since a restart of the last day, and may get one.
-func (s *step) restarted(t *slot) bool {
-	return len(t.record.Times) > 0 && !t.ready() && !s.endless(t.pod) && s.Now.Before(t.record.Last().Add(FailureMemory))
+// restartInFlight reports whether the target was restarted within the last day, has had no ready pod since, and may
+// still get one.
+func (s *step) restartInFlight(t *slot) bool {
+	return len(t.record.Times) > 0 && !t.ready() && !s.overdue(t.pod) &&
+		s.Now.Before(t.record.Last().Add(FailureMemory))
 }
 
-// holds reports whether a target is without a ready pod in such a way that a rollout must wait for it.
-func (s *step) holds(t *slot) bool {
+// holdsRollout reports whether a rollout must wait for a ready pod of the target: for Settle, and longer after a
+// restart, after the operator took a ready pod away, or when a new revision may be why there is none.
+func (s *step) holdsRollout(t *slot) bool {
 	switch {
 	case !t.Able, t.ready():
 		return false
-	case s.endless(t.pod):
-		return s.manyEndless // what keeps them may keep the next one too
-	case !s.lapsed(t), s.restarted(t):
+	case s.overdue(t.pod):
+		return s.manyOverdue // what keeps them may keep the next one too
+	case !s.longUnready(t), s.restartInFlight(t):
 		return true
-	case s.roll.Down.has(t.Name):
+	case s.rollout.Down.has(t.Name):
 		return true
 	}
-	return s.novel(t) && !s.roll.Excused.has(t.Name)
+	return s.offCurrent(t) && !s.rollout.Excused.has(t.Name)
 }
 
-// novel reports whether the target's pod is, or will be, of another revision than the whole fleet had: it may be why
-// there is none.
-func (s *step) novel(t *slot) bool {
-	revision := s.wanted(t)
+// offCurrent reports whether the target's pod is, or will be, of another revision than Current. Then that revision may
+// be why the target has no ready pod.
+func (s *step) offCurrent(t *slot) bool {
+	revision := s.revisionFor(t)
 	if t.live() {
 		revision = t.pod.Revision
 	}
 	return s.Current != "" && revision != s.Current
 }
 
-// awaitsJudgement reports whether a rollout must wait until it is known how the target is.
-func (s *step) awaitsJudgement(t *slot) bool {
+// blocksOnVerdict reports whether a rollout must wait for a verdict on the target.
+func (s *step) blocksOnVerdict(t *slot) bool {
 	switch {
-	case !t.unknown():
+	case !t.awaitsVerdict():
 		return false
-	case s.mutedBy(t):
-		return s.manyMuted // one may be a node's fault
+	case s.indeterminateByRevision(t):
+		return s.manyIndeterminate // one may be the fault of a node
 	}
-	return !s.mute(t)
+	return !s.indeterminate(t)
 }
 
-// mutedBy reports whether the revision may be why nobody can find out how the target is.
-func (s *step) mutedBy(t *slot) bool { return s.mute(t) && s.novel(t) && !s.roll.Mute.has(t.Name) }
-
-// mute reports whether the target's parser has run for long and it is still not known how it is: it cannot be asked.
-func (s *step) mute(t *slot) bool {
-	return t.ready() && t.unseen() && s.over(t.judgement.Since)
+// indeterminateByRevision reports whether the target's revision may be why it is indeterminate.
+func (s *step) indeterminateByRevision(t *slot) bool {
+	return s.indeterminate(t) && s.offCurrent(t) && !s.rollout.Mute.has(t.Name)
 }
 
-// endless reports whether the pod was seen to end for as long as one may take to.
-func (s *step) endless(p *Pod) bool {
-	return p != nil && p.Terminating && !p.NodeLost && !p.EndingSince.IsZero() && s.reached(p.EndingSince.Add(Settle))
+// indeterminate reports whether the target's parser has run for Settle without a verdict.
+func (s *step) indeterminate(t *slot) bool {
+	return t.ready() && t.unjudged() && s.settled(t.judgement.Since)
 }
 
-// findUnasked names the pods that do not end, and the parsers that do not say how they are since they were given
-// another revision, and determines whether either are too many to be one target's fault.
-func (s *step) findUnasked() {
+// overdue reports whether the pod has been observed terminating for Settle. Nothing waits for such a pod.
+func (s *step) overdue(p *Pod) bool {
+	return p != nil && p.Terminating && !p.NodeLost && !p.EndingSince.IsZero() &&
+		s.reached(p.EndingSince.Add(Settle))
+}
+
+// findUnresponsive lists the overdue pods, and the targets that a new revision may have made indeterminate, and
+// determines whether either are too many to be the fault of one target: then no rollout adds to them.
+func (s *step) findUnresponsive() {
 	for _, t := range s.slots {
-		if s.mutedBy(t) {
-			s.muted = append(s.muted, t.Name)
+		if s.indeterminateByRevision(t) {
+			s.indeterminates = append(s.indeterminates, t.Name)
 		}
-		if t.NodeReady && s.endless(t.pod) {
-			s.endlessPods = append(s.endlessPods, t.pod.Name+" of "+t.Name)
+		if t.NodeReady && s.overdue(t.pod) {
+			s.overduePods = append(s.overduePods, t.pod.Name+" of "+t.Name)
 		}
 	}
-	many := max(s.share(s.able), 2)
-	s.manyEndless, s.manyMuted = len(s.endlessPods) >= many, len(s.muted) >= many && !s.Promote
-	for i := range s.unselected {
-		if p := &s.unselected[i]; s.endless(p) {
-			s.endlessPods = append(s.endlessPods, p.Name+" of "+p.Target)
+	many := max(s.threshold(s.schedulable), 2)
+	s.manyOverdue, s.manyIndeterminate = len(s.overduePods) >= many, len(s.indeterminates) >= many && !s.Promote
+	for i := range s.untargeted {
+		if p := &s.untargeted[i]; s.overdue(p) {
+			s.overduePods = append(s.overduePods, p.Name+" of "+p.Target)
 		}
 	}
 }
 
-// keepSets drops from what is remembered of targets what says nothing of them any more.
-func (s *step) keepSets() {
+// pruneSets drops the targets from the rollout's sets to which they no longer apply.
+func (s *step) pruneSets() {
 	if len(s.slots) == 0 {
-		return // for a moment, maybe
+		return // perhaps only for a moment
 	}
-	r := &s.roll
-	gone := func(over func(*slot) bool) func(string) bool {
+	r := &s.rollout
+	obsolete := func(over func(*slot) bool) func(string) bool {
 		return func(key string) bool {
 			t := s.target(key)
 			return t == nil || over(t)
 		}
 	}
-	r.Down = r.Down.without(gone((*slot).ready))
-	r.Excused = r.Excused.without(gone((*slot).ready))
-	r.Mute = r.Mute.without(gone(func(t *slot) bool { return t.live() && !t.unseen() }))
+	r.Down = r.Down.without(obsolete((*slot).ready))
+	r.Excused = r.Excused.without(obsolete((*slot).ready))
+	judged := func(t *slot) bool { return t.live() && !t.unjudged() }
+	r.Mute = r.Mute.without(obsolete(judged))
 }
 
-// note remembers of a target whose pod is about to be replaced by one of that revision what the new pod will not show:
-// whether it was we who took it down, and whether it was as it is before.
-func (s *step) note(t *slot, revision string) {
-	r := &s.roll
-	tried := s.Current != "" && revision != s.Current
-	ours := r.Down.has(t.Name) || s.restarted(t) || s.novel(t) && !r.Excused.has(t.Name)
+// noteReplacement remembers what the new pod of a target will not show: whether the operator took the target down, and
+// whether it was unready or indeterminate before. The new pod is of the given revision.
+func (s *step) noteReplacement(t *slot, revision string) {
+	r := &s.rollout
+	updates := s.Current != "" && revision != s.Current
+	disrupted := r.Down.has(t.Name) || s.restartInFlight(t) || s.offCurrent(t) && !r.Excused.has(t.Name)
 	switch {
-	case !tried && (t.ready() || ours):
+	case !updates && (t.ready() || disrupted):
 		r.Down = r.Down.with(t.Name)
-	case tried && !ours && !t.ready():
+	case updates && !disrupted && !t.ready():
 		r.Excused = r.Excused.with(t.Name)
-	case tried && s.mute(t):
+	case updates && s.indeterminate(t):
 		r.Mute = r.Mute.with(t.Name)
 	}
 }

@@ -14,97 +14,101 @@ import (
 	"github.com/hlparser/hyperliquid-parser-operator/internal/controller/growth"
 )
 
-// Canary says how a new revision is tried out.
+// Canary is how a new revision is tried out.
 type Canary struct {
-	// Count of targets, or share of them; more than there are is all of them, and more than MaxCanaries is as many.
+	// Count is a number or share of targets, at most all of them and at most MaxCanaries.
 	Count intstr.IntOrString
 	// Soak is how long they must be well.
 	Soak time.Duration
 }
 
-// MaxCanaries is how many targets try out a revision at the most. What they were before is written down target by
-// target, in up to 240 bytes each: 500 take half of what the annotations of an object may (256 KiB), 5,000 would not
-// fit.
+// MaxCanaries is the highest number of canaries. The baseline of each takes up to 240 bytes: 500 take half of what the
+// annotations of an object may (256 KiB), and 5,000 would not fit.
 const MaxCanaries = 500
 
-// never is the time that is not set.
-var never time.Time
+var zeroTime time.Time
 
-// soak judges the canaries: it fails them, counts the time that they are well, or ends the canary.
-func (s *step) soak() {
-	s.countBoots()
+// judgeCanary fails the canary, pauses or counts the soak, or ends it. A canary does not fail while a fault is
+// fleet-wide in the control group. It also fails when many canaries have been lost with their nodes for Settle, unless
+// as many unselected targets are lost as make a fault fleet-wide.
+//
+// There is one only while a Current revision exists: setting Update back to Current is a plain rollout. A revision that
+// cures a fleet soaks like any other, however bad the other targets are.
+func (s *step) judgeCanary() {
+	s.countReboots()
 	canaries := s.canaries()
-	seen := len(canaries) > 0 && !slices.ContainsFunc(canaries, (*slot).unseen)
-	if s.held() {
-		s.pause(seen, "paused")
+	judged := len(canaries) > 0 && !slices.ContainsFunc(canaries, (*slot).unjudged)
+	if s.suspended() {
+		s.pauseSoak(judged, "paused")
 		return
 	}
-	others := s.census(s.compares)
-	outage := s.reaches(others.affected, others)
-	state := well
+	control := s.census(s.inControlGroup)
+	outage := s.reachesThreshold(control.affected, control)
+	state := canaryWell
 	why := ""
 	for _, t := range canaries {
-		got, text := s.look(t, outage)
-		if got == worse && outage {
-			got, text = waits, t.Name+" is not well, and the fault is fleet-wide"
+		got, text := s.compare(t, outage)
+		if got == canaryWorse && outage {
+			got, text = canaryPending, t.Name+" is not well, and the fault is fleet-wide"
 		}
-		if got == worse {
-			s.fail(text)
+		if got == canaryWorse {
+			s.failCanary(text)
 			return
 		}
 		if got > state {
 			state, why = got, text
 		}
 	}
-	taken, lost := s.lost()
-	many := s.manyLost(taken, lost)
-	untaken, lostToo := s.lostElsewhere()
-	common := lostToo > 0 && lostToo >= s.share(untaken)
+	selected, lost := s.lostSelected()
+	many := s.manyLost(selected, lost)
+	unselected, lostToo := s.lostUnselected()
+	common := lostToo > 0 && lostToo >= s.threshold(unselected)
 	switch {
-	case many && !common && s.manyLost(taken, s.lostForLong(lost)):
-		s.fail(s.lostSentence(lost))
+	case many && !common && s.manyLost(selected, s.lostForLong(lost)):
+		s.failCanary(s.lostMessage(lost))
 	case many:
-		s.pause(false, s.lostSentence(lost))
-	case len(s.justGone()) > 0:
-		s.pause(seen, few(s.justGone())+" is no target for the moment")
-	case len(canaries) < s.wantedCanaries() && s.canTakeMore():
-		s.pause(seen, "taking canaries")
+		s.pauseSoak(false, s.lostMessage(lost))
+	case len(s.recentlyAbsent()) > 0:
+		s.pauseSoak(judged, firstFew(s.recentlyAbsent())+" is no target for the moment")
+	case len(canaries) < s.wantedCanaries() && s.canSelectMore():
+		s.pauseSoak(judged, "taking canaries")
 	case len(canaries) == 0:
-		s.pause(false, "no canary can be asked")
-	case state == well:
-		s.count(canaries)
+		s.pauseSoak(false, "no canary can be asked")
+	case state == canaryWell:
+		s.countSoak(canaries)
 	default:
-		s.pause(seen, why)
+		s.pauseSoak(judged, why)
 	}
 }
 
-// lost returns how many targets were taken, and which of them cannot be asked any more, by name or sign: their nodes
-// are lost, or they are no targets any more, or the pods that they had before do not end, or their parsers do not say
-// how they are. What takes away its own witnesses is not innocent.
-func (s *step) lost() (taken int, lost []string) {
+// lostSelected returns how many targets are selected, and the names or hashes of those that cannot be observed. In a
+// canary that includes targets that are absent, whose old pod is overdue, or that have become indeterminate: a
+// revision that removes the evidence against it is not innocent.
+func (s *step) lostSelected() (selected int, lost []string) {
 	inCanary := s.phase == PhaseCanary
 	for _, t := range s.slots {
-		if !s.roll.has(t.Name) {
+		if !s.rollout.selected(t.Name) {
 			continue
 		}
-		taken++
-		if t.lost() || inCanary && (s.endless(t.pod) || s.mute(t) && s.roll.before(t.Name).Verdict != growth.Unknown) {
+		selected++
+		if t.lost() || inCanary &&
+			(s.overdue(t.pod) || s.indeterminate(t) && s.rollout.baseline(t.Name).Verdict != growth.Unknown) {
 			lost = append(lost, t.Name)
 		}
 	}
-	for _, key := range s.roll.Also {
+	for _, key := range s.rollout.Also {
 		if inCanary && s.target(key) == nil {
-			taken++
+			selected++
 			lost = append(lost, key)
 		}
 	}
-	return taken, lost
+	return selected, lost
 }
 
-// justGone are the canaries that are no targets, and may be again.
-func (s *step) justGone() []string {
+// recentlyAbsent returns the canaries that have been absent for less than Settle: nodes lose labels for a moment.
+func (s *step) recentlyAbsent() []string {
 	var out []string
-	for _, key := range s.roll.Also {
+	for _, key := range s.rollout.Also {
 		if since := s.GoneSince[key]; s.target(key) == nil && (since.IsZero() || !s.reached(since.Add(Settle))) {
 			out = append(out, key)
 		}
@@ -112,62 +116,66 @@ func (s *step) justGone() []string {
 	return out
 }
 
-// manyLost reports whether too many of the taken targets are lost to be one node's fault. The first is
-// replaced by another canary; one after the other would be from node to node.
-func (s *step) manyLost(taken int, lost []string) bool { return len(lost) >= max(s.share(taken), 2) }
+// manyLost reports whether too many of the selected targets are lost for it to be the fault of one node. The first lost
+// canary is replaced by another. With many lost, none is, or the revision would go from node to node: the soak waits
+// until they are back or a person decides.
+func (s *step) manyLost(selected int, lost []string) bool {
+	return len(lost) >= max(s.threshold(selected), 2)
+}
 
-// lostElsewhere returns how many targets were not taken, and how many of them are lost as well.
-func (s *step) lostElsewhere() (others, lost int) {
+// lostUnselected returns how many targets are not selected, and how many of them are lost.
+func (s *step) lostUnselected() (unselected, lost int) {
 	for _, t := range s.slots {
-		if s.roll.has(t.Name) {
+		if s.rollout.selected(t.Name) {
 			continue
 		}
-		others++
+		unselected++
 		if t.lost() {
 			lost++
 		}
 	}
-	return others, lost
+	return unselected, lost
 }
 
-// lostForLong are those of them whose nodes were not heard of for as long as one may take to boot.
+// lostForLong returns those of the lost targets whose nodes have not been Ready for Settle, long enough to boot.
 func (s *step) lostForLong(lost []string) []string {
 	return slices.DeleteFunc(slices.Clone(lost), func(key string) bool {
 		t := s.target(key)
-		return t == nil || t.NodeReady || !s.lapsed(t)
+		return t == nil || t.NodeReady || !s.longUnready(t)
 	})
 }
 
-func (s *step) lostSentence(lost []string) string {
+func (s *step) lostMessage(lost []string) string {
 	return fmt.Sprintf("%s cannot be asked any more since they were given revision %s: their nodes are lost, "+
 		"their pods do not end, or their parsers do not say how they are",
-		few(lost), s.Update)
+		firstFew(lost), s.Update)
 }
 
-// countBoots takes down how often the nodes of canaries have booted since those were taken.
-func (s *step) countBoots() {
+// countReboots counts how often the nodes of canaries have rebooted since they were selected.
+func (s *step) countReboots() {
 	for _, t := range s.slots {
-		if t.Boot == "" || !s.roll.has(t.Name) {
+		if t.Boot == "" || !s.rollout.selected(t.Name) {
 			continue
 		}
-		before := s.roll.before(t.Name)
-		if t.Boot == before.Boot {
+		baseline := s.rollout.baseline(t.Name)
+		if t.Boot == baseline.Boot {
 			continue
 		}
-		if before.Boot != "" {
-			before.Boots++
+		if baseline.Boot != "" {
+			baseline.Boots++
 		}
-		before.Boot = t.Boot
-		s.roll.remember(t.Name, before)
+		baseline.Boot = t.Boot
+		s.rollout.setBaseline(t.Name, baseline)
 	}
 }
 
-// canaries are the targets that were taken and say something: not those that are lost, nor one that was not ready
-// before, or could not be judged, and is so still.
+// canaries returns the selected targets that can be observed: not those that are lost, overdue or indeterminate, nor
+// one that was unready before it was selected and still is.
 func (s *step) canaries() []*slot {
 	var out []*slot
 	for _, t := range s.slots {
-		if !s.roll.has(t.Name) || t.lost() || s.endless(t.pod) || s.mute(t) || s.roll.before(t.Name).Unready && s.lapsed(t) {
+		if !s.rollout.selected(t.Name) || t.lost() || s.overdue(t.pod) || s.indeterminate(t) ||
+			s.rollout.baseline(t.Name).Unready && s.longUnready(t) {
 			continue
 		}
 		out = append(out, t)
@@ -176,95 +184,105 @@ func (s *step) canaries() []*slot {
 }
 
 func (s *step) wantedCanaries() int {
-	return min(Budget(s.Limits.Canary.Count, s.able), s.able, MaxCanaries)
+	return min(Budget(s.Limits.Canary.Count, s.schedulable), s.schedulable, MaxCanaries)
 }
 
-// canTakeMore reports whether another target can be a canary, now or once it has its pod again.
-func (s *step) canTakeMore() bool {
+// canSelectMore reports whether another target can be a canary, now or once it has its pod again.
+func (s *step) canSelectMore() bool {
 	return slices.ContainsFunc(s.slots, func(t *slot) bool {
-		return t.Able && !s.roll.has(t.Name) && !s.mute(t) && (t.live() || !s.lapsed(t))
+		return t.Able && !s.rollout.selected(t.Name) && !s.indeterminate(t) && (t.live() || !s.longUnready(t))
 	})
 }
 
-// look is what is seen of a canary.
-type look int
+// canaryState is the outcome of comparing a canary with its baseline.
+type canaryState int
 
 const (
-	well  look = iota // its time counts
-	waits             // it does not
-	worse             // than before
+	canaryWell    canaryState = iota // the time counts for the soak
+	canaryPending                    // it does not
+	canaryWorse                      // than its baseline
 )
 
-// look compares a canary with what it was before. In an outage a container may have restarted for reasons that are not its own.
-func (s *step) look(t *slot, outage bool) (look, string) {
-	before, j := s.roll.before(t.Name), t.judgement
+// compare compares a canary with its baseline. It is worse when
+//
+//   - a container restarts more often than its node reboots and than before; the first excess restart counts once the
+//     container is ready again. In an outage a container may restart for reasons that are not its own;
+//   - its node reboots more than maxReboots times;
+//   - a container cannot start for StartPatience, or the target is not ready for Settle;
+//   - its verdict is more severe, and neither fading, nor external, nor common in the control group. Unreachable and
+//     NotRunning count only after Settle.
+func (s *step) compare(t *slot, outage bool) (canaryState, string) {
+	baseline, j := s.rollout.baseline(t.Name), t.judgement
 	name := t.Name
 	switch {
-	case !t.down() && (t.pod.Revision != s.Update || s.asked(t)), t.pod != nil && t.pod.Terminating:
-		return waits, name + " is being replaced"
-	case t.pod == nil && s.lapsed(t):
-		return worse, s.sentence(t, fmt.Sprintf("no pod for %s", Settle))
+	case !t.down() && (t.pod.Revision != s.Update || s.predatesRequest(t)), t.pod != nil && t.pod.Terminating:
+		return canaryPending, name + " is being replaced"
+	case t.pod == nil && s.longUnready(t):
+		return canaryWorse, s.comparison(t, fmt.Sprintf("no pod for %s", Settle))
 	case !t.live():
-		return waits, name + " is being replaced"
-	case before.Boots > maxBoots:
-		return worse, s.sentence(t, fmt.Sprintf("its node booted %s", times(before.Boots)))
+		return canaryPending, name + " is being replaced"
+	case baseline.Boots > maxReboots:
+		return canaryWorse, s.comparison(t, fmt.Sprintf("its node booted %s", times(baseline.Boots)))
 	}
-	allowed := before.allowedRestarts(t.pod.age(s.Now)) + before.Boots
-	restarted := t.pod.Restarts - allowed
-	if severity(before.Verdict) > 0 || outage {
-		restarted = 0
+	allowed := baseline.allowedRestarts(t.pod.age(s.Now)) + baseline.Boots
+	excess := t.pod.Restarts - allowed
+	if severity(baseline.Verdict) > 0 || outage {
+		excess = 0
 	}
 	switch {
-	case restarted > 1, restarted == 1 && t.pod.Ready:
-		return worse, s.sentence(t, fmt.Sprintf("its container restarted %s", times(t.pod.Restarts)))
-	case t.pod.Blocked != "" && !t.pod.Ready && !before.Unready && s.reached(t.pod.blockedSince().Add(StartPatience)):
-		return worse, s.sentence(t, "it cannot be started: "+t.pod.Blocked)
-	case !t.pod.Ready && s.lapsed(t):
-		return worse, s.sentence(t, fmt.Sprintf("not ready for %s", Settle))
-	case restarted == 1:
-		// By the time it is ready again, a node that has booted has said so.
-		return waits, name + " restarts"
+	case excess > 1, excess == 1 && t.pod.Ready:
+		return canaryWorse, s.comparison(t, fmt.Sprintf("its container restarted %s", times(t.pod.Restarts)))
+	case t.pod.Blocked != "" && !t.pod.Ready && !baseline.Unready && s.reached(t.pod.blockedSince().Add(StartPatience)):
+		return canaryWorse, s.comparison(t, "it cannot be started: "+t.pod.Blocked)
+	case !t.pod.Ready && s.longUnready(t):
+		return canaryWorse, s.comparison(t, fmt.Sprintf("not ready for %s", Settle))
+	case excess == 1:
+		// By the time the container is ready again, a node that has rebooted has reported so.
+		return canaryPending, name + " restarts"
 	case !t.pod.Ready:
-		return waits, name + " is not ready"
+		return canaryPending, name + " is not ready"
 	}
 	v := j.Verdict
 	switch {
-	case t.unseen():
-		return waits, name + " is not judged yet"
+	case t.unjudged():
+		return canaryPending, name + " is not judged yet"
 	case external(v):
-		return waits, fmt.Sprintf("%s is %s", name, v)
-	case severity(v) <= severity(before.Verdict):
-		return well, ""
+		return canaryPending, fmt.Sprintf("%s is %s", name, v)
+	case severity(v) <= severity(baseline.Verdict):
+		return canaryWell, ""
 	case j.Fading:
-		return waits, fmt.Sprintf("%s was %s until lately", name, v)
-	case s.common(v):
-		return waits, fmt.Sprintf("%s is %s, as others are that were not taken", name, v)
-	case slow(v) && !s.reached(j.Since.Add(Settle)):
-		return waits, fmt.Sprintf("%s is %s", name, v)
+		return canaryPending, fmt.Sprintf("%s was %s until lately", name, v)
+	case s.commonInControl(v):
+		return canaryPending, fmt.Sprintf("%s is %s, as others are that were not taken", name, v)
+	case transient(v) && !s.reached(j.Since.Add(Settle)):
+		return canaryPending, fmt.Sprintf("%s is %s", name, v)
 	}
-	return worse, s.sentence(t, fmt.Sprintf("%s, %s", v, j.Message))
+	return canaryWorse, s.comparison(t, fmt.Sprintf("%s, %s", v, j.Message))
 }
 
-// slow is true for what may come to an end by itself: a report that is not had, a container that is restarted.
-func slow(v growth.Verdict) bool { return v == growth.NotRunning || v == growth.Unreachable }
+// transient reports whether the verdict may pass by itself: a report that was not received, a container that restarts.
+func transient(v growth.Verdict) bool { return v == growth.NotRunning || v == growth.Unreachable }
 
-// common is true for a verdict that is as frequent among targets that were not taken as makes a fault the fleet's: then it is not
-// the revision's.
-func (s *step) common(v growth.Verdict) bool {
+// commonInControl reports whether the verdict is so frequent in the control group that it is fleet-wide there. Then the
+// revision is not its cause.
+func (s *step) commonInControl(v growth.Verdict) bool {
 	same := 0
 	for _, t := range s.slots {
-		if s.compares(t) && t.judgement.Verdict == v {
+		if s.inControlGroup(t) && t.judgement.Verdict == v {
 			same++
 		}
 	}
-	return same > 0 && same >= s.share(s.census(s.compares).desired)
+	return same > 0 && same >= s.threshold(s.census(s.inControlGroup).counted)
 }
 
-// compares reports whether the target shows how the fleet is without the new revision: one that was not taken, unless
-// its pod is of a revision that was given up, which may be why it is ill.
-func (s *step) compares(t *slot) bool { return !s.roll.has(t.Name) && (!t.live() || !s.givenUp(t)) }
+// inControlGroup reports whether the target shows how the fleet is without the new revision. An abandoned revision may
+// be why a target is bad.
+func (s *step) inControlGroup(t *slot) bool {
+	return !s.rollout.selected(t.Name) && (!t.live() || !s.onAbandonedRevision(t))
+}
 
-// allowedRestarts of a container in so long a time, going by what there were before: rounded up, and none when there were none.
+// allowedRestarts returns how many restarts are as frequent as those of the baseline, for a pod of that age: rounded
+// up, and none when there were none.
 func (b Before) allowedRestarts(age time.Duration) int {
 	if b.Restarts <= 0 || b.Age.Duration <= 0 {
 		return max(b.Restarts, 0)
@@ -272,9 +290,9 @@ func (b Before) allowedRestarts(age time.Duration) int {
 	return int(math.Ceil(float64(b.Restarts) * age.Seconds() / b.Age.Seconds()))
 }
 
-// sentence says how a canary is, and how it was.
-func (s *step) sentence(t *slot, now string) string {
-	b := s.roll.before(t.Name)
+// comparison describes how a canary is now, and its baseline.
+func (s *step) comparison(t *slot, now string) string {
+	b := s.rollout.baseline(t.Name)
 	was := []string{string(cmp.Or(b.Verdict, growth.Healthy)), "lag " + b.Lag.Round(time.Second).String()}
 	if b.Restarts > 0 {
 		was = append(was, fmt.Sprintf("%s restarted in %s", times(b.Restarts), b.Age.Round(time.Minute)))
@@ -282,37 +300,39 @@ func (s *step) sentence(t *slot, now string) string {
 	if b.Unready {
 		was = append(was, "not ready")
 	}
-	return fmt.Sprintf("%s on revision %s: %s; before, on %s: %s", t.Name, s.Update, now, s.Current, strings.Join(was, ", "))
+	return fmt.Sprintf("%s on revision %s: %s; before, on %s: %s",
+		t.Name, s.Update, now, s.Current, strings.Join(was, ", "))
 }
 
-// fail sends the canaries back.
-func (s *step) fail(why string) {
+// failCanary sends the canaries back to Current. No target is selected until there is another Update, or promotion.
+func (s *step) failCanary(why string) {
 	s.phase, s.result.Message = PhaseFailed, why
-	s.roll = s.roll.TakenOver()
-	s.roll.Failed, s.roll.FailedAt = why, s.second
+	s.rollout = s.rollout.TakenOver()
+	s.rollout.Failed, s.rollout.FailedAt = why, s.timestamp
 }
 
-// pass ends the canary: the rest follows.
-func (s *step) pass() {
+// passCanary ends the canary: the other targets follow.
+func (s *step) passCanary() {
 	s.promote()
 	s.phase = PhaseRolling
 }
 
-// pause ends the time that counts. Without credit, what was not written down yet is lost.
-func (s *step) pause(credit bool, why string) {
-	r := &s.roll
+// pauseSoak stops the soak. Without credit, the time that is not persisted yet is lost: nothing observed it.
+func (s *step) pauseSoak(credit bool, why string) {
+	r := &s.rollout
 	if credit && !r.Since.IsZero() {
-		r.Soaked.Duration += max(s.second.Sub(r.Since), 0)
+		r.Soaked.Duration += max(s.timestamp.Sub(r.Since), 0)
 	}
-	r.Since = never
+	r.Since = zeroTime
 	s.result.Message = "the soak waits: " + why
 }
 
-// count lets time count, writes it down now and then, and ends the canary when it is enough.
-func (s *step) count(canaries []*slot) {
-	r, soak := &s.roll, s.Limits.Canary.Soak
+// countSoak lets the soak continue: all canaries are ready, judged, and not worse than before. It persists each tenth
+// of the soak, and passes the canary once the soak is over and no canary is CatchingUp that was not before.
+func (s *step) countSoak(canaries []*slot) {
+	r, soak := &s.rollout, s.Limits.Canary.Soak
 	if r.Since.IsZero() {
-		r.Since = s.second
+		r.Since = s.timestamp
 	}
 	left := soak - r.Soaked.Duration
 	if !s.Now.Before(r.Since.Add(left)) {
@@ -320,87 +340,91 @@ func (s *step) count(canaries []*slot) {
 			s.result.Message = fmt.Sprintf("the soak waits: %s catches up still", canaries[i].Name)
 			return
 		}
-		s.pass()
+		s.passCanary()
 		return
 	}
 	s.result.Message = fmt.Sprintf("soaks until %s", clock(r.Since.Add(left)))
-	if tick := max(soak/soakTicks, time.Minute); s.reached(r.Since.Add(tick)) {
-		r.Soaked.Duration += s.second.Sub(r.Since)
-		r.Since = s.second
-		s.at(r.Since.Add(tick))
+	if tick := max(soak/soakParts, time.Minute); s.reached(r.Since.Add(tick)) {
+		r.Soaked.Duration += s.timestamp.Sub(r.Since)
+		r.Since = s.timestamp
+		s.recheckAt(r.Since.Add(tick))
 	}
-	s.at(r.Since.Add(soak - r.Soaked.Duration))
+	s.recheckAt(r.Since.Add(soak - r.Soaked.Duration))
 }
 
-// catchingUp is true for a canary that is behind and was not.
+// catchingUp reports whether a canary is behind and was well before.
 func (s *step) catchingUp(t *slot) bool {
-	return t.judgement.Verdict != growth.Healthy && severity(t.judgement.Verdict) == 0 && severity(s.roll.before(t.Name).Verdict) == 0
+	return t.judgement.Verdict != growth.Healthy && severity(t.judgement.Verdict) == 0 &&
+		severity(s.rollout.baseline(t.Name).Verdict) == 0
 }
 
-// takeCanaries takes targets until there are enough: first those whose pods are of a revision that was given up, then those that
-// are well, by name.
-func (s *step) takeCanaries() {
-	if taken, lost := s.lost(); s.manyLost(taken, lost) {
+// selectCanaries selects targets until there are enough: first those on an abandoned revision, then good ones, then the
+// others, each by name.
+func (s *step) selectCanaries() {
+	if selected, lost := s.lostSelected(); s.manyLost(selected, lost) {
 		return
 	}
-	room := s.wantedCanaries() - len(s.canaries()) - len(s.justGone())
+	room := s.wantedCanaries() - len(s.canaries()) - len(s.recentlyAbsent())
 	var next []*slot
-	unknown := false
+	unjudged := false
 	for _, t := range s.slots {
-		if !t.live() || !t.Able || s.roll.has(t.Name) || s.mute(t) {
+		if !t.live() || !t.Able || s.rollout.selected(t.Name) || s.indeterminate(t) {
 			continue
 		}
-		unknown = unknown || t.unseen()
+		unjudged = unjudged || t.unjudged()
 		next = append(next, t)
 	}
-	slices.SortStableFunc(next, func(a, b *slot) int { return cmp.Compare(s.rank(a), s.rank(b)) })
+	slices.SortStableFunc(next, func(a, b *slot) int { return cmp.Compare(s.canaryRank(a), s.canaryRank(b)) })
 	for _, t := range next {
-		if room <= 0 || unknown && s.rank(t) == lastRank {
-			break // one of those that are not judged yet may be well
+		if room <= 0 || unjudged && s.canaryRank(t) == worstRank {
+			break // an unjudged target may turn out to be good
 		}
-		before := s.before(t)
+		baseline := s.baselineOf(t)
 		if !s.replaceOne(t) {
 			continue
 		}
 		room--
-		s.roll.Soaked.Duration, s.roll.Since = 0, never
-		s.roll.remember(t.Name, before)
+		s.rollout.Soaked.Duration, s.rollout.Since = 0, zeroTime
+		s.rollout.setBaseline(t.Name, baseline)
 	}
-	// What of a revision that was given up does not work, and is not tried with the next one, goes back.
+	// Unready pods of an abandoned revision that do not try out the next one go back.
 	for _, t := range next {
-		if t.live() && s.givenUp(t) && t.NodeReady && cost(t) == 0 {
+		if t.live() && s.onAbandonedRevision(t) && t.NodeReady && disruption(t) == 0 {
 			s.delete(t, WhySentBack, 0)
 		}
 	}
 }
 
-const lastRank = 2
+const worstRank = 2
 
-func (s *step) rank(t *slot) int {
+func (s *step) canaryRank(t *slot) int {
 	switch {
-	case s.givenUp(t):
+	case s.onAbandonedRevision(t):
 		return 0
 	case t.good() && t.ready():
 		return 1
 	}
-	return lastRank
+	return worstRank
 }
 
-// givenUp is true for a pod of a revision that was on its way and is not any more.
-func (s *step) givenUp(t *slot) bool {
+// onAbandonedRevision reports whether the pod is of a revision that was being rolled out and no longer is.
+func (s *step) onAbandonedRevision(t *slot) bool {
 	return t.pod.Revision != s.Current && t.pod.Revision != s.Update
 }
 
-// before is what a canary is compared with; the zero value for one that is well. How a pod of a revision that was given up works is
-// no measure: but for what is external its target is taken to have been well.
-func (s *step) before(t *slot) Before {
-	if v := t.judgement.Verdict; s.givenUp(t) {
+// baselineOf returns the baseline of a target; the zero value if it is well. A pod of an abandoned revision is no
+// measure: but for what is external, its target counts as well.
+func (s *step) baselineOf(t *slot) Before {
+	if v := t.judgement.Verdict; s.onAbandonedRevision(t) {
 		if external(v) {
 			return Before{Verdict: v, Boot: t.Boot}
 		}
 		return Before{Boot: t.Boot}
 	}
-	b := Before{Boot: t.Boot, Lag: metav1.Duration{Duration: s.Lag[t.Name].Truncate(time.Second)}, Restarts: t.pod.Restarts, Unready: !t.pod.Ready}
+	b := Before{
+		Boot: t.Boot, Lag: metav1.Duration{Duration: s.Lag[t.Name].Truncate(time.Second)},
+		Restarts: t.pod.Restarts, Unready: !t.pod.Ready,
+	}
 	if v := t.judgement.Verdict; v != growth.Healthy {
 		b.Verdict = v
 	}

@@ -12,18 +12,20 @@ import (
 	"github.com/hlparser/hyperliquid-parser-operator/internal/controller/plan"
 )
 
-// soaking is a fleet of n with a canary, a, that was just made.
+// soaking returns a fleet of n with a canary, a, that was just created.
 func soaking(t *testing.T, n int) *story {
 	t.Helper()
-	return begin(t, canary(fleet(n), 1, time.Hour)).with(update("newer")).does("Delete a: Outdated").does("Create a at newer")
+	return begin(t, canary(fleet(n), 1, time.Hour)).with(update("newer")).does("Delete a: Outdated").
+		does("Create a at newer")
 }
 
-func TestTheRestFollowsACanaryThatWasWellForTheSoak(t *testing.T) {
+func TestTheOthersFollowACanaryThatWasWellForTheSoak(t *testing.T) {
 	s := soaking(t, 3)
-	s.does().phase(plan.PhaseCanary, "soaks until 13:00:00 UTC").wakesIn(6 * time.Minute)
-	s.after(59*time.Minute).does().phase(plan.PhaseCanary, "soaks until 13:00:00 UTC").wakesIn(time.Minute)
+	s.does().phase(plan.PhaseCanary, "soaks until 13:00:00 UTC").rechecksIn(6 * time.Minute)
+	s.after(59*time.Minute).does().phase(plan.PhaseCanary, "soaks until 13:00:00 UTC").rechecksIn(time.Minute)
 	s.after(time.Minute).does("Delete b: Outdated").phase(plan.PhaseRolling, "")
-	s.does("Create b at newer").does("Delete c: Outdated").does("Create c at newer").does().does().phase(plan.PhaseSteady, "")
+	s.does("Create b at newer").does("Delete c: Outdated").does("Create c at newer").does().does().
+		phase(plan.PhaseSteady, "")
 }
 
 func TestDuringACanaryNewTargetsAndPodsThatDieGetTheCurrentRevision(t *testing.T) {
@@ -31,7 +33,8 @@ func TestDuringACanaryNewTargetsAndPodsThatDieGetTheCurrentRevision(t *testing.T
 	s.with(func(in *plan.Input) {
 		in.Targets = append(in.Targets, plan.Target{Name: "A", Pod: "pod-A", Able: true, NodeReady: true})
 	})
-	s.does("Create A at new").dies("b").dies("a").does("Create a at newer", "Create b at new").leader().dies("a").does("Create a at newer")
+	s.does("Create A at new").dies("b").dies("a").does("Create a at newer", "Create b at new").leader().dies("a").
+		does("Create a at newer")
 }
 
 func TestTheSoakCountsOnlyTimeInWhichCanariesWereWell(t *testing.T) {
@@ -41,35 +44,42 @@ func TestTheSoakCountsOnlyTimeInWhichCanariesWereWell(t *testing.T) {
 		s.after(time.Hour).does()
 	}
 	s.is("a", growth.CatchingUp).does().phase(plan.PhaseCanary, "soaks until 15:00:00 UTC").after(10 * time.Minute)
-	s.with(func(in *plan.Input) { in.Limits.Paused = true }).does().phase(plan.PhaseCanary, "the soak waits: paused").after(time.Hour)
-	s.with(func(in *plan.Input) { in.Limits.Paused = false }).does().phase(plan.PhaseCanary, "soaks until 16:00:00 UTC").after(10 * time.Minute)
-	s.pod("a", func(p *plan.Pod) { p.Ready, p.ReadyChanged = false, s.in.Now }).does().phase(plan.PhaseCanary, "the soak waits: a is not ready")
-	s.after(9*time.Minute).pod("a", func(p *plan.Pod) { p.Ready = true }).does().phase(plan.PhaseCanary, "soaks until 16:09:00 UTC")
+	s.with(func(in *plan.Input) { in.Limits.Paused = true }).does().phase(plan.PhaseCanary, "the soak waits: paused").
+		after(time.Hour)
+	s.with(func(in *plan.Input) { in.Limits.Paused = false }).does().phase(plan.PhaseCanary, "soaks until 16:00:00 UTC").
+		after(10 * time.Minute)
+	s.pod("a", func(p *plan.Pod) { p.Ready, p.ReadyChanged = false, s.in.Now }).does().
+		phase(plan.PhaseCanary, "the soak waits: a is not ready")
+	s.after(9*time.Minute).pod("a", func(p *plan.Pod) { p.Ready = true }).does().
+		phase(plan.PhaseCanary, "soaks until 16:09:00 UTC")
 }
 
 func TestASoakIsNotOverWhileACanaryIsBehind(t *testing.T) {
-	s := soaking(t, 3).does().is("a", growth.CatchingUp).after(time.Hour).does().phase(plan.PhaseCanary, "the soak waits: a catches up still")
+	s := soaking(t, 3).does().is("a", growth.CatchingUp).after(time.Hour).does().
+		phase(plan.PhaseCanary, "the soak waits: a catches up still")
 	s.is("a", growth.Healthy).does("Delete b: Outdated")
 
-	// It was so before: that is not worse.
-	s = begin(t, canary(fleet(1), 1, time.Hour)).is("a", growth.Overloaded).with(update("newer")).does("Delete a: Outdated").does("Create a at newer")
+	// It was behind before: that is not worse.
+	s = begin(t, canary(fleet(1), 1, time.Hour)).is("a", growth.Overloaded).with(update("newer")).
+		does("Delete a: Outdated").does("Create a at newer")
 	s.is("a", growth.CatchingUp).does().after(time.Hour).does().phase(plan.PhaseRolling, "")
 }
 
-func TestWhatNobodyHasSeenIsNoSoak(t *testing.T) {
-	s := soaking(t, 3).does().after(13 * time.Minute).does() // two ticks were written down, and what is over
+func TestUnobservedTimeDoesNotCountForTheSoak(t *testing.T) {
+	s := soaking(t, 3).does().after(13 * time.Minute).does() // two ticks are persisted, and the rest
 	s.after(2*time.Minute).leader().does().phase(plan.PhaseCanary, "the soak waits: a is not judged yet")
 	s.after(time.Hour).does().judges(growth.Healthy).does().phase(plan.PhaseCanary, "soaks until 14:02:00 UTC")
 
-	// Nor when nobody led for long, and it was paused meanwhile.
+	// Nor does a long time without a leader in which it was paused.
 	s.after(3 * time.Hour).leader().with(func(in *plan.Input) { in.Limits.Paused = true }).does()
-	s.with(func(in *plan.Input) { in.Limits.Paused = false }).judges(growth.Healthy).does().phase(plan.PhaseCanary, "soaks until 17:02:00 UTC")
+	s.with(func(in *plan.Input) { in.Limits.Paused = false }).judges(growth.Healthy).does().
+		phase(plan.PhaseCanary, "soaks until 17:02:00 UTC")
 }
 
-func TestACanaryThatIsWorseThanBeforeGoesBackAndNothingMoves(t *testing.T) {
+func TestACanaryThatIsWorseThanBeforeGoesBackAndNothingElseMoves(t *testing.T) {
 	for name, test := range map[string]struct {
-		change func(*story)
-		says   string
+		change  func(*story)
+		message string
 	}{
 		"a verdict": {func(s *story) { s.is("a", growth.Overloaded) },
 			"a on revision newer: Overloaded, as it is; before, on new: Healthy, lag 0s"},
@@ -77,15 +87,15 @@ func TestACanaryThatIsWorseThanBeforeGoesBackAndNothingMoves(t *testing.T) {
 			"a on revision newer: its container restarted once; before, on new: Healthy, lag 0s"},
 		"a pod that does not become ready": {func(s *story) { s.pod("a", unready).does().after(10 * time.Minute) },
 			"a on revision newer: not ready for 10m0s; before, on new: Healthy, lag 0s"},
-		"a report that is not had for long": {func(s *story) { s.is("a", growth.Unreachable).does().after(10 * time.Minute) },
+		"a long time without a report": {func(s *story) { s.is("a", growth.Unreachable).does().after(10 * time.Minute) },
 			"a on revision newer: Unreachable, as it is; before, on new: Healthy, lag 0s"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			s := soaking(t, 3).does().after(time.Minute)
 			test.change(s)
-			s.does("Delete a: SentBack").phase(plan.PhaseFailed, test.says)
-			s.does("Create a at new").phase(plan.PhaseFailed, test.says)
-			s.after(9*time.Hour).leader().does().phase(plan.PhaseFailed, test.says)
+			s.does("Delete a: SentBack").phase(plan.PhaseFailed, test.message)
+			s.does("Create a at new").phase(plan.PhaseFailed, test.message)
+			s.after(9*time.Hour).leader().does().phase(plan.PhaseFailed, test.message)
 			s.judges(growth.Healthy).dies("b").does("Create b at new")
 			// Until the spec changes.
 			s.with(update("newest")).does("Delete a: Outdated").does("Create a at newest").does()
@@ -98,7 +108,7 @@ func TestACanaryThatFailedIsPromotedByHand(t *testing.T) {
 	s := soaking(t, 3).is("a", growth.Stuck).does("Delete a: SentBack").does("Create a at new")
 	s.with(func(in *plan.Input) { in.Promote = true }).does("Delete a: Outdated").phase(plan.PhaseRolling, "")
 	s.does("Create a at newer").does("Delete b: Outdated")
-	// The word stands when it is taken back.
+	// It stays promoted when the annotation is removed.
 	s.with(func(in *plan.Input) { in.Promote = false }).does("Create b at newer").does("Delete c: Outdated")
 }
 
@@ -113,16 +123,23 @@ func TestACanaryIsComparedWithTheSameTargetBefore(t *testing.T) {
 		after  func(*story)
 		fails  bool
 	}{
-		"as ill as before":          {func(s *story) { s.is("a", growth.Overloaded) }, func(s *story) { s.is("a", growth.Overloaded) }, false},
-		"better than before":        {func(s *story) { s.is("a", growth.NotRunning) }, func(s *story) { s.is("a", growth.Stuck) }, false},
-		"worse than before":         {func(s *story) { s.is("a", growth.Overloaded) }, func(s *story) { s.is("a", growth.Stuck) }, true},
-		"a sink that is found":      {func(s *story) { s.is("a", growth.SinkDown) }, func(s *story) { s.is("a", growth.Overloaded) }, false},
-		"a source that comes back":  {func(s *story) { s.is("a", growth.SourceStalled) }, func(s *story) { s.is("a", growth.Stuck) }, true},
-		"as many restarts":          {func(s *story) { s.pod("a", restarts(24)) }, func(s *story) { s.after(2*time.Hour).pod("a", restarts(2)) }, false},
-		"more restarts than before": {func(s *story) { s.pod("a", restarts(24)) }, func(s *story) { s.after(2*time.Hour).pod("a", restarts(3)) }, true},
+		"as bad as before": {func(s *story) { s.is("a", growth.Overloaded) },
+			func(s *story) { s.is("a", growth.Overloaded) }, false},
+		"better than before": {func(s *story) { s.is("a", growth.NotRunning) },
+			func(s *story) { s.is("a", growth.Stuck) }, false},
+		"worse than before": {func(s *story) { s.is("a", growth.Overloaded) },
+			func(s *story) { s.is("a", growth.Stuck) }, true},
+		"a sink that works again": {func(s *story) { s.is("a", growth.SinkDown) },
+			func(s *story) { s.is("a", growth.Overloaded) }, false},
+		"a source that comes back": {func(s *story) { s.is("a", growth.SourceStalled) },
+			func(s *story) { s.is("a", growth.Stuck) }, true},
+		"as many restarts": {func(s *story) { s.pod("a", restarts(24)) },
+			func(s *story) { s.after(2*time.Hour).pod("a", restarts(2)) }, false},
+		"more restarts than before": {func(s *story) { s.pod("a", restarts(24)) },
+			func(s *story) { s.after(2*time.Hour).pod("a", restarts(3)) }, true},
 	} {
 		t.Run(name, func(t *testing.T) {
-			// The others are worse off, so that a is the canary.
+			// The other is worse, so that a is the canary.
 			s := begin(t, canary(unavailable(fleet(2), 2), 1, 9*time.Hour))
 			s.is("b", growth.SinkDown)
 			test.before(s)
@@ -142,69 +159,76 @@ func TestACanaryIsComparedWithTheSameTargetBefore(t *testing.T) {
 
 func restarts(n int) func(*plan.Pod) { return func(p *plan.Pod) { p.Restarts = n } }
 
-func TestACanaryIsNotBlamedForWhatOthersHaveToo(t *testing.T) {
+func TestACanaryIsNotBlamedForACommonFault(t *testing.T) {
 	s := soaking(t, 2).does().is("a", growth.Stuck).is("b", growth.Stuck)
 	s.does().phase(plan.PhaseCanary, "the soak waits: a is Stuck, as others are that were not taken")
 
-	// A fault of the fleet, of whatever kind.
-	s = soaking(t, 8).does().is("a", growth.Stuck).is("b", growth.SinkDown).is("c", growth.Unreachable).is("d", growth.SinkDown)
+	// A fleet-wide fault, of any kind.
+	s = soaking(t, 8).does().is("a", growth.Stuck).is("b", growth.SinkDown).is("c", growth.Unreachable).
+		is("d", growth.SinkDown)
 	s.does().phase(plan.PhaseCanary, "the soak waits: a is not well, and the fault is fleet-wide")
 	s.is("b", growth.Healthy).is("c", growth.Healthy).is("d", growth.Healthy).does("Delete a: SentBack")
 }
 
-func TestCanariesAreNoFleetOfTheirOwn(t *testing.T) {
-	// Half the fleet fails as one: that is the revision.
+func TestCanariesAreNotTheirOwnControlGroup(t *testing.T) {
+	// Half of the fleet fails together: that is the revision.
 	s := begin(t, canary(unavailable(fleet(6), 3), 3, time.Hour)).with(update("newer"))
-	s.does("Delete a: Outdated", "Delete b: Outdated", "Delete c: Outdated").does("Create a at newer", "Create b at newer", "Create c at newer")
+	s.does("Delete a: Outdated", "Delete b: Outdated", "Delete c: Outdated").
+		does("Create a at newer", "Create b at newer", "Create c at newer")
 	s.is("a", growth.Stuck).is("b", growth.Stuck).is("c", growth.Stuck)
 	s.does("Delete a: SentBack", "Delete b: SentBack", "Delete c: SentBack")
 }
 
-func TestARevisionThatCuresASickFleetSoaksThrough(t *testing.T) {
+func TestARevisionThatCuresABadFleetPassesTheSoak(t *testing.T) {
 	s := begin(t, canary(fleet(3), 1, time.Hour)).judges(growth.SinkDown).with(update("newer"))
 	s.does("Delete a: Outdated").does("Create a at newer").does().phase(plan.PhaseCanary, "soaks until 13:00:00 UTC")
 	s.after(time.Hour).does("Delete b: Outdated")
 }
 
-func TestOthersAreTakenForCanariesOnNodesThatAreLost(t *testing.T) {
+func TestACanaryOnALostNodeIsReplacedByAnother(t *testing.T) {
 	s := soaking(t, 3).does().after(10*time.Minute).with(node(0, false, false)).is("a", growth.Unreachable)
 	s.does("Delete b: Outdated").does("Create b at newer").does().phase(plan.PhaseCanary, "soaks until 13:10:00 UTC")
 	s.with(node(0, true, true)).is("a", growth.Healthy).after(time.Hour).does("Delete c: Outdated")
 }
 
-func TestACordonedCanaryIsACanaryWhileItRuns(t *testing.T) {
+func TestACordonedCanaryRemainsACanaryWhileItRuns(t *testing.T) {
 	soaking(t, 2).does().with(node(0, false, true)).after(time.Hour).does("Delete b: Outdated")
-	s := soaking(t, 2).does().with(node(0, false, true)).dies("a").does("Delete b: Outdated").does("Create b at newer").does()
+	s := soaking(t, 2).does().with(node(0, false, true)).dies("a").does("Delete b: Outdated").does("Create b at newer").
+		does()
 	s.after(time.Hour).does().does().phase(plan.PhaseSteady, "")
 }
 
-func TestCanariesAreThoseThatAreWell(t *testing.T) {
+func TestGoodTargetsBecomeCanaries(t *testing.T) {
 	in := canary(fleet(6), 2, time.Hour)
 	in.Limits.MaxUnavailable = intstr.FromInt32(2)
 	s := begin(t, in).is("a", growth.Overloaded).is("b", growth.Unknown).with(node(2, false, true)).with(update("newer"))
-	s.does("Delete d: Outdated").does("Create d at newer") // one is not judged, and holds a place
+	s.does("Delete d: Outdated").does("Create d at newer") // one is unjudged, and delays the next
 	s.does("Delete e: Outdated").does("Create e at newer").does()
 
-	// Where none is well, those that are ill show whether it helps.
+	// Where none is good, bad ones show whether the revision helps.
 	in = canary(fleet(2), 1, time.Hour)
-	s = begin(t, in).judges(growth.NotRunning).pod("a", unready).pod("b", unready).with(update("newer")).does("Delete a: Outdated")
+	s = begin(t, in).judges(growth.NotRunning).pod("a", unready).pod("b", unready).with(update("newer")).
+		does("Delete a: Outdated")
 	s.does("Create a at newer").does().after(time.Hour).does("Delete b: Outdated")
 
-	// A new leader does not know yet which are well.
-	begin(t, in).leader().pod("b", unready).is("b", growth.NotRunning).with(update("newer")).does().judges(growth.Healthy).pod("b", func(p *plan.Pod) { p.Ready = true }).
+	// A new leader does not know yet which are good.
+	begin(t, in).leader().pod("b", unready).is("b", growth.NotRunning).with(update("newer")).does().judges(growth.Healthy).
+		pod("b", func(p *plan.Pod) { p.Ready = true }).
 		does("Delete a: Outdated")
 }
 
 func TestMoreCanariesThanThereAreTargetsAreAll(t *testing.T) {
 	in := canary(fleet(2), 9, time.Hour)
-	s := begin(t, in).with(update("newer")).does("Delete a: Outdated").does("Create a at newer").does("Delete b: Outdated").does("Create b at newer").does()
+	s := begin(t, in).with(update("newer")).does("Delete a: Outdated").does("Create a at newer").
+		does("Delete b: Outdated").does("Create b at newer").does()
 	s.after(59*time.Minute).does().phase(plan.PhaseCanary, "soaks until 13:00:00 UTC")
 	s.after(time.Minute).does().does().phase(plan.PhaseSteady, "")
 
 	in.Targets, in.Pods = nil, nil
-	s = begin(t, in).with(update("newer")).does().does().phase(plan.PhaseSteady, "the soak waits: there are no targets")
+	s = begin(t, in).with(update("newer")).does().does().
+		phase(plan.PhaseSteady, "the soak waits: there are no targets")
 	if s.in.Current != "new" {
-		t.Errorf("current is %s, which nobody has tried", s.in.Current)
+		t.Errorf("current is %s, which was not tried out", s.in.Current)
 	}
 }
 
@@ -214,56 +238,67 @@ func TestAShareOfTheFleetIsTheCanary(t *testing.T) {
 	begin(t, in).with(update("newer")).does("Delete a: Outdated", "Delete b: Outdated", "Delete c: Outdated")
 }
 
-func TestANewRevisionInMidCanaryBeginsWithTheCanaries(t *testing.T) {
-	s := begin(t, canary(fleet(3), 1, time.Hour)).with(node(0, false, true)).with(update("newer")).does("Delete b: Outdated").does("Create b at newer").does()
-	s.with(node(0, true, true)).after(50 * time.Minute).with(update("newest")).does("Delete b: Outdated").does("Create b at newest").does()
+func TestANewRevisionDuringACanaryBeginsWithTheCanaries(t *testing.T) {
+	s := begin(t, canary(fleet(3), 1, time.Hour)).with(node(0, false, true)).with(update("newer")).
+		does("Delete b: Outdated").does("Create b at newer").does()
+	s.with(node(0, true, true)).after(50 * time.Minute).with(update("newest")).does("Delete b: Outdated").
+		does("Create b at newest").does()
 	s.phase(plan.PhaseCanary, "soaks until 13:50:00 UTC")
 
-	// Of more than are canaries now, those that do not work go back.
-	s = begin(t, canary(unavailable(fleet(4), 2), 2, time.Hour)).with(update("newer")).does("Delete a: Outdated", "Delete b: Outdated").does("Create a at newer", "Create b at newer")
+	// If there are fewer canaries now, the others go back if they do not work.
+	s = begin(t, canary(unavailable(fleet(4), 2), 2, time.Hour)).with(update("newer")).
+		does("Delete a: Outdated", "Delete b: Outdated").does("Create a at newer", "Create b at newer")
 	s.pod("a", unready).pod("b", unready).with(func(in *plan.Input) { in.Limits.Canary.Count = intstr.FromInt32(1) })
-	s.with(update("newest")).does("Delete a: Outdated", "Delete b: SentBack").does("Create a at newest", "Create b at new")
+	s.with(update("newest")).does("Delete a: Outdated", "Delete b: SentBack").
+		does("Create a at newest", "Create b at new")
 }
 
-func TestARevisionThatWasGivenUpIsNoMeasureForTheNext(t *testing.T) {
-	// The first crashes, the second hangs: that is better than the first, and worse than it was before both.
+func TestAnAbandonedRevisionIsNoBaselineForTheNext(t *testing.T) {
+	// The first crashes, the second hangs: that is better than the first, and worse than before both.
 	s := soaking(t, 3).pod("a", unready).is("a", growth.NotRunning).does()
 	s.with(update("newest")).does("Delete a: Outdated").does("Create a at newest")
-	s.is("a", growth.Stuck).does("Delete a: SentBack").phase(plan.PhaseFailed, "a on revision newest: Stuck, as it is; before, on new: Healthy, lag 0s")
+	s.is("a", growth.Stuck).does("Delete a: SentBack").
+		phase(plan.PhaseFailed, "a on revision newest: Stuck, as it is; before, on new: Healthy, lag 0s")
 }
 
-func TestAPodThatStartsIsNoCanaryYet(t *testing.T) {
+func TestAStartingPodIsNoCanaryYet(t *testing.T) {
 	s := begin(t, canary(fleet(2), 1, time.Hour)).pod("a", young).is("a", growth.Unknown).with(update("newer")).does()
 	s.pod("a", func(p *plan.Pod) { p.Ready = true }).is("a", growth.Healthy).does("Delete a: Outdated")
 }
 
-func TestARestartOfTheContainerInAnOutageDoesNotHoldTheCureBack(t *testing.T) {
-	s := begin(t, canary(fleet(4), 1, time.Hour)).judges(growth.SinkDown).is("a", growth.Healthy).with(update("newer")).does("Delete a: Outdated").does("Create a at newer")
-	s.pod("a", restarts(1)).does().phase(plan.PhaseCanary, "soaks until 13:00:00 UTC").after(time.Hour).does("Delete b: Outdated")
+func TestARestartOfTheContainerInAnOutageDoesNotStopTheCure(t *testing.T) {
+	s := begin(t, canary(fleet(4), 1, time.Hour)).judges(growth.SinkDown).is("a", growth.Healthy).with(update("newer")).
+		does("Delete a: Outdated").does("Create a at newer")
+	s.pod("a", restarts(1)).does().phase(plan.PhaseCanary, "soaks until 13:00:00 UTC").after(time.Hour).
+		does("Delete b: Outdated")
 }
 
-func TestACanaryThatIsNoMoreAskedForIsNot(t *testing.T) {
+func TestRemovingTheCanaryFromTheSpecEndsIt(t *testing.T) {
 	s := soaking(t, 3).does().with(func(in *plan.Input) { in.Limits.Canary = nil }).does("Delete b: Outdated")
-	s.does("Create b at newer").with(func(in *plan.Input) { in.Limits.Canary = &plan.Canary{Count: intstr.FromInt32(1)} }).does("Delete c: Outdated")
+	s.does("Create b at newer").with(func(in *plan.Input) { in.Limits.Canary = &plan.Canary{Count: intstr.FromInt32(1)} }).
+		does("Delete c: Outdated")
 }
 
-func TestWhatWasForgottenOfACanaryIsFoundAgain(t *testing.T) {
-	s := soaking(t, 3).does().with(func(in *plan.Input) { in.Rollout = plan.Rollout{} }).does().phase(plan.PhaseCanary, "soaks until 13:00:00 UTC")
+func TestACanaryWhoseStateWasLostIsFoundAgain(t *testing.T) {
+	s := soaking(t, 3).does().with(func(in *plan.Input) { in.Rollout = plan.Rollout{} }).does().
+		phase(plan.PhaseCanary, "soaks until 13:00:00 UTC")
 	s.dies("a").does("Create a at newer")
 }
 
-func TestACanaryThatIsGrowingBeforeItIsRestartedIsSentBack(t *testing.T) {
+func TestACanaryThatIsGrowingIsRolledBackBeforeItIsRestarted(t *testing.T) {
 	// It was well before: the revision is at fault, and no restart is counted.
 	s := soaking(t, 3).does().is("a", growth.Growing).does("Delete a: SentBack")
 	if len(s.in.Ledger) > 0 {
 		t.Errorf("the ledger has %v", s.in.Ledger)
 	}
-	// It was so before: a restart may cure it.
-	s = begin(t, canary(fleet(1), 1, time.Hour)).with(func(in *plan.Input) { in.Limits.AlertOnly = true }).is("a", growth.Stuck).with(update("newer")).does("Delete a: Outdated")
-	s.does("Create a at newer").with(func(in *plan.Input) { in.Limits.AlertOnly = false }).is("a", growth.Stuck).does("Restart a: Verdict").does("Create a at newer")
+	// It was bad before: a restart may cure it.
+	s = begin(t, canary(fleet(1), 1, time.Hour)).with(func(in *plan.Input) { in.Limits.AlertOnly = true }).
+		is("a", growth.Stuck).with(update("newer")).does("Delete a: Outdated")
+	s.does("Create a at newer").with(func(in *plan.Input) { in.Limits.AlertOnly = false }).is("a", growth.Stuck).
+		does("Restart a: Verdict").does("Create a at newer")
 }
 
-// boots makes all nodes boot anew.
+// boots makes all nodes reboot.
 func boots(id string) func(*plan.Input) {
 	return func(in *plan.Input) {
 		in.Targets = slices.Clone(in.Targets)
@@ -273,7 +308,7 @@ func boots(id string) func(*plan.Input) {
 	}
 }
 
-func TestACanaryWhoseNodeBootsIsNotBlamed(t *testing.T) {
+func TestACanaryWhoseNodeRebootsIsNotBlamed(t *testing.T) {
 	begins := func() *story {
 		s := begin(t, canary(fleet(2), 1, 3*time.Hour)).with(boots("1")).with(update("newer"))
 		return s.does("Delete a: Outdated").does("Create a at newer").does().after(time.Hour).does()
@@ -285,32 +320,36 @@ func TestACanaryWhoseNodeBootsIsNotBlamed(t *testing.T) {
 
 	s := begins().with(boots("2")).pod("a", waiting).does().phase(plan.PhaseCanary, "the soak waits: a is not ready")
 	s.pod("a", again).does().phase(plan.PhaseCanary, "soaks until 15:00:00 UTC").after(time.Hour).leader()
-	s.with(boots("3")).judges(growth.Healthy).pod("a", restarts(2)).does().phase(plan.PhaseCanary, "soaks until 15:00:00 UTC")
+	s.with(boots("3")).judges(growth.Healthy).pod("a", restarts(2)).does().
+		phase(plan.PhaseCanary, "soaks until 15:00:00 UTC")
 	s.pod("a", restarts(3)).does("Delete a: SentBack")
 	mentions(t, s.last.Message, "a on revision newer: its container restarted 3 times")
 
-	// The restart may be heard of before the boot.
+	// The restart may be observed before the reboot.
 	s = begins().pod("a", waiting).does().phase(plan.PhaseCanary, "the soak waits: a restarts")
 	s.with(boots("2")).pod("a", again).does().phase(plan.PhaseCanary, "soaks until 15:00:00 UTC")
-	// One that restarts without a boot fails once it is ready again, or restarts once more, or does neither for long.
+	// One that restarts without a reboot fails once it is ready again, restarts once more, or does neither for Settle.
 	begins().pod("a", waiting).does().pod("a", again).does("Delete a: SentBack")
 	begins().pod("a", waiting).does().pod("a", waiting).does("Delete a: SentBack")
 	begins().pod("a", waiting).does().after(10 * time.Minute).does("Delete a: SentBack")
-	// A node that does not say when it booted, or says so for the first time, has not booted.
+	// A node whose boot ID is unknown, or known for the first time, has not rebooted.
 	begins().with(boots("")).pod("a", restarts(1)).does("Delete a: SentBack")
 	soaking(t, 2).does().with(boots("1")).pod("a", restarts(1)).does("Delete a: SentBack")
 }
 
 func TestTheStateOfTheLargestCanaryFitsIntoAnAnnotation(t *testing.T) {
 	const targets = 5000
-	const long, boot = "ip-10-%04d.a-region-with-a-long-name.compute.internal.example", "f81d4fae-7dec-11d0-a765-00a0c91e6bf6"
+	const long, boot = "ip-10-%04d.a-region-with-a-long-name.compute.internal.example",
+		"f81d4fae-7dec-11d0-a765-00a0c91e6bf6"
 	in := canary(unavailable(fleet(0), targets), targets, time.Hour)
 	in.Lag = map[string]time.Duration{}
 	for i := range targets {
 		name := fmt.Sprintf(long, i)
-		in.Targets = append(in.Targets, plan.Target{Name: name, Pod: "pod-" + name, Able: true, NodeReady: true, Boot: boot})
+		in.Targets = append(in.Targets,
+			plan.Target{Name: name, Pod: "pod-" + name, Able: true, NodeReady: true, Boot: boot})
 		in.Pods = append(in.Pods, plan.Pod{
-			Name: "pod-" + name, UID: name, Target: name, Revision: "new", Created: ago(24*time.Hour + time.Second), Ready: true, Restarts: 10,
+			Name: "pod-" + name, UID: name, Target: name, Revision: "new", Created: ago(24*time.Hour + time.Second), Ready: true,
+			Restarts: 10,
 		})
 		in.Judgements[name] = growth.Judgement{Verdict: growth.SourceStalled, Since: ago(23 * time.Hour)}
 		in.Lag[name] = 23*time.Hour + 59*time.Minute + 59*time.Second
@@ -318,24 +357,30 @@ func TestTheStateOfTheLargestCanaryFitsIntoAnAnnotation(t *testing.T) {
 	s := begin(t, in).with(update("newer"))
 	s.keep(plan.Next(s.in))
 	text, err := s.in.Rollout.Encode()
-	if got := len(s.in.Rollout.Also); err != nil || got != plan.MaxCanaries || len(s.in.Rollout.Before) != got || len(text) > 200_000 {
-		t.Errorf("%d canaries, %d of them with what they were, take %d bytes, %v", got, len(s.in.Rollout.Before), len(text), err)
+	if got := len(s.in.Rollout.Also); err != nil || got != plan.MaxCanaries || len(s.in.Rollout.Before) != got ||
+		len(text) > 200_000 {
+		t.Errorf("%d canaries, %d of them with a baseline, take %d bytes, %v", got, len(s.in.Rollout.Before), len(text),
+			err)
 	}
 }
 
 func TestTheStateOfACanaryIsShort(t *testing.T) {
 	in := canary(fleet(3), 1, time.Hour)
 	in.Lag = map[string]time.Duration{"a": 1700 * time.Millisecond}
-	s := begin(t, in).is("a", growth.CatchingUp).pod("a", restarts(2)).is("b", growth.SinkDown).is("c", growth.SinkDown).with(update("newer")).does("Delete a: Outdated")
+	s := begin(t, in).is("a", growth.CatchingUp).pod("a", restarts(2)).is("b", growth.SinkDown).is("c", growth.SinkDown).
+		with(update("newer")).does("Delete a: Outdated")
 	s.does("Create a at newer").does().after(7 * time.Minute).does()
 	text, err := s.in.Rollout.Encode()
-	want := `{"started":"2026-05-01T12:00:00Z","also":["a"],"before":{"a":{"verdict":"CatchingUp","lag":"1s","restarts":2,"age":"24h0m0s"}},` +
+	want := `{"started":"2026-05-01T12:00:00Z","also":["a"],` +
+		`"before":{"a":{"verdict":"CatchingUp","lag":"1s","restarts":2,"age":"24h0m0s"}},` +
 		`"soaked":"7m0s","since":"2026-05-01T12:07:00Z"}`
 	if err != nil || text != want {
 		t.Errorf("got %s, %v\nwant %s", text, err, want)
 	}
 	s.judges(growth.Healthy).pod("a", restarts(2)).does("Delete a: SentBack")
-	mentions(t, s.last.Message, "a on revision newer: its container restarted 2 times; before, on new: CatchingUp, lag 1s, 2 times restarted in 24h0m0s")
+	mentions(t, s.last.Message,
+		"a on revision newer: its container restarted 2 times; "+
+			"before, on new: CatchingUp, lag 1s, 2 times restarted in 24h0m0s")
 	if text, err = s.in.Rollout.Encode(); err != nil {
 		t.Error(err)
 	}

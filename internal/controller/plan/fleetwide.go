@@ -8,36 +8,36 @@ import (
 	"k8s.io/apimachinery/pkg/util/intstr"
 )
 
-// DefaultFleetWide is the share of a fleet that makes a fault that of the fleet when Limits.FleetWide is not set.
+// DefaultFleetWide is the share of a fleet from which a fault is fleet-wide when Limits.FleetWide is not set.
 const DefaultFleetWide = "30%"
 
-// outage is what is wrong with the fleet as a whole.
+// outage is the judgement on the fleet as a whole.
 type outage struct {
 	affected  int  // targets of this fleet
-	counted   int  // whose state is known, or soon will be
-	fleetWide bool // what is wrong is not one parser's
-	unsure    bool // it may be, when those that were not judged yet are counted
+	counted   int  // targets whose state is known, or soon will be
+	fleetWide bool // the fault is not that of single parsers
+	uncertain bool // it may be fleet-wide, depending on verdicts that are pending
 }
 
 // census counts targets for outages.
 type census struct {
-	desired  int         // whose state is known, or soon will be
-	affected int         // bad, or restarted lately
-	troubled int         // of the affected: the sink is the trouble
-	unknown  int         // not judged yet
-	unproven []time.Time // well, but not for long: when they will be proven
-	until    time.Time   // when the first of those that count for a time only will not any more; zero: there are none
+	counted     int         // whose state is known, or soon will be
+	affected    int         // bad, or restarted recently
+	sinkTrouble int         // affected by their sink
+	pending     int         // not judged yet
+	unproven    []time.Time // good, but not for long: when they are proven
+	expires     time.Time   // when the first target that counts for a limited time ends to; zero: there is none
 }
 
-// before notes that a target counts until that time only.
-func (c *census) before(until time.Time) {
-	if c.until.IsZero() || until.Before(c.until) {
-		c.until = until
+// expireAt notes that a target counts only until that time.
+func (c *census) expireAt(until time.Time) {
+	if c.expires.IsZero() || until.Before(c.expires) {
+		c.expires = until
 	}
 }
 
-// census counts the targets of a group. Of those that nobody can ask none counts for ever, neither as ill nor as well:
-// what has been unknown for Settle, and what a lost node has taken with it as long ago.
+// census counts the targets of a group. A target that has been unknown, or without a pod, for Settle, or bad for as
+// long on a lost node, is not counted: it is neither affected nor well.
 func (s *step) census(group func(*slot) bool) census {
 	var c census
 	for _, t := range s.slots {
@@ -46,76 +46,80 @@ func (s *step) census(group func(*slot) bool) census {
 		}
 		since := t.judgement.Since
 		switch bad := t.judgement.Verdict.Bad(); {
-		case bad && t.lost() && s.over(since):
+		case bad && t.lost() && s.settled(since):
 			continue
 		case bad:
 			c.affected++
 			if t.judgement.SinkTrouble() {
-				c.troubled++
+				c.sinkTrouble++
 			}
 			if t.lost() {
-				c.before(since.Add(Settle))
+				c.expireAt(since.Add(Settle))
 			}
-		case s.tried(t):
+		case s.restartUnproven(t):
 			c.affected++
-			c.before(t.record.Last().Add(Settle))
-		case t.unknown():
-			if s.mute(t) {
+			c.expireAt(t.record.Last().Add(Settle))
+		case t.awaitsVerdict():
+			if s.indeterminate(t) {
 				continue
 			}
-			c.unknown++
+			c.pending++
 			if !since.IsZero() {
-				c.before(since.Add(Settle))
+				c.expireAt(since.Add(Settle))
 			}
-		case t.unseen():
-			if !t.Able || s.lapsed(t) {
+		case t.unjudged():
+			if !t.Able || s.longUnready(t) {
 				continue
 			}
-		case t.good() && s.Now.Before(t.proven()):
-			c.unproven = append(c.unproven, t.proven())
+		case t.good() && s.Now.Before(t.provenAt()):
+			c.unproven = append(c.unproven, t.provenAt())
 		}
-		c.desired++
+		c.counted++
 	}
 	return c
 }
 
-// over reports whether what began then, by our clock, has gone on for Settle.
-func (s *step) over(since time.Time) bool { return !since.IsZero() && !s.Now.Before(since.Add(Settle)) }
-
-// tried is true for a target that was restarted lately and has not been well for long enough since. One that is well
-// with the pod that was to be deleted never was.
-func (s *step) tried(t *slot) bool {
-	return s.recent(t) && (!t.good() || t.pod.UID != t.record.UID && s.Now.Before(t.proven()))
+// settled reports whether what began at that time, by the operator's clock, has lasted for Settle.
+func (s *step) settled(since time.Time) bool {
+	return !since.IsZero() && !s.Now.Before(since.Add(Settle))
 }
 
-// reaches reports whether that many affected targets of those counted, alone or with those elsewhere, are as many as make a fault the
-// fleet's.
-func (s *step) reaches(affected int, c census) bool {
-	all := s.around(c)
-	all.Desired += c.desired
+// restartUnproven reports whether the target was restarted less than Settle ago and has not been proven since. One that
+// is good with the pod that was to be deleted was never restarted.
+func (s *step) restartUnproven(t *slot) bool {
+	return s.recentlyRestarted(t) && (!t.good() || t.pod.UID != t.record.UID && s.Now.Before(t.provenAt()))
+}
+
+// reachesThreshold reports whether that many affected targets of a census, alone or together with their peers, make a
+// fault fleet-wide. Elsewhere alone never do.
+func (s *step) reachesThreshold(affected int, c census) bool {
+	all := s.peers(c)
+	all.Desired += c.counted
 	all.Affected += affected
-	return affected >= max(s.share(c.desired), 2) || affected > 0 && all.Affected >= max(s.share(all.Desired), 2)
+	return affected >= max(s.threshold(c.counted), 2) ||
+		affected > 0 && all.Affected >= max(s.threshold(all.Desired), 2)
 }
 
-// around is what counts of the other objects with the same sink. Strangers are heard only while the sink is the trouble of a target here,
-// and no namespace of them for more than there are targets here: whatever they say, alone they hold nothing back.
-func (s *step) around(c census) Elsewhere {
+// peers returns the peers that count. Foreign peers do only while the sink is the trouble of a target here (SinkDown,
+// or Overloaded by the sink), and no namespace of them counts for more targets than there are here: whatever others
+// report, alone they hold nothing back.
+func (s *step) peers(c census) Elsewhere {
 	all := s.Elsewhere
-	if c.troubled == 0 {
+	if c.sinkTrouble == 0 {
 		return all
 	}
-	for _, e := range s.Strangers {
-		if e.Desired > c.desired {
-			e.Affected, e.Desired = e.Affected*c.desired/e.Desired, c.desired
+	for _, p := range s.Strangers {
+		if p.Desired > c.counted {
+			p.Affected, p.Desired = p.Affected*c.counted/p.Desired, c.counted
 		}
-		all.Desired += e.Desired
-		all.Affected += e.Affected
+		all.Desired += p.Desired
+		all.Affected += p.Affected
 	}
 	return all
 }
 
-// share of n targets from which on a fault is not one parser's.
-func (s *step) share(n int) int {
+// threshold returns how many of n targets make a fault more than that of single parsers.
+func (s *step) threshold(n int) int {
 	threshold := s.Limits.FleetWide
 	if threshold == (intstr.IntOrString{}) {
 		threshold = intstr.FromString(DefaultFleetWide)
@@ -123,40 +127,43 @@ func (s *step) share(n int) int {
 	return Budget(threshold, n)
 }
 
-// lasts is true for a fault that was fleet-wide and is so until enough of those that recovered are proven. Then it asks for a new plan,
-// and not for each of them before: fleets have thousands.
-func (s *step) lasts(c census) bool {
-	ill := c.affected + c.unknown
-	if !s.reaches(ill+len(c.unproven), c) {
+// persists reports whether a fault that was fleet-wide still is: until enough of the targets that recovered are proven.
+// So a fleet that hovers about the threshold stays fleet-wide, and targets that are bad for good do not keep it so. It
+// asks for a new plan once enough are proven, and not for each target before: fleets have thousands.
+func (s *step) persists(c census) bool {
+	unwell := c.affected + c.pending
+	if !s.reachesThreshold(unwell+len(c.unproven), c) {
 		return false
 	}
 	slices.SortFunc(c.unproven, time.Time.Compare)
 	for i, at := range c.unproven {
-		if left := len(c.unproven) - i - 1; !s.reaches(ill+left, c) {
-			s.at(at)
+		if left := len(c.unproven) - i - 1; !s.reachesThreshold(unwell+left, c) {
+			s.recheckAt(at)
 			break
 		}
 	}
 	return true
 }
 
+// judgeOutage needs no memory but the FleetWide of the previous plan. While it is uncertain, a new leader, which knows
+// nothing yet, does not take the first verdict of an outage for the fault of one parser.
 func (s *step) judgeOutage() {
 	c := s.census(func(*slot) bool { return true })
-	s.outage.affected, s.outage.counted = c.affected, c.desired
-	s.outage.unsure = s.reaches(c.affected+c.unknown, c)
-	s.outage.fleetWide = s.reaches(c.affected, c)
+	s.outage.affected, s.outage.counted = c.affected, c.counted
+	s.outage.uncertain = s.reachesThreshold(c.affected+c.pending, c)
+	s.outage.fleetWide = s.reachesThreshold(c.affected, c)
 	if !s.outage.fleetWide && s.FleetWide {
-		s.outage.fleetWide = s.lasts(c)
+		s.outage.fleetWide = s.persists(c)
 	}
-	s.result.Affected, s.result.Counted, s.result.FleetWide = c.affected, c.desired, s.outage.fleetWide
-	if (s.outage.fleetWide || s.outage.unsure) && !c.until.IsZero() {
-		s.at(c.until)
+	s.result.Affected, s.result.Counted, s.result.FleetWide = c.affected, c.counted, s.outage.fleetWide
+	if (s.outage.fleetWide || s.outage.uncertain) && !c.expires.IsZero() {
+		s.recheckAt(c.expires)
 	}
 	if !s.outage.fleetWide {
 		return
 	}
-	s.result.Outage = fmt.Sprintf("%d of %d targets are bad or were restarted lately", c.affected, c.desired)
-	if e := s.around(c); e.Desired > 0 {
-		s.result.Outage += fmt.Sprintf(", and %d of %d with the same sink elsewhere", e.Affected, e.Desired)
+	s.result.Outage = fmt.Sprintf("%d of %d targets are bad or were restarted lately", c.affected, c.counted)
+	if p := s.peers(c); p.Desired > 0 {
+		s.result.Outage += fmt.Sprintf(", and %d of %d with the same sink elsewhere", p.Affected, p.Desired)
 	}
 }

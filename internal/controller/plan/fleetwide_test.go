@@ -8,21 +8,23 @@ import (
 	"github.com/hlparser/hyperliquid-parser-operator/internal/controller/plan"
 )
 
-func TestAFaultOfManyIsTheFleetsAndRestartsNothing(t *testing.T) {
+func TestAFaultOfManyTargetsIsFleetWideAndRestartsNothing(t *testing.T) {
 	for _, test := range []struct {
-		n, ill    int
+		n, bad    int
 		fleetWide bool
 	}{
-		{1, 1, false}, {2, 1, false}, {2, 2, true}, {3, 1, false}, {3, 2, true}, {4, 2, true}, {6, 2, true}, {7, 2, false}, {12, 3, false}, {12, 4, true},
+		{1, 1, false}, {2, 1, false}, {2, 2, true}, {3, 1, false}, {3, 2, true}, {4, 2, true}, {6, 2, true}, {7, 2, false},
+		{12, 3, false}, {12, 4, true},
 		{26, 7, false}, {26, 8, true},
 	} {
 		in := fleet(test.n)
-		for i := range test.ill {
+		for i := range test.bad {
 			in = judge(in, i, growth.Stuck)
 		}
 		r := plan.Next(in)
-		if r.FleetWide != test.fleetWide || (len(r.Actions) == 0) != test.fleetWide || r.Affected != test.ill {
-			t.Errorf("%d of %d: fleet-wide %v with %d affected, and %v", test.ill, test.n, r.FleetWide, r.Affected, tell(r.Actions))
+		if r.FleetWide != test.fleetWide || (len(r.Actions) == 0) != test.fleetWide || r.Affected != test.bad {
+			t.Errorf("%d of %d: fleet-wide %v with %d affected, and %v", test.bad, test.n, r.FleetWide, r.Affected,
+				describe(r.Actions))
 		}
 	}
 }
@@ -31,108 +33,115 @@ func TestAnyBadVerdictIsPartOfAFleetWideFault(t *testing.T) {
 	s := begin(t, fleet(7)).is("a", growth.Unreachable).is("b", growth.SinkDown).is("c", growth.Stuck).does()
 	s.waits("c", "no restart: the fault is fleet-wide")
 	if want := "3 of 7 targets are bad or were restarted lately"; s.last.Outage != want {
-		t.Errorf("says %q, not %q", s.last.Outage, want)
+		t.Errorf("got %q, want %q", s.last.Outage, want)
 	}
-	s.is("a", growth.CatchingUp).is("b", growth.Unknown).after(10*time.Minute).is("b", growth.Healthy).does("Restart c: Verdict")
+	s.is("a", growth.CatchingUp).is("b", growth.Unknown).after(10*time.Minute).is("b", growth.Healthy).
+		does("Restart c: Verdict")
 }
 
-func TestThoseThatWereRestartedLatelyArePartOfAFleetWideFaultUntilTheyAreProven(t *testing.T) {
+func TestRecentlyRestartedTargetsAreAffectedUntilTheyAreProven(t *testing.T) {
 	s := begin(t, fleet(2)).is("a", growth.Stuck).does("Restart a: Verdict")
 	s.does("Create a at new")
-	s.after(time.Minute).is("b", growth.Growing).does().waits("b", "no restart: the fault is fleet-wide").wakesIn(time.Minute)
+	s.after(time.Minute).is("b", growth.Growing).does().waits("b", "no restart: the fault is fleet-wide").
+		rechecksIn(time.Minute)
 	s.after(time.Minute).does("Restart b: Verdict")
 }
 
 func TestAFleetWideFaultLastsUntilThoseThatRecoverAreProven(t *testing.T) {
 	s := begin(t, fleet(7)).is("a", growth.Stuck).is("b", growth.Stuck).is("c", growth.Stuck).does()
-	s.after(time.Minute).is("a", growth.Healthy).does().waits("b", "no restart: the fault is fleet-wide").wakesIn(2 * time.Minute)
+	s.after(time.Minute).is("a", growth.Healthy).does().waits("b", "no restart: the fault is fleet-wide").
+		rechecksIn(2 * time.Minute)
 	s.after(time.Minute).is("a", growth.Stuck).does() // it hovers
 	s.is("a", growth.Healthy).after(2 * time.Minute).does("Restart b: Verdict")
 }
 
-func TestAFleetThatRecoversIsLookedAtOnceEnoughAreProven(t *testing.T) {
+func TestARecoveringFleetIsPlannedAgainOnceEnoughAreProven(t *testing.T) {
 	s := begin(t, fleet(7)).judges(growth.SinkDown).does()
 	for _, target := range s.in.Targets {
 		s.after(10*time.Second).is(target.Name, growth.Healthy).does()
 	}
-	// With two of seven that are not proven it is not the fleet's any more.
-	s.wakesIn(100 * time.Second)
+	// With two of seven unproven it is no longer fleet-wide.
+	s.rechecksIn(100 * time.Second)
 	s.after(99 * time.Second).does()
 	if !s.last.FleetWide {
-		t.Error("it is over before they are proven")
+		t.Error("the fault is over before they are proven")
 	}
 	s.after(time.Second).does()
 	if s.last.FleetWide {
-		t.Error("it is not over")
+		t.Error("the fault is not over")
 	}
-	s.wakesNever()
+	s.neverRechecks()
 }
 
-func TestSickTargetsDoNotHoldAFleetWideFaultForEver(t *testing.T) {
+func TestTargetsThatStayBadDoNotKeepAFaultFleetWide(t *testing.T) {
 	s := begin(t, fleet(7)).is("a", growth.NotRunning).is("b", growth.NotRunning).is("c", growth.Stuck).does()
 	s.after(time.Minute).is("c", growth.Healthy).does()
 	s.after(2 * time.Minute).does()
 	if s.last.FleetWide {
-		t.Error("two of seven are still the whole fleet")
+		t.Error("two of seven are still fleet-wide")
 	}
 	s.is("a", growth.Stuck).does("Restart a: Verdict")
 }
 
-func TestANewLeaderRestartsNothingUntilItKnowsThatTheFaultIsNotTheFleets(t *testing.T) {
+func TestANewLeaderRestartsNothingUntilItKnowsThatTheFaultIsNotFleetWide(t *testing.T) {
 	s := begin(t, fleet(7)).leader().is("a", growth.Stuck).does().waits("a", "waiting for the verdicts on other parsers")
-	s.is("b", growth.Healthy).is("c", growth.Healthy).is("d", growth.Healthy).is("e", growth.Healthy).does().waits("a", "waiting for the verdicts on other parsers")
+	s.is("b", growth.Healthy).is("c", growth.Healthy).is("d", growth.Healthy).is("e", growth.Healthy).does().
+		waits("a", "waiting for the verdicts on other parsers")
 	s.is("f", growth.Healthy).does("Restart a: Verdict")
 }
 
-func TestThoseElsewhereWithTheSameSinkCount(t *testing.T) {
+func TestPeersCount(t *testing.T) {
 	for _, test := range []struct {
-		ill       int
-		elsewhere plan.Elsewhere
+		bad       int
+		peers     plan.Elsewhere
 		fleetWide bool
 	}{
 		{1, plan.Elsewhere{Desired: 2, Affected: 2}, true},    // 3 of 9
 		{1, plan.Elsewhere{Desired: 9, Affected: 3}, false},   // 4 of 16
-		{3, plan.Elsewhere{Desired: 90, Affected: 0}, true},   // a whole fleet is one by itself
+		{3, plan.Elsewhere{Desired: 90, Affected: 0}, true},   // a fleet needs no peers
 		{0, plan.Elsewhere{Desired: 10, Affected: 10}, false}, // nothing is wrong here
 	} {
 		in := fleet(7)
-		in.Elsewhere = test.elsewhere
-		for i := range test.ill {
+		in.Elsewhere = test.peers
+		for i := range test.bad {
 			in = judge(in, i, growth.Stuck)
 		}
 		if r := plan.Next(in); r.FleetWide != test.fleetWide {
-			t.Errorf("%d of 7 and %+v: fleet-wide %v: %s", test.ill, test.elsewhere, r.FleetWide, r.Outage)
+			t.Errorf("%d of 7 and %+v: fleet-wide %v: %s", test.bad, test.peers, r.FleetWide, r.Outage)
 		}
 	}
 }
 
-func TestAFleetWideFaultDoesNotHoldARolloutBack(t *testing.T) {
+func TestAFleetWideFaultDoesNotDelayARollout(t *testing.T) {
 	begin(t, fleet(3)).judges(growth.SinkDown).with(update("newer")).does("Delete a: Outdated")
 }
 
-// TestStrangersAloneHoldNothingBack is the table of what other namespaces may do to a fleet's restarts.
-func TestStrangersAloneHoldNothingBack(t *testing.T) {
+// TestForeignPeersAloneDelayNothing lists what other namespaces may do to a fleet's restarts.
+func TestForeignPeersAloneDelayNothing(t *testing.T) {
 	down := func(n int) plan.Elsewhere { return plan.Elsewhere{Desired: n, Affected: n} }
 	for _, test := range []struct {
 		what      string
 		n, stuck  int
 		sink      int // targets whose trouble is the sink
-		secret    int // targets that have nothing to log in with
-		strangers []plan.Elsewhere
+		secret    int // targets without credentials
+		foreign   []plan.Elsewhere
 		fleetWide bool
 	}{
-		{"all say that the sink is down, and nobody here does", 7, 1, 0, 0, []plan.Elsewhere{down(1000), down(1000), down(1000)}, false},
-		{"nor does one without a password", 7, 1, 0, 1, []plan.Elsewhere{down(1000)}, false},
-		{"one here says so, too, and one small stranger", 7, 1, 1, 0, []plan.Elsewhere{down(1)}, true},
-		{"one here of many, and as many strangers as one namespace counts for", 100, 1, 1, 0, []plan.Elsewhere{down(100000)}, true},
-		{"strangers that are well speak for themselves", 7, 1, 1, 0, []plan.Elsewhere{{Desired: 20}, down(1)}, false},
-		{"by the size of this fleet at the most", 100, 1, 1, 0, []plan.Elsewhere{{Desired: 1000, Affected: 400}}, false},
-		{"each namespace of them", 100, 1, 1, 0, []plan.Elsewhere{{Desired: 1000, Affected: 500}, {Desired: 1000, Affected: 500}}, true},
-		{"a fault of the fleet alone needs nobody", 7, 3, 0, 0, nil, true},
+		{"all report that the sink is down, and none here does", 7, 1, 0, 0,
+			[]plan.Elsewhere{down(1000), down(1000), down(1000)},
+			false},
+		{"one here has no credentials", 7, 1, 0, 1, []plan.Elsewhere{down(1000)}, false},
+		{"one here reports it, too, and one small foreign peer", 7, 1, 1, 0, []plan.Elsewhere{down(1)}, true},
+		{"one here of many, and as many as one namespace counts for", 100, 1, 1, 0, []plan.Elsewhere{down(100000)}, true},
+		{"foreign peers that are well count, too", 7, 1, 1, 0, []plan.Elsewhere{{Desired: 20}, down(1)}, false},
+		{"at most the size of this fleet counts", 100, 1, 1, 0, []plan.Elsewhere{{Desired: 1000, Affected: 400}}, false},
+		{"of each namespace", 100, 1, 1, 0, []plan.Elsewhere{{Desired: 1000, Affected: 500}, {Desired: 1000, Affected: 500}},
+			true},
+		{"a fleet-wide fault needs no peers", 7, 3, 0, 0, nil, true},
 		{"nothing is wrong here", 7, 0, 0, 0, []plan.Elsewhere{down(1000)}, false},
 	} {
 		in := fleet(test.n)
-		in.Strangers = test.strangers
+		in.Strangers = test.foreign
 		for i := range test.n {
 			switch {
 			case i < test.stuck:
@@ -148,7 +157,7 @@ func TestStrangersAloneHoldNothingBack(t *testing.T) {
 		}
 		r := plan.Next(in)
 		if r.FleetWide != test.fleetWide || test.stuck > 0 && (len(r.Actions) == 0) != test.fleetWide {
-			t.Errorf("%s: fleet-wide %v, and %v: %s", test.what, r.FleetWide, tell(r.Actions), r.Outage)
+			t.Errorf("%s: fleet-wide %v, and %v: %s", test.what, r.FleetWide, describe(r.Actions), r.Outage)
 		}
 	}
 }

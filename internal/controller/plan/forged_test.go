@@ -12,29 +12,30 @@ import (
 	"github.com/hlparser/hyperliquid-parser-operator/internal/controller/plan"
 )
 
-// A user who may write ConfigMaps and not delete pods makes the operator delete none that is well, and others within
-// its budgets.
+// A user who may write ConfigMaps but not delete pods cannot make the operator delete a pod that is well, nor others
+// beyond its budgets.
 func TestAForgedLedgerDeletesNoPodThatIsWellAndNoMoreThanTheBudget(t *testing.T) {
 	for name, test := range map[string]struct {
 		forged  int
 		verdict growth.Verdict
 		want    int // deletions in one step
 	}{
-		"5 of 20 that are well":                     {5, growth.Healthy, 0},
-		"20 of 20 that are well":                    {20, growth.Healthy, 0},
-		"5 of 20 that catch up":                     {5, growth.CatchingUp, 0},
-		"5 of 20, with no verdict yet":              {5, growth.Unknown, 2},
-		"20 of 20, with no verdict yet":             {20, growth.Unknown, 0}, // all at once are the fleet's fault
-		"5 of 20 whose sink is down":                {5, growth.SinkDown, 0},
-		"5 of 20 that hang":                         {5, growth.Stuck, 2},
-		"1 of 20, with no verdict yet":              {1, growth.Unknown, 1},
-		"3 of 20, one more than the budget, hang":   {3, growth.Stuck, 2},
-		"2 of 20, as many as the budget, do leak":   {2, growth.Leaking, 2},
-		"5 of 20 that answer nothing are let alone": {5, growth.Unreachable, 0},
+		"5 of 20 that are well":                   {5, growth.Healthy, 0},
+		"20 of 20 that are well":                  {20, growth.Healthy, 0},
+		"5 of 20 that catch up":                   {5, growth.CatchingUp, 0},
+		"5 of 20, with no verdict yet":            {5, growth.Unknown, 2},
+		"20 of 20, with no verdict yet":           {20, growth.Unknown, 0}, // all at once may be fleet-wide
+		"5 of 20 whose sink is down":              {5, growth.SinkDown, 0},
+		"5 of 20 that hang":                       {5, growth.Stuck, 2},
+		"1 of 20, with no verdict yet":            {1, growth.Unknown, 1},
+		"3 of 20, one more than the budget, hang": {3, growth.Stuck, 2},
+		"2 of 20, as many as the budget, leak":    {2, growth.Leaking, 2},
+		"5 of 20 that do not answer":              {5, growth.Unreachable, 0},
 	} {
 		t.Run(name, func(t *testing.T) {
 			in := plan.Input{
-				Now: now, Current: "new", Update: "new", Limits: limits(), Judgements: map[string]growth.Judgement{}, Ledger: plan.Ledger{},
+				Now: now, Current: "new", Update: "new", Limits: limits(), Judgements: map[string]growth.Judgement{},
+				Ledger: plan.Ledger{},
 			}
 			for i := range 20 {
 				name := fmt.Sprintf("n%02d", i)
@@ -49,13 +50,13 @@ func TestAForgedLedgerDeletesNoPodThatIsWellAndNoMoreThanTheBudget(t *testing.T)
 			}
 			r := plan.Next(in)
 			if len(r.Actions) != test.want {
-				t.Errorf("%d deletions, want %d: %v", len(r.Actions), test.want, tell(r.Actions))
+				t.Errorf("%d deletions, want %d: %v", len(r.Actions), test.want, describe(r.Actions))
 			}
 		})
 	}
 }
 
-// forgedFleet draws a fleet in any state, with a ledger and trials that no operator needs to have written.
+// forgedFleet draws a fleet in any state, with a ledger and trials that need not be written by an operator.
 func forgedFleet(t *rapid.T) plan.Input {
 	verdicts := append([]growth.Verdict{""}, growth.Verdicts()...)
 	at := rapid.OneOf(
@@ -97,7 +98,7 @@ func forgedFleet(t *rapid.T) plan.Input {
 			Times:     rapid.SliceOfN(at, 0, 100).Draw(t, "times"),
 			Doublings: rapid.SampledFrom([]int{0, 1, 5, 1 << 62, -1}).Draw(t, "doublings"),
 		}
-		if rapid.Bool().Draw(t, "looks true") {
+		if rapid.Bool().Draw(t, "looks genuine") {
 			in.Ledger[name] = plan.Record{UID: "u" + name, Times: []time.Time{now.Add(-time.Duration(rapid.IntRange(0,
 				300).Draw(t, "s")) * time.Second)}}
 		}
@@ -117,9 +118,9 @@ func forgedFleet(t *rapid.T) plan.Input {
 func TestNoLedgerTakesMoreThanTheBudgets(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		in := forgedFleet(t)
-		able, ready, down := map[string]bool{}, map[string]bool{}, 0
+		schedulable, ready, down := map[string]bool{}, map[string]bool{}, 0
 		for _, target := range in.Targets {
-			able[target.Name] = target.Able
+			schedulable[target.Name] = target.Able
 		}
 		for _, p := range in.Pods {
 			ready[p.Target] = p.Ready && !p.Terminating
@@ -130,27 +131,28 @@ func TestNoLedgerTakesMoreThanTheBudgets(t *testing.T) {
 			}
 		}
 		r := plan.Next(in)
-		restarts, taken := 0, 0
+		restarts, disrupted := 0, 0
 		for _, a := range r.Actions {
 			restart := a.Kind == plan.Restart || a.Why == plan.WhyUnfinished
 			if restart {
 				restarts++
 				j := in.Judgements[a.Target]
 				if j.Verdict != "" && j.Verdict != growth.Unknown && !j.Verdict.Restartable() {
-					t.Fatalf("%s is restarted, which is %s", a.Target, j.Verdict)
+					t.Fatalf("%s is restarted, and its verdict is %s", a.Target, j.Verdict)
 				}
 			}
-			if a.Kind != plan.Create && able[a.Target] && ready[a.Target] {
-				taken++
+			if a.Kind != plan.Create && schedulable[a.Target] && ready[a.Target] {
+				disrupted++
 			}
 		}
 		limit, concurrent := int(in.Limits.MaxUnavailable.IntVal), int(in.Limits.MaxConcurrent.IntVal)
-		if restarts > min(limit, concurrent) || taken > limit {
-			t.Fatalf("%d restarts and %d ready pods taken, with budgets of %d and %d: %v", restarts, taken, concurrent, limit,
-				tell(r.Actions))
+		if restarts > min(limit, concurrent) || disrupted > limit {
+			t.Fatalf("%d restarts and %d ready pods deleted, with budgets of %d and %d: %v", restarts, disrupted, concurrent,
+				limit,
+				describe(r.Actions))
 		}
 		if !r.NextTime.IsZero() && (!r.NextTime.After(now) || r.NextTime.After(now.Add(plan.FailureMemory))) {
-			t.Fatalf("asks to be woken at %s", r.NextTime)
+			t.Fatalf("rechecks at %s", r.NextTime)
 		}
 		if r.Trials != nil {
 			if _, err := r.Trials.Encode(); err != nil {
@@ -161,8 +163,7 @@ func TestNoLedgerTakesMoreThanTheBudgets(t *testing.T) {
 	})
 }
 
-// checkRecords holds what would be written of the ledger to what may be: it can be read again, and holds no time to
-// come.
+// checkRecords checks the records that would be written: they can be decoded, and have no future time.
 func checkRecords(t *rapid.T, in plan.Input, r plan.Result) {
 	for _, a := range r.Actions {
 		if a.Kind != plan.Restart {
@@ -174,7 +175,7 @@ func checkRecords(t *rapid.T, in plan.Input, r plan.Result) {
 		}
 		record, err := plan.DecodeRecord(text)
 		if err != nil {
-			t.Fatalf("%s cannot be read: %v", text, err)
+			t.Fatalf("%s cannot be decoded: %v", text, err)
 		}
 		if len(record.Times) > in.Limits.MaxPerHour || record.Times[len(record.Times)-1].After(now) {
 			t.Fatalf("%d restarts recorded of %s, the last at %s", len(record.Times), a.Target,
@@ -183,7 +184,7 @@ func checkRecords(t *rapid.T, in plan.Input, r plan.Result) {
 	}
 }
 
-// A forged ledger keeps nobody from being restarted for longer than a true one may.
+// A forged ledger delays a restart no longer than a genuine one may.
 func TestNoLedgerHoldsARestartBackForLong(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		in := forgedFleet(t)
@@ -200,7 +201,7 @@ func TestNoLedgerHoldsARestartBackForLong(t *testing.T) {
 		in.Pods = pods
 		sick := in.Targets[0].Name
 		in.Judgements[sick] = growth.Judgement{Verdict: growth.Stuck, Since: ago(time.Minute)}
-		// A cooldown, a trial that is open, an hour that is full, the longest pause: a new forgery is another matter.
+		// A cooldown, an open trial, the hourly cap, the longest backoff. A new forgery may delay it again.
 		const longest = 12 * time.Hour
 		for at := now; at.Before(now.Add(longest)); at = at.Add(5 * time.Minute) {
 			in.Now = at
@@ -215,7 +216,7 @@ func TestNoLedgerHoldsARestartBackForLong(t *testing.T) {
 				if a.Target == sick {
 					return
 				}
-				t.Fatalf("%v", tell(r.Actions))
+				t.Fatalf("%v", describe(r.Actions))
 			}
 		}
 		t.Fatalf("%s waits for longer than %s: %v", sick, longest, plan.Next(in).Waiting[sick])

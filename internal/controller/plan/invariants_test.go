@@ -28,7 +28,7 @@ func (s *sim) anyTarget(t *rapid.T) (string, *simTarget) {
 	return name, s.targets[name]
 }
 
-// after does what follows an event: the operator is woken.
+// after does what follows an event: the operator reconciles.
 func (s *sim) after() {
 	s.poll()
 	s.checkWell()
@@ -50,7 +50,7 @@ func TestWhateverHappensAFleetIsKeptAndComesToRest(t *testing.T) {
 					s.after()
 				}
 			}),
-			"time passes unseen": do(func(t *rapid.T) {
+			"time passes without an operator": do(func(t *rapid.T) {
 				s.up = false
 				s.pass(time.Duration(rapid.IntRange(1, 3600).Draw(t, "s")) * time.Second)
 				s.checkWell()
@@ -91,28 +91,33 @@ func TestWhateverHappensAFleetIsKeptAndComesToRest(t *testing.T) {
 			"a parser grows":        do(func(t *rapid.T) { s.anyPod(t).fault = growth.Growing; s.after() }),
 			"a parser recovers":     do(func(t *rapid.T) { s.anyPod(t).fault = ""; s.after() }),
 			"a target is sick":      do(func(t *rapid.T) { _, target := s.anyTarget(t); target.fault = "sick"; s.after() }),
-			"a target is hopeless": do(func(t *rapid.T) {
+			"a target is incurable": do(func(t *rapid.T) {
 				name, _ := s.anyTarget(t)
-				s.despair(name, rapid.SampledFrom(hopeless).Draw(t, "fault"))
+				s.makeIncurable(name, rapid.SampledFrom(incurable).Draw(t, "fault"))
 				s.after()
 			}),
 			"a target is well": do(func(t *rapid.T) { _, target := s.anyTarget(t); target.fault = ""; s.after() }),
 			"the targets are gone": do(func(t *rapid.T) {
-				s.goAway()
+				s.removeTargets()
 				s.after()
 				if rapid.Bool().Draw(t, "for long") {
 					s.pass(simTick)
 					s.after()
 				}
-				s.comeBack()
+				s.restoreTargets()
 				s.after()
 			}),
 			"the sink fails": do(func(t *rapid.T) {
-				s.sink = rapid.SampledFrom([]growth.Verdict{growth.SinkDown, growth.Stuck}).Draw(t, "looks like")
+				s.sink = rapid.SampledFrom([]growth.Verdict{growth.SinkDown, growth.Stuck}).Draw(t, "verdict")
 				s.after()
 			}),
 			"the sink works": do(func(*rapid.T) { s.sink = ""; s.after() }),
-			"a node is lost": do(func(t *rapid.T) { _, target := s.anyTarget(t); s.nodes[target.node].ready = false; s.after() }),
+			"a node is lost": do(func(t *rapid.T) {
+				_,
+					target := s.anyTarget(t)
+				s.nodes[target.node].ready = false
+				s.after()
+			}),
 			"a node returns": do(func(t *rapid.T) { _, target := s.anyTarget(t); s.nodes[target.node].ready = true; s.after() }),
 			"a node boots": do(func(t *rapid.T) {
 				_, target := s.anyTarget(t)
@@ -125,14 +130,24 @@ func TestWhateverHappensAFleetIsKeptAndComesToRest(t *testing.T) {
 				}
 				s.after()
 			}),
-			"a node is shut":  do(func(t *rapid.T) { _, target := s.anyTarget(t); s.nodes[target.node].cordoned = true; s.after() }),
-			"a node is open":  do(func(t *rapid.T) { _, target := s.anyTarget(t); s.nodes[target.node].cordoned = false; s.after() }),
+			"a node is cordoned": do(func(t *rapid.T) {
+				_,
+					target := s.anyTarget(t)
+				s.nodes[target.node].cordoned = true
+				s.after()
+			}),
+			"a node is uncordoned": do(func(t *rapid.T) {
+				_,
+					target := s.anyTarget(t)
+				s.nodes[target.node].cordoned = false
+				s.after()
+			}),
 			"a target moves":  do(func(t *rapid.T) { name, _ := s.anyTarget(t); s.place(name); s.after() }),
 			"a target is new": do(func(*rapid.T) { s.addTarget(); s.after() }),
 			"a target goes": do(func(t *rapid.T) {
 				name, _ := s.anyTarget(t)
 				delete(s.targets, name)
-				delete(s.ourDown, name)
+				delete(s.takenDown, name)
 				delete(s.last, name)
 				s.after()
 			}),

@@ -8,26 +8,26 @@ import (
 	"time"
 )
 
-// A ledger is an object that others may write. What no operator writes is left out when it is read, and what cannot be
-// is not believed.
+// Others may write the object that holds the ledger. What no operator writes is dropped when it is read, and what
+// cannot be true is not believed.
 const (
-	// maxText bounds a record, and the trials of one cause, in bytes: an operator writes a tenth of that.
+	// maxText bounds a record in bytes. An operator writes a tenth of that.
 	maxText = 4 << 10
-	// maxTimes is how many restarts of an hour may be recorded of one target: restart.maxPerHour is 20 at the most.
+	// maxTimes bounds the restarts recorded of one target within an hour. restart.maxPerHour is at most 20.
 	maxTimes = 64
-	// maxUID bounds a pod's UID in bytes; it has 36.
+	// maxUID bounds a pod's UID in bytes. It has 36.
 	maxUID = 64
-	// maxDoublings is as often as a cooldown can double: the least is 10 s, the most an hour.
+	// maxDoublings is how often a cooldown can double: it is at least 10 s and at most an hour.
 	maxDoublings = 16
-	// clockSkew is how far ahead of ours the clock of the leader before may be. What is recorded of later than that has
-	// not happened.
+	// clockSkew is how far the clock of a previous leader may be ahead. What is recorded of a later time has not
+	// happened.
 	clockSkew = time.Minute
 )
 
-// Ledger is what must outlive a leader of the restarts in a fleet: a record by target.
+// Ledger holds the restarts of a fleet by target. It must outlive a leader.
 type Ledger map[string]Record
 
-// Record is what is remembered of one target's restarts.
+// Record holds the restarts of one target.
 type Record struct {
 	// UID of the pod that the last restart deletes. While it lives, the restart is not complete.
 	UID string `json:"uid"`
@@ -43,8 +43,8 @@ func (r Record) Encode() (string, error) {
 	return string(data), err
 }
 
-// DecodeRecord reads what Encode wrote. A record without a time is an error: it could never be forgotten. So is what no
-// operator writes.
+// DecodeRecord decodes what Encode returned. A record without a time is an error, since it would never be dropped. So
+// is what no operator writes.
 func DecodeRecord(text string) (Record, error) {
 	if len(text) > maxText {
 		return Record{}, fmt.Errorf("decoding a record of restarts: it has %d bytes", len(text))
@@ -66,9 +66,9 @@ func DecodeRecord(text string) (Record, error) {
 	return r, nil
 }
 
-// credible returns the record without what cannot be so: times to come, more of them than an operator makes, and
-// doublings without end. It has no times when nothing is left.
-func (r Record) credible(now time.Time) Record {
+// sanitized returns the record without what cannot be true: future times, more times than an operator records, and
+// unbounded doublings. It has no times if nothing is left.
+func (r Record) sanitized(now time.Time) Record {
 	latest := now.Add(clockSkew)
 	sane := len(r.Times) <= maxTimes && slices.IsSortedFunc(r.Times, time.Time.Compare) && (len(r.Times) == 0 ||
 		!r.Last().After(latest))
@@ -81,7 +81,7 @@ func (r Record) credible(now time.Time) Record {
 	return r
 }
 
-// Last is the time of the last restart; zero when there was none.
+// Last returns the time of the last restart; zero if there was none.
 func (r Record) Last() time.Time {
 	if len(r.Times) == 0 {
 		return time.Time{}
@@ -89,16 +89,16 @@ func (r Record) Last() time.Time {
 	return r.Times[len(r.Times)-1]
 }
 
-// since drops restarts that are older than t, but never the last, by which the cooldown goes.
-func (r Record) since(t time.Time) Record {
+// after drops restarts older than t, but never the last, on which the cooldown depends.
+func (r Record) after(t time.Time) Record {
 	for len(r.Times) > 1 && r.Times[0].Before(t) {
 		r.Times = r.Times[1:]
 	}
 	return r
 }
 
-// restarted returns the record with one more restart, of the pod with that UID.
-func (r Record) restarted(uid string, now time.Time) Record {
+// withRestart returns the record with one more restart, of the pod with that UID.
+func (r Record) withRestart(uid string, now time.Time) Record {
 	next := Record{UID: uid, Doublings: r.Doublings}
 	if len(r.Times) > 0 {
 		next.Doublings++

@@ -17,7 +17,7 @@ var now = time.Date(2026, 5, 1, 12, 0, 0, 0, time.UTC)
 
 func ago(d time.Duration) time.Time { return now.Add(-d) }
 
-// limits are the defaults of the schema, with room for one.
+// limits returns the defaults of the schema, with a budget for one.
 func limits() plan.Limits {
 	return plan.Limits{
 		MaxUnavailable: intstr.FromString("10%"), MaxConcurrent: intstr.FromString("10%"),
@@ -25,7 +25,7 @@ func limits() plan.Limits {
 	}
 }
 
-// fleet is n targets a, b, c, … on able nodes, each with a ready pod of revision new, a day old.
+// fleet returns n schedulable targets a, b, c, …, each with a ready pod of revision new, a day old.
 func fleet(n int) plan.Input {
 	in := plan.Input{
 		Now: now, Current: "new", Update: "new", Limits: limits(),
@@ -67,8 +67,8 @@ func outdated(in plan.Input) plan.Input {
 	return in
 }
 
-// tell writes actions as a person would: "Restart b: Verdict (5s)".
-func tell(actions []plan.Action) []string {
+// describe formats actions, such as "Restart b: Verdict (5s)".
+func describe(actions []plan.Action) []string {
 	out := make([]string, 0, len(actions))
 	for _, a := range actions {
 		text := fmt.Sprintf("%s %s: %s", a.Kind, a.Target, a.Why)
@@ -88,68 +88,139 @@ func TestNext(t *testing.T) {
 		waiting map[string]string
 		forget  []string
 	}{
-		"a fleet as it should be is left alone":         {in: fleet(3)},
-		"no targets and no pods are nothing to do":      {in: fleet(0)},
-		"every target without a pod gets one":           {in: without(fleet(3), 0, 2), actions: []string{"Create a: Missing", "Create c: Missing"}},
-		"a first install is not held back by budgets":   {in: without(fleet(4), 0, 1, 2, 3), actions: []string{"Create a: Missing", "Create b: Missing", "Create c: Missing", "Create d: Missing"}},
-		"a target whose node takes no pod waits for it": {in: unable(without(fleet(3), 0, 2), 0), actions: []string{"Create c: Missing"}},
-		"a pod on a node that takes no new one is kept": {in: unable(fleet(3), 0)},
-		"a pod on a lost node is kept":                  {in: lost(edit(fleet(3), 0, unready), 0)},
-		"a pod that nobody asks for goes":               {in: unasked(fleet(3)), actions: []string{"Delete c: Unselected"}},
-		"a pod that nobody asks for and goes is let go": {in: edit(unasked(fleet(3)), 2, terminating)},
+		"a fleet without deviations is left alone": {in: fleet(3)},
+		"without targets and pods nothing is done": {in: fleet(0)},
+		"every target without a pod gets one": {
+			in:      without(fleet(3), 0, 2),
+			actions: []string{"Create a: Missing", "Create c: Missing"},
+		},
+		"budgets do not delay a first install": {
+			in:      without(fleet(4), 0, 1, 2, 3),
+			actions: []string{"Create a: Missing", "Create b: Missing", "Create c: Missing", "Create d: Missing"},
+		},
+		"a target whose node accepts no pod waits for it": {
+			in:      unschedulable(without(fleet(3), 0, 2), 0),
+			actions: []string{"Create c: Missing"},
+		},
+		"a pod on a node that accepts no new one is kept": {in: unschedulable(fleet(3), 0)},
+		"a pod on a lost node is kept":                    {in: lost(edit(fleet(3), 0, unready), 0)},
+		"a pod without a target is deleted": {
+			in:      untargeted(fleet(3)),
+			actions: []string{"Delete c: Unselected"},
+		},
+		"one that is terminating is left alone": {in: edit(untargeted(fleet(3)), 2, terminating)},
 		"while the spec is refused a missing pod comes back": {
-			in: hold(without(unasked(fleet(3)), 0)), actions: []string{"Delete c: Unselected", "Create a: Missing"},
+			in: hold(without(untargeted(fleet(3)), 0)), actions: []string{"Delete c: Unselected", "Create a: Missing"},
 		},
-		"of what cannot be trusted none is made":     {in: noPods(without(unasked(fleet(3)), 0)), actions: []string{"Delete c: Unselected"}},
-		"of a spec that was never good none is made": {in: hold(never(without(fleet(3), 0, 1, 2)))},
-		"paused, a missing pod still comes back":     {in: paused(without(fleet(3), 0)), actions: []string{"Create a: Missing"}},
+		"no pod is created of an untrusted template": {
+			in:      noPods(without(untargeted(fleet(3)), 0)),
+			actions: []string{"Delete c: Unselected"},
+		},
+		"no pod is created of a spec that was never valid": {in: hold(neverRolledOut(without(fleet(3), 0, 1, 2)))},
+		"paused, a missing pod still comes back": {
+			in:      paused(without(fleet(3), 0)),
+			actions: []string{"Create a: Missing"},
+		},
 
-		"a failed pod is replaced at once":       {in: edit(fleet(3), 1, failed), actions: []string{"Delete b: Failed"}},
-		"a failed pod is left alone in backoff":  {in: retry(edit(fleet(3), 1, failed), 1, 40*time.Second), next: 40 * time.Second},
-		"a failed pod on a lost node goes too":   {in: lost(edit(fleet(3), 1, failed), 1), actions: []string{"Delete b: Failed"}},
-		"a failed pod that goes is let go":       {in: edit(edit(fleet(3), 1, failed), 1, terminating)},
-		"a pod that waits to run is not deleted": {in: edit(judge(fleet(3), 1, growth.NotRunning), 1, unready)},
+		"a failed pod is replaced at once": {
+			in:      edit(fleet(3), 1, failed),
+			actions: []string{"Delete b: Failed"},
+		},
+		"a failed pod is left alone in backoff": {
+			in:   retry(edit(fleet(3), 1, failed), 1, 40*time.Second),
+			next: 40 * time.Second,
+		},
+		"a failed pod on a lost node goes too": {
+			in:      lost(edit(fleet(3), 1, failed), 1),
+			actions: []string{"Delete b: Failed"},
+		},
+		"a failed pod that is terminating is left alone": {in: edit(edit(fleet(3), 1, failed), 1, terminating)},
+		"a pod that waits to run is not deleted":         {in: edit(judge(fleet(3), 1, growth.NotRunning), 1, unready)},
 
-		"the first Stuck parser is restarted, with a short grace":   {in: judge(fleet(3), 1, growth.Stuck), actions: []string{"Restart b: Verdict (5s)"}},
-		"a Growing parser keeps its grace: it works still":          {in: judge(fleet(3), 1, growth.Growing), actions: []string{"Restart b: Verdict"}},
-		"an Unreachable parser is not restarted":                    {in: judge(fleet(3), 1, growth.Unreachable)},
-		"a parser that does not run is not restarted":               {in: judge(fleet(3), 1, growth.NotRunning)},
-		"a parser with a dead sink is not restarted":                {in: judge(fleet(3), 1, growth.SinkDown)},
-		"an Unknown parser is not restarted":                        {in: judge(fleet(3), 1, growth.Unknown)},
-		"a verdict that fades restarts nothing":                     {in: fading(judge(fleet(3), 1, growth.Stuck), 1)},
-		"a Stuck parser on a node that takes no new pod is kept":    {in: unable(judge(fleet(3), 1, growth.Stuck), 1)},
-		"Growing goes before Stuck, which goes on when it is ready": {in: judge(judge(fleet(7), 0, growth.Stuck), 2, growth.Growing), actions: []string{"Restart c: Verdict"}, waiting: map[string]string{"a": "waiting for other parsers to become ready"}},
-		"of two alike the one that has been so for longer goes first": {
+		"the first Stuck parser is restarted, with a short grace": {
+			in:      judge(fleet(3), 1, growth.Stuck),
+			actions: []string{"Restart b: Verdict (5s)"},
+		},
+		"a Growing parser keeps its grace period: it still works": {
+			in:      judge(fleet(3), 1, growth.Growing),
+			actions: []string{"Restart b: Verdict"},
+		},
+		"an Unreachable parser is not restarted":                   {in: judge(fleet(3), 1, growth.Unreachable)},
+		"a parser that does not run is not restarted":              {in: judge(fleet(3), 1, growth.NotRunning)},
+		"a parser with a dead sink is not restarted":               {in: judge(fleet(3), 1, growth.SinkDown)},
+		"an Unknown parser is not restarted":                       {in: judge(fleet(3), 1, growth.Unknown)},
+		"a fading verdict restarts nothing":                        {in: fading(judge(fleet(3), 1, growth.Stuck), 1)},
+		"a Stuck parser on a node that accepts no new pod is kept": {in: unschedulable(judge(fleet(3), 1, growth.Stuck), 1)},
+		"Growing goes before Stuck, which waits until it is ready": {
+			in:      judge(judge(fleet(7), 0, growth.Stuck), 2, growth.Growing),
+			actions: []string{"Restart c: Verdict"},
+			waiting: map[string]string{"a": "waiting for other parsers to become ready"},
+		},
+		"of two with the same verdict the older goes first": {
 			in:      since(judge(judge(fleet(7), 0, growth.Stuck), 2, growth.Stuck), 2, time.Hour),
-			actions: []string{"Restart c: Verdict (5s)"}, waiting: map[string]string{"a": "waiting to see whether the restart of c helps"},
+			actions: []string{"Restart c: Verdict (5s)"},
+			waiting: map[string]string{"a": "waiting to see whether the restart of c helps"},
 		},
-		"of 20 two are restarted at once": {
+		"of 20 targets two are restarted at once": {
 			in:      known(judge(judge(judge(fleet(20), 0, growth.Stuck), 1, growth.Stuck), 2, growth.Stuck)),
-			actions: []string{"Restart a: Verdict (5s)", "Restart b: Verdict (5s)"}, waiting: map[string]string{"c": "waiting for other parsers to become ready"}, next: 50 * time.Minute,
+			actions: []string{"Restart a: Verdict (5s)", "Restart b: Verdict (5s)"},
+			waiting: map[string]string{"c": "waiting for other parsers to become ready"}, next: 50 * time.Minute,
 		},
-		"restarts keep their own limit inside the other": {
+		"maxConcurrent bounds restarts inside maxUnavailable": {
 			in:      concurrent(unavailable(judge(judge(fleet(7), 0, growth.Growing), 1, growth.Stuck), 3), 1),
-			actions: []string{"Restart a: Verdict"}, waiting: map[string]string{"b": "waiting for other parsers to become ready"},
-		},
-		"one that was restarted and is not ready since takes the restarts' own limit, however long ago": {
-			in:      concurrent(unavailable(edit(restarted(judge(judge(fleet(7), 0, growth.NotRunning), 1, growth.Stuck), 0, 0, 2*time.Hour), 0, unready), 3), 1),
+			actions: []string{"Restart a: Verdict"},
 			waiting: map[string]string{"b": "waiting for other parsers to become ready"},
 		},
-		"a pod on its way out takes the budget":                  {in: edit(judge(fleet(3), 1, growth.Stuck), 0, terminating), waiting: map[string]string{"b": "waiting for other parsers to become ready"}},
-		"a missing pod takes the budget":                         {in: without(judge(fleet(3), 1, growth.Stuck), 0), actions: []string{"Create a: Missing"}, waiting: map[string]string{"b": "waiting for other parsers to become ready"}},
-		"a new pod that is not ready yet takes the budget":       {in: edit(judge(fleet(3), 1, growth.Stuck), 0, young), waiting: map[string]string{"b": "waiting for other parsers to become ready"}, next: 9 * time.Minute},
-		"a pod that has not been ready for long takes none":      {in: edit(judge(fleet(3), 1, growth.Stuck), 0, unready), actions: []string{"Restart b: Verdict (5s)"}},
-		"a pod that goes on a lost node takes none":              {in: lost(edit(judge(fleet(3), 1, growth.Stuck), 0, terminating), 0), actions: []string{"Restart b: Verdict (5s)"}},
-		"a missing pod on a cordoned node takes none":            {in: unable(without(judge(fleet(3), 1, growth.Stuck), 0), 0), actions: []string{"Restart b: Verdict (5s)"}},
-		"when only alerts are wanted nothing is restarted":       {in: alertOnly(judge(fleet(3), 1, growth.Stuck)), waiting: map[string]string{"b": "growth.action is Alert: restart it by hand"}},
-		"paused, nothing is restarted":                           {in: paused(judge(fleet(3), 1, growth.Stuck)), waiting: map[string]string{"b": "paused: no restart"}},
-		"while the spec cannot be carried out none is restarted": {in: hold(judge(fleet(3), 1, growth.Stuck)), waiting: map[string]string{"b": "no restart while Stalled"}},
+		"one that was restarted hours ago and is not ready since counts against maxConcurrent": {
+			in: concurrent(unavailable(edit(restarted(judge(judge(fleet(7), 0, growth.NotRunning), 1, growth.Stuck), 0, 0,
+				2*time.Hour), 0, unready), 3), 1),
+			waiting: map[string]string{"b": "waiting for other parsers to become ready"},
+		},
+		"a terminating pod uses the budget": {
+			in:      edit(judge(fleet(3), 1, growth.Stuck), 0, terminating),
+			waiting: map[string]string{"b": "waiting for other parsers to become ready"},
+		},
+		"a missing pod uses the budget": {
+			in:      without(judge(fleet(3), 1, growth.Stuck), 0),
+			actions: []string{"Create a: Missing"}, waiting: map[string]string{"b": "waiting for other parsers to become ready"},
+		},
+		"a starting pod uses the budget": {
+			in:      edit(judge(fleet(3), 1, growth.Stuck), 0, young),
+			waiting: map[string]string{"b": "waiting for other parsers to become ready"}, next: 9 * time.Minute,
+		},
+		"a pod that has long not been ready uses none": {
+			in:      edit(judge(fleet(3), 1, growth.Stuck), 0, unready),
+			actions: []string{"Restart b: Verdict (5s)"},
+		},
+		"a terminating pod on a lost node uses none": {
+			in:      lost(edit(judge(fleet(3), 1, growth.Stuck), 0, terminating), 0),
+			actions: []string{"Restart b: Verdict (5s)"},
+		},
+		"a missing pod on a cordoned node uses none": {
+			in:      unschedulable(without(judge(fleet(3), 1, growth.Stuck), 0), 0),
+			actions: []string{"Restart b: Verdict (5s)"},
+		},
+		"with action Alert nothing is restarted": {
+			in:      alertOnly(judge(fleet(3), 1, growth.Stuck)),
+			waiting: map[string]string{"b": "growth.action is Alert: restart it by hand"},
+		},
+		"paused, nothing is restarted": {
+			in:      paused(judge(fleet(3), 1, growth.Stuck)),
+			waiting: map[string]string{"b": "paused: no restart"},
+		},
+		"while the spec cannot be carried out none is restarted": {
+			in:      hold(judge(fleet(3), 1, growth.Stuck)),
+			waiting: map[string]string{"b": "no restart while Stalled"},
+		},
 
 		"a second restart waits for the cooldown": {
 			in:      restarted(judge(fleet(3), 1, growth.Stuck), 1, 0, 4*time.Minute),
 			waiting: map[string]string{"b": "restarted once, next not before 12:01:00 UTC"}, next: time.Minute,
 		},
-		"a second restart comes after the cooldown": {in: restarted(judge(fleet(3), 1, growth.Stuck), 1, 0, 5*time.Minute), actions: []string{"Restart b: Verdict (5s)"}},
+		"a second restart comes after the cooldown": {
+			in:      restarted(judge(fleet(3), 1, growth.Stuck), 1, 0, 5*time.Minute),
+			actions: []string{"Restart b: Verdict (5s)"},
+		},
 		"the cooldown doubles": {
 			in:      restarted(judge(fleet(3), 1, growth.Stuck), 1, 1, 15*time.Minute, 5*time.Minute),
 			waiting: map[string]string{"b": "restarted 2 times, next not before 12:05:00 UTC"}, next: 5 * time.Minute,
@@ -158,15 +229,19 @@ func TestNext(t *testing.T) {
 			in:      restarted(judge(fleet(3), 1, growth.Stuck), 1, 9, 59*time.Minute),
 			waiting: map[string]string{"b": "restarted once, next not before 12:01:00 UTC"}, next: time.Minute,
 		},
-		"three in an hour are enough": {
+		"the hourly cap holds": {
 			in:      restarted(judge(fleet(3), 1, growth.Stuck), 1, 1, 50*time.Minute, 40*time.Minute, 20*time.Minute),
-			waiting: map[string]string{"b": "restarted 3 times within the hour, no more before 12:10:00 UTC"}, next: 10 * time.Minute,
+			waiting: map[string]string{"b": "restarted 3 times within the hour, no more before 12:10:00 UTC"},
+			next:    10 * time.Minute,
 		},
-		"one that is over an hour ago does not count": {
+		"one more than an hour ago does not count": {
 			in:      restarted(judge(fleet(3), 1, growth.Stuck), 1, 1, 61*time.Minute, 40*time.Minute, 20*time.Minute),
 			actions: []string{"Restart b: Verdict (5s)"},
 		},
-		"one's cooldown is not another's": {in: restarted(judge(fleet(3), 1, growth.Stuck), 0, 0, time.Minute), actions: []string{"Restart b: Verdict (5s)"}, next: 59 * time.Minute},
+		"each target has its own cooldown": {
+			in:      restarted(judge(fleet(3), 1, growth.Stuck), 0, 0, time.Minute),
+			actions: []string{"Restart b: Verdict (5s)"}, next: 59 * time.Minute,
+		},
 
 		"a recorded restart whose pod lives is completed, not counted": {
 			in: unfinished(judge(fleet(3), 1, growth.Unknown), time.Minute), actions: []string{"Delete b: Unfinished"},
@@ -174,9 +249,10 @@ func TestNext(t *testing.T) {
 		"a recorded restart of a Stuck pod is completed with the short grace": {
 			in: unfinished(judge(fleet(3), 1, growth.Stuck), time.Minute), actions: []string{"Delete b: Unfinished (5s)"},
 		},
-		"a recorded restart takes the budget until its new pod is ready": {
+		"a recorded restart uses the budget until its new pod is ready": {
 			in:      judge(judge(unfinished(fleet(7), time.Minute), 0, growth.Stuck), 1, growth.Unknown),
-			actions: []string{"Delete b: Unfinished"}, waiting: map[string]string{"a": "waiting for other parsers to become ready"},
+			actions: []string{"Delete b: Unfinished"},
+			waiting: map[string]string{"a": "waiting for other parsers to become ready"},
 		},
 		"a recorded restart of a pod that is well is not completed": {in: unfinished(fleet(3), time.Minute),
 			next: 59 * time.Minute},
@@ -184,47 +260,95 @@ func TestNext(t *testing.T) {
 			growth.SinkDown), time.Minute)},
 		"a recorded restart of a pod that is about to be well waits for that": {in: unfinished(fading(judge(fleet(3), 1,
 			growth.Stuck), 1), time.Minute)},
-		"a recorded restart of a pod that was not there yet is not completed": {
+		"a recorded restart of a pod that did not exist yet is not completed": {
 			in: unfinished(edit(judge(fleet(3), 1, growth.Unknown), 1, func(p *plan.Pod) { p.Created = ago(time.Minute) }),
 				5*time.Minute),
 		},
-		"a restart that is recorded for later is none": {in: unfinished(judge(fleet(3), 1, growth.Unknown), -2*time.Minute),
+		"a restart recorded for the future does not count": {in: unfinished(judge(fleet(3), 1, growth.Unknown),
+			-2*time.Minute),
 			forget: []string{"b"}},
-		"recorded restarts are completed as far as the budget goes": {
+		"recorded restarts are completed within the budget": {
 			in: unfinished(unfinishedOf(judge(judge(fleet(7), 1, growth.Unknown), 2, growth.Unknown), 2, time.Minute),
 				time.Minute),
-			actions: []string{"Delete b: Unfinished"}, waiting: map[string]string{"c": "waiting for other parsers to become ready"},
+			actions: []string{"Delete b: Unfinished"},
+			waiting: map[string]string{"c": "waiting for other parsers to become ready"},
 		},
-		"a restart that was recorded long ago is not completed": {in: unfinished(fleet(3), 11*time.Minute), next: 49 * time.Minute},
-		"a recorded restart is not completed while paused":      {in: paused(unfinished(fleet(3), time.Minute)), next: 59 * time.Minute},
+		"a restart that was recorded long ago is not completed": {
+			in:   unfinished(fleet(3), 11*time.Minute),
+			next: 49 * time.Minute,
+		},
+		"a recorded restart is not completed while paused": {
+			in:   paused(unfinished(fleet(3), time.Minute)),
+			next: 59 * time.Minute,
+		},
 
 		"a record is forgotten after an hour of health": {in: restarted(fleet(3), 1, 0, 2*time.Hour), forget: []string{"b"}},
 		"a record is kept until the target has been Healthy for an hour": {
 			in: since(restarted(fleet(3), 1, 0, 2*time.Hour), 1, 50*time.Minute), next: 10 * time.Minute,
 		},
-		"a record of a target that is bad is kept":               {in: restarted(judge(fleet(3), 1, growth.SinkDown), 1, 0, 2*time.Hour)},
-		"a record of a target that is gone is forgotten":         {in: gone(restarted(fleet(3), 2, 0, 2*time.Hour)), forget: []string{"c"}},
-		"a record of a target that is gone is kept for its hour": {in: gone(restarted(fleet(3), 2, 0, 20*time.Minute)), next: 40 * time.Minute},
+		"a record of a target that is bad is kept": {
+			in: restarted(judge(fleet(3), 1, growth.SinkDown), 1, 0, 2*time.Hour),
+		},
+		"a record of a target that is gone is forgotten": {
+			in:     gone(restarted(fleet(3), 2, 0, 2*time.Hour)),
+			forget: []string{"c"},
+		},
+		"a record of a target that is gone is kept for its hour": {
+			in:   gone(restarted(fleet(3), 2, 0, 20*time.Minute)),
+			next: 40 * time.Minute,
+		},
 
-		"a new revision replaces one of three":                     {in: outdated(fleet(3)), actions: []string{"Delete a: Outdated"}},
-		"a new revision replaces two of twenty":                    {in: outdated(fleet(20)), actions: []string{"Delete a: Outdated", "Delete b: Outdated"}},
-		"a new revision begins with bad ones":                      {in: judge(outdated(fleet(3)), 2, growth.SinkDown), actions: []string{"Delete c: Outdated"}},
-		"a Stuck one goes by the new revision, and is not counted": {in: judge(outdated(fleet(3)), 2, growth.Stuck), actions: []string{"Delete c: Outdated (5s)"}},
-		"those that are not ready go at once":                      {in: edit(edit(outdated(fleet(4)), 2, unready), 3, unready), actions: []string{"Delete c: Outdated", "Delete d: Outdated"}},
-		"the next waits for the one before":                        {in: edit(outdated(fleet(3)), 0, func(p *plan.Pod) { p.Revision, p.Ready = "newer", false })},
-		"the next waits for the one before to be made":             {in: without(outdated(fleet(3)), 0), actions: []string{"Create a: Missing"}},
-		"a lost node does not block":                               {in: lost(without(outdated(fleet(3)), 0), 0), actions: []string{"Delete b: Outdated"}},
-		"a lost node's pod is left alone":                          {in: lost(edit(outdated(fleet(3)), 0, unready), 0), actions: []string{"Delete b: Outdated"}},
-		"a cordoned node's pod is not replaced":                    {in: unable(outdated(fleet(3)), 0), actions: []string{"Delete b: Outdated"}},
-		"paused, nothing is replaced":                              {in: paused(outdated(fleet(3)))},
-		"while the spec cannot be carried out none is replaced":    {in: hold(outdated(fleet(3)))},
-		"a restart takes what the rollout would have taken":        {in: edit(judge(outdated(fleet(3)), 1, growth.Stuck), 1, func(p *plan.Pod) { p.Revision = "newer" }), actions: []string{"Restart b: Verdict (5s)"}},
+		"a new revision replaces one of three": {
+			in:      outdated(fleet(3)),
+			actions: []string{"Delete a: Outdated"},
+		},
+		"a new revision replaces two of twenty": {
+			in:      outdated(fleet(20)),
+			actions: []string{"Delete a: Outdated", "Delete b: Outdated"},
+		},
+		"a new revision begins with bad targets": {
+			in:      judge(outdated(fleet(3)), 2, growth.SinkDown),
+			actions: []string{"Delete c: Outdated"},
+		},
+		"a new revision replaces a Stuck one without a record": {
+			in:      judge(outdated(fleet(3)), 2, growth.Stuck),
+			actions: []string{"Delete c: Outdated (5s)"},
+		},
+		"unready ones are replaced at once": {
+			in:      edit(edit(outdated(fleet(4)), 2, unready), 3, unready),
+			actions: []string{"Delete c: Outdated", "Delete d: Outdated"},
+		},
+		"the next waits for the one before": {
+			in: edit(outdated(fleet(3)), 0, func(p *plan.Pod) { p.Revision, p.Ready = "newer", false }),
+		},
+		"the next waits for the one before to be created": {
+			in:      without(outdated(fleet(3)), 0),
+			actions: []string{"Create a: Missing"},
+		},
+		"a lost node does not block": {
+			in:      lost(without(outdated(fleet(3)), 0), 0),
+			actions: []string{"Delete b: Outdated"},
+		},
+		"a lost node's pod is left alone": {
+			in:      lost(edit(outdated(fleet(3)), 0, unready), 0),
+			actions: []string{"Delete b: Outdated"},
+		},
+		"a cordoned node's pod is not replaced": {
+			in:      unschedulable(outdated(fleet(3)), 0),
+			actions: []string{"Delete b: Outdated"},
+		},
+		"paused, nothing is replaced":                           {in: paused(outdated(fleet(3)))},
+		"while the spec cannot be carried out none is replaced": {in: hold(outdated(fleet(3)))},
+		"a restart uses the budget of the rollout": {
+			in:      edit(judge(outdated(fleet(3)), 1, growth.Stuck), 1, func(p *plan.Pod) { p.Revision = "newer" }),
+			actions: []string{"Restart b: Verdict (5s)"},
+		},
 	}
 	for name, test := range tests {
 		t.Run(name, func(t *testing.T) {
 			got := plan.Next(test.in)
-			if !slices.Equal(tell(got.Actions), test.actions) {
-				t.Errorf("actions\n got %s\nwant %s", strings.Join(tell(got.Actions), ", "), strings.Join(test.actions, ", "))
+			if !slices.Equal(describe(got.Actions), test.actions) {
+				t.Errorf("actions\n got %s\nwant %s", strings.Join(describe(got.Actions), ", "), strings.Join(test.actions, ", "))
 			}
 			var next time.Duration
 			if !got.NextTime.IsZero() {
@@ -264,7 +388,7 @@ func TestARestartIsRecordedWithItsPodAndItsDoubling(t *testing.T) {
 	}
 }
 
-func TestARecordThatWasSpoiltIsAnError(t *testing.T) {
+func TestAnInvalidRecordIsAnError(t *testing.T) {
 	const at = `"2026-05-01T11:40:00Z"`
 	for _, text := range []string{
 		"", "{", `{"uid":"x"}`, `{"uid":"x","times":["yesterday"]}`, `[]`, `{"uid":"x","times":["99999-01-01T00:00:00Z"]}`,
@@ -308,18 +432,22 @@ func terminating(p *plan.Pod) { p.Terminating = true }
 func failed(p *plan.Pod)      { p.Ready, p.Failed = false, true }
 func young(p *plan.Pod)       { p.Ready, p.Created = false, ago(time.Minute) }
 
-func unable(in plan.Input, i int) plan.Input { in.Targets[i].Able = false; return in }
+func unschedulable(in plan.Input, i int) plan.Input { in.Targets[i].Able = false; return in }
 func lost(in plan.Input, i int) plan.Input {
 	in.Targets[i].Able, in.Targets[i].NodeReady = false, false
 	return in
 }
-func unasked(in plan.Input) plan.Input   { in.Targets = in.Targets[:len(in.Targets)-1]; return in }
-func gone(in plan.Input) plan.Input      { in = unasked(in); in.Pods = in.Pods[:len(in.Pods)-1]; return in }
-func hold(in plan.Input) plan.Input      { in.Limits.Hold = true; return in }
-func noPods(in plan.Input) plan.Input    { in.Limits.Hold, in.Limits.NoPods = true, true; return in }
-func never(in plan.Input) plan.Input     { in.Current, in.Update = "", ""; return in }
-func paused(in plan.Input) plan.Input    { in.Limits.Paused = true; return in }
-func alertOnly(in plan.Input) plan.Input { in.Limits.AlertOnly = true; return in }
+func untargeted(in plan.Input) plan.Input { in.Targets = in.Targets[:len(in.Targets)-1]; return in }
+func gone(in plan.Input) plan.Input {
+	in = untargeted(in)
+	in.Pods = in.Pods[:len(in.Pods)-1]
+	return in
+}
+func hold(in plan.Input) plan.Input           { in.Limits.Hold = true; return in }
+func noPods(in plan.Input) plan.Input         { in.Limits.Hold, in.Limits.NoPods = true, true; return in }
+func neverRolledOut(in plan.Input) plan.Input { in.Current, in.Update = "", ""; return in }
+func paused(in plan.Input) plan.Input         { in.Limits.Paused = true; return in }
+func alertOnly(in plan.Input) plan.Input      { in.Limits.AlertOnly = true; return in }
 func retry(in plan.Input, i int, in2 time.Duration) plan.Input {
 	in.RetryAt[name(i)] = now.Add(in2)
 	return in
@@ -333,7 +461,7 @@ func concurrent(in plan.Input, n int32) plan.Input {
 	return in
 }
 
-// known says that restarts of those that are Stuck help.
+// known makes it known that restarts help targets that are Stuck.
 func known(in plan.Input) plan.Input {
 	in.Trials = plan.Trials{Causes: map[string]plan.Trial{"Stuck": {Helped: ago(10 * time.Minute)}}}
 	return in

@@ -9,13 +9,13 @@ import (
 	"github.com/hlparser/hyperliquid-parser-operator/internal/controller/plan"
 )
 
-// checkPlan holds a plan against what must never be done.
+// checkPlan checks that a plan does nothing that must never be done.
 func (s *sim) checkPlan(in plan.Input, result plan.Result) {
 	outage := s.checkOutage(in, result)
 	touched := map[string]bool{}
 	for _, a := range result.Actions {
 		if touched[a.Pod] {
-			s.Fatalf("two actions on %s: %v", a.Pod, tell(result.Actions))
+			s.Fatalf("two actions on %s: %v", a.Pod, describe(result.Actions))
 		}
 		touched[a.Pod] = true
 		j := in.Judgements[a.Target]
@@ -25,24 +25,24 @@ func (s *sim) checkPlan(in plan.Input, result plan.Result) {
 		case restart && (outage || in.Limits.AlertOnly):
 			s.Fatalf("a restart in an outage, or when only alerts are wanted: %+v", a)
 		case a.Kind == plan.Restart && (!j.Verdict.Restartable() || j.Fading):
-			s.Fatalf("a restart that nobody wants: %+v of %+v", a, j)
+			s.Fatalf("a restart without a cause: %+v of %+v", a, j)
 		case (restart || replaces) && (in.Limits.Paused || in.Limits.Hold):
 			s.Fatalf("%+v while paused or on hold", a)
 		case a.Kind == plan.Create && in.Limits.Hold && a.Revision != in.Current && a.Revision != in.Update:
-			s.Fatalf("%+v while on hold: nobody stored it", a)
+			s.Fatalf("%+v while on hold: the revision is not stored", a)
 		case a.Kind == plan.Create:
 			s.checkAlone(in, a)
 		}
 		if node := s.nodes[strings.TrimPrefix(a.Pod, "pod-")]; replaces && node != nil && (!node.ready || node.cordoned) {
-			s.Fatalf("%+v, and nothing can come after it", a)
+			s.Fatalf("%+v, and no pod can follow", a)
 		}
 	}
 	s.checkCanaries(in, result)
-	s.checkNobody(in, result)
+	s.checkNoTargets(in, result)
 }
 
-// checkOutage holds what is fleet-wide against the share of those that can be asked, and reports whether it is. What
-// its node has taken with it for long is the node's.
+// checkOutage checks what is fleet-wide against the share of targets that can be observed, and reports whether it is.
+// What a node has long taken with it is the node's fault.
 func (s *sim) checkOutage(in plan.Input, result plan.Result) bool {
 	bad, all := 0, 0
 	for _, t := range in.Targets {
@@ -62,15 +62,15 @@ func (s *sim) checkOutage(in plan.Input, result plan.Result) bool {
 	return outage
 }
 
-// checkNobody holds a plan for no targets at all: nothing is found out.
-func (s *sim) checkNobody(in plan.Input, result plan.Result) {
+// checkNoTargets checks that a plan without targets decides nothing.
+func (s *sim) checkNoTargets(in plan.Input, result plan.Result) {
 	promoted := result.Rollout != nil && result.Rollout.Promoted && !in.Promote && !in.Rollout.Promoted
 	if len(in.Targets) == 0 && (result.Complete || promoted) {
-		s.Fatalf("a fleet without targets has got somewhere: %+v", result)
+		s.Fatalf("progress without targets: %+v", result)
 	}
 }
 
-// checkAlone holds a new pod against those that its target has elsewhere.
+// checkAlone checks that the target of a new pod has no other.
 func (s *sim) checkAlone(in plan.Input, a plan.Action) {
 	for _, p := range in.Pods {
 		if p.Target == a.Target && !p.NodeLost {
@@ -79,23 +79,24 @@ func (s *sim) checkAlone(in plan.Input, a plan.Action) {
 	}
 }
 
-// checkCanaries holds a plan against the number of canaries.
+// checkCanaries checks the number of canaries.
 func (s *sim) checkCanaries(in plan.Input, result plan.Result) {
 	if result.Phase != plan.PhaseCanary || result.Rollout == nil {
 		return
 	}
 	before := len(in.Rollout.Also)
 	after := len(result.Rollout.Also)
-	if lost := s.lostCanaries(in); after > before && lost >= 2 && lost*10 >= 3*before && before > 0 && !live(in, result.Rollout.Also) {
-		s.Fatalf("%d of %d canaries are lost, and another is taken: %v", lost, before, result.Rollout.Also)
+	if lost := s.lostCanaries(in); after > before && lost >= 2 && lost*10 >= 3*before && before > 0 &&
+		!live(in, result.Rollout.Also) {
+		s.Fatalf("%d of %d canaries are lost, and another is selected: %v", lost, before, result.Rollout.Also)
 	}
 	fit := 0
 	for _, t := range in.Targets {
-		if t.NodeReady && !s.targets[t.Name].hopeless() && slices.Contains(result.Rollout.Also, t.Name) {
+		if t.NodeReady && !s.targets[t.Name].incurable() && slices.Contains(result.Rollout.Also, t.Name) {
 			fit++
 		}
 	}
-	unfit := len(in.Targets) // those that were not ready, or not judged, before and after are no canaries
+	unfit := len(in.Targets) // those that were unready or unjudged before and after are no canaries
 	for _, b := range result.Rollout.Before {
 		if b.Unready || b.Verdict == growth.Unknown {
 			unfit--
@@ -121,64 +122,66 @@ func cordoned(in plan.Input) int {
 	return n
 }
 
-// checkRevision holds a new pod against the one before it: within one way from one revision to another, a target goes it once.
+// checkRevision checks a new pod against the one before it: within one rollout, a target gets Update once.
 func (s *sim) checkRevision(a plan.Action) {
 	last, ok := s.last[a.Target]
 	switch {
 	case a.Revision != s.current && a.Revision != s.update:
-		s.Fatalf("a pod of revision %q, which is neither current nor wanted: %+v", a.Revision, a)
+		s.Fatalf("a pod of revision %q, which is neither Current nor Update: %+v", a.Revision, a)
 	case !ok || last.epoch != s.epoch || s.rollout.Failed != "":
 	case last.revision == s.update && a.Revision != s.update:
-		s.Fatalf("%s had the wanted revision, and comes back at the one before", a.Target)
+		s.Fatalf("%s was at Update, and comes back at Current", a.Target)
 	}
 	inCanary := s.limits.Canary != nil && !s.rollout.Promoted && s.current != "" && s.current != s.update
-	if (inCanary || s.limits.Paused) && ok && last.epoch == s.epoch && last.revision == s.current && a.Revision != s.current && !slices.Contains(s.rollout.Also, a.Target) &&
+	if (inCanary || s.limits.Paused) && ok && last.epoch == s.epoch && last.revision == s.current &&
+		a.Revision != s.current && !slices.Contains(s.rollout.Also, a.Target) &&
 		a.Target > s.rollout.To {
-		s.Fatalf("%s was no canary, and comes back at the wanted revision", a.Target)
+		s.Fatalf("%s was no canary, and comes back at Update", a.Target)
 	}
 }
 
-// checkTimes holds restarts against the cooldown and the hourly cap.
+// checkTimes checks restarts against the cooldown and the hourly cap.
 func (s *sim) checkTimes(target string) {
-	times := s.taken[target]
+	times := s.restarts[target]
 	if n := len(times); n > 0 && s.now.Sub(times[n-1]) < s.limits.Cooldown-time.Second {
 		s.Fatalf("%s restarted at %s and %s", target, times[n-1], s.now)
 	}
 	times = append(times, s.now)
-	s.taken[target] = times
+	s.restarts[target] = times
 	if n := s.limits.MaxPerHour; len(times) > n && s.now.Sub(times[len(times)-1-n]) < plan.LedgerMemory-time.Second {
 		s.Fatalf("%s restarted %d times within an hour: %v", target, n+1, times)
 	}
 }
 
-// checkTry holds a restart against the one for the same cause before it, which must have had its chance.
-func (s *sim) checkTry(in plan.Input, a plan.Action) {
+// checkTrial checks that the previous restart for the same cause had the time to help.
+func (s *sim) checkTrial(in plan.Input, a plan.Action) {
 	cause := string(in.Judgements[a.Target].Verdict)
-	if t := s.tries[cause]; t != nil {
+	if t := s.openTrials[cause]; t != nil {
 		s.Fatalf("%s is restarted while the restart of %s at %s for the same is not proven", a.Target, t.target, t.at)
 	}
 	if s.trials.Causes[cause].Helped.IsZero() {
-		s.tries[cause] = &try{target: a.Target, uid: a.UID, at: s.now}
+		s.openTrials[cause] = &openTrial{target: a.Target, uid: a.UID, at: s.now}
 	}
 }
 
-// keepTries drops the tries of which the outcome is known, or will not be.
-func (s *sim) keepTries() {
-	for cause, try := range s.tries {
-		t := s.targets[try.target]
-		over := t == nil || s.now.Sub(try.at) >= plan.Settle
+// closeTrials drops the trials whose outcome is known, or never will be.
+func (s *sim) closeTrials() {
+	for cause, trial := range s.openTrials {
+		t := s.targets[trial.target]
+		over := t == nil || s.now.Sub(trial.at) >= plan.Settle
 		if !over {
-			node, p, j := s.nodes[t.node], s.pods[t.pod()], s.judged[try.target]
-			replaced := p != nil && p.UID != try.uid && s.judgedUID[try.target] == p.UID
-			over = !node.ready || node.cordoned || replaced && (string(j.Verdict) == cause || j.Verdict == growth.Healthy && s.now.Sub(j.Since) >= plan.Proof)
+			node, p, j := s.nodes[t.node], s.pods[t.pod()], s.judged[trial.target]
+			replaced := p != nil && p.UID != trial.uid && s.judgedUID[trial.target] == p.UID
+			over = !node.ready || node.cordoned || replaced &&
+				(string(j.Verdict) == cause || j.Verdict == growth.Healthy && s.now.Sub(j.Since) >= plan.Proof)
 		}
 		if over {
-			delete(s.tries, cause)
+			delete(s.openTrials, cause)
 		}
 	}
 }
 
-// checkWell keeps count of how long all canaries have been well.
+// checkWell counts how long all canaries have been well.
 func (s *sim) checkWell() {
 	well := s.up && len(s.rollout.Also) > 0
 	for _, name := range s.rollout.Also {
@@ -189,10 +192,11 @@ func (s *sim) checkWell() {
 		node, p, before := s.nodes[t.node], s.pods[t.pod()], s.rollout.Before[name]
 		gone := p == nil || p.Terminating
 		j := s.judged[name]
-		mute := j.Verdict == growth.Unknown && s.now.Sub(j.Since) >= plan.Settle
-		endless := t.fault == "endless" && p != nil && p.Terminating
-		if endless || !node.ready || (node.cordoned || t.fault == "evicted") && gone || before.Unready && (t.hopeless() || !gone && !p.Ready) || mute {
-			continue // tells nothing
+		indeterminate := j.Verdict == growth.Unknown && s.now.Sub(j.Since) >= plan.Settle
+		overdue := t.fault == "overdue" && p != nil && p.Terminating
+		if overdue || !node.ready || (node.cordoned || t.fault == "evicted") && gone || before.Unready &&
+			(t.incurable() || !gone && !p.Ready) || indeterminate {
+			continue // it shows nothing
 		}
 		if gone || s.judged[name].Verdict != growth.Healthy && (before.Verdict == "" || before.Verdict == growth.Unknown) {
 			well = false
@@ -207,19 +211,20 @@ func (s *sim) checkWell() {
 	}
 }
 
-// lostCanaries counts the canaries that nobody can ask any more.
+// lostCanaries counts the canaries that can no longer be observed.
 func (s *sim) lostCanaries(in plan.Input) int {
 	lost := 0
 	for _, name := range in.Rollout.Also {
 		t := s.targets[name]
-		if t == nil || !s.nodes[t.node].ready || (s.nodes[t.node].cordoned || t.fault == "evicted") && s.pods[t.pod()] == nil {
+		if t == nil || !s.nodes[t.node].ready || (s.nodes[t.node].cordoned || t.fault == "evicted") &&
+			s.pods[t.pod()] == nil {
 			lost++
 		}
 	}
 	return lost
 }
 
-// live reports whether what was added to the canaries has a pod of the revision already: it is found again, not taken.
+// live reports whether each added canary already has a pod of Update: it is found again, not selected.
 func live(in plan.Input, also []string) bool {
 	for _, name := range also {
 		if slices.Contains(in.Rollout.Also, name) {
@@ -232,7 +237,7 @@ func live(in plan.Input, also []string) bool {
 	return true
 }
 
-// checkSoak holds a soak that is over against what was seen.
+// checkSoak checks a soak that is over against what was observed.
 func (s *sim) checkSoak(in plan.Input) {
 	s.checkWell()
 	if s.limits.Canary != nil && s.well < s.limits.Canary.Soak-2*simTick || len(in.Targets) == 0 {
@@ -240,7 +245,7 @@ func (s *sim) checkSoak(in plan.Input) {
 	}
 }
 
-// checkComplete holds the end of a rollout against what works, as far as the operator can see.
+// checkComplete checks that something works at the end of a rollout, as far as the operator can observe.
 func (s *sim) checkComplete(in plan.Input) {
 	for _, t := range in.Targets {
 		if t.Able && slices.ContainsFunc(in.Pods, func(p plan.Pod) bool {
@@ -252,15 +257,14 @@ func (s *sim) checkComplete(in plan.Input) {
 	s.Fatalf("complete, and nothing works:\n%s", s)
 }
 
-// checkFailed holds the failure of a canary for what it was not ready against how long that was so: no clock makes it
-// longer.
+// checkFailed checks that a canary that failed for being unready was so for Settle: no clock makes it longer.
 func (s *sim) checkFailed(r plan.Rollout) {
 	name, _, _ := strings.Cut(r.Failed, " ")
 	t := s.targets[name]
 	if !strings.Contains(r.Failed, ": not ready for ") || t == nil || s.stale != nil {
 		return
 	}
-	if since, ok := s.unready[name]; !ok || s.now.Sub(since) < plan.Settle {
+	if since, ok := s.unreadySince[name]; !ok || s.now.Sub(since) < plan.Settle {
 		s.Fatalf("%s, and it has not been ready since %s (now %s)", r.Failed, since, s.now)
 	}
 }

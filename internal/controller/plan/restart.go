@@ -9,58 +9,58 @@ import (
 	"github.com/hlparser/hyperliquid-parser-operator/internal/controller/growth"
 )
 
-// recent is true for a target that was restarted less than Settle ago.
-func (s *step) recent(t *slot) bool {
+// recentlyRestarted reports whether the target was restarted less than Settle ago.
+func (s *step) recentlyRestarted(t *slot) bool {
 	return len(t.record.Times) > 0 && s.Now.Before(t.record.Last().Add(Settle))
 }
 
-// unfinished is true for a target whose restart is recorded and whose pod was not deleted, and nothing speaks against
-// the record: it is of a pod that was there then, and that is not known to be well, or ill by what no restart cures. A
-// record is no proof that a restart was decided, for others may write it.
-func (s *step) unfinished(t *slot) bool {
-	return s.recent(t) && t.live() && t.pod.UID == t.record.UID && t.pod.wasThere(t.record.Last()) &&
-		(t.unseen() || t.judgement.Verdict.Restartable() && !t.judgement.Fading)
+// unfinishedRestart reports whether the target's last restart is recorded and its pod was not deleted, and nothing
+// contradicts the record: the pod existed then, and is neither known to be well nor bad by what no restart cures.
+// Others may write records, so a record is no proof that a restart was decided.
+func (s *step) unfinishedRestart(t *slot) bool {
+	return s.recentlyRestarted(t) && t.live() && t.pod.UID == t.record.UID && t.pod.existedAt(t.record.Last()) &&
+		(t.unjudged() || t.judgement.Verdict.Restartable() && !t.judgement.Fading)
 }
 
-// mayRestart says why no target may be restarted at all; "" when they may.
-func (s *step) mayRestart() string {
+// restartsBlockedBy returns why no target may be restarted at all; "" if they may.
+func (s *step) restartsBlockedBy() string {
 	switch {
 	case s.Limits.AlertOnly:
-		return waitsForAlert
+		return blockedByAction
 	case s.Limits.Paused:
-		return waitsForPause
+		return blockedByPause
 	case s.Limits.Hold, s.Limits.NoPods:
-		return waitsForChanges
+		return blockedByStall
 	case s.outage.fleetWide:
-		return waitsForFleet
+		return blockedByOutage
 	}
 	return ""
 }
 
-// completeRestarts deletes the pods of restarts that a leader recorded and did not live to carry out. They ask the
-// budget as other restarts do, and come before them; they were counted when they were recorded.
+// completeRestarts deletes the pods of restarts that a leader recorded and did not carry out. They count against the
+// budget as other restarts do, and come before them. Cooldown and hourly cap counted them when they were recorded.
 func (s *step) completeRestarts() {
-	if s.mayRestart() != "" {
+	if s.restartsBlockedBy() != "" {
 		return
 	}
 	for _, t := range s.slots {
-		if !s.unfinished(t) {
+		if !s.unfinishedRestart(t) {
 			continue
 		}
-		if s.takeRestart(t) {
+		if s.reserveRestart(t) {
 			s.delete(t, WhyUnfinished, grace(t.judgement))
 		}
 	}
 }
 
-// takeRestart takes a restart of t out of the budgets, and reports whether there was one. If not, t waits.
-func (s *step) takeRestart(t *slot) bool {
-	if s.restarts <= 0 {
-		s.result.Waiting[t.Name] = waitsForBudget
+// reserveRestart takes a restart of t out of the budgets, and reports whether there was one. Otherwise t waits.
+func (s *step) reserveRestart(t *slot) bool {
+	if s.restartBudget <= 0 {
+		s.result.Waiting[t.Name] = blockedByBudget
 		return false
 	}
-	s.restarts--
-	s.rollouts--
+	s.restartBudget--
+	s.rolloutBudget--
 	return true
 }
 
@@ -71,12 +71,12 @@ func (s *step) restart() {
 		if !t.live() || t.pod.Failed || !t.Able || !j.Verdict.Restartable() || j.Fading {
 			continue
 		}
-		if why := s.mayRestart(); why != "" {
+		if why := s.restartsBlockedBy(); why != "" {
 			s.result.Waiting[t.Name] = why
 			continue
 		}
-		// What is about to be replaced need not be restarted.
-		if s.rollouts <= 0 || !s.outdated(t) && !s.mayTake(t) {
+		// The rollout is about to replace the others.
+		if s.rolloutBudget <= 0 || !s.outdated(t) && !s.selectable(t) {
 			due = append(due, t)
 		}
 	}
@@ -92,7 +92,7 @@ func (s *step) restart() {
 	}
 }
 
-// urgency of a restart: memory without a bound endangers the node beside the parser; a hang only waits.
+// urgency orders restarts, most urgent first: unbounded memory endangers the node beside the parser; a hang only waits.
 func urgency(v growth.Verdict) int {
 	if v == growth.Growing {
 		return 0
@@ -100,21 +100,24 @@ func urgency(v growth.Verdict) int {
 	return 1
 }
 
+// restartOne restarts a target unless restarts are ineffective for it, the trial of another is open, the fault may be
+// fleet-wide, or its cooldown or hourly cap is not over. The first restart needs no cooldown. Each further one doubles
+// it, up to maxCooldown.
 func (s *step) restartOne(t *slot) {
 	if at, why := s.ineffective(t); why != "" {
 		s.result.Ineffective = append(s.result.Ineffective, t.Name)
 		s.wait(t, fmt.Sprintf("%s, next try not before %s", why, clock(at)), at)
 		return
 	}
-	if why := s.waitsForTrial(t); why != "" {
+	if why := s.blockedByTrial(t); why != "" {
 		s.result.Waiting[t.Name] = why
 		return
 	}
-	if s.outage.unsure {
-		s.result.Waiting[t.Name] = waitsForVerdict
+	if s.outage.uncertain {
+		s.result.Waiting[t.Name] = blockedByVerdicts
 		return
 	}
-	record := t.record.since(s.Now.Add(-LedgerMemory))
+	record := t.record.after(s.Now.Add(-LedgerMemory))
 	if n := len(record.Times); n > 0 {
 		if at := record.Last().Add(cooldown(s.Limits.Cooldown, record.Doublings)); s.Now.Before(at) {
 			s.wait(t, fmt.Sprintf("restarted %s, next not before %s", times(n), clock(at)), at)
@@ -127,18 +130,18 @@ func (s *step) restartOne(t *slot) {
 			}
 		}
 	}
-	if !s.takeRestart(t) {
+	if !s.reserveRestart(t) {
 		return
 	}
-	t.gone = true
-	s.try(t)
+	t.deleting = true
+	s.beginTrial(t)
 	s.act(Action{
 		Kind: Restart, Why: WhyVerdict, Target: t.Name, Pod: t.pod.Name, UID: t.pod.UID,
-		Grace: grace(t.judgement), Record: record.restarted(t.pod.UID, s.Now),
+		Grace: grace(t.judgement), Record: record.withRestart(t.pod.UID, s.Now),
 	})
 }
 
-// grace for a pod that is judged so; 0 keeps its own.
+// grace returns the grace period of a pod with that judgement; 0 keeps its own.
 func grace(j growth.Judgement) time.Duration {
 	if j.Verdict == growth.Stuck && !j.Fading {
 		return stuckGrace
@@ -146,12 +149,12 @@ func grace(j growth.Judgement) time.Duration {
 	return 0
 }
 
-// cooldown after the given number of doublings.
+// cooldown returns the cooldown after that many doublings.
 func cooldown(base time.Duration, doublings int) time.Duration {
 	return doubled(base, doublings, maxCooldown)
 }
 
-// doubled is base, doubled so often, and at most the longest.
+// doubled returns base doubled that many times, and at most longest.
 func doubled(base time.Duration, times int, longest time.Duration) time.Duration {
 	for range times {
 		if base *= 2; base >= longest {

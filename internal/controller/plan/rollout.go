@@ -8,80 +8,82 @@ import (
 	"github.com/hlparser/hyperliquid-parser-operator/internal/controller/growth"
 )
 
-// Phase is how far the way from Current to Update is.
+// Phase is the phase of the rollout from Current to Update.
 type Phase string
 
 const (
-	// PhaseSteady: there is one revision only, or no current one yet. Whatever differs is replaced.
+	// PhaseSteady: there is only one revision, or no current one yet. Pods of another revision are replaced.
 	PhaseSteady Phase = ""
-	// PhaseCanary: a few targets are taken, and soak.
+	// PhaseCanary: a few targets are selected, and soak.
 	PhaseCanary Phase = "Canary"
-	// PhaseRolling: targets are taken as far as budgets allow.
+	// PhaseRolling: targets are selected as far as budgets allow.
 	PhaseRolling Phase = "Rolling"
-	// PhaseStopped: targets that were taken are worse than before. No other is taken while that is so.
+	// PhaseStopped: selected targets are worse than before. No other is selected while that holds.
 	PhaseStopped Phase = "Stopped"
-	// PhaseFailed: the canaries were worse than before, and go back. Nothing is taken until there is another Update, or promotion.
+	// PhaseFailed: the canaries were worse than before, and go back. Nothing is selected until there is another Update,
+	// or promotion.
 	PhaseFailed Phase = "CanaryFailed"
 )
 
-// judgeRollout finds the phase, and which targets count as taken.
+// judgeRollout determines the phase, and which targets are selected.
 func (s *step) judgeRollout() {
 	if s.Current == "" || s.Current == s.Update {
-		s.phase, s.roll = PhaseSteady, s.roll.TakenOver()
-		s.keepSets()
+		s.phase, s.rollout = PhaseSteady, s.rollout.TakenOver()
+		s.pruneSets()
 		s.result.Complete = s.Current == "" && s.allUpdated()
 		return
 	}
-	r := &s.roll
+	r := &s.rollout
 	if s.Promote {
 		s.promote()
 	}
 	if r.Failed != "" {
 		s.phase, s.result.Message = PhaseFailed, r.Failed
-		s.keepSets()
+		s.pruneSets()
 		return
 	}
 	canary := s.Limits.Canary != nil && !r.Promoted
-	if len(s.slots) == 0 { // for a moment, maybe: nothing is found out, and nothing forgotten
+	if len(s.slots) == 0 { // perhaps only for a moment: nothing is decided, and nothing forgotten
 		s.phase = PhaseSteady
 		if canary {
-			s.pause(false, "there are no targets")
+			s.pauseSoak(false, "there are no targets")
 		}
 		return
 	}
-	s.keepSets()
+	s.pruneSets()
 	for _, t := range s.slots {
-		if t.live() && t.pod.Revision == s.Update && r.room() {
-			r.add(t.Name) // what was taken may have been forgotten, but not undone
+		if t.live() && t.pod.Revision == s.Update && r.hasRoom() {
+			r.markSelected(t.Name) // the selection may have been lost, but not its effect
 		}
 	}
 	s.phase = PhaseRolling
 	if canary {
 		s.phase = PhaseCanary
-		s.soak()
+		s.judgeCanary()
 	}
 	if s.phase == PhaseRolling {
 		r.Also = r.Also.without(func(key string) bool { return s.target(key) == nil })
 		s.compact()
 		if s.result.Complete = s.allUpdated(); !s.result.Complete {
-			s.guard()
+			s.stopIfWorse()
 		}
 	}
 }
 
-// promote lets the rest follow the canaries.
+// promote lets the other targets follow the canaries. It applies to one rollout: the caller passes no promotion of an
+// earlier one.
 func (s *step) promote() {
-	r := &s.roll
+	r := &s.rollout
 	r.Promoted, r.Failed, r.Before = true, "", nil
-	r.Soaked.Duration, r.Since, r.FailedAt = 0, never, never
+	r.Soaked.Duration, r.Since, r.FailedAt = 0, zeroTime, zeroTime
 }
 
-// compact moves To over the targets that were taken, so that Also holds only those that were taken out of turn.
+// compact moves To over the selected targets, so that Also has only those that were selected out of order.
 func (s *step) compact() {
-	r := &s.roll
+	r := &s.rollout
 	before := r.To
 	for _, t := range s.slots {
-		if !r.has(t.Name) {
+		if !r.selected(t.Name) {
 			break
 		}
 		r.To = max(r.To, t.Name)
@@ -95,8 +97,9 @@ func (s *step) compact() {
 	})
 }
 
-// allUpdated reports whether nothing that can be done now is left to be done, and at least one target shows that it
-// works. It is not so of a fleet that has no targets, or whose nodes are all lost: that has not got anywhere.
+// allUpdated reports whether every schedulable target has a pod of Update that is ready or older than Settle, or has
+// been without a pod of its own for as long, and at least one such pod is ready. It is false for a fleet that has no
+// targets, or whose nodes are all lost.
 func (s *step) allUpdated() bool {
 	works := false
 	for _, t := range s.slots {
@@ -107,90 +110,98 @@ func (s *step) allUpdated() bool {
 		case t.ready() && t.pod.Revision == s.Update:
 			works = true
 		case t.live() && (t.pod.Revision != s.Update || !s.reached(t.pod.Since().Add(Settle))),
-			!t.live() && (s.wanted(t) != s.Update || !s.lapsed(t)):
+			!t.live() && (s.revisionFor(t) != s.Update || !s.longUnready(t)):
 			return false
 		}
 	}
 	return works
 }
 
-// wanted is the revision that a target's pod has, or comes back at.
-func (s *step) wanted(t *slot) string {
-	if s.phase == PhaseSteady || s.phase != PhaseFailed && s.roll.has(t.Name) {
+// revisionFor returns the revision at which a target's pod comes back.
+func (s *step) revisionFor(t *slot) string {
+	if s.phase == PhaseSteady || s.phase != PhaseFailed && s.rollout.selected(t.Name) {
 		return s.Update
 	}
 	return s.Current
 }
 
-// outdated is true for a pod that must be replaced. One that was not taken may be of any revision: its turn comes.
-func (s *step) outdated(t *slot) bool { return t.live() && (s.misplaced(t) || s.asked(t)) }
-
-func (s *step) misplaced(t *slot) bool {
-	mayWait := s.phase != PhaseSteady && s.phase != PhaseFailed && !s.roll.has(t.Name)
-	return !mayWait && t.pod.Revision != s.wanted(t)
+// outdated reports whether the pod must be replaced. The pod of a target that is not selected may be of any revision.
+func (s *step) outdated(t *slot) bool {
+	return t.live() && (s.wrongRevision(t) || s.predatesRequest(t))
 }
 
-// asked is true for a pod from before somebody asked for a restart.
-func (s *step) asked(t *slot) bool { return s.RestartedAt != "" && t.pod.RestartedAt != s.RestartedAt }
+func (s *step) wrongRevision(t *slot) bool {
+	mayWait := s.phase != PhaseSteady && s.phase != PhaseFailed && !s.rollout.selected(t.Name)
+	return !mayWait && t.pod.Revision != s.revisionFor(t)
+}
 
-// mayTake is true for a target whose turn has come, as far as budgets go.
-func (s *step) mayTake(t *slot) bool { return s.phase == PhaseRolling && !s.roll.has(t.Name) }
+// predatesRequest reports whether the pod was created before the last request for new pods, which has no canary.
+func (s *step) predatesRequest(t *slot) bool {
+	return s.RestartedAt != "" && t.pod.RestartedAt != s.RestartedAt
+}
 
-// take gives a target to the rollout. From now on its pod comes back at Update.
-func (s *step) take(t *slot) {
-	r := &s.roll
+// selectable reports whether the rollout may select the target now, as far as budgets allow.
+func (s *step) selectable(t *slot) bool {
+	return s.phase == PhaseRolling && !s.rollout.selected(t.Name)
+}
+
+// selectTarget selects a target for the rollout. From now on its pod comes back at Update.
+func (s *step) selectTarget(t *slot) {
+	r := &s.rollout
 	if r.Started.IsZero() {
-		r.Started, r.Ill = s.second, 0
+		r.Started, r.Ill = s.timestamp, 0
 		for _, t := range s.slots {
-			if ill(t) || t.unknown() {
+			if degraded(t) || t.awaitsVerdict() {
 				r.Ill++
 			}
 		}
 	}
-	r.add(t.Name)
+	r.markSelected(t.Name)
 }
 
-// takeMissing takes targets that have no pod, so that they need not be replaced later, but no more than may be unproven at a time.
-func (s *step) takeMissing() {
-	if s.phase != PhaseRolling || s.held() {
+// selectMissing selects targets that have no pod, so that they need not be replaced later, while fewer than
+// maxUnavailable of the selected ones hold the rollout or await a verdict.
+func (s *step) selectMissing() {
+	if s.phase != PhaseRolling || s.suspended() {
 		return
 	}
-	room := s.unavailable()
+	room := s.maxUnavailable()
 	for _, t := range s.slots {
-		if s.roll.has(t.Name) && (s.holds(t) || s.awaitsJudgement(t)) {
+		if s.rollout.selected(t.Name) && (s.holdsRollout(t) || s.blocksOnVerdict(t)) {
 			room--
 		}
 	}
 	for _, t := range s.slots {
-		if room > 0 && t.Able && (t.pod == nil || s.endless(t.pod)) && s.mayTake(t) && s.roll.room() {
+		if room > 0 && t.Able && (t.pod == nil || s.overdue(t.pod)) && s.selectable(t) && s.rollout.hasRoom() {
 			room--
-			s.note(t, s.Update)
-			s.take(t)
+			s.noteReplacement(t, s.Update)
+			s.selectTarget(t)
 		}
 	}
 }
 
-// held is true when nothing is replaced.
-func (s *step) held() bool { return s.Limits.Paused || s.Limits.Hold || s.Limits.NoPods }
+// suspended reports whether nothing is replaced.
+func (s *step) suspended() bool { return s.Limits.Paused || s.Limits.Hold || s.Limits.NoPods }
 
-func (s *step) rollOut() {
-	if s.held() {
+// advanceRollout replaces pods that are outdated, and then selects the next targets.
+func (s *step) advanceRollout() {
+	if s.suspended() {
 		return
 	}
 	var outdated []*slot
 	for _, t := range s.slots {
-		if s.outdated(t) && !s.mayTake(t) {
+		if s.outdated(t) && !s.selectable(t) {
 			outdated = append(outdated, t)
 		}
 	}
 	s.replace(outdated)
 	switch s.phase {
 	case PhaseCanary:
-		s.takeCanaries()
+		s.selectCanaries()
 	case PhaseRolling:
 		var next []*slot
 		for _, t := range s.slots {
-			if t.live() && s.mayTake(t) {
+			if t.live() && s.selectable(t) {
 				next = append(next, t)
 			}
 		}
@@ -198,45 +209,49 @@ func (s *step) rollOut() {
 	case PhaseSteady, PhaseStopped, PhaseFailed:
 	}
 	if s.phase == PhaseRolling {
-		s.compact() // over what was taken just now
+		s.compact() // over the targets that were just selected
 	}
 }
 
-// replace deletes pods: those that cost nothing first, then bad ones, then by name, as far as the budget goes.
+// replace deletes pods: unready ones first, which costs nothing, then bad ones, then by name, as far as the budget
+// allows.
 func (s *step) replace(pods []*slot) {
 	slices.SortStableFunc(pods, func(a, b *slot) int {
-		return cmp.Or(cmp.Compare(cost(a), cost(b)), -cmp.Compare(badness(a.judgement), badness(b.judgement)))
+		return cmp.Or(
+			cmp.Compare(disruption(a), disruption(b)), -cmp.Compare(badness(a.judgement), badness(b.judgement)),
+		)
 	})
 	for _, t := range pods {
 		s.replaceOne(t)
 	}
 }
 
-// replaceOne deletes a pod if it may, and reports whether it did.
+// replaceOne deletes a pod if it may, and reports whether it did. It selects another target only if the budget exceeds
+// the pending verdicts.
 func (s *step) replaceOne(t *slot) bool {
-	taking := !s.misplaced(t) && !s.asked(t) || s.mayTake(t)
+	selecting := !s.wrongRevision(t) && !s.predatesRequest(t) || s.selectable(t)
 	switch {
 	case !t.Able:
-		return false // nothing would come after it; and where its node is only cut off, it works
-	case !s.roll.room():
+		return false // no pod would follow; and on a node that is only cut off, this one works
+	case !s.rollout.hasRoom():
 		return false
-	case cost(t) == 0:
-		s.rollouts-- // it may work with its new pod: the others wait for that
-	case s.rollouts <= 0, taking && s.rollouts <= s.unjudged:
-		s.kept = true
+	case disruption(t) == 0:
+		s.rolloutBudget-- // it may work with its new pod: the others wait for that
+	case s.rolloutBudget <= 0, selecting && s.rolloutBudget <= s.pendingVerdicts:
+		s.rolloutBlocked = true
 		return false
 	default:
-		s.rollouts--
+		s.rolloutBudget--
 	}
-	why, revision := WhyOutdated, s.wanted(t)
-	if taking {
+	why, revision := WhyOutdated, s.revisionFor(t)
+	if selecting {
 		revision = s.Update
 	}
-	s.note(t, revision)
+	s.noteReplacement(t, revision)
 	switch {
-	case taking:
-		s.take(t)
-	case !s.misplaced(t):
+	case selecting:
+		s.selectTarget(t)
+	case !s.wrongRevision(t):
 		why = WhyAsked
 	case s.phase == PhaseFailed:
 		why = WhySentBack
@@ -246,8 +261,8 @@ func (s *step) replaceOne(t *slot) bool {
 	return true
 }
 
-// cost of replacing a pod: none for one that does not work.
-func cost(t *slot) int {
+// disruption returns what replacing the pod costs: nothing if it does not work.
+func disruption(t *slot) int {
 	if t.pod.Ready {
 		return 1
 	}
@@ -261,12 +276,14 @@ func badness(j growth.Judgement) int {
 	return 0
 }
 
-// guard stops a rollout when more targets are ill than were before it, and those of Update more often than the others.
-func (s *step) guard() {
-	if s.Promote || s.roll.Started.IsZero() {
+// stopIfWorse stops a rollout while more targets are degraded than when it began, and a larger share of those with a
+// pod of Update than of the others: where both are alike, the new revision is no worse and may be the cure. It also
+// stops it while many of the selected targets are lost, and a larger share than of the others.
+func (s *step) stopIfWorse() {
+	if s.Promote || s.rollout.Started.IsZero() {
 		return
 	}
-	var updated, others struct{ ill, all int }
+	var updated, others struct{ degraded, all int }
 	var worst *slot
 	for _, t := range s.slots {
 		if !t.Able || !t.live() {
@@ -277,41 +294,45 @@ func (s *step) guard() {
 			group = &updated
 		}
 		group.all++
-		if !ill(t) {
+		if !degraded(t) {
 			continue
 		}
-		group.ill++
+		group.degraded++
 		if group == &updated && (worst == nil || severity(t.judgement.Verdict) > severity(worst.judgement.Verdict)) {
 			worst = t
 		}
 	}
-	taken, lost := s.lost()
-	if untaken, lostToo := s.lostElsewhere(); s.manyLost(taken, lost) && len(lost)*max(untaken, 1) > lostToo*taken {
+	selected, lost := s.lostSelected()
+	if unselected, lostToo := s.lostUnselected(); s.manyLost(selected, lost) &&
+		len(lost)*max(unselected, 1) > lostToo*selected {
 		s.phase = PhaseStopped
-		s.result.Message = s.lostSentence(lost)
+		s.result.Message = s.lostMessage(lost)
 		return
 	}
-	if updated.ill+others.ill > s.roll.Ill && updated.ill*max(others.all, 1) > others.ill*updated.all {
+	if updated.degraded+others.degraded > s.rollout.Ill &&
+		updated.degraded*max(others.all, 1) > others.degraded*updated.all {
 		s.phase = PhaseStopped
 		j := worst.judgement
 		s.result.Message = fmt.Sprintf("%s is %s on revision %s: %s", worst.Name, j.Verdict, s.Update, j.Message)
 	}
 }
 
-// ill is true for a target that is bad by a fault of its own, of which the revision may be the cause.
-func ill(t *slot) bool {
+// degraded reports whether the target is bad by a fault that the revision may cause: not an external one, and not a pod
+// that is starting. A pod with a stream that failed is not ready either, and is degraded.
+func degraded(t *slot) bool {
 	v := t.judgement.Verdict
 	if !t.Able || !t.live() || !v.Bad() || external(v) {
 		return false
 	}
-	starting := v == growth.NotRunning && t.judgement.Reason != growth.ReasonStreamFailed && t.pod.Restarts == 0 && !t.pod.Ready
+	starting := v == growth.NotRunning && t.judgement.Reason != growth.ReasonStreamFailed &&
+		t.pod.Restarts == 0 && !t.pod.Ready
 	return !starting
 }
 
-// external is true for what no revision of the parser brings about.
+// external reports whether no revision of the parser can cause the verdict.
 func external(v growth.Verdict) bool { return v == growth.SinkDown || v == growth.SourceStalled }
 
-// severity orders verdicts by how ill the parser is.
+// severity orders verdicts by how bad the parser is.
 func severity(v growth.Verdict) int {
 	switch {
 	case !v.Bad(), v == growth.SourceStalled:

@@ -9,82 +9,92 @@ import (
 	"github.com/hlparser/hyperliquid-parser-operator/internal/controller/plan"
 )
 
-func TestARolloutGoesOneAfterAnotherAndIsComplete(t *testing.T) {
+func TestARolloutReplacesOneAfterAnotherAndIsComplete(t *testing.T) {
 	s := begin(t, fleet(3)).with(update("newer"))
-	s.does("Delete a: Outdated").does("Create a at newer").does("Delete b: Outdated").does("Create b at newer").does("Delete c: Outdated").does("Create c at newer")
+	s.does("Delete a: Outdated").does("Create a at newer").does("Delete b: Outdated").does("Create b at newer").
+		does("Delete c: Outdated").does("Create c at newer")
 	s.does().phase(plan.PhaseRolling, "")
 	s.does().phase(plan.PhaseSteady, "")
 	if s.in.Current != "newer" || s.last.Rollout != nil {
-		t.Errorf("current is %s, and to be written %+v", s.in.Current, s.last.Rollout)
+		t.Errorf("current is %s, and the state to persist %+v", s.in.Current, s.last.Rollout)
 	}
 }
 
-func TestEachPodThatDiesInMidRolloutComesBackAsItWas(t *testing.T) {
+func TestEachPodThatIsGoneDuringARolloutComesBackAtItsRevision(t *testing.T) {
 	s := begin(t, fleet(4)).with(update("newer"))
 	s.does("Delete a: Outdated").does("Create a at newer").does("Delete b: Outdated")
-	s.leader() // which knows nothing but what was written
+	s.leader() // which knows only what was persisted
 	s.dies("d").does("Create b at newer", "Create d at new")
 	s.pod("b", young).dies("a").does("Create a at newer")
 	s.dies("d").does("Create d at new")
 }
 
-func TestATargetWithoutAPodIsTakenWhenNoOtherIsUnproven(t *testing.T) {
+func TestATargetWithoutAPodIsSelectedWhenNoOtherIsHolding(t *testing.T) {
 	s := begin(t, fleet(3)).with(update("newer")).dies("b")
 	s.does("Create b at newer").pod("b", young).dies("c").does("Create c at new")
 }
 
-func TestPausedPodsComeBackAsTheyWere(t *testing.T) {
+func TestWhilePausedPodsComeBackAtTheirRevision(t *testing.T) {
 	s := begin(t, fleet(3)).with(update("newer")).does("Delete a: Outdated").does("Create a at newer")
-	s.with(func(in *plan.Input) { in.Limits.Paused = true }).dies("a").dies("b").does("Create a at newer", "Create b at new").does()
+	s.with(func(in *plan.Input) { in.Limits.Paused = true }).dies("a").dies("b").
+		does("Create a at newer", "Create b at new").does()
 }
 
-func TestARolloutWaitsUntilWhatItHasTakenIsJudged(t *testing.T) {
+func TestARolloutWaitsForVerdictsOnSelectedTargets(t *testing.T) {
 	s := begin(t, fleet(3)).with(update("newer")).does("Delete a: Outdated").does("Create a at newer")
 	s.is("a", growth.Unknown).does().is("a", growth.CatchingUp).does("Delete b: Outdated")
 }
 
-func TestARolloutStopsWhileThoseThatItHasTakenAreWorseThanBefore(t *testing.T) {
-	s := begin(t, fleet(20)).is("c", growth.Stuck).with(func(in *plan.Input) { in.Limits.AlertOnly = true }).with(update("newer"))
+func TestARolloutStopsWhileSelectedTargetsAreWorseThanBefore(t *testing.T) {
+	s := begin(t, fleet(20)).is("c", growth.Stuck).with(func(in *plan.Input) { in.Limits.AlertOnly = true }).
+		with(update("newer"))
 	s.does("Delete c: Outdated", "Delete a: Outdated").does("Create a at newer", "Create c at newer")
-	// One was ill before, and is so still: that is not worse.
+	// One was bad before and still is: that is not worse.
 	s.is("c", growth.Stuck).does("Delete b: Outdated", "Delete d: Outdated").does("Create b at newer", "Create d at newer")
 	s.is("b", growth.Growing).does().phase(plan.PhaseStopped, "b is Growing on revision newer: as it is")
 	s.dies("e").does("Create e at new")
-	s.is("b", growth.SinkDown).does("Delete e: Outdated", "Delete f: Outdated") // no revision's fault
-	s.does("Create e at newer", "Create f at newer").is("b", growth.Growing).does().phase(plan.PhaseStopped, "b is Growing on revision newer: as it is")
-	// Somebody wants it anyway; or the spec changes, and with it what was before.
+	s.is("b", growth.SinkDown).does("Delete e: Outdated", "Delete f: Outdated") // external
+	s.does("Create e at newer", "Create f at newer").is("b", growth.Growing).does().
+		phase(plan.PhaseStopped, "b is Growing on revision newer: as it is")
+	// Promotion overrides it. So does a change of the spec, since the comparison starts over.
 	s.with(func(in *plan.Input) { in.Promote = true }).does("Delete g: Outdated", "Delete h: Outdated")
-	s.does("Create g at newer", "Create h at newer").with(update("newest")).does("Delete b: Outdated", "Delete c: Outdated")
+	s.does("Create g at newer", "Create h at newer").with(update("newest")).
+		does("Delete b: Outdated", "Delete c: Outdated")
 }
 
 func TestAStreamThatFailsOnANewRevisionStopsTheRolloutThoughItsPodIsNotReady(t *testing.T) {
 	failing := func(reason string) *story {
-		s := begin(t, unavailable(fleet(6), 3)).with(update("newer")).does("Delete a: Outdated", "Delete b: Outdated", "Delete c: Outdated")
+		s := begin(t, unavailable(fleet(6), 3)).with(update("newer")).
+			does("Delete a: Outdated", "Delete b: Outdated", "Delete c: Outdated")
 		s.does("Create a at newer", "Create b at newer", "Create c at newer")
 		s.is("a", growth.NotRunning).pod("a", unready)
-		s.in.Judgements["a"] = growth.Judgement{Verdict: growth.NotRunning, Reason: reason, Message: "as it is", Since: s.in.Now}
+		s.in.Judgements["a"] = growth.Judgement{Verdict: growth.NotRunning, Reason: reason, Message: "as it is",
+			Since: s.in.Now}
 		return s
 	}
 	failing(growth.ReasonStreamFailed).does().phase(plan.PhaseStopped, "a is NotRunning on revision newer: as it is")
-	failing("ContainerCreating").does("Delete d: Outdated", "Delete e: Outdated") // which only starts
+	failing("ContainerCreating").does("Delete d: Outdated", "Delete e: Outdated") // it is only starting
 }
 
-func TestARolloutGoesOnWhereTheOldRevisionIsAsIll(t *testing.T) {
-	s := begin(t, fleet(4)).with(update("newer")).does("Delete a: Outdated").does("Create a at newer").does("Delete b: Outdated").does("Create b at newer")
+func TestARolloutContinuesWhereTheOldRevisionIsAsBad(t *testing.T) {
+	s := begin(t, fleet(4)).with(update("newer")).does("Delete a: Outdated").does("Create a at newer").
+		does("Delete b: Outdated").does("Create b at newer")
 	s.is("a", growth.Overloaded).does().phase(plan.PhaseStopped, "a is Overloaded on revision newer: as it is")
 	s.is("c", growth.Overloaded).does("Delete c: Outdated") // the sink is slow for all
 }
 
-func TestLostAndCordonedNodesNeitherHoldARolloutUpNorCountAsItsVictims(t *testing.T) {
-	s := begin(t, fleet(4)).with(node(0, false, false)).is("a", growth.Unreachable).with(node(1, false, true)).with(update("newer"))
+func TestLostAndCordonedNodesNeitherDelayNorStopARollout(t *testing.T) {
+	s := begin(t, fleet(4)).with(node(0, false, false)).is("a", growth.Unreachable).with(node(1, false, true)).
+		with(update("newer"))
 	s.does("Delete c: Outdated").does("Create c at newer").does("Delete d: Outdated").does("Create d at newer").does()
 	if s.in.Current != "newer" {
 		t.Errorf("current is %s", s.in.Current)
 	}
-	s.with(node(0, true, true)).with(node(1, true, true)).does("Delete a: Outdated").does("Create a at newer").does("Delete b: Outdated")
+	s.with(node(0, true, true)).with(node(1, true, true)).does("Delete a: Outdated").does("Create a at newer").
+		does("Delete b: Outdated")
 }
 
-func TestAFleetWhoseNodesAreAllLostHasNotRolledOut(t *testing.T) {
+func TestARolloutIsNotCompleteWhileAllNodesAreLost(t *testing.T) {
 	s := begin(t, fleet(2)).with(node(0, false, false)).with(node(1, false, false)).with(update("newer"))
 	s.does().does()
 	if s.in.Current != "new" {
@@ -92,8 +102,9 @@ func TestAFleetWhoseNodesAreAllLostHasNotRolledOut(t *testing.T) {
 	}
 }
 
-func TestWithoutAnUpdateAllStaysAsItIs(t *testing.T) {
-	s := begin(t, fleet(3)).with(update("")).dies("a").does("Create a at new").with(func(in *plan.Input) { in.Targets, in.Pods = nil, nil }).does()
+func TestWithoutAnUpdateEverythingStaysAtCurrent(t *testing.T) {
+	s := begin(t, fleet(3)).with(update("")).dies("a").does("Create a at new").
+		with(func(in *plan.Input) { in.Targets, in.Pods = nil, nil }).does()
 	if s.in.Current != "new" {
 		t.Errorf("current is %q", s.in.Current)
 	}
@@ -108,48 +119,53 @@ func TestAFirstInstallHasNoCanaryAndIsComplete(t *testing.T) {
 	}
 }
 
-func TestSetBackInMidRolloutItGoesBack(t *testing.T) {
-	s := begin(t, canary(fleet(3), 1, time.Hour)).with(update("newer")).does("Delete a: Outdated").does("Create a at newer")
+func TestSettingUpdateBackRollsBack(t *testing.T) {
+	s := begin(t, canary(fleet(3), 1, time.Hour)).with(update("newer")).does("Delete a: Outdated").
+		does("Create a at newer")
 	s.with(update("new")).does("Delete a: Outdated").does("Create a at new").does().phase(plan.PhaseSteady, "")
 }
 
 func TestTheStateOfARolloutIsShort(t *testing.T) {
 	s := begin(t, fleet(20)).with(update("newer"))
-	s.does("Delete a: Outdated", "Delete b: Outdated").does("Create a at newer", "Create b at newer").is("e", growth.SinkDown).does("Delete e: Outdated", "Delete c: Outdated")
+	s.does("Delete a: Outdated", "Delete b: Outdated").does("Create a at newer", "Create b at newer").
+		is("e", growth.SinkDown).does("Delete e: Outdated", "Delete c: Outdated")
 	text, err := s.in.Rollout.Encode()
 	if want := `{"started":"2026-05-01T12:00:00Z","to":"c","also":["e"]}`; err != nil || text != want {
 		t.Errorf("got %s, %v, want %s", text, err, want)
 	}
 	if text, err := (plan.Rollout{}).Encode(); err != nil || text != "" {
-		t.Errorf("nothing is written as %q, %v", text, err)
+		t.Errorf("the zero value is encoded as %q, %v", text, err)
 	}
 	if _, err := plan.DecodeRollout("{"); err == nil {
-		t.Error("a text that was spoilt is no error")
+		t.Error("invalid text is no error")
 	}
 }
 
-func TestNewPodsThatAreAskedForComeWithinTheBudgetAndWithoutACanary(t *testing.T) {
+func TestRequestedNewPodsComeWithinTheBudgetAndWithoutACanary(t *testing.T) {
 	s := begin(t, canary(fleet(3), 1, time.Hour)).with(func(in *plan.Input) { in.RestartedAt = "today" })
 	s.with(func(in *plan.Input) { in.Limits.Paused = true }).does().with(func(in *plan.Input) { in.Limits.Paused = false })
-	s.does("Delete a: Asked").does("Create a at new").does("Delete b: Asked").does("Create b at new").does("Delete c: Asked").does("Create c at new").does()
-	s.with(func(in *plan.Input) { in.RestartedAt = "" }).does() // nobody asks any more
+	s.does("Delete a: Asked").does("Create a at new").does("Delete b: Asked").
+		does("Create b at new").does("Delete c: Asked").does("Create c at new").does()
+	s.with(func(in *plan.Input) { in.RestartedAt = "" }).does() // the request is gone
 }
 
-func TestNewPodsThatAreAskedForInACanaryComeAtTheirRevision(t *testing.T) {
-	s := begin(t, canary(fleet(2), 1, time.Hour)).with(update("newer")).does("Delete a: Outdated").does("Create a at newer")
+func TestRequestedNewPodsDuringACanaryComeAtTheirRevision(t *testing.T) {
+	s := begin(t, canary(fleet(2), 1, time.Hour)).with(update("newer")).does("Delete a: Outdated").
+		does("Create a at newer")
 	s.with(func(in *plan.Input) { in.RestartedAt = "today" })
-	s.does("Delete a: Asked").does("Create a at newer").does("Delete b: Asked").does("Create b at new").does()
+	s.does("Delete a: Asked").does("Create a at newer").does("Delete b: Asked").
+		does("Create b at new").does()
 }
 
 func TestATargetThatMovesGetsItsPodWhenTheOldOneIsGone(t *testing.T) {
 	moves := func(in *plan.Input) { in.Targets[1].Pod = "pod-b-2" }
 	s := begin(t, fleet(3)).with(moves)
-	if got := tell(plan.Next(s.in).Actions); !slices.Equal(got, []string{"Delete b: Unselected"}) {
+	if got := describe(plan.Next(s.in).Actions); !slices.Equal(got, []string{"Delete b: Unselected"}) {
 		t.Fatalf("does %v", got)
 	}
 	s.pod("b", terminating)
-	if got := tell(plan.Next(s.in).Actions); len(got) > 0 {
-		t.Fatalf("does %v while the old pod ends", got)
+	if got := describe(plan.Next(s.in).Actions); len(got) > 0 {
+		t.Fatalf("does %v while the old pod terminates", got)
 	}
 	s.dies("b").does("Create b at new")
 }
@@ -157,6 +173,6 @@ func TestATargetThatMovesGetsItsPodWhenTheOldOneIsGone(t *testing.T) {
 func TestATargetThatMovesFromALostNodeDoesNotWaitForItsOldPod(t *testing.T) {
 	s := begin(t, fleet(3)).with(func(in *plan.Input) { in.Targets[1].Pod = "pod-b-2" })
 	s.pod("b", func(p *plan.Pod) { p.Terminating, p.NodeLost = true, true }).does("Create b at new").does()
-	// It may come back to the node, where the pod that has its name ends still.
+	// It may return to the node, where the pod with its name is still terminating.
 	s.with(func(in *plan.Input) { in.Targets[1].Pod = "pod-b" }).does("Delete b: Unselected")
 }

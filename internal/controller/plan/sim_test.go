@@ -17,8 +17,8 @@ import (
 	"github.com/hlparser/hyperliquid-parser-operator/internal/controller/plan"
 )
 
-// sim is a fleet with its nodes, kubelets, sink and operator, as a model of what the API server and the world do. It carries out
-// plans and holds them to what must always be so, from records of its own.
+// sim is a model of a fleet with its nodes, kubelets, sink, API server and operator. It carries out plans, and checks
+// them against invariants by records of its own.
 type sim struct {
 	*rapid.T
 	now     time.Time
@@ -28,18 +28,18 @@ type sim struct {
 	pods    map[string]*simPod // by name
 	uids    int
 
-	// skew is how far the clocks of the API server and the kubelets are ahead of the operator's, by which all else is
-	// told here.
-	skew time.Duration
-	away map[string]*simTarget // targets that are none for a moment
+	// skew is how far the clocks of the API server and the kubelets are ahead of the operator's, which everything else
+	// here uses.
+	skew    time.Duration
+	removed map[string]*simTarget // targets that are absent for a moment
 
-	// What the object asks for.
+	// What the object specifies.
 	update      string
 	restartedAt string
 	promote     bool
 	limits      plan.Limits
 	spec        int
-	sink        growth.Verdict // what every parser is, for the sink's sake; "" when the sink works
+	sink        growth.Verdict // the verdict on every parser because of the sink; "" while the sink works
 
 	// What outlives an operator.
 	current   string
@@ -48,43 +48,43 @@ type sim struct {
 	rollout   plan.Rollout
 	fleetWide bool
 
-	// The operator that runs, and what it remembers.
-	up        bool
-	stale     map[string]plan.Pod // an older view of the pods; nil: the view is fresh
-	written   map[string]bool     // UIDs of the pods that it has deleted since that view
-	judged    map[string]growth.Judgement
-	judgedUID map[string]string
-	judgeFrom map[string]time.Time // when its windows began
-	sights    map[string]plan.Pod  // by UID: what it saw of a pod's ages
-	unready   map[string]time.Time // by target
-	unable    map[string]bool      // targets that took no pod
-	gone      map[string]time.Time // canaries that are no targets
+	// The operator that runs, and its memory.
+	up            bool
+	stale         map[string]plan.Pod // an older view of the pods; nil: the view is fresh
+	written       map[string]bool     // UIDs of the pods that it has deleted since that view
+	judged        map[string]growth.Judgement
+	judgedUID     map[string]string
+	judgeFrom     map[string]time.Time // when its windows began
+	observed      map[string]plan.Pod  // by UID: the observed ages of pods
+	unreadySince  map[string]time.Time // by target
+	unschedulable map[string]bool      // by target
+	absent        map[string]time.Time // canaries that are not targets
 
-	// Records of what was done, to hold plans to.
-	epoch     int                    // counts changes of what pods should be
-	last      map[string]lastPod     // by target
-	taken     map[string][]time.Time // restarts, by target
-	recorded  map[string]time.Time   // restarts, by UID
-	tries     map[string]*try        // the last restart for a cause that others wait for
-	ourDown   map[string]bool        // targets whose ready pod we took, until they have a ready one again, or long have not
-	blamed    map[string]bool        // those whose ready pod we took, however long ago: a rollout waits for them
-	wellSince time.Time              // since when all canaries have been well
-	well      time.Duration          // how long they were well before
-	steps     int
+	// Records of what was done, to check plans against.
+	epoch      int                    // counts changes of what pods should be
+	last       map[string]lastPod     // by target
+	restarts   map[string][]time.Time // by target
+	recorded   map[string]time.Time   // restarts, by UID
+	openTrials map[string]*openTrial  // by cause: the last restart that others wait for
+	takenDown  map[string]bool        // targets whose ready pod was deleted, until one is ready or long is not
+	disrupted  map[string]bool        // the same, however long ago: a rollout waits for them
+	wellSince  time.Time              // since when all canaries have been well
+	well       time.Duration          // how long they were well before
+	steps      int
 }
 
 type simTarget struct {
 	node  string
 	moves int
-	fault string // what is wrong with it: "", "sick" (Stuck whatever is done), or one that nobody can do anything about
+	fault string // "", "sick" (Stuck whatever is done), or one of incurable
 }
 
-// hopeless are what nobody can do anything about: a parser that cannot be judged, pods that are refused, or never
-// become ready, or do not end, and a Hyperliquid node's pod that was evicted.
-var hopeless = []string{"mute", "refused", "dead", "endless", "evicted"}
+// incurable lists the faults that no plan can cure: a parser that cannot be judged, pods that are refused, never become
+// ready or never terminate, and a Hyperliquid node's pod that was evicted.
+var incurable = []string{"indeterminate", "refused", "dead", "overdue", "evicted"}
 
-// despair makes a target hopeless, and what it has with it.
-func (s *sim) despair(name, fault string) {
+// makeIncurable gives a target an incurable fault.
+func (s *sim) makeIncurable(name, fault string) {
 	t := s.targets[name]
 	t.fault = fault
 	p := s.pods[t.pod()]
@@ -94,12 +94,12 @@ func (s *sim) despair(name, fault string) {
 		s.die(t.pod())
 	case fault == "dead":
 		s.setReady(p, false)
-	case fault == "endless":
+	case fault == "overdue":
 		p.Terminating = true
 	}
 }
 
-func (t *simTarget) hopeless() bool { return slices.Contains(hopeless, t.fault) }
+func (t *simTarget) incurable() bool { return slices.Contains(incurable, t.fault) }
 
 type simNode struct {
 	ready, cordoned bool
@@ -109,9 +109,9 @@ type simNode struct {
 type simPod struct {
 	plan.Pod
 	node  string
-	fault growth.Verdict // of this pod, which ends with it
-	epoch int            // the last in which it was seen alive
-	// unreadyAt is since when it is not ready; zero while it is.
+	fault growth.Verdict // of this pod, and gone with it
+	epoch int            // the last in which it was observed alive
+	// unreadyAt is since when it is unready; zero while it is ready.
 	unreadyAt time.Time
 }
 
@@ -120,12 +120,12 @@ type lastPod struct {
 	epoch    int
 }
 
-type try struct {
+type openTrial struct {
 	target, uid string
 	at          time.Time
 }
 
-// Revisions differ in how they work: those that crash never become ready, and those that hang are Stuck.
+// Pods of revision crash never become ready, and those of revision hang are Stuck.
 var simRevisions = []string{"good1", "good2", "good3", "crash", "hang"}
 
 const simTick = 30 * time.Second
@@ -134,7 +134,8 @@ func newSim(t *rapid.T) *sim {
 	s := &sim{
 		T: t, now: now, targets: map[string]*simTarget{}, nodes: map[string]*simNode{}, pods: map[string]*simPod{},
 		update: "good1", ledger: plan.Ledger{}, up: true,
-		last: map[string]lastPod{}, taken: map[string][]time.Time{}, recorded: map[string]time.Time{}, tries: map[string]*try{}, ourDown: map[string]bool{}, blamed: map[string]bool{},
+		last: map[string]lastPod{}, restarts: map[string][]time.Time{}, recorded: map[string]time.Time{},
+		openTrials: map[string]*openTrial{}, takenDown: map[string]bool{}, disrupted: map[string]bool{},
 	}
 	s.limits = plan.Limits{
 		MaxUnavailable: intstr.FromInt32(int32(rapid.IntRange(1, 3).Draw(t, "maxUnavailable"))),
@@ -147,7 +148,8 @@ func newSim(t *rapid.T) *sim {
 			Soak:  time.Duration(rapid.IntRange(0, 20).Draw(t, "soak")) * time.Minute,
 		}
 	}
-	s.skew = time.Duration(rapid.SampledFrom([]int{0, 0, 1, -1, 11, -11, 600, -600}).Draw(t, "skew in minutes")) * time.Minute
+	s.skew = time.Duration(rapid.SampledFrom([]int{0, 0, 1, -1, 11, -11, 600, -600}).
+		Draw(t, "skew in minutes")) * time.Minute
 	for range rapid.IntRange(1, 9).Draw(t, "targets") {
 		s.addTarget()
 	}
@@ -159,7 +161,7 @@ func newSim(t *rapid.T) *sim {
 }
 
 func (s *sim) addTarget() {
-	// Names are not used again, and new ones come before, between and behind the others.
+	// Names are not reused, and new ones sort before, between and after the others.
 	s.named++
 	name := fmt.Sprintf("t%d-%d", s.named*7%10, s.named)
 	s.targets[name] = &simTarget{}
@@ -174,7 +176,7 @@ func (s *sim) place(name string) {
 	s.nodes[t.node] = &simNode{ready: true}
 }
 
-// pod is the name of the target's pod: one that belongs on no node has none.
+// pod returns the name of the target's pod. A target whose pod was evicted is on no node.
 func (t *simTarget) pod() string {
 	if t.fault == "evicted" {
 		return "pod-nowhere-" + t.node
@@ -185,13 +187,13 @@ func (t *simTarget) pod() string {
 func (s *sim) startOperator() {
 	s.up, s.stale = true, nil
 	s.judged, s.judgedUID, s.judgeFrom = map[string]growth.Judgement{}, map[string]string{}, map[string]time.Time{}
-	s.sights, s.unready, s.unable = map[string]plan.Pod{}, map[string]time.Time{}, map[string]bool{}
-	s.gone = map[string]time.Time{}
+	s.observed, s.unreadySince, s.unschedulable = map[string]plan.Pod{}, map[string]time.Time{}, map[string]bool{}
+	s.absent = map[string]time.Time{}
 	s.poll()
 }
 
-// poll is what the poller does: it keeps a judgement on each target, which is Unknown for a minute after the pod or the operator
-// is new.
+// poll does what the poller does: it keeps a judgement on each target. The verdict is Unknown for a minute after the
+// pod or the operator is new.
 func (s *sim) poll() {
 	if !s.up {
 		return
@@ -215,18 +217,18 @@ func (s *sim) poll() {
 			s.judged[name] = growth.Judgement{Verdict: verdict, Message: "as it is", Since: s.now}
 		}
 	}
-	s.keepTries()
+	s.closeTrials()
 }
 
 func (s *sim) verdict(t *simTarget, p *simPod) growth.Verdict {
 	switch {
 	case !s.nodes[p.node].ready:
 		return growth.Unreachable
-	case !p.Ready && s.now.Before(s.sights[p.UID].Seen.Add(simTick)):
+	case !p.Ready && s.now.Before(s.observed[p.UID].Seen.Add(simTick)):
 		return growth.Unknown
 	case !p.Ready:
 		return growth.NotRunning
-	case t.fault == "mute":
+	case t.fault == "indeterminate":
 		return growth.Unknown
 	case s.sink != "":
 		return s.sink
@@ -238,7 +240,7 @@ func (s *sim) verdict(t *simTarget, p *simPod) growth.Verdict {
 	return growth.Healthy
 }
 
-// pass lets time pass: kubelets work, parsers start, the sink and the faults are as they are.
+// pass advances the time: kubelets work, parsers start, the sink and the faults stay.
 func (s *sim) pass(d time.Duration) {
 	s.now = s.now.Add(d)
 	for _, name := range slices.Sorted(maps.Keys(s.pods)) {
@@ -247,7 +249,7 @@ func (s *sim) pass(d time.Duration) {
 		switch {
 		case node == nil || !node.ready:
 			continue
-		case p.Terminating && s.faultOf(p.Target) == "endless":
+		case p.Terminating && s.faultOf(p.Target) == "overdue":
 		case p.Terminating:
 			s.die(name)
 		case p.Failed:
@@ -279,51 +281,51 @@ func (s *sim) setReady(p *simPod, ready bool) {
 		p.unreadyAt = s.now
 		return
 	}
-	delete(s.blamed, p.Target)
+	delete(s.disrupted, p.Target)
 }
 
-// able reports whether a target takes a pod now.
-func (s *sim) able(t *simTarget) bool {
+// schedulable reports whether a target accepts a pod now.
+func (s *sim) schedulable(t *simTarget) bool {
 	node := s.nodes[t.node]
 	return node.ready && !node.cordoned && t.fault != "evicted"
 }
 
-// look is what the operator sees of ages, by its own clock.
-func (s *sim) look(pods []plan.Pod) {
+// observe records the ages of pods by the operator's clock.
+func (s *sim) observe(pods []plan.Pod) {
 	there := map[string]bool{}
 	ready := map[string]bool{}
 	for _, p := range pods {
 		there[p.UID] = true
-		saw, known := s.sights[p.UID]
+		ages, known := s.observed[p.UID]
 		if !known {
-			saw.Seen = s.now
+			ages.Seen = s.now
 		}
 		switch {
 		case !p.Terminating || p.NodeLost:
-			saw.EndingSince = time.Time{}
-		case saw.EndingSince.IsZero():
-			saw.EndingSince = s.now
+			ages.EndingSince = time.Time{}
+		case ages.EndingSince.IsZero():
+			ages.EndingSince = s.now
 		}
-		s.sights[p.UID] = saw
+		s.observed[p.UID] = ages
 		if t := s.targets[p.Target]; t != nil && t.pod() == p.Name && p.Ready && !p.Terminating {
 			ready[p.Target] = true
 		}
 	}
 	for name, t := range s.targets {
-		able := s.able(t)
-		if _, known := s.unready[name]; !ready[name] && (!known || able && s.unable[name]) {
-			s.unready[name] = s.now
+		schedulable := s.schedulable(t)
+		if _, known := s.unreadySince[name]; !ready[name] && (!known || schedulable && s.unschedulable[name]) {
+			s.unreadySince[name] = s.now
 		}
-		s.unable[name] = !able
+		s.unschedulable[name] = !schedulable
 	}
-	maps.DeleteFunc(s.unready, func(name string, _ time.Time) bool { return ready[name] || s.targets[name] == nil })
+	maps.DeleteFunc(s.unreadySince, func(name string, _ time.Time) bool { return ready[name] || s.targets[name] == nil })
 	for _, name := range s.rollout.Also {
-		if _, known := s.gone[name]; s.targets[name] == nil && !known {
-			s.gone[name] = s.now
+		if _, known := s.absent[name]; s.targets[name] == nil && !known {
+			s.absent[name] = s.now
 		}
 	}
-	maps.DeleteFunc(s.gone, func(name string, _ time.Time) bool { return s.targets[name] != nil })
-	maps.DeleteFunc(s.sights, func(uid string, _ plan.Pod) bool { return !there[uid] })
+	maps.DeleteFunc(s.absent, func(name string, _ time.Time) bool { return s.targets[name] != nil })
+	maps.DeleteFunc(s.observed, func(uid string, _ plan.Pod) bool { return !there[uid] })
 }
 
 func (s *sim) die(name string) {
@@ -332,18 +334,20 @@ func (s *sim) die(name string) {
 	delete(s.pods, name)
 }
 
-// view is the input of a plan as the operator sees it.
+// view returns the input of a plan as the operator observes it.
 func (s *sim) view() plan.Input {
 	in := plan.Input{
-		Now: s.now, Current: s.current, Update: s.update, RestartedAt: s.restartedAt, Spec: fmt.Sprint(s.spec), Promote: s.promote, FleetWide: s.fleetWide,
-		Judgements: map[string]growth.Judgement{}, Lag: map[string]time.Duration{}, Ledger: maps.Clone(s.ledger), Trials: s.trials, Rollout: s.rollout, Limits: s.limits,
+		Now: s.now, Current: s.current, Update: s.update, RestartedAt: s.restartedAt, Spec: fmt.Sprint(s.spec),
+		Promote: s.promote, FleetWide: s.fleetWide,
+		Judgements: map[string]growth.Judgement{}, Lag: map[string]time.Duration{}, Ledger: maps.Clone(s.ledger),
+		Trials: s.trials, Rollout: s.rollout, Limits: s.limits,
 	}
 	for _, name := range slices.Sorted(maps.Keys(s.targets)) {
 		t := s.targets[name]
 		node := s.nodes[t.node]
 		in.Targets = append(in.Targets, plan.Target{
-			Name: name, Pod: t.pod(), Able: s.able(t), NodeReady: node.ready,
-			Boot: strconv.Itoa(node.boot), UnreadySince: s.unready[name],
+			Name: name, Pod: t.pod(), Able: s.schedulable(t), NodeReady: node.ready,
+			Boot: strconv.Itoa(node.boot), UnreadySince: s.unreadySince[name],
 		})
 	}
 	for _, name := range slices.Sorted(maps.Keys(s.pods)) {
@@ -354,10 +358,10 @@ func (s *sim) view() plan.Input {
 	if s.stale != nil {
 		in.Pods = s.stalePods()
 	}
-	in.GoneSince = maps.Clone(s.gone)
+	in.GoneSince = maps.Clone(s.absent)
 	for i := range in.Pods {
-		p, saw := &in.Pods[i], s.sights[in.Pods[i].UID]
-		p.Seen, p.EndingSince = saw.Seen, saw.EndingSince
+		p, ages := &in.Pods[i], s.observed[in.Pods[i].UID]
+		p.Seen, p.EndingSince = ages.Seen, ages.EndingSince
 	}
 	for _, p := range in.Pods {
 		t := s.targets[p.Target]
@@ -373,12 +377,12 @@ func (s *sim) view() plan.Input {
 	return in
 }
 
-// stalePods are the pods as they were, with what this operator has written since.
+// stalePods returns the pods of the stale view, with what this operator has written since.
 func (s *sim) stalePods() []plan.Pod {
 	pods := maps.Clone(s.stale)
 	for name, p := range s.pods {
 		if s.written[p.UID] {
-			pods[name] = p.Pod // made by it, and seen as it was made or later
+			pods[name] = p.Pod // it created the pod, and observes it as it was created or later
 		}
 	}
 	out := make([]plan.Pod, 0, len(pods))
@@ -390,18 +394,18 @@ func (s *sim) stalePods() []plan.Pod {
 	return out
 }
 
-// reconcile makes a plan and carries out its first so many actions; then the operator ends, if they were not all.
+// reconcile makes a plan and carries out that many of its actions. If there are more, the operator ends then.
 func (s *sim) reconcile(actions int) {
 	if !s.up {
 		return
 	}
 	s.steps++
-	s.look(s.view().Pods)
+	s.observe(s.view().Pods)
 	in := s.view()
 	result := plan.Next(in)
 	s.sameInAnyOrder(in, result)
 	if !result.NextTime.IsZero() && !result.NextTime.After(s.now) {
-		s.Fatalf("asks to be woken at %s, and it is %s", result.NextTime, s.now)
+		s.Fatalf("rechecks at %s, and it is %s", result.NextTime, s.now)
 	}
 	s.checkPlan(in, result)
 	for _, p := range s.pods {
@@ -432,18 +436,19 @@ func (s *sim) reconcile(actions int) {
 			return
 		}
 		if a.Replaces() {
-			s.unready[a.Target] = s.now
+			s.unreadySince[a.Target] = s.now
 		}
 		s.do(in, a)
 	}
-	able := 0
+	schedulable := 0
 	for _, t := range in.Targets {
 		if t.Able {
-			able++
+			schedulable++
 		}
 	}
-	if after, limit := s.unavailable(), plan.Budget(s.limits.MaxUnavailable, able); after > max(before, limit) {
-		s.Fatalf("%d targets unavailable by our doing, %d before, %d allowed: %v\n%v\n%+v", after, before, limit, tell(result.Actions), s.ourDown, in)
+	if after, limit := s.unavailable(), plan.Budget(s.limits.MaxUnavailable, schedulable); after > max(before, limit) {
+		s.Fatalf("the plan made %d targets unavailable, %d before, %d allowed: %v\n%v\n%+v", after, before, limit,
+			describe(result.Actions), s.takenDown, in)
 	}
 	s.fleetWide = result.FleetWide
 	if result.Complete {
@@ -454,7 +459,7 @@ func (s *sim) reconcile(actions int) {
 	s.poll()
 }
 
-// persist writes the state of the rollout down, as text, as the operator does.
+// persist stores the state of the rollout as text, as the operator does.
 func (s *sim) persist(r plan.Rollout, in plan.Input) {
 	if r.Promoted && !s.rollout.Promoted && !s.promote {
 		s.checkSoak(in)
@@ -463,10 +468,10 @@ func (s *sim) persist(r plan.Rollout, in plan.Input) {
 		s.checkFailed(r)
 	}
 	if (r.Failed == "") != (s.rollout.Failed == "") {
-		s.epoch++ // canaries go back, or forth again
+		s.epoch++ // canaries go back, or are promoted after that
 	}
 	if slices.ContainsFunc(r.Also, func(name string) bool { return !slices.Contains(s.rollout.Also, name) }) {
-		s.well, s.wellSince = 0, s.now // another canary: the soak begins anew
+		s.well, s.wellSince = 0, s.now // another canary: the soak starts over
 	}
 	text, err := r.Encode()
 	if err != nil {
@@ -501,7 +506,7 @@ func (s *sim) record(in plan.Input, result plan.Result) {
 		}
 		s.recorded[a.UID] = s.now
 		s.checkTimes(a.Target)
-		s.checkTry(in, a)
+		s.checkTrial(in, a)
 	}
 }
 
@@ -517,7 +522,7 @@ func (s *sim) do(in plan.Input, a plan.Action) {
 		}
 		t := s.targets[a.Target]
 		if t.fault == "refused" {
-			return // the API server will not have it
+			return // the API server refuses it
 		}
 		s.checkRevision(a)
 		s.uids++
@@ -530,18 +535,18 @@ func (s *sim) do(in plan.Input, a plan.Action) {
 	}
 	if there == nil || there.UID != a.UID || there.Terminating {
 		if s.stale == nil {
-			s.Fatalf("a delete of a pod that is not there: %+v", a)
+			s.Fatalf("deletes a pod that does not exist: %+v", a)
 		}
 		return // NotFound, Conflict
 	}
 	if a.Unchanged && there.Ready {
 		if s.stale == nil {
-			s.Fatalf("%+v of a pod that is ready", a)
+			s.Fatalf("%+v of a ready pod", a)
 		}
 		return // Conflict
 	}
 	if there.Ready && s.targets[a.Target] != nil && s.targets[a.Target].pod() == a.Pod {
-		s.ourDown[a.Target], s.blamed[a.Target] = true, true
+		s.takenDown[a.Target], s.disrupted[a.Target] = true, true
 	}
 	there.Terminating = true
 	s.wrote(a.UID)
@@ -553,17 +558,17 @@ func (s *sim) wrote(uid string) {
 	}
 }
 
-// unavailable counts targets on able nodes whose ready parser we took away, and whose new one is not ready yet. One that has not
-// become ready for long is put down to us no more by restarts, though it stops a rollout still.
+// unavailable counts targets on schedulable nodes whose ready pod the plan deleted, and whose new one is not ready yet.
+// For restarts, one that has long not become ready no longer counts, though it still stops a rollout.
 func (s *sim) unavailable() int {
 	n := 0
 	for name, t := range s.targets {
 		p := s.pods[t.pod()]
 		settled := p != nil && !p.Terminating && s.now.Sub(p.unreadyAt) >= plan.Settle && len(s.ledger[name].Times) == 0
-		if settled || t.hopeless() || p != nil && p.Ready && !p.Terminating {
-			delete(s.ourDown, name)
+		if settled || t.incurable() || p != nil && p.Ready && !p.Terminating {
+			delete(s.takenDown, name)
 		}
-		if node := s.nodes[t.node]; s.ourDown[name] && node.ready && !node.cordoned {
+		if node := s.nodes[t.node]; s.takenDown[name] && node.ready && !node.cordoned {
 			n++
 		}
 	}
@@ -579,28 +584,28 @@ func (s *sim) sameInAnyOrder(in plan.Input, result plan.Result) {
 	}
 }
 
-// settle ends all faults but those of one target that nobody can do anything about, and lets the operator work until
-// there is nothing left to do.
+// settle ends all faults but that of one incurable target, and lets the operator work until there is nothing left to
+// do.
 func (s *sim) settle() {
 	s.sink, s.stale = "", nil
 	s.limits.Paused, s.limits.Hold, s.limits.AlertOnly = false, false, false
-	s.comeBack()
+	s.restoreTargets()
 	for _, n := range s.nodes {
 		n.ready, n.cordoned = true, false
 	}
 	spared := len(s.targets) > 1
 	for _, name := range slices.Sorted(maps.Keys(s.targets)) {
 		t := s.targets[name]
-		if spared && t.hopeless() && !s.mayBlame(name) {
+		if spared && t.incurable() && !s.mayHoldRollout(name) {
 			spared = false
 			continue
 		}
 		t.fault = ""
 	}
-	// Parsers that hang by themselves stay for the operator to cure, unless they are so many that they might be the fleet's fault.
-	left := len(s.targets)*3/10 - 2 // with the one that is hopeless
+	// Parsers that hang by themselves stay for the operator to cure, unless they could make the fault fleet-wide.
+	left := len(s.targets)*3/10 - 2 // with the one that is incurable
 	if s.current == "hang" || s.current == "crash" {
-		left = 0 // all are ill but those that the next revision cures
+		left = 0 // all are bad but those that the next revision cures
 	}
 	for _, name := range slices.Sorted(maps.Keys(s.pods)) {
 		if p := s.pods[name]; p.fault != "" {
@@ -618,7 +623,7 @@ func (s *sim) settle() {
 	}
 	const most = 600 // five hours: cooldowns of an hour, soaks, one target after another
 	for range most {
-		if s.rollout.Failed != "" || s.waitsForLost() {
+		if s.rollout.Failed != "" || s.needsPerson() {
 			s.promote = true
 		}
 		s.reconcile(1 << 20)
@@ -631,12 +636,13 @@ func (s *sim) settle() {
 	s.Fatalf("not at rest after %d steps:\n%s", most, s)
 }
 
-// String tells how things are.
+// String describes the fleet.
 func (s *sim) String() string {
 	in := s.view()
 	next := plan.Next(in)
 	var out strings.Builder
-	fmt.Fprintf(&out, "%s: %s to %s, %s %q, still to do %v\n%+v\n%+v\n", s.now.Format("15:04:05"), s.current, s.update, next.Phase, next.Message, tell(next.Actions), s.rollout, s.limits)
+	fmt.Fprintf(&out, "%s: %s to %s, %s %q, still to do %v\n%+v\n%+v\n", s.now.Format("15:04:05"), s.current, s.update,
+		next.Phase, next.Message, describe(next.Actions), s.rollout, s.limits)
 	for _, t := range in.Targets {
 		fmt.Fprintf(&out, "%+v %s %v", t, s.judged[t.Name].Verdict, next.Waiting[t.Name])
 		for _, p := range in.Pods {
@@ -649,56 +655,60 @@ func (s *sim) String() string {
 	return out.String()
 }
 
-// atRest is true when every target has a ready pod of the wanted revision that is well, and nothing is left to do.
+// atRest reports whether every target has a ready and Healthy pod of Update, and nothing is left to do.
 func (s *sim) atRest() bool {
-	hopeless := 0
+	incurable := 0
 	for name, t := range s.targets {
 		p := s.pods[t.pod()]
-		if t.hopeless() {
-			hopeless++
+		if t.incurable() {
+			incurable++
 			continue
 		}
-		if p == nil || !p.Ready || p.Terminating || p.Revision != s.update || s.judged[name].Verdict != growth.Healthy || s.restartedAt != "" && p.RestartedAt != s.restartedAt {
+		if p == nil || !p.Ready || p.Terminating || p.Revision != s.update || s.judged[name].Verdict != growth.Healthy ||
+			s.restartedAt != "" && p.RestartedAt != s.restartedAt {
 			return false
 		}
 	}
 	if len(s.targets) == 0 {
-		return len(s.pods) == 0 // nothing is found out
+		return len(s.pods) == 0 // nothing is decided
 	}
-	return s.current == s.update && (hopeless > 0 || len(s.pods) == len(s.targets) && len(plan.Next(s.view()).Actions) == 0)
+	return s.current == s.update &&
+		(incurable > 0 || len(s.pods) == len(s.targets) && len(plan.Next(s.view()).Actions) == 0)
 }
 
-// waitsForLost is true while canaries that nobody can ask hold a soak, or one that is ill for good stops a rollout: a
-// person decides.
-func (s *sim) waitsForLost() bool {
+// needsPerson reports whether a person must decide: lost canaries hold a soak, or a target that stays bad stops a
+// rollout.
+func (s *sim) needsPerson() bool {
 	r := plan.Next(s.view())
 	return strings.Contains(r.Message, "cannot be asked") || r.Phase == plan.PhaseStopped
 }
 
-// mayBlame is true for a target that a rollout waits for until a person has seen to it, or for a day: it is without a
-// ready pod since we took one away or restarted it, or since it was given another revision.
-func (s *sim) mayBlame(name string) bool {
+// mayHoldRollout reports whether a rollout waits for the target until a person repairs it, or for a day: it has had no
+// ready pod since the plan took one away, restarted it, or gave it another revision.
+func (s *sim) mayHoldRollout(name string) bool {
 	t := s.targets[name]
 	p := s.pods[t.pod()]
-	taken := slices.Contains(s.rollout.Also, name) || name <= s.rollout.To || p != nil && p.Revision != s.current
+	selected := slices.Contains(s.rollout.Also, name) || name <= s.rollout.To || p != nil &&
+		p.Revision != s.current
 	dead := t.fault == "refused" || t.fault == "dead"
-	return dead && (s.blamed[name] || slices.Contains(s.rollout.Down, name) || len(s.ledger[name].Times) > 0 || s.current != "" && taken && !slices.Contains(s.rollout.Excused, name))
+	return dead && (s.disrupted[name] || slices.Contains(s.rollout.Down, name) || len(s.ledger[name].Times) > 0 ||
+		s.current != "" && selected && !slices.Contains(s.rollout.Excused, name))
 }
 
-// goAway makes all targets none for a moment.
-func (s *sim) goAway() {
+// removeTargets removes all targets for a moment.
+func (s *sim) removeTargets() {
 	if len(s.targets) > 0 {
-		s.comeBack()
-		s.away, s.targets = s.targets, map[string]*simTarget{}
+		s.restoreTargets()
+		s.removed, s.targets = s.targets, map[string]*simTarget{}
 	}
 }
 
-func (s *sim) comeBack() {
-	maps.Copy(s.targets, s.away)
-	s.away = nil
+func (s *sim) restoreTargets() {
+	maps.Copy(s.targets, s.removed)
+	s.removed = nil
 }
 
-// change is a change of the spec that makes another revision the wanted one.
+// change changes the spec so that another revision is Update.
 func (s *sim) change(revision string) {
 	s.spec++
 	if s.update == revision {

@@ -13,112 +13,112 @@ import (
 // slot is a target with its pod.
 type slot struct {
 	Target
-	pod       *Pod // nil when missing
-	judgement growth.Judgement
-	record    Record
-	elsewhere bool // a pod that was made for it on another node lives
-	gone      bool // this step deletes the pod
+	pod          *Pod // nil when missing
+	judgement    growth.Judgement
+	record       Record
+	podElsewhere bool // a pod that was created for it on another node lives
+	deleting     bool // this step deletes the pod
 }
 
-// live is true for a target with a pod that is not on its way out.
-func (t *slot) live() bool { return t.pod != nil && !t.pod.Terminating && !t.gone }
+// live reports whether the target has a pod that is not terminating.
+func (t *slot) live() bool { return t.pod != nil && !t.pod.Terminating && !t.deleting }
 
 func (t *slot) ready() bool { return t.live() && t.pod.Ready }
 
-// down is true for a target whose pod is missing or on its way out.
+// down reports whether the target's pod is missing or terminating.
 func (t *slot) down() bool { return t.pod == nil || t.pod.Terminating }
 
-// lost is true for a target without a pod that can be asked: its node is lost, or takes none and has none.
+// lost reports whether the target has no pod that can be observed: its node is lost, or accepts no pod and has none.
 func (t *slot) lost() bool { return !t.NodeReady || !t.Able && !t.live() }
 
-// unknown is true for a target whose parser runs and was not judged yet.
-func (t *slot) unknown() bool { return t.Able && t.ready() && t.unseen() }
+// awaitsVerdict reports whether the target's parser runs and has no verdict yet.
+func (t *slot) awaitsVerdict() bool { return t.Able && t.ready() && t.unjudged() }
 
-// unseen is true for a target of which it is not known how it is, nor how it was until now: its parser, or the leader, is new.
-func (t *slot) unseen() bool {
+// unjudged reports whether the state of the target is not known: its parser or the leader is new, or it has none.
+func (t *slot) unjudged() bool {
 	return !t.live() || t.judgement.Verdict == growth.Unknown || t.judgement.Verdict == ""
 }
 
-// good is true for a target that is judged to be well.
-func (t *slot) good() bool { return !t.unseen() && !t.judgement.Verdict.Bad() }
+// good reports whether the target is judged and not bad.
+func (t *slot) good() bool { return !t.unjudged() && !t.judgement.Verdict.Bad() }
 
-// proven is when a target that is good will have been so for long enough to say that its pod is well.
-func (t *slot) proven() time.Time {
+// provenAt returns when a good target will have been good for long enough to prove its pod.
+func (t *slot) provenAt() time.Time {
 	since := t.judgement.Since
 	return later(since, t.pod.Since()).Add(Proof)
 }
 
-// step is one making of the plan.
+// step makes one plan.
 type step struct {
 	Input
-	second     time.Time // now, as it is written down
-	slots      []*slot   // by name
-	signs      map[string]*slot
-	able       int // targets that percentages are of
-	unselected []Pod
-	phase      Phase
-	roll       Rollout // becomes Result.Rollout
-	trials     Trials  // becomes Result.Trials
-	outage     outage
-	restarts   int // that the budgets still allow
-	rollouts   int // ready pods that a rollout may still take
-	unjudged   int // targets of which it is not known yet whether they are well: they hold back what would be taken next
-	// holders are the targets, by name, that have been without a ready pod for long and hold a rollout; kept is set
-	// when there was something to hold. endlessPods are the pods that do not end, with their targets, and muted the
-	// targets whose state cannot be known since they were given another revision; manyEndless and manyMuted are
-	// set when they are many.
-	holders     []string
-	kept        bool
-	endlessPods []string
-	muted       []string
-	manyEndless bool
-	manyMuted   bool
-	result      Result
+	timestamp       time.Time // now, as it is persisted
+	slots           []*slot   // by name
+	byHash          map[string]*slot
+	schedulable     int   // targets that percentages are of
+	untargeted      []Pod // pods that belong to no target
+	phase           Phase
+	rollout         Rollout // becomes Result.Rollout
+	trials          Trials  // becomes Result.Trials
+	outage          outage
+	restartBudget   int // restarts that are still allowed
+	rolloutBudget   int // ready pods that a rollout may still replace
+	pendingVerdicts int // targets that await a verdict: they delay the selection of others
+	// holders are the targets, by name, that have long been without a ready pod and hold a rollout. rolloutBlocked
+	// reports whether there was something to hold. overduePods are the overdue pods, with their targets, and
+	// indeterminates the targets that another revision may have made indeterminate. manyOverdue and manyIndeterminate
+	// report whether they are many.
+	holders           []string
+	rolloutBlocked    bool
+	overduePods       []string
+	indeterminates    []string
+	manyOverdue       bool
+	manyIndeterminate bool
+	result            Result
 }
 
 func newStep(in Input) *step {
 	s := &step{
-		Input: in, second: in.Now.UTC().Truncate(time.Second),
-		roll: in.Rollout.clone(), trials: in.Trials.clone(),
+		Input: in, timestamp: in.Now.UTC().Truncate(time.Second),
+		rollout: in.Rollout.clone(), trials: in.Trials.clone(),
 		result: Result{Waiting: map[string]string{}},
 	}
 	s.Update = cmp.Or(in.Update, in.Current)
 	byPod := make(map[string]*slot, len(in.Targets))
 	byName := make(map[string]*slot, len(in.Targets))
 	for _, t := range in.Targets {
-		sl := &slot{Target: t, judgement: in.Judgements[t.Name], record: in.Ledger[t.Name].credible(in.Now)}
+		sl := &slot{Target: t, judgement: in.Judgements[t.Name], record: in.Ledger[t.Name].sanitized(in.Now)}
 		s.slots = append(s.slots, sl)
 		if t.Able {
-			s.able++
+			s.schedulable++
 		}
 		byPod[t.Pod], byName[t.Name] = sl, sl
 	}
 	slices.SortFunc(s.slots, func(a, b *slot) int { return cmp.Compare(a.Name, b.Name) })
-	s.roll.spell(s.target)
+	s.rollout.resolveHashes(s.target)
 	for _, p := range in.Pods {
 		if sl := byPod[p.Name]; sl != nil {
 			sl.pod = &p
 			continue
 		}
-		s.unselected = append(s.unselected, p)
+		s.untargeted = append(s.untargeted, p)
 		if sl := byName[p.Target]; sl != nil && !p.NodeLost {
-			sl.elsewhere = true
+			sl.podElsewhere = true
 		}
 	}
-	slices.SortFunc(s.unselected, func(a, b Pod) int { return cmp.Compare(a.Name, b.Name) })
+	slices.SortFunc(s.untargeted, func(a, b Pod) int { return cmp.Compare(a.Name, b.Name) })
 	return s
 }
 
-// target returns the slot of that name, or with that sign; nil when there is none.
+// target returns the slot with that name or hash; nil if there is none.
 func (s *step) target(name string) *slot {
-	if strings.HasPrefix(name, signMark) {
-		if s.signs == nil {
-			s.signs = make(map[string]*slot, len(s.slots))
+	if strings.HasPrefix(name, hashPrefix) {
+		if s.byHash == nil {
+			s.byHash = make(map[string]*slot, len(s.slots))
 			for _, t := range s.slots {
-				s.signs[sign(t.Name)] = t
+				s.byHash[hashOf(t.Name)] = t
 			}
 		}
-		return s.signs[name]
+		return s.byHash[name]
 	}
 	i, ok := slices.BinarySearchFunc(s.slots, name, func(t *slot, name string) int { return cmp.Compare(t.Name, name) })
 	if !ok {
@@ -127,8 +127,9 @@ func (s *step) target(name string) *slot {
 	return s.slots[i]
 }
 
-func (s *step) deleteUnselected() {
-	for _, p := range s.unselected {
+// deleteUntargeted deletes pods that belong to no target. Where a target moved, that is its pod on the old node.
+func (s *step) deleteUntargeted() {
+	for _, p := range s.untargeted {
 		if !p.Terminating {
 			s.act(Action{Kind: Delete, Why: WhyUnselected, Target: p.Target, Pod: p.Name, UID: p.UID})
 		}
@@ -141,30 +142,32 @@ func (s *step) deleteFailed() {
 			continue
 		}
 		if at := s.RetryAt[t.Name]; s.Now.Before(at) {
-			s.at(at)
+			s.recheckAt(at)
 			continue
 		}
 		s.delete(t, WhyFailed, 0)
 	}
 }
 
-func (s *step) create() {
+// createMissing creates the pods that schedulable targets lack, also while the spec cannot be carried out. A target
+// that moved gets one only when its old pod is gone, or lost with its node.
+func (s *step) createMissing() {
 	if s.Limits.NoPods {
 		return
 	}
 	for _, t := range s.slots {
-		// Of a spec that was refused from the start nothing is stored.
-		if revision := s.wanted(t); t.pod == nil && t.Able && !t.elsewhere && revision != "" {
+		// There is no revision when the first spec was refused.
+		if revision := s.revisionFor(t); t.pod == nil && t.Able && !t.podElsewhere && revision != "" {
 			s.act(Action{Kind: Create, Why: WhyMissing, Target: t.Name, Pod: t.Pod, Revision: revision})
 		}
 	}
 }
 
-// forget drops records that have no say any more: an hour old, and their target gone or Healthy for an hour; and those
-// of which nothing is credible.
+// forget drops records that are LedgerMemory old and whose target is gone or has been Healthy for as long, and
+// records of which nothing can be true.
 func (s *step) forget() {
 	for name, record := range s.Ledger {
-		record = record.credible(s.Now)
+		record = record.sanitized(s.Now)
 		if len(record.Times) == 0 {
 			s.result.Forget = append(s.result.Forget, name)
 			continue
@@ -179,7 +182,7 @@ func (s *step) forget() {
 			}
 		}
 		if s.Now.Before(at) {
-			s.at(at)
+			s.recheckAt(at)
 		} else {
 			s.result.Forget = append(s.result.Forget, name)
 		}
@@ -196,13 +199,13 @@ func (s *step) finish() Result {
 	if !s.trials.equal(s.Trials) {
 		s.result.Trials = &s.trials
 	}
-	if !s.roll.equal(s.Rollout) && !s.roll.says(s.Rollout) {
-		s.result.Rollout = &s.roll
+	if !s.rollout.equal(s.Rollout) && !s.rollout.encodesAs(s.Rollout) {
+		s.result.Rollout = &s.rollout
 	}
 	return s.result
 }
 
-// explain says what nothing else does: for whom a rollout waits, and which pods do not end.
+// explain adds to the message what no other part reports: which targets hold a rollout, and which pods are overdue.
 func (s *step) explain() {
 	add := func(text string) {
 		if s.result.Message != "" {
@@ -210,19 +213,19 @@ func (s *step) explain() {
 		}
 		s.result.Message = text
 	}
-	if s.kept && len(s.holders) > 0 {
-		add("the rollout waits for a ready parser of " + few(s.holders))
+	if s.rolloutBlocked && len(s.holders) > 0 {
+		add("the rollout waits for a ready parser of " + firstFew(s.holders))
 	}
-	if s.kept && s.manyMuted {
-		add("the rollout waits until it is known how the parsers of " + few(s.muted) + " are")
+	if s.rolloutBlocked && s.manyIndeterminate {
+		add("the rollout waits until it is known how the parsers of " + firstFew(s.indeterminates) + " are")
 	}
-	if len(s.endlessPods) > 0 {
-		add("pods that do not end, for a finalizer or their kubelet: " + few(s.endlessPods))
+	if len(s.overduePods) > 0 {
+		add("pods that do not end, for a finalizer or their kubelet: " + firstFew(s.overduePods))
 	}
 }
 
-// few names the first three.
-func few(names []string) string {
+// firstFew lists the first three names.
+func firstFew(names []string) string {
 	const show = 3
 	if len(names) <= show {
 		return strings.Join(names, ", ")
@@ -231,7 +234,7 @@ func few(names []string) string {
 }
 
 func (s *step) delete(t *slot, why string, grace time.Duration) {
-	t.gone = true
+	t.deleting = true
 	s.act(Action{Kind: Delete, Why: why, Target: t.Name, Pod: t.pod.Name, UID: t.pod.UID, Grace: grace})
 }
 
@@ -239,20 +242,20 @@ func (s *step) act(a Action) { s.result.Actions = append(s.result.Actions, a) }
 
 func (s *step) wait(t *slot, why string, until time.Time) {
 	s.result.Waiting[t.Name] = why
-	s.at(until)
+	s.recheckAt(until)
 }
 
-// at asks for a new plan at t, if that is earlier than what was asked for so far.
-func (s *step) at(t time.Time) {
+// recheckAt requests a new plan at t, unless an earlier one is requested already.
+func (s *step) recheckAt(t time.Time) {
 	if s.result.NextTime.IsZero() || t.Before(s.result.NextTime) {
 		s.result.NextTime = t
 	}
 }
 
-// reached reports whether t has come, and asks for a new plan then if it has not.
+// reached reports whether t has come, and otherwise requests a new plan for then.
 func (s *step) reached(t time.Time) bool {
 	if s.Now.Before(t) {
-		s.at(t)
+		s.recheckAt(t)
 		return false
 	}
 	return true

@@ -14,8 +14,8 @@ import (
 	"github.com/hlparser/hyperliquid-parser-operator/internal/controller/plan"
 )
 
-// story carries out one plan after another in a world where all goes well at once: a pod that is deleted is gone, one that is
-// made is ready and Healthy.
+// story carries out one plan after another where everything succeeds at once: a deleted pod is gone, and a created one
+// is ready and Healthy.
 type story struct {
 	t    *testing.T
 	in   plan.Input
@@ -24,7 +24,8 @@ type story struct {
 
 func begin(t *testing.T, in plan.Input) *story { return &story{t: t, in: in} }
 
-// does makes a plan, holds it against what should be done, and does it. What is to be remembered goes through its written form.
+// does makes a plan, compares its actions with those that are wanted, and carries them out. State is encoded and
+// decoded.
 func (s *story) does(want ...string) *story {
 	s.t.Helper()
 	r := plan.Next(s.in)
@@ -38,7 +39,8 @@ func (s *story) does(want ...string) *story {
 		got = append(got, text)
 	}
 	if !slices.Equal(got, want) {
-		s.t.Fatalf("%s: does %v, not %v (%s %q, waiting %v)", s.in.Now.Format("15:04:05"), got, want, r.Phase, r.Message, r.Waiting)
+		s.t.Fatalf("%s: does %v, not %v (%s %q, waiting %v)", s.in.Now.Format("15:04:05"), got, want, r.Phase, r.Message,
+			r.Waiting)
 	}
 	s.keep(r)
 	for _, a := range r.Actions {
@@ -51,7 +53,8 @@ func (s *story) does(want ...string) *story {
 			delete(s.in.Judgements, a.Target)
 		case plan.Create:
 			s.in.Pods = append(s.in.Pods, plan.Pod{
-				Name: a.Pod, UID: a.Pod + s.in.Now.String(), Target: a.Target, Revision: a.Revision, RestartedAt: s.in.RestartedAt, Created: s.in.Now, Ready: true,
+				Name: a.Pod, UID: a.Pod + s.in.Now.String(), Target: a.Target, Revision: a.Revision, RestartedAt: s.in.RestartedAt,
+				Created: s.in.Now, Ready: true,
 			})
 			s.is(a.Target, growth.Healthy)
 		}
@@ -83,7 +86,7 @@ func (s *story) keep(r plan.Result) {
 	s.in.FleetWide = r.FleetWide
 }
 
-// is gives targets a new verdict.
+// is gives a target a new verdict.
 func (s *story) is(target string, v growth.Verdict) *story {
 	s.in.Judgements = maps.Clone(s.in.Judgements)
 	s.in.Judgements[target] = growth.Judgement{Verdict: v, Message: "as it is", Since: s.in.Now}
@@ -92,7 +95,7 @@ func (s *story) is(target string, v growth.Verdict) *story {
 
 func (s *story) after(d time.Duration) *story { s.in.Now = s.in.Now.Add(d); return s }
 
-// with changes what is given.
+// with changes the input.
 func (s *story) with(change func(*plan.Input)) *story { change(&s.in); return s }
 
 // pod changes a target's pod.
@@ -108,14 +111,14 @@ func (s *story) pod(target string, change func(*plan.Pod)) *story {
 	return s
 }
 
-// dies takes a target's pod away.
+// dies removes a target's pod.
 func (s *story) dies(target string) *story {
 	s.in.Pods = slices.DeleteFunc(slices.Clone(s.in.Pods), func(p plan.Pod) bool { return p.Target == target })
 	delete(s.in.Judgements, target)
 	return s
 }
 
-// leader is another operator: it knows nothing but what was written.
+// leader starts another operator, which knows only what was persisted.
 func (s *story) leader() *story {
 	for _, t := range s.in.Targets {
 		s.is(t.Name, growth.Unknown)
@@ -147,17 +150,17 @@ func (s *story) phase(phase plan.Phase, message string) *story {
 	return s
 }
 
-func (s *story) wakesIn(d time.Duration) {
+func (s *story) rechecksIn(d time.Duration) {
 	s.t.Helper()
 	if got := s.last.NextTime.Sub(s.in.Now); got != d {
-		s.t.Fatalf("wakes in %s, not %s", got, d)
+		s.t.Fatalf("rechecks in %s, not %s", got, d)
 	}
 }
 
-func (s *story) wakesNever() {
+func (s *story) neverRechecks() {
 	s.t.Helper()
 	if !s.last.NextTime.IsZero() {
-		s.t.Fatalf("wakes at %s", s.last.NextTime)
+		s.t.Fatalf("rechecks at %s", s.last.NextTime)
 	}
 }
 
@@ -172,10 +175,10 @@ func canary(in plan.Input, count int32, soak time.Duration) plan.Input {
 	return in
 }
 
-func node(i int, able, ready bool) func(*plan.Input) {
+func node(i int, schedulable, ready bool) func(*plan.Input) {
 	return func(in *plan.Input) {
 		in.Targets = slices.Clone(in.Targets)
-		in.Targets[i].Able, in.Targets[i].NodeReady = able, ready
+		in.Targets[i].Able, in.Targets[i].NodeReady = schedulable, ready
 	}
 }
 

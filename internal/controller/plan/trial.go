@@ -12,26 +12,27 @@ import (
 	"github.com/hlparser/hyperliquid-parser-operator/internal/controller/growth"
 )
 
-// Trials is what must outlive a leader of what restarts were good for. The zero value is that of a fleet that never had one.
+// Trials holds what restarts have achieved in a fleet. It must outlive a leader. The zero value is a fleet without
+// restarts.
 type Trials struct {
-	// Spec is what Input.Spec was: what was learnt under another says nothing.
+	// Spec is Input.Spec of these trials. They do not count under another spec.
 	Spec string `json:"spec,omitempty"`
-	// Causes, by cause: a verdict, with its reason where that tells causes apart.
+	// Causes holds the trial of each cause: a verdict, with its reason where that distinguishes causes.
 	Causes map[string]Trial `json:"causes,omitempty"`
 }
 
-// Trial is what is known of restarts for one cause.
+// Trial is what is known about restarts for one cause.
 type Trial struct {
-	// Target whose restart is being watched; "" when none is.
+	// Target whose restart is the open trial; "" if there is none.
 	Target string `json:"target,omitempty"`
 	// At is when it was restarted, to the second.
 	At time.Time `json:"at,omitzero"`
-	// Failed are the targets whose restart did not help, in order. One that failed twice stands there twice.
+	// Failed lists the targets that a restart did not help, in order, once for each such restart.
 	Failed []string `json:"failed,omitempty"`
 	// Tried is when the last trial of a target ended, to the second: of those in Failed, and of those that were helped
-	// lately.
+	// recently.
 	Tried map[string]time.Time `json:"tried,omitempty"`
-	// Helped is when a restart was last seen to help, to the second.
+	// Helped is when a restart was last observed to help, to the second.
 	Helped time.Time `json:"helped,omitzero"`
 }
 
@@ -42,15 +43,15 @@ func (t Trials) Encode() (string, error) {
 }
 
 const (
-	// MaxTrials bounds the trials in bytes, as they are read and written.
+	// MaxTrials bounds the encoded trials in bytes.
 	MaxTrials = 256 << 10
-	// maxTried bounds how many targets are remembered for a cause. Trials come one at a time: it is those of some hours.
+	// maxTried bounds the number of targets kept for a cause. Trials come one at a time, so it covers several hours.
 	maxTried = 200
-	// maxFailures is how often a target may stand in Failed: the pause is the longest then.
+	// maxFailures bounds the entries of one target in Failed. Its backoff is the longest then.
 	maxFailures = 6
 )
 
-// DecodeTrials reads what Encode wrote, now or in an earlier version.
+// DecodeTrials decodes what Encode returned, in this version or an earlier one.
 func DecodeTrials(text string) (Trials, error) {
 	if len(text) > MaxTrials {
 		return Trials{}, fmt.Errorf("decoding the trials of restarts: they have %d bytes", len(text))
@@ -74,26 +75,27 @@ func (t Trials) equal(other Trials) bool {
 	})
 }
 
-// cause of what a restart may cure. The reason of a verdict other than Growing names a stream: which one it is may alternate.
-func cause(j growth.Judgement) string {
+// causeOf returns the cause for which a target with that judgement is restarted. The reason of a verdict other than
+// Growing names a stream, and may alternate between streams.
+func causeOf(j growth.Judgement) string {
 	if j.Verdict == growth.Growing && j.Reason != "" {
 		return string(j.Verdict) + "/" + j.Reason
 	}
 	return string(j.Verdict)
 }
 
-// mayBeCause reports whether a restart can have that cause.
-func mayBeCause(name string) bool {
+// validCause reports whether a restart can have that cause.
+func validCause(name string) bool {
 	verdict, _, _ := strings.Cut(name, "/")
-	return len(name) <= maxCause && growth.Verdict(verdict).Restartable()
+	return len(name) <= maxCauseBytes && growth.Verdict(verdict).Restartable()
 }
 
-// maxCause bounds the name of a cause, in bytes.
-const maxCause = 64
+// maxCauseBytes bounds the name of a cause, in bytes.
+const maxCauseBytes = 64
 
-// credible returns the trial without what cannot be so, or says nothing any more: targets that there are not, times to
-// come, and what was learnt of a target that has been Healthy for long, or long ago.
-func (s *step) credible(trial Trial) Trial {
+// sanitized returns the trial without what cannot be true or no longer counts: targets that do not exist, future
+// times, and outcomes of targets that have been Healthy for long, or of long ago.
+func (s *step) sanitized(trial Trial) Trial {
 	latest := s.Now.Add(clockSkew)
 	if trial.At.After(latest) {
 		trial.Target, trial.At = "", time.Time{}
@@ -108,10 +110,10 @@ func (s *step) credible(trial Trial) Trial {
 	tried := make(map[string]time.Time, len(trial.Tried))
 	for name, at := range trial.Tried {
 		if at.After(latest) {
-			at = s.second
+			at = s.timestamp
 		}
 		counts := everFailed[name] || s.Now.Before(at.Add(TriedMemory))
-		if t := s.target(name); t != nil && counts && s.remembers(t, at) {
+		if t := s.target(name); t != nil && counts && s.outcomeCounts(t, at) {
 			tried[name] = at
 		}
 	}
@@ -123,8 +125,8 @@ func (s *step) credible(trial Trial) Trial {
 	failed := make([]string, 0, len(trial.Failed))
 	for _, name := range trial.Failed {
 		t := s.target(name)
-		if _, ok := trial.Tried[name]; !ok && t != nil && len(tried) < maxTried && s.remembers(t, s.second) {
-			tried[name] = s.second // a record of an earlier version, which had no times
+		if _, ok := trial.Tried[name]; !ok && t != nil && len(tried) < maxTried && s.outcomeCounts(t, s.timestamp) {
+			tried[name] = s.timestamp // a record of an earlier version, which had no times
 		}
 		if _, ok := tried[name]; ok && count[name] < maxFailures {
 			count[name]++
@@ -135,39 +137,39 @@ func (s *step) credible(trial Trial) Trial {
 	return trial
 }
 
-// remembers reports whether the outcome of a trial that ended then still says something of the target.
-func (s *step) remembers(t *slot, at time.Time) bool {
+// outcomeCounts reports whether the outcome of a trial that ended at that time still applies to the target.
+func (s *step) outcomeCounts(t *slot, at time.Time) bool {
 	j := t.judgement
 	recovered := j.Verdict == growth.Healthy && !s.Now.Before(j.Since.Add(LedgerMemory))
 	return !recovered && s.Now.Before(at.Add(FailureMemory))
 }
 
-// judgeTrials closes the trials of which the outcome is known.
+// judgeTrials closes the trials whose outcome is known. A change of the spec drops the outcomes so far.
 func (s *step) judgeTrials() {
 	changed := s.trials.Spec != s.Spec
 	for _, name := range slices.Sorted(maps.Keys(s.trials.Causes)) {
-		if !mayBeCause(name) {
+		if !validCause(name) {
 			s.setTrial(name, Trial{})
 			continue
 		}
-		trial := s.credible(s.trials.Causes[name])
-		if changed { // what is being watched still is
+		trial := s.sanitized(s.trials.Causes[name])
+		if changed { // an open trial stays open
 			trial.Failed, trial.Tried, trial.Helped = nil, nil, time.Time{}
 		}
 		if trial.Target != "" {
-			switch s.outcome(name, trial) {
-			case helped:
-				trial.Helped = s.second
+			switch s.outcomeOf(name, trial) {
+			case trialHelped:
+				trial.Helped = s.timestamp
 				trial.Failed = slices.DeleteFunc(trial.Failed, func(t string) bool { return t == trial.Target })
-				trial = trial.ended(s.second)
-			case failed:
+				trial = trial.closed(s.timestamp)
+			case trialFailed:
 				if trial.failures(trial.Target) < maxFailures {
 					trial.Failed = append(trial.Failed, trial.Target)
 				}
-				trial = trial.ended(s.second)
-			case void:
+				trial = trial.closed(s.timestamp)
+			case trialVoid:
 				trial.Target, trial.At = "", time.Time{}
-			case open:
+			case trialOpen:
 			}
 		}
 		if !trial.Helped.IsZero() && s.reached(trial.Helped.Add(LedgerMemory)) {
@@ -177,8 +179,8 @@ func (s *step) judgeTrials() {
 	}
 }
 
-// ended notes that the trial that was open has ended.
-func (t Trial) ended(at time.Time) Trial {
+// closed returns the trial with its open trial closed.
+func (t Trial) closed(at time.Time) Trial {
 	if t.Tried == nil {
 		t.Tried = map[string]time.Time{}
 	}
@@ -187,7 +189,7 @@ func (t Trial) ended(at time.Time) Trial {
 	return t
 }
 
-// setTrial keeps the trial of a cause, unless it says nothing.
+// setTrial stores the trial of a cause, or drops an empty one.
 func (s *step) setTrial(cause string, trial Trial) {
 	if trial.Target == "" && len(trial.Failed) == 0 && len(trial.Tried) == 0 && trial.Helped.IsZero() {
 		delete(s.trials.Causes, cause)
@@ -203,47 +205,47 @@ func (s *step) setTrial(cause string, trial Trial) {
 	s.trials.Causes[cause] = trial
 }
 
-type outcomeOfTrial int
+type trialOutcome int
 
 const (
-	open   outcomeOfTrial = iota
-	helped                // the target has been well for long enough
-	failed                // it has the same again, or is not well for other reasons that are its own
-	void                  // it cannot be told, and will not be
+	trialOpen   trialOutcome = iota
+	trialHelped              // the target is proven
+	trialFailed              // it has the same again, or another fault of its own after Settle
+	trialVoid                // it cannot be known: the node is lost, no pod came, the sink died, the parser is silent
 )
 
-func (s *step) outcome(name string, trial Trial) outcomeOfTrial {
+func (s *step) outcomeOf(name string, trial Trial) trialOutcome {
 	t := s.target(trial.Target)
 	if t == nil || !t.Able {
-		return void
+		return trialVoid
 	}
 	old := t.pod != nil && t.pod.UID == t.record.UID
 	late := s.reached(trial.At.Add(Settle))
 	switch {
 	case late && (old || !t.live()):
-		return void // it was never carried out, or nothing came after it
+		return trialVoid // it was never carried out, or no pod followed
 	case old, !t.live():
-		return open
+		return trialOpen
 	case t.good():
-		if s.reached(t.proven()) {
-			return helped
+		if s.reached(t.provenAt()) {
+			return trialHelped
 		}
-		return open
-	case s.mute(t):
-		return void // it cannot be asked
-	case s.outage.fleetWide, t.unknown(), t.judgement.Fading:
-		return open
-	case cause(t.judgement) == name:
-		return failed
+		return trialOpen
+	case s.indeterminate(t):
+		return trialVoid
+	case s.outage.fleetWide, t.awaitsVerdict(), t.judgement.Fading:
+		return trialOpen
+	case causeOf(t.judgement) == name:
+		return trialFailed
 	case !late:
-		return open
+		return trialOpen
 	case t.judgement.Verdict.Restartable(), t.judgement.Verdict == growth.NotRunning, !t.pod.Ready:
-		return failed
+		return trialFailed
 	}
-	return void
+	return trialVoid
 }
 
-// failures is how often a target stands in Failed.
+// failures returns how many restarts did not help the target.
 func (t Trial) failures(target string) int {
 	n := 0
 	for _, name := range t.Failed {
@@ -254,19 +256,20 @@ func (t Trial) failures(target string) int {
 	return n
 }
 
-// failures is how often a restart of the target for what it has did not help.
-func (s *step) failures(t *slot) int { return s.trials.Causes[cause(t.judgement)].failures(t.Name) }
+// failures returns how many restarts for its current cause did not help the target. Those with fewer are tried first.
+func (s *step) failures(t *slot) int { return s.trials.Causes[causeOf(t.judgement)].failures(t.Name) }
 
-// ineffective says why a restart of the target for what it has is known not to help, and until when that counts; ""
-// when it is not known.
+// ineffective returns why a restart of the target for its current cause is known not to help, and until when that
+// counts; "" if that is not known. It is known for a target that two restarts did not help, and for all targets when as
+// many as the threshold, at least two, and half of those tried lately were not helped, and none was within the hour.
 func (s *step) ineffective(t *slot) (until time.Time, why string) {
-	trial := s.trials.Causes[cause(t.judgement)]
+	trial := s.trials.Causes[causeOf(t.judgement)]
 	if n := trial.failures(t.Name); n >= 2 {
-		until = trial.Tried[t.Name].Add(doubled(FailurePause, n-2, longestPause))
+		until = trial.Tried[t.Name].Add(doubled(FailurePause, n-2, maxFailureBackoff))
 		why = fmt.Sprintf("restarts do not help: tried %s", times(n))
 	}
-	if last, failed, tried := s.triedOf(trial); failed >= max(s.share(s.outage.counted), 2) && 2*failed >= tried &&
-		trial.Helped.IsZero() {
+	if last, failed, tried := s.recentTrials(trial); failed >= max(s.threshold(s.outage.counted), 2) &&
+		2*failed >= tried && trial.Helped.IsZero() {
 		if next := last.Add(FailurePause); next.After(until) {
 			until = next
 			why = fmt.Sprintf("restarts do not help: not %d of the %d targets that were tried", failed, tried)
@@ -278,9 +281,9 @@ func (s *step) ineffective(t *slot) (until time.Time, why string) {
 	return until, why
 }
 
-// triedOf counts the targets that were tried for a cause within TriedMemory, and those of them that were not helped.
+// recentTrials counts the targets that were tried for a cause within TriedMemory, and those that were not helped.
 // last is when the last trial ended.
-func (s *step) triedOf(trial Trial) (last time.Time, failed, tried int) {
+func (s *step) recentTrials(trial Trial) (last time.Time, failed, tried int) {
 	for name, at := range trial.Tried {
 		if !s.Now.Before(at.Add(TriedMemory)) {
 			continue
@@ -296,30 +299,30 @@ func (s *step) triedOf(trial Trial) (last time.Time, failed, tried int) {
 	return last, failed, tried
 }
 
-// waitsForTrial says for which trial a restart waits; "" when for none. While restarts are known to help, only those
-// wait that are tried themselves.
-func (s *step) waitsForTrial(t *slot) string {
-	trial := s.trials.Causes[cause(t.judgement)]
+// blockedByTrial returns for which open trial a restart waits; "" if for none. While restarts are known to help, only
+// targets with failed trials of their own wait.
+func (s *step) blockedByTrial(t *slot) string {
+	trial := s.trials.Causes[causeOf(t.judgement)]
 	if trial.Target == "" || !trial.Helped.IsZero() && s.failures(t) == 0 {
 		return ""
 	}
 	return fmt.Sprintf("waiting to see whether the restart of %s helps", trial.Target)
 }
 
-// try makes the restart of t a trial, unless it is known that restarts help: then that of a target which was not helped
-// before, or was restarted lately, if no other is watched.
-func (s *step) try(t *slot) {
-	name := cause(t.judgement)
+// beginTrial makes the restart of t a trial if none is open. While restarts are known to help, it does so only for a
+// target that was not helped before, or was restarted recently.
+func (s *step) beginTrial(t *slot) {
+	name := causeOf(t.judgement)
 	trial := s.trials.Causes[name]
-	again := s.failures(t) > 0 || len(t.record.Times) > 0
-	if trial.Target == "" && (trial.Helped.IsZero() || again) {
-		trial.Target, trial.At = t.Name, s.second
+	repeated := s.failures(t) > 0 || len(t.record.Times) > 0
+	if trial.Target == "" && (trial.Helped.IsZero() || repeated) {
+		trial.Target, trial.At = t.Name, s.timestamp
 		s.setTrial(name, trial)
 	}
 }
 
-// retried are the targets that were not helped twice and are tried once more. They are ineffective until they are
-// helped.
+// retried returns the targets that two restarts did not help and that are tried once more. They count as ineffective
+// until they are helped.
 func (s *step) retried() []string {
 	var out []string
 	for _, trial := range s.trials.Causes {

@@ -14,13 +14,13 @@ func TestTheFirstRestartForACauseIsATrial(t *testing.T) {
 	s := begin(t, fleet(9)).is("b", growth.Stuck).is("c", growth.Stuck)
 	s.does("Restart b: Verdict").waits("c", "waiting to see whether the restart of b helps")
 	s.does("Create b at new").waits("c", "waiting to see whether the restart of b helps")
-	s.after(119*time.Second).does().waits("c", "waiting to see whether the restart of b helps").wakesIn(time.Second)
-	// It was Healthy for two minutes: the others follow, and one that falls ill later need not wait.
+	s.after(119*time.Second).does().waits("c", "waiting to see whether the restart of b helps").rechecksIn(time.Second)
+	// It was Healthy for two minutes: the others follow, and one that turns bad later need not wait.
 	s.after(time.Second).does("Restart c: Verdict")
 	s.does("Create c at new")
 	s.after(time.Minute).is("d", growth.Stuck).does("Restart d: Verdict")
 	s.does("Create d at new")
-	// An hour later nobody knows any more.
+	// An hour later that no longer counts.
 	s.after(time.Hour).judges(growth.Healthy).is("e", growth.Stuck).is("f", growth.Stuck)
 	s.does("Restart e: Verdict").waits("f", "waiting to see whether the restart of e helps")
 }
@@ -32,17 +32,17 @@ func TestATrialHelpsWhenItsTargetCatchesUp(t *testing.T) {
 	s.after(2 * time.Minute).does("Restart c: Verdict")
 }
 
-// at lets it be so long after noon.
+// at sets the time, from noon.
 func (s *story) at(d time.Duration) *story { s.in.Now = now.Add(d); return s }
 
-// fails has the target Stuck again a minute after its restart.
+// fails makes the target Stuck again a minute after its restart.
 func (s *story) fails(target string) *story {
 	s.t.Helper()
 	return s.does("Restart "+target+": Verdict").does("Create "+target+" at new").after(time.Minute).is(target,
 		growth.Stuck)
 }
 
-func TestATargetThatWasNotHelpedTwiceIsLeftAloneForLongerAndLonger(t *testing.T) {
+func TestATargetThatTwoRestartsDidNotHelpBacksOff(t *testing.T) {
 	in := fleet(12)
 	in.Limits.Cooldown = time.Minute
 	s := begin(t, in).with(spec("1")).is("b", growth.Stuck).fails("b").fails("b")
@@ -60,11 +60,11 @@ func TestATargetThatWasNotHelpedTwiceIsLeftAloneForLongerAndLonger(t *testing.T)
 		}
 		s.after(time.Minute).is("b", growth.Stuck)
 	}
-	// When the spec changes nothing is known any more.
+	// A change of the spec drops what is known.
 	s.does().with(spec("2")).after(time.Hour).does("Restart b: Verdict")
 }
 
-func TestWhatWasLearntOfATargetEndsWhenItIsWell(t *testing.T) {
+func TestFailedTrialsOfATargetDoNotCountOnceItIsWell(t *testing.T) {
 	in := fleet(12)
 	in.Limits.Cooldown = time.Minute
 	s := begin(t, in).is("b", growth.Stuck).fails("b").fails("b").does()
@@ -80,10 +80,10 @@ func TestWhatWasLearntOfATargetEndsWhenItIsWell(t *testing.T) {
 	}
 }
 
-// Two of twelve are ill for good. A third that falls ill is restarted at once, and so are others once that helped.
-func TestTargetsThatAreIllForGoodHoldUpNobodyElse(t *testing.T) {
+// Two of twelve stay bad. A third that turns bad is restarted at once, and so are others once that helped.
+func TestTargetsThatStayBadDelayNoOther(t *testing.T) {
 	s := begin(t, fleet(12)).is("b", growth.Stuck).is("c", growth.Stuck)
-	s.fails("b").fails("c").does() // the other is tried next: it says more than the same again
+	s.fails("b").fails("c").does() // the other is tried next: it shows more than the same again
 	s.after(5 * time.Minute).fails("b").fails("c").does()
 	s.is("d", growth.Stuck).does("Restart d: Verdict").does("Create d at new")
 	s.after(2*time.Minute).does().is("e", growth.Stuck).does("Restart e: Verdict").does("Create e at new")
@@ -95,13 +95,12 @@ func TestTargetsThatAreIllForGoodHoldUpNobodyElse(t *testing.T) {
 		growth.Stuck).does("Restart f: Verdict")
 }
 
-// When half of those that were tried were not helped, and they are as many as make a fault the fleet's, one an hour is
-// tried.
-func TestACauseForWhichTooManyWereNotHelpedIsTriedOnceAnHour(t *testing.T) {
-	s := begin(t, fleet(12)) // four are the fleet's fault
+// When half of the targets tried were not helped, and they reach the threshold, one is tried each hour.
+func TestAfterTooManyFailedTrialsACauseIsTriedOnceAnHour(t *testing.T) {
+	s := begin(t, fleet(12)) // four reach the threshold
 	for _, name := range []string{"b", "c", "d", "e"} {
 		s.is(name, growth.Stuck).fails(name).does().is(name, growth.SinkDown).after(10 * time.Minute).does()
-		s.is(name, growth.CatchingUp) // well, and what was learnt of it is not over
+		s.is(name, growth.CatchingUp) // well, and its failed trial still counts
 	}
 	s.is("f", growth.Stuck).is("g", growth.Stuck).does()
 	s.waits("f", "restarts do not help: not 4 of the 4 targets that were tried, next try not before 13:34:00 UTC")
@@ -112,11 +111,11 @@ func TestACauseForWhichTooManyWereNotHelpedIsTriedOnceAnHour(t *testing.T) {
 	s.is("h", growth.Growing).does("Restart h: Verdict").does("Create h at new").is("g", growth.Healthy)
 	s.at(93*time.Minute + 59*time.Second).does()
 	s.after(time.Second).does("Restart f: Verdict").does("Create f at new")
-	s.after(2 * time.Minute).does() // it helped, so that restarts are known to help
+	s.after(2 * time.Minute).does() // it helped: restarts are known to help
 	s.is("g", growth.Stuck).does("Restart g: Verdict")
 }
 
-func TestTheShareOfAFleetThatEndsRestarts(t *testing.T) {
+func TestTheShareOfFailedTrialsThatStopsRestarts(t *testing.T) {
 	for _, test := range []struct {
 		name                    string
 		targets, failed, helped int
@@ -160,8 +159,8 @@ func TestTheShareOfAFleetThatEndsRestarts(t *testing.T) {
 	}
 }
 
-// Two of a hundred are Stuck for good, and a third falls ill after hours, which a restart would cure.
-func TestTwoHopelessTargetsOfAHundred(t *testing.T) {
+// Two of a hundred stay Stuck, and a third turns Stuck after hours, which a restart cures.
+func TestTwoIncurableTargetsOfAHundred(t *testing.T) {
 	in := plan.Input{
 		Current: "r", Update: "r", Spec: "1", Ledger: plan.Ledger{}, Limits: limits(),
 	}
@@ -218,12 +217,12 @@ func TestTwoHopelessTargetsOfAHundred(t *testing.T) {
 	}
 }
 
-func TestATrialIsVoidWhenItCannotBeTold(t *testing.T) {
+func TestATrialIsVoidWhenItsOutcomeCannotBeKnown(t *testing.T) {
 	s := begin(t, fleet(9)).is("b", growth.Stuck).is("c", growth.Stuck)
 	s.does("Restart b: Verdict").does("Create b at new")
 	s.with(node(1, false, false)).does("Restart c: Verdict")
 
-	// A sink that dies under it says nothing of the restart.
+	// A sink that dies meanwhile shows nothing about the restart.
 	s = begin(t, fleet(9)).is("b", growth.Stuck).is("c", growth.Stuck)
 	s.does("Restart b: Verdict").does("Create b at new")
 	s.after(time.Minute).is("b", growth.SinkDown).does().waits("c", "waiting to see whether the restart of b helps")
@@ -238,22 +237,23 @@ func TestATrialIsNotJudgedInAnOutage(t *testing.T) {
 	s := begin(t, fleet(9)).is("b", growth.Stuck).does("Restart b: Verdict").does("Create b at new")
 	s.after(time.Minute).is("b", growth.Stuck).is("c", growth.Stuck).is("d", growth.Stuck).does()
 	if failed(s) != 0 {
-		t.Error("what all have is held against the restart of one")
+		t.Error("a fleet-wide fault counts against the restart")
 	}
 	s.is("c", growth.Healthy).is("d", growth.Healthy).after(2 * time.Minute).does()
 	if failed(s) != 1 {
-		t.Error("that it has the same again when the outage is over is not held against it")
+		t.Error("the same fault after the outage does not count against the restart")
 	}
 }
 
-func TestANewLeaderWaitsForTheTrialOfTheOneBefore(t *testing.T) {
+func TestANewLeaderWaitsForTheTrialOfThePreviousOne(t *testing.T) {
 	s := begin(t, fleet(9)).is("b", growth.Stuck).is("c", growth.Stuck)
 	s.does("Restart b: Verdict").does("Create b at new")
-	s.leader().after(time.Minute).judges(growth.Healthy).is("c", growth.Stuck).does().waits("c", "waiting to see whether the restart of b helps")
+	s.leader().after(time.Minute).judges(growth.Healthy).is("c", growth.Stuck).does().
+		waits("c", "waiting to see whether the restart of b helps")
 	s.after(2 * time.Minute).does("Restart c: Verdict")
 }
 
-func TestReasonsOfGrowingAreCausesOfTheirOwn(t *testing.T) {
+func TestReasonsOfGrowingAreSeparateCauses(t *testing.T) {
 	in := concurrent(unavailable(fleet(9), 2), 2)
 	in.Judgements["b"] = growth.Judgement{Verdict: growth.Growing, Reason: "Unbounded", Since: now}
 	in.Judgements["c"] = growth.Judgement{Verdict: growth.Growing, Reason: "ParserSlow", Since: now}
@@ -264,17 +264,19 @@ func TestReasonsOfGrowingAreCausesOfTheirOwn(t *testing.T) {
 	begin(t, in).does("Restart b: Verdict").waits("c", "waiting to see whether the restart of b helps")
 }
 
-func TestTrialsAreWrittenShortly(t *testing.T) {
-	text, err := plan.Trials{Spec: "3", Causes: map[string]plan.Trial{"Stuck": {Target: "b", At: now, Failed: []string{"a"}}}}.Encode()
-	if want := `{"spec":"3","causes":{"Stuck":{"target":"b","at":"2026-05-01T12:00:00Z","failed":["a"]}}}`; err != nil || text != want {
+func TestEncodedTrialsAreShort(t *testing.T) {
+	text, err := plan.Trials{Spec: "3",
+		Causes: map[string]plan.Trial{"Stuck": {Target: "b", At: now, Failed: []string{"a"}}}}.Encode()
+	if want := `{"spec":"3","causes":{"Stuck":{"target":"b","at":"2026-05-01T12:00:00Z","failed":["a"]}}}`; err != nil ||
+		text != want {
 		t.Errorf("got %s, %v, want %s", text, err, want)
 	}
 	if _, err := plan.DecodeTrials("{"); err == nil {
-		t.Error("a text that was spoilt is no error")
+		t.Error("invalid text is no error")
 	}
 }
 
-func TestALedgerOfAnEarlierOperatorIsRead(t *testing.T) {
+func TestALedgerOfAnEarlierVersionIsRead(t *testing.T) {
 	r, err := plan.DecodeRecord(`{"uid":"x","times":["2026-05-01T11:40:00Z"],"doublings":1}`)
 	if err != nil || r.UID != "x" || len(r.Times) != 1 {
 		t.Errorf("%+v, %v", r, err)
@@ -282,7 +284,7 @@ func TestALedgerOfAnEarlierOperatorIsRead(t *testing.T) {
 	if trials, err := plan.DecodeTrials("{}"); err != nil || trials.Causes != nil {
 		t.Errorf("%+v, %v", trials, err)
 	}
-	// Its trials had no times. That b was not helped counts from now on.
+	// Its trials had no times. The failed trials of b count from now on.
 	s := begin(t, fleet(12)).with(spec("3")).is("b", growth.Stuck)
 	if s.in.Trials, err = plan.DecodeTrials(`{"spec":"3","causes":{"Stuck":{"failed":["b","b"]}}}`); err != nil {
 		t.Fatal(err)

@@ -13,18 +13,16 @@ import (
 	"github.com/hlparser/hyperliquid-parser-operator/internal/controller/plan"
 )
 
-// evicted is a target without anything left of it: its Hyperliquid node's pod was evicted, and its parser went with
-// it.
+// evicted removes targets with everything that they had: their Hyperliquid node's pod was evicted, with its parser.
 func evicted(in plan.Input, from, to int) plan.Input {
 	for i := from; i < to; i++ {
-		in = without(unable(in, i), i)
+		in = without(unschedulable(in, i), i)
 		delete(in.Judgements, name(i))
 	}
 	return in
 }
 
-// cutOff is a fleet whose targets from one on are on lost nodes: their pods are there still, and nobody knows how they
-// are.
+// cutOff puts targets on lost nodes: their pods exist, and their state cannot be observed.
 func cutOff(in plan.Input, from, to int, v growth.Verdict, since time.Duration) plan.Input {
 	for i := from; i < to; i++ {
 		in = lost(in, i)
@@ -38,7 +36,7 @@ func percent(in plan.Input, text string) plan.Input {
 	return in
 }
 
-// unreadyFor has the i-th target without a ready pod for so long, as this process has seen.
+// unreadyFor makes the i-th target observed without a ready pod for that long.
 func unreadyFor(in plan.Input, i int, d time.Duration) plan.Input {
 	in.Targets[i].UnreadySince = ago(d)
 	return in
@@ -48,23 +46,23 @@ func endingFor(d time.Duration) func(*plan.Pod) {
 	return func(p *plan.Pod) { p.Terminating, p.EndingSince = true, ago(d) }
 }
 
-func TestPercentagesAreOfTargetsThatCanBeCountedDown(t *testing.T) {
+func TestPercentagesAreOfSchedulableTargets(t *testing.T) {
 	for name, test := range map[string]struct {
 		in   plan.Input
-		want int // ready pods that are taken
+		want int // ready pods that are deleted
 	}{
-		"all ten":                        {fleet(10), 3},
-		"eight were evicted":             {evicted(fleet(10), 2, 10), 1},
-		"eight are lost":                 {cutOff(fleet(10), 2, 10, growth.Unreachable, time.Hour), 1},
-		"eight are lost without a pod":   {cutOff(evicted(fleet(10), 2, 10), 2, 10, "", 0), 1},
-		"five are cordoned":              {cordon(fleet(10), 5, 10), 2},
-		"all are lost: nothing is taken": {cutOff(fleet(10), 0, 10, growth.Unreachable, time.Hour), 0},
-		"none are there":                 {fleet(0), 0},
+		"all ten":                      {fleet(10), 3},
+		"eight were evicted":           {evicted(fleet(10), 2, 10), 1},
+		"eight are lost":               {cutOff(fleet(10), 2, 10, growth.Unreachable, time.Hour), 1},
+		"eight are lost without a pod": {cutOff(evicted(fleet(10), 2, 10), 2, 10, "", 0), 1},
+		"five are cordoned":            {cordon(fleet(10), 5, 10), 2},
+		"all are lost":                 {cutOff(fleet(10), 0, 10, growth.Unreachable, time.Hour), 0},
+		"none are there":               {fleet(0), 0},
 	} {
 		t.Run(name, func(t *testing.T) {
 			in := outdated(percent(test.in, "25%"))
 			if got := plan.Next(in).Actions; len(got) != test.want {
-				t.Errorf("does %v, want %d", tell(got), test.want)
+				t.Errorf("does %v, want %d", describe(got), test.want)
 			}
 			in.Update = "new"
 			in.Limits.FleetWide = intstr.FromString("100%")
@@ -73,9 +71,9 @@ func TestPercentagesAreOfTargetsThatCanBeCountedDown(t *testing.T) {
 					in.Judgements[in.Targets[i].Name] = growth.Judgement{Verdict: growth.Stuck, Since: ago(time.Minute)}
 				}
 			}
-			in.Judgements["a"] = growth.Judgement{Verdict: growth.Healthy, Since: ago(time.Hour)} // so that not all are
+			in.Judgements["a"] = growth.Judgement{Verdict: growth.Healthy, Since: ago(time.Hour)} // so that not all are bad
 			if got := plan.Next(known(in)).Actions; len(got) > test.want {
-				t.Errorf("restarts %v, want %d at most", tell(got), test.want)
+				t.Errorf("restarts %v, want %d at most", describe(got), test.want)
 			}
 		})
 	}
@@ -83,38 +81,53 @@ func TestPercentagesAreOfTargetsThatCanBeCountedDown(t *testing.T) {
 
 func cordon(in plan.Input, from, to int) plan.Input {
 	for i := from; i < to; i++ {
-		in = unable(in, i)
+		in = unschedulable(in, i)
 	}
 	return in
 }
 
-func TestWhatIsFleetWideIsOfTargetsThatCanBeAsked(t *testing.T) {
+func TestFleetWideFaultsAreOfObservableTargets(t *testing.T) {
 	for name, test := range map[string]struct {
 		in        plan.Input
-		ill       int // of the first
+		bad       int // of the first
 		fleetWide bool
 		restarts  bool
 	}{
-		"two of ten": {in: fleet(10), ill: 2, restarts: true},
-		"two of two that are left, eight evicted":       {in: evicted(fleet(10), 2, 10), ill: 2, fleetWide: true},
-		"one of two that are left, eight evicted":       {in: evicted(fleet(10), 2, 10), ill: 1, restarts: true},
-		"two of two, and eight refused for long":        {in: refusedFor(fleet(10), 2, 10, time.Hour), ill: 2, fleetWide: true},
-		"two of two, and eight that are only just gone": {in: refusedFor(fleet(10), 2, 10, time.Minute), ill: 2, restarts: true},
-		"two of two, and eight that say nothing for long": {
-			in: muteFor(fleet(10), 2, 10, time.Hour), ill: 2, fleetWide: true,
+		"two of ten":                             {in: fleet(10), bad: 2, restarts: true},
+		"two of the two left, eight evicted":     {in: evicted(fleet(10), 2, 10), bad: 2, fleetWide: true},
+		"one of the two left, eight evicted":     {in: evicted(fleet(10), 2, 10), bad: 1, restarts: true},
+		"two of two, and eight refused for long": {in: refusedFor(fleet(10), 2, 10, time.Hour), bad: 2, fleetWide: true},
+		"two of two, and eight refused just now": {in: refusedFor(fleet(10), 2, 10, time.Minute), bad: 2, restarts: true},
+		"two of two, and eight that have long been Unknown": {
+			in: indeterminateFor(fleet(10), 2, 10, time.Hour), bad: 2, fleetWide: true,
 		},
-		"one of two, and eight that say nothing for long": {in: muteFor(fleet(10), 2, 10, time.Hour), ill: 1, restarts: true},
-		"one of two, and eight that say nothing yet":      {in: muteFor(fleet(10), 2, 10, time.Minute), ill: 1},
-		"one of two, and eight lost just now":             {in: cutOff(fleet(10), 2, 10, growth.Unreachable, time.Minute), ill: 1, fleetWide: true},
-		"one of two, and eight lost for long":             {in: cutOff(fleet(10), 2, 10, growth.Unreachable, time.Hour), ill: 1, restarts: true},
-		"two of two, and eight lost for long":             {in: cutOff(fleet(10), 2, 10, growth.Unreachable, time.Hour), ill: 2, fleetWide: true},
-		"two of two, and eight lost of a new leader":      {in: cutOff(fleet(10), 2, 10, growth.Unknown, time.Second), ill: 2, fleetWide: true},
-		"two of ten, and eight cordoned that are well":    {in: cordon(fleet(10), 2, 10), ill: 2, restarts: true},
+		"one of two, and eight that have long been Unknown": {
+			in:  indeterminateFor(fleet(10), 2, 10, time.Hour),
+			bad: 1, restarts: true,
+		},
+		"one of two, and eight that are Unknown yet": {in: indeterminateFor(fleet(10), 2, 10, time.Minute), bad: 1},
+		"one of two, and eight lost just now": {
+			in:  cutOff(fleet(10), 2, 10, growth.Unreachable, time.Minute),
+			bad: 1, fleetWide: true,
+		},
+		"one of two, and eight lost for long": {
+			in:  cutOff(fleet(10), 2, 10, growth.Unreachable, time.Hour),
+			bad: 1, restarts: true,
+		},
+		"two of two, and eight lost for long": {
+			in:  cutOff(fleet(10), 2, 10, growth.Unreachable, time.Hour),
+			bad: 2, fleetWide: true,
+		},
+		"two of two, and eight lost under a new leader": {
+			in:  cutOff(fleet(10), 2, 10, growth.Unknown, time.Second),
+			bad: 2, fleetWide: true,
+		},
+		"two of ten, and eight cordoned that are well": {in: cordon(fleet(10), 2, 10), bad: 2, restarts: true},
 		"no target": {in: fleet(0)},
 	} {
 		t.Run(name, func(t *testing.T) {
 			in := percent(test.in, "100%")
-			for i := range test.ill {
+			for i := range test.bad {
 				in = judge(in, i, growth.Stuck)
 			}
 			r := plan.Next(in)
@@ -123,13 +136,13 @@ func TestWhatIsFleetWideIsOfTargetsThatCanBeAsked(t *testing.T) {
 			}
 			restarts := slices.ContainsFunc(r.Actions, func(a plan.Action) bool { return a.Kind == plan.Restart })
 			if restarts != test.restarts {
-				t.Errorf("does %v, waits for %v", tell(r.Actions), r.Waiting)
+				t.Errorf("does %v, waits for %v", describe(r.Actions), r.Waiting)
 			}
 		})
 	}
 }
 
-// refusedFor is a fleet whose targets from one on have no pod: the API server refuses them.
+// refusedFor removes the pods of targets: the API server refuses them.
 func refusedFor(in plan.Input, from, to int, d time.Duration) plan.Input {
 	for i := from; i < to; i++ {
 		in = unreadyFor(without(in, i), i, d)
@@ -138,39 +151,45 @@ func refusedFor(in plan.Input, from, to int, d time.Duration) plan.Input {
 	return in
 }
 
-// muteFor is a fleet whose targets from one on have a parser that runs, and whose state nobody can find out.
-func muteFor(in plan.Input, from, to int, d time.Duration) plan.Input {
+// indeterminateFor makes targets Unknown whose parser runs.
+func indeterminateFor(in plan.Input, from, to int, d time.Duration) plan.Input {
 	for i := from; i < to; i++ {
 		in.Judgements[name(i)] = growth.Judgement{Verdict: growth.Unknown, Reason: growth.ReasonBacklogUnknown, Since: ago(d)}
 	}
 	return in
 }
 
-// What holds what back, and what does not for ever.
-func TestWhatNobodyCouldDoHoldsNoBudgetForEver(t *testing.T) {
-	ours := func(in plan.Input) plan.Input { in.Rollout.Down = append(in.Rollout.Down, "a"); return in }
+// What delays what, and for how long.
+func TestWhatIsBeyondControlHoldsNoBudgetForever(t *testing.T) {
+	takenDown := func(in plan.Input) plan.Input { in.Rollout.Down = append(in.Rollout.Down, "a"); return in }
 	for name, test := range map[string]struct {
 		in       func() plan.Input
 		restart  bool // of c, which is Stuck
 		rollout  bool // of c, when it is not
-		asked    bool // for a new pod of c, though a rollout would begin with a
+		request  bool // for a new pod of c, though a rollout would begin with a
 		mentions string
 	}{
 		"nothing":                            {in: func() plan.Input { return fleet(7) }, restart: true, rollout: true},
 		"a pod that is missing for a moment": {in: func() plan.Input { return refusedFor(fleet(7), 0, 1, time.Minute) }},
-		"a pod that was refused for long":    {in: func() plan.Input { return refusedFor(fleet(7), 0, 1, time.Hour) }, restart: true, rollout: true},
-		"a pod that ends for a moment":       {in: func() plan.Input { return edit(unreadyFor(fleet(7), 0, time.Minute), 0, endingFor(time.Minute)) }},
-		"a pod that does not end": {
-			in:      func() plan.Input { return edit(unreadyFor(fleet(7), 0, time.Hour), 0, endingFor(time.Hour)) },
-			restart: true, rollout: true, mentions: "pods that do not end, for a finalizer or their kubelet: pod-a of a",
+		"a pod that was refused for long": {
+			in:      func() plan.Input { return refusedFor(fleet(7), 0, 1, time.Hour) },
+			restart: true, rollout: true,
 		},
-		"a pod that does not end, and was restarted": {
+		"a pod that terminates for a moment": {
+			in: func() plan.Input { return edit(unreadyFor(fleet(7), 0, time.Minute), 0, endingFor(time.Minute)) },
+		},
+		"an overdue pod": {
+			in:      func() plan.Input { return edit(unreadyFor(fleet(7), 0, time.Hour), 0, endingFor(time.Hour)) },
+			restart: true, rollout: true,
+			mentions: "pods that do not end, for a finalizer or their kubelet: pod-a of a",
+		},
+		"an overdue pod that was restarted": {
 			in: func() plan.Input {
 				return restarted(edit(unreadyFor(fleet(7), 0, time.Hour), 0, endingFor(time.Hour)), 0, 0, time.Hour)
 			},
 			restart: true, rollout: true, mentions: "pod-a of a",
 		},
-		"two pods that do not end": {
+		"two overdue pods": {
 			in: func() plan.Input {
 				in := edit(unreadyFor(fleet(7), 0, time.Hour), 0, endingFor(time.Hour))
 				in.Limits.FleetWide = intstr.FromInt32(2)
@@ -179,13 +198,16 @@ func TestWhatNobodyCouldDoHoldsNoBudgetForEver(t *testing.T) {
 			restart: true, mentions: "pod-a of a, pod-b of b",
 		},
 		"a pod that is not ready for a moment": {in: func() plan.Input { return edit(fleet(7), 0, young) }},
-		"a pod that was not ready for long":    {in: func() plan.Input { return edit(fleet(7), 0, unready) }, restart: true, asked: true},
+		"a pod that has long not been ready": {
+			in:      func() plan.Input { return edit(fleet(7), 0, unready) },
+			restart: true, request: true,
+		},
 		"a node that rejects one pod after the other": {
 			in:      func() plan.Input { return edit(unreadyFor(fleet(7), 0, time.Hour), 0, young) },
-			restart: true, asked: true,
+			restart: true, request: true,
 		},
-		"a pod that we took away, for ever": {
-			in:      func() plan.Input { return ours(refusedFor(fleet(7), 0, 1, 100*time.Hour)) },
+		"a pod that the plan took away, forever": {
+			in:      func() plan.Input { return takenDown(refusedFor(fleet(7), 0, 1, 100*time.Hour)) },
 			restart: true, mentions: "the rollout waits for a ready parser of a",
 		},
 		"a restart after which no pod came, for a day": {
@@ -195,23 +217,47 @@ func TestWhatNobodyCouldDoHoldsNoBudgetForEver(t *testing.T) {
 			in:      func() plan.Input { return restarted(refusedFor(fleet(7), 0, 1, 25*time.Hour), 0, 0, 25*time.Hour) },
 			restart: true, rollout: true,
 		},
-		"one that is not judged yet":     {in: func() plan.Input { return muteFor(fleet(7), 0, 1, time.Minute) }, restart: true, asked: true},
-		"one that cannot be judged":      {in: func() plan.Input { return muteFor(fleet(7), 0, 1, time.Hour) }, restart: true, rollout: true},
-		"a lost node without a pod":      {in: func() plan.Input { return lost(without(fleet(7), 0), 0) }, restart: true, rollout: true},
-		"a lost node whose pod goes":     {in: func() plan.Input { return lost(edit(fleet(7), 0, terminating), 0) }, restart: true, rollout: true},
-		"a cordoned node without a pod":  {in: func() plan.Input { return unable(without(fleet(7), 0), 0) }, restart: true, rollout: true},
-		"an evicted target":              {in: func() plan.Input { return evicted(fleet(7), 0, 1) }, restart: true, rollout: true},
-		"an open trial":                  {in: func() plan.Input { return trying(fleet(7), growth.Unknown, time.Minute) }, asked: true},
-		"an open trial of one that died": {in: func() plan.Input { return trying(fleet(7), growth.Unknown, time.Hour) }, restart: true, rollout: true},
+		"one that is Unknown yet": {
+			in:      func() plan.Input { return indeterminateFor(fleet(7), 0, 1, time.Minute) },
+			restart: true, request: true,
+		},
+		"one that has long been Unknown": {
+			in:      func() plan.Input { return indeterminateFor(fleet(7), 0, 1, time.Hour) },
+			restart: true, rollout: true,
+		},
+		"a lost node without a pod": {
+			in:      func() plan.Input { return lost(without(fleet(7), 0), 0) },
+			restart: true, rollout: true,
+		},
+		"a lost node, terminating pod": {
+			in:      func() plan.Input { return lost(edit(fleet(7), 0, terminating), 0) },
+			restart: true, rollout: true,
+		},
+		"a cordoned node without a pod": {
+			in:      func() plan.Input { return unschedulable(without(fleet(7), 0), 0) },
+			restart: true, rollout: true,
+		},
+		"an evicted target": {
+			in:      func() plan.Input { return evicted(fleet(7), 0, 1) },
+			restart: true, rollout: true,
+		},
+		"an open trial": {
+			in:      func() plan.Input { return trying(fleet(7), growth.Unknown, time.Minute) },
+			request: true,
+		},
+		"an open trial that is void": {
+			in:      func() plan.Input { return trying(fleet(7), growth.Unknown, time.Hour) },
+			restart: true, rollout: true,
+		},
 	} {
 		t.Run(name, func(t *testing.T) {
 			in := test.in()
-			// A restart of its own, so that only what is down holds it back.
+			// A restart that only the budget delays.
 			got := plan.Next(judge(in, 2, growth.Stuck))
-			if restarts := slices.Contains(tell(got.Actions), "Restart c: Verdict (5s)"); restarts != test.restart {
-				t.Errorf("restart: does %v, waits for %v", tell(got.Actions), got.Waiting)
+			if restarts := slices.Contains(describe(got.Actions), "Restart c: Verdict (5s)"); restarts != test.restart {
+				t.Errorf("restart: does %v, waits for %v", describe(got.Actions), got.Waiting)
 			}
-			// A rollout for somebody's wish, of pods that are ready: the first is c's, for it is bad.
+			// New pods for ready ones by request: c is first, since it is bad.
 			in = judge(test.in(), 2, growth.SinkDown)
 			in.RestartedAt = "today"
 			for i := range in.Pods {
@@ -220,25 +266,27 @@ func TestWhatNobodyCouldDoHoldsNoBudgetForEver(t *testing.T) {
 				}
 			}
 			got = plan.Next(in)
-			took := slices.ContainsFunc(got.Actions, func(a plan.Action) bool { return a.Why == plan.WhyAsked && a.Target == "c" })
-			want := test.rollout || test.asked
-			if took != want {
-				t.Errorf("asked for: does %v, %q", tell(got.Actions), got.Message)
+			replaced := slices.ContainsFunc(got.Actions,
+				func(a plan.Action) bool { return a.Why == plan.WhyAsked && a.Target == "c" })
+			want := test.rollout || test.request
+			if replaced != want {
+				t.Errorf("request: does %v, %q", describe(got.Actions), got.Message)
 			}
 			mentions(t, got.Message, test.mentions)
-			// A rollout of another revision, of pods that are ready.
+			// A rollout of another revision to ready pods.
 			in = judge(test.in(), 2, growth.SinkDown)
 			in.Update = "newer"
 			got = plan.Next(in)
-			took = slices.ContainsFunc(got.Actions, func(a plan.Action) bool { return a.Why == plan.WhyOutdated && a.Target == "c" })
-			if took != test.rollout {
-				t.Errorf("rollout: does %v, %q", tell(got.Actions), got.Message)
+			replaced = slices.ContainsFunc(got.Actions,
+				func(a plan.Action) bool { return a.Why == plan.WhyOutdated && a.Target == "c" })
+			if replaced != test.rollout {
+				t.Errorf("rollout: does %v, %q", describe(got.Actions), got.Message)
 			}
 		})
 	}
 }
 
-// trying has a restart of a being watched.
+// trying opens a trial of a.
 func trying(in plan.Input, v growth.Verdict, since time.Duration) plan.Input {
 	in.Judgements["a"] = growth.Judgement{Verdict: v, Since: ago(since)}
 	in.Trials = plan.Trials{Causes: map[string]plan.Trial{"Stuck": {Target: "a", At: ago(since)}}}
@@ -246,7 +294,7 @@ func trying(in plan.Input, v growth.Verdict, since time.Duration) plan.Input {
 	return in
 }
 
-func TestNothingIsCompleteOfWhichNothingWorks(t *testing.T) {
+func TestARolloutIsCompleteOnlyIfSomethingWorks(t *testing.T) {
 	newer := func(in plan.Input, pods ...int) plan.Input {
 		in.Update = "newer"
 		for _, i := range pods {
@@ -258,36 +306,38 @@ func TestNothingIsCompleteOfWhichNothingWorks(t *testing.T) {
 		in       plan.Input
 		complete bool
 	}{
-		"all are updated":                        {newer(fleet(3), 0, 1, 2), true},
-		"no targets":                             {newer(fleet(0)), false},
-		"no targets, on a first install":         {never2(fleet(0)), false},
-		"all are lost, and updated":              {cutOff(newer(fleet(3), 0, 1, 2), 0, 3, growth.Unreachable, time.Hour), false},
-		"all are cordoned, and one is updated":   {cordon(newer(fleet(3), 0), 0, 3), false},
-		"all are evicted":                        {evicted(newer(fleet(3)), 0, 3), false},
-		"one is updated, the others are lost":    {cutOff(newer(fleet(3), 0), 1, 3, growth.Unreachable, time.Hour), true},
-		"none has become ready":                  {edit(edit(newer(fleet(2), 0, 1), 0, unready), 1, unready), false},
-		"one has, the other has not for long":    {edit(newer(fleet(2), 0, 1), 1, unready), true},
-		"one has, the other has only just begun": {edit(newer(fleet(2), 0, 1), 1, young), false},
+		"all are updated":                {newer(fleet(3), 0, 1, 2), true},
+		"no targets":                     {newer(fleet(0)), false},
+		"no targets, on a first install": {firstInstall(fleet(0)), false},
+		"all are lost, and updated": {cutOff(newer(fleet(3), 0, 1, 2), 0, 3, growth.Unreachable, time.Hour),
+			false},
+		"all are cordoned, and one is updated": {cordon(newer(fleet(3), 0), 0, 3), false},
+		"all are evicted":                      {evicted(newer(fleet(3)), 0, 3), false},
+		"one is updated, the others are lost":  {cutOff(newer(fleet(3), 0), 1, 3, growth.Unreachable, time.Hour), true},
+		"none has become ready":                {edit(edit(newer(fleet(2), 0, 1), 0, unready), 1, unready), false},
+		"one has, the other has long not":      {edit(newer(fleet(2), 0, 1), 1, unready), true},
+		"one has, the other is starting":       {edit(newer(fleet(2), 0, 1), 1, young), false},
 		"one has, the other was refused for long": {
-			taken(refusedFor(newer(fleet(2), 0, 1), 1, 2, time.Hour), "a", "b"), true,
+			selected(refusedFor(newer(fleet(2), 0, 1), 1, 2, time.Hour), "a", "b"), true,
 		},
-		"one has, the other is refused": {taken(refusedFor(newer(fleet(2), 0, 1), 1, 2, time.Minute), "a", "b"), false},
-		"one has, the other's old pod does not end": {
-			taken(edit(unreadyFor(newer(fleet(2), 0), 1, time.Hour), 1, endingFor(time.Hour)), "a", "b"), true,
+		"one has, the other is refused": {selected(refusedFor(newer(fleet(2), 0, 1), 1, 2, time.Minute), "a", "b"), false},
+		"one has, the other's old pod is overdue": {
+			selected(edit(unreadyFor(newer(fleet(2), 0), 1, time.Hour), 1, endingFor(time.Hour)), "a", "b"), true,
 		},
-		"one has, and the other was not taken": {edit(unreadyFor(newer(fleet(2), 0), 1, time.Hour), 1, endingFor(time.Hour)), false},
+		"one has, and the other is not selected": {edit(unreadyFor(newer(fleet(2), 0), 1, time.Hour), 1,
+			endingFor(time.Hour)), false},
 	} {
 		t.Run(name, func(t *testing.T) {
 			if r := plan.Next(test.in); r.Complete != test.complete {
-				t.Errorf("complete %v: %s %q, %v", r.Complete, r.Phase, r.Message, tell(r.Actions))
+				t.Errorf("complete %v: %s %q, %v", r.Complete, r.Phase, r.Message, describe(r.Actions))
 			}
 		})
 	}
 }
 
-func never2(in plan.Input) plan.Input { in.Current = ""; return in }
+func firstInstall(in plan.Input) plan.Input { in.Current = ""; return in }
 
-func taken(in plan.Input, names ...string) plan.Input {
+func selected(in plan.Input, names ...string) plan.Input {
 	in.Rollout = plan.Rollout{Started: ago(time.Hour), Also: names}
 	return in
 }
@@ -300,48 +350,54 @@ func TestAMomentWithoutTargetsEndsNoCanaryAndNoRollout(t *testing.T) {
 		return s.with(func(in *plan.Input) { in.Targets = targets })
 	}
 	s := blink(soaking(t, 3).does().after(10*time.Minute)).does("Create a at newer", "Create b at new", "Create c at new")
-	s.does().phase(plan.PhaseCanary, "soaks until 13:11:00 UTC") // which was not seen is no soak
+	s.does().phase(plan.PhaseCanary, "soaks until 13:11:00 UTC") // unobserved time does not count
 	s.after(time.Hour).does("Delete b: Outdated")
 
-	// What had failed has failed still.
+	// What failed stays failed.
 	s = soaking(t, 3).is("a", growth.Stuck).does("Delete a: SentBack").does("Create a at new")
 	blink(s).does("Create a at new", "Create b at new", "Create c at new")
 	if s.last.Phase != plan.PhaseFailed {
 		t.Errorf("%s %q", s.last.Phase, s.last.Message)
 	}
 
-	// What was taken comes back as it was.
-	s = begin(t, fleet(3)).with(update("newer")).does("Delete a: Outdated").does("Create a at newer").does("Delete b: Outdated").does("Create b at newer")
+	// Selected targets come back at their revision.
+	s = begin(t, fleet(3)).with(update("newer")).does("Delete a: Outdated").does("Create a at newer").
+		does("Delete b: Outdated").does("Create b at newer")
 	blink(s).does("Create a at newer", "Create b at newer", "Create c at new")
 	if s.in.Current != "new" {
 		t.Errorf("current is %s", s.in.Current)
 	}
 
-	// Nor is it forgotten what was taken down.
-	s = begin(t, fleet(3)).with(func(in *plan.Input) { in.RestartedAt = "today" }).does("Delete a: Asked").does("Create a at new").pod("a", unready).does()
+	// What was taken down is not forgotten.
+	s = begin(t, fleet(3)).with(func(in *plan.Input) { in.RestartedAt = "today" }).does("Delete a: Asked").
+		does("Create a at new").pod("a", unready).does()
 	blink(s).does("Create a at new", "Create b at new", "Create c at new").pod("a", unready).after(100 * time.Hour)
-	s.with(func(in *plan.Input) { in.RestartedAt = "tomorrow" }).does("Delete a: Asked").does("Create a at new").pod("a", unready)
+	s.with(func(in *plan.Input) { in.RestartedAt = "tomorrow" }).does("Delete a: Asked").
+		does("Create a at new").pod("a", unready)
 	s.after(100*time.Hour).does().phase(plan.PhaseSteady, "the rollout waits for a ready parser of a")
 
-	// Where all canaries are gone for a moment, and others are not, they are canaries when they are back.
+	// Canaries that are absent for a moment, while others are not, are canaries again when they are back.
 	s = soaking(t, 3).does()
 	a := s.in.Targets[0]
 	s.with(func(in *plan.Input) { in.Targets = in.Targets[1:] }).dies("a").does()
 	s.phase(plan.PhaseCanary, "the soak waits: a is no target for the moment")
-	s.with(func(in *plan.Input) { in.GoneSince = map[string]time.Time{"a": in.Now} }).after(9 * time.Minute).does().wakesIn(time.Minute)
+	s.with(func(in *plan.Input) { in.GoneSince = map[string]time.Time{"a": in.Now} }).after(9 * time.Minute).does().
+		rechecksIn(time.Minute)
 	s.after(time.Minute).does("Delete b: Outdated") // it may be gone for good
-	s.with(func(in *plan.Input) { in.Targets = append([]plan.Target{a}, in.Targets...) }).does("Create a at newer", "Create b at newer")
+	s.with(func(in *plan.Input) { in.Targets = append([]plan.Target{a}, in.Targets...) }).
+		does("Create a at newer", "Create b at newer")
 }
 
-// loses has the node of a target die with its parser: what it says last is that it cannot be asked.
+// loses loses the node of a target with its parser. The last verdict is Unreachable.
 func (s *story) loses(i int) *story {
-	return s.with(node(i, false, false)).is(name(i), growth.Unreachable).pod(name(i), func(p *plan.Pod) { p.Ready, p.ReadyChanged = false, s.in.Now })
+	return s.with(node(i, false, false)).is(name(i), growth.Unreachable).
+		pod(name(i), func(p *plan.Pod) { p.Ready, p.ReadyChanged = false, s.in.Now })
 }
 
-func TestARevisionThatTakesItsNodesAwayDoesNotGoFromNodeToNode(t *testing.T) {
+func TestARevisionThatKillsNodesDoesNotGoFromNodeToNode(t *testing.T) {
 	for name, test := range map[string]struct {
-		lose func(*story, int)
-		says plan.Phase // after Settle
+		lose  func(*story, int)
+		phase plan.Phase // after Settle
 	}{
 		"lost": {func(s *story, i int) { s.loses(i) }, plan.PhaseFailed},
 		"deleted": {func(s *story, i int) {
@@ -352,8 +408,8 @@ func TestARevisionThatTakesItsNodesAwayDoesNotGoFromNodeToNode(t *testing.T) {
 			})
 		}, plan.PhaseCanary},
 		"evicted": {func(s *story, i int) { s.dies(name(i)).with(node(i, false, true)) }, plan.PhaseCanary},
-		"mute":    {func(s *story, i int) { s.is(name(i), growth.Unknown).after(plan.Settle) }, plan.PhaseCanary},
-		"their pods do not end": {func(s *story, i int) {
+		"Unknown": {func(s *story, i int) { s.is(name(i), growth.Unknown).after(plan.Settle) }, plan.PhaseCanary},
+		"overdue": {func(s *story, i int) {
 			s.pod(name(i), func(p *plan.Pod) { p.Terminating, p.EndingSince = true, s.in.Now.Add(-plan.Settle) })
 		}, plan.PhaseCanary},
 	} {
@@ -365,27 +421,27 @@ func TestARevisionThatTakesItsNodesAwayDoesNotGoFromNodeToNode(t *testing.T) {
 			for range 5 {
 				r := plan.Next(s.in)
 				if len(r.Actions) > 0 {
-					t.Fatalf("does %v", tell(r.Actions))
+					t.Fatalf("does %v", describe(r.Actions))
 				}
 				s.keep(r)
 				s.last = r
 				s.after(plan.Settle)
 			}
-			if s.last.Phase != test.says {
+			if s.last.Phase != test.phase {
 				t.Errorf("%s %q", s.last.Phase, s.last.Message)
 			}
 			mentions(t, s.last.Message, "a, b cannot be asked any more since they were given revision newer")
 			s.with(func(in *plan.Input) { in.Promote = true })
-			if name == "their pods do not end" {
-				s.does() // they may not end elsewhere either
+			if name == "overdue" {
+				s.does() // pods may be overdue elsewhere, too
 				return
 			}
-			s.does("Delete c: Outdated") // a person may think otherwise
+			s.does("Delete c: Outdated") // a person overrides it
 		})
 	}
 
-	// Where others are lost as well it is not held against the revision, though nothing is tried either; and those that
-	// are back are canaries.
+	// Where unselected targets are lost, too, that does not count against the revision, though no other is tried. Those
+	// that are back are canaries.
 	s := soaking(t, 5).does().loses(0).loses(2).does("Delete b: Outdated").does("Create b at newer").loses(1).loses(3)
 	s.does().after(time.Hour).does()
 	if s.last.Phase != plan.PhaseCanary {
@@ -395,20 +451,22 @@ func TestARevisionThatTakesItsNodesAwayDoesNotGoFromNodeToNode(t *testing.T) {
 	mentions(t, s.last.Message, "soaks until")
 }
 
-func TestARolloutStopsWhereNodesAreLostThatItHasTaken(t *testing.T) {
+func TestARolloutStopsWhenNodesOfSelectedTargetsAreLost(t *testing.T) {
 	s := begin(t, unavailable(fleet(9), 1)).with(update("newer"))
-	s.does("Delete a: Outdated").does("Create a at newer").loses(0) // one says nothing
+	s.does("Delete a: Outdated").does("Create a at newer").loses(0) // one shows nothing
 	s.does("Delete b: Outdated").does("Create b at newer").loses(1)
 	s.does()
 	if s.last.Phase != plan.PhaseStopped {
 		t.Errorf("%s %q", s.last.Phase, s.last.Message)
 	}
 	mentions(t, s.last.Message, "a, b cannot be asked any more since they were given revision newer")
-	s.with(node(1, true, true)).is("b", growth.Healthy).pod("b", func(p *plan.Pod) { p.Ready = true }).does("Delete c: Outdated")
+	s.with(node(1, true, true)).is("b", growth.Healthy).pod("b", func(p *plan.Pod) { p.Ready = true }).
+		does("Delete c: Outdated")
 }
 
-func TestANodeThatBootsAgainAndAgainUnderACanaryIsHeldAgainstIt(t *testing.T) {
-	s := begin(t, canary(fleet(2), 1, 3*time.Hour)).with(boots("0")).with(update("newer")).does("Delete a: Outdated").does("Create a at newer").does()
+func TestANodeThatRebootsRepeatedlyUnderACanaryFailsIt(t *testing.T) {
+	s := begin(t, canary(fleet(2), 1, 3*time.Hour)).with(boots("0")).with(update("newer")).does("Delete a: Outdated").
+		does("Create a at newer").does()
 	for i := range 2 {
 		s.after(time.Minute).with(boots(fmt.Sprint(i+1))).pod("a", restarts(i+1)).does()
 	}
@@ -416,32 +474,36 @@ func TestANodeThatBootsAgainAndAgainUnderACanaryIsHeldAgainstIt(t *testing.T) {
 	mentions(t, s.last.Message, "its node booted 3 times")
 }
 
-func TestPodsOfNodesThatAreCutOffAreLeftAlone(t *testing.T) {
-	s := begin(t, unavailable(fleet(4), 1)).with(node(0, false, false)).with(node(1, false, false)).with(node(2, false, false))
+func TestPodsOnNodesThatAreCutOffAreLeftAlone(t *testing.T) {
+	s := begin(t, unavailable(fleet(4), 1)).with(node(0, false, false)).with(node(1, false, false)).
+		with(node(2, false, false))
 	s.with(update("newer")).does("Delete d: Outdated").does("Create d at newer").does()
-	// They are back, and one after the other.
+	// They are back, and are replaced one after another.
 	s.with(node(0, true, true)).with(node(1, true, true)).with(node(2, true, true))
-	s.does("Delete a: Outdated").does("Create a at newer").does("Delete b: Outdated").does("Create b at newer").does("Delete c: Outdated")
+	s.does("Delete a: Outdated").does("Create a at newer").does("Delete b: Outdated").does("Create b at newer").
+		does("Delete c: Outdated")
 
-	// A canary likewise.
+	// So is a canary.
 	soaking(t, 3).is("a", growth.Stuck).with(node(0, false, false)).does("Delete b: Outdated")
 }
 
-func TestARolloutGoesOnBesideTargetsThatWereNotReadyBefore(t *testing.T) {
+func TestARolloutContinuesBesideTargetsThatWereUnreadyBefore(t *testing.T) {
 	s := begin(t, fleet(4)).pod("a", unready).is("a", growth.NotRunning).with(update("newer"))
 	s.does("Delete a: Outdated").does("Create a at newer").pod("a", unready).is("a", growth.NotRunning)
-	s.after(9 * time.Minute).does() // it may become ready yet
-	s.after(time.Minute).does("Delete b: Outdated").does("Create b at newer").leader().judges(growth.Healthy).is("a", growth.NotRunning)
-	s.does("Delete c: Outdated").does("Create c at newer").does("Delete d: Outdated").does("Create d at newer").does().does()
+	s.after(9 * time.Minute).does() // it may still become ready
+	s.after(time.Minute).does("Delete b: Outdated").does("Create b at newer").leader().judges(growth.Healthy).
+		is("a", growth.NotRunning)
+	s.does("Delete c: Outdated").does("Create c at newer").does("Delete d: Outdated").does("Create d at newer").does().
+		does()
 	if s.in.Current != "newer" {
 		t.Errorf("current is %s", s.in.Current)
 	}
 }
 
-func TestARolloutWaitsForWhatItHasTakenDownAndSaysSo(t *testing.T) {
+func TestARolloutWaitsForWhatItHasTakenDownAndReportsIt(t *testing.T) {
 	s := begin(t, fleet(4)).with(update("newer")).does("Delete a: Outdated").does("Create a at newer").pod("a", unready)
 	s.after(100*time.Hour).does().phase(plan.PhaseRolling, "the rollout waits for a ready parser of a")
-	// Another bad revision takes no other, nor does the first when it is asked for again.
+	// Another bad revision takes no other target down, nor does the first when it becomes Update again.
 	for _, revision := range []string{"newest", "new", "newer", "new"} {
 		s.with(func(in *plan.Input) { in.Update, in.Rollout = revision, in.Rollout.TakenOver() })
 		s.does("Delete a: Outdated").does("Create a at "+revision).pod("a", unready).after(100 * time.Hour).does()
@@ -451,26 +513,27 @@ func TestARolloutWaitsForWhatItHasTakenDownAndSaysSo(t *testing.T) {
 	s.does("Delete a: Outdated").does("Create a at newest").does("Delete b: Outdated")
 }
 
-func TestTwoSpecsInARowDoNotWaitForWhatWasNotReadyBeforeBoth(t *testing.T) {
-	s := begin(t, fleet(4)).pod("a", unready).with(update("newer")).does("Delete a: Outdated").does("Create a at newer").pod("a", unready)
+func TestTwoSpecsInARowDoNotWaitForWhatWasUnreadyBeforeBoth(t *testing.T) {
+	s := begin(t, fleet(4)).pod("a", unready).with(update("newer")).does("Delete a: Outdated").does("Create a at newer").
+		pod("a", unready)
 	s.after(time.Minute).with(func(in *plan.Input) { in.Update, in.Rollout = "newest", in.Rollout.TakenOver() })
 	s.does("Delete a: Outdated").does("Create a at newest").pod("a", unready)
 	s.after(plan.Settle).does("Delete b: Outdated")
 }
 
-func TestNewPodsThatAreAskedForWaitForThoseThatDoNotBecomeReady(t *testing.T) {
+func TestRequestedNewPodsWaitForThoseThatDoNotBecomeReady(t *testing.T) {
 	s := begin(t, fleet(4)).pod("d", unready).with(func(in *plan.Input) { in.RestartedAt = "today" })
 	s.does("Delete d: Asked").does("Create d at new").pod("d", unready).after(plan.Settle)
-	s.does("Delete a: Asked").does("Create a at new").pod("a", unready) // it was ready, and is not any more
+	s.does("Delete a: Asked").does("Create a at new").pod("a", unready) // it was ready before
 	s.after(100*time.Hour).does().phase(plan.PhaseSteady, "the rollout waits for a ready parser of a")
 	s.pod("a", func(p *plan.Pod) { p.Ready = true }).does("Delete b: Asked")
 }
 
-func TestARefusedSpecLeavesNoPodDead(t *testing.T) {
+func TestARefusedSpecLeavesNoPodMissing(t *testing.T) {
 	hold := func(hold bool) func(*plan.Input) { return func(in *plan.Input) { in.Limits.Hold = hold } }
 	s := begin(t, fleet(4)).with(update("newer")).does("Delete a: Outdated").does("Create a at newer")
 	s.with(hold(true)).dies("a").dies("b").does("Create a at newer", "Create b at new").does()
-	// Nothing is known of what is asked for.
+	// Update is not known.
 	s.with(update("")).dies("c").does("Create c at new").does()
 	s.is("c", growth.Stuck).does().waits("c", "no restart while Stalled")
 	s.with(func(in *plan.Input) { in.Limits.NoPods = true }).dies("d").does()
@@ -479,29 +542,34 @@ func TestARefusedSpecLeavesNoPodDead(t *testing.T) {
 func TestACanaryThatCannotBeStartedFailsWithinTwoMinutes(t *testing.T) {
 	const why = "ImagePullBackOff: Back-off pulling image \"hlparser:none\""
 	blocked := func(p *plan.Pod) { p.Ready, p.Blocked, p.BlockedSince = false, why, now }
-	s := soaking(t, 3).pod("a", blocked).does().phase(plan.PhaseCanary, "the soak waits: a is not ready").after(59 * time.Second).does()
+	s := soaking(t, 3).pod("a", blocked).does().phase(plan.PhaseCanary, "the soak waits: a is not ready").
+		after(59 * time.Second).does()
 	s.after(time.Second).does("Delete a: SentBack")
 	s.phase(plan.PhaseFailed, "a on revision newer: it cannot be started: "+why+"; before, on new: Healthy, lag 0s")
 
-	// One that fails and is started again is counted, whichever container it is.
+	// Restarts of each container count.
 	soaking(t, 3).does().pod("a", func(p *plan.Pod) { p.Ready, p.Restarts = false, 2 }).does("Delete a: SentBack")
-	// One that could not be started before either says nothing of the revision.
-	s = begin(t, canary(fleet(1), 1, time.Hour)).pod("a", blocked).with(update("newer")).does("Delete a: Outdated").does("Create a at newer")
+	// One that could not start before either shows nothing about the revision.
+	s = begin(t, canary(fleet(1), 1, time.Hour)).pod("a", blocked).with(update("newer")).does("Delete a: Outdated").
+		does("Create a at newer")
 	s.pod("a", blocked).after(plan.Settle).does()
 	if s.last.Phase != plan.PhaseCanary {
 		t.Errorf("%s %q", s.last.Phase, s.last.Message)
 	}
-	// A registry that is away from all is not held against it.
-	s = soaking(t, 3).pod("a", blocked).does().is("b", growth.NotRunning).is("c", growth.NotRunning).after(time.Minute).does()
+	// A registry that fails for all does not count against the revision.
+	s = soaking(t, 3).pod("a", blocked).does().is("b", growth.NotRunning).is("c", growth.NotRunning).after(time.Minute).
+		does()
 	mentions(t, s.last.Message, "the fault is fleet-wide")
 }
 
-func TestWhatARevisionThatWasGivenUpHasDoneIsNoOutage(t *testing.T) {
-	// Two of five have a bad revision still, from before the spec changed.
-	s := begin(t, canary(unavailable(fleet(5), 3), 1, time.Hour)).with(update("newer")).with(func(in *plan.Input) { in.Promote = true })
+func TestTheEffectOfAnAbandonedRevisionIsNoOutage(t *testing.T) {
+	// Two of five still have a bad revision, from before the spec changed.
+	s := begin(t, canary(unavailable(fleet(5), 3), 1, time.Hour)).with(update("newer")).
+		with(func(in *plan.Input) { in.Promote = true })
 	s.does("Delete a: Outdated", "Delete b: Outdated", "Delete c: Outdated")
 	s.does("Create a at newer", "Create b at newer", "Create c at newer")
-	s.is("a", growth.Stuck).is("b", growth.Stuck).is("c", growth.Stuck).with(update("newest")).does("Delete a: Outdated").does("Create a at newest")
+	s.is("a", growth.Stuck).is("b", growth.Stuck).is("c", growth.Stuck).with(update("newest")).does("Delete a: Outdated").
+		does("Create a at newest")
 	s.is("a", growth.Growing).does("Delete a: SentBack", "Delete b: SentBack", "Delete c: SentBack")
 }
 
@@ -516,11 +584,12 @@ func TestACanaryThatGetsNoPodFails(t *testing.T) {
 	if r := plan.Next(s.in); r.Phase != plan.PhaseCanary {
 		t.Fatalf("%s %q", r.Phase, r.Message)
 	}
-	// Refused all the time, or rejected by its node one after the other.
+	// Refused every time, or rejected by its node one after another.
 	for name, change := range map[string]func(){
 		"no pod": func() { s.dies("a") },
 		"rejected": func() {
-			s.in.Pods = append(s.in.Pods, plan.Pod{Name: "pod-a", UID: "x", Target: "a", Revision: "newer", Created: s.in.Now, Failed: true})
+			s.in.Pods = append(s.in.Pods,
+				plan.Pod{Name: "pod-a", UID: "x", Target: "a", Revision: "newer", Created: s.in.Now, Failed: true})
 		},
 	} {
 		change()
@@ -559,7 +628,8 @@ func TestTheStateOfALargeRolloutFitsIntoAnAnnotation(t *testing.T) {
 				in.Update = "newer"
 				for i := range n {
 					name := long(i)
-					in.Targets = append(in.Targets, plan.Target{Name: name, Pod: "pod-" + name, Able: true, NodeReady: true, Boot: "12345678"})
+					in.Targets = append(in.Targets,
+						plan.Target{Name: name, Pod: "pod-" + name, Able: true, NodeReady: true, Boot: "12345678"})
 					in.Pods = append(in.Pods, plan.Pod{
 						Name: "pod-" + name, UID: "uid-" + name, Target: name, Revision: "new", Created: ago(24 * time.Hour), Ready: true,
 					})
@@ -572,7 +642,7 @@ func TestTheStateOfALargeRolloutFitsIntoAnAnnotation(t *testing.T) {
 	}
 }
 
-// rollTo carries out a rollout, and holds what it writes down to a bound.
+// rollTo carries out a rollout, and checks the size of its encoded state.
 func rollTo(t *testing.T, in plan.Input, most int) {
 	t.Helper()
 	s := begin(t, in)
@@ -598,7 +668,8 @@ func rollTo(t *testing.T, in plan.Input, most int) {
 		for _, a := range r.Actions {
 			if a.Kind == plan.Create {
 				s.in.Pods = append(s.in.Pods, plan.Pod{
-					Name: a.Pod, UID: a.Pod + s.in.Now.String(), Target: a.Target, Revision: a.Revision, Created: s.in.Now, Ready: true,
+					Name: a.Pod, UID: a.Pod + s.in.Now.String(), Target: a.Target, Revision: a.Revision, Created: s.in.Now,
+					Ready: true,
 				})
 				s.in.Judgements[a.Target] = growth.Judgement{Verdict: growth.Healthy, Since: s.in.Now}
 			}
@@ -609,12 +680,12 @@ func rollTo(t *testing.T, in plan.Input, most int) {
 		t.Fatalf("not complete: %s %q", s.last.Phase, s.last.Message)
 	}
 	if longest > most {
-		t.Errorf("what is written has %d bytes, and may have %d", longest, most)
+		t.Errorf("the encoded state has %d bytes, and may have %d", longest, most)
 	}
 	t.Logf("at most %d bytes", longest)
 }
 
-func TestSignsStandForNames(t *testing.T) {
+func TestHashesStandForNames(t *testing.T) {
 	var r plan.Rollout
 	r.Before = map[string]plan.Before{}
 	for i := range 400 {
@@ -632,42 +703,43 @@ func TestSignsStandForNames(t *testing.T) {
 	}
 	again, err := back.Encode()
 	if err != nil || again != text {
-		t.Errorf("written again it is another: %v", err)
+		t.Errorf("encoded again it differs: %v", err)
 	}
 	if _, err := plan.DecodeRollout(`{"also":["` + strings.Repeat("x", plan.MaxRollout) + `"]}`); err == nil {
-		t.Error("a text without end is no error")
+		t.Error("unbounded text is no error")
 	}
 }
 
-func TestNoClockMakesAPodOlderThanItWasSeen(t *testing.T) {
-	seen := func(in plan.Input, i int, d, skew time.Duration) plan.Input {
+func TestNoClockMakesAPodOlderThanObserved(t *testing.T) {
+	observed := func(in plan.Input, i int, d, skew time.Duration) plan.Input {
 		return edit(in, i, func(p *plan.Pod) {
 			p.Ready, p.Created, p.ReadyChanged = false, ago(d+skew), ago(d+skew)
 			p.Seen = ago(d)
 			in.Targets[i].UnreadySince = ago(d)
 		})
 	}
-	for _, skew := range []time.Duration{-24 * time.Hour, -11 * time.Minute, -time.Minute, 0, time.Minute, 11 * time.Minute, 24 * time.Hour} {
-		// A new pod takes the budget until it has been seen for Settle, and not longer.
+	for _, skew := range []time.Duration{-24 * time.Hour, -11 * time.Minute, -time.Minute, 0, time.Minute,
+		11 * time.Minute, 24 * time.Hour} {
+		// A new pod uses the budget until it has been observed for Settle, and not longer.
 		for _, test := range []struct {
-			seen     time.Duration
+			observed time.Duration
 			restarts bool
 		}{{time.Minute, false}, {plan.Settle - time.Second, false}, {plan.Settle, true}} {
-			got := plan.Next(seen(judge(fleet(3), 1, growth.Stuck), 0, test.seen, skew))
+			got := plan.Next(observed(judge(fleet(3), 1, growth.Stuck), 0, test.observed, skew))
 			if restarts := len(got.Actions) > 0; restarts != test.restarts {
-				t.Errorf("clocks %s apart, seen for %s: does %v", skew, test.seen, tell(got.Actions))
+				t.Errorf("clocks %s apart, observed for %s: does %v", skew, test.observed, describe(got.Actions))
 			}
 		}
-		// A canary fails when it was seen for Settle, and not sooner.
+		// A canary fails when it has been observed for Settle, and not sooner.
 		for _, age := range []time.Duration{time.Minute, plan.Settle - time.Second, plan.Settle} {
 			s := soaking(t, 3)
-			s.in = seen(s.in, slices.IndexFunc(s.in.Pods, func(p plan.Pod) bool { return p.Target == "a" }), age, skew)
+			s.in = observed(s.in, slices.IndexFunc(s.in.Pods, func(p plan.Pod) bool { return p.Target == "a" }), age, skew)
 			s.in.Targets[0].UnreadySince, s.in.Targets[2].UnreadySince = ago(age), time.Time{}
 			if r := plan.Next(s.in); (r.Phase == plan.PhaseFailed) != (age >= plan.Settle) {
-				t.Errorf("clocks %s apart, seen for %s: %s %q", skew, age, r.Phase, r.Message)
+				t.Errorf("clocks %s apart, observed for %s: %s %q", skew, age, r.Phase, r.Message)
 			}
 		}
-		// One that restarts as often as before is no worse, however old either clock has it.
+		// One that restarts as often as before is no worse, however old it is by either clock.
 		s := begin(t, canary(fleet(2), 1, 9*time.Hour)).pod("a", func(p *plan.Pod) {
 			p.Restarts, p.Created, p.Seen = 24, ago(24*time.Hour+skew), ago(24*time.Hour)
 		}).with(update("newer")).does("Delete a: Outdated").does("Create a at newer").after(2 * time.Hour)
@@ -675,16 +747,16 @@ func TestNoClockMakesAPodOlderThanItWasSeen(t *testing.T) {
 		if r := plan.Next(s.in); r.Phase != plan.PhaseCanary {
 			t.Errorf("clocks %s apart: %s %q", skew, r.Phase, r.Message)
 		}
-		// A restart that this process recorded is completed, whatever the API server's clock says of the pod.
+		// A restart that this process recorded is completed, regardless of the pod's age by the API server's clock.
 		in := unfinished(judge(fleet(3), 1, growth.Stuck), time.Minute)
 		in.Pods[1].Created, in.Pods[1].Seen = ago(5*time.Minute+skew), ago(5*time.Minute)
-		if got := tell(plan.Next(in).Actions); !slices.Equal(got, []string{"Delete b: Unfinished (5s)"}) {
+		if got := describe(plan.Next(in).Actions); !slices.Equal(got, []string{"Delete b: Unfinished (5s)"}) {
 			t.Errorf("clocks %s apart: does %v", skew, got)
 		}
 	}
 }
 
-func TestWhichOfThoseThatWereTakenAreNoTargets(t *testing.T) {
+func TestAbsentReturnsSelectedTargetsThatAreGone(t *testing.T) {
 	r := plan.Rollout{To: "c", Also: []string{"d", "e"}}
 	if got := r.Gone([]string{"a", "d"}); !slices.Equal(got, []string{"e"}) {
 		t.Errorf("by name: %v", got)
@@ -700,8 +772,8 @@ func TestWhichOfThoseThatWereTakenAreNoTargets(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	signed, err := plan.DecodeRollout(text)
-	if err != nil || len(signed.Gone(targets)) != 0 || len(signed.Gone(targets[1:])) != 1 {
-		t.Errorf("by sign: %v, %v", signed.Gone(targets[1:]), err)
+	hashed, err := plan.DecodeRollout(text)
+	if err != nil || len(hashed.Gone(targets)) != 0 || len(hashed.Gone(targets[1:])) != 1 {
+		t.Errorf("by hash: %v, %v", hashed.Gone(targets[1:]), err)
 	}
 }
