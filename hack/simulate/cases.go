@@ -8,7 +8,7 @@ import (
 	"github.com/hlparser/hyperliquid-parser-operator/internal/controller/growth"
 )
 
-// trial is a fault, and how it must be named.
+// trial is a fault, and the verdict that is wanted.
 type trial struct {
 	name     string
 	kind     sim.Kind
@@ -19,7 +19,7 @@ type trial struct {
 	traffic  []sim.Traffic
 }
 
-// trials are all faults that the chain must tell apart.
+// trials returns all faults that verdicts must distinguish.
 func trials() []trial {
 	exactly := func(f float64) func(*rand.Rand) float64 { return func(*rand.Rand) float64 { return f } }
 	upTo := func(f float64) func(*rand.Rand) float64 {
@@ -45,7 +45,7 @@ func trials() []trial {
 	}
 }
 
-// run is one run of a trial.
+// run runs a trial once.
 func (c *trial) run(seed uint64) naming {
 	r := rand.New(rand.NewPCG(seed, 2))
 	fault := sim.Fault{Kind: c.kind, Severity: c.severity(r), At: 600 + r.Float64()*4*3600}

@@ -12,7 +12,7 @@ import (
 	"github.com/hlparser/hyperliquid-parser-operator/internal/controller/plan"
 )
 
-// scene is what goes wrong in a fleet, and how many restarts are right.
+// scene is a fault in a fleet, and how many restarts are right.
 type scene struct {
 	name   string
 	struck func(n int) int // how many targets, of n
@@ -22,7 +22,7 @@ type scene struct {
 	others bool // only restarts of targets that were not struck count
 }
 
-// scenes are what fleets are tried with.
+// scenes returns the scenes that fleets are tried with.
 func scenes() []scene {
 	slowBroker := func(r *rand.Rand) sim.Fault {
 		return sim.Fault{Kind: sim.SlowSink, Severity: 0.3 + 0.6*r.Float64()}
@@ -40,7 +40,8 @@ func scenes() []scene {
 	return []scene{
 		{name: "a slow broker", struck: all, fault: slowBroker, right: exactly(0), wanted: "0"},
 		{name: "a third affected by it", struck: third, fault: slowBroker, right: exactly(0), wanted: "0"},
-		{name: "unreadable sources", struck: all, fault: always(sim.Fault{Kind: sim.Unreadable}), right: exactly(0), wanted: "0"},
+		{name: "unreadable sources", struck: all, fault: always(sim.Fault{Kind: sim.Unreadable}), right: exactly(0),
+			wanted: "0"},
 		{name: "a third hang at once", struck: third, fault: always(sim.Fault{Kind: sim.Hang}),
 			right: func(int) bool { return true }, wanted: "any: a trial, and more once it helped"},
 		{name: "one sick pod", struck: one, fault: ownFault, right: exactly(1), wanted: "1"},
@@ -49,7 +50,7 @@ func scenes() []scene {
 	}
 }
 
-// member is one target of a fleet, with its pod as the plan sees it.
+// member is one target of a fleet, with its pod as the plan observes it.
 type member struct {
 	*watched
 	name    string
@@ -70,8 +71,8 @@ func (m *member) planPod() plan.Pod {
 
 func (m *member) podUID() string { return fmt.Sprint(m.name, "-", m.uid) }
 
-// see tells the tracker the state of the pod.
-func (m *member) see() {
+// observePod passes the state of the pod to the tracker.
+func (m *member) observePod() {
 	m.pod = growth.PodState{UID: m.podUID(), Container: m.podUID(), Since: m.created}
 	if m.pod.Running = !m.Now().Before(m.readyAt); !m.pod.Running {
 		m.pod.Starting, m.pod.Reason = true, "ContainerCreating"
@@ -85,7 +86,7 @@ type fleet struct {
 	random   *rand.Rand
 	in       plan.Input
 	next     time.Time // when the plan must be made again
-	others   bool      // as the scene's
+	others   bool      // as in scene
 	restarts int
 }
 
@@ -94,7 +95,8 @@ func newFleet(seed uint64, n int, s *scene) *fleet {
 	f := &fleet{random: r, others: s.others, in: plan.Input{
 		Current: "r", Update: "r", Spec: "1", Judgements: map[string]growth.Judgement{}, Ledger: plan.Ledger{},
 		Limits: plan.Limits{
-			MaxUnavailable: intstr.FromString("10%"), MaxConcurrent: intstr.FromString("10%"), Cooldown: 5 * time.Minute, MaxPerHour: 3,
+			MaxUnavailable: intstr.FromString("10%"), MaxConcurrent: intstr.FromString("10%"), Cooldown: 5 * time.Minute,
+			MaxPerHour: 3,
 		},
 	}}
 	fault, struck := s.fault(r), s.struck(n)
@@ -110,14 +112,15 @@ func newFleet(seed uint64, n int, s *scene) *fleet {
 		}
 		m.Steady()
 		m.Advance(time.Duration(r.Int64N(int64(pollInterval)))) // the polls of a fleet are spread over the interval
-		m.see()
+		m.observePod()
 		f.members = append(f.members, m)
-		f.in.Targets = append(f.in.Targets, plan.Target{Name: m.name, Pod: "pod-" + m.name, Able: true, NodeReady: true})
+		f.in.Targets = append(f.in.Targets,
+			plan.Target{Name: m.name, Pod: "pod-" + m.name, Able: true, NodeReady: true})
 	}
 	return f
 }
 
-// run lets time pass and returns the number of restarts.
+// run advances the time and returns the number of restarts.
 func (f *fleet) run(d time.Duration) int {
 	for range d / pollInterval {
 		for _, m := range f.members {
@@ -131,14 +134,14 @@ func (f *fleet) run(d time.Duration) int {
 	return f.restarts
 }
 
-// step polls a pod that runs, and looks at one that starts.
+// step polls a running pod, and observes a starting one.
 func (m *member) step() {
 	if m.pod.Running {
 		m.poll()
 		return
 	}
 	m.Advance(pollInterval)
-	m.see()
+	m.observePod()
 }
 
 // plan makes the plan and carries it out.
@@ -170,7 +173,7 @@ func (f *fleet) plan(now time.Time) {
 				m.uid++
 				m.created, m.readyAt = m.Now(), m.Now().Add(away)
 				m.Restart(away)
-				m.see()
+				m.observePod()
 			}
 		}
 	}

@@ -40,7 +40,7 @@ func (w *watched) replace() {
 	w.ObservePod(w.pod, w.Now(), settings())
 }
 
-// poll lets a poll interval pass, with the jitter of a busy machine, and polls once.
+// poll advances the time by a poll interval, with the jitter of a busy machine, and polls once.
 func (w *watched) poll() growth.Judgement {
 	w.polls++
 	late := time.Duration(w.random.ExpFloat64() * float64(20*time.Millisecond))
@@ -94,7 +94,7 @@ func normalDay(seed uint64, traffic sim.Traffic) normal {
 
 // naming is the result of one run with a fault.
 type naming struct {
-	early growth.Judgement // a bad verdict before the fault; its Verdict is empty if there is none
+	early growth.Judgement // the bad verdict before the fault; its Verdict is empty if there is none
 	first growth.Judgement // the first bad verdict after the fault; its Verdict is empty if there is none
 	took  time.Duration    // since lines began to wait, or since the fault began if it makes none wait
 	dead  bool             // the process was killed before the verdict
@@ -117,7 +117,7 @@ func faulty(seed uint64, traffic sim.Traffic, fault sim.Fault, within time.Durat
 		case w.Dead():
 			out.dead = true
 			return out
-		case !j.Verdict.Bad() || j.Fading || j.Verdict == growth.Unreachable: // Unreachable is true at that moment
+		case !j.Verdict.Bad() || j.Fading || j.Verdict == growth.Unreachable: // Unreachable is correct at that moment
 		case w.Now().Before(began):
 			if out.early.Verdict == "" {
 				out.early = j

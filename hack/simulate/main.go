@@ -4,8 +4,8 @@
 //	go run ./hack/simulate --days 300 --faults 50     # a smaller run
 //	go run ./hack/simulate --write FILE               # also write the results into FILE, such as docs/benchmarks.md
 //
-// Package sim simulates, and does not know the operator's rules. Equal seeds give equal results. The rules were
-// developed with seeds below 1,000; by default none of those is used. It exits with 1 if a goal is missed.
+// Package sim does not know the operator's rules. Equal seeds give equal results. The rules were developed with seeds
+// below 1,000; by default none of those is used. The command exits with status 1 if a goal is missed.
 package main
 
 import (

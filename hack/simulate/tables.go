@@ -17,7 +17,7 @@ import (
 
 const reachedColumn = "reached"
 
-// spread does n runs on all workers and prints its progress.
+// spread distributes n runs over all workers and prints the progress.
 func spread[T any](what string, s sizes, n int, run func(i int) T) []T {
 	out := make([]T, n)
 	var next, done atomic.Int64

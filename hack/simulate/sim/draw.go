@@ -9,7 +9,7 @@ const (
 	byBlock   = "ByBlock"
 )
 
-// draw gives a target everything that differs from one to the next.
+// draw draws everything in which targets differ.
 func (t *Target) draw(traffic Traffic) {
 	t.drawNode()
 	t.drawClock()
@@ -19,7 +19,7 @@ func (t *Target) draw(traffic Traffic) {
 	r.Shuffle(len(all), func(i, j int) { all[i], all[j] = all[j], all[i] })
 	all = all[:1+r.IntN(len(all))]
 	if traffic == Busy && t.fault.Kind != None {
-		all[0] = kinds()[0] // a fault that slows is one of a stream with much to do
+		all[0] = kinds()[0] // a fault that slows a stream down needs a busy one
 		all = unique(all)
 	}
 	mode := []string{line, streaming, byBlock}[r.IntN(3)]
@@ -44,11 +44,11 @@ func (t *Target) drawNode() {
 		n.every = scale(r, 0.5*86400, 5*86400)
 		n.next = n.every * r.ExpFloat64()
 	} else {
-		n.day = 0 // a fault of so much of what is written is one of the whole day
+		n.day = 0 // a fault that is a share of what is written applies to the whole day
 	}
 }
 
-// drawClock sets one clock of three wrong, by up to a quarter of an hour, and has half of those set during the first day.
+// drawClock sets one clock in three wrong, by up to a quarter of an hour. Half of those are set during the first day.
 func (t *Target) drawClock() {
 	r, c := t.random, &t.clock
 	if r.IntN(3) > 0 {
@@ -92,10 +92,10 @@ func (t *Target) drawStream(k kind, traffic Traffic) stream {
 		s.rate = s.line * scale(r, 1.0/1200, 0.1)
 	}
 	if k.everyBlock {
-		s.rate = max(s.rate, 10*s.line) // the chain does not stand still
+		s.rate = max(s.rate, 10*s.line) // the chain never stops
 	}
 	switch {
-	case t.fault.Kind != None: // a sink that gets nothing has no faults
+	case t.fault.Kind != None: // a sink that receives nothing shows no fault
 		s.pass = scale(r, 0.2, 1)
 	case r.IntN(4) == 0:
 		s.pass = 0
@@ -110,7 +110,7 @@ func (t *Target) drawStream(k kind, traffic Traffic) stream {
 	return s
 }
 
-// frame makes lines of what the stream writes.
+// frame sets how the stream is split into lines.
 func (s *stream) frame(t *Target, mode string, blocks float64) {
 	s.mode = mode
 	switch mode {
@@ -145,8 +145,8 @@ func unique(all []kind) []kind {
 	return out
 }
 
-// provide sees to it that the machine and the sink are large enough for what is usual: who runs a node sees to that. What bursts, or
-// a node that catches up, ask for beyond that is part of what is tried.
+// provide makes the machine and the sink large enough for the usual load, as an operator of a node does. What bursts or
+// a node that catches up need beyond that is part of the simulation.
 func (t *Target) provide() {
 	const room, sinkRoom = 2.5, 4 // times the average
 	p := &t.process
@@ -157,7 +157,7 @@ func (t *Target) provide() {
 		sink += s.rate * s.pass * s.expand
 		fastest, total = max(fastest, s.rate), total+s.rate
 	}
-	for i := range t.streams { // whoever has much to do takes most of the buffer
+	for i := range t.streams { // busy streams take most of the buffer
 		s := &t.streams[i]
 		s.buffer = max(bufferLimit*s.rate/total, 2*mebibyte)
 		p.latency = min(p.latency, s.buffer/2/(sinkRoom*s.rate))

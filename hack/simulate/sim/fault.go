@@ -1,39 +1,40 @@
 package sim
 
-// Kind is what goes wrong.
+// Kind is the kind of a fault.
 type Kind int
 
 const (
-	// None: nothing.
+	// None is no fault.
 	None Kind = iota
 	// DeadSink refuses every request.
 	DeadSink
-	// BlackHole takes requests and does not answer.
+	// BlackHole accepts requests and does not answer.
 	BlackHole
-	// SlowSink takes Severity of what is written.
+	// SlowSink accepts Severity, a fraction, of what is written.
 	SlowSink
-	// Hang: a stream's processor, or all of them, do nothing any more.
+	// Hang stops the processor of one stream, or of all.
 	Hang
-	// SlowParser does Severity of what is written, by its own fault: it waits for itself.
+	// SlowParser processes Severity, a fraction, of what is written, because it waits for itself.
 	SlowParser
-	// ShortCPU: the processor time that the parser may use is enough for Severity of what is written.
+	// ShortCPU limits the parser to the processor time for Severity, a fraction, of what is written.
 	ShortCPU
-	// Leak: live memory grows by Severity MiB a minute.
+	// Leak makes live memory grow by Severity MiB a minute.
 	Leak
-	// BrokenBound: a part, Severity, of what was delivered is not released.
+	// BrokenBound keeps Severity, a fraction, of what was delivered.
 	BrokenBound
-	// Unreadable: the parser may not read a stream's directory, or any.
+	// Unreadable denies the parser access to the directory of one stream, or of all.
 	Unreadable
-	// Liar: some reports hold figures that are not true; the parser itself works.
+	// Liar puts untrue figures into Severity, a fraction, of the reports. The parser itself works.
 	Liar
 )
 
 func (k Kind) String() string {
-	return [...]string{"none", "dead sink", "black hole", "slow sink", "hang", "slow parser", "short CPU", "leak", "broken bound",
+	return [...]string{"none", "dead sink", "black hole", "slow sink", "hang", "slow parser", "short CPU", "leak",
+		"broken bound",
 		"unreadable source", "liar"}[k]
 }
 
-// Waits is whether the fault makes lines wait.
+// Waits reports whether the fault makes lines wait.
 func (f Fault) Waits() bool {
 	switch f.Kind {
 	case Leak, BrokenBound, Unreadable, Liar: // lines that cannot be read are not known to wait
@@ -42,7 +43,7 @@ func (f Fault) Waits() bool {
 	return true
 }
 
-// own is whether the fault is the process's own, and goes with it.
+// own reports whether the fault is in the process, and ends with it.
 func (k Kind) own() bool {
 	switch k {
 	case Hang, SlowParser, Leak, BrokenBound:
@@ -51,7 +52,7 @@ func (k Kind) own() bool {
 	return false
 }
 
-// Fault is something that goes wrong with a target.
+// Fault is a fault of a target.
 type Fault struct {
 	Kind     Kind
 	Severity float64
@@ -59,10 +60,10 @@ type Fault struct {
 	At float64
 
 	active   bool
-	one      *stream // that is struck; nil: all are
-	readers  bool    // a hang lets the readers go on
-	patience float64 // seconds after which a request to a black hole is given up and repeated; 0: never
-	tries    float64 // seconds that a request to a dead sink may take to fail
+	only     *stream // the stream that is affected; nil: all are
+	readers  bool    // the readers continue during a hang
+	timeout  float64 // seconds after which a request to a black hole is abandoned and repeated; 0: never
+	failTime float64 // seconds that a request to a dead sink may take to fail
 }
 
 // begin is called when the fault's time has come.
@@ -79,22 +80,22 @@ func (f *Fault) begin(t *Target) {
 	}
 	switch f.Kind {
 	case DeadSink:
-		f.tries = scale(r, 0.001, 10)
+		f.failTime = scale(r, 0.001, 10)
 	case BlackHole:
 		if r.IntN(2) == 0 {
-			f.patience = scale(r, 5, 120)
+			f.timeout = scale(r, 5, 120)
 		}
 	case Hang:
 		f.readers = r.IntN(4) > 0
 		if r.IntN(2) == 0 {
-			f.one = busiest
+			f.only = busiest
 		}
 	case Unreadable:
 		if r.IntN(2) == 0 {
-			f.one = &t.streams[r.IntN(len(t.streams))]
+			f.only = &t.streams[r.IntN(len(t.streams))]
 		}
 	case SlowSink:
-		// The sink as a whole takes so much: syncs and latency are part of it, and grow with its load.
+		// That is the rate of the sink as a whole: syncs and latency are part of it, and grow with its load.
 		per := busiest.pass * busiest.expand
 		left := 1/(f.Severity*busiest.rate) - p.latency/(busiest.buffer/2) - busiest.slow/p.speed()
 		p.bandwidth = per / max(left, 1e-9)
@@ -106,7 +107,7 @@ func (f *Fault) begin(t *Target) {
 				continue
 			}
 			if s == busiest && r.IntN(2) == 0 {
-				p.spins = p.cores * between(r, 0.05, 0.5) // it burns some in doing nothing
+				p.spins = p.cores * between(r, 0.05, 0.5) // it wastes some
 			}
 			left := 1/(f.Severity*s.rate) - s.perByteOfSink(p) - (0.002+p.latency)/(s.buffer/2)
 			s.slow = max(left*p.speed(), 1)
@@ -116,7 +117,7 @@ func (f *Fault) begin(t *Target) {
 		for i := range t.streams {
 			need += t.streams[i].rate * t.streams[i].cpuPerByte
 		}
-		// The machine stays; there is more to do on it.
+		// The machine stays; the work grows.
 		more := (p.cores/f.Severity - p.idleCPU) / need
 		for i := range t.streams {
 			t.streams[i].cpuPerByte *= more
@@ -124,7 +125,7 @@ func (f *Fault) begin(t *Target) {
 	}
 }
 
-// perByteOfSink is what the sink needs for a byte of this stream.
+// perByteOfSink returns the seconds that the sink needs for a byte of this stream.
 func (s *stream) perByteOfSink(p *process) float64 { return s.pass * s.expand / p.bandwidth }
 
 func (f *Fault) advance(t *Target, now float64) {
@@ -139,7 +140,7 @@ func (f *Fault) advance(t *Target, now float64) {
 	}
 }
 
-// blocks is since when a stream does nothing because of the fault; 0: it works.
+// blocks returns since when the fault blocks a stream; 0: it does not.
 func (f *Fault) blocks(s *stream) float64 {
 	if !f.active {
 		return 0
@@ -150,49 +151,49 @@ func (f *Fault) blocks(s *stream) float64 {
 			return f.At
 		}
 	case Hang:
-		if f.one == nil || f.one == s {
+		if f.only == nil || f.only == s {
 			return f.At
 		}
 	}
 	return 0
 }
 
-// hold is what a blocked stream shows.
+// hold updates what a blocked stream shows.
 func (f *Fault) hold(t *Target, s *stream, dt float64) {
 	now, first := t.seconds, f.At
 	switch {
 	case s.queue.count > 0:
 		first = max(s.queue.oldest(s.acked), f.At)
 	case s.acked-s.committed < 0.5:
-		return // nothing is to be delivered, nor to be made durable
+		return // there is nothing to deliver or to make durable
 	}
 	switch f.Kind {
 	case DeadSink:
 		if s.retryingSince == 0 {
-			s.retryingSince, s.healthySince = min(first+f.tries, now), 0
+			s.retryingSince, s.healthySince = min(first+f.failTime, now), 0
 		}
 		// A backoff of up to ten seconds lies between two requests.
 		s.retries += dt / between(t.random, 5, 10)
-		if t.random.Float64() < f.tries/(f.tries+8) {
-			s.asked = now - f.tries*t.random.Float64()
+		if t.random.Float64() < f.failTime/(f.failTime+8) {
+			s.outstandingSince = now - f.failTime*t.random.Float64()
 		}
 	case BlackHole:
-		s.asked = first
-		if f.patience > 0 && now-first > f.patience {
+		s.outstandingSince = first
+		if f.timeout > 0 && now-first > f.timeout {
 			if s.retryingSince == 0 {
-				s.retryingSince, s.healthySince = first+f.patience, 0
+				s.retryingSince, s.healthySince = first+f.timeout, 0
 			}
-			s.retries += dt / f.patience
-			s.asked = now - f.patience*t.random.Float64()
+			s.retries += dt / f.timeout
+			s.outstandingSince = now - f.timeout*t.random.Float64()
 		}
-		s.busy += min(now-s.asked, dt)
+		s.busy += min(now-s.outstandingSince, dt)
 	}
 }
 
-// hides is whether the parser cannot see what the node writes for a stream.
+// hides reports whether the parser cannot see what the node writes for a stream.
 func (f *Fault) hides(s *stream) bool {
-	return f.active && f.Kind == Unreadable && (f.one == nil || f.one == s)
+	return f.active && f.Kind == Unreadable && (f.only == nil || f.only == s)
 }
 
-// readsOn is whether the readers read.
-func (f *Fault) readsOn() bool { return !f.active || f.Kind != Hang || f.readers }
+// readersRun reports whether the readers read.
+func (f *Fault) readersRun() bool { return !f.active || f.Kind != Hang || f.readers }

@@ -8,8 +8,8 @@ import (
 	"github.com/hlparser/hyperliquid-parser-operator/internal/parser/report"
 )
 
-// lie replaces one figure of a report with one that is not true: negative, absurdly large, absent, or of another time. The next report
-// writes all of those again.
+// lie replaces one figure of a report by an untrue one: negative, absurdly large, absent, or of another time. The next
+// report sets all of them again.
 func lie(r *rand.Rand, out *report.Report) {
 	count := []int64{math.MinInt64, -1, 0, 1 << 55, math.MaxInt64}[r.IntN(5)]
 	amount := []float64{-math.MaxFloat64, -1, 0, 1e12, math.MaxFloat64}[r.IntN(5)]

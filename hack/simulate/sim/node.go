@@ -5,14 +5,14 @@ import (
 	"math/rand/v2"
 )
 
-// node is the Hyperliquid node: when it writes, and how much more or less than usual.
+// node is the Hyperliquid node: when it writes, and how much relative to the usual rate.
 type node struct {
-	outages  bool    // it has some now and then
+	outages  bool    // it has outages
 	every    float64 // seconds between two, on average
 	next     float64
 	downTo   float64 // it writes nothing until then; 0: it writes
-	behind   float64 // seconds of chain that it has to make up for
-	catchUp  float64 // how many times as fast it does
+	behind   float64 // seconds of chain that it must catch up with
+	catchUp  float64 // the factor of its rate while it does
 	day      float64 // how far traffic swings over a day, 0 to 1
 	phase    float64
 	factor   float64 // of all streams now
@@ -34,7 +34,7 @@ func (n *node) advance(r *rand.Rand, from, to float64) {
 		n.catchUp = scale(r, 2, 10)
 		n.factor = day
 	case n.behind > 0:
-		// It replays from its saved state: many times the usual rate, until it is level.
+		// It replays from its saved state, at many times the usual rate, until it has caught up.
 		n.behind -= (n.catchUp - 1) * (to - from)
 		n.factor = day * n.catchUp * between(r, 0.7, 1.3)
 	default:
@@ -49,16 +49,17 @@ type clock struct {
 	step  float64 // seconds, by which it is set forward
 }
 
-// kind of stream: what a node writes, in bytes.
+// kind is a kind of stream that a node writes.
 type kind struct {
 	name       string
 	low, high  float64 // bytes a second of a busy node
 	line       float64 // bytes
-	hourly     float64 // bytes of one line that comes with each hour; 0: none
-	everyBlock bool    // it has something in nearly every block
+	hourly     float64 // bytes of one line at the start of each hour; 0: none
+	everyBlock bool    // nearly every block has events
 }
 
-// kinds of stream, from the volumes that are known: 10.8 to 52 GB of order statuses an hour, 3 to 15 GB of book diffs.
+// kinds returns the kinds of stream, by known volumes: 10.8 to 52 GB of order statuses an hour, 3 to 15 GB of book
+// diffs.
 func kinds() []kind {
 	return []kind{
 		{"OrderStatuses", 3e6, 14.5e6, 500, 0, true},
@@ -71,19 +72,19 @@ func kinds() []kind {
 	}
 }
 
-// Traffic is how much a node has to write.
+// Traffic is how much a node writes.
 type Traffic int
 
 const (
-	// Busy is a node with everything on.
+	// Busy is a node that writes every stream at full volume.
 	Busy Traffic = iota
-	// Sparse is some lines a second.
+	// Sparse is a few lines a second.
 	Sparse
-	// Quiet is a line in minutes.
+	// Quiet is one line in several minutes.
 	Quiet
 )
 
-// Traffics lists all.
+// Traffics returns all kinds of traffic.
 func Traffics() []Traffic { return []Traffic{Busy, Sparse, Quiet} }
 
 func (t Traffic) String() string { return [...]string{"busy", "sparse", "quiet"}[t] }

@@ -5,18 +5,18 @@ import (
 	"math/rand/v2"
 )
 
-// process is the parser's, and the machine and sink that its streams share.
+// process is the parser's process, with the machine and the sink that its streams share.
 type process struct {
 	cores       float64 // that it may use
-	workers     float64 // that process a batch
-	coreSpeed   float64 // bytes a second that one of them does
+	workers     float64 // goroutines that process a batch
+	coreSpeed   float64 // bytes a second of one of them
 	idleCPU     float64 // cores at rest
-	spins       float64 // cores that a fault burns besides
+	spins       float64 // cores that a fault wastes
 	memoryLimit float64 // bytes
 	base        float64 // live bytes at rest
-	wander      float64 // of live bytes, slowly
+	wander      float64 // slow relative drift of live bytes
 
-	bandwidth float64 // bytes a second that the sink takes
+	bandwidth float64 // bytes a second that the sink accepts
 	latency   float64 // seconds of a batch
 	sync      float64 // seconds of a commit
 	stalls    float64 // seconds between two stalls of the sink, on average: a slow sync, a broker's failover
@@ -24,7 +24,7 @@ type process struct {
 	stallTo   float64
 
 	lossy    float64 // share of polls without an answer
-	lostFrom float64 // nobody reaches the pod from then
+	lostFrom float64 // the pod is unreachable from then
 	lostTo   float64
 
 	began     float64
@@ -33,11 +33,11 @@ type process struct {
 	cpu       float64 // seconds
 	held      float64 // bytes in buffers and in flight
 	rss       float64 // bytes
-	resident  int64   // the same, which the report points to
+	resident  int64   // the same, for the report's pointer
 	leaked    float64 // bytes
 }
 
-// stall moves on to the sink's next stall once the last is over.
+// stall draws the sink's next stall once the last is over.
 func (p *process) stall(r *rand.Rand, now float64) {
 	if now < p.stallTo {
 		return
@@ -46,7 +46,7 @@ func (p *process) stall(r *rand.Rand, now float64) {
 	p.stallTo = p.stallFrom + min(scale(r, 0.5, 8)*r.ExpFloat64(), 25)
 }
 
-// silent is whether a poll brings no answer.
+// silent reports whether a poll gets no answer.
 func (p *process) silent(r *rand.Rand, now float64) bool {
 	if now >= p.lostTo {
 		p.lostFrom = now + 10*86400*r.ExpFloat64()
@@ -55,15 +55,15 @@ func (p *process) silent(r *rand.Rand, now float64) bool {
 	return now >= p.lostFrom || r.Float64() < p.lossy
 }
 
-// speed is bytes a second that a stream's processor does.
+// speed returns the bytes a second of a stream's processor.
 func (p *process) speed() float64 { return p.coreSpeed * min(p.workers, p.cores) }
 
-// live is the bytes that a collection of garbage leaves.
+// live returns the bytes that a garbage collection leaves.
 func (p *process) live(*Target) float64 { return p.base*(1+p.wander) + p.held/2 + p.leaked }
 
-// remember moves resident memory on: between two collections it grows to twice what is live, the runtime gives back slowly, and
-// plans with less than the limit for as long as what is live lets it.
-func (p *process) remember(t *Target, dt float64) {
+// updateMemory advances the resident memory. Between two collections it grows to twice the live bytes. The runtime
+// returns memory slowly, and stays below the limit as long as the live bytes allow.
+func (p *process) updateMemory(t *Target, dt float64) {
 	if p.downUntil > 0 {
 		return
 	}

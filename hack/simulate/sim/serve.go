@@ -6,12 +6,13 @@ import (
 	"github.com/hlparser/hyperliquid-parser-operator/internal/parser/report"
 )
 
-// start begins the stream's part of a new process: it goes on after the last commit, and everything that waits is seen anew.
+// start starts the stream in a new process: it continues after the last commit, and observes everything that waits
+// again.
 func (s *stream) start(now float64) {
 	s.acked, s.parsed, s.read = s.committed, s.committed, s.committed
 	s.readTotal, s.parsedTotal, s.ackedTotal, s.commitTotal = 0, 0, 0, 0
 	s.delivered, s.lines, s.batches, s.busy, s.wait, s.retries, s.extra = 0, 0, 0, 0, 0, 0, 0
-	s.lastLine, s.lastAck, s.asked, s.retryingSince = 0, 0, 0, 0
+	s.lastLine, s.lastAck, s.outstandingSince, s.retryingSince = 0, 0, 0, 0
 	s.healthySince = now
 	s.inFlight, s.buffered, s.lag = 0, 0, 0
 	s.queue = queue{}
@@ -48,7 +49,7 @@ func (s *stream) arrive(t *Target, from, dt float64) {
 		s.pending -= s.bytes
 		s.came = min(s.came, s.bytes/s.line)
 	}
-	if t.seconds < s.tornTo || t.fault.hides(s) { // nothing comes after a line without an end, nor from what cannot be read
+	if t.seconds < s.tornTo || t.fault.hides(s) { // nothing follows an endless line, nor comes from what cannot be read
 		s.pending, s.bytes, s.came = s.pending+s.bytes, 0, 0
 	} else if s.chunk == 0 && s.pending > 0 {
 		s.bytes, s.pending = s.bytes+s.pending, 0
@@ -62,7 +63,7 @@ func (s *stream) arrive(t *Target, from, dt float64) {
 	s.lastLine = t.seconds - dt*min(r.Float64()/max(s.came, 1), 1)
 }
 
-// plan works out how much of what waits can be served in the interval if the processor is not short.
+// plan computes how much of what waits can be served in the interval if there is enough processor time.
 func (s *stream) plan(t *Target, from, dt float64) {
 	p := &t.process
 	s.served, s.open, s.openEnd = 0, 0, 0
@@ -71,12 +72,12 @@ func (s *stream) plan(t *Target, from, dt float64) {
 	}
 	closedFrom, closedTo := p.stallFrom, p.stallTo
 	if s.pass == 0 {
-		closedFrom, closedTo = math.Inf(1), math.Inf(1) // it asks the sink for nothing
+		closedFrom, closedTo = math.Inf(1), math.Inf(1) // it sends nothing to the sink
 	}
 	if since := t.fault.blocks(s); since > 0 {
 		closedFrom, closedTo = since, math.Inf(1)
 	}
-	// Time that is closed at the end keeps what comes then waiting; time that is closed before only takes away.
+	// What comes while the sink is closed at the end of the interval waits. Closed time before that only takes time away.
 	s.openEnd = max(t.seconds-max(closedFrom, from), 0)
 	if closedTo < t.seconds {
 		s.openEnd = 0
@@ -85,7 +86,7 @@ func (s *stream) plan(t *Target, from, dt float64) {
 	if t.node.switched {
 		s.open = max(s.open-between(t.random, 1.5, 2.5), 0) // the old file is drained before the new one is read
 	}
-	if s.open < 1e-6 { // what is left of a sum of floating-point numbers is no time
+	if s.open < 1e-6 { // a rounding error is no time
 		s.open = 0
 		return
 	}
@@ -103,7 +104,7 @@ func (s *stream) plan(t *Target, from, dt float64) {
 	} else {
 		s.cycle = overhead + most*(perByte+s.perByte)
 	}
-	if old > 0 { // what is left from before is taken over with the next batch
+	if old > 0 { // the next batch includes the backlog
 		s.cycle = max(s.cycle, overhead+min(most, old)*(perByte+s.perByte))
 	}
 	s.overhead = overhead
@@ -116,13 +117,13 @@ func (s *stream) plan(t *Target, from, dt float64) {
 	s.served = max(min(reachable, can), 0)
 }
 
-// serve carries that out.
+// serve carries out the plan.
 func (s *stream) serve(t *Target, dt float64) {
 	if t.process.downUntil > 0 || t.process.killed {
 		return
 	}
 	left := s.seen - s.acked - s.served
-	if left < s.line/2 && s.served > 0 { // there are no parts of lines
+	if left < s.line/2 && s.served > 0 { // lines are whole
 		s.served, left = s.seen-s.acked, 0
 	}
 	s.acked += s.served
@@ -134,13 +135,14 @@ func (s *stream) serve(t *Target, dt float64) {
 	if t.fault.Kind == BrokenBound && t.fault.active {
 		s.extra += s.served * t.fault.Severity
 	}
-	s.ask(t, dt, left)
+	s.exchange(t, dt, left)
 	s.hold(t, dt, left)
-	s.move(t)
+	s.advance(t)
 }
 
-// ask is the stream's exchange with the sink: how long it took, when the sink last answered, and what it was asked last. left waits.
-func (s *stream) ask(t *Target, dt, left float64) {
+// exchange simulates the requests to the sink: how long they took, when the sink last answered, and which is
+// outstanding. left waits.
+func (s *stream) exchange(t *Target, dt, left float64) {
 	r, p := t.random, &t.process
 	if s.served > 0 {
 		batches := max(min(s.open/max(s.cycle, 1e-3), s.served/s.line), 1)
@@ -153,19 +155,20 @@ func (s *stream) ask(t *Target, dt, left float64) {
 		s.busy += min(busy, s.open)
 		s.retryingSince = 0
 	}
-	s.asked = 0
+	s.outstandingSince = 0
 	switch {
 	case t.fault.blocks(s) > 0:
 		t.fault.hold(t, s, dt)
 	case left > 0 && s.openEnd > 0 && s.pass > 0: // the sink stalls
-		s.asked = max(t.seconds-s.openEnd, p.stallFrom)
+		s.outstandingSince = max(t.seconds-s.openEnd, p.stallFrom)
 		s.busy += s.openEnd
 	case s.pass > 0 && r.Float64() < s.busyShare(dt):
-		s.asked = t.seconds - r.Float64()*max(min(p.latency+s.perByte*min(left+s.bytes*s.cycle/dt, span), dt), 1e-4)
+		s.outstandingSince = t.seconds - r.Float64()*max(min(p.latency+s.perByte*min(left+s.bytes*s.cycle/dt, span), dt),
+			1e-4)
 	}
 }
 
-// hold is what the stream has in hand, and how old that is.
+// hold updates what the stream buffers, and how old that is.
 func (s *stream) hold(t *Target, dt, left float64) {
 	r := t.random
 	if left > 0 {
@@ -174,7 +177,7 @@ func (s *stream) hold(t *Target, dt, left float64) {
 		s.buffered = min(left-s.inFlight, s.buffer-s.inFlight)
 		return
 	}
-	// It keeps level: what came within the last batch is on its way.
+	// It keeps up: what came within the last batch is in flight.
 	s.inFlight = min(s.bytes/dt*s.cycle*r.Float64(), s.bytes, s.buffer/2)
 	s.buffered = min(s.bytes/dt*s.cycle*r.Float64(), s.bytes-s.inFlight)
 	s.lag = 0
@@ -183,15 +186,15 @@ func (s *stream) hold(t *Target, dt, left float64) {
 	}
 }
 
-// move is how far the stages have come.
-func (s *stream) move(t *Target) {
+// advance moves the positions of the stages.
+func (s *stream) advance(t *Target) {
 	r := t.random
 	parsed := s.acked + s.inFlight*r.Float64()
-	if s.parsed < parsed && t.fault.blocks(s) == 0 { // one that is blocked has done with the batch in hand what it can
+	if s.parsed < parsed && t.fault.blocks(s) == 0 { // a blocked stream does not parse more
 		s.parsedTotal += parsed - s.parsed
 		s.parsed = parsed
 	}
-	if read := min(s.acked+s.inFlight+s.buffered, s.seen); read > s.read && t.fault.readsOn() {
+	if read := min(s.acked+s.inFlight+s.buffered, s.seen); read > s.read && t.fault.readersRun() {
 		s.readTotal += read - s.read
 		s.read = read
 	}
@@ -203,7 +206,7 @@ func (s *stream) move(t *Target) {
 	}
 }
 
-// busyShare is how much of its time the sink is asked in.
+// busyShare returns the share of the time in which a request to the sink is outstanding.
 func (s *stream) busyShare(dt float64) float64 {
 	if s.cycle <= 0 || s.bytes == 0 {
 		return 0
@@ -214,8 +217,8 @@ func (s *stream) busyShare(dt float64) float64 {
 
 func (s *stream) held() float64 { return s.inFlight + s.buffered + s.extra }
 
-// tell writes the stream's part of the report.
-func (s *stream) tell(t *Target, out *report.Stream) {
+// writeReport writes the stream's part of the report.
+func (s *stream) writeReport(t *Target, out *report.Stream) {
 	out.Name, out.Mode, out.State, out.Blocked = s.kind.name, s.mode, report.Running, nil
 	if t.fault.hides(s) {
 		out.State = report.Blocked
@@ -250,7 +253,7 @@ func (s *stream) tell(t *Target, out *report.Stream) {
 		s.ackAt = t.wall(s.lastAck)
 		out.Sink.LastAckAt = &s.ackAt
 	}
-	if s.asked > 0 {
-		out.Sink.OutstandingSeconds = max(t.seconds-s.asked, 1e-6)
+	if s.outstandingSince > 0 {
+		out.Sink.OutstandingSeconds = max(t.seconds-s.outstandingSince, 1e-6)
 	}
 }

@@ -1,18 +1,19 @@
-// Package sim is a Hyperliquid node, the parser beside it and the sink behind it, as arithmetic: what is written, read, parsed,
-// acknowledged and committed from one report to the next, with noise in everything. A day of one stream costs milliseconds.
+// Package sim simulates a Hyperliquid node, its parser and its sink by arithmetic: what is written, read, parsed,
+// acknowledged and committed between two reports, with noise in everything. A day of one stream takes milliseconds.
 //
-// It is what the operator's judgement is tried on, and must never know of it: it imports nothing of the operator but the report's
-// type, and no figure in it was chosen with a look at how a report is judged. Volumes, line sizes and habits of nodes are public
-// figures and measurements of real output; the parser's are those of docs/benchmarks.md; both are drawn anew for each target, from
-// ranges that are wider than what was seen.
+// The operator's judgement is tested on it. So the package must never know that judgement: it imports nothing of the
+// operator but the report's type, and no figure was chosen by how reports are judged. Volumes, line sizes and habits of
+// nodes are public figures and measurements of real output. Those of the parser are from docs/benchmarks.md. Both are
+// drawn for each target, from wider ranges than were observed.
 //
-// # How it counts
+// # Model
 //
-// Between two reports a stream is a fluid. Bytes come in at a rate that drifts, bursts, follows the time of the day and the node's
-// own outages; they are lines, so that a quiet stream gets whole ones. A byte costs the processor p seconds and the sink k seconds,
-// a batch costs the sink its latency, a commit its sync. A batch takes over what came in while the one before was processed, which
-// gives its length; what cannot be served waits in the order of its coming, so that the lag is an age and not a guess. At the
-// moment of a report what is in flight, how old the request in hand is and where garbage collection stands are drawn at random.
+// Between two reports a stream is a fluid. Bytes come in at a rate that drifts, bursts, and follows the time of day and
+// the node's outages. They are lines, so a quiet stream gets whole ones. A byte takes p seconds of the processor and k
+// seconds of the sink, a batch the latency of the sink, and a commit its sync. A batch contains what came in while the
+// previous one was processed, which determines its length. What cannot be served waits in order of arrival, so the lag
+// is an age. At the time of a report, the bytes in flight, the age of the outstanding request and the state of garbage
+// collection are random.
 package sim
 
 import (
@@ -28,10 +29,10 @@ var Start = time.Date(2026, 5, 1, 0, 0, 0, 0, time.UTC)
 
 const (
 	mebibyte = 1 << 20
-	// bufferLimit of the process, and span, the most that is delivered with one request.
+	// bufferLimit is that of the process. span is the largest request, in bytes.
 	bufferLimit = 32 * mebibyte
 	span        = 256 << 10
-	// goShare of the memory limit is what the Go runtime plans with.
+	// goShare is the share of the memory limit that the Go runtime is given.
 	goShare = 0.9
 )
 
@@ -47,19 +48,19 @@ type Target struct {
 	report  report.Report
 }
 
-// New draws a target of a kind. Equal seeds give equal targets. The fault, if any, begins at its time.
+// New draws a target. Equal seeds give equal targets. The fault, if any, begins at its time.
 func New(seed uint64, traffic Traffic, fault Fault) *Target {
 	t := &Target{random: rand.New(rand.NewPCG(seed, 0x9e3779b97f4a7c15)), fault: fault}
 	t.draw(traffic)
 	return t
 }
 
-// Now is the time that the target has come to.
+// Now returns the simulated time.
 func (t *Target) Now() time.Time { return at(t.seconds) }
 
 func at(seconds float64) time.Time { return Start.Add(time.Duration(seconds * float64(time.Second))) }
 
-// wall is what the clock of the parser's machine shows at a time.
+// wall returns what the clock of the parser's machine shows at a time.
 func (t *Target) wall(seconds float64) time.Time {
 	ahead := t.clock.ahead
 	if seconds >= t.clock.setAt {
@@ -68,13 +69,13 @@ func (t *Target) wall(seconds float64) time.Time {
 	return at(seconds + ahead)
 }
 
-// Streams is how many streams the parser reads.
+// Streams returns how many streams the parser reads.
 func (t *Target) Streams() int { return len(t.streams) }
 
-// Dead is true once the process was killed for its memory.
+// Dead reports whether the process was killed for its memory.
 func (t *Target) Dead() bool { return t.process.killed }
 
-// Advance lets time pass.
+// Advance advances the time.
 func (t *Target) Advance(d time.Duration) {
 	dt := d.Seconds()
 	from := t.seconds
@@ -102,11 +103,11 @@ func (t *Target) Advance(d time.Duration) {
 		t.streams[i].serve(t, dt)
 		t.process.held += t.streams[i].held()
 	}
-	t.process.remember(t, dt)
+	t.process.updateMemory(t, dt)
 }
 
-// ration shares out processor time of which there is too little, and returns what is used: whoever needs less than an even part gets
-// all of it, as a scheduler sees to it.
+// ration distributes scarce processor time as a scheduler does, and returns what is used: a stream that needs less than
+// an even share gets all that it needs.
 func (t *Target) ration(need, most float64) (used float64) {
 	even := most / float64(len(t.streams))
 	small := 0.0
@@ -125,7 +126,7 @@ func (t *Target) ration(need, most float64) (used float64) {
 	return most
 }
 
-// Steady sees to it that the node has no outages; a line without an end for an hour is one too.
+// Steady disables the node's outages. A line without an end for an hour is one, too.
 func (t *Target) Steady() {
 	t.node.outages = false
 	for i := range t.streams {
@@ -133,10 +134,11 @@ func (t *Target) Steady() {
 	}
 }
 
-// Down takes the process away for a time: its pod was deleted, or its machine starts anew.
+// Down stops the process for a time: its pod was deleted, or its machine reboots.
 func (t *Target) Down(d time.Duration) { t.process.downUntil = t.seconds + d.Seconds() }
 
-// Restart replaces the process: it is away for a time, begins with what is on disk, and is rid of what was wrong with itself.
+// Restart replaces the process after a time without one. The new one begins with what is on disk, without faults of its
+// own.
 func (t *Target) Restart(away time.Duration) {
 	t.Down(away)
 	if t.fault.active && t.fault.Kind.own() {
@@ -147,7 +149,7 @@ func (t *Target) Restart(away time.Duration) {
 	}
 }
 
-// start begins a process.
+// start starts a process.
 func (t *Target) start() {
 	t.process.downUntil, t.process.began = 0, t.seconds
 	t.process.cpu, t.process.rss, t.process.leaked = 0.2, 0, 0
@@ -156,7 +158,7 @@ func (t *Target) start() {
 	}
 }
 
-// Report is what the parser says now; nil when nobody answers. It is good until the next call.
+// Report returns the parser's report; nil if it does not answer. It is valid until the next call.
 func (t *Target) Report() *report.Report {
 	if t.process.downUntil > 0 || t.process.killed || t.process.silent(t.random, t.seconds) {
 		return nil
@@ -173,7 +175,7 @@ func (t *Target) Report() *report.Report {
 		r.Streams = make([]report.Stream, len(t.streams))
 	}
 	for i := range t.streams {
-		t.streams[i].tell(t, &r.Streams[i])
+		t.streams[i].writeReport(t, &r.Streams[i])
 	}
 	if t.fault.active && t.fault.Kind == Liar && t.random.Float64() < t.fault.Severity {
 		lie(t.random, r)
@@ -181,16 +183,16 @@ func (t *Target) Report() *report.Report {
 	return r
 }
 
-// spread is a factor with median 1: two thirds of all lie within 1/by and by.
+// spread draws a factor with median 1. Two thirds lie within 1/by and by.
 func spread(r *rand.Rand, by float64) float64 { return math.Exp(r.NormFloat64() * math.Log(by)) }
 
-// between is uniform.
+// between draws from a uniform distribution.
 func between(r *rand.Rand, low, high float64) float64 { return low + (high-low)*r.Float64() }
 
-// scale is uniform in the logarithm.
+// scale draws from a log-uniform distribution.
 func scale(r *rand.Rand, low, high float64) float64 { return low * math.Pow(high/low, r.Float64()) }
 
-// poisson draws how often something happens that happens mean times on average.
+// poisson draws from a Poisson distribution with that mean.
 func poisson(r *rand.Rand, mean float64) float64 {
 	if mean <= 0 {
 		return 0

@@ -2,7 +2,7 @@ package sim
 
 import "time"
 
-// queued is how many intervals of arrivals are remembered: more than a day.
+// queued is how many intervals of arrivals are kept: more than a day.
 const queued = 1 << 15
 
 // stream is one pipeline and what the node writes for it. All amounts are bytes of the node's lines, all times seconds.
@@ -20,7 +20,7 @@ type stream struct {
 	burstTo   float64
 	nextBurst float64
 	bursts    float64 // seconds between two
-	chunk     float64 // the node flushes so much at a time; 0: each line
+	chunk     float64 // bytes that the node flushes at a time; 0: each line
 	pending   float64 // written and not flushed
 	tornTo    float64 // its last line stays torn until then
 
@@ -28,19 +28,19 @@ type stream struct {
 	pass       float64 // share of the lines that the filter lets through
 	expand     float64 // bytes of record for each byte of line
 	cpuPerByte float64
-	slow       float64 // it does so many times less than it could; 1: it does not
+	slow       float64 // factor by which it is slowed down; 1: it is not
 	buffer     float64 // its part of the limit
 	readWait   float64 // share of the time waiting for reads
 
 	seen, acked, committed, parsed, read float64
 	extra                                float64 // held against the bound
-	readTotal                            float64 // since the process began; so are the next
+	readTotal                            float64 // since the process began, as the next ones
 	parsedTotal, ackedTotal, commitTotal float64
 	delivered, lines, batches            float64
 	busy, wait                           float64
 	largest                              float64
 	lastLine, lastAck                    float64 // 0: none yet
-	asked                                float64 // since when a request is outstanding; 0: none is
+	outstandingSince                     float64 // since when a request is outstanding; 0: none is
 	retryingSince                        float64 // 0: the last request went well
 	healthySince                         float64
 	retries                              float64
@@ -59,11 +59,11 @@ type stream struct {
 
 	queue queue
 
-	since, ackAt, lineAt time.Time // what the report points to
+	since, ackAt, lineAt time.Time // for the report's pointers
 	waiting              int64     // likewise
 }
 
-// queue is what waits, in the order of its coming.
+// queue is what waits, in order of arrival.
 type queue struct {
 	ring  []waiting
 	first int
@@ -76,7 +76,7 @@ type waiting struct{ begin, end, from, to float64 }
 func (q *queue) push(w waiting) {
 	if q.count == len(q.ring) {
 		if len(q.ring) == queued {
-			// The two newest become one: an age is never told too young.
+			// The two newest become one, so that no age is too young.
 			last := &q.ring[(q.first+q.count-1)%len(q.ring)]
 			last.end, last.to = w.end, w.to
 			return
@@ -102,7 +102,7 @@ func (q *queue) drop(served float64) {
 	}
 }
 
-// oldest is when the byte after served was seen.
+// oldest returns when the byte after served arrived.
 func (q *queue) oldest(served float64) float64 {
 	w := &q.ring[q.first]
 	return w.from + (w.to-w.from)*max(served-w.begin, 0)/(w.end-w.begin)
