@@ -69,7 +69,7 @@ var _ = Describe("a canary", func() {
 		Expect(now).To(And(HaveField("Updated", int32(1)), HaveField("CurrentRevision", first)))
 		Expect(condition(current(ctx, obj), v1alpha1.ConditionReady)).To(Equal("False/CanarySoaking"))
 		Eventually(ctx, func() string { return conditionMessage(current(ctx, obj), v1alpha1.ConditionReconciling) }).WithTimeout(judged).
-			Should(MatchRegexp(`soaks until \d\d:\d\d:\d\d UTC`))
+			Should(MatchRegexp(`soaking until \d\d:\d\d:\d\d UTC`))
 
 		By("letting it soak")
 		Eventually(ctx, func() string { return current(ctx, obj).Status.CurrentRevision }).WithTimeout(judged).Should(Equal(now.UpdateRevision))

@@ -49,7 +49,7 @@ func (s *step) judgeCanary() {
 	for _, t := range canaries {
 		got, text := s.compare(t, outage)
 		if got == canaryWorse && outage {
-			got, text = canaryPending, t.Name+" is not well, and the fault is fleet-wide"
+			got, text = canaryPending, t.Name+" is worse than before, and the fault is fleet-wide"
 		}
 		if got == canaryWorse {
 			s.failCanary(text)
@@ -69,11 +69,11 @@ func (s *step) judgeCanary() {
 	case many:
 		s.pauseSoak(false, s.lostMessage(lost))
 	case len(s.recentlyAbsent()) > 0:
-		s.pauseSoak(judged, firstFew(s.recentlyAbsent())+" is no target for the moment")
+		s.pauseSoak(judged, "not a target at the moment: "+firstFew(s.recentlyAbsent()))
 	case len(canaries) < s.wantedCanaries() && s.canSelectMore():
-		s.pauseSoak(judged, "taking canaries")
+		s.pauseSoak(judged, "selecting canaries")
 	case len(canaries) == 0:
-		s.pauseSoak(false, "no canary can be asked")
+		s.pauseSoak(false, "no canary can be observed")
 	case state == canaryWell:
 		s.countSoak(canaries)
 	default:
@@ -146,8 +146,8 @@ func (s *step) lostForLong(lost []string) []string {
 }
 
 func (s *step) lostMessage(lost []string) string {
-	return fmt.Sprintf("%s cannot be asked any more since they were given revision %s: their nodes are lost, "+
-		"their pods do not end, or their parsers do not say how they are",
+	return fmt.Sprintf("%s cannot be observed since they were given revision %s: their nodes are lost, "+
+		"their pods do not terminate, or the state of their parsers is unknown",
 		firstFew(lost), s.Update)
 }
 
@@ -222,7 +222,7 @@ func (s *step) compare(t *slot, outage bool) (canaryState, string) {
 	case !t.live():
 		return canaryPending, name + " is being replaced"
 	case baseline.Boots > maxReboots:
-		return canaryWorse, s.comparison(t, fmt.Sprintf("its node booted %s", times(baseline.Boots)))
+		return canaryWorse, s.comparison(t, fmt.Sprintf("its node rebooted %s", times(baseline.Boots)))
 	}
 	allowed := baseline.allowedRestarts(t.pod.age(s.Now)) + baseline.Boots
 	excess := t.pod.Restarts - allowed
@@ -233,27 +233,27 @@ func (s *step) compare(t *slot, outage bool) (canaryState, string) {
 	case excess > 1, excess == 1 && t.pod.Ready:
 		return canaryWorse, s.comparison(t, fmt.Sprintf("its container restarted %s", times(t.pod.Restarts)))
 	case t.pod.Blocked != "" && !t.pod.Ready && !baseline.Unready && s.reached(t.pod.blockedSince().Add(StartPatience)):
-		return canaryWorse, s.comparison(t, "it cannot be started: "+t.pod.Blocked)
+		return canaryWorse, s.comparison(t, "a container cannot start: "+t.pod.Blocked)
 	case !t.pod.Ready && s.longUnready(t):
 		return canaryWorse, s.comparison(t, fmt.Sprintf("not ready for %s", Settle))
 	case excess == 1:
 		// By the time the container is ready again, a node that has rebooted has reported so.
-		return canaryPending, name + " restarts"
+		return canaryPending, name + " is restarting"
 	case !t.pod.Ready:
 		return canaryPending, name + " is not ready"
 	}
 	v := j.Verdict
 	switch {
 	case t.unjudged():
-		return canaryPending, name + " is not judged yet"
+		return canaryPending, name + " has no verdict yet"
 	case external(v):
 		return canaryPending, fmt.Sprintf("%s is %s", name, v)
 	case severity(v) <= severity(baseline.Verdict):
 		return canaryWell, ""
 	case j.Fading:
-		return canaryPending, fmt.Sprintf("%s was %s until lately", name, v)
+		return canaryPending, fmt.Sprintf("%s was %s until recently", name, v)
 	case s.commonInControl(v):
-		return canaryPending, fmt.Sprintf("%s is %s, as others are that were not taken", name, v)
+		return canaryPending, fmt.Sprintf("%s is %s, and so are targets that are not canaries", name, v)
 	case transient(v) && !s.reached(j.Since.Add(Settle)):
 		return canaryPending, fmt.Sprintf("%s is %s", name, v)
 	}
@@ -295,7 +295,7 @@ func (s *step) comparison(t *slot, now string) string {
 	b := s.rollout.baseline(t.Name)
 	was := []string{string(cmp.Or(b.Verdict, growth.Healthy)), "lag " + b.Lag.Round(time.Second).String()}
 	if b.Restarts > 0 {
-		was = append(was, fmt.Sprintf("%s restarted in %s", times(b.Restarts), b.Age.Round(time.Minute)))
+		was = append(was, fmt.Sprintf("restarted %s in %s", times(b.Restarts), b.Age.Round(time.Minute)))
 	}
 	if b.Unready {
 		was = append(was, "not ready")
@@ -324,7 +324,7 @@ func (s *step) pauseSoak(credit bool, why string) {
 		r.Soaked.Duration += max(s.timestamp.Sub(r.Since), 0)
 	}
 	r.Since = zeroTime
-	s.result.Message = "the soak waits: " + why
+	s.result.Message = "the soak is paused: " + why
 }
 
 // countSoak lets the soak continue: all canaries are ready, judged, and not worse than before. It persists each tenth
@@ -337,13 +337,13 @@ func (s *step) countSoak(canaries []*slot) {
 	left := soak - r.Soaked.Duration
 	if !s.Now.Before(r.Since.Add(left)) {
 		if i := slices.IndexFunc(canaries, s.catchingUp); i >= 0 {
-			s.result.Message = fmt.Sprintf("the soak waits: %s catches up still", canaries[i].Name)
+			s.result.Message = fmt.Sprintf("the soak is paused: %s is still catching up", canaries[i].Name)
 			return
 		}
 		s.passCanary()
 		return
 	}
-	s.result.Message = fmt.Sprintf("soaks until %s", clock(r.Since.Add(left)))
+	s.result.Message = fmt.Sprintf("soaking until %s", clock(r.Since.Add(left)))
 	if tick := max(soak/soakParts, time.Minute); s.reached(r.Since.Add(tick)) {
 		r.Soaked.Duration += s.timestamp.Sub(r.Since)
 		r.Since = s.timestamp

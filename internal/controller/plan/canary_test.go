@@ -21,8 +21,8 @@ func soaking(t *testing.T, n int) *story {
 
 func TestTheOthersFollowACanaryThatWasWellForTheSoak(t *testing.T) {
 	s := soaking(t, 3)
-	s.does().phase(plan.PhaseCanary, "soaks until 13:00:00 UTC").rechecksIn(6 * time.Minute)
-	s.after(59*time.Minute).does().phase(plan.PhaseCanary, "soaks until 13:00:00 UTC").rechecksIn(time.Minute)
+	s.does().phase(plan.PhaseCanary, "soaking until 13:00:00 UTC").rechecksIn(6 * time.Minute)
+	s.after(59*time.Minute).does().phase(plan.PhaseCanary, "soaking until 13:00:00 UTC").rechecksIn(time.Minute)
 	s.after(time.Minute).does("Delete b: Outdated").phase(plan.PhaseRolling, "")
 	s.does("Create b at newer").does("Delete c: Outdated").does("Create c at newer").does().does().
 		phase(plan.PhaseSteady, "")
@@ -40,23 +40,23 @@ func TestDuringACanaryNewTargetsAndPodsThatDieGetTheCurrentRevision(t *testing.T
 func TestTheSoakCountsOnlyTimeInWhichCanariesWereWell(t *testing.T) {
 	s := soaking(t, 3).does().after(10 * time.Minute)
 	for _, v := range []growth.Verdict{growth.SinkDown, growth.SourceStalled} {
-		s.is("a", v).does().phase(plan.PhaseCanary, "the soak waits: a is "+string(v))
+		s.is("a", v).does().phase(plan.PhaseCanary, "the soak is paused: a is "+string(v))
 		s.after(time.Hour).does()
 	}
-	s.is("a", growth.CatchingUp).does().phase(plan.PhaseCanary, "soaks until 15:00:00 UTC").after(10 * time.Minute)
-	s.with(func(in *plan.Input) { in.Limits.Paused = true }).does().phase(plan.PhaseCanary, "the soak waits: paused").
+	s.is("a", growth.CatchingUp).does().phase(plan.PhaseCanary, "soaking until 15:00:00 UTC").after(10 * time.Minute)
+	s.with(func(in *plan.Input) { in.Limits.Paused = true }).does().phase(plan.PhaseCanary, "the soak is paused: paused").
 		after(time.Hour)
-	s.with(func(in *plan.Input) { in.Limits.Paused = false }).does().phase(plan.PhaseCanary, "soaks until 16:00:00 UTC").
+	s.with(func(in *plan.Input) { in.Limits.Paused = false }).does().phase(plan.PhaseCanary, "soaking until 16:00:00 UTC").
 		after(10 * time.Minute)
 	s.pod("a", func(p *plan.Pod) { p.Ready, p.ReadyChanged = false, s.in.Now }).does().
-		phase(plan.PhaseCanary, "the soak waits: a is not ready")
+		phase(plan.PhaseCanary, "the soak is paused: a is not ready")
 	s.after(9*time.Minute).pod("a", func(p *plan.Pod) { p.Ready = true }).does().
-		phase(plan.PhaseCanary, "soaks until 16:09:00 UTC")
+		phase(plan.PhaseCanary, "soaking until 16:09:00 UTC")
 }
 
 func TestASoakIsNotOverWhileACanaryIsBehind(t *testing.T) {
 	s := soaking(t, 3).does().is("a", growth.CatchingUp).after(time.Hour).does().
-		phase(plan.PhaseCanary, "the soak waits: a catches up still")
+		phase(plan.PhaseCanary, "the soak is paused: a is still catching up")
 	s.is("a", growth.Healthy).does("Delete b: Outdated")
 
 	// It was behind before: that is not worse.
@@ -67,13 +67,13 @@ func TestASoakIsNotOverWhileACanaryIsBehind(t *testing.T) {
 
 func TestUnobservedTimeDoesNotCountForTheSoak(t *testing.T) {
 	s := soaking(t, 3).does().after(13 * time.Minute).does() // two ticks are persisted, and the rest
-	s.after(2*time.Minute).leader().does().phase(plan.PhaseCanary, "the soak waits: a is not judged yet")
-	s.after(time.Hour).does().judges(growth.Healthy).does().phase(plan.PhaseCanary, "soaks until 14:02:00 UTC")
+	s.after(2*time.Minute).leader().does().phase(plan.PhaseCanary, "the soak is paused: a has no verdict yet")
+	s.after(time.Hour).does().judges(growth.Healthy).does().phase(plan.PhaseCanary, "soaking until 14:02:00 UTC")
 
 	// Nor does a long time without a leader in which it was paused.
 	s.after(3 * time.Hour).leader().with(func(in *plan.Input) { in.Limits.Paused = true }).does()
 	s.with(func(in *plan.Input) { in.Limits.Paused = false }).judges(growth.Healthy).does().
-		phase(plan.PhaseCanary, "soaks until 17:02:00 UTC")
+		phase(plan.PhaseCanary, "soaking until 17:02:00 UTC")
 }
 
 func TestACanaryThatIsWorseThanBeforeGoesBackAndNothingElseMoves(t *testing.T) {
@@ -161,12 +161,12 @@ func restarts(n int) func(*plan.Pod) { return func(p *plan.Pod) { p.Restarts = n
 
 func TestACanaryIsNotBlamedForACommonFault(t *testing.T) {
 	s := soaking(t, 2).does().is("a", growth.Stuck).is("b", growth.Stuck)
-	s.does().phase(plan.PhaseCanary, "the soak waits: a is Stuck, as others are that were not taken")
+	s.does().phase(plan.PhaseCanary, "the soak is paused: a is Stuck, and so are targets that are not canaries")
 
 	// A fleet-wide fault, of any kind.
 	s = soaking(t, 8).does().is("a", growth.Stuck).is("b", growth.SinkDown).is("c", growth.Unreachable).
 		is("d", growth.SinkDown)
-	s.does().phase(plan.PhaseCanary, "the soak waits: a is not well, and the fault is fleet-wide")
+	s.does().phase(plan.PhaseCanary, "the soak is paused: a is worse than before, and the fault is fleet-wide")
 	s.is("b", growth.Healthy).is("c", growth.Healthy).is("d", growth.Healthy).does("Delete a: SentBack")
 }
 
@@ -181,13 +181,13 @@ func TestCanariesAreNotTheirOwnControlGroup(t *testing.T) {
 
 func TestARevisionThatCuresABadFleetPassesTheSoak(t *testing.T) {
 	s := begin(t, canary(fleet(3), 1, time.Hour)).judges(growth.SinkDown).with(update("newer"))
-	s.does("Delete a: Outdated").does("Create a at newer").does().phase(plan.PhaseCanary, "soaks until 13:00:00 UTC")
+	s.does("Delete a: Outdated").does("Create a at newer").does().phase(plan.PhaseCanary, "soaking until 13:00:00 UTC")
 	s.after(time.Hour).does("Delete b: Outdated")
 }
 
 func TestACanaryOnALostNodeIsReplacedByAnother(t *testing.T) {
 	s := soaking(t, 3).does().after(10*time.Minute).with(node(0, false, false)).is("a", growth.Unreachable)
-	s.does("Delete b: Outdated").does("Create b at newer").does().phase(plan.PhaseCanary, "soaks until 13:10:00 UTC")
+	s.does("Delete b: Outdated").does("Create b at newer").does().phase(plan.PhaseCanary, "soaking until 13:10:00 UTC")
 	s.with(node(0, true, true)).is("a", growth.Healthy).after(time.Hour).does("Delete c: Outdated")
 }
 
@@ -221,12 +221,12 @@ func TestMoreCanariesThanThereAreTargetsAreAll(t *testing.T) {
 	in := canary(fleet(2), 9, time.Hour)
 	s := begin(t, in).with(update("newer")).does("Delete a: Outdated").does("Create a at newer").
 		does("Delete b: Outdated").does("Create b at newer").does()
-	s.after(59*time.Minute).does().phase(plan.PhaseCanary, "soaks until 13:00:00 UTC")
+	s.after(59*time.Minute).does().phase(plan.PhaseCanary, "soaking until 13:00:00 UTC")
 	s.after(time.Minute).does().does().phase(plan.PhaseSteady, "")
 
 	in.Targets, in.Pods = nil, nil
 	s = begin(t, in).with(update("newer")).does().does().
-		phase(plan.PhaseSteady, "the soak waits: there are no targets")
+		phase(plan.PhaseSteady, "the soak is paused: there are no targets")
 	if s.in.Current != "new" {
 		t.Errorf("current is %s, which was not tried out", s.in.Current)
 	}
@@ -243,7 +243,7 @@ func TestANewRevisionDuringACanaryBeginsWithTheCanaries(t *testing.T) {
 		does("Delete b: Outdated").does("Create b at newer").does()
 	s.with(node(0, true, true)).after(50 * time.Minute).with(update("newest")).does("Delete b: Outdated").
 		does("Create b at newest").does()
-	s.phase(plan.PhaseCanary, "soaks until 13:50:00 UTC")
+	s.phase(plan.PhaseCanary, "soaking until 13:50:00 UTC")
 
 	// If there are fewer canaries now, the others go back if they do not work.
 	s = begin(t, canary(unavailable(fleet(4), 2), 2, time.Hour)).with(update("newer")).
@@ -269,7 +269,7 @@ func TestAStartingPodIsNoCanaryYet(t *testing.T) {
 func TestARestartOfTheContainerInAnOutageDoesNotStopTheCure(t *testing.T) {
 	s := begin(t, canary(fleet(4), 1, time.Hour)).judges(growth.SinkDown).is("a", growth.Healthy).with(update("newer")).
 		does("Delete a: Outdated").does("Create a at newer")
-	s.pod("a", restarts(1)).does().phase(plan.PhaseCanary, "soaks until 13:00:00 UTC").after(time.Hour).
+	s.pod("a", restarts(1)).does().phase(plan.PhaseCanary, "soaking until 13:00:00 UTC").after(time.Hour).
 		does("Delete b: Outdated")
 }
 
@@ -281,7 +281,7 @@ func TestRemovingTheCanaryFromTheSpecEndsIt(t *testing.T) {
 
 func TestACanaryWhoseStateWasLostIsFoundAgain(t *testing.T) {
 	s := soaking(t, 3).does().with(func(in *plan.Input) { in.Rollout = plan.Rollout{} }).does().
-		phase(plan.PhaseCanary, "soaks until 13:00:00 UTC")
+		phase(plan.PhaseCanary, "soaking until 13:00:00 UTC")
 	s.dies("a").does("Create a at newer")
 }
 
@@ -318,16 +318,16 @@ func TestACanaryWhoseNodeRebootsIsNotBlamed(t *testing.T) {
 	}
 	again := func(p *plan.Pod) { p.Ready = true }
 
-	s := begins().with(boots("2")).pod("a", waiting).does().phase(plan.PhaseCanary, "the soak waits: a is not ready")
-	s.pod("a", again).does().phase(plan.PhaseCanary, "soaks until 15:00:00 UTC").after(time.Hour).leader()
+	s := begins().with(boots("2")).pod("a", waiting).does().phase(plan.PhaseCanary, "the soak is paused: a is not ready")
+	s.pod("a", again).does().phase(plan.PhaseCanary, "soaking until 15:00:00 UTC").after(time.Hour).leader()
 	s.with(boots("3")).judges(growth.Healthy).pod("a", restarts(2)).does().
-		phase(plan.PhaseCanary, "soaks until 15:00:00 UTC")
+		phase(plan.PhaseCanary, "soaking until 15:00:00 UTC")
 	s.pod("a", restarts(3)).does("Delete a: SentBack")
 	mentions(t, s.last.Message, "a on revision newer: its container restarted 3 times")
 
 	// The restart may be observed before the reboot.
-	s = begins().pod("a", waiting).does().phase(plan.PhaseCanary, "the soak waits: a restarts")
-	s.with(boots("2")).pod("a", again).does().phase(plan.PhaseCanary, "soaks until 15:00:00 UTC")
+	s = begins().pod("a", waiting).does().phase(plan.PhaseCanary, "the soak is paused: a is restarting")
+	s.with(boots("2")).pod("a", again).does().phase(plan.PhaseCanary, "soaking until 15:00:00 UTC")
 	// One that restarts without a reboot fails once it is ready again, restarts once more, or does neither for Settle.
 	begins().pod("a", waiting).does().pod("a", again).does("Delete a: SentBack")
 	begins().pod("a", waiting).does().pod("a", waiting).does("Delete a: SentBack")
@@ -380,7 +380,7 @@ func TestTheStateOfACanaryIsShort(t *testing.T) {
 	s.judges(growth.Healthy).pod("a", restarts(2)).does("Delete a: SentBack")
 	mentions(t, s.last.Message,
 		"a on revision newer: its container restarted 2 times; "+
-			"before, on new: CatchingUp, lag 1s, 2 times restarted in 24h0m0s")
+			"before, on new: CatchingUp, lag 1s, restarted 2 times in 24h0m0s")
 	if text, err = s.in.Rollout.Encode(); err != nil {
 		t.Error(err)
 	}

@@ -162,8 +162,8 @@ func (s *step) judgeOutage() {
 	if !s.outage.fleetWide {
 		return
 	}
-	s.result.Outage = fmt.Sprintf("%d of %d targets are bad or were restarted lately", c.affected, c.counted)
+	s.result.Outage = fmt.Sprintf("%d of %d targets are bad or were restarted recently", c.affected, c.counted)
 	if p := s.peers(c); p.Desired > 0 {
-		s.result.Outage += fmt.Sprintf(", and %d of %d with the same sink elsewhere", p.Affected, p.Desired)
+		s.result.Outage += fmt.Sprintf(", and %d of %d others with the same sink", p.Affected, p.Desired)
 	}
 }

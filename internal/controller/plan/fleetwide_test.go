@@ -32,7 +32,7 @@ func TestAFaultOfManyTargetsIsFleetWideAndRestartsNothing(t *testing.T) {
 func TestAnyBadVerdictIsPartOfAFleetWideFault(t *testing.T) {
 	s := begin(t, fleet(7)).is("a", growth.Unreachable).is("b", growth.SinkDown).is("c", growth.Stuck).does()
 	s.waits("c", "no restart: the fault is fleet-wide")
-	if want := "3 of 7 targets are bad or were restarted lately"; s.last.Outage != want {
+	if want := "3 of 7 targets are bad or were restarted recently"; s.last.Outage != want {
 		t.Errorf("got %q, want %q", s.last.Outage, want)
 	}
 	s.is("a", growth.CatchingUp).is("b", growth.Unknown).after(10*time.Minute).is("b", growth.Healthy).
@@ -84,9 +84,9 @@ func TestTargetsThatStayBadDoNotKeepAFaultFleetWide(t *testing.T) {
 }
 
 func TestANewLeaderRestartsNothingUntilItKnowsThatTheFaultIsNotFleetWide(t *testing.T) {
-	s := begin(t, fleet(7)).leader().is("a", growth.Stuck).does().waits("a", "waiting for the verdicts on other parsers")
+	s := begin(t, fleet(7)).leader().is("a", growth.Stuck).does().waits("a", "waiting for verdicts on other parsers")
 	s.is("b", growth.Healthy).is("c", growth.Healthy).is("d", growth.Healthy).is("e", growth.Healthy).does().
-		waits("a", "waiting for the verdicts on other parsers")
+		waits("a", "waiting for verdicts on other parsers")
 	s.is("f", growth.Healthy).does("Restart a: Verdict")
 }
 

@@ -221,7 +221,7 @@ const (
 	blockedByPause    = "paused: no restart"
 	blockedByStall    = "no restart while Stalled"
 	blockedByOutage   = "no restart: the fault is fleet-wide"
-	blockedByVerdicts = "waiting for the verdicts on other parsers"
+	blockedByVerdicts = "waiting for verdicts on other parsers"
 )
 
 // Action is one action of a plan.

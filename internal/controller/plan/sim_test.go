@@ -680,7 +680,7 @@ func (s *sim) atRest() bool {
 // rollout.
 func (s *sim) needsPerson() bool {
 	r := plan.Next(s.view())
-	return strings.Contains(r.Message, "cannot be asked") || r.Phase == plan.PhaseStopped
+	return strings.Contains(r.Message, "cannot be observed") || r.Phase == plan.PhaseStopped
 }
 
 // mayHoldRollout reports whether a rollout waits for the target until a person repairs it, or for a day: it has had no

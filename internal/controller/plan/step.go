@@ -214,13 +214,13 @@ func (s *step) explain() {
 		s.result.Message = text
 	}
 	if s.rolloutBlocked && len(s.holders) > 0 {
-		add("the rollout waits for a ready parser of " + firstFew(s.holders))
+		add("the rollout is waiting for a ready parser of " + firstFew(s.holders))
 	}
 	if s.rolloutBlocked && s.manyIndeterminate {
-		add("the rollout waits until it is known how the parsers of " + firstFew(s.indeterminates) + " are")
+		add("the rollout is waiting for verdicts on the parsers of " + firstFew(s.indeterminates))
 	}
 	if len(s.overduePods) > 0 {
-		add("pods that do not end, for a finalizer or their kubelet: " + firstFew(s.overduePods))
+		add("pods that do not terminate, because of a finalizer or their kubelet: " + firstFew(s.overduePods))
 	}
 }
 

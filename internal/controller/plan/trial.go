@@ -272,7 +272,7 @@ func (s *step) ineffective(t *slot) (until time.Time, why string) {
 		2*failed >= tried && trial.Helped.IsZero() {
 		if next := last.Add(FailurePause); next.After(until) {
 			until = next
-			why = fmt.Sprintf("restarts do not help: not %d of the %d targets that were tried", failed, tried)
+			why = fmt.Sprintf("restarts do not help: %d of the %d targets tried did not recover", failed, tried)
 		}
 	}
 	if !s.Now.Before(until) {

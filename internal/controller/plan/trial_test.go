@@ -103,7 +103,7 @@ func TestAfterTooManyFailedTrialsACauseIsTriedOnceAnHour(t *testing.T) {
 		s.is(name, growth.CatchingUp) // well, and its failed trial still counts
 	}
 	s.is("f", growth.Stuck).is("g", growth.Stuck).does()
-	s.waits("f", "restarts do not help: not 4 of the 4 targets that were tried, next try not before 13:34:00 UTC")
+	s.waits("f", "restarts do not help: 4 of the 4 targets tried did not recover, next try not before 13:34:00 UTC")
 	if want := []string{"f", "g"}; !slices.Equal(s.last.Ineffective, want) {
 		t.Errorf("ineffective for %v, not %v", s.last.Ineffective, want)
 	}

@@ -181,7 +181,7 @@ func TestWhatIsBeyondControlHoldsNoBudgetForever(t *testing.T) {
 		"an overdue pod": {
 			in:      func() plan.Input { return edit(unreadyFor(fleet(7), 0, time.Hour), 0, endingFor(time.Hour)) },
 			restart: true, rollout: true,
-			mentions: "pods that do not end, for a finalizer or their kubelet: pod-a of a",
+			mentions: "pods that do not terminate, because of a finalizer or their kubelet: pod-a of a",
 		},
 		"an overdue pod that was restarted": {
 			in: func() plan.Input {
@@ -208,7 +208,7 @@ func TestWhatIsBeyondControlHoldsNoBudgetForever(t *testing.T) {
 		},
 		"a pod that the plan took away, forever": {
 			in:      func() plan.Input { return takenDown(refusedFor(fleet(7), 0, 1, 100*time.Hour)) },
-			restart: true, mentions: "the rollout waits for a ready parser of a",
+			restart: true, mentions: "the rollout is waiting for a ready parser of a",
 		},
 		"a restart after which no pod came, for a day": {
 			in: func() plan.Input { return restarted(refusedFor(fleet(7), 0, 1, 23*time.Hour), 0, 0, 23*time.Hour) },
@@ -350,7 +350,7 @@ func TestAMomentWithoutTargetsEndsNoCanaryAndNoRollout(t *testing.T) {
 		return s.with(func(in *plan.Input) { in.Targets = targets })
 	}
 	s := blink(soaking(t, 3).does().after(10*time.Minute)).does("Create a at newer", "Create b at new", "Create c at new")
-	s.does().phase(plan.PhaseCanary, "soaks until 13:11:00 UTC") // unobserved time does not count
+	s.does().phase(plan.PhaseCanary, "soaking until 13:11:00 UTC") // unobserved time does not count
 	s.after(time.Hour).does("Delete b: Outdated")
 
 	// What failed stays failed.
@@ -374,13 +374,13 @@ func TestAMomentWithoutTargetsEndsNoCanaryAndNoRollout(t *testing.T) {
 	blink(s).does("Create a at new", "Create b at new", "Create c at new").pod("a", unready).after(100 * time.Hour)
 	s.with(func(in *plan.Input) { in.RestartedAt = "tomorrow" }).does("Delete a: Asked").
 		does("Create a at new").pod("a", unready)
-	s.after(100*time.Hour).does().phase(plan.PhaseSteady, "the rollout waits for a ready parser of a")
+	s.after(100*time.Hour).does().phase(plan.PhaseSteady, "the rollout is waiting for a ready parser of a")
 
 	// Canaries that are absent for a moment, while others are not, are canaries again when they are back.
 	s = soaking(t, 3).does()
 	a := s.in.Targets[0]
 	s.with(func(in *plan.Input) { in.Targets = in.Targets[1:] }).dies("a").does()
-	s.phase(plan.PhaseCanary, "the soak waits: a is no target for the moment")
+	s.phase(plan.PhaseCanary, "the soak is paused: not a target at the moment: a")
 	s.with(func(in *plan.Input) { in.GoneSince = map[string]time.Time{"a": in.Now} }).after(9 * time.Minute).does().
 		rechecksIn(time.Minute)
 	s.after(time.Minute).does("Delete b: Outdated") // it may be gone for good
@@ -430,7 +430,7 @@ func TestARevisionThatKillsNodesDoesNotGoFromNodeToNode(t *testing.T) {
 			if s.last.Phase != test.phase {
 				t.Errorf("%s %q", s.last.Phase, s.last.Message)
 			}
-			mentions(t, s.last.Message, "a, b cannot be asked any more since they were given revision newer")
+			mentions(t, s.last.Message, "a, b cannot be observed since they were given revision newer")
 			s.with(func(in *plan.Input) { in.Promote = true })
 			if name == "overdue" {
 				s.does() // pods may be overdue elsewhere, too
@@ -448,7 +448,7 @@ func TestARevisionThatKillsNodesDoesNotGoFromNodeToNode(t *testing.T) {
 		t.Errorf("%s %q", s.last.Phase, s.last.Message)
 	}
 	s.with(node(0, true, true)).pod("a", func(p *plan.Pod) { p.Ready = true }).is("a", growth.Healthy).does()
-	mentions(t, s.last.Message, "soaks until")
+	mentions(t, s.last.Message, "soaking until")
 }
 
 func TestARolloutStopsWhenNodesOfSelectedTargetsAreLost(t *testing.T) {
@@ -459,7 +459,7 @@ func TestARolloutStopsWhenNodesOfSelectedTargetsAreLost(t *testing.T) {
 	if s.last.Phase != plan.PhaseStopped {
 		t.Errorf("%s %q", s.last.Phase, s.last.Message)
 	}
-	mentions(t, s.last.Message, "a, b cannot be asked any more since they were given revision newer")
+	mentions(t, s.last.Message, "a, b cannot be observed since they were given revision newer")
 	s.with(node(1, true, true)).is("b", growth.Healthy).pod("b", func(p *plan.Pod) { p.Ready = true }).
 		does("Delete c: Outdated")
 }
@@ -471,7 +471,7 @@ func TestANodeThatRebootsRepeatedlyUnderACanaryFailsIt(t *testing.T) {
 		s.after(time.Minute).with(boots(fmt.Sprint(i+1))).pod("a", restarts(i+1)).does()
 	}
 	s.with(boots("3")).pod("a", restarts(3)).does("Delete a: SentBack")
-	mentions(t, s.last.Message, "its node booted 3 times")
+	mentions(t, s.last.Message, "its node rebooted 3 times")
 }
 
 func TestPodsOnNodesThatAreCutOffAreLeftAlone(t *testing.T) {
@@ -502,7 +502,7 @@ func TestARolloutContinuesBesideTargetsThatWereUnreadyBefore(t *testing.T) {
 
 func TestARolloutWaitsForWhatItHasTakenDownAndReportsIt(t *testing.T) {
 	s := begin(t, fleet(4)).with(update("newer")).does("Delete a: Outdated").does("Create a at newer").pod("a", unready)
-	s.after(100*time.Hour).does().phase(plan.PhaseRolling, "the rollout waits for a ready parser of a")
+	s.after(100*time.Hour).does().phase(plan.PhaseRolling, "the rollout is waiting for a ready parser of a")
 	// Another bad revision takes no other target down, nor does the first when it becomes Update again.
 	for _, revision := range []string{"newest", "new", "newer", "new"} {
 		s.with(func(in *plan.Input) { in.Update, in.Rollout = revision, in.Rollout.TakenOver() })
@@ -525,7 +525,7 @@ func TestRequestedNewPodsWaitForThoseThatDoNotBecomeReady(t *testing.T) {
 	s := begin(t, fleet(4)).pod("d", unready).with(func(in *plan.Input) { in.RestartedAt = "today" })
 	s.does("Delete d: Asked").does("Create d at new").pod("d", unready).after(plan.Settle)
 	s.does("Delete a: Asked").does("Create a at new").pod("a", unready) // it was ready before
-	s.after(100*time.Hour).does().phase(plan.PhaseSteady, "the rollout waits for a ready parser of a")
+	s.after(100*time.Hour).does().phase(plan.PhaseSteady, "the rollout is waiting for a ready parser of a")
 	s.pod("a", func(p *plan.Pod) { p.Ready = true }).does("Delete b: Asked")
 }
 
@@ -542,10 +542,10 @@ func TestARefusedSpecLeavesNoPodMissing(t *testing.T) {
 func TestACanaryThatCannotBeStartedFailsWithinTwoMinutes(t *testing.T) {
 	const why = "ImagePullBackOff: Back-off pulling image \"hlparser:none\""
 	blocked := func(p *plan.Pod) { p.Ready, p.Blocked, p.BlockedSince = false, why, now }
-	s := soaking(t, 3).pod("a", blocked).does().phase(plan.PhaseCanary, "the soak waits: a is not ready").
+	s := soaking(t, 3).pod("a", blocked).does().phase(plan.PhaseCanary, "the soak is paused: a is not ready").
 		after(59 * time.Second).does()
 	s.after(time.Second).does("Delete a: SentBack")
-	s.phase(plan.PhaseFailed, "a on revision newer: it cannot be started: "+why+"; before, on new: Healthy, lag 0s")
+	s.phase(plan.PhaseFailed, "a on revision newer: a container cannot start: "+why+"; before, on new: Healthy, lag 0s")
 
 	// Restarts of each container count.
 	soaking(t, 3).does().pod("a", func(p *plan.Pod) { p.Ready, p.Restarts = false, 2 }).does("Delete a: SentBack")
