@@ -90,7 +90,7 @@ type options struct {
 
 func bench(ctx context.Context, args []string) (err error) {
 	o := options{
-		assets: os.Getenv("KUBEBUILDER_ASSETS"), quiet: plan.Proof + 30*time.Second,
+		assets: os.Getenv("KUBEBUILDER_ASSETS"), quiet: plan.ProvenAfter + 30*time.Second,
 		pollInterval: 5 * time.Second, stuckAfter: 30 * time.Second,
 	}
 	fs := flag.NewFlagSet("benchfleet", flag.ContinueOnError)

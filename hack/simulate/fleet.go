@@ -64,7 +64,7 @@ func (m *member) planPod() plan.Pod {
 	ready := !m.Now().Before(m.readyAt)
 	p := plan.Pod{Name: "pod-" + m.name, UID: m.podUID(), Target: m.name, Revision: "r", Created: m.created, Ready: ready}
 	if ready {
-		p.ReadyChanged = m.readyAt
+		p.ReadyChangedAt = m.readyAt
 	}
 	return p
 }
@@ -115,7 +115,7 @@ func newFleet(seed uint64, n int, s *scene) *fleet {
 		m.observePod()
 		f.members = append(f.members, m)
 		f.in.Targets = append(f.in.Targets,
-			plan.Target{Name: m.name, Pod: "pod-" + m.name, Able: true, NodeReady: true})
+			plan.Target{Name: m.name, Pod: "pod-" + m.name, Schedulable: true, NodeReady: true})
 	}
 	return f
 }
@@ -152,7 +152,7 @@ func (f *fleet) plan(now time.Time) {
 		f.in.Judgements[m.name] = m.Judgement()
 	}
 	result := plan.Next(f.in)
-	f.next, f.in.FleetWide = result.NextTime, result.FleetWide
+	f.next, f.in.FleetWide = result.RecheckAt, result.FleetWide
 	if result.Trials != nil {
 		f.in.Trials = *result.Trials
 	}

@@ -62,7 +62,7 @@ func (r *Reconciler) apply(
 	create = slices.DeleteFunc(create, func(a plan.Action) bool { return unusable(a.Revision) })
 	// A working pod stays while its successor would have no config, or another one.
 	remove = slices.DeleteFunc(remove, func(a plan.Action) bool {
-		return a.Why != plan.WhyUnselected && a.Why != plan.WhyFailed && slices.ContainsFunc(successors(a, f, v), unusable)
+		return a.Why != plan.WhyNoTarget && a.Why != plan.WhyFailed && slices.ContainsFunc(successors(a, f, v), unusable)
 	})
 	// State that must survive is written before the actions. Without the record no pod is restarted, and without the state
 	// of the rollout the rollout does not continue.
@@ -80,7 +80,7 @@ func (r *Reconciler) apply(
 		}) {
 		create = slices.DeleteFunc(create, v.updatesUnrecorded)
 		remove = slices.DeleteFunc(remove, func(a plan.Action) bool {
-			return a.Why == plan.WhyOutdated || a.Why == plan.WhySentBack
+			return a.Why == plan.WhyOutdated || a.Why == plan.WhyRolledBack
 		})
 	}
 	if next.Complete {
@@ -99,7 +99,7 @@ func (r *Reconciler) apply(
 // successors returns the revisions that the pod may have that replaces a deleted one.
 func successors(a plan.Action, f *observed.Fleet, v *revisions) []string {
 	switch {
-	case a.Why == plan.WhySentBack:
+	case a.Why == plan.WhyRolledBack:
 		return []string{v.current.PlanName()}
 	case a.Kind != plan.Restart && a.Why != plan.WhyUnfinished:
 		return []string{v.update.PlanName(), v.current.PlanName()}
@@ -115,7 +115,7 @@ func successors(a plan.Action, f *observed.Fleet, v *revisions) []string {
 // does not list as updated.
 func (v *revisions) updatesUnrecorded(a plan.Action) bool {
 	return v.current != nil && a.Revision == v.update.PlanName() && a.Revision != v.current.PlanName() &&
-		!v.rollout.Took(a.Target)
+		!v.rollout.Selected(a.Target)
 }
 
 // deleteAll deletes pods until the slice is over. It returns when to continue; zero when it is done.

@@ -88,19 +88,19 @@ func (r *Reconciler) decide(obj *v1alpha1.HyperliquidParser, f *observed.Fleet, 
 	if v.update == nil {
 		in.Update = in.Current // there is nothing to roll out
 	}
-	if len(v.rollout.Also) > 0 {
+	if len(v.rollout.OutOfOrder) > 0 {
 		names := make([]string, 0, len(f.Targets))
 		for _, t := range f.Targets {
 			names = append(names, t.Name)
 		}
-		in.GoneSince = r.history.MissingSince(client.ObjectKeyFromObject(obj), v.rollout.Gone(names), f.Now)
+		in.AbsentSince = r.history.MissingSince(client.ObjectKeyFromObject(obj), v.rollout.Absent(names), f.Now)
 	}
-	in.Elsewhere, in.Strangers, in.FleetWide = r.Outages.others(obj)
+	in.Peers, in.ForeignPeers, in.FleetWide = r.Outages.others(obj)
 	in.Targets, in.Pods = make([]plan.Target, 0, len(f.Targets)), make([]plan.Pod, 0, len(f.Pods))
 	for i, t := range f.Targets {
 		in.Targets = append(in.Targets, plan.Target{
-			Name: t.Name, Pod: f.Pairs[i].Name, Able: t.Waits == "", NodeReady: t.Waits != target.NotReady,
-			Boot: t.Boot[:min(len(t.Boot), bootLength)], UnreadySince: f.Ages.UnreadySince[t.Name],
+			Name: t.Name, Pod: f.Pairs[i].Name, Schedulable: t.Waits == "", NodeReady: t.Waits != target.NotReady,
+			BootID: t.Boot[:min(len(t.Boot), bootLength)], UnreadySince: f.Ages.UnreadySince[t.Name],
 		})
 	}
 	for i := range f.Pods {

@@ -81,10 +81,10 @@ func NewOutages(wake func(types.NamespacedName)) *Outages {
 // other namespace, and whether the object's last plan found a fleet-wide fault.
 func (o *Outages) others(
 	obj *v1alpha1.HyperliquidParser,
-) (elsewhere plan.Elsewhere, strangers []plan.Elsewhere, fleetWide bool) {
+) (elsewhere plan.Peers, strangers []plan.Peers, fleetWide bool) {
 	name, sinks := client.ObjectKeyFromObject(obj), sharedSinks(obj)
 	single := len(obj.Spec.AllSinks()) == 1
-	foreign := map[string]plan.Elsewhere{}
+	foreign := map[string]plan.Peers{}
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	for other, f := range o.fleets {

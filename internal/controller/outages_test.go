@@ -85,14 +85,14 @@ func TestObjectsWithTheSameSinkCountTogetherAndWakeEachOther(t *testing.T) {
 	if got := woken.take(); got != "ns/b×1" {
 		t.Errorf("woken: %s, want b alone", got)
 	}
-	if got, _, fleetWide := o.others(b); got != (plan.Elsewhere{Desired: 10, Affected: 4}) || fleetWide {
+	if got, _, fleetWide := o.others(b); got != (plan.Peers{Desired: 10, Affected: 4}) || fleetWide {
 		t.Errorf("around b: %+v, its own outage %v", got, fleetWide)
 	}
-	if got, _, fleetWide := o.others(a); got != (plan.Elsewhere{Desired: 10}) || !fleetWide {
+	if got, _, fleetWide := o.others(a); got != (plan.Peers{Desired: 10}) || !fleetWide {
 		t.Errorf("around a: %+v, its own outage %v", got, fleetWide)
 	}
 	for _, obj := range strangers {
-		if got, _, _ := o.others(obj); got != (plan.Elsewhere{}) {
+		if got, _, _ := o.others(obj); got != (plan.Peers{}) {
 			t.Errorf("around %s: %+v", obj.Name, got)
 		}
 	}
@@ -111,7 +111,7 @@ func TestObjectsWithTheSameSinkCountTogetherAndWakeEachOther(t *testing.T) {
 	if got := woken.take(); got != "ns/a×1" {
 		t.Errorf("woken by the end of c: %s, want a", got)
 	}
-	if got, _, _ := o.others(b); got != (plan.Elsewhere{}) {
+	if got, _, _ := o.others(b); got != (plan.Peers{}) {
 		t.Errorf("around b in the end: %+v", got)
 	}
 }
@@ -155,26 +155,26 @@ func TestWhatStrangersMaySay(t *testing.T) {
 		counts   counts
 		affected int // by its own plan
 		victim   string
-		want     []plan.Elsewhere
+		want     []plan.Peers
 	}{
 		{"one that names a server by the same short name", publishing("evil/x", "nats://nats:4222"), down, 20, "nats://nats:4222", nil},
 		{"or by two labels", publishing("evil/x", "nats://nats.infra:4222"), down, 20, "nats://nats.infra:4222", nil},
 		{"or its own loopback", publishing("evil/x", "nats://127.0.0.1:4222"), down, 20, "nats://127.0.0.1:4222", nil},
 		{"one whose pods do not start", publishing("evil/x", server), counts{desired: 20}, 20, server, nil},
 		{"one that never delivered, and says that the server is down", publishing("evil/x", server), counts{desired: 20, hears: true}, 20, server, nil},
-		{"one that delivers, and whose pods hang", publishing("evil/x", server), delivering, 20, server, []plan.Elsewhere{{Desired: 20}}},
+		{"one that delivers, and whose pods hang", publishing("evil/x", server), delivering, 20, server, []plan.Peers{{Desired: 20}}},
 		{"one that delivers to a sink of its own", two, down, 20, server, nil},
-		{"one that delivered, and says that the server is down", publishing("evil/x", server), down, 20, server, []plan.Elsewhere{{Desired: 20, Affected: 20}}},
-		{"of which only those count that delivered", publishing("evil/x", server), counts{desired: 20, delivering: 1, troubled: 1, hears: true}, 20, server, []plan.Elsewhere{{Desired: 1, Affected: 1}}},
-		{"in other letters", publishing("evil/x", "tls://NATS.Infra.svc.:4222"), down, 20, server, []plan.Elsewhere{{Desired: 20, Affected: 20}}},
-		{"with one server of several", publishing("evil/x", "nats://a.b.c:1,"+server), down, 20, server + ",nats://d.e.f:1", []plan.Elsewhere{{Desired: 20, Affected: 20}}},
-		{"the one that owns the Service, by its short name", publishing("infra/x", "nats://nats:4222"), down, 20, server, []plan.Elsewhere{{Desired: 20, Affected: 20}}},
+		{"one that delivered, and says that the server is down", publishing("evil/x", server), down, 20, server, []plan.Peers{{Desired: 20, Affected: 20}}},
+		{"of which only those count that delivered", publishing("evil/x", server), counts{desired: 20, delivering: 1, troubled: 1, hears: true}, 20, server, []plan.Peers{{Desired: 1, Affected: 1}}},
+		{"in other letters", publishing("evil/x", "tls://NATS.Infra.svc.:4222"), down, 20, server, []plan.Peers{{Desired: 20, Affected: 20}}},
+		{"with one server of several", publishing("evil/x", "nats://a.b.c:1,"+server), down, 20, server + ",nats://d.e.f:1", []plan.Peers{{Desired: 20, Affected: 20}}},
+		{"the one that owns the Service, by its short name", publishing("infra/x", "nats://nats:4222"), down, 20, server, []plan.Peers{{Desired: 20, Affected: 20}}},
 	} {
 		t.Run(test.who, func(t *testing.T) {
 			o := NewOutages(new(wakes).wake)
 			o.observe(test.stranger, test.counts, plan.Result{Affected: test.affected})
 			elsewhere, strangers, _ := o.others(publishing("ns/victim", test.victim))
-			if elsewhere != (plan.Elsewhere{}) {
+			if elsewhere != (plan.Peers{}) {
 				t.Errorf("trusted: %+v", elsewhere)
 			}
 			if !slices.Equal(strangers, test.want) {
@@ -191,7 +191,7 @@ func TestStrangersAreHeardByNamespace(t *testing.T) {
 		o.observe(publishing(key, server), counts{desired: 5, delivering: 4, troubled: 3, hears: true}, plan.Result{Affected: 5})
 	}
 	elsewhere, strangers, _ := o.others(publishing("ns/a", server))
-	if elsewhere != (plan.Elsewhere{Desired: 5, Affected: 5}) || !slices.Equal(strangers, []plan.Elsewhere{{Desired: 8, Affected: 6}, {Desired: 4, Affected: 3}}) {
+	if elsewhere != (plan.Peers{Desired: 5, Affected: 5}) || !slices.Equal(strangers, []plan.Peers{{Desired: 8, Affected: 6}, {Desired: 4, Affected: 3}}) {
 		t.Errorf("got %+v and %+v", elsewhere, strangers)
 	}
 	// Whose own sinks are several does not know which of them has trouble.

@@ -96,7 +96,7 @@ func (v *revisions) inheritedRollout(log logr.Logger) (string, error) {
 		if revision == v.update || revision.Object.Annotations[v1alpha1.AnnotationRollout] == "" {
 			continue
 		}
-		text, err := readRollout(revision, log).TakenOver().Encode()
+		text, err := readRollout(revision, log).CarriedOver().Encode()
 		if err != nil {
 			return "", fmt.Errorf("taking over from the rollout of %s: %w", revision.Object.Name, err)
 		}

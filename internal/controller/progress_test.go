@@ -191,7 +191,7 @@ func TestWhatARolloutHasTakenDownTheNextKnows(t *testing.T) {
 	a.complete(a.look("one"))
 	s := a.look("two")
 	if _, err := a.r.writeRollout(
-		t.Context(), s.update, plan.Rollout{To: "a", Down: []string{"x"}, Excused: []string{"y"}, Failed: "no"},
+		t.Context(), s.update, plan.Rollout{UpTo: "a", TakenDown: []string{"x"}, UnreadyBefore: []string{"y"}, Failed: "no"},
 	); err != nil {
 		t.Fatal(err)
 	}
@@ -207,10 +207,10 @@ func TestWhatARolloutHasTakenDownTheNextKnows(t *testing.T) {
 	}
 	// What the present rollout has found out is not written over.
 	s = a.look("three")
-	if _, err := a.r.writeRollout(t.Context(), s.update, plan.Rollout{To: "b"}); err != nil {
+	if _, err := a.r.writeRollout(t.Context(), s.update, plan.Rollout{UpTo: "b"}); err != nil {
 		t.Fatal(err)
 	}
-	if s = a.look("three"); s.rollout.To != "b" || len(s.rollout.Down) > 0 {
+	if s = a.look("three"); s.rollout.UpTo != "b" || len(s.rollout.TakenDown) > 0 {
 		t.Errorf("%+v", s.rollout)
 	}
 }

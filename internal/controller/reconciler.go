@@ -178,7 +178,7 @@ func (r *Reconciler) reconcile(
 	})
 	eventsDue := r.report(ctx, obj, fleet, next, tried, after)
 	r.refusals.keep(client.ObjectKeyFromObject(obj), tried.touched)
-	return r.until(next.NextTime, eventsDue, applied.requeueAt, tried.requeueAt, fleet.RecheckAt), nil
+	return r.until(next.RecheckAt, eventsDue, applied.requeueAt, tried.requeueAt, fleet.RecheckAt), nil
 }
 
 // remember keeps what the next reconciles, of this object and of those that share its sink, need of a plan.

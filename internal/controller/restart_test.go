@@ -101,7 +101,7 @@ var _ = Describe("restarts", func() {
 		f.setIdle(other, false)
 		Eventually(ctx, func() []string { return eventNotes(ctx, obj, "Recovered") }).WithTimeout(judged).Should(HaveLen(1))
 		Consistently(ctx, func() int32 { return current(ctx, obj).Status.Restarts }).Should(Equal(int32(1)))
-		c.move(plan.Proof)
+		c.move(plan.ProvenAfter)
 		change(ctx, obj, func(o *v1alpha1.HyperliquidParser) { metav1.SetMetaDataAnnotation(&o.ObjectMeta, "look", "1") })
 		Eventually(ctx, func() int32 { return current(ctx, obj).Status.Restarts }).WithTimeout(judged).Should(Equal(int32(2)))
 		eventuallyCondition(ctx, obj, v1alpha1.ConditionDelivering, "True/AllDelivering", judged)

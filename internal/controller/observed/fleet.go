@@ -170,7 +170,7 @@ func (f *Fleet) NodeLost(node string) bool { return node != "" && !f.ReadyNodes[
 func (f *Fleet) PlanPod(pod *corev1.Pod) plan.Pod {
 	out := PlanPod(pod)
 	age := f.Ages.Pods[pod.UID]
-	out.Seen, out.EndingSince = age.FirstSeen, age.EndingSince
+	out.FirstObserved, out.TerminatingSince = age.FirstSeen, age.EndingSince
 	if out.Blocked != "" {
 		out.BlockedSince = age.BlockedSince
 	}

@@ -101,7 +101,7 @@ func TestAgesAreThoseThatThisProcessHasSeen(t *testing.T) {
 			s = look(at(time.Second), pod)
 			p := s.PlanPod(pod)
 			want("the target, with a new pod", s.Ages.UnreadySince["n"], at(0))
-			want("the pod", p.Seen, at(time.Second))
+			want("the pod", p.FirstObserved, at(time.Second))
 
 			for i, w := range pullFailed {
 				pod = waitingPod(true, w)
@@ -118,7 +118,7 @@ func TestAgesAreThoseThatThisProcessHasSeen(t *testing.T) {
 			ready.Status.Conditions = []corev1.PodCondition{{Type: corev1.PodReady, Status: corev1.ConditionTrue, LastTransitionTime: metav1.NewTime(noon.Add(skew))}}
 			s = look(at(time.Minute), ready)
 			p = s.PlanPod(ready)
-			if _, ok := s.Ages.UnreadySince["n"]; ok || p.Seen != at(time.Second) {
+			if _, ok := s.Ages.UnreadySince["n"]; ok || p.FirstObserved != at(time.Second) {
 				t.Errorf("ready: %+v", p)
 			}
 			pod = waitingPod(true, pullFailed[0]) // after a boot, say
@@ -129,14 +129,14 @@ func TestAgesAreThoseThatThisProcessHasSeen(t *testing.T) {
 			ending.DeletionTimestamp = &metav1.Time{Time: noon.Add(skew)}
 			look(at(3*time.Minute), ending)
 			p = look(at(4*time.Minute), ending).PlanPod(ending)
-			want("ending", p.EndingSince, at(3*time.Minute))
+			want("ending", p.TerminatingSince, at(3*time.Minute))
 
 			// A pod of its kind comes: the target is without a ready one still. One that a rollout
 			// has made begins from the start.
 			other := waitingPod(true, pullFailed[0])
 			other.UID = "other"
 			s = look(at(5*time.Minute), other)
-			want("the next pod", s.PlanPod(other).Seen, at(5*time.Minute))
+			want("the next pod", s.PlanPod(other).FirstObserved, at(5*time.Minute))
 			want("the target", s.Ages.UnreadySince["n"], at(2*time.Minute))
 			h.Renew(object, []plan.Action{{Kind: plan.Delete, Why: plan.WhyFailed, Target: "n"}}, at(6*time.Minute))
 			want("replaced for its failure", look(at(6*time.Minute), other).Ages.UnreadySince["n"], at(2*time.Minute))
@@ -152,12 +152,12 @@ func TestAgesAreThoseThatThisProcessHasSeen(t *testing.T) {
 			}
 			s = waits(at(8*time.Minute+10*time.Second), target.NotReady)
 			want("on a lost node", s.Ages.UnreadySince["n"], at(7*time.Minute))
-			if p := s.PlanPod(other); !p.EndingSince.IsZero() {
-				t.Errorf("nothing ends on a lost node: %s", p.EndingSince)
+			if p := s.PlanPod(other); !p.TerminatingSince.IsZero() {
+				t.Errorf("nothing ends on a lost node: %s", p.TerminatingSince)
 			}
 			s = waits(at(8*time.Minute+20*time.Second), "")
 			want("back again", s.Ages.UnreadySince["n"], at(8*time.Minute+20*time.Second))
-			want("ending again", s.PlanPod(other).EndingSince, at(8*time.Minute+20*time.Second))
+			want("ending again", s.PlanPod(other).TerminatingSince, at(8*time.Minute+20*time.Second))
 			// What a rollout has taken and is no target is remembered as long as that is so.
 			if got := h.MissingSince(object, []string{"a", "#b"}, at(0)); len(got) != 2 {
 				t.Errorf("missing since %v", got)

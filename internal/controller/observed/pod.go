@@ -24,7 +24,7 @@ func PlanPod(pod *corev1.Pod) plan.Pod {
 	}
 	for _, c := range pod.Status.Conditions {
 		if c.Type == corev1.PodReady {
-			out.Ready, out.ReadyChanged = c.Status == corev1.ConditionTrue, c.LastTransitionTime.Time
+			out.Ready, out.ReadyChangedAt = c.Status == corev1.ConditionTrue, c.LastTransitionTime.Time
 		}
 	}
 	// Init containers come first, as they run first.

@@ -29,7 +29,7 @@ func (s *step) computeBudgets() {
 	var down, disrupted, inFlight, holding int
 	s.findUnresponsive()
 	for _, t := range s.slots {
-		if !t.Able {
+		if !t.Schedulable {
 			continue
 		}
 		if s.blocksOnVerdict(t) {
@@ -75,30 +75,30 @@ func (s *step) longUnready(t *slot) bool {
 // starting reports whether the target's pod is so new that it need not be ready yet. A new pod does not make a target
 // that has long been unready start again: its node may reject every pod.
 func (s *step) starting(t *slot) bool {
-	return !s.reached(t.pod.Since().Add(Settle)) && (t.UnreadySince.IsZero() || !s.longUnready(t))
+	return !s.reached(t.pod.AgeStart().Add(Settle)) && (t.UnreadySince.IsZero() || !s.longUnready(t))
 }
 
 // restartInFlight reports whether the target was restarted within the last day, has had no ready pod since, and may
 // still get one.
 func (s *step) restartInFlight(t *slot) bool {
 	return len(t.record.Times) > 0 && !t.ready() && !s.overdue(t.pod) &&
-		s.Now.Before(t.record.Last().Add(FailureMemory))
+		s.Now.Before(t.record.Last().Add(FailureRetention))
 }
 
 // holdsRollout reports whether a rollout must wait for a ready pod of the target: for Settle, and longer after a
 // restart, after the operator took a ready pod away, or when a new revision may be why there is none.
 func (s *step) holdsRollout(t *slot) bool {
 	switch {
-	case !t.Able, t.ready():
+	case !t.Schedulable, t.ready():
 		return false
 	case s.overdue(t.pod):
 		return s.manyOverdue // what keeps them may keep the next one too
 	case !s.longUnready(t), s.restartInFlight(t):
 		return true
-	case s.rollout.Down.has(t.Name):
+	case s.rollout.TakenDown.has(t.Name):
 		return true
 	}
-	return s.offCurrent(t) && !s.rollout.Excused.has(t.Name)
+	return s.offCurrent(t) && !s.rollout.UnreadyBefore.has(t.Name)
 }
 
 // offCurrent reports whether the target's pod is, or will be, of another revision than Current. Then that revision may
@@ -124,7 +124,7 @@ func (s *step) blocksOnVerdict(t *slot) bool {
 
 // indeterminateByRevision reports whether the target's revision may be why it is indeterminate.
 func (s *step) indeterminateByRevision(t *slot) bool {
-	return s.indeterminate(t) && s.offCurrent(t) && !s.rollout.Mute.has(t.Name)
+	return s.indeterminate(t) && s.offCurrent(t) && !s.rollout.IndeterminateBefore.has(t.Name)
 }
 
 // indeterminate reports whether the target's parser has run for Settle without a verdict.
@@ -134,8 +134,8 @@ func (s *step) indeterminate(t *slot) bool {
 
 // overdue reports whether the pod has been observed terminating for Settle. Nothing waits for such a pod.
 func (s *step) overdue(p *Pod) bool {
-	return p != nil && p.Terminating && !p.NodeLost && !p.EndingSince.IsZero() &&
-		s.reached(p.EndingSince.Add(Settle))
+	return p != nil && p.Terminating && !p.NodeLost && !p.TerminatingSince.IsZero() &&
+		s.reached(p.TerminatingSince.Add(Settle))
 }
 
 // findUnresponsive lists the overdue pods, and the targets that a new revision may have made indeterminate, and
@@ -170,10 +170,10 @@ func (s *step) pruneSets() {
 			return t == nil || over(t)
 		}
 	}
-	r.Down = r.Down.without(obsolete((*slot).ready))
-	r.Excused = r.Excused.without(obsolete((*slot).ready))
+	r.TakenDown = r.TakenDown.without(obsolete((*slot).ready))
+	r.UnreadyBefore = r.UnreadyBefore.without(obsolete((*slot).ready))
 	judged := func(t *slot) bool { return t.live() && !t.unjudged() }
-	r.Mute = r.Mute.without(obsolete(judged))
+	r.IndeterminateBefore = r.IndeterminateBefore.without(obsolete(judged))
 }
 
 // noteReplacement remembers what the new pod of a target will not show: whether the operator took the target down, and
@@ -181,13 +181,13 @@ func (s *step) pruneSets() {
 func (s *step) noteReplacement(t *slot, revision string) {
 	r := &s.rollout
 	updates := s.Current != "" && revision != s.Current
-	disrupted := r.Down.has(t.Name) || s.restartInFlight(t) || s.offCurrent(t) && !r.Excused.has(t.Name)
+	disrupted := r.TakenDown.has(t.Name) || s.restartInFlight(t) || s.offCurrent(t) && !r.UnreadyBefore.has(t.Name)
 	switch {
 	case !updates && (t.ready() || disrupted):
-		r.Down = r.Down.with(t.Name)
+		r.TakenDown = r.TakenDown.with(t.Name)
 	case updates && !disrupted && !t.ready():
-		r.Excused = r.Excused.with(t.Name)
+		r.UnreadyBefore = r.UnreadyBefore.with(t.Name)
 	case updates && s.indeterminate(t):
-		r.Mute = r.Mute.with(t.Name)
+		r.IndeterminateBefore = r.IndeterminateBefore.with(t.Name)
 	}
 }

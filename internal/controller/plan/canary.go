@@ -96,7 +96,7 @@ func (s *step) lostSelected() (selected int, lost []string) {
 			lost = append(lost, t.Name)
 		}
 	}
-	for _, key := range s.rollout.Also {
+	for _, key := range s.rollout.OutOfOrder {
 		if inCanary && s.target(key) == nil {
 			selected++
 			lost = append(lost, key)
@@ -108,8 +108,8 @@ func (s *step) lostSelected() (selected int, lost []string) {
 // recentlyAbsent returns the canaries that have been absent for less than Settle: nodes lose labels for a moment.
 func (s *step) recentlyAbsent() []string {
 	var out []string
-	for _, key := range s.rollout.Also {
-		if since := s.GoneSince[key]; s.target(key) == nil && (since.IsZero() || !s.reached(since.Add(Settle))) {
+	for _, key := range s.rollout.OutOfOrder {
+		if since := s.AbsentSince[key]; s.target(key) == nil && (since.IsZero() || !s.reached(since.Add(Settle))) {
 			out = append(out, key)
 		}
 	}
@@ -154,17 +154,17 @@ func (s *step) lostMessage(lost []string) string {
 // countReboots counts how often the nodes of canaries have rebooted since they were selected.
 func (s *step) countReboots() {
 	for _, t := range s.slots {
-		if t.Boot == "" || !s.rollout.selected(t.Name) {
+		if t.BootID == "" || !s.rollout.selected(t.Name) {
 			continue
 		}
 		baseline := s.rollout.baseline(t.Name)
-		if t.Boot == baseline.Boot {
+		if t.BootID == baseline.BootID {
 			continue
 		}
-		if baseline.Boot != "" {
-			baseline.Boots++
+		if baseline.BootID != "" {
+			baseline.Reboots++
 		}
-		baseline.Boot = t.Boot
+		baseline.BootID = t.BootID
 		s.rollout.setBaseline(t.Name, baseline)
 	}
 }
@@ -190,7 +190,7 @@ func (s *step) wantedCanaries() int {
 // canSelectMore reports whether another target can be a canary, now or once it has its pod again.
 func (s *step) canSelectMore() bool {
 	return slices.ContainsFunc(s.slots, func(t *slot) bool {
-		return t.Able && !s.rollout.selected(t.Name) && !s.indeterminate(t) && (t.live() || !s.longUnready(t))
+		return t.Schedulable && !s.rollout.selected(t.Name) && !s.indeterminate(t) && (t.live() || !s.longUnready(t))
 	})
 }
 
@@ -208,7 +208,7 @@ const (
 //   - a container restarts more often than its node reboots and than before; the first excess restart counts once the
 //     container is ready again. In an outage a container may restart for reasons that are not its own;
 //   - its node reboots more than maxReboots times;
-//   - a container cannot start for StartPatience, or the target is not ready for Settle;
+//   - a container cannot start for StartTimeout, or the target is not ready for Settle;
 //   - its verdict is more severe, and neither fading, nor external, nor common in the control group. Unreachable and
 //     NotRunning count only after Settle.
 func (s *step) compare(t *slot, outage bool) (canaryState, string) {
@@ -221,10 +221,10 @@ func (s *step) compare(t *slot, outage bool) (canaryState, string) {
 		return canaryWorse, s.comparison(t, fmt.Sprintf("no pod for %s", Settle))
 	case !t.live():
 		return canaryPending, name + " is being replaced"
-	case baseline.Boots > maxReboots:
-		return canaryWorse, s.comparison(t, fmt.Sprintf("its node rebooted %s", times(baseline.Boots)))
+	case baseline.Reboots > maxReboots:
+		return canaryWorse, s.comparison(t, fmt.Sprintf("its node rebooted %s", times(baseline.Reboots)))
 	}
-	allowed := baseline.allowedRestarts(t.pod.age(s.Now)) + baseline.Boots
+	allowed := baseline.allowedRestarts(t.pod.age(s.Now)) + baseline.Reboots
 	excess := t.pod.Restarts - allowed
 	if severity(baseline.Verdict) > 0 || outage {
 		excess = 0
@@ -232,7 +232,7 @@ func (s *step) compare(t *slot, outage bool) (canaryState, string) {
 	switch {
 	case excess > 1, excess == 1 && t.pod.Ready:
 		return canaryWorse, s.comparison(t, fmt.Sprintf("its container restarted %s", times(t.pod.Restarts)))
-	case t.pod.Blocked != "" && !t.pod.Ready && !baseline.Unready && s.reached(t.pod.blockedSince().Add(StartPatience)):
+	case t.pod.Blocked != "" && !t.pod.Ready && !baseline.Unready && s.reached(t.pod.blockedSince().Add(StartTimeout)):
 		return canaryWorse, s.comparison(t, "a container cannot start: "+t.pod.Blocked)
 	case !t.pod.Ready && s.longUnready(t):
 		return canaryWorse, s.comparison(t, fmt.Sprintf("not ready for %s", Settle))
@@ -283,7 +283,7 @@ func (s *step) inControlGroup(t *slot) bool {
 
 // allowedRestarts returns how many restarts are as frequent as those of the baseline, for a pod of that age: rounded
 // up, and none when there were none.
-func (b Before) allowedRestarts(age time.Duration) int {
+func (b Baseline) allowedRestarts(age time.Duration) int {
 	if b.Restarts <= 0 || b.Age.Duration <= 0 {
 		return max(b.Restarts, 0)
 	}
@@ -307,7 +307,7 @@ func (s *step) comparison(t *slot, now string) string {
 // failCanary sends the canaries back to Current. No target is selected until there is another Update, or promotion.
 func (s *step) failCanary(why string) {
 	s.phase, s.result.Message = PhaseFailed, why
-	s.rollout = s.rollout.TakenOver()
+	s.rollout = s.rollout.CarriedOver()
 	s.rollout.Failed, s.rollout.FailedAt = why, s.timestamp
 }
 
@@ -320,10 +320,10 @@ func (s *step) passCanary() {
 // pauseSoak stops the soak. Without credit, the time that is not persisted yet is lost: nothing observed it.
 func (s *step) pauseSoak(credit bool, why string) {
 	r := &s.rollout
-	if credit && !r.Since.IsZero() {
-		r.Soaked.Duration += max(s.timestamp.Sub(r.Since), 0)
+	if credit && !r.SoakingSince.IsZero() {
+		r.Soaked.Duration += max(s.timestamp.Sub(r.SoakingSince), 0)
 	}
-	r.Since = zeroTime
+	r.SoakingSince = zeroTime
 	s.result.Message = "the soak is paused: " + why
 }
 
@@ -331,11 +331,11 @@ func (s *step) pauseSoak(credit bool, why string) {
 // of the soak, and passes the canary once the soak is over and no canary is CatchingUp that was not before.
 func (s *step) countSoak(canaries []*slot) {
 	r, soak := &s.rollout, s.Limits.Canary.Soak
-	if r.Since.IsZero() {
-		r.Since = s.timestamp
+	if r.SoakingSince.IsZero() {
+		r.SoakingSince = s.timestamp
 	}
 	left := soak - r.Soaked.Duration
-	if !s.Now.Before(r.Since.Add(left)) {
+	if !s.Now.Before(r.SoakingSince.Add(left)) {
 		if i := slices.IndexFunc(canaries, s.catchingUp); i >= 0 {
 			s.result.Message = fmt.Sprintf("the soak is paused: %s is still catching up", canaries[i].Name)
 			return
@@ -343,13 +343,13 @@ func (s *step) countSoak(canaries []*slot) {
 		s.passCanary()
 		return
 	}
-	s.result.Message = fmt.Sprintf("soaking until %s", clock(r.Since.Add(left)))
-	if tick := max(soak/soakParts, time.Minute); s.reached(r.Since.Add(tick)) {
-		r.Soaked.Duration += s.timestamp.Sub(r.Since)
-		r.Since = s.timestamp
-		s.recheckAt(r.Since.Add(tick))
+	s.result.Message = fmt.Sprintf("soaking until %s", clock(r.SoakingSince.Add(left)))
+	if tick := max(soak/soakParts, time.Minute); s.reached(r.SoakingSince.Add(tick)) {
+		r.Soaked.Duration += s.timestamp.Sub(r.SoakingSince)
+		r.SoakingSince = s.timestamp
+		s.recheckAt(r.SoakingSince.Add(tick))
 	}
-	s.recheckAt(r.Since.Add(soak - r.Soaked.Duration))
+	s.recheckAt(r.SoakingSince.Add(soak - r.Soaked.Duration))
 }
 
 // catchingUp reports whether a canary is behind and was well before.
@@ -368,7 +368,7 @@ func (s *step) selectCanaries() {
 	var next []*slot
 	unjudged := false
 	for _, t := range s.slots {
-		if !t.live() || !t.Able || s.rollout.selected(t.Name) || s.indeterminate(t) {
+		if !t.live() || !t.Schedulable || s.rollout.selected(t.Name) || s.indeterminate(t) {
 			continue
 		}
 		unjudged = unjudged || t.unjudged()
@@ -384,13 +384,13 @@ func (s *step) selectCanaries() {
 			continue
 		}
 		room--
-		s.rollout.Soaked.Duration, s.rollout.Since = 0, zeroTime
+		s.rollout.Soaked.Duration, s.rollout.SoakingSince = 0, zeroTime
 		s.rollout.setBaseline(t.Name, baseline)
 	}
 	// Unready pods of an abandoned revision that do not try out the next one go back.
 	for _, t := range next {
 		if t.live() && s.onAbandonedRevision(t) && t.NodeReady && disruption(t) == 0 {
-			s.delete(t, WhySentBack, 0)
+			s.delete(t, WhyRolledBack, 0)
 		}
 	}
 }
@@ -414,15 +414,15 @@ func (s *step) onAbandonedRevision(t *slot) bool {
 
 // baselineOf returns the baseline of a target; the zero value if it is well. A pod of an abandoned revision is no
 // measure: but for what is external, its target counts as well.
-func (s *step) baselineOf(t *slot) Before {
+func (s *step) baselineOf(t *slot) Baseline {
 	if v := t.judgement.Verdict; s.onAbandonedRevision(t) {
 		if external(v) {
-			return Before{Verdict: v, Boot: t.Boot}
+			return Baseline{Verdict: v, BootID: t.BootID}
 		}
-		return Before{Boot: t.Boot}
+		return Baseline{BootID: t.BootID}
 	}
-	b := Before{
-		Boot: t.Boot, Lag: metav1.Duration{Duration: s.Lag[t.Name].Truncate(time.Second)},
+	b := Baseline{
+		BootID: t.BootID, Lag: metav1.Duration{Duration: s.Lag[t.Name].Truncate(time.Second)},
 		Restarts: t.pod.Restarts, Unready: !t.pod.Ready,
 	}
 	if v := t.judgement.Verdict; v != growth.Healthy {

@@ -31,7 +31,7 @@ func TestTheOthersFollowACanaryThatWasWellForTheSoak(t *testing.T) {
 func TestDuringACanaryNewTargetsAndPodsThatDieGetTheCurrentRevision(t *testing.T) {
 	s := soaking(t, 3)
 	s.with(func(in *plan.Input) {
-		in.Targets = append(in.Targets, plan.Target{Name: "A", Pod: "pod-A", Able: true, NodeReady: true})
+		in.Targets = append(in.Targets, plan.Target{Name: "A", Pod: "pod-A", Schedulable: true, NodeReady: true})
 	})
 	s.does("Create A at new").dies("b").dies("a").does("Create a at newer", "Create b at new").leader().dies("a").
 		does("Create a at newer")
@@ -48,7 +48,7 @@ func TestTheSoakCountsOnlyTimeInWhichCanariesWereWell(t *testing.T) {
 		after(time.Hour)
 	s.with(func(in *plan.Input) { in.Limits.Paused = false }).does().phase(plan.PhaseCanary, "soaking until 16:00:00 UTC").
 		after(10 * time.Minute)
-	s.pod("a", func(p *plan.Pod) { p.Ready, p.ReadyChanged = false, s.in.Now }).does().
+	s.pod("a", func(p *plan.Pod) { p.Ready, p.ReadyChangedAt = false, s.in.Now }).does().
 		phase(plan.PhaseCanary, "the soak is paused: a is not ready")
 	s.after(9*time.Minute).pod("a", func(p *plan.Pod) { p.Ready = true }).does().
 		phase(plan.PhaseCanary, "soaking until 16:09:00 UTC")
@@ -93,7 +93,7 @@ func TestACanaryThatIsWorseThanBeforeGoesBackAndNothingElseMoves(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			s := soaking(t, 3).does().after(time.Minute)
 			test.change(s)
-			s.does("Delete a: SentBack").phase(plan.PhaseFailed, test.message)
+			s.does("Delete a: RolledBack").phase(plan.PhaseFailed, test.message)
 			s.does("Create a at new").phase(plan.PhaseFailed, test.message)
 			s.after(9*time.Hour).leader().does().phase(plan.PhaseFailed, test.message)
 			s.judges(growth.Healthy).dies("b").does("Create b at new")
@@ -105,7 +105,7 @@ func TestACanaryThatIsWorseThanBeforeGoesBackAndNothingElseMoves(t *testing.T) {
 }
 
 func TestACanaryThatFailedIsPromotedByHand(t *testing.T) {
-	s := soaking(t, 3).is("a", growth.Stuck).does("Delete a: SentBack").does("Create a at new")
+	s := soaking(t, 3).is("a", growth.Stuck).does("Delete a: RolledBack").does("Create a at new")
 	s.with(func(in *plan.Input) { in.Promote = true }).does("Delete a: Outdated").phase(plan.PhaseRolling, "")
 	s.does("Create a at newer").does("Delete b: Outdated")
 	// It stays promoted when the annotation is removed.
@@ -167,7 +167,7 @@ func TestACanaryIsNotBlamedForACommonFault(t *testing.T) {
 	s = soaking(t, 8).does().is("a", growth.Stuck).is("b", growth.SinkDown).is("c", growth.Unreachable).
 		is("d", growth.SinkDown)
 	s.does().phase(plan.PhaseCanary, "the soak is paused: a is worse than before, and the fault is fleet-wide")
-	s.is("b", growth.Healthy).is("c", growth.Healthy).is("d", growth.Healthy).does("Delete a: SentBack")
+	s.is("b", growth.Healthy).is("c", growth.Healthy).is("d", growth.Healthy).does("Delete a: RolledBack")
 }
 
 func TestCanariesAreNotTheirOwnControlGroup(t *testing.T) {
@@ -176,7 +176,7 @@ func TestCanariesAreNotTheirOwnControlGroup(t *testing.T) {
 	s.does("Delete a: Outdated", "Delete b: Outdated", "Delete c: Outdated").
 		does("Create a at newer", "Create b at newer", "Create c at newer")
 	s.is("a", growth.Stuck).is("b", growth.Stuck).is("c", growth.Stuck)
-	s.does("Delete a: SentBack", "Delete b: SentBack", "Delete c: SentBack")
+	s.does("Delete a: RolledBack", "Delete b: RolledBack", "Delete c: RolledBack")
 }
 
 func TestARevisionThatCuresABadFleetPassesTheSoak(t *testing.T) {
@@ -249,7 +249,7 @@ func TestANewRevisionDuringACanaryBeginsWithTheCanaries(t *testing.T) {
 	s = begin(t, canary(unavailable(fleet(4), 2), 2, time.Hour)).with(update("newer")).
 		does("Delete a: Outdated", "Delete b: Outdated").does("Create a at newer", "Create b at newer")
 	s.pod("a", unready).pod("b", unready).with(func(in *plan.Input) { in.Limits.Canary.Count = intstr.FromInt32(1) })
-	s.with(update("newest")).does("Delete a: Outdated", "Delete b: SentBack").
+	s.with(update("newest")).does("Delete a: Outdated", "Delete b: RolledBack").
 		does("Create a at newest", "Create b at new")
 }
 
@@ -257,7 +257,7 @@ func TestAnAbandonedRevisionIsNoBaselineForTheNext(t *testing.T) {
 	// The first crashes, the second hangs: that is better than the first, and worse than before both.
 	s := soaking(t, 3).pod("a", unready).is("a", growth.NotRunning).does()
 	s.with(update("newest")).does("Delete a: Outdated").does("Create a at newest")
-	s.is("a", growth.Stuck).does("Delete a: SentBack").
+	s.is("a", growth.Stuck).does("Delete a: RolledBack").
 		phase(plan.PhaseFailed, "a on revision newest: Stuck, as it is; before, on new: Healthy, lag 0s")
 }
 
@@ -287,7 +287,7 @@ func TestACanaryWhoseStateWasLostIsFoundAgain(t *testing.T) {
 
 func TestACanaryThatIsGrowingIsRolledBackBeforeItIsRestarted(t *testing.T) {
 	// It was well before: the revision is at fault, and no restart is counted.
-	s := soaking(t, 3).does().is("a", growth.Growing).does("Delete a: SentBack")
+	s := soaking(t, 3).does().is("a", growth.Growing).does("Delete a: RolledBack")
 	if len(s.in.Ledger) > 0 {
 		t.Errorf("the ledger has %v", s.in.Ledger)
 	}
@@ -303,7 +303,7 @@ func boots(id string) func(*plan.Input) {
 	return func(in *plan.Input) {
 		in.Targets = slices.Clone(in.Targets)
 		for i := range in.Targets {
-			in.Targets[i].Boot = id
+			in.Targets[i].BootID = id
 		}
 	}
 }
@@ -314,7 +314,7 @@ func TestACanaryWhoseNodeRebootsIsNotBlamed(t *testing.T) {
 		return s.does("Delete a: Outdated").does("Create a at newer").does().after(time.Hour).does()
 	}
 	waiting := func(p *plan.Pod) {
-		p.Restarts, p.Ready, p.ReadyChanged = p.Restarts+1, false, p.Created.Add(time.Hour)
+		p.Restarts, p.Ready, p.ReadyChangedAt = p.Restarts+1, false, p.Created.Add(time.Hour)
 	}
 	again := func(p *plan.Pod) { p.Ready = true }
 
@@ -322,19 +322,19 @@ func TestACanaryWhoseNodeRebootsIsNotBlamed(t *testing.T) {
 	s.pod("a", again).does().phase(plan.PhaseCanary, "soaking until 15:00:00 UTC").after(time.Hour).leader()
 	s.with(boots("3")).judges(growth.Healthy).pod("a", restarts(2)).does().
 		phase(plan.PhaseCanary, "soaking until 15:00:00 UTC")
-	s.pod("a", restarts(3)).does("Delete a: SentBack")
+	s.pod("a", restarts(3)).does("Delete a: RolledBack")
 	mentions(t, s.last.Message, "a on revision newer: its container restarted 3 times")
 
 	// The restart may be observed before the reboot.
 	s = begins().pod("a", waiting).does().phase(plan.PhaseCanary, "the soak is paused: a is restarting")
 	s.with(boots("2")).pod("a", again).does().phase(plan.PhaseCanary, "soaking until 15:00:00 UTC")
 	// One that restarts without a reboot fails once it is ready again, restarts once more, or does neither for Settle.
-	begins().pod("a", waiting).does().pod("a", again).does("Delete a: SentBack")
-	begins().pod("a", waiting).does().pod("a", waiting).does("Delete a: SentBack")
-	begins().pod("a", waiting).does().after(10 * time.Minute).does("Delete a: SentBack")
+	begins().pod("a", waiting).does().pod("a", again).does("Delete a: RolledBack")
+	begins().pod("a", waiting).does().pod("a", waiting).does("Delete a: RolledBack")
+	begins().pod("a", waiting).does().after(10 * time.Minute).does("Delete a: RolledBack")
 	// A node whose boot ID is unknown, or known for the first time, has not rebooted.
-	begins().with(boots("")).pod("a", restarts(1)).does("Delete a: SentBack")
-	soaking(t, 2).does().with(boots("1")).pod("a", restarts(1)).does("Delete a: SentBack")
+	begins().with(boots("")).pod("a", restarts(1)).does("Delete a: RolledBack")
+	soaking(t, 2).does().with(boots("1")).pod("a", restarts(1)).does("Delete a: RolledBack")
 }
 
 func TestTheStateOfTheLargestCanaryFitsIntoAnAnnotation(t *testing.T) {
@@ -346,7 +346,7 @@ func TestTheStateOfTheLargestCanaryFitsIntoAnAnnotation(t *testing.T) {
 	for i := range targets {
 		name := fmt.Sprintf(long, i)
 		in.Targets = append(in.Targets,
-			plan.Target{Name: name, Pod: "pod-" + name, Able: true, NodeReady: true, Boot: boot})
+			plan.Target{Name: name, Pod: "pod-" + name, Schedulable: true, NodeReady: true, BootID: boot})
 		in.Pods = append(in.Pods, plan.Pod{
 			Name: "pod-" + name, UID: name, Target: name, Revision: "new", Created: ago(24*time.Hour + time.Second), Ready: true,
 			Restarts: 10,
@@ -357,9 +357,9 @@ func TestTheStateOfTheLargestCanaryFitsIntoAnAnnotation(t *testing.T) {
 	s := begin(t, in).with(update("newer"))
 	s.keep(plan.Next(s.in))
 	text, err := s.in.Rollout.Encode()
-	if got := len(s.in.Rollout.Also); err != nil || got != plan.MaxCanaries || len(s.in.Rollout.Before) != got ||
+	if got := len(s.in.Rollout.OutOfOrder); err != nil || got != plan.MaxCanaries || len(s.in.Rollout.Baselines) != got ||
 		len(text) > 200_000 {
-		t.Errorf("%d canaries, %d of them with a baseline, take %d bytes, %v", got, len(s.in.Rollout.Before), len(text),
+		t.Errorf("%d canaries, %d of them with a baseline, take %d bytes, %v", got, len(s.in.Rollout.Baselines), len(text),
 			err)
 	}
 }
@@ -377,7 +377,7 @@ func TestTheStateOfACanaryIsShort(t *testing.T) {
 	if err != nil || text != want {
 		t.Errorf("got %s, %v\nwant %s", text, err, want)
 	}
-	s.judges(growth.Healthy).pod("a", restarts(2)).does("Delete a: SentBack")
+	s.judges(growth.Healthy).pod("a", restarts(2)).does("Delete a: RolledBack")
 	mentions(t, s.last.Message,
 		"a on revision newer: its container restarted 2 times; "+
 			"before, on new: CatchingUp, lag 1s, restarted 2 times in 24h0m0s")

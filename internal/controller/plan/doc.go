@@ -14,7 +14,7 @@
 //	lost           it cannot be observed: its node is not Ready, or it is unschedulable and has no live pod
 //	unjudged       it has no live pod, or its verdict is Unknown
 //	good           judged and not bad: Healthy or CatchingUp
-//	proven         good for Proof with the pod that it has
+//	proven         good for ProvenAfter with the pod that it has
 //	external       of a verdict: SinkDown or SourceStalled, which no revision causes
 //	degraded       bad by a fault that the revision may cause: neither external nor a pod that is starting
 //	indeterminate  its pod is ready and its verdict has been Unknown for Settle
@@ -93,7 +93,7 @@
 // # Trials (trial.go)
 //
 // The first restart for a cause is a trial. No other follows for that cause until its target is proven, which frees
-// the others for LedgerMemory. After a failed trial another target is tried before the same. A target that two
+// the others for LedgerRetention. After a failed trial another target is tried before the same. A target that two
 // restarts did not help backs off. So does the whole fleet when too many of those tried were not helped.
 //
 // # Rollouts (rollout.go, canary.go)
@@ -114,7 +114,7 @@
 //  6. Restart bad targets: Growing first, then the longest first. Each restart is recorded before its pod is deleted.
 //  7. Replace pods of a wrong revision or from before RestartedAt, then select the next targets.
 //
-// A step that waits for a time sets Result.NextTime. One that waits for pods or nodes is woken by their events.
+// A step that waits for a time sets Result.RecheckAt. One that waits for pods or nodes is woken by their events.
 //
 // # Where the complexity comes from
 //
@@ -127,12 +127,12 @@
 //	someone forges the ledger                                sanitized, unfinishedRestart: a record proves nothing
 //	another tenant claims that a shared sink is down         peers of other namespaces are scaled down
 //	a revision kills its nodes, one canary after another     lost canaries
-//	two bad revisions in a row take two parsers down         the sets that TakenOver keeps
+//	two bad revisions in a row take two parsers down         the sets that CarriedOver keeps
 //	a pod never ends: a finalizer, a dead kubelet            overdue
 //	a node is cut off, and its parser works                  pods of unschedulable targets are left alone
 //	a node reboots under a canary                            reboots allow restarts, up to maxReboots
 //	a registry or the API server refuses pods for hours      Settle ends what is held
 //	labels are gone for a moment                             absent targets, and fleets without targets, decide nothing
 //	clocks differ by minutes or hours                        ages are observed
-//	5,000 targets must fit into one annotation               To, Also, name hashes, MaxCanaries
+//	5,000 targets must fit into one annotation               UpTo, OutOfOrder, name hashes, MaxCanaries
 package plan

@@ -68,7 +68,7 @@ func (s *step) census(group func(*slot) bool) census {
 				c.expireAt(since.Add(Settle))
 			}
 		case t.unjudged():
-			if !t.Able || s.longUnready(t) {
+			if !t.Schedulable || s.longUnready(t) {
 				continue
 			}
 		case t.good() && s.Now.Before(t.provenAt()):
@@ -91,7 +91,7 @@ func (s *step) restartUnproven(t *slot) bool {
 }
 
 // reachesThreshold reports whether that many affected targets of a census, alone or together with their peers, make a
-// fault fleet-wide. Elsewhere alone never do.
+// fault fleet-wide. Peers alone never do.
 func (s *step) reachesThreshold(affected int, c census) bool {
 	all := s.peers(c)
 	all.Desired += c.counted
@@ -103,12 +103,12 @@ func (s *step) reachesThreshold(affected int, c census) bool {
 // peers returns the peers that count. Foreign peers do only while the sink is the trouble of a target here (SinkDown,
 // or Overloaded by the sink), and no namespace of them counts for more targets than there are here: whatever others
 // report, alone they hold nothing back.
-func (s *step) peers(c census) Elsewhere {
-	all := s.Elsewhere
+func (s *step) peers(c census) Peers {
+	all := s.Peers
 	if c.sinkTrouble == 0 {
 		return all
 	}
-	for _, p := range s.Strangers {
+	for _, p := range s.ForeignPeers {
 		if p.Desired > c.counted {
 			p.Affected, p.Desired = p.Affected*c.counted/p.Desired, c.counted
 		}

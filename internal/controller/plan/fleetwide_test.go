@@ -93,16 +93,16 @@ func TestANewLeaderRestartsNothingUntilItKnowsThatTheFaultIsNotFleetWide(t *test
 func TestPeersCount(t *testing.T) {
 	for _, test := range []struct {
 		bad       int
-		peers     plan.Elsewhere
+		peers     plan.Peers
 		fleetWide bool
 	}{
-		{1, plan.Elsewhere{Desired: 2, Affected: 2}, true},    // 3 of 9
-		{1, plan.Elsewhere{Desired: 9, Affected: 3}, false},   // 4 of 16
-		{3, plan.Elsewhere{Desired: 90, Affected: 0}, true},   // a fleet needs no peers
-		{0, plan.Elsewhere{Desired: 10, Affected: 10}, false}, // nothing is wrong here
+		{1, plan.Peers{Desired: 2, Affected: 2}, true},    // 3 of 9
+		{1, plan.Peers{Desired: 9, Affected: 3}, false},   // 4 of 16
+		{3, plan.Peers{Desired: 90, Affected: 0}, true},   // a fleet needs no peers
+		{0, plan.Peers{Desired: 10, Affected: 10}, false}, // nothing is wrong here
 	} {
 		in := fleet(7)
-		in.Elsewhere = test.peers
+		in.Peers = test.peers
 		for i := range test.bad {
 			in = judge(in, i, growth.Stuck)
 		}
@@ -118,30 +118,29 @@ func TestAFleetWideFaultDoesNotDelayARollout(t *testing.T) {
 
 // TestForeignPeersAloneDelayNothing lists what other namespaces may do to a fleet's restarts.
 func TestForeignPeersAloneDelayNothing(t *testing.T) {
-	down := func(n int) plan.Elsewhere { return plan.Elsewhere{Desired: n, Affected: n} }
+	down := func(n int) plan.Peers { return plan.Peers{Desired: n, Affected: n} }
 	for _, test := range []struct {
 		what      string
 		n, stuck  int
 		sink      int // targets whose trouble is the sink
 		secret    int // targets without credentials
-		foreign   []plan.Elsewhere
+		foreign   []plan.Peers
 		fleetWide bool
 	}{
-		{"all report that the sink is down, and none here does", 7, 1, 0, 0,
-			[]plan.Elsewhere{down(1000), down(1000), down(1000)},
+		{"all report that the sink is down, and none here does", 7, 1, 0, 0, []plan.Peers{down(1000), down(1000), down(1000)},
 			false},
-		{"one here has no credentials", 7, 1, 0, 1, []plan.Elsewhere{down(1000)}, false},
-		{"one here reports it, too, and one small foreign peer", 7, 1, 1, 0, []plan.Elsewhere{down(1)}, true},
-		{"one here of many, and as many as one namespace counts for", 100, 1, 1, 0, []plan.Elsewhere{down(100000)}, true},
-		{"foreign peers that are well count, too", 7, 1, 1, 0, []plan.Elsewhere{{Desired: 20}, down(1)}, false},
-		{"at most the size of this fleet counts", 100, 1, 1, 0, []plan.Elsewhere{{Desired: 1000, Affected: 400}}, false},
-		{"of each namespace", 100, 1, 1, 0, []plan.Elsewhere{{Desired: 1000, Affected: 500}, {Desired: 1000, Affected: 500}},
+		{"one here has no credentials", 7, 1, 0, 1, []plan.Peers{down(1000)}, false},
+		{"one here reports it, too, and one small foreign peer", 7, 1, 1, 0, []plan.Peers{down(1)}, true},
+		{"one here of many, and as many as one namespace counts for", 100, 1, 1, 0, []plan.Peers{down(100000)}, true},
+		{"foreign peers that are well count, too", 7, 1, 1, 0, []plan.Peers{{Desired: 20}, down(1)}, false},
+		{"at most the size of this fleet counts", 100, 1, 1, 0, []plan.Peers{{Desired: 1000, Affected: 400}}, false},
+		{"of each namespace", 100, 1, 1, 0, []plan.Peers{{Desired: 1000, Affected: 500}, {Desired: 1000, Affected: 500}},
 			true},
 		{"a fleet-wide fault needs no peers", 7, 3, 0, 0, nil, true},
-		{"nothing is wrong here", 7, 0, 0, 0, []plan.Elsewhere{down(1000)}, false},
+		{"nothing is wrong here", 7, 0, 0, 0, []plan.Peers{down(1000)}, false},
 	} {
 		in := fleet(test.n)
-		in.Strangers = test.foreign
+		in.ForeignPeers = test.foreign
 		for i := range test.n {
 			switch {
 			case i < test.stuck:

@@ -39,7 +39,7 @@ func TestAForgedLedgerDeletesNoPodThatIsWellAndNoMoreThanTheBudget(t *testing.T)
 			}
 			for i := range 20 {
 				name := fmt.Sprintf("n%02d", i)
-				in.Targets = append(in.Targets, plan.Target{Name: name, Pod: "p" + name, Able: true, NodeReady: true})
+				in.Targets = append(in.Targets, plan.Target{Name: name, Pod: "p" + name, Schedulable: true, NodeReady: true})
 				in.Pods = append(in.Pods, plan.Pod{Name: "p" + name, UID: "u" + name, Target: name, Revision: "new",
 					Created: ago(time.Hour), Ready: true})
 				in.Judgements[name] = growth.Judgement{Verdict: growth.Healthy, Since: ago(time.Hour)}
@@ -78,7 +78,7 @@ func forgedFleet(t *rapid.T) plan.Input {
 	n := rapid.IntRange(1, 30).Draw(t, "targets")
 	for i := range n {
 		name := fmt.Sprintf("n%02d", i)
-		in.Targets = append(in.Targets, plan.Target{Name: name, Pod: "p" + name, Able: rapid.IntRange(0, 9).Draw(t,
+		in.Targets = append(in.Targets, plan.Target{Name: name, Pod: "p" + name, Schedulable: rapid.IntRange(0, 9).Draw(t,
 			"able") > 0, NodeReady: true})
 		if rapid.IntRange(0, 9).Draw(t, "has a pod") > 0 {
 			in.Pods = append(in.Pods, plan.Pod{
@@ -120,13 +120,13 @@ func TestNoLedgerTakesMoreThanTheBudgets(t *testing.T) {
 		in := forgedFleet(t)
 		schedulable, ready, down := map[string]bool{}, map[string]bool{}, 0
 		for _, target := range in.Targets {
-			schedulable[target.Name] = target.Able
+			schedulable[target.Name] = target.Schedulable
 		}
 		for _, p := range in.Pods {
 			ready[p.Target] = p.Ready && !p.Terminating
 		}
 		for _, target := range in.Targets {
-			if target.Able && !ready[target.Name] {
+			if target.Schedulable && !ready[target.Name] {
 				down++
 			}
 		}
@@ -151,8 +151,8 @@ func TestNoLedgerTakesMoreThanTheBudgets(t *testing.T) {
 				limit,
 				describe(r.Actions))
 		}
-		if !r.NextTime.IsZero() && (!r.NextTime.After(now) || r.NextTime.After(now.Add(plan.FailureMemory))) {
-			t.Fatalf("rechecks at %s", r.NextTime)
+		if !r.RecheckAt.IsZero() && (!r.RecheckAt.After(now) || r.RecheckAt.After(now.Add(plan.FailureRetention))) {
+			t.Fatalf("rechecks at %s", r.RecheckAt)
 		}
 		if r.Trials != nil {
 			if _, err := r.Trials.Encode(); err != nil {
@@ -193,7 +193,7 @@ func TestNoLedgerHoldsARestartBackForLong(t *testing.T) {
 		in.FleetWide = false
 		pods := make([]plan.Pod, 0, len(in.Targets))
 		for i, target := range in.Targets {
-			in.Targets[i].Able = true
+			in.Targets[i].Schedulable = true
 			pods = append(pods, plan.Pod{Name: target.Pod, UID: "u" + target.Name, Target: target.Name, Revision: "new",
 				Created: ago(2 * time.Hour), Ready: true})
 			in.Judgements[target.Name] = growth.Judgement{Verdict: growth.Healthy, Since: ago(time.Minute)}

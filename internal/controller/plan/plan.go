@@ -12,29 +12,29 @@ const (
 	// Settle is how long a pod may take to become ready, to be judged and to terminate, and a recorded restart to be
 	// completed. An older unfinished restart is dropped: its pod may be healthy by now.
 	Settle = 10 * time.Minute
-	// StartPatience is how long a container of a canary may be unable to start. After one failure a registry or a
+	// StartTimeout is how long a container of a canary may be unable to start. After one failure a registry or a
 	// runtime is tried again within seconds.
-	StartPatience = time.Minute
+	StartTimeout = time.Minute
 	// maxReboots is how often the node of a canary may reboot during its soak: once for maintenance, and once more.
 	maxReboots = 2
-	// LedgerMemory is how long a restart counts: for the hourly cap and, while the target is Healthy, for the
+	// LedgerRetention is how long a restart counts: for the hourly cap and, while the target is Healthy, for the
 	// doubling of the cooldown.
-	LedgerMemory = time.Hour
+	LedgerRetention = time.Hour
 	// maxCooldown bounds the doubling.
 	maxCooldown = time.Hour
 	// stuckGrace replaces the grace period of a Stuck pod, which would do nothing with more.
 	stuckGrace = 5 * time.Second
-	// Proof is how long a parser must be Healthy or CatchingUp before its restart counts as helpful.
-	Proof = 2 * time.Minute
-	// FailurePause is the pause after the second restart that did not help a target, and the pause of a fleet where
+	// ProvenAfter is how long a parser must be Healthy or CatchingUp before its restart counts as helpful.
+	ProvenAfter = 2 * time.Minute
+	// FailureBackoff is the pause after the second restart that did not help a target, and the pause of a fleet where
 	// too many were not helped.
-	FailurePause = time.Hour
-	// maxFailureBackoff bounds the doubling of FailurePause.
+	FailureBackoff = time.Hour
+	// maxFailureBackoff bounds the doubling of FailureBackoff.
 	maxFailureBackoff = 8 * time.Hour
-	// TriedMemory is how long a trial counts when restarts are judged for a whole fleet.
-	TriedMemory = 6 * time.Hour
-	// FailureMemory is how long a restart that did not help counts against its target.
-	FailureMemory = 24 * time.Hour
+	// TrialRetention is how long a trial counts when restarts are judged for a whole fleet.
+	TrialRetention = 6 * time.Hour
+	// FailureRetention is how long a restart that did not help counts against its target.
+	FailureRetention = 24 * time.Hour
 	// soakParts is the number of parts of a soak that are persisted one by one: a leader that ends loses at most one.
 	soakParts = 10
 )
@@ -44,14 +44,14 @@ type Target struct {
 	Name string
 	// Pod is the name that the target's pod has or will have. It depends on the node: a target that moves gets another.
 	Pod string
-	// Able reports whether the node is Ready and accepts a new pod now.
-	Able bool
+	// Schedulable reports whether the node is Ready and accepts a new pod now.
+	Schedulable bool
 	// NodeReady is false for a lost node: the state of its pod is unknown, and a deletion there completes only once
 	// the node is back.
 	NodeReady bool
-	// Boot distinguishes the node's boots from one another and from other nodes'; "" if it is not known. It is
+	// BootID distinguishes the node's boots from one another and from other nodes'; "" if it is not known. It is
 	// persisted for canaries, so it should be short.
-	Boot string
+	BootID string
 	// UnreadySince is when this process first observed the target without a ready pod; zero if it has one, or if the
 	// time is not known. Pods that come and go do not restart it; a pod that a rollout replaces does (Action.Replaces).
 	UnreadySince time.Time
@@ -71,11 +71,11 @@ type Pod struct {
 	RestartedAt string
 	// Created is the creation time by the API server's clock, which may differ from the operator's.
 	Created time.Time
-	// Seen is when this process first observed the pod; zero if that is not known: then Created stands for it.
-	Seen  time.Time
-	Ready bool
-	// ReadyChanged is when Ready last changed, by the kubelet's clock; zero if it never did.
-	ReadyChanged time.Time
+	// FirstObserved is when this process first observed the pod; zero if that is not known: then Created stands for it.
+	FirstObserved time.Time
+	Ready         bool
+	// ReadyChangedAt is when Ready last changed, by the kubelet's clock; zero if it never did.
+	ReadyChangedAt time.Time
 	// Restarts is the highest restart count of the pod's init containers and the parser's container. A reboot of the
 	// node restarts each once.
 	Restarts int
@@ -84,37 +84,37 @@ type Pod struct {
 	Blocked      string
 	BlockedSince time.Time
 	Terminating  bool
-	// EndingSince is when this process first observed the pod Terminating on a Ready node; zero if it is not, or
+	// TerminatingSince is when this process first observed the pod Terminating on a Ready node; zero if it is not, or
 	// if the time is not known.
-	EndingSince time.Time
+	TerminatingSince time.Time
 	// Failed pods never run again.
 	Failed bool
 }
 
-// Since returns when the pod's age begins. The age never exceeds the time that this process has observed, so no skew
+// AgeStart returns when the pod's age begins. The age never exceeds the time that this process has observed, so no skew
 // between clocks adds to it.
-func (p *Pod) Since() time.Time {
-	if p.Seen.IsZero() {
+func (p *Pod) AgeStart() time.Time {
+	if p.FirstObserved.IsZero() {
 		return p.Created
 	}
-	return p.Seen
+	return p.FirstObserved
 }
 
 // unreadySince returns since when an unready pod is unready, as far as the pod itself shows; see Target.UnreadySince.
-func (p *Pod) unreadySince() time.Time { return later(p.Since(), p.ReadyChanged) }
+func (p *Pod) unreadySince() time.Time { return later(p.AgeStart(), p.ReadyChangedAt) }
 
 // blockedSince returns since when no container of the pod can start.
-func (p *Pod) blockedSince() time.Time { return later(p.Since(), p.BlockedSince) }
+func (p *Pod) blockedSince() time.Time { return later(p.AgeStart(), p.BlockedSince) }
 
 // age returns the highest possible age of the pod, for what age excuses rather than proves.
 func (p *Pod) age(now time.Time) time.Duration {
-	return max(now.Sub(p.Created), now.Sub(p.Since()), 0)
+	return max(now.Sub(p.Created), now.Sub(p.AgeStart()), 0)
 }
 
 // existedAt reports whether the pod existed at that time: this process had observed it, or the API server had created
 // it, whose clock may be a little ahead.
 func (p *Pod) existedAt(at time.Time) bool {
-	return !p.Seen.IsZero() && !p.Seen.After(at) || !p.Created.After(at.Add(clockSkew))
+	return !p.FirstObserved.IsZero() && !p.FirstObserved.After(at) || !p.Created.After(at.Add(clockSkew))
 }
 
 func later(a, b time.Time) time.Time {
@@ -146,8 +146,8 @@ type Limits struct {
 	NoPods bool
 }
 
-// Elsewhere counts targets of other objects with the same sink.
-type Elsewhere struct {
+// Peers counts targets of other objects with the same sink.
+type Peers struct {
 	Desired int
 	// Affected is how many of Desired are affected. For trusted objects it is the sum of Result.Affected.
 	Affected int
@@ -174,15 +174,15 @@ type Input struct {
 	Trials Trials
 	// Rollout is what was last persisted for Update.
 	Rollout Rollout
-	// GoneSince is when this process first observed that a selected target is no longer a target, by the name or
+	// AbsentSince is when this process first observed that a selected target is no longer a target, by the name or
 	// hash that Rollout has of it. A missing entry counts as absent since now.
-	GoneSince map[string]time.Time
+	AbsentSince map[string]time.Time
 	// Promote reports whether Update is to be rolled out regardless of its canaries.
 	Promote bool
-	// Elsewhere are trusted: objects of the same namespace. Strangers has an entry for each other namespace, and counts
+	// Peers are trusted: objects of the same namespace. ForeignPeers has an entry for each other namespace, and counts
 	// only targets that were observed to deliver to the sink; affected are those whose trouble is the sink.
-	Elsewhere Elsewhere
-	Strangers []Elsewhere
+	Peers        Peers
+	ForeignPeers []Peers
 	// FleetWide is Result.FleetWide of the previous plan.
 	FleetWide bool
 	// RetryAt is when a failed pod of a target may be replaced. A missing entry means now.
@@ -204,14 +204,14 @@ const (
 
 // Reasons for actions.
 const (
-	WhyMissing    = "Missing"    // the target has no pod
-	WhyUnselected = "Unselected" // the pod belongs to no target
-	WhyFailed     = "Failed"     // the pod never runs again
-	WhyOutdated   = "Outdated"   // the pod is of an older revision
-	WhySentBack   = "SentBack"   // the pod is of a revision whose canary failed, or that is abandoned
-	WhyAsked      = "Asked"      // the pod is older than the last request for new pods
-	WhyVerdict    = "Verdict"    // a restart may cure the fault
-	WhyUnfinished = "Unfinished" // the restart is recorded, and its pod still lives
+	WhyMissing          = "Missing"          // the target has no pod
+	WhyNoTarget         = "NoTarget"         // the pod belongs to no target
+	WhyFailed           = "Failed"           // the pod never runs again
+	WhyOutdated         = "Outdated"         // the pod is of an older revision
+	WhyRolledBack       = "RolledBack"       // the pod is of a revision whose canary failed, or that is abandoned
+	WhyRestartRequested = "RestartRequested" // the pod is older than the last request for new pods
+	WhyVerdict          = "Verdict"          // a restart may cure the fault
+	WhyUnfinished       = "Unfinished"       // the restart is recorded, and its pod still lives
 )
 
 // Why a restart that is due waits.
@@ -245,14 +245,14 @@ type Action struct {
 
 // Replaces reports whether the target gets a pod of another kind after the action.
 func (a Action) Replaces() bool {
-	return a.Kind == Delete && (a.Why == WhyOutdated || a.Why == WhySentBack || a.Why == WhyAsked)
+	return a.Kind == Delete && (a.Why == WhyOutdated || a.Why == WhyRolledBack || a.Why == WhyRestartRequested)
 }
 
 // Result is what to do now, and when to plan again. State in it is persisted before any action is carried out.
 type Result struct {
 	Actions []Action
-	// NextTime is when the plan must be made again even if nothing happens; zero: never.
-	NextTime time.Time
+	// RecheckAt is when the plan must be made again even if nothing happens; zero: never.
+	RecheckAt time.Time
 	// Forget lists the targets whose record in the ledger is no longer needed.
 	Forget []string
 	// Trials is what to persist beside the ledger; nil if it has not changed.

@@ -33,7 +33,7 @@ func fleet(n int) plan.Input {
 	}
 	for i := range n {
 		name := name(i)
-		in.Targets = append(in.Targets, plan.Target{Name: name, Pod: "pod-" + name, Able: true, NodeReady: true})
+		in.Targets = append(in.Targets, plan.Target{Name: name, Pod: "pod-" + name, Schedulable: true, NodeReady: true})
 		in.Pods = append(in.Pods, plan.Pod{
 			Name: "pod-" + name, UID: "uid-" + name, Target: name, Revision: "new", Created: ago(24 * time.Hour), Ready: true,
 		})
@@ -106,15 +106,15 @@ func TestNext(t *testing.T) {
 		"a pod on a lost node is kept":                    {in: lost(edit(fleet(3), 0, unready), 0)},
 		"a pod without a target is deleted": {
 			in:      untargeted(fleet(3)),
-			actions: []string{"Delete c: Unselected"},
+			actions: []string{"Delete c: NoTarget"},
 		},
 		"one that is terminating is left alone": {in: edit(untargeted(fleet(3)), 2, terminating)},
 		"while the spec is refused a missing pod comes back": {
-			in: hold(without(untargeted(fleet(3)), 0)), actions: []string{"Delete c: Unselected", "Create a: Missing"},
+			in: hold(without(untargeted(fleet(3)), 0)), actions: []string{"Delete c: NoTarget", "Create a: Missing"},
 		},
 		"no pod is created of an untrusted template": {
 			in:      noPods(without(untargeted(fleet(3)), 0)),
-			actions: []string{"Delete c: Unselected"},
+			actions: []string{"Delete c: NoTarget"},
 		},
 		"no pod is created of a spec that was never valid": {in: hold(neverRolledOut(without(fleet(3), 0, 1, 2)))},
 		"paused, a missing pod still comes back": {
@@ -351,8 +351,8 @@ func TestNext(t *testing.T) {
 				t.Errorf("actions\n got %s\nwant %s", strings.Join(describe(got.Actions), ", "), strings.Join(test.actions, ", "))
 			}
 			var next time.Duration
-			if !got.NextTime.IsZero() {
-				next = got.NextTime.Sub(now)
+			if !got.RecheckAt.IsZero() {
+				next = got.RecheckAt.Sub(now)
 			}
 			if next != test.next {
 				t.Errorf("next in %s, want %s", next, test.next)
@@ -432,9 +432,9 @@ func terminating(p *plan.Pod) { p.Terminating = true }
 func failed(p *plan.Pod)      { p.Ready, p.Failed = false, true }
 func young(p *plan.Pod)       { p.Ready, p.Created = false, ago(time.Minute) }
 
-func unschedulable(in plan.Input, i int) plan.Input { in.Targets[i].Able = false; return in }
+func unschedulable(in plan.Input, i int) plan.Input { in.Targets[i].Schedulable = false; return in }
 func lost(in plan.Input, i int) plan.Input {
-	in.Targets[i].Able, in.Targets[i].NodeReady = false, false
+	in.Targets[i].Schedulable, in.Targets[i].NodeReady = false, false
 	return in
 }
 func untargeted(in plan.Input) plan.Input { in.Targets = in.Targets[:len(in.Targets)-1]; return in }

@@ -20,7 +20,7 @@ func (s *sim) checkPlan(in plan.Input, result plan.Result) {
 		touched[a.Pod] = true
 		j := in.Judgements[a.Target]
 		restart := a.Kind == plan.Restart || a.Why == plan.WhyUnfinished
-		replaces := a.Why == plan.WhyOutdated || a.Why == plan.WhySentBack || a.Why == plan.WhyAsked
+		replaces := a.Why == plan.WhyOutdated || a.Why == plan.WhyRolledBack || a.Why == plan.WhyRestartRequested
 		switch {
 		case restart && (outage || in.Limits.AlertOnly):
 			s.Fatalf("a restart in an outage, or when only alerts are wanted: %+v", a)
@@ -47,7 +47,7 @@ func (s *sim) checkOutage(in plan.Input, result plan.Result) bool {
 	bad, all := 0, 0
 	for _, t := range in.Targets {
 		j := in.Judgements[t.Name]
-		switch gone := !t.NodeReady || !t.Able && (s.pods[t.Pod] == nil || s.pods[t.Pod].Terminating); {
+		switch gone := !t.NodeReady || !t.Schedulable && (s.pods[t.Pod] == nil || s.pods[t.Pod].Terminating); {
 		case gone && s.now.Sub(j.Since) >= plan.Settle:
 			continue
 		case j.Verdict.Bad():
@@ -84,30 +84,30 @@ func (s *sim) checkCanaries(in plan.Input, result plan.Result) {
 	if result.Phase != plan.PhaseCanary || result.Rollout == nil {
 		return
 	}
-	before := len(in.Rollout.Also)
-	after := len(result.Rollout.Also)
+	before := len(in.Rollout.OutOfOrder)
+	after := len(result.Rollout.OutOfOrder)
 	if lost := s.lostCanaries(in); after > before && lost >= 2 && lost*10 >= 3*before && before > 0 &&
-		!live(in, result.Rollout.Also) {
-		s.Fatalf("%d of %d canaries are lost, and another is selected: %v", lost, before, result.Rollout.Also)
+		!live(in, result.Rollout.OutOfOrder) {
+		s.Fatalf("%d of %d canaries are lost, and another is selected: %v", lost, before, result.Rollout.OutOfOrder)
 	}
 	fit := 0
 	for _, t := range in.Targets {
-		if t.NodeReady && !s.targets[t.Name].incurable() && slices.Contains(result.Rollout.Also, t.Name) {
+		if t.NodeReady && !s.targets[t.Name].incurable() && slices.Contains(result.Rollout.OutOfOrder, t.Name) {
 			fit++
 		}
 	}
 	unfit := len(in.Targets) // those that were unready or unjudged before and after are no canaries
-	for _, b := range result.Rollout.Before {
+	for _, b := range result.Rollout.Baselines {
 		if b.Unready || b.Verdict == growth.Unknown {
 			unfit--
 		}
 	}
 	unfit = len(in.Targets) - unfit
 	count := min(plan.Budget(in.Limits.Canary.Count, len(in.Targets)), len(in.Targets))
-	if after > before && fit > count+unfit+cordoned(in) && in.Rollout.To == "" && before > 0 {
-		s.Fatalf("%d canaries where %d are wanted: %v", fit, count, result.Rollout.Also)
+	if after > before && fit > count+unfit+cordoned(in) && in.Rollout.UpTo == "" && before > 0 {
+		s.Fatalf("%d canaries where %d are wanted: %v", fit, count, result.Rollout.OutOfOrder)
 	}
-	if result.Rollout.To != in.Rollout.To {
+	if result.Rollout.UpTo != in.Rollout.UpTo {
 		s.Fatalf("the rollout went on in the canary phase: %+v", result.Rollout)
 	}
 }
@@ -115,7 +115,7 @@ func (s *sim) checkCanaries(in plan.Input, result plan.Result) {
 func cordoned(in plan.Input) int {
 	n := 0
 	for _, t := range in.Targets {
-		if t.NodeReady && !t.Able {
+		if t.NodeReady && !t.Schedulable {
 			n++
 		}
 	}
@@ -134,8 +134,8 @@ func (s *sim) checkRevision(a plan.Action) {
 	}
 	inCanary := s.limits.Canary != nil && !s.rollout.Promoted && s.current != "" && s.current != s.update
 	if (inCanary || s.limits.Paused) && ok && last.epoch == s.epoch && last.revision == s.current &&
-		a.Revision != s.current && !slices.Contains(s.rollout.Also, a.Target) &&
-		a.Target > s.rollout.To {
+		a.Revision != s.current && !slices.Contains(s.rollout.OutOfOrder, a.Target) &&
+		a.Target > s.rollout.UpTo {
 		s.Fatalf("%s was no canary, and comes back at Update", a.Target)
 	}
 }
@@ -148,7 +148,7 @@ func (s *sim) checkTimes(target string) {
 	}
 	times = append(times, s.now)
 	s.restarts[target] = times
-	if n := s.limits.MaxPerHour; len(times) > n && s.now.Sub(times[len(times)-1-n]) < plan.LedgerMemory-time.Second {
+	if n := s.limits.MaxPerHour; len(times) > n && s.now.Sub(times[len(times)-1-n]) < plan.LedgerRetention-time.Second {
 		s.Fatalf("%s restarted %d times within an hour: %v", target, n+1, times)
 	}
 }
@@ -173,7 +173,7 @@ func (s *sim) closeTrials() {
 			node, p, j := s.nodes[t.node], s.pods[t.pod()], s.judged[trial.target]
 			replaced := p != nil && p.UID != trial.uid && s.judgedUID[trial.target] == p.UID
 			over = !node.ready || node.cordoned || replaced &&
-				(string(j.Verdict) == cause || j.Verdict == growth.Healthy && s.now.Sub(j.Since) >= plan.Proof)
+				(string(j.Verdict) == cause || j.Verdict == growth.Healthy && s.now.Sub(j.Since) >= plan.ProvenAfter)
 		}
 		if over {
 			delete(s.openTrials, cause)
@@ -183,13 +183,13 @@ func (s *sim) closeTrials() {
 
 // checkWell counts how long all canaries have been well.
 func (s *sim) checkWell() {
-	well := s.up && len(s.rollout.Also) > 0
-	for _, name := range s.rollout.Also {
+	well := s.up && len(s.rollout.OutOfOrder) > 0
+	for _, name := range s.rollout.OutOfOrder {
 		t := s.targets[name]
 		if t == nil {
 			continue
 		}
-		node, p, before := s.nodes[t.node], s.pods[t.pod()], s.rollout.Before[name]
+		node, p, before := s.nodes[t.node], s.pods[t.pod()], s.rollout.Baselines[name]
 		gone := p == nil || p.Terminating
 		j := s.judged[name]
 		indeterminate := j.Verdict == growth.Unknown && s.now.Sub(j.Since) >= plan.Settle
@@ -214,7 +214,7 @@ func (s *sim) checkWell() {
 // lostCanaries counts the canaries that can no longer be observed.
 func (s *sim) lostCanaries(in plan.Input) int {
 	lost := 0
-	for _, name := range in.Rollout.Also {
+	for _, name := range in.Rollout.OutOfOrder {
 		t := s.targets[name]
 		if t == nil || !s.nodes[t.node].ready || (s.nodes[t.node].cordoned || t.fault == "evicted") &&
 			s.pods[t.pod()] == nil {
@@ -227,7 +227,7 @@ func (s *sim) lostCanaries(in plan.Input) int {
 // live reports whether each added canary already has a pod of Update: it is found again, not selected.
 func live(in plan.Input, also []string) bool {
 	for _, name := range also {
-		if slices.Contains(in.Rollout.Also, name) {
+		if slices.Contains(in.Rollout.OutOfOrder, name) {
 			continue
 		}
 		if !slices.ContainsFunc(in.Pods, func(p plan.Pod) bool { return p.Target == name && p.Revision == in.Update }) {
@@ -248,7 +248,7 @@ func (s *sim) checkSoak(in plan.Input) {
 // checkComplete checks that something works at the end of a rollout, as far as the operator can observe.
 func (s *sim) checkComplete(in plan.Input) {
 	for _, t := range in.Targets {
-		if t.Able && slices.ContainsFunc(in.Pods, func(p plan.Pod) bool {
+		if t.Schedulable && slices.ContainsFunc(in.Pods, func(p plan.Pod) bool {
 			return p.Name == t.Pod && p.Ready && !p.Terminating && p.Revision == in.Update
 		}) {
 			return

@@ -68,7 +68,7 @@ func (s *step) restart() {
 	var due []*slot
 	for _, t := range s.slots {
 		j := t.judgement
-		if !t.live() || t.pod.Failed || !t.Able || !j.Verdict.Restartable() || j.Fading {
+		if !t.live() || t.pod.Failed || !t.Schedulable || !j.Verdict.Restartable() || j.Fading {
 			continue
 		}
 		if why := s.restartsBlockedBy(); why != "" {
@@ -117,14 +117,14 @@ func (s *step) restartOne(t *slot) {
 		s.result.Waiting[t.Name] = blockedByVerdicts
 		return
 	}
-	record := t.record.after(s.Now.Add(-LedgerMemory))
+	record := t.record.after(s.Now.Add(-LedgerRetention))
 	if n := len(record.Times); n > 0 {
 		if at := record.Last().Add(cooldown(s.Limits.Cooldown, record.Doublings)); s.Now.Before(at) {
 			s.wait(t, fmt.Sprintf("restarted %s, next not before %s", times(n), clock(at)), at)
 			return
 		}
 		if i := n - s.Limits.MaxPerHour; i >= 0 {
-			if at := record.Times[i].Add(LedgerMemory); s.Now.Before(at) {
+			if at := record.Times[i].Add(LedgerRetention); s.Now.Before(at) {
 				s.wait(t, fmt.Sprintf("restarted %s within the hour, no more before %s", times(n), clock(at)), at)
 				return
 			}

@@ -28,7 +28,7 @@ const (
 // judgeRollout determines the phase, and which targets are selected.
 func (s *step) judgeRollout() {
 	if s.Current == "" || s.Current == s.Update {
-		s.phase, s.rollout = PhaseSteady, s.rollout.TakenOver()
+		s.phase, s.rollout = PhaseSteady, s.rollout.CarriedOver()
 		s.pruneSets()
 		s.result.Complete = s.Current == "" && s.allUpdated()
 		return
@@ -62,7 +62,7 @@ func (s *step) judgeRollout() {
 		s.judgeCanary()
 	}
 	if s.phase == PhaseRolling {
-		r.Also = r.Also.without(func(key string) bool { return s.target(key) == nil })
+		r.OutOfOrder = r.OutOfOrder.without(func(key string) bool { return s.target(key) == nil })
 		s.compact()
 		if s.result.Complete = s.allUpdated(); !s.result.Complete {
 			s.stopIfWorse()
@@ -74,26 +74,26 @@ func (s *step) judgeRollout() {
 // earlier one.
 func (s *step) promote() {
 	r := &s.rollout
-	r.Promoted, r.Failed, r.Before = true, "", nil
-	r.Soaked.Duration, r.Since, r.FailedAt = 0, zeroTime, zeroTime
+	r.Promoted, r.Failed, r.Baselines = true, "", nil
+	r.Soaked.Duration, r.SoakingSince, r.FailedAt = 0, zeroTime, zeroTime
 }
 
-// compact moves To over the selected targets, so that Also has only those that were selected out of order.
+// compact moves UpTo over the selected targets, so that OutOfOrder has only those that were selected out of order.
 func (s *step) compact() {
 	r := &s.rollout
-	before := r.To
+	before := r.UpTo
 	for _, t := range s.slots {
 		if !r.selected(t.Name) {
 			break
 		}
-		r.To = max(r.To, t.Name)
+		r.UpTo = max(r.UpTo, t.Name)
 	}
-	if r.To == before {
+	if r.UpTo == before {
 		return
 	}
-	r.Also = r.Also.without(func(key string) bool {
+	r.OutOfOrder = r.OutOfOrder.without(func(key string) bool {
 		t := s.target(key)
-		return t != nil && t.Name <= r.To
+		return t != nil && t.Name <= r.UpTo
 	})
 }
 
@@ -103,13 +103,13 @@ func (s *step) compact() {
 func (s *step) allUpdated() bool {
 	works := false
 	for _, t := range s.slots {
-		if !t.Able {
+		if !t.Schedulable {
 			continue
 		}
 		switch {
 		case t.ready() && t.pod.Revision == s.Update:
 			works = true
-		case t.live() && (t.pod.Revision != s.Update || !s.reached(t.pod.Since().Add(Settle))),
+		case t.live() && (t.pod.Revision != s.Update || !s.reached(t.pod.AgeStart().Add(Settle))),
 			!t.live() && (s.revisionFor(t) != s.Update || !s.longUnready(t)):
 			return false
 		}
@@ -149,10 +149,10 @@ func (s *step) selectable(t *slot) bool {
 func (s *step) selectTarget(t *slot) {
 	r := &s.rollout
 	if r.Started.IsZero() {
-		r.Started, r.Ill = s.timestamp, 0
+		r.Started, r.DegradedAtStart = s.timestamp, 0
 		for _, t := range s.slots {
 			if degraded(t) || t.awaitsVerdict() {
-				r.Ill++
+				r.DegradedAtStart++
 			}
 		}
 	}
@@ -172,7 +172,7 @@ func (s *step) selectMissing() {
 		}
 	}
 	for _, t := range s.slots {
-		if room > 0 && t.Able && (t.pod == nil || s.overdue(t.pod)) && s.selectable(t) && s.rollout.hasRoom() {
+		if room > 0 && t.Schedulable && (t.pod == nil || s.overdue(t.pod)) && s.selectable(t) && s.rollout.hasRoom() {
 			room--
 			s.noteReplacement(t, s.Update)
 			s.selectTarget(t)
@@ -231,7 +231,7 @@ func (s *step) replace(pods []*slot) {
 func (s *step) replaceOne(t *slot) bool {
 	selecting := !s.wrongRevision(t) && !s.predatesRequest(t) || s.selectable(t)
 	switch {
-	case !t.Able:
+	case !t.Schedulable:
 		return false // no pod would follow; and on a node that is only cut off, this one works
 	case !s.rollout.hasRoom():
 		return false
@@ -252,9 +252,9 @@ func (s *step) replaceOne(t *slot) bool {
 	case selecting:
 		s.selectTarget(t)
 	case !s.wrongRevision(t):
-		why = WhyAsked
+		why = WhyRestartRequested
 	case s.phase == PhaseFailed:
-		why = WhySentBack
+		why = WhyRolledBack
 	}
 	s.delete(t, why, grace(t.judgement))
 	s.result.Actions[len(s.result.Actions)-1].Unchanged = !t.pod.Ready
@@ -286,7 +286,7 @@ func (s *step) stopIfWorse() {
 	var updated, others struct{ degraded, all int }
 	var worst *slot
 	for _, t := range s.slots {
-		if !t.Able || !t.live() {
+		if !t.Schedulable || !t.live() {
 			continue
 		}
 		group := &others
@@ -309,7 +309,7 @@ func (s *step) stopIfWorse() {
 		s.result.Message = s.lostMessage(lost)
 		return
 	}
-	if updated.degraded+others.degraded > s.rollout.Ill &&
+	if updated.degraded+others.degraded > s.rollout.DegradedAtStart &&
 		updated.degraded*max(others.all, 1) > others.degraded*updated.all {
 		s.phase = PhaseStopped
 		j := worst.judgement
@@ -321,7 +321,7 @@ func (s *step) stopIfWorse() {
 // that is starting. A pod with a stream that failed is not ready either, and is degraded.
 func degraded(t *slot) bool {
 	v := t.judgement.Verdict
-	if !t.Able || !t.live() || !v.Bad() || external(v) {
+	if !t.Schedulable || !t.live() || !v.Bad() || external(v) {
 		return false
 	}
 	starting := v == growth.NotRunning && t.judgement.Reason != growth.ReasonStreamFailed &&

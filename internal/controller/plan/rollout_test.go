@@ -144,8 +144,8 @@ func TestTheStateOfARolloutIsShort(t *testing.T) {
 func TestRequestedNewPodsComeWithinTheBudgetAndWithoutACanary(t *testing.T) {
 	s := begin(t, canary(fleet(3), 1, time.Hour)).with(func(in *plan.Input) { in.RestartedAt = "today" })
 	s.with(func(in *plan.Input) { in.Limits.Paused = true }).does().with(func(in *plan.Input) { in.Limits.Paused = false })
-	s.does("Delete a: Asked").does("Create a at new").does("Delete b: Asked").
-		does("Create b at new").does("Delete c: Asked").does("Create c at new").does()
+	s.does("Delete a: RestartRequested").does("Create a at new").does("Delete b: RestartRequested").
+		does("Create b at new").does("Delete c: RestartRequested").does("Create c at new").does()
 	s.with(func(in *plan.Input) { in.RestartedAt = "" }).does() // the request is gone
 }
 
@@ -153,14 +153,14 @@ func TestRequestedNewPodsDuringACanaryComeAtTheirRevision(t *testing.T) {
 	s := begin(t, canary(fleet(2), 1, time.Hour)).with(update("newer")).does("Delete a: Outdated").
 		does("Create a at newer")
 	s.with(func(in *plan.Input) { in.RestartedAt = "today" })
-	s.does("Delete a: Asked").does("Create a at newer").does("Delete b: Asked").
+	s.does("Delete a: RestartRequested").does("Create a at newer").does("Delete b: RestartRequested").
 		does("Create b at new").does()
 }
 
 func TestATargetThatMovesGetsItsPodWhenTheOldOneIsGone(t *testing.T) {
 	moves := func(in *plan.Input) { in.Targets[1].Pod = "pod-b-2" }
 	s := begin(t, fleet(3)).with(moves)
-	if got := describe(plan.Next(s.in).Actions); !slices.Equal(got, []string{"Delete b: Unselected"}) {
+	if got := describe(plan.Next(s.in).Actions); !slices.Equal(got, []string{"Delete b: NoTarget"}) {
 		t.Fatalf("does %v", got)
 	}
 	s.pod("b", terminating)
@@ -174,5 +174,5 @@ func TestATargetThatMovesFromALostNodeDoesNotWaitForItsOldPod(t *testing.T) {
 	s := begin(t, fleet(3)).with(func(in *plan.Input) { in.Targets[1].Pod = "pod-b-2" })
 	s.pod("b", func(p *plan.Pod) { p.Terminating, p.NodeLost = true, true }).does("Create b at new").does()
 	// It may return to the node, where the pod with its name is still terminating.
-	s.with(func(in *plan.Input) { in.Targets[1].Pod = "pod-b" }).does("Delete b: Unselected")
+	s.with(func(in *plan.Input) { in.Targets[1].Pod = "pod-b" }).does("Delete b: NoTarget")
 }

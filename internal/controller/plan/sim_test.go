@@ -224,7 +224,7 @@ func (s *sim) verdict(t *simTarget, p *simPod) growth.Verdict {
 	switch {
 	case !s.nodes[p.node].ready:
 		return growth.Unreachable
-	case !p.Ready && s.now.Before(s.observed[p.UID].Seen.Add(simTick)):
+	case !p.Ready && s.now.Before(s.observed[p.UID].FirstObserved.Add(simTick)):
 		return growth.Unknown
 	case !p.Ready:
 		return growth.NotRunning
@@ -276,7 +276,7 @@ func (s *sim) setReady(p *simPod, ready bool) {
 	if p.Ready == ready {
 		return
 	}
-	p.Ready, p.ReadyChanged, p.unreadyAt = ready, s.now.Add(s.skew), time.Time{}
+	p.Ready, p.ReadyChangedAt, p.unreadyAt = ready, s.now.Add(s.skew), time.Time{}
 	if !ready {
 		p.unreadyAt = s.now
 		return
@@ -298,13 +298,13 @@ func (s *sim) observe(pods []plan.Pod) {
 		there[p.UID] = true
 		ages, known := s.observed[p.UID]
 		if !known {
-			ages.Seen = s.now
+			ages.FirstObserved = s.now
 		}
 		switch {
 		case !p.Terminating || p.NodeLost:
-			ages.EndingSince = time.Time{}
-		case ages.EndingSince.IsZero():
-			ages.EndingSince = s.now
+			ages.TerminatingSince = time.Time{}
+		case ages.TerminatingSince.IsZero():
+			ages.TerminatingSince = s.now
 		}
 		s.observed[p.UID] = ages
 		if t := s.targets[p.Target]; t != nil && t.pod() == p.Name && p.Ready && !p.Terminating {
@@ -319,7 +319,7 @@ func (s *sim) observe(pods []plan.Pod) {
 		s.unschedulable[name] = !schedulable
 	}
 	maps.DeleteFunc(s.unreadySince, func(name string, _ time.Time) bool { return ready[name] || s.targets[name] == nil })
-	for _, name := range s.rollout.Also {
+	for _, name := range s.rollout.OutOfOrder {
 		if _, known := s.absent[name]; s.targets[name] == nil && !known {
 			s.absent[name] = s.now
 		}
@@ -346,8 +346,8 @@ func (s *sim) view() plan.Input {
 		t := s.targets[name]
 		node := s.nodes[t.node]
 		in.Targets = append(in.Targets, plan.Target{
-			Name: name, Pod: t.pod(), Able: s.schedulable(t), NodeReady: node.ready,
-			Boot: strconv.Itoa(node.boot), UnreadySince: s.unreadySince[name],
+			Name: name, Pod: t.pod(), Schedulable: s.schedulable(t), NodeReady: node.ready,
+			BootID: strconv.Itoa(node.boot), UnreadySince: s.unreadySince[name],
 		})
 	}
 	for _, name := range slices.Sorted(maps.Keys(s.pods)) {
@@ -358,10 +358,10 @@ func (s *sim) view() plan.Input {
 	if s.stale != nil {
 		in.Pods = s.stalePods()
 	}
-	in.GoneSince = maps.Clone(s.absent)
+	in.AbsentSince = maps.Clone(s.absent)
 	for i := range in.Pods {
 		p, ages := &in.Pods[i], s.observed[in.Pods[i].UID]
-		p.Seen, p.EndingSince = ages.Seen, ages.EndingSince
+		p.FirstObserved, p.TerminatingSince = ages.FirstObserved, ages.TerminatingSince
 	}
 	for _, p := range in.Pods {
 		t := s.targets[p.Target]
@@ -404,8 +404,8 @@ func (s *sim) reconcile(actions int) {
 	in := s.view()
 	result := plan.Next(in)
 	s.sameInAnyOrder(in, result)
-	if !result.NextTime.IsZero() && !result.NextTime.After(s.now) {
-		s.Fatalf("rechecks at %s, and it is %s", result.NextTime, s.now)
+	if !result.RecheckAt.IsZero() && !result.RecheckAt.After(s.now) {
+		s.Fatalf("rechecks at %s, and it is %s", result.RecheckAt, s.now)
 	}
 	s.checkPlan(in, result)
 	for _, p := range s.pods {
@@ -442,7 +442,7 @@ func (s *sim) reconcile(actions int) {
 	}
 	schedulable := 0
 	for _, t := range in.Targets {
-		if t.Able {
+		if t.Schedulable {
 			schedulable++
 		}
 	}
@@ -453,7 +453,7 @@ func (s *sim) reconcile(actions int) {
 	s.fleetWide = result.FleetWide
 	if result.Complete {
 		s.checkComplete(in)
-		s.current, s.rollout = s.update, s.rollout.TakenOver()
+		s.current, s.rollout = s.update, s.rollout.CarriedOver()
 		s.epoch++
 	}
 	s.poll()
@@ -470,7 +470,7 @@ func (s *sim) persist(r plan.Rollout, in plan.Input) {
 	if (r.Failed == "") != (s.rollout.Failed == "") {
 		s.epoch++ // canaries go back, or are promoted after that
 	}
-	if slices.ContainsFunc(r.Also, func(name string) bool { return !slices.Contains(s.rollout.Also, name) }) {
+	if slices.ContainsFunc(r.OutOfOrder, func(name string) bool { return !slices.Contains(s.rollout.OutOfOrder, name) }) {
 		s.well, s.wellSince = 0, s.now // another canary: the soak starts over
 	}
 	text, err := r.Encode()
@@ -688,11 +688,11 @@ func (s *sim) needsPerson() bool {
 func (s *sim) mayHoldRollout(name string) bool {
 	t := s.targets[name]
 	p := s.pods[t.pod()]
-	selected := slices.Contains(s.rollout.Also, name) || name <= s.rollout.To || p != nil &&
+	selected := slices.Contains(s.rollout.OutOfOrder, name) || name <= s.rollout.UpTo || p != nil &&
 		p.Revision != s.current
 	dead := t.fault == "refused" || t.fault == "dead"
-	return dead && (s.disrupted[name] || slices.Contains(s.rollout.Down, name) || len(s.ledger[name].Times) > 0 ||
-		s.current != "" && selected && !slices.Contains(s.rollout.Excused, name))
+	return dead && (s.disrupted[name] || slices.Contains(s.rollout.TakenDown, name) || len(s.ledger[name].Times) > 0 ||
+		s.current != "" && selected && !slices.Contains(s.rollout.UnreadyBefore, name))
 }
 
 // removeTargets removes all targets for a moment.
@@ -714,7 +714,7 @@ func (s *sim) change(revision string) {
 	if s.update == revision {
 		return
 	}
-	s.update, s.rollout, s.promote = revision, s.rollout.TakenOver(), false
+	s.update, s.rollout, s.promote = revision, s.rollout.CarriedOver(), false
 	s.epoch++
 	s.well, s.wellSince = 0, s.now
 }

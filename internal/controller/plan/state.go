@@ -16,37 +16,37 @@ import (
 )
 
 // Rollout is the state of a rollout from Current to Update. It must outlive a leader. The zero value is a rollout that
-// has not begun. It belongs to Update: when another revision becomes Update, only TakenOver remains.
+// has not begun. It belongs to Update: when another revision becomes Update, only CarriedOver remains.
 type Rollout struct {
 	// Started is when the first target was selected, to the second.
 	Started time.Time `json:"started,omitzero"`
-	// Ill is how many targets were degraded, or awaited a verdict, at that time.
-	Ill int `json:"ill,omitempty"`
-	// To and Also are the selected targets: those whose names sort up to To, and those in Also.
-	To   string  `json:"to,omitempty"`
-	Also nameSet `json:"also,omitempty"`
-	// Before of canaries, by name or hash. Those that are missing were well.
-	Before map[string]Before `json:"before,omitempty"`
-	// Soaked is how long canaries were observed to be well before Since, since when they are well again.
-	// Since is zero while the soak is paused.
-	Soaked metav1.Duration `json:"soaked,omitzero"`
-	Since  time.Time       `json:"since,omitzero"`
+	// DegradedAtStart is how many targets were degraded, or awaited a verdict, at that time.
+	DegradedAtStart int `json:"ill,omitempty"`
+	// UpTo and OutOfOrder are the selected targets: those whose names sort up to UpTo, and those in OutOfOrder.
+	UpTo       string  `json:"to,omitempty"`
+	OutOfOrder nameSet `json:"also,omitempty"`
+	// Baselines of canaries, by name or hash. Those that are missing were well.
+	Baselines map[string]Baseline `json:"before,omitempty"`
+	// Soaked is how long canaries were observed to be well before SoakingSince, since when they are well again.
+	// SoakingSince is zero while the soak is paused.
+	Soaked       metav1.Duration `json:"soaked,omitzero"`
+	SoakingSince time.Time       `json:"since,omitzero"`
 	// Promoted is set when the soak is over, or was ended by hand.
 	Promoted bool `json:"promoted,omitempty"`
 	// Failed is why the canary failed, as a sentence; "" if it did not. FailedAt is when.
 	Failed   string    `json:"failed,omitempty"`
 	FailedAt time.Time `json:"failedAt,omitzero"`
-	// Down are the targets whose ready pod was replaced by one of Current, and that have not been ready since.
-	// Excused are those that the operator did not disrupt, and that were unready before they were selected and
-	// have been since. Mute are those that were indeterminate before and have been since: the revision
+	// TakenDown are the targets whose ready pod was replaced by one of Current, and that have not been ready since.
+	// UnreadyBefore are those that the operator did not disrupt, and that were unready before they were selected and
+	// have been since. IndeterminateBefore are those that were indeterminate before and have been since: the revision
 	// is not why. The next rollout keeps all three.
-	Down    nameSet `json:"down,omitempty"`
-	Excused nameSet `json:"excused,omitempty"`
-	Mute    nameSet `json:"mute,omitempty"`
+	TakenDown           nameSet `json:"down,omitempty"`
+	UnreadyBefore       nameSet `json:"excused,omitempty"`
+	IndeterminateBefore nameSet `json:"mute,omitempty"`
 }
 
-// Before is how a target was before a rollout selected it.
-type Before struct {
+// Baseline is how a target was before a rollout selected it.
+type Baseline struct {
 	Verdict growth.Verdict `json:"verdict,omitempty"`
 	// Lag to the second.
 	Lag metav1.Duration `json:"lag,omitzero"`
@@ -54,9 +54,9 @@ type Before struct {
 	Restarts int             `json:"restarts,omitempty"`
 	Age      metav1.Duration `json:"age,omitzero"`
 	Unready  bool            `json:"unready,omitempty"`
-	// Boot is that of the node. Boots is how often it has changed since.
-	Boot  string `json:"boot,omitempty"`
-	Boots int    `json:"boots,omitempty"`
+	// BootID is that of the node. Reboots is how often it has changed since.
+	BootID  string `json:"boot,omitempty"`
+	Reboots int    `json:"boots,omitempty"`
 }
 
 const (
@@ -136,18 +136,18 @@ func hashed(key string) string {
 
 // Encode returns the state as text; "" for the zero value. It fails for a state that does not fit into an annotation.
 func (r Rollout) Encode() (string, error) {
-	size := r.Also.bytes() + r.Down.bytes() + r.Excused.bytes() + r.Mute.bytes()
-	for name := range r.Before {
+	size := r.OutOfOrder.bytes() + r.TakenDown.bytes() + r.UnreadyBefore.bytes() + r.IndeterminateBefore.bytes()
+	for name := range r.Baselines {
 		size += len(name)
 	}
 	if size > maxNameBytes {
-		r.Also, r.Down, r.Excused, r.Mute = r.Also.hashed(), r.Down.hashed(),
-			r.Excused.hashed(), r.Mute.hashed()
-		baselines := make(map[string]Before, len(r.Before))
-		for name, b := range r.Before {
+		r.OutOfOrder, r.TakenDown, r.UnreadyBefore, r.IndeterminateBefore = r.OutOfOrder.hashed(), r.TakenDown.hashed(),
+			r.UnreadyBefore.hashed(), r.IndeterminateBefore.hashed()
+		baselines := make(map[string]Baseline, len(r.Baselines))
+		for name, b := range r.Baselines {
 			baselines[hashed(name)] = b
 		}
-		r.Before = baselines
+		r.Baselines = baselines
 	}
 	data, err := json.Marshal(r)
 	switch {
@@ -174,7 +174,7 @@ func DecodeRollout(text string) (Rollout, error) {
 		return Rollout{}, fmt.Errorf("decoding the state of a rollout: %w", err)
 	}
 	// Others may have written it.
-	for _, n := range []nameSet{r.Also, r.Down, r.Excused, r.Mute} {
+	for _, n := range []nameSet{r.OutOfOrder, r.TakenDown, r.UnreadyBefore, r.IndeterminateBefore} {
 		slices.Sort(n)
 	}
 	return r, nil
@@ -184,41 +184,41 @@ func DecodeRollout(text string) (Rollout, error) {
 // 14,000 targets that were selected out of order.
 func (r *Rollout) hasRoom() bool {
 	const texts = 4 << 10 // everything else, with a sentence
-	return texts+hashBytes*(len(r.Also)+len(r.Down)+len(r.Excused)+len(r.Mute)+4)+
-		baselineBytes*(len(r.Before)+1) <= MaxRollout
+	return texts+hashBytes*(len(r.OutOfOrder)+len(r.TakenDown)+len(r.UnreadyBefore)+len(r.IndeterminateBefore)+4)+
+		baselineBytes*(len(r.Baselines)+1) <= MaxRollout
 }
 
-// TakenOver returns the part of the state with which the rollout to another revision begins.
-func (r Rollout) TakenOver() Rollout {
-	return Rollout{Down: r.Down, Excused: r.Excused, Mute: r.Mute}
+// CarriedOver returns the part of the state with which the rollout to another revision begins.
+func (r Rollout) CarriedOver() Rollout {
+	return Rollout{TakenDown: r.TakenDown, UnreadyBefore: r.UnreadyBefore, IndeterminateBefore: r.IndeterminateBefore}
 }
 
 func (r Rollout) clone() Rollout {
-	r.Also, r.Before = slices.Clone(r.Also), maps.Clone(r.Before)
-	r.Down, r.Excused, r.Mute = slices.Clone(r.Down), slices.Clone(r.Excused),
-		slices.Clone(r.Mute)
+	r.OutOfOrder, r.Baselines = slices.Clone(r.OutOfOrder), maps.Clone(r.Baselines)
+	r.TakenDown, r.UnreadyBefore, r.IndeterminateBefore = slices.Clone(r.TakenDown), slices.Clone(r.UnreadyBefore),
+		slices.Clone(r.IndeterminateBefore)
 	return r
 }
 
 func (r Rollout) equal(other Rollout) bool {
-	return r.Started.Equal(other.Started) && r.Ill == other.Ill && r.To == other.To &&
-		slices.Equal(r.Also, other.Also) &&
-		slices.Equal(r.Down, other.Down) && slices.Equal(r.Excused, other.Excused) &&
-		slices.Equal(r.Mute, other.Mute) &&
-		maps.Equal(r.Before, other.Before) && r.Soaked == other.Soaked && r.Since.Equal(other.Since) &&
+	return r.Started.Equal(other.Started) && r.DegradedAtStart == other.DegradedAtStart && r.UpTo == other.UpTo &&
+		slices.Equal(r.OutOfOrder, other.OutOfOrder) &&
+		slices.Equal(r.TakenDown, other.TakenDown) && slices.Equal(r.UnreadyBefore, other.UnreadyBefore) &&
+		slices.Equal(r.IndeterminateBefore, other.IndeterminateBefore) &&
+		maps.Equal(r.Baselines, other.Baselines) && r.Soaked == other.Soaked && r.SoakingSince.Equal(other.SoakingSince) &&
 		r.Promoted == other.Promoted && r.Failed == other.Failed && r.FailedAt.Equal(other.FailedAt)
 }
 
-// Gone returns the selected targets, by name or hash, that are not among the targets.
-func (r Rollout) Gone(targets []string) []string {
+// Absent returns the selected targets, by name or hash, that are not among the targets.
+func (r Rollout) Absent(targets []string) []string {
 	there := make(map[string]bool, len(targets))
 	for _, name := range targets {
-		if there[name] = true; len(r.Also) > 0 && strings.HasPrefix(r.Also[0], hashPrefix) {
+		if there[name] = true; len(r.OutOfOrder) > 0 && strings.HasPrefix(r.OutOfOrder[0], hashPrefix) {
 			there[hashOf(name)] = true
 		}
 	}
 	var out []string
-	for _, key := range r.Also {
+	for _, key := range r.OutOfOrder {
 		if !there[key] {
 			out = append(out, key)
 		}
@@ -237,7 +237,7 @@ func (r *Rollout) resolveHashes(target func(key string) *slot) {
 		}
 		return key
 	}
-	for _, n := range []nameSet{r.Also, r.Down, r.Excused, r.Mute} {
+	for _, n := range []nameSet{r.OutOfOrder, r.TakenDown, r.UnreadyBefore, r.IndeterminateBefore} {
 		if len(n) == 0 || !strings.HasPrefix(n[0], hashPrefix) {
 			continue
 		}
@@ -246,12 +246,12 @@ func (r *Rollout) resolveHashes(target func(key string) *slot) {
 		}
 		slices.Sort(n)
 	}
-	named := make(map[string]Before, len(r.Before))
-	for key, b := range r.Before {
+	named := make(map[string]Baseline, len(r.Baselines))
+	for key, b := range r.Baselines {
 		named[name(key)] = b
 	}
 	if len(named) > 0 {
-		r.Before = named
+		r.Baselines = named
 	}
 }
 
@@ -263,35 +263,35 @@ func (r Rollout) encodesAs(other Rollout) bool {
 }
 
 // selected reports whether the target is selected.
-func (r *Rollout) selected(name string) bool { return name <= r.To || r.Also.has(name) }
+func (r *Rollout) selected(name string) bool { return name <= r.UpTo || r.OutOfOrder.has(name) }
 
 func (r *Rollout) markSelected(name string) {
-	if name > r.To {
-		r.Also = r.Also.with(name)
+	if name > r.UpTo {
+		r.OutOfOrder = r.OutOfOrder.with(name)
 	}
 }
 
 // baseline returns the baseline of a canary; the zero value if it was well.
-func (r *Rollout) baseline(name string) Before {
-	if b, ok := r.Before[name]; ok || len(r.Before) == 0 {
+func (r *Rollout) baseline(name string) Baseline {
+	if b, ok := r.Baselines[name]; ok || len(r.Baselines) == 0 {
 		return b
 	}
-	return r.Before[hashOf(name)]
+	return r.Baselines[hashOf(name)]
 }
 
 // setBaseline stores the baseline of a target.
-func (r *Rollout) setBaseline(name string, b Before) {
-	if b == (Before{}) {
+func (r *Rollout) setBaseline(name string, b Baseline) {
+	if b == (Baseline{}) {
 		return
 	}
-	if r.Before == nil {
-		r.Before = map[string]Before{}
+	if r.Baselines == nil {
+		r.Baselines = map[string]Baseline{}
 	}
-	if _, ok := r.Before[hashOf(name)]; ok {
+	if _, ok := r.Baselines[hashOf(name)]; ok {
 		name = hashOf(name)
 	}
-	r.Before[name] = b
+	r.Baselines[name] = b
 }
 
-// Took reports whether the rollout has selected the target.
-func (r Rollout) Took(name string) bool { return r.selected(name) }
+// Selected reports whether the rollout has selected the target.
+func (r Rollout) Selected(name string) bool { return r.selected(name) }

@@ -29,10 +29,10 @@ func (t *slot) ready() bool { return t.live() && t.pod.Ready }
 func (t *slot) down() bool { return t.pod == nil || t.pod.Terminating }
 
 // lost reports whether the target has no pod that can be observed: its node is lost, or accepts no pod and has none.
-func (t *slot) lost() bool { return !t.NodeReady || !t.Able && !t.live() }
+func (t *slot) lost() bool { return !t.NodeReady || !t.Schedulable && !t.live() }
 
 // awaitsVerdict reports whether the target's parser runs and has no verdict yet.
-func (t *slot) awaitsVerdict() bool { return t.Able && t.ready() && t.unjudged() }
+func (t *slot) awaitsVerdict() bool { return t.Schedulable && t.ready() && t.unjudged() }
 
 // unjudged reports whether the state of the target is not known: its parser or the leader is new, or it has none.
 func (t *slot) unjudged() bool {
@@ -45,7 +45,7 @@ func (t *slot) good() bool { return !t.unjudged() && !t.judgement.Verdict.Bad() 
 // provenAt returns when a good target will have been good for long enough to prove its pod.
 func (t *slot) provenAt() time.Time {
 	since := t.judgement.Since
-	return later(since, t.pod.Since()).Add(Proof)
+	return later(since, t.pod.AgeStart()).Add(ProvenAfter)
 }
 
 // step makes one plan.
@@ -88,7 +88,7 @@ func newStep(in Input) *step {
 	for _, t := range in.Targets {
 		sl := &slot{Target: t, judgement: in.Judgements[t.Name], record: in.Ledger[t.Name].sanitized(in.Now)}
 		s.slots = append(s.slots, sl)
-		if t.Able {
+		if t.Schedulable {
 			s.schedulable++
 		}
 		byPod[t.Pod], byName[t.Name] = sl, sl
@@ -131,7 +131,7 @@ func (s *step) target(name string) *slot {
 func (s *step) deleteUntargeted() {
 	for _, p := range s.untargeted {
 		if !p.Terminating {
-			s.act(Action{Kind: Delete, Why: WhyUnselected, Target: p.Target, Pod: p.Name, UID: p.UID})
+			s.act(Action{Kind: Delete, Why: WhyNoTarget, Target: p.Target, Pod: p.Name, UID: p.UID})
 		}
 	}
 }
@@ -157,13 +157,13 @@ func (s *step) createMissing() {
 	}
 	for _, t := range s.slots {
 		// There is no revision when the first spec was refused.
-		if revision := s.revisionFor(t); t.pod == nil && t.Able && !t.podElsewhere && revision != "" {
+		if revision := s.revisionFor(t); t.pod == nil && t.Schedulable && !t.podElsewhere && revision != "" {
 			s.act(Action{Kind: Create, Why: WhyMissing, Target: t.Name, Pod: t.Pod, Revision: revision})
 		}
 	}
 }
 
-// forget drops records that are LedgerMemory old and whose target is gone or has been Healthy for as long, and
+// forget drops records that are LedgerRetention old and whose target is gone or has been Healthy for as long, and
 // records of which nothing can be true.
 func (s *step) forget() {
 	for name, record := range s.Ledger {
@@ -172,12 +172,12 @@ func (s *step) forget() {
 			s.result.Forget = append(s.result.Forget, name)
 			continue
 		}
-		at := record.Last().Add(LedgerMemory)
+		at := record.Last().Add(LedgerRetention)
 		if t := s.target(name); t != nil {
 			if t.judgement.Verdict != growth.Healthy {
 				continue
 			}
-			if healthy := t.judgement.Since.Add(LedgerMemory); healthy.After(at) {
+			if healthy := t.judgement.Since.Add(LedgerRetention); healthy.After(at) {
 				at = healthy
 			}
 		}
@@ -247,8 +247,8 @@ func (s *step) wait(t *slot, why string, until time.Time) {
 
 // recheckAt requests a new plan at t, unless an earlier one is requested already.
 func (s *step) recheckAt(t time.Time) {
-	if s.result.NextTime.IsZero() || t.Before(s.result.NextTime) {
-		s.result.NextTime = t
+	if s.result.RecheckAt.IsZero() || t.Before(s.result.RecheckAt) {
+		s.result.RecheckAt = t
 	}
 }
 

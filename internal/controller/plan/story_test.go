@@ -152,15 +152,15 @@ func (s *story) phase(phase plan.Phase, message string) *story {
 
 func (s *story) rechecksIn(d time.Duration) {
 	s.t.Helper()
-	if got := s.last.NextTime.Sub(s.in.Now); got != d {
+	if got := s.last.RecheckAt.Sub(s.in.Now); got != d {
 		s.t.Fatalf("rechecks in %s, not %s", got, d)
 	}
 }
 
 func (s *story) neverRechecks() {
 	s.t.Helper()
-	if !s.last.NextTime.IsZero() {
-		s.t.Fatalf("rechecks at %s", s.last.NextTime)
+	if !s.last.RecheckAt.IsZero() {
+		s.t.Fatalf("rechecks at %s", s.last.RecheckAt)
 	}
 }
 
@@ -178,7 +178,7 @@ func canary(in plan.Input, count int32, soak time.Duration) plan.Input {
 func node(i int, schedulable, ready bool) func(*plan.Input) {
 	return func(in *plan.Input) {
 		in.Targets = slices.Clone(in.Targets)
-		in.Targets[i].Able, in.Targets[i].NodeReady = schedulable, ready
+		in.Targets[i].Schedulable, in.Targets[i].NodeReady = schedulable, ready
 	}
 }
 

@@ -112,7 +112,7 @@ func (s *step) sanitized(trial Trial) Trial {
 		if at.After(latest) {
 			at = s.timestamp
 		}
-		counts := everFailed[name] || s.Now.Before(at.Add(TriedMemory))
+		counts := everFailed[name] || s.Now.Before(at.Add(TrialRetention))
 		if t := s.target(name); t != nil && counts && s.outcomeCounts(t, at) {
 			tried[name] = at
 		}
@@ -140,8 +140,8 @@ func (s *step) sanitized(trial Trial) Trial {
 // outcomeCounts reports whether the outcome of a trial that ended at that time still applies to the target.
 func (s *step) outcomeCounts(t *slot, at time.Time) bool {
 	j := t.judgement
-	recovered := j.Verdict == growth.Healthy && !s.Now.Before(j.Since.Add(LedgerMemory))
-	return !recovered && s.Now.Before(at.Add(FailureMemory))
+	recovered := j.Verdict == growth.Healthy && !s.Now.Before(j.Since.Add(LedgerRetention))
+	return !recovered && s.Now.Before(at.Add(FailureRetention))
 }
 
 // judgeTrials closes the trials whose outcome is known. A change of the spec drops the outcomes so far.
@@ -172,7 +172,7 @@ func (s *step) judgeTrials() {
 			case trialOpen:
 			}
 		}
-		if !trial.Helped.IsZero() && s.reached(trial.Helped.Add(LedgerMemory)) {
+		if !trial.Helped.IsZero() && s.reached(trial.Helped.Add(LedgerRetention)) {
 			trial.Helped = time.Time{}
 		}
 		s.setTrial(name, trial)
@@ -216,7 +216,7 @@ const (
 
 func (s *step) outcomeOf(name string, trial Trial) trialOutcome {
 	t := s.target(trial.Target)
-	if t == nil || !t.Able {
+	if t == nil || !t.Schedulable {
 		return trialVoid
 	}
 	old := t.pod != nil && t.pod.UID == t.record.UID
@@ -265,12 +265,12 @@ func (s *step) failures(t *slot) int { return s.trials.Causes[causeOf(t.judgemen
 func (s *step) ineffective(t *slot) (until time.Time, why string) {
 	trial := s.trials.Causes[causeOf(t.judgement)]
 	if n := trial.failures(t.Name); n >= 2 {
-		until = trial.Tried[t.Name].Add(doubled(FailurePause, n-2, maxFailureBackoff))
+		until = trial.Tried[t.Name].Add(doubled(FailureBackoff, n-2, maxFailureBackoff))
 		why = fmt.Sprintf("restarts do not help: tried %s", times(n))
 	}
 	if last, failed, tried := s.recentTrials(trial); failed >= max(s.threshold(s.outage.counted), 2) &&
 		2*failed >= tried && trial.Helped.IsZero() {
-		if next := last.Add(FailurePause); next.After(until) {
+		if next := last.Add(FailureBackoff); next.After(until) {
 			until = next
 			why = fmt.Sprintf("restarts do not help: %d of the %d targets tried did not recover", failed, tried)
 		}
@@ -281,11 +281,11 @@ func (s *step) ineffective(t *slot) (until time.Time, why string) {
 	return until, why
 }
 
-// recentTrials counts the targets that were tried for a cause within TriedMemory, and those that were not helped.
+// recentTrials counts the targets that were tried for a cause within TrialRetention, and those that were not helped.
 // last is when the last trial ended.
 func (s *step) recentTrials(trial Trial) (last time.Time, failed, tried int) {
 	for name, at := range trial.Tried {
-		if !s.Now.Before(at.Add(TriedMemory)) {
+		if !s.Now.Before(at.Add(TrialRetention)) {
 			continue
 		}
 		tried++

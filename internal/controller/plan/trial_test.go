@@ -138,7 +138,7 @@ func TestTheShareOfFailedTrialsThatStopsRestarts(t *testing.T) {
 			trial := plan.Trial{Tried: map[string]time.Time{}}
 			for i := range test.targets {
 				name := fmt.Sprintf("t%03d", i)
-				in.Targets = append(in.Targets, plan.Target{Name: name, Pod: name, Able: true, NodeReady: true})
+				in.Targets = append(in.Targets, plan.Target{Name: name, Pod: name, Schedulable: true, NodeReady: true})
 				in.Pods = append(in.Pods, plan.Pod{Name: name, UID: name, Target: name, Revision: "new",
 					Created: ago(24 * time.Hour), Ready: true})
 				in.Judgements[name] = growth.Judgement{Verdict: growth.Healthy, Since: ago(time.Minute)}
@@ -174,7 +174,7 @@ func TestTwoIncurableTargetsOfAHundred(t *testing.T) {
 		in.Now, in.Targets, in.Pods, in.Judgements = at, nil, nil, map[string]growth.Judgement{}
 		for i := range 100 {
 			name := fmt.Sprintf("n%03d", i)
-			in.Targets = append(in.Targets, plan.Target{Name: name, Pod: "p" + name, Able: true, NodeReady: true})
+			in.Targets = append(in.Targets, plan.Target{Name: name, Pod: "p" + name, Schedulable: true, NodeReady: true})
 			in.Pods = append(in.Pods, plan.Pod{Name: "p" + name, UID: fmt.Sprintf("u%s-%d", name, generation[name]),
 				Target: name, Revision: "r", Created: ago(time.Hour), Ready: true})
 			in.Judgements[name] = growth.Judgement{Verdict: growth.Healthy, Since: ago(time.Hour)}

@@ -43,7 +43,7 @@ func unreadyFor(in plan.Input, i int, d time.Duration) plan.Input {
 }
 
 func endingFor(d time.Duration) func(*plan.Pod) {
-	return func(p *plan.Pod) { p.Terminating, p.EndingSince = true, ago(d) }
+	return func(p *plan.Pod) { p.Terminating, p.TerminatingSince = true, ago(d) }
 }
 
 func TestPercentagesAreOfSchedulableTargets(t *testing.T) {
@@ -67,7 +67,7 @@ func TestPercentagesAreOfSchedulableTargets(t *testing.T) {
 			in.Update = "new"
 			in.Limits.FleetWide = intstr.FromString("100%")
 			for i := range in.Targets {
-				if in.Targets[i].Able {
+				if in.Targets[i].Schedulable {
 					in.Judgements[in.Targets[i].Name] = growth.Judgement{Verdict: growth.Stuck, Since: ago(time.Minute)}
 				}
 			}
@@ -161,7 +161,7 @@ func indeterminateFor(in plan.Input, from, to int, d time.Duration) plan.Input {
 
 // What delays what, and for how long.
 func TestWhatIsBeyondControlHoldsNoBudgetForever(t *testing.T) {
-	takenDown := func(in plan.Input) plan.Input { in.Rollout.Down = append(in.Rollout.Down, "a"); return in }
+	takenDown := func(in plan.Input) plan.Input { in.Rollout.TakenDown = append(in.Rollout.TakenDown, "a"); return in }
 	for name, test := range map[string]struct {
 		in       func() plan.Input
 		restart  bool // of c, which is Stuck
@@ -267,7 +267,7 @@ func TestWhatIsBeyondControlHoldsNoBudgetForever(t *testing.T) {
 			}
 			got = plan.Next(in)
 			replaced := slices.ContainsFunc(got.Actions,
-				func(a plan.Action) bool { return a.Why == plan.WhyAsked && a.Target == "c" })
+				func(a plan.Action) bool { return a.Why == plan.WhyRestartRequested && a.Target == "c" })
 			want := test.rollout || test.request
 			if replaced != want {
 				t.Errorf("request: does %v, %q", describe(got.Actions), got.Message)
@@ -338,7 +338,7 @@ func TestARolloutIsCompleteOnlyIfSomethingWorks(t *testing.T) {
 func firstInstall(in plan.Input) plan.Input { in.Current = ""; return in }
 
 func selected(in plan.Input, names ...string) plan.Input {
-	in.Rollout = plan.Rollout{Started: ago(time.Hour), Also: names}
+	in.Rollout = plan.Rollout{Started: ago(time.Hour), OutOfOrder: names}
 	return in
 }
 
@@ -354,7 +354,7 @@ func TestAMomentWithoutTargetsEndsNoCanaryAndNoRollout(t *testing.T) {
 	s.after(time.Hour).does("Delete b: Outdated")
 
 	// What failed stays failed.
-	s = soaking(t, 3).is("a", growth.Stuck).does("Delete a: SentBack").does("Create a at new")
+	s = soaking(t, 3).is("a", growth.Stuck).does("Delete a: RolledBack").does("Create a at new")
 	blink(s).does("Create a at new", "Create b at new", "Create c at new")
 	if s.last.Phase != plan.PhaseFailed {
 		t.Errorf("%s %q", s.last.Phase, s.last.Message)
@@ -369,10 +369,10 @@ func TestAMomentWithoutTargetsEndsNoCanaryAndNoRollout(t *testing.T) {
 	}
 
 	// What was taken down is not forgotten.
-	s = begin(t, fleet(3)).with(func(in *plan.Input) { in.RestartedAt = "today" }).does("Delete a: Asked").
+	s = begin(t, fleet(3)).with(func(in *plan.Input) { in.RestartedAt = "today" }).does("Delete a: RestartRequested").
 		does("Create a at new").pod("a", unready).does()
 	blink(s).does("Create a at new", "Create b at new", "Create c at new").pod("a", unready).after(100 * time.Hour)
-	s.with(func(in *plan.Input) { in.RestartedAt = "tomorrow" }).does("Delete a: Asked").
+	s.with(func(in *plan.Input) { in.RestartedAt = "tomorrow" }).does("Delete a: RestartRequested").
 		does("Create a at new").pod("a", unready)
 	s.after(100*time.Hour).does().phase(plan.PhaseSteady, "the rollout is waiting for a ready parser of a")
 
@@ -381,7 +381,7 @@ func TestAMomentWithoutTargetsEndsNoCanaryAndNoRollout(t *testing.T) {
 	a := s.in.Targets[0]
 	s.with(func(in *plan.Input) { in.Targets = in.Targets[1:] }).dies("a").does()
 	s.phase(plan.PhaseCanary, "the soak is paused: not a target at the moment: a")
-	s.with(func(in *plan.Input) { in.GoneSince = map[string]time.Time{"a": in.Now} }).after(9 * time.Minute).does().
+	s.with(func(in *plan.Input) { in.AbsentSince = map[string]time.Time{"a": in.Now} }).after(9 * time.Minute).does().
 		rechecksIn(time.Minute)
 	s.after(time.Minute).does("Delete b: Outdated") // it may be gone for good
 	s.with(func(in *plan.Input) { in.Targets = append([]plan.Target{a}, in.Targets...) }).
@@ -391,7 +391,7 @@ func TestAMomentWithoutTargetsEndsNoCanaryAndNoRollout(t *testing.T) {
 // loses loses the node of a target with its parser. The last verdict is Unreachable.
 func (s *story) loses(i int) *story {
 	return s.with(node(i, false, false)).is(name(i), growth.Unreachable).
-		pod(name(i), func(p *plan.Pod) { p.Ready, p.ReadyChanged = false, s.in.Now })
+		pod(name(i), func(p *plan.Pod) { p.Ready, p.ReadyChangedAt = false, s.in.Now })
 }
 
 func TestARevisionThatKillsNodesDoesNotGoFromNodeToNode(t *testing.T) {
@@ -403,14 +403,14 @@ func TestARevisionThatKillsNodesDoesNotGoFromNodeToNode(t *testing.T) {
 		"deleted": {func(s *story, i int) {
 			gone := name(i)
 			s.dies(gone).with(func(in *plan.Input) {
-				in.GoneSince = map[string]time.Time{gone: in.Now.Add(-plan.Settle)}
+				in.AbsentSince = map[string]time.Time{gone: in.Now.Add(-plan.Settle)}
 				in.Targets = slices.DeleteFunc(slices.Clone(in.Targets), func(t plan.Target) bool { return t.Name == gone })
 			})
 		}, plan.PhaseCanary},
 		"evicted": {func(s *story, i int) { s.dies(name(i)).with(node(i, false, true)) }, plan.PhaseCanary},
 		"Unknown": {func(s *story, i int) { s.is(name(i), growth.Unknown).after(plan.Settle) }, plan.PhaseCanary},
 		"overdue": {func(s *story, i int) {
-			s.pod(name(i), func(p *plan.Pod) { p.Terminating, p.EndingSince = true, s.in.Now.Add(-plan.Settle) })
+			s.pod(name(i), func(p *plan.Pod) { p.Terminating, p.TerminatingSince = true, s.in.Now.Add(-plan.Settle) })
 		}, plan.PhaseCanary},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -470,7 +470,7 @@ func TestANodeThatRebootsRepeatedlyUnderACanaryFailsIt(t *testing.T) {
 	for i := range 2 {
 		s.after(time.Minute).with(boots(fmt.Sprint(i+1))).pod("a", restarts(i+1)).does()
 	}
-	s.with(boots("3")).pod("a", restarts(3)).does("Delete a: SentBack")
+	s.with(boots("3")).pod("a", restarts(3)).does("Delete a: RolledBack")
 	mentions(t, s.last.Message, "its node rebooted 3 times")
 }
 
@@ -505,28 +505,28 @@ func TestARolloutWaitsForWhatItHasTakenDownAndReportsIt(t *testing.T) {
 	s.after(100*time.Hour).does().phase(plan.PhaseRolling, "the rollout is waiting for a ready parser of a")
 	// Another bad revision takes no other target down, nor does the first when it becomes Update again.
 	for _, revision := range []string{"newest", "new", "newer", "new"} {
-		s.with(func(in *plan.Input) { in.Update, in.Rollout = revision, in.Rollout.TakenOver() })
+		s.with(func(in *plan.Input) { in.Update, in.Rollout = revision, in.Rollout.CarriedOver() })
 		s.does("Delete a: Outdated").does("Create a at "+revision).pod("a", unready).after(100 * time.Hour).does()
 	}
 	// Once it is ready, they follow.
-	s.with(func(in *plan.Input) { in.Update, in.Rollout = "newest", in.Rollout.TakenOver() })
+	s.with(func(in *plan.Input) { in.Update, in.Rollout = "newest", in.Rollout.CarriedOver() })
 	s.does("Delete a: Outdated").does("Create a at newest").does("Delete b: Outdated")
 }
 
 func TestTwoSpecsInARowDoNotWaitForWhatWasUnreadyBeforeBoth(t *testing.T) {
 	s := begin(t, fleet(4)).pod("a", unready).with(update("newer")).does("Delete a: Outdated").does("Create a at newer").
 		pod("a", unready)
-	s.after(time.Minute).with(func(in *plan.Input) { in.Update, in.Rollout = "newest", in.Rollout.TakenOver() })
+	s.after(time.Minute).with(func(in *plan.Input) { in.Update, in.Rollout = "newest", in.Rollout.CarriedOver() })
 	s.does("Delete a: Outdated").does("Create a at newest").pod("a", unready)
 	s.after(plan.Settle).does("Delete b: Outdated")
 }
 
 func TestRequestedNewPodsWaitForThoseThatDoNotBecomeReady(t *testing.T) {
 	s := begin(t, fleet(4)).pod("d", unready).with(func(in *plan.Input) { in.RestartedAt = "today" })
-	s.does("Delete d: Asked").does("Create d at new").pod("d", unready).after(plan.Settle)
-	s.does("Delete a: Asked").does("Create a at new").pod("a", unready) // it was ready before
+	s.does("Delete d: RestartRequested").does("Create d at new").pod("d", unready).after(plan.Settle)
+	s.does("Delete a: RestartRequested").does("Create a at new").pod("a", unready) // it was ready before
 	s.after(100*time.Hour).does().phase(plan.PhaseSteady, "the rollout is waiting for a ready parser of a")
-	s.pod("a", func(p *plan.Pod) { p.Ready = true }).does("Delete b: Asked")
+	s.pod("a", func(p *plan.Pod) { p.Ready = true }).does("Delete b: RestartRequested")
 }
 
 func TestARefusedSpecLeavesNoPodMissing(t *testing.T) {
@@ -544,11 +544,11 @@ func TestACanaryThatCannotBeStartedFailsWithinTwoMinutes(t *testing.T) {
 	blocked := func(p *plan.Pod) { p.Ready, p.Blocked, p.BlockedSince = false, why, now }
 	s := soaking(t, 3).pod("a", blocked).does().phase(plan.PhaseCanary, "the soak is paused: a is not ready").
 		after(59 * time.Second).does()
-	s.after(time.Second).does("Delete a: SentBack")
+	s.after(time.Second).does("Delete a: RolledBack")
 	s.phase(plan.PhaseFailed, "a on revision newer: a container cannot start: "+why+"; before, on new: Healthy, lag 0s")
 
 	// Restarts of each container count.
-	soaking(t, 3).does().pod("a", func(p *plan.Pod) { p.Ready, p.Restarts = false, 2 }).does("Delete a: SentBack")
+	soaking(t, 3).does().pod("a", func(p *plan.Pod) { p.Ready, p.Restarts = false, 2 }).does("Delete a: RolledBack")
 	// One that could not start before either shows nothing about the revision.
 	s = begin(t, canary(fleet(1), 1, time.Hour)).pod("a", blocked).with(update("newer")).does("Delete a: Outdated").
 		does("Create a at newer")
@@ -570,7 +570,7 @@ func TestTheEffectOfAnAbandonedRevisionIsNoOutage(t *testing.T) {
 	s.does("Create a at newer", "Create b at newer", "Create c at newer")
 	s.is("a", growth.Stuck).is("b", growth.Stuck).is("c", growth.Stuck).with(update("newest")).does("Delete a: Outdated").
 		does("Create a at newest")
-	s.is("a", growth.Growing).does("Delete a: SentBack", "Delete b: SentBack", "Delete c: SentBack")
+	s.is("a", growth.Growing).does("Delete a: RolledBack", "Delete b: RolledBack", "Delete c: RolledBack")
 }
 
 func TestACanaryThatGetsNoPodFails(t *testing.T) {
@@ -609,9 +609,9 @@ func TestTheStateOfALargeRolloutFitsIntoAnAnnotation(t *testing.T) {
 		"253 letters": func(i int) string { return fmt.Sprintf("%s%05d", strings.Repeat("abcdefghi.", 24)+"abcdefgh", i) },
 	} {
 		for kind, change := range map[string]func(*plan.Input){
-			"the first is cordoned": func(in *plan.Input) { in.Targets[0].Able = false },
+			"the first is cordoned": func(in *plan.Input) { in.Targets[0].Schedulable = false },
 			"every other is not ready": func(in *plan.Input) {
-				in.Targets[0].Able = false
+				in.Targets[0].Schedulable = false
 				for i := range in.Pods {
 					in.Pods[i].Ready = i%2 == 0
 				}
@@ -629,7 +629,7 @@ func TestTheStateOfALargeRolloutFitsIntoAnAnnotation(t *testing.T) {
 				for i := range n {
 					name := long(i)
 					in.Targets = append(in.Targets,
-						plan.Target{Name: name, Pod: "pod-" + name, Able: true, NodeReady: true, Boot: "12345678"})
+						plan.Target{Name: name, Pod: "pod-" + name, Schedulable: true, NodeReady: true, BootID: "12345678"})
 					in.Pods = append(in.Pods, plan.Pod{
 						Name: "pod-" + name, UID: "uid-" + name, Target: name, Revision: "new", Created: ago(24 * time.Hour), Ready: true,
 					})
@@ -687,19 +687,19 @@ func rollTo(t *testing.T, in plan.Input, most int) {
 
 func TestHashesStandForNames(t *testing.T) {
 	var r plan.Rollout
-	r.Before = map[string]plan.Before{}
+	r.Baselines = map[string]plan.Baseline{}
 	for i := range 400 {
 		name := fmt.Sprintf("%s-%04d", strings.Repeat("n", 60), i)
-		r.Also = append(r.Also, name)
-		r.Before[name] = plan.Before{Restarts: i}
+		r.OutOfOrder = append(r.OutOfOrder, name)
+		r.Baselines[name] = plan.Baseline{Restarts: i}
 	}
 	text, err := r.Encode()
 	if err != nil || strings.Contains(text, "nnn") {
 		t.Fatalf("%.200s, %v", text, err)
 	}
 	back, err := plan.DecodeRollout(text)
-	if err != nil || len(back.Also) != 400 || len(back.Before) != 400 {
-		t.Fatalf("%d, %d, %v", len(back.Also), len(back.Before), err)
+	if err != nil || len(back.OutOfOrder) != 400 || len(back.Baselines) != 400 {
+		t.Fatalf("%d, %d, %v", len(back.OutOfOrder), len(back.Baselines), err)
 	}
 	again, err := back.Encode()
 	if err != nil || again != text {
@@ -713,8 +713,8 @@ func TestHashesStandForNames(t *testing.T) {
 func TestNoClockMakesAPodOlderThanObserved(t *testing.T) {
 	observed := func(in plan.Input, i int, d, skew time.Duration) plan.Input {
 		return edit(in, i, func(p *plan.Pod) {
-			p.Ready, p.Created, p.ReadyChanged = false, ago(d+skew), ago(d+skew)
-			p.Seen = ago(d)
+			p.Ready, p.Created, p.ReadyChangedAt = false, ago(d+skew), ago(d+skew)
+			p.FirstObserved = ago(d)
 			in.Targets[i].UnreadySince = ago(d)
 		})
 	}
@@ -741,15 +741,15 @@ func TestNoClockMakesAPodOlderThanObserved(t *testing.T) {
 		}
 		// One that restarts as often as before is no worse, however old it is by either clock.
 		s := begin(t, canary(fleet(2), 1, 9*time.Hour)).pod("a", func(p *plan.Pod) {
-			p.Restarts, p.Created, p.Seen = 24, ago(24*time.Hour+skew), ago(24*time.Hour)
+			p.Restarts, p.Created, p.FirstObserved = 24, ago(24*time.Hour+skew), ago(24*time.Hour)
 		}).with(update("newer")).does("Delete a: Outdated").does("Create a at newer").after(2 * time.Hour)
-		s.pod("a", func(p *plan.Pod) { p.Restarts, p.Created, p.Seen = 2, now.Add(-skew), now })
+		s.pod("a", func(p *plan.Pod) { p.Restarts, p.Created, p.FirstObserved = 2, now.Add(-skew), now })
 		if r := plan.Next(s.in); r.Phase != plan.PhaseCanary {
 			t.Errorf("clocks %s apart: %s %q", skew, r.Phase, r.Message)
 		}
 		// A restart that this process recorded is completed, regardless of the pod's age by the API server's clock.
 		in := unfinished(judge(fleet(3), 1, growth.Stuck), time.Minute)
-		in.Pods[1].Created, in.Pods[1].Seen = ago(5*time.Minute+skew), ago(5*time.Minute)
+		in.Pods[1].Created, in.Pods[1].FirstObserved = ago(5*time.Minute+skew), ago(5*time.Minute)
 		if got := describe(plan.Next(in).Actions); !slices.Equal(got, []string{"Delete b: Unfinished (5s)"}) {
 			t.Errorf("clocks %s apart: does %v", skew, got)
 		}
@@ -757,15 +757,15 @@ func TestNoClockMakesAPodOlderThanObserved(t *testing.T) {
 }
 
 func TestAbsentReturnsSelectedTargetsThatAreGone(t *testing.T) {
-	r := plan.Rollout{To: "c", Also: []string{"d", "e"}}
-	if got := r.Gone([]string{"a", "d"}); !slices.Equal(got, []string{"e"}) {
+	r := plan.Rollout{UpTo: "c", OutOfOrder: []string{"d", "e"}}
+	if got := r.Absent([]string{"a", "d"}); !slices.Equal(got, []string{"e"}) {
 		t.Errorf("by name: %v", got)
 	}
 	long := plan.Rollout{}
 	targets := make([]string, 0, 400)
 	for i := range 400 {
 		name := fmt.Sprintf("%s-%04d", strings.Repeat("n", 60), i)
-		long.Also = append(long.Also, name)
+		long.OutOfOrder = append(long.OutOfOrder, name)
 		targets = append(targets, name)
 	}
 	text, err := long.Encode()
@@ -773,7 +773,7 @@ func TestAbsentReturnsSelectedTargetsThatAreGone(t *testing.T) {
 		t.Fatal(err)
 	}
 	hashed, err := plan.DecodeRollout(text)
-	if err != nil || len(hashed.Gone(targets)) != 0 || len(hashed.Gone(targets[1:])) != 1 {
-		t.Errorf("by hash: %v, %v", hashed.Gone(targets[1:]), err)
+	if err != nil || len(hashed.Absent(targets)) != 0 || len(hashed.Absent(targets[1:])) != 1 {
+		t.Errorf("by hash: %v, %v", hashed.Absent(targets[1:]), err)
 	}
 }

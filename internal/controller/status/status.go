@@ -172,7 +172,7 @@ func count(obj *v1alpha1.HyperliquidParser, in *Input) census {
 		case !schedulable:
 		case !updated:
 			c.outdated++
-		case !p.Ready && f.Now.Before(p.Since().Add(plan.Settle)):
+		case !p.Ready && f.Now.Before(p.AgeStart().Add(plan.Settle)):
 			c.starting++
 		case !p.Ready:
 			c.notReady++
