@@ -97,7 +97,10 @@ func TestAClaimHasOneParser(t *testing.T) {
 // A target whose data has a parser already wants none, and the condition says why; so does one that an affinity leaves
 // nothing to select.
 func TestWhatIsSaidOfTargetsThatHaveNoParser(t *testing.T) {
-	obj := &v1alpha1.HyperliquidParser{ObjectMeta: metav1.ObjectMeta{Name: "mainnet"}}
+	obj := &v1alpha1.HyperliquidParser{
+		ObjectMeta: metav1.ObjectMeta{Name: "mainnet"},
+		Spec:       v1alpha1.HyperliquidParserSpec{Target: v1alpha1.Target{Nodes: &v1alpha1.NodeTarget{}}},
+	}
 	ready := corev1.Pod{
 		ObjectMeta: metav1.ObjectMeta{
 			Name:   podspec.PodName("mainnet", target.Target{Name: "hl-b", Node: "n2"}),

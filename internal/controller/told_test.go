@@ -717,7 +717,6 @@ func TestConditionsSayWhyARestartThatIsDueWouldNotHelp(t *testing.T) {
 
 func TestAMissingSecretStallsTheObjectAndNamesIt(t *testing.T) {
 	obj, s := scene(5)
-	var r Reconciler
 	stalled := func() string {
 		status := s.status(obj, plan.Result{})
 		c := meta.FindStatusCondition(status.Conditions, v1alpha1.ConditionStalled)
