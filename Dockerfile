@@ -1,8 +1,10 @@
-# One image, two static programs: the operator (/manager) and the parser that it
-# runs on each target (/hlparser). `make docker-build` compiles them first, so
-# that the image needs neither a compiler nor a base.
+# One image with two static programs: the operator (/manager) and the parser that it runs on each target (/hlparser).
+# `make docker-build` compiles them first, with their version linked in, so the image needs neither a compiler nor a base.
 FROM scratch
 ARG TARGETARCH=amd64
+ARG VERSION
+ARG COMMIT
+LABEL org.opencontainers.image.version=${VERSION} org.opencontainers.image.revision=${COMMIT}
 COPY bin/linux/${TARGETARCH}/manager bin/linux/${TARGETARCH}/hlparser /
 USER 65532:65532
 ENTRYPOINT ["/manager"]

@@ -23,8 +23,15 @@ CRD_REF_DOCS = $(TOOL) crd-ref-docs
 KUSTOMIZE = $(TOOL) kustomize
 # Prints the directory that holds etcd and kube-apiserver, building them if need be.
 CONTROLPLANE = go -C hack/controlplane run .
-# One static binary that tells nothing of where it was built.
-GO_BUILD = CGO_ENABLED=0 go build -trimpath -ldflags="-s -w"
+# The version and the commit that the programs report. Empty: what the go command records.
+VERSION ?= $(shell git describe --tags --match 'v[0-9]*' --dirty 2>/dev/null)
+COMMIT ?= $(shell git rev-parse HEAD 2>/dev/null)
+# Where build puts the programs.
+BIN ?= bin
+VERSION_PKG = github.com/hlparser/hyperliquid-parser-operator/internal/version
+# Static binaries that do not contain the paths of the machine that built them.
+GO_BUILD = CGO_ENABLED=0 go build -trimpath \
+	-ldflags="-s -w -X $(VERSION_PKG).version=$(VERSION) -X $(VERSION_PKG).commit=$(COMMIT)"
 
 SHELL = /usr/bin/env bash -o pipefail
 .SHELLFLAGS = -ec
@@ -120,7 +127,7 @@ bench-fleet: ## Measure the operator with 100, 1,000 and 5,000 simulated nodes, 
 
 .PHONY: build
 build: ## Build both programs into bin/.
-	$(GO_BUILD) -o bin/ ./cmd/manager ./cmd/hlparser
+	$(GO_BUILD) -o $(BIN)/ ./cmd/manager ./cmd/hlparser
 
 .PHONY: run
 run: ## Run the operator here against the current kubeconfig's cluster (make install first).
@@ -130,7 +137,8 @@ run: ## Run the operator here against the current kubeconfig's cluster (make ins
 .PHONY: docker-build
 docker-build: ## Build the image IMG for linux/ARCH.
 	GOOS=linux GOARCH=$(ARCH) $(GO_BUILD) -o bin/linux/$(ARCH)/ ./cmd/manager ./cmd/hlparser
-	$(CONTAINER_TOOL) build --platform linux/$(ARCH) --build-arg TARGETARCH=$(ARCH) -t $(IMG) .
+	$(CONTAINER_TOOL) build --platform linux/$(ARCH) --build-arg TARGETARCH=$(ARCH) \
+		--build-arg VERSION=$(VERSION) --build-arg COMMIT=$(COMMIT) -t $(IMG) .
 
 .PHONY: docker-push
 docker-push: ## Push the image IMG.

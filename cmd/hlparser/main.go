@@ -14,11 +14,8 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/hlparser/hyperliquid-parser-operator/internal/parser/config"
-	"github.com/hlparser/hyperliquid-parser-operator/internal/parser/report"
+	"github.com/hlparser/hyperliquid-parser-operator/internal/version"
 )
-
-// version is set by the linker in a release.
-var version string
 
 const (
 	exitFailure = 1 // an error at run time
@@ -49,16 +46,18 @@ func command() *cobra.Command {
 	root := &cobra.Command{
 		Use:           "hlparser",
 		Short:         "Tail, filter and deliver the output of a Hyperliquid node",
+		Version:       version.Get().String(),
 		SilenceUsage:  true,
 		SilenceErrors: true,
 	}
+	root.SetVersionTemplate("{{.Name}} {{.Version}}\n")
 	root.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return usageError{err} })
 	root.AddCommand(runCommand(), checkCommand(), checkpointCommand(), prepareCommand(), &cobra.Command{
 		Use:   "version",
 		Short: "Print the version",
 		Args:  noArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			_, err := fmt.Fprintln(cmd.OutOrStdout(), report.BuildVersion(version))
+			_, err := fmt.Fprintf(cmd.OutOrStdout(), "%s %s\n", root.Name(), root.Version)
 			return err
 		},
 	})

@@ -25,6 +25,7 @@ import (
 	"github.com/hlparser/hyperliquid-parser-operator/internal/parser/sink/nats"
 	"github.com/hlparser/hyperliquid-parser-operator/internal/parser/sink/stdout"
 	"github.com/hlparser/hyperliquid-parser-operator/internal/parser/vfs"
+	"github.com/hlparser/hyperliquid-parser-operator/internal/version"
 )
 
 // gcPercent is the garbage that may accumulate, in percent of the memory in use. Go's default of 100 would let the
@@ -90,7 +91,7 @@ func run(ctx context.Context, c config.Config, log *slog.Logger) error {
 		debug.SetGCPercent(gcPercent)
 	}
 	id := report.Identity{
-		Version: report.BuildVersion(version), Target: c.Target, Pod: c.Pod, Namespace: c.Namespace, PodUID: c.PodUID,
+		Version: version.Get().Version, Target: c.Target, Pod: c.Pod, Namespace: c.Namespace, PodUID: c.PodUID,
 		StartedAt: time.Now(),
 	}
 	if _, err := memlimit.Set(memlimit.WithRatio(memoryShare),
@@ -124,6 +125,7 @@ func run(ctx context.Context, c config.Config, log *slog.Logger) error {
 		return err
 	}
 
+	log.Info("starting", version.Get().LogValues()...)
 	serving, stopServing := context.WithCancel(context.WithoutCancel(ctx))
 	served := make(chan error, 1)
 	if listener != nil {

@@ -38,6 +38,7 @@ import (
 	"github.com/hlparser/hyperliquid-parser-operator/internal/controller/informers"
 	"github.com/hlparser/hyperliquid-parser-operator/internal/controller/keys"
 	"github.com/hlparser/hyperliquid-parser-operator/internal/controller/podspec"
+	"github.com/hlparser/hyperliquid-parser-operator/internal/version"
 )
 
 const (
@@ -107,6 +108,7 @@ func command() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:           "manager",
 		Short:         "Run the operator for HyperliquidParser objects",
+		Version:       version.Get().String(),
 		SilenceUsage:  true,
 		SilenceErrors: true,
 		Args: func(cmd *cobra.Command, args []string) error {
@@ -122,6 +124,7 @@ func command() *cobra.Command {
 			return s.run(cmd.Context())
 		},
 	}
+	cmd.SetVersionTemplate("{{.Name}} {{.Version}}\n")
 	cmd.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return usageError{err} })
 
 	f := cmd.Flags()
@@ -235,6 +238,7 @@ func (s *settings) run(ctx context.Context) (err error) {
 	log := zap.New(zap.UseFlagOptions(&s.log))
 	ctrl.SetLogger(log)
 	klog.SetLogger(log)
+	log.Info("starting", version.Get().LogValues()...)
 
 	config, err := ctrl.GetConfig()
 	if err != nil {

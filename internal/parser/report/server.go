@@ -10,7 +10,6 @@ import (
 	"net"
 	"net/http"
 	"runtime"
-	"runtime/debug"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -18,6 +17,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus/promhttp"
 
 	"github.com/hlparser/hyperliquid-parser-operator/internal/parser/report/seal"
+	"github.com/hlparser/hyperliquid-parser-operator/internal/version"
 )
 
 const (
@@ -104,6 +104,7 @@ func handler(id Identity, source Source, longestStacks int, guarded func(http.Ha
 		collectors.NewGoCollector(),
 		collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}),
 		newCollector(id, source),
+		version.Get().NewCollector("hlparser_build_info", "the parser"),
 	)
 	mux := http.NewServeMux()
 	mux.Handle("GET /metrics", promhttp.HandlerFor(registry, promhttp.HandlerOpts{MaxRequestsInFlight: maxScrapes}))
@@ -183,15 +184,4 @@ func Serve(ctx context.Context, listener net.Listener, handler http.Handler) err
 		return nil
 	}
 	return fmt.Errorf("serving the report on %s: %w", listener.Addr(), err)
-}
-
-// BuildVersion returns the version set at build time, or else the one that the module system recorded.
-func BuildVersion(linked string) string {
-	if linked != "" {
-		return linked
-	}
-	if info, ok := debug.ReadBuildInfo(); ok && info.Main.Version != "" {
-		return info.Main.Version
-	}
-	return "(devel)"
 }
