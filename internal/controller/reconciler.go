@@ -133,7 +133,7 @@ func (r *Reconciler) Reconcile(ctx context.Context, request ctrl.Request) (ctrl.
 		// Another write happened at the same time. The next reconcile observes it, so this is no failure.
 		return ctrl.Result{RequeueAfter: fair.Jittered(retryConflict)}, nil
 	}
-	if informers.Away(err) {
+	if informers.IsUnreachable(err) {
 		// Backoff would delay the object for minutes after the API server is back.
 		logf.FromContext(ctx).Info("the API server is away", "error", err.Error())
 		return ctrl.Result{RequeueAfter: fair.Jittered(retryAway)}, nil

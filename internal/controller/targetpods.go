@@ -260,7 +260,7 @@ func (w *podWatch) forget(object string) bool {
 func (w *podWatch) listWatch(from *toolscache.ListWatch) *toolscache.ListWatch {
 	return &toolscache.ListWatch{
 		ListWithContextFunc: func(ctx context.Context, options metav1.ListOptions) (list runtime.Object, err error) {
-			err = informers.UntilReached(ctx, func(err error) { w.note(&w.listErr, err) }, func() error {
+			err = informers.RetryWhileUnreachable(ctx, func(err error) { w.note(&w.listErr, err) }, func() error {
 				ctx, cancel := context.WithTimeout(ctx, longestList)
 				defer cancel()
 				list, err = from.ListWithContext(ctx, options)
@@ -278,7 +278,7 @@ func (w *podWatch) listWatch(from *toolscache.ListWatch) *toolscache.ListWatch {
 			return list, nil
 		},
 		WatchFuncWithContext: func(ctx context.Context, options metav1.ListOptions) (events watch.Interface, err error) {
-			err = informers.UntilReached(ctx, func(err error) { w.note(&w.watchErr, err) }, func() error {
+			err = informers.RetryWhileUnreachable(ctx, func(err error) { w.note(&w.watchErr, err) }, func() error {
 				ctx, cancel := context.WithCancel(ctx)
 				late := time.AfterFunc(longestList, cancel)
 				opened, err := from.WatchWithContext(ctx, options)

@@ -12,7 +12,7 @@ import (
 
 type tenantKey struct{}
 
-// WithTenant returns a context whose requests are the tenant's. Those of a context without one are a tenant together.
+// WithTenant returns a context whose requests belong to the tenant. All requests without a tenant belong to one.
 func WithTenant(ctx context.Context, tenant string) context.Context {
 	return context.WithValue(ctx, tenantKey{}, tenant)
 }
@@ -22,56 +22,57 @@ func tenantOf(ctx context.Context) string {
 	return tenant
 }
 
-// Limiter bounds the rate of requests, like client-go's token bucket, and gives tenants their turns: however many requests of
-// one wait, the next of another waits for one of each tenant at most. It is a rest.Config's RateLimiter, and safe for concurrent use.
+// Limiter bounds the rate of requests, like client-go's token bucket, and serves tenants in turn: however many requests
+// of one tenant wait, the next request of another waits for at most one of each tenant. It is a flowcontrol.RateLimiter
+// for a rest.Config, and it is safe for concurrent use.
 type Limiter struct {
 	bucket *rate.Limiter
 	qps    float32
 
 	mu      sync.Mutex
-	waiting turns[*turn]
-	serving bool // a goroutine serves those that wait
+	waiting turns[*waiter]
+	serving bool // a goroutine serves the waiters
 }
 
-// turn is a request that waits.
-type turn struct {
-	come chan struct{} // closed when it has
-	gone bool          // nobody waits for it any more
+// waiter is a waiting request.
+type waiter struct {
+	ready    chan struct{} // closed when the request may be sent
+	canceled bool
 }
 
 var _ flowcontrol.RateLimiter = (*Limiter)(nil)
 
-// NewLimiter returns a limiter of qps requests a second, above 0; burst of them may come at once.
+// NewLimiter returns a limiter of qps requests per second, which must be positive, with the given burst.
 func NewLimiter(qps float32, burst int) *Limiter {
 	return &Limiter{bucket: rate.NewLimiter(rate.Limit(qps), max(burst, 1)), qps: qps}
 }
 
-// Wait returns when the request may go, or the context's error when that ends first.
+// Wait returns when the request may be sent, or an error if the context ends first.
 func (l *Limiter) Wait(ctx context.Context) error {
 	l.mu.Lock()
 	if !l.serving && l.bucket.Allow() {
 		l.mu.Unlock()
 		return nil
 	}
-	t := &turn{come: make(chan struct{})}
-	l.waiting.push(tenantOf(ctx), t)
+	w := &waiter{ready: make(chan struct{})}
+	l.waiting.push(tenantOf(ctx), w)
 	if !l.serving {
 		l.serving = true
 		go l.serve()
 	}
 	l.mu.Unlock()
 	select {
-	case <-t.come:
+	case <-w.ready:
 		return nil
 	case <-ctx.Done():
 		l.mu.Lock()
 		defer l.mu.Unlock()
-		t.gone = true
-		return fmt.Errorf("waiting for a turn to ask the API server: %w", ctx.Err())
+		w.canceled = true
+		return fmt.Errorf("waiting for the client's rate limiter: %w", ctx.Err())
 	}
 }
 
-// serve gives out turns at the limiter's rate until nobody waits.
+// serve lets waiters proceed at the limiter's rate until none is left.
 func (l *Limiter) serve() {
 	for {
 		time.Sleep(l.bucket.Reserve().Delay())
@@ -81,37 +82,37 @@ func (l *Limiter) serve() {
 	}
 }
 
-// next lets the next request go. It reports whether others wait.
+// next lets the next request proceed. It reports whether others wait.
 func (l *Limiter) next() bool {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	for {
-		t, ok := l.waiting.pop(func(string) bool { return true })
-		if ok && t.gone {
+		w, ok := l.waiting.pop(func(string) bool { return true })
+		if ok && w.canceled {
 			continue
 		}
 		if ok {
-			close(t.come)
+			close(w.ready)
 		}
 		l.serving = len(l.waiting.order) > 0
 		return l.serving
 	}
 }
 
-// TryAccept reports whether a request may go now.
+// TryAccept reports whether a request may be sent now.
 func (l *Limiter) TryAccept() bool {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	return !l.serving && l.bucket.Allow()
 }
 
-// Accept waits for as long as it takes.
+// Accept waits until a request may be sent.
 func (l *Limiter) Accept() {
-	_ = l.Wait(context.Background()) // which never ends
+	_ = l.Wait(context.Background()) // that context never ends
 }
 
-// Stop does nothing: a limiter that nobody waits for runs nothing.
+// Stop does nothing: a limiter without waiters runs no goroutine.
 func (l *Limiter) Stop() {}
 
-// QPS is how many requests a second may go.
+// QPS returns the rate of requests per second.
 func (l *Limiter) QPS() float32 { return l.qps }

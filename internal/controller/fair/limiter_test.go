@@ -42,7 +42,8 @@ func TestRequestsComeAtTheRateAndInTurns(t *testing.T) {
 		}
 		all.Wait()
 		slices.Sort(went)
-		if got, want := went[len(went)-1], time.Duration(250+4-burst)*time.Second/qps; got < want-time.Millisecond || got > want+time.Second/qps {
+		if got, want := went[len(went)-1], time.Duration(250+4-burst)*time.Second/qps; got < want-time.Millisecond ||
+			got > want+time.Second/qps {
 			t.Errorf("all went within %s, want %s", got, want)
 		}
 		if went[burst-1] != 0 || went[burst] == 0 {
@@ -72,9 +73,9 @@ func TestARequestThatIsGivenUpTakesNoTurn(t *testing.T) {
 		begin := time.Now()
 		l.Accept()
 		if waited := time.Since(begin); waited > 2*time.Second {
-			t.Errorf("waited %s behind requests that nobody makes", waited)
+			t.Errorf("waited %s behind canceled requests", waited)
 		}
-		// It serves nobody when nobody waits: synctest fails on a goroutine that is left.
+		// Without waiters it runs no goroutine: synctest fails if one is left.
 	})
 }
 
@@ -83,14 +84,14 @@ func TestRetriesAreSpread(t *testing.T) {
 	waits := map[time.Duration]bool{}
 	for item := range 20 {
 		wait := limiter.When(item)
-		if wait < firstRetry || wait > firstRetry*3/2 {
+		if wait < minBackoff || wait > minBackoff*3/2 {
 			t.Errorf("the first retry is after %s", wait)
 		}
 		waits[wait] = true
 		for range 60 {
 			wait = limiter.When(item)
 		}
-		if wait < longestRetry || wait > longestRetry*3/2 {
+		if wait < maxBackoff || wait > maxBackoff*3/2 {
 			t.Errorf("the last retry is after %s", wait)
 		}
 	}

@@ -7,34 +7,38 @@ import (
 	"k8s.io/client-go/util/workqueue"
 )
 
-// Queue is a workqueue whose tenants have their turns; no tenant holds all workers. As in client-go's, an item that
-// is added again before it is taken is there once, and one that is added while it is processed is taken again afterwards, never by two
-// workers at once. client-go's delaying and rate limiting queues go around it. It is safe for concurrent use and runs no goroutine.
+// Queue is a workqueue that serves tenants in turn and lets no tenant occupy all workers. As in client-go's queue, an
+// item that is added twice before it is taken is processed once, and an item that is added while it is processed is
+// processed again afterwards, never by two workers at once. client-go's delaying and rate limiting queues can wrap it.
+// It is safe for concurrent use and runs no goroutine.
 type Queue[T comparable] struct {
 	tenant func(T) string
-	most   int // items of one tenant that are processed at once
+	limit  int // items of one tenant that are processed at once
 
 	mu         sync.Mutex
 	changed    *sync.Cond
 	waiting    turns[T]
-	dirty      sets.Set[T] // to be processed: waiting, or to wait when they are done
+	dirty      sets.Set[T] // to be processed: waiting, or waiting again once Done was called
 	processing sets.Set[T]
-	busy       map[string]int // of processing, by tenant
+	busy       map[string]int // number of processing, by tenant
 	idle       int            // goroutines in Get
 	ended      bool
-	draining   bool // ended, but what waits is still processed
+	draining   bool // ended, but waiting items are still processed
 }
 
 var _ workqueue.TypedInterface[string] = (*Queue[string])(nil)
 
-// NewQueue returns a queue for a number of workers, at least 1. One tenant holds all but one of them at most, if there are two or more.
+// NewQueue returns a queue for a number of workers, at least 1. If there are more than one, a tenant occupies all but
+// one at most.
 func NewQueue[T comparable](workers int, tenant func(T) string) *Queue[T] {
-	q := &Queue[T]{tenant: tenant, most: max(workers-1, 1), dirty: sets.Set[T]{}, processing: sets.Set[T]{}, busy: map[string]int{}}
+	q := &Queue[T]{
+		tenant: tenant, limit: max(workers-1, 1), dirty: sets.Set[T]{}, processing: sets.Set[T]{}, busy: map[string]int{},
+	}
 	q.changed = sync.NewCond(&q.mu)
 	return q
 }
 
-// Add marks an item as to be processed. After ShutDown it does nothing.
+// Add adds an item. It does nothing after ShutDown.
 func (q *Queue[T]) Add(item T) {
 	q.mu.Lock()
 	defer q.mu.Unlock()
@@ -48,7 +52,8 @@ func (q *Queue[T]) Add(item T) {
 	}
 }
 
-// Get returns an item to process, and waits for one. Done must be called with it. shutdown is true when there will be none any more.
+// Get waits for an item to process and returns it. The caller must call Done with it. shutdown reports whether the
+// queue has shut down and has no more items.
 func (q *Queue[T]) Get() (item T, shutdown bool) {
 	q.mu.Lock()
 	defer q.mu.Unlock()
@@ -58,7 +63,7 @@ func (q *Queue[T]) Get() (item T, shutdown bool) {
 		if q.ended && (!q.draining || len(q.waiting.order) == 0) {
 			return item, true
 		}
-		if next, ok := q.waiting.pop(q.may); ok {
+		if next, ok := q.waiting.pop(q.mayRun); ok {
 			q.processing.Insert(next)
 			q.dirty.Delete(next)
 			q.busy[q.tenant(next)]++
@@ -68,10 +73,10 @@ func (q *Queue[T]) Get() (item T, shutdown bool) {
 	}
 }
 
-// may reports whether one more item of a tenant may be processed.
-func (q *Queue[T]) may(tenant string) bool { return q.busy[tenant] < q.most }
+// mayRun reports whether one more item of a tenant may be processed.
+func (q *Queue[T]) mayRun(tenant string) bool { return q.busy[tenant] < q.limit }
 
-// Done marks an item as processed. If it was added meanwhile it waits again.
+// Done marks an item as processed. If it was added meanwhile, it waits again.
 func (q *Queue[T]) Done(item T) {
 	q.mu.Lock()
 	defer q.mu.Unlock()
@@ -90,31 +95,31 @@ func (q *Queue[T]) Done(item T) {
 		q.changed.Broadcast()
 		return
 	}
-	// One item may be taken that might not before: this one, or one of its tenant's.
+	// One more item may be taken: this one, or another of its tenant.
 	q.changed.Signal()
 }
 
-// Len is how many items wait.
+// Len returns the number of waiting items.
 func (q *Queue[T]) Len() int {
 	q.mu.Lock()
 	defer q.mu.Unlock()
 	return q.waiting.len()
 }
 
-// Wanted reports whether a worker that is busy for a tenant holds somebody up: an item that may be processed and finds no free worker, or
-// one of the same tenant, which holds as many as it may.
+// Wanted reports whether a worker that is busy for a tenant delays an item: one that may be processed but finds no free
+// worker, or one of the same tenant if that occupies its limit of workers.
 func (q *Queue[T]) Wanted(tenant string) bool {
 	q.mu.Lock()
 	defer q.mu.Unlock()
 	for _, waits := range q.waiting.order {
-		if q.may(waits) && q.idle == 0 || waits == tenant && !q.may(tenant) {
+		if q.mayRun(waits) && q.idle == 0 || waits == tenant && !q.mayRun(tenant) {
 			return true
 		}
 	}
 	return false
 }
 
-// ShutDown ends the queue at once: what waits stays undone, and each Get returns.
+// ShutDown shuts the queue down at once: waiting items are dropped, and each Get returns.
 func (q *Queue[T]) ShutDown() {
 	q.mu.Lock()
 	defer q.mu.Unlock()
@@ -122,7 +127,7 @@ func (q *Queue[T]) ShutDown() {
 	q.changed.Broadcast()
 }
 
-// ShutDownWithDrain ends the queue, and returns when what waits has been processed, or when ShutDown is called.
+// ShutDownWithDrain shuts the queue down, and returns when all items have been processed or ShutDown is called.
 func (q *Queue[T]) ShutDownWithDrain() {
 	q.mu.Lock()
 	defer q.mu.Unlock()
@@ -133,7 +138,7 @@ func (q *Queue[T]) ShutDownWithDrain() {
 	}
 }
 
-// ShuttingDown reports whether the queue has ended.
+// ShuttingDown reports whether the queue is shut down.
 func (q *Queue[T]) ShuttingDown() bool {
 	q.mu.Lock()
 	defer q.mu.Unlock()

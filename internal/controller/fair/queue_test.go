@@ -11,13 +11,13 @@ import (
 	"pgregory.net/rapid"
 )
 
-// tenantOfItem is what stands before the slash.
+// tenantOfItem returns the part before the slash.
 func tenantOfItem(item string) string {
 	tenant, _, _ := strings.Cut(item, "/")
 	return tenant
 }
 
-// take gets an item that is there.
+// take gets an item without waiting.
 func take(t *testing.T, q *Queue[string], want string) {
 	t.Helper()
 	if got, shutdown := q.Get(); got != want || shutdown {
@@ -62,7 +62,7 @@ func TestOneTenantNeverHoldsAllWorkers(t *testing.T) {
 			if want := min(most+1, workers); len(got) != want {
 				t.Errorf("of %d workers %d are busy once another tenant has an item, want %d", workers, len(got), want)
 			}
-			// A worker that is done makes room for the tenant's next item.
+			// A worker that calls Done makes room for the tenant's next item.
 			q.Done("heavy/0")
 			if workers > 1 && q.Wanted("heavy") {
 				// All workers of this test have got what they came for: one more comes.
@@ -98,7 +98,7 @@ func TestABusyWorkerIsWantedByThoseThatItHoldsUp(t *testing.T) {
 		q.Add("a/0")
 		take(t, q, "a/0")
 		if q.Wanted("a") {
-			t.Error("wanted by nobody")
+			t.Error("wanted without a waiter")
 		}
 		go func() { _, _ = q.Get() }()
 		synctest.Wait()
@@ -117,7 +117,7 @@ func TestABusyWorkerIsWantedByThoseThatItHoldsUp(t *testing.T) {
 	})
 }
 
-// TestItIsAWorkqueue compares the queue with client-go's by what a user of either relies on.
+// TestItIsAWorkqueue compares the queue with client-go's in the behaviour that users rely on.
 func TestItIsAWorkqueue(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		ours, theirs := NewQueue(100, tenantOfItem), workqueue.NewTyped[string]()

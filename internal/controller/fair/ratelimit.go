@@ -8,19 +8,19 @@ import (
 )
 
 const (
-	// firstRetry and longestRetry bound how soon an item that failed is tried again; it doubles from one to the
-	// other. With its jitter the longest wait is half a minute: what was wrong is over without our hearing of it.
-	firstRetry, longestRetry = 5 * time.Millisecond, 20 * time.Second
-	// jitter is by how much of itself a wait may be longer, so that items that failed together are not tried together.
+	// minBackoff and maxBackoff bound the delay before a failed item is retried, which doubles each time. With jitter the
+	// longest delay is half a minute, because the cause may end without an event.
+	minBackoff, maxBackoff = 5 * time.Millisecond, 20 * time.Second
+	// jitter is the share by which a delay may be longer, so that items that failed together are not retried together.
 	jitter = 0.5
 )
 
-// Retries returns a rate limiter for items that failed: each by itself, exponentially, with jitter.
+// Retries returns a rate limiter that backs off exponentially for each failed item, with jitter.
 func Retries[T comparable]() workqueue.TypedRateLimiter[T] {
-	return jittered[T]{workqueue.NewTypedItemExponentialFailureRateLimiter[T](firstRetry, longestRetry)}
+	return jittered[T]{workqueue.NewTypedItemExponentialFailureRateLimiter[T](minBackoff, maxBackoff)}
 }
 
-// Jittered is a wait that is up to half as long again.
+// Jittered returns d plus up to half of it.
 func Jittered(d time.Duration) time.Duration { return wait.Jitter(d, jitter) }
 
 type jittered[T comparable] struct {

@@ -1,34 +1,33 @@
-// Package fair shares what is scarce, workers and requests to the API server, among tenants. Each tenant has its turn, however much
-// another one asks for.
+// Package fair shares workers and requests to the API server fairly between tenants, however much one of them demands.
 //
-// A tenant is a namespace. The order is that of turns, a pure value. Queue gives it to workers and Limiter to requests. Neither knows
-// what an item or a request is about.
+// A tenant is a namespace. The type turns, a pure value, defines the order. Queue applies it to workers and Limiter to
+// requests. Neither depends on the content of items or requests.
 package fair
 
 import "slices"
 
-// turns orders items: tenants in turn, and those of one tenant first in, first out. An item waits for those of its tenant that came before
-// it, and for each of them and itself for at most one item of each other tenant. The zero value holds nothing. It is not safe for
-// concurrent use.
+// turns orders items round-robin by tenant, and those of one tenant first in, first out. An item waits for the earlier
+// items of its tenant and, for each of them and itself, for at most one item of each other tenant. The zero value is
+// empty. It is not safe for concurrent use.
 type turns[T any] struct {
-	lines map[string][]T
-	order []string // tenants with a line, the one whose turn is next first
+	queues map[string][]T
+	order  []string // tenants with items, the next one first
 }
 
-// push adds an item at the end of its tenant's line.
+// push appends an item to its tenant's queue.
 func (t *turns[T]) push(tenant string, item T) {
-	if t.lines == nil {
-		t.lines = map[string][]T{}
+	if t.queues == nil {
+		t.queues = map[string][]T{}
 	}
-	line, waits := t.lines[tenant]
-	if !waits {
+	queue, ok := t.queues[tenant]
+	if !ok {
 		t.order = append(t.order, tenant)
 	}
-	t.lines[tenant] = append(line, item)
+	t.queues[tenant] = append(queue, item)
 }
 
-// pop takes the next item of the first tenant that may have one, which then goes to the end of the order. Those before it that may not
-// keep their places. It returns false when there is no such item.
+// pop removes the next item of the first tenant for which may returns true, and moves that tenant to the end of the
+// order. The tenants before it keep their places. ok is false if there is no such tenant.
 func (t *turns[T]) pop(may func(tenant string) bool) (item T, ok bool) {
 	i := slices.IndexFunc(t.order, may)
 	if i < 0 {
@@ -36,23 +35,23 @@ func (t *turns[T]) pop(may func(tenant string) bool) (item T, ok bool) {
 	}
 	tenant := t.order[i]
 	t.order = slices.Delete(t.order, i, i+1)
-	line := t.lines[tenant]
-	item = line[0]
-	line[0] = *new(T) // the array lives on
-	if line = line[1:]; len(line) == 0 {
-		delete(t.lines, tenant)
+	queue := t.queues[tenant]
+	item = queue[0]
+	queue[0] = *new(T) // the array is retained
+	if queue = queue[1:]; len(queue) == 0 {
+		delete(t.queues, tenant)
 		return item, true
 	}
-	t.lines[tenant] = line
+	t.queues[tenant] = queue
 	t.order = append(t.order, tenant)
 	return item, true
 }
 
-// len counts the items.
+// len returns the number of items.
 func (t *turns[T]) len() int {
 	n := 0
-	for _, line := range t.lines {
-		n += len(line)
+	for _, queue := range t.queues {
+		n += len(queue)
 	}
 	return n
 }

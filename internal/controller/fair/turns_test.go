@@ -17,7 +17,8 @@ func TestAnItemWaitsForOneItemOfEachOtherTenantPerTurn(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		var turns turns[held]
 		pushed, popped := map[string]int{}, map[string]int{}
-		// passed counts, for the item at the head of each line, the items of each other tenant that went since it became that.
+		// passed counts, for the item at the head of each line, the items of each other tenant that went since it became
+		// that.
 		passed := map[string]map[string]int{}
 		tenants := []string{"a", "b", "c", "d"}
 		barred := map[string]bool{}
@@ -64,8 +65,9 @@ func TestAnItemWaitsForOneItemOfEachOtherTenantPerTurn(t *testing.T) {
 			for _, tenant := range tenants {
 				total += pushed[tenant] - popped[tenant]
 			}
-			if turns.len() != total || len(turns.lines) != len(turns.order) {
-				t.Fatalf("%d items in %d lines of %d tenants, want %d items", turns.len(), len(turns.lines), len(turns.order), total)
+			if turns.len() != total || len(turns.queues) != len(turns.order) {
+				t.Fatalf("%d items in %d queues of %d tenants, want %d items", turns.len(), len(turns.queues), len(turns.order),
+					total)
 			}
 		}
 	})

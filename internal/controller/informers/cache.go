@@ -19,16 +19,16 @@ import (
 	"github.com/hlparser/hyperliquid-parser-operator/api/v1alpha1"
 )
 
-// resource is the one of HyperliquidParsers.
+// resource is the resource name of HyperliquidParsers.
 const resource = "hyperliquidparsers"
 
-// NewCache returns a function that makes a cache of what lies in the namespace, "" for all, and of what lies in none, whose watches report
-// to health. It is a cache.NewCacheFunc for controller-runtime's options.
+// NewCache returns a function that creates a cache of the objects in a namespace ("" for all) and of cluster-scoped
+// objects. Its watches report to health.
 func NewCache(health *Health, namespace string) cache.NewCacheFunc {
 	return func(config *rest.Config, options cache.Options) (cache.Cache, error) {
 		parsers, err := dynamic.NewForConfigAndClient(dynamic.ConfigFor(config), options.HTTPClient)
 		if err != nil {
-			return nil, fmt.Errorf("making a client of HyperliquidParsers: %w", err)
+			return nil, fmt.Errorf("creating a client of HyperliquidParsers: %w", err)
 		}
 		if namespace != "" {
 			options.DefaultNamespaces = map[string]cache.Config{namespace: {}}
@@ -45,18 +45,18 @@ func NewCache(health *Health, namespace string) cache.NewCacheFunc {
 				}
 			}
 			informer := toolscache.NewSharedIndexInformer(observed(lw, w, health), obj, resync, indexers)
-			// It fails only for an informer that runs already.
+			// It fails only for an informer that is already running.
 			_ = informer.SetWatchErrorHandlerWithContext(func(ctx context.Context, r *toolscache.Reflector, err error) {
 				toolscache.DefaultWatchErrorHandler(ctx, r, err) // logs it; the reflector backs off
 				health.failed(w, err)
 			})
 			return informer
 		}
-		made, err := cache.New(config, options)
+		c, err := cache.New(config, options)
 		if err != nil {
-			return nil, fmt.Errorf("making the cache: %w", err)
+			return nil, fmt.Errorf("creating the cache: %w", err)
 		}
-		return &reporting{made, options.Scheme, namespace, health}, nil
+		return &reporting{c, options.Scheme, namespace, health}, nil
 	}
 }
 
@@ -68,23 +68,23 @@ func kindOf(obj runtime.Object, scheme *runtime.Scheme) string {
 	return gvk.Kind
 }
 
-// observed reports what becomes of lists and of opening watches, and waits for an API server that is away. What becomes
-// of a watch that is open, the informer's handler hears.
+// observed reports the results of lists and of opening watches to health, and retries while the API server is
+// unreachable. The informer's error handler reports errors of open watches.
 func observed(lw toolscache.ListerWatcher, w Watch, health *Health) *toolscache.ListWatch {
 	inner := toolscache.ToListerWatcherWithContext(lw)
-	reach := func(ctx context.Context, ask func() error) error {
+	retry := func(ctx context.Context, request func() error) error {
 		first := true
-		return UntilReached(ctx, func(err error) {
+		return RetryWhileUnreachable(ctx, func(err error) {
 			health.failed(w, err)
 			if first {
-				klog.FromContext(ctx).Error(err, "the API server is away, and is asked until it is back", "watch", w.String())
+				klog.FromContext(ctx).Error(err, "the API server is unreachable, retrying", "watch", w.String())
 			}
 			first = false
-		}, ask)
+		}, request)
 	}
 	return &toolscache.ListWatch{
 		ListWithContextFunc: func(ctx context.Context, options metav1.ListOptions) (list runtime.Object, err error) {
-			err = reach(ctx, func() error {
+			err = retry(ctx, func() error {
 				list, err = inner.ListWithContext(ctx, options)
 				return err
 			})
@@ -92,7 +92,7 @@ func observed(lw toolscache.ListerWatcher, w Watch, health *Health) *toolscache.
 			return list, err
 		},
 		WatchFuncWithContext: func(ctx context.Context, options metav1.ListOptions) (opened watch.Interface, err error) {
-			err = reach(ctx, func() error {
+			err = retry(ctx, func() error {
 				opened, err = inner.WatchWithContext(ctx, options)
 				return err
 			})
@@ -106,7 +106,8 @@ func observed(lw toolscache.ListerWatcher, w Watch, health *Health) *toolscache.
 	}
 }
 
-// reporting is a cache that reports kinds that it cannot even begin to watch, for example because their CRD is not installed.
+// reporting is a cache that reports kinds that it cannot start to watch, for example because their CRD is not
+// installed.
 type reporting struct {
 	cache.Cache
 	scheme    *runtime.Scheme
@@ -114,8 +115,10 @@ type reporting struct {
 	health    *Health
 }
 
-// GetInformer is a cache.Cache's.
-func (r *reporting) GetInformer(ctx context.Context, obj client.Object, options ...cache.InformerGetOption) (cache.Informer, error) {
+// GetInformer implements cache.Cache.
+func (r *reporting) GetInformer(
+	ctx context.Context, obj client.Object, options ...cache.InformerGetOption,
+) (cache.Informer, error) {
 	informer, err := r.Cache.GetInformer(ctx, obj, options...)
 	if err != nil && ctx.Err() == nil {
 		r.health.failed(Watch{kindOf(obj, r.scheme), r.namespace}, err)

@@ -18,31 +18,32 @@ import (
 )
 
 const (
-	// settle is how long a watch must be open before it is taken for one that works: one that cannot decode what it gets opens well, and
-	// ends a moment later.
+	// settle is how long a watch must stay open before it counts as working. A watch that cannot decode its events opens,
+	// and ends a moment later.
 	settle = 10 * time.Second
-	// unreadyAfter is how long a watch fails before the operator is not ready. An API server that is restarted is back before.
+	// unreadyAfter is how long a watch fails before the operator is not ready. It is longer than a restart of the API
+	// server.
 	unreadyAfter = time.Minute
 )
 
-// Watch names a watch: the kind, and the namespace in which it is; "" for all.
+// Watch identifies a watch by its kind and namespace. The namespace is "" for all namespaces.
 type Watch struct{ Kind, Namespace string }
 
 func (w Watch) String() string { return describe(w.Kind, w.Namespace) }
 
-// state is how a watch fares.
+// state is the state of a watch.
 type state struct {
-	since  time.Time // of the failure, zero while there is none
-	opened time.Time // since then; zero while it is not open
-	err    error     // the last
+	since  time.Time // when it started to fail; zero if it does not fail
+	opened time.Time // when it was opened after that; zero if it is not open
+	err    error     // the last error
 }
 
-// fails reports whether the watch fails, as seen now.
+// fails reports whether the watch is failing now.
 func (s state) fails(now time.Time) bool {
 	return !s.since.IsZero() && (s.opened.IsZero() || now.Sub(s.opened) < settle)
 }
 
-// failed is the state after a failure.
+// failed returns the state after a failure.
 func (s state) failed(now time.Time, err error) state {
 	if !s.fails(now) {
 		s.since = now
@@ -50,7 +51,7 @@ func (s state) failed(now time.Time, err error) state {
 	return state{since: s.since, err: err}
 }
 
-// open is the state after the watch was opened.
+// open returns the state after the watch was opened.
 func (s state) open(now time.Time) state {
 	if !s.fails(now) {
 		return state{}
@@ -59,8 +60,8 @@ func (s state) open(now time.Time) state {
 	return s
 }
 
-// Health knows which of the operator's watches fail, and since when. It is a prometheus.Collector and a readiness check. It is safe for
-// concurrent use.
+// Health tracks which of the operator's watches fail, and since when. It is a prometheus.Collector and a readiness
+// check. It is safe for concurrent use.
 type Health struct {
 	clock clock.PassiveClock
 	desc  *prometheus.Desc
@@ -69,20 +70,21 @@ type Health struct {
 	watches map[Watch]state
 }
 
-// NewHealth returns a Health that knows of no watch.
+// NewHealth returns a Health without watches.
 func NewHealth(now clock.PassiveClock) *Health {
 	return &Health{
 		clock:   now,
 		watches: map[Watch]state{},
 		desc: prometheus.NewDesc("hlparser_fleet_watch_failing",
-			"1 while objects of the kind cannot be listed or watched, so that changes of them are not seen, else 0.",
+			"1 while objects of the kind cannot be listed or watched, so that their changes are not observed, else 0.",
 			[]string{"kind", "watched_namespace"}, nil),
 	}
 }
 
 func (h *Health) failed(w Watch, err error) {
-	if err == nil || errors.Is(err, io.EOF) || apierrors.IsResourceExpired(err) || apierrors.IsGone(err) || errors.Is(err, context.Canceled) {
-		return // the API server ends watches now and then, and forgets old versions; the next list is at once
+	if err == nil || errors.Is(err, io.EOF) || errors.Is(err, context.Canceled) ||
+		apierrors.IsResourceExpired(err) || apierrors.IsGone(err) {
+		return // the API server routinely ends watches and drops old versions; the next list follows at once
 	}
 	h.mu.Lock()
 	defer h.mu.Unlock()
@@ -95,7 +97,8 @@ func (h *Health) opened(w Watch) {
 	h.watches[w] = h.watches[w].open(h.clock.Now())
 }
 
-// Check fails when a watch has been failing for a while, and says which and why. It is a healthz.Checker.
+// Check implements healthz.Checker. It returns an error with each watch that has been failing for unreadyAfter, and
+// why.
 func (h *Health) Check(*http.Request) error {
 	now := h.clock.Now()
 	h.mu.Lock()
@@ -110,13 +113,13 @@ func (h *Health) Check(*http.Request) error {
 		return nil
 	}
 	slices.Sort(failing)
-	return fmt.Errorf("changes are not seen: cannot list and watch %s", strings.Join(failing, "; "))
+	return fmt.Errorf("changes are not observed: cannot list and watch %s", strings.Join(failing, "; "))
 }
 
-// Describe is a prometheus.Collector's.
+// Describe implements prometheus.Collector.
 func (h *Health) Describe(out chan<- *prometheus.Desc) { out <- h.desc }
 
-// Collect is a prometheus.Collector's.
+// Collect implements prometheus.Collector.
 func (h *Health) Collect(out chan<- prometheus.Metric) {
 	now := h.clock.Now()
 	h.mu.Lock()

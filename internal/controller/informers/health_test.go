@@ -18,7 +18,7 @@ var (
 	pods = Watch{Kind: "Pod"}
 )
 
-// A step of a watch's life: at a second, a failure or an opening, and what is known at once.
+// Each step is a failure or an opening of a watch at a second, with the state that must follow.
 func TestAWatchFailsFromItsFirstFailureUntilOneStaysOpen(t *testing.T) {
 	broken := errors.New("broken")
 	type step struct {
@@ -28,12 +28,17 @@ func TestAWatchFailsFromItsFirstFailureUntilOneStaysOpen(t *testing.T) {
 		unready bool
 	}
 	for name, steps := range map[string][]step{
-		"works":                   {{0, nil, false, false}, {300, nil, false, false}},
-		"never opens":             {{0, broken, true, false}, {30, broken, true, false}, {59, broken, true, false}, {60, broken, true, true}, {900, broken, true, true}},
-		"is back":                 {{0, broken, true, false}, {61, broken, true, true}, {70, nil, true, true}, {80, nil, false, false}},
-		"opens and ends":          {{0, broken, true, false}, {5, nil, true, false}, {6, broken, true, false}, {35, nil, true, false}, {36, broken, true, false}, {66, nil, true, true}},
-		"fails again after long":  {{0, broken, true, false}, {5, nil, true, false}, {100, broken, true, false}, {159, broken, true, false}, {160, broken, true, true}},
-		"ends as it should":       {{0, nil, false, false}, {300, io.EOF, false, false}, {600, context.Canceled, false, false}},
+		"works": {{0, nil, false, false}, {300, nil, false, false}},
+		"never opens": {{0, broken, true, false}, {30, broken, true, false}, {59, broken, true, false},
+			{60, broken, true, true}, {900, broken, true, true}},
+		"is back": {{0, broken, true, false}, {61, broken, true, true}, {70, nil, true, true},
+			{80, nil, false, false}},
+		"opens and ends": {{0, broken, true, false}, {5, nil, true, false}, {6, broken, true, false},
+			{35, nil, true, false}, {36, broken, true, false}, {66, nil, true, true}},
+		"fails again after long": {{0, broken, true, false}, {5, nil, true, false}, {100, broken, true, false},
+			{159, broken, true, false}, {160, broken, true, true}},
+		"ends as it should": {{0, nil, false, false}, {300, io.EOF, false, false},
+			{600, context.Canceled, false, false}},
 		"asks for an old version": {{0, nil, false, false}, {300, apierrors.NewResourceExpired("too old"), false, false}},
 	} {
 		t.Run(name, func(t *testing.T) {

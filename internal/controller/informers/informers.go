@@ -1,15 +1,16 @@
-// Package informers fills the operator's caches. It adds two things to controller-runtime's.
+// Package informers fills the operator's caches. It adds three features to controller-runtime's caches.
 //
-// A HyperliquidParser that the API server has and no Go type holds is set aside: the cache has its metadata alone, with the reason
-// (Undecodable). Without that, one such object would end each list and watch of its kind, and the operator would see no other any more.
-// Only this kind needs it: what the API server has of its own kinds it has decoded into the same Go types itself.
+// A HyperliquidParser that the API server accepts but the Go type cannot hold does not stop the others. The cache holds
+// only its metadata, and the reason (Undecodable). Otherwise one such object would end each list and watch of its kind,
+// and the operator would observe no other object. Only this kind needs it: the API server decodes its built-in kinds
+// into the same Go types.
 //
-// Health knows which watches fail, and for how long: for readiness, a metric, and so an alert.
+// Health tracks which watches fail, and for how long, for readiness, a metric and so an alert.
 //
-// An API server that is away is asked again every few seconds, and not less and less often (UntilReached). Without
-// that, what is watched is not seen for up to a minute after a long outage.
+// Requests to an unreachable API server are retried every few seconds (RetryWhileUnreachable). With the backoff of
+// client-go, changes would not be observed for up to a minute after a long outage.
 //
-// The package must never decide what becomes of an object, and never drop one that can be decoded.
+// The package must never decide what happens to an object, and never drop one that can be decoded.
 package informers
 
 import (
@@ -30,20 +31,21 @@ import (
 	"github.com/hlparser/hyperliquid-parser-operator/internal/controller/prose"
 )
 
-// annotationUndecodable, in the cache and nowhere else, is on objects that are set aside, and says why. One that a user sets does not get
-// there.
+// annotationUndecodable has the reason why an object cannot be decoded. It exists only in the cache. The same
+// annotation set by a user does not get into the cache.
 const annotationUndecodable = v1alpha1.Group + "/undecodable"
 
-// maxReason bounds the reason, which may quote what cannot be decoded.
+// maxReason bounds the reason, in bytes, because it may quote the invalid value.
 const maxReason = 512
 
-// Undecodable reports whether an object of the cache is set aside, and why. Nothing but its metadata is known then.
+// Undecodable reports whether an object of the cache could not be decoded, and why. Such an object has only its
+// metadata.
 func Undecodable(obj client.Object) (reason string, ok bool) {
 	reason, ok = obj.GetAnnotations()[annotationUndecodable]
 	return reason, ok
 }
 
-// lenientParsers lists and watches HyperliquidParsers, and decodes them one by one.
+// lenientParsers lists and watches HyperliquidParsers, and decodes each by itself.
 func lenientParsers(resource dynamic.ResourceInterface) *toolscache.ListWatch {
 	return &toolscache.ListWatch{
 		ListWithContextFunc: func(ctx context.Context, options metav1.ListOptions) (runtime.Object, error) {
@@ -53,7 +55,8 @@ func lenientParsers(resource dynamic.ResourceInterface) *toolscache.ListWatch {
 			}
 			out := &v1alpha1.HyperliquidParserList{
 				ListMeta: metav1.ListMeta{
-					ResourceVersion: list.GetResourceVersion(), Continue: list.GetContinue(), RemainingItemCount: list.GetRemainingItemCount(),
+					ResourceVersion: list.GetResourceVersion(), Continue: list.GetContinue(),
+					RemainingItemCount: list.GetRemainingItemCount(),
 				},
 				Items: make([]v1alpha1.HyperliquidParser, len(list.Items)),
 			}
@@ -78,7 +81,7 @@ func lenientParsers(resource dynamic.ResourceInterface) *toolscache.ListWatch {
 	}
 }
 
-// decode returns the object, or one that says why there is none.
+// decode returns the decoded object, or its metadata with the reason why it cannot be decoded.
 func decode(u *unstructured.Unstructured) *v1alpha1.HyperliquidParser {
 	obj := &v1alpha1.HyperliquidParser{}
 	data, err := u.MarshalJSON()
@@ -102,7 +105,7 @@ func decode(u *unstructured.Unstructured) *v1alpha1.HyperliquidParser {
 	return stub
 }
 
-// describe names a kind, of a namespace or of all.
+// describe returns a kind with its namespace, if it has one.
 func describe(kind, namespace string) string {
 	if namespace == "" {
 		return kind

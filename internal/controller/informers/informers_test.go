@@ -14,7 +14,7 @@ import (
 	"github.com/hlparser/hyperliquid-parser-operator/api/v1alpha1"
 )
 
-// object is a HyperliquidParser with fields as if the schema let all in.
+// object returns a HyperliquidParser with any fields, as if there were no schema.
 func object(name string, spec, status map[string]any) *unstructured.Unstructured {
 	u := &unstructured.Unstructured{Object: map[string]any{
 		"apiVersion": v1alpha1.GroupVersion.String(), "kind": "HyperliquidParser",
@@ -33,13 +33,17 @@ func object(name string, spec, status map[string]any) *unstructured.Unstructured
 
 func TestWhatCannotBeDecodedKeepsItsMetadataAndSaysWhy(t *testing.T) {
 	for name, u := range map[string]*unstructured.Unstructured{
-		"a number that no int32 holds": object("odd", map[string]any{"rollout": map[string]any{"maxUnavailable": int64(3_000_000_000)}}, nil),
-		"a quantity":                   object("odd", map[string]any{"resources": map[string]any{"limits": map[string]any{"cpu": "1e99999999999999999999"}}}, nil),
-		"a duration":                   object("odd", map[string]any{"growth": map[string]any{"lag": "1d"}}, nil),
-		"a list that is a map":         object("odd", map[string]any{"streams": map[string]any{}}, nil),
-		"a time":                       object("odd", map[string]any{}, map[string]any{"conditions": []any{map[string]any{"lastTransitionTime": "x"}}}),
-		"a float":                      object("odd", map[string]any{"runAsUser": 9.3e18}, nil),
-		"a long text":                  object("odd", map[string]any{"growth": map[string]any{"lag": strings.Repeat("x", 100_000)}}, nil),
+		"a number that no int32 holds": object("odd",
+			map[string]any{"rollout": map[string]any{"maxUnavailable": int64(3_000_000_000)}}, nil),
+		"a quantity": object("odd",
+			map[string]any{"resources": map[string]any{"limits": map[string]any{"cpu": "1e99999999999999999999"}}}, nil),
+		"a duration":           object("odd", map[string]any{"growth": map[string]any{"lag": "1d"}}, nil),
+		"a list that is a map": object("odd", map[string]any{"streams": map[string]any{}}, nil),
+		"a time": object("odd", map[string]any{},
+			map[string]any{"conditions": []any{map[string]any{"lastTransitionTime": "x"}}}),
+		"a float": object("odd", map[string]any{"runAsUser": 9.3e18}, nil),
+		"a long text": object("odd",
+			map[string]any{"growth": map[string]any{"lag": strings.Repeat("x", 100_000)}}, nil),
 	} {
 		t.Run(name, func(t *testing.T) {
 			obj := decode(u)
@@ -47,7 +51,8 @@ func TestWhatCannotBeDecodedKeepsItsMetadataAndSaysWhy(t *testing.T) {
 			if !ok || reason == "" || reason == "a user's" || len(reason) > maxReason+3 {
 				t.Errorf("set aside %v, because of %q", ok, reason)
 			}
-			if obj.Name != "odd" || obj.Namespace != "ns" || obj.UID != "uid-odd" || obj.ResourceVersion != "7" || obj.Generation != 3 ||
+			if obj.Name != "odd" || obj.Namespace != "ns" || obj.UID != "uid-odd" || obj.ResourceVersion != "7" ||
+				obj.Generation != 3 ||
 				obj.Labels["a"] != "b" || obj.Annotations["c"] != "d" {
 				t.Errorf("got %+v", obj.ObjectMeta)
 			}
@@ -82,7 +87,8 @@ func (s server) Watch(context.Context, metav1.ListOptions) (watch.Interface, err
 
 func TestOneThatCannotBeDecodedHidesNoOther(t *testing.T) {
 	good, odd := object("good", map[string]any{"paused": true}, nil), object("odd", map[string]any{"paused": "x"}, nil)
-	s := server{list: &unstructured.UnstructuredList{Items: []unstructured.Unstructured{*odd, *good}}, watch: watch.NewFakeWithChanSize(4, false)}
+	s := server{list: &unstructured.UnstructuredList{Items: []unstructured.Unstructured{*odd, *good}},
+		watch: watch.NewFakeWithChanSize(4, false)}
 	s.list.SetResourceVersion("9")
 	s.list.SetContinue("more")
 	lw := lenientParsers(s)
@@ -104,7 +110,8 @@ func TestOneThatCannotBeDecodedHidesNoOther(t *testing.T) {
 	}
 	defer w.Stop()
 	bookmark := &unstructured.Unstructured{Object: map[string]any{
-		"apiVersion": v1alpha1.GroupVersion.String(), "kind": "HyperliquidParser", "metadata": map[string]any{"resourceVersion": "12"}, "spec": nil,
+		"apiVersion": v1alpha1.GroupVersion.String(), "kind": "HyperliquidParser",
+		"metadata": map[string]any{"resourceVersion": "12"}, "spec": nil,
 	}}
 	s.watch.Modify(odd)
 	s.watch.Add(good)

@@ -22,36 +22,38 @@ import (
 )
 
 const (
-	// SecretName is the name of the Secret, unless a flag says another.
+	// SecretName is the default name of the Secret.
 	SecretName = "hyperliquid-parser-operator-keys"
 	// secretKey is the entry of the Secret that holds the ring.
 	secretKey = "keys"
-	// readEvery is how often the Secret is read again: somebody may have replaced it.
-	readEvery = 10 * time.Minute
-	// jitter is the share of itself by which a wait may be longer.
+	// readInterval is the interval between reads of the Secret, which another client may have replaced.
+	readInterval = 10 * time.Minute
+	// jitter is the share by which an interval may be longer.
 	jitter = 0.1
-	// requestTime bounds one look at the Secret.
-	requestTime = 10 * time.Second
-	// firstRetry and longestRetry bound the time between two looks that failed, longestAway where the API server is away:
-	// without keys no parser can be asked, so they are looked for soon after its return.
-	firstRetry, longestRetry, longestAway = time.Second, time.Minute, 4 * time.Second
+	// syncTimeout bounds one read of the Secret and the write that may follow.
+	syncTimeout = 10 * time.Second
+	// minBackoff and maxBackoff bound the time between failed attempts. maxBackoffAway replaces maxBackoff while the API
+	// server is unreachable: no parser can be polled without keys, so the Secret is read soon after the API server's
+	// return.
+	minBackoff, maxBackoff, maxBackoffAway = time.Second, time.Minute, 4 * time.Second
 )
 
-// Keeper keeps the ring in a Secret. It is a manager.Runnable that runs on the leader only, and safe for concurrent use.
+// Keeper keeps the ring in a Secret. It is a manager.Runnable that runs only on the leader, and it is safe for
+// concurrent use.
 type Keeper struct {
-	// client has no cache: the operator may neither list nor watch Secrets.
+	// client does not cache: the operator may neither list nor watch Secrets.
 	client client.Client
 	secret types.NamespacedName
 	clock  clock.Clock
 
 	changes chan event.TypedGenericEvent[struct{}]
-	tried   chan struct{} // closed after the first look
+	tried   chan struct{} // closed after the first attempt
 
 	mu   sync.Mutex
 	ring Ring
 }
 
-// NewKeeper returns a keeper that does nothing until it is started. The client must not read from a cache.
+// NewKeeper returns a Keeper. It does nothing until it is started. The client must not read from a cache.
 func NewKeeper(uncached client.Client, secret types.NamespacedName, timer clock.Clock) *Keeper {
 	return &Keeper{
 		client: uncached, secret: secret, clock: timer,
@@ -59,42 +61,43 @@ func NewKeeper(uncached client.Client, secret types.NamespacedName, timer clock.
 	}
 }
 
-// NeedLeaderElection is true: one operator makes keys.
+// NeedLeaderElection is true because only one operator creates keys.
 func (k *Keeper) NeedLeaderElection() bool { return true }
 
-// Changes says that the ring is another, which concerns every object.
+// Changes returns a channel with an event for each change of the ring, which concerns every object. Changes may be
+// coalesced.
 func (k *Keeper) Changes() <-chan event.TypedGenericEvent[struct{}] { return k.changes }
 
-// Tried is closed once the Secret was read for the first time, or could not be.
+// Tried returns a channel that is closed after the first attempt to read the Secret, whether or not it succeeded.
 func (k *Keeper) Tried() <-chan struct{} { return k.tried }
 
-// Ring returns the key pairs; empty while the Secret could not be read.
+// Ring returns the key pairs. It is empty until the Secret was read.
 func (k *Keeper) Ring() Ring {
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	return k.ring
 }
 
-// Start reads the Secret, makes it where it is missing, and replaces keys as they age, until the context ends.
+// Start reads the Secret, creates it if it does not exist, and replaces keys as they age, until the context ends.
 func (k *Keeper) Start(ctx context.Context) error {
 	log := logf.FromContext(ctx).WithName("keys").WithValues("secret", k.secret)
-	began := k.clock.Now()
-	retry := firstRetry
+	start := k.clock.Now()
+	backoff := minBackoff
 	for first := true; ctx.Err() == nil; first = false {
-		pause := wait.Jitter(readEvery, jitter)
-		err := k.look(ctx, k.clock.Since(began))
+		pause := wait.Jitter(readInterval, jitter)
+		err := k.sync(ctx, k.clock.Since(start))
 		switch {
 		case ctx.Err() != nil:
 			return nil
 		case err != nil:
-			log.Error(err, "the operator's keys cannot be read: without them parsers cannot be asked for their reports")
-			longest := longestRetry
-			if informers.Away(err) {
-				longest = longestAway
+			log.Error(err, "the operator's keys are not available, so no parser can be polled")
+			longest := maxBackoff
+			if informers.IsUnreachable(err) {
+				longest = maxBackoffAway
 			}
-			pause, retry = wait.Jitter(min(retry, longest), jitter), min(2*retry, longest)
+			pause, backoff = wait.Jitter(min(backoff, longest), jitter), min(2*backoff, longest)
 		default:
-			retry = firstRetry
+			backoff = minBackoff
 		}
 		if first {
 			close(k.tried)
@@ -109,9 +112,9 @@ func (k *Keeper) Start(ctx context.Context) error {
 	return nil
 }
 
-// look brings the Secret and the ring to where they should be now.
-func (k *Keeper) look(ctx context.Context, led time.Duration) error {
-	ctx, cancel := context.WithTimeout(ctx, requestTime)
+// sync brings the Secret and the ring up to date. led is how long this process has been the leader.
+func (k *Keeper) sync(ctx context.Context, led time.Duration) error {
+	ctx, cancel := context.WithTimeout(ctx, syncTimeout)
 	defer cancel()
 	secret := &corev1.Secret{}
 	var ring Ring
@@ -123,7 +126,7 @@ func (k *Keeper) look(ctx context.Context, led time.Duration) error {
 		return fmt.Errorf("getting Secret %s: %w", k.secret, err)
 	default:
 		if ring, err = OfSecret(secret); err != nil {
-			return fmt.Errorf("reading Secret %s, which to delete makes new keys: %w", k.secret, err)
+			return fmt.Errorf("decoding Secret %s, whose deletion creates new keys: %w", k.secret, err)
 		}
 	}
 	next, changed, err := ring.Next(k.clock.Now().Truncate(time.Second), led, seal.NewKey)
@@ -135,11 +138,11 @@ func (k *Keeper) look(ctx context.Context, led time.Duration) error {
 			return err
 		}
 	}
-	k.take(next)
+	k.use(next)
 	return nil
 }
 
-// write stores a ring. A conflict means that another leader was faster, and is looked at again.
+// write stores a ring. A conflict means that another leader has written first; the next attempt reads its ring.
 func (k *Keeper) write(ctx context.Context, secret *corev1.Secret, ring Ring) error {
 	wanted := ring.Secret(k.secret)
 	if secret != nil {
@@ -155,21 +158,22 @@ func (k *Keeper) write(ctx context.Context, secret *corev1.Secret, ring Ring) er
 	return nil
 }
 
-// Secret returns the object that holds the ring.
+// Secret returns a Secret that holds the ring.
 func (r Ring) Secret(name types.NamespacedName) *corev1.Secret {
 	return &corev1.Secret{
 		ObjectMeta: metav1.ObjectMeta{
-			Name: name.Name, Namespace: name.Namespace, Labels: map[string]string{"app.kubernetes.io/name": "hyperliquid-parser-operator"},
+			Name: name.Name, Namespace: name.Namespace,
+			Labels: map[string]string{"app.kubernetes.io/name": "hyperliquid-parser-operator"},
 		},
 		Data: map[string][]byte{secretKey: []byte(r.Encode())},
 	}
 }
 
-// OfSecret reads the ring that a Secret holds.
+// OfSecret decodes the ring that a Secret holds.
 func OfSecret(secret *corev1.Secret) (Ring, error) { return Decode(string(secret.Data[secretKey])) }
 
-// take makes a ring the one to use, and says so if it is another.
-func (k *Keeper) take(ring Ring) {
+// use sets the ring, and sends an event if it has changed.
+func (k *Keeper) use(ring Ring) {
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	if ring.Encode() == k.ring.Encode() {
@@ -178,11 +182,11 @@ func (k *Keeper) take(ring Ring) {
 	k.ring = ring
 	select {
 	case k.changes <- event.TypedGenericEvent[struct{}]{}:
-	default: // it is still to be heard of
+	default: // an event is pending
 	}
 }
 
-// Check reports whether a Secret's name can be one.
+// Check returns an error if the name of a Secret is incomplete.
 func Check(secret types.NamespacedName) error {
 	if secret.Namespace == "" || secret.Name == "" {
 		return errors.New("the Secret of the operator's keys has no namespace or no name")

@@ -23,13 +23,13 @@ import (
 
 var secretName = types.NamespacedName{Namespace: "system", Name: SecretName}
 
-// kept is a keeper with an API server of its own.
+// kept is a Keeper with its own API server.
 type kept struct {
 	*Keeper
 	client client.Client
 	gets   atomic.Int32
 	writes atomic.Int32
-	// fails, when set, is what requests fail with.
+	// fails is the error of requests, if set.
 	fails atomic.Pointer[error]
 }
 
@@ -42,7 +42,8 @@ func newKept() *kept {
 		return nil
 	}
 	k.client = fake.NewClientBuilder().WithInterceptorFuncs(interceptor.Funcs{
-		Get: func(ctx context.Context, c client.WithWatch, key client.ObjectKey, obj client.Object, o ...client.GetOption) error {
+		Get: func(ctx context.Context, c client.WithWatch, key client.ObjectKey, obj client.Object,
+			o ...client.GetOption) error {
 			k.gets.Add(1)
 			return errors.Join(fail(), c.Get(ctx, key, obj, o...))
 		},
@@ -55,14 +56,14 @@ func newKept() *kept {
 			return c.Update(ctx, obj, o...)
 		},
 		List: func(context.Context, client.WithWatch, client.ObjectList, ...client.ListOption) error {
-			return apierrors.NewForbidden(schema.GroupResource{Resource: "secrets"}, "", errors.New("nobody lists Secrets"))
+			return apierrors.NewForbidden(schema.GroupResource{Resource: "secrets"}, "", errors.New("Secrets cannot be listed"))
 		},
 	}).Build()
 	k.Keeper = NewKeeper(k.client, secretName, clock.RealClock{})
 	return k
 }
 
-// run starts it, within a bubble of time, and returns what ends it.
+// run starts the Keeper in a synctest bubble and returns a function that stops it.
 func (k *kept) run(t *testing.T) (end func()) {
 	ctx, cancel := context.WithCancel(t.Context())
 	done := make(chan error, 1)
@@ -86,7 +87,7 @@ func (k *kept) changed() bool {
 	}
 }
 
-func TestKeysAreMadeOnceAndFollowed(t *testing.T) {
+func TestKeysAreCreatedOnceAndFollowed(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		k := newKept()
 		end := k.run(t)
@@ -100,7 +101,7 @@ func TestKeysAreMadeOnceAndFollowed(t *testing.T) {
 			t.Errorf("in a day it reads %d times and writes %d times", gets, k.writes.Load()-1)
 		}
 
-		// Another leader's.
+		// Another leader reads the same keys.
 		other := newKept()
 		other.Keeper = NewKeeper(k.client, secretName, clock.RealClock{})
 		endOther := other.run(t)
@@ -109,11 +110,12 @@ func TestKeysAreMadeOnceAndFollowed(t *testing.T) {
 		}
 		endOther()
 
-		// A Secret that is deleted is how keys are replaced at once.
-		if err := k.client.Delete(t.Context(), &corev1.Secret{ObjectMeta: metav1.ObjectMeta{Namespace: "system", Name: SecretName}}); err != nil {
+		// A deleted Secret is replaced by one with new keys.
+		if err := k.client.Delete(t.Context(),
+			&corev1.Secret{ObjectMeta: metav1.ObjectMeta{Namespace: "system", Name: SecretName}}); err != nil {
 			t.Fatal(err)
 		}
-		time.Sleep(readEvery + readEvery/10)
+		time.Sleep(readInterval + readInterval/10)
 		synctest.Wait()
 		if second := k.Ring(); len(second) != 1 || second.Encode() == first.Encode() || !k.changed() {
 			t.Error("there are no new keys")
@@ -133,7 +135,7 @@ func TestKeysAreMadeOnceAndFollowed(t *testing.T) {
 	})
 }
 
-func TestKeysThatCannotBeReadAreTriedAgainAndNotReplaced(t *testing.T) {
+func TestUnreadableKeysAreRetriedAndNotReplaced(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		k := newKept()
 		refused := error(apierrors.NewForbidden(schema.GroupResource{Resource: "secrets"}, SecretName, errors.New("no role")))
@@ -148,14 +150,14 @@ func TestKeysThatCannotBeReadAreTriedAgainAndNotReplaced(t *testing.T) {
 			t.Errorf("in an hour it tries %d times", gets)
 		}
 		k.fails.Store(nil)
-		time.Sleep(2 * longestRetry)
+		time.Sleep(2 * maxBackoff)
 		synctest.Wait()
 		ring := k.Ring()
 		if len(ring) != 1 || !k.changed() {
 			t.Errorf("%d keys when it may", len(ring))
 		}
 
-		// What somebody wrote is not replaced, and what was read of it before is used on.
+		// An invalid Secret is not replaced, and the last valid ring stays in use.
 		secret := &corev1.Secret{}
 		if err := k.client.Get(t.Context(), secretName, secret); err != nil {
 			t.Fatal(err)
@@ -184,7 +186,7 @@ func TestKeysThatCannotBeReadAreTriedAgainAndNotReplaced(t *testing.T) {
 	})
 }
 
-// Without keys no parser can be asked: an outage of the API server is not to last longer for it.
+// Without keys no parser can be polled, so an outage of the API server must not last longer for the keys.
 func TestKeysAreReadSoonAfterAnOutage(t *testing.T) {
 	for _, outage := range []time.Duration{time.Second, 100 * time.Second, time.Hour} {
 		synctest.Test(t, func(t *testing.T) {
@@ -194,17 +196,17 @@ func TestKeysAreReadSoonAfterAnOutage(t *testing.T) {
 			end := k.run(t)
 			time.Sleep(outage)
 			k.fails.Store(nil)
-			time.Sleep(longestAway * 11 / 10)
+			time.Sleep(maxBackoffAway * 11 / 10)
 			synctest.Wait()
 			if len(k.Ring()) != 1 {
-				t.Errorf("no keys %s after an outage of %s", longestAway, outage)
+				t.Errorf("no keys %s after an outage of %s", maxBackoffAway, outage)
 			}
 			end()
 		})
 	}
 }
 
-// Two that find none make one Secret: the one that is late takes the other's.
+// Two leaders without a Secret create one: the slower one uses the keys of the other.
 func TestTwoLeadersEndUpWithTheSameKeys(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		k := newKept()
@@ -220,14 +222,14 @@ func TestTwoLeadersEndUpWithTheSameKeys(t *testing.T) {
 	})
 }
 
-// racing lets another keeper in just before this one creates.
+// racing lets another Keeper create the Secret just before this one does.
 type racing struct {
 	client.Client
 	first *kept
 }
 
 func (r racing) Create(ctx context.Context, obj client.Object, options ...client.CreateOption) error {
-	if err := r.first.look(ctx, 0); err != nil {
+	if err := r.first.sync(ctx, 0); err != nil {
 		return err
 	}
 	return r.Client.Create(ctx, obj, options...)

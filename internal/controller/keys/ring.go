@@ -1,12 +1,13 @@
-// Package keys keeps the operator's key pairs, with which it asks for reports that package seal seals.
+// Package keys manages the operator's key pairs, with which it polls parsers for the reports that package seal seals.
 //
-// A Ring holds the pairs, oldest first. A new pair is published to the parsers of every object first and used for an object's parsers once
-// it has been published there for Settle, which kubelets take a small part of to show it to their pods; the one before stays published
-// for Overlap, and then goes. What is used is decided object by object: one whose ConfigMap could not be written goes on with the pair that
-// its parsers know, for as long as the ring has it.
+// A Ring holds the pairs, oldest first. A new pair is published to the parsers of every object. It is used for an
+// object's parsers once it has been published to them for Settle; kubelets need a small part of that to update their
+// pods. The previous pair stays published for Overlap and is then removed. The pair to use is chosen for each object:
+// if its ConfigMap could not be written, its parsers are polled with the pair that they know, as long as the ring holds
+// it.
 //
-// The ring is pure: times are given to it. Keeper reads it from a Secret and writes it there. The package must never log a private key,
-// never write anything while nothing is due, and never replace what it cannot read.
+// Ring is pure: callers pass the time. Keeper reads it from a Secret and writes it there. The package must never log a
+// private key, never write when nothing is due, and never replace a Secret that it cannot decode.
 package keys
 
 import (
@@ -22,52 +23,54 @@ import (
 const (
 	// Period is the age at which a pair gets a successor.
 	Period = 90 * 24 * time.Hour
-	// Settle is how long a public key is published before it is used. A kubelet refreshes a pod's ConfigMap within its sync period, a minute and
-	// half as much again, plus the time to live of its cache, as long as that.
+	// Settle is how long a public key is published before it is used. A kubelet refreshes a pod's ConfigMap within its
+	// sync period, a minute and half as much again, plus the time to live of its cache, which is as long.
 	Settle = time.Hour
-	// Overlap is the age of a pair at which those before it go.
+	// Overlap is the age of a pair at which older ones are removed.
 	Overlap = 7 * 24 * time.Hour
-	// most bounds the pairs in a ring.
-	most = 4
-	// skew is how far in the future a pair may have been made: further, and the clock was wrong when it was.
-	skew = time.Hour
+	// maxPairs bounds the pairs in a ring.
+	maxPairs = 4
+	// maxSkew is how far in the future the creation of a pair may be. Beyond it, the clock was wrong when the pair was
+	// created.
+	maxSkew = time.Hour
 )
 
-// Pair is a key pair and when it was made.
+// Pair is a key pair with its time of creation.
 type Pair struct {
 	*seal.Key
-	Made time.Time
+	Created time.Time
 }
 
-// Ring is the operator's key pairs, oldest first. It is not changed once it is made.
+// Ring is the operator's key pairs, oldest first. It is immutable.
 type Ring []Pair
 
-// Next returns the ring as it should be at a time, and whether it is another. led is how long this process has led: for a pair to go,
-// long enough that it has published the next one itself.
-func (r Ring) Next(now time.Time, led time.Duration, fresh func() (*seal.Key, error)) (Ring, bool, error) {
+// Next returns the ring that is due at a time, and reports whether it differs. led is how long this process has been
+// the leader: a pair is removed only after the leader has itself published its successor for long enough.
+func (r Ring) Next(now time.Time, led time.Duration, newKey func() (*seal.Key, error)) (Ring, bool, error) {
 	if len(r) > 0 {
 		newest := r[len(r)-1]
-		age := now.Sub(newest.Made)
-		if age < Period && age >= -skew {
+		age := now.Sub(newest.Created)
+		if age < Period && age >= -maxSkew {
 			if len(r) > 1 && age >= Overlap && led >= 2*Settle {
 				return Ring{newest}, true, nil
 			}
 			return r, false, nil
 		}
 	}
-	key, err := fresh()
+	key, err := newKey()
 	if err != nil {
 		return r, false, err
 	}
-	next := append(slices.Clone(r), Pair{Key: key, Made: now})
-	return next[max(0, len(next)-most):], true, nil
+	next := append(slices.Clone(r), Pair{Key: key, Created: now})
+	return next[max(0, len(next)-maxPairs):], true, nil
 }
 
-// Published says since when each public key is published to the parsers of an object.
+// Published holds since when each public key has been published to the parsers of an object.
 type Published map[seal.PublicKey]time.Time
 
-// Use returns the pair to ask an object's parsers with: the newest that has been published to them for Settle, else the one that has been
-// for longest. nil: there is none. due is when it will be another; zero: not before something changes.
+// Use returns the pair for polls of an object's parsers: the newest that has been published to them for Settle, or else
+// the one that has been published the longest. It returns nil if the ring is empty. due is when another pair will be
+// chosen, or zero if that needs a change of the ring or of what is published.
 func (r Ring) Use(now time.Time, published Published) (key *seal.Key, due time.Time) {
 	if len(r) == 0 {
 		return nil, time.Time{}
@@ -84,7 +87,7 @@ func (r Ring) Use(now time.Time, published Published) (key *seal.Key, due time.T
 		}
 	}
 	if chosen < 0 {
-		return r[0].Key, time.Time{} // what was published is lost; pods have seen it all the same
+		return r[0].Key, time.Time{} // the record of what was published is lost; pods have it all the same
 	}
 	for _, p := range r[chosen+1:] {
 		if since, ok := published[p.Public()]; ok && (due.IsZero() || since.Add(Settle).Before(due)) {
@@ -94,14 +97,14 @@ func (r Ring) Use(now time.Time, published Published) (key *seal.Key, due time.T
 	return r[chosen].Key, due
 }
 
-// Publish returns what to publish to an object's parsers, which is what is published when nothing has to change.
+// Publish returns the text to publish to an object's parsers. It equals the published text if nothing has to change.
 func (r Ring) Publish(now time.Time, published Published) (text string, next Published) {
 	next = Published{}
 	keys, words := make([]seal.PublicKey, 0, len(r)), make([]string, 0, len(r))
 	for _, p := range r {
 		k := p.Public()
 		since, ok := published[k]
-		if !ok || since.After(now.Add(skew)) {
+		if !ok || since.After(now.Add(maxSkew)) {
 			since = now
 		}
 		next[k] = since
@@ -110,10 +113,10 @@ func (r Ring) Publish(now time.Time, published Published) (text string, next Pub
 	return seal.FormatOperators(keys, words), next
 }
 
-// ParsePublished reads what Publish returned. What somebody has spoilt is not published.
+// ParsePublished parses a text that Publish returned. It ignores invalid lines, whose keys count as not published.
 func ParsePublished(text string) Published {
 	out := Published{}
-	keys, words, _ := seal.ParseOperators([]byte(text)) // lines that are none are written again
+	keys, words, _ := seal.ParseOperators([]byte(text)) // Publish writes invalid lines again
 	for i, k := range keys {
 		if since, err := time.Parse(time.RFC3339, words[i]); err == nil {
 			out[k] = since
@@ -122,22 +125,22 @@ func ParsePublished(text string) Published {
 	return out
 }
 
-// Encode returns the ring as text: a private key a line, and when it was made.
+// Encode returns the ring as text: a private key and its time of creation on each line.
 func (r Ring) Encode() string {
 	var out strings.Builder
 	for _, p := range r {
-		fmt.Fprintf(&out, "%s %s\n", p.Private(), p.Made.UTC().Format(time.RFC3339))
+		fmt.Fprintf(&out, "%s %s\n", p.Private(), p.Created.UTC().Format(time.RFC3339))
 	}
 	return out.String()
 }
 
-// Decode reads what Encode returned. Its errors do not repeat it.
+// Decode parses a text that Encode returned. Its errors do not contain any of the text.
 func Decode(text string) (Ring, error) {
 	var r Ring
 	n := 0
 	for line := range strings.Lines(text) {
 		n++
-		private, made, _ := strings.Cut(strings.TrimSpace(line), " ")
+		private, created, _ := strings.Cut(strings.TrimSpace(line), " ")
 		if private == "" {
 			continue
 		}
@@ -145,14 +148,14 @@ func Decode(text string) (Ring, error) {
 		if err != nil {
 			return nil, fmt.Errorf("line %d: %w", n, err)
 		}
-		at, err := time.Parse(time.RFC3339, made)
+		at, err := time.Parse(time.RFC3339, created)
 		if err != nil {
-			return nil, fmt.Errorf("line %d: the time after the key is not of RFC 3339", n)
+			return nil, fmt.Errorf("line %d: the time after the key is not in RFC 3339 format", n)
 		}
-		if len(r) == most {
-			return nil, fmt.Errorf("line %d: more than %d keys", n, most)
+		if len(r) == maxPairs {
+			return nil, fmt.Errorf("line %d: more than %d keys", n, maxPairs)
 		}
-		r = append(r, Pair{Key: key, Made: at})
+		r = append(r, Pair{Key: key, Created: at})
 	}
 	if len(r) == 0 {
 		return nil, errors.New("there are no keys")

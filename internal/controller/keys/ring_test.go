@@ -17,8 +17,8 @@ var noon = time.Date(2026, 5, 1, 12, 0, 0, 0, time.UTC)
 
 const day = 24 * time.Hour
 
-// made returns a ring of pairs that were made so long before noon.
-func made(t testing.TB, ages ...time.Duration) Ring {
+// ringOf returns a ring of pairs with the given ages at noon.
+func ringOf(t testing.TB, ages ...time.Duration) Ring {
 	t.Helper()
 	r := make(Ring, 0, len(ages))
 	for _, age := range ages {
@@ -26,7 +26,7 @@ func made(t testing.TB, ages ...time.Duration) Ring {
 		if err != nil {
 			t.Fatal(err)
 		}
-		r = append(r, Pair{Key: k, Made: noon.Add(-age)})
+		r = append(r, Pair{Key: k, Created: noon.Add(-age)})
 	}
 	return r
 }
@@ -38,21 +38,23 @@ func TestWhenKeysComeAndGo(t *testing.T) {
 		kept []int // of the ring; a new one comes after them if fresh
 		new  bool
 	}{
-		"there are none":                            {nil, 0, nil, true},
-		"one is new":                                {[]time.Duration{0}, 0, []int{0}, false},
-		"one is almost old":                         {[]time.Duration{Period - time.Second}, 0, []int{0}, false},
-		"one is old":                                {[]time.Duration{Period}, 0, []int{0}, true},
-		"one has a successor":                       {[]time.Duration{Period + day, day}, 100 * day, []int{0, 1}, false},
-		"one had a successor for a week":            {[]time.Duration{Period + 7*day, 7 * day}, 100 * day, []int{1}, false},
-		"…, and the leader is new":                  {[]time.Duration{Period + 7*day, 7 * day}, 2*Settle - time.Second, []int{0, 1}, false},
+		"there are none":                 {nil, 0, nil, true},
+		"one is new":                     {[]time.Duration{0}, 0, []int{0}, false},
+		"one is almost old":              {[]time.Duration{Period - time.Second}, 0, []int{0}, false},
+		"one is old":                     {[]time.Duration{Period}, 0, []int{0}, true},
+		"one has a successor":            {[]time.Duration{Period + day, day}, 100 * day, []int{0, 1}, false},
+		"one had a successor for a week": {[]time.Duration{Period + 7*day, 7 * day}, 100 * day, []int{1}, false},
+		"…, and the leader is new": {[]time.Duration{Period + 7*day, 7 * day}, 2*Settle - time.Second,
+			[]int{0, 1}, false},
 		"…, and the leader has published it itself": {[]time.Duration{Period + 7*day, 7 * day}, 2 * Settle, []int{1}, false},
 		"the successor is old too":                  {[]time.Duration{2 * Period, Period}, 100 * day, []int{0, 1}, true},
-		"leaders never last":                        {[]time.Duration{4 * Period, 3 * Period, 2 * Period, Period}, 0, []int{1, 2, 3}, true},
-		"the clock was set back a little":           {[]time.Duration{-time.Minute}, 0, []int{0}, false},
-		"the clock was a year ahead":                {[]time.Duration{-365 * day}, 0, []int{0}, true},
+		"leaders never last": {[]time.Duration{4 * Period, 3 * Period, 2 * Period, Period}, 0,
+			[]int{1, 2, 3}, true},
+		"the clock was set back a little": {[]time.Duration{-time.Minute}, 0, []int{0}, false},
+		"the clock was a year ahead":      {[]time.Duration{-365 * day}, 0, []int{0}, true},
 	} {
 		t.Run(name, func(t *testing.T) {
-			r := made(t, test.ages...)
+			r := ringOf(t, test.ages...)
 			before := slices.Clone(r)
 			next, changed, err := r.Next(noon, test.led, seal.NewKey)
 			if err != nil {
@@ -67,8 +69,8 @@ func TestWhenKeysComeAndGo(t *testing.T) {
 			}
 			if test.new {
 				fresh := next[len(next)-1]
-				if slices.Contains(r, fresh) || !fresh.Made.Equal(noon) {
-					t.Errorf("the new one was made %s", fresh.Made)
+				if slices.Contains(r, fresh) || !fresh.Created.Equal(noon) {
+					t.Errorf("the new one was made %s", fresh.Created)
 				}
 				want = append(want, fresh)
 			}
@@ -78,7 +80,7 @@ func TestWhenKeysComeAndGo(t *testing.T) {
 		})
 	}
 	broken := errors.New("no entropy")
-	r := made(t, Period)
+	r := ringOf(t, Period)
 	next, changed, err := r.Next(noon, 0, func() (*seal.Key, error) { return nil, broken })
 	if !errors.Is(err, broken) || changed || !slices.Equal(next, r) {
 		t.Errorf("without a new key: %d, %v, %v", len(next), changed, err)
@@ -86,7 +88,7 @@ func TestWhenKeysComeAndGo(t *testing.T) {
 }
 
 func TestWhichKeyIsUsed(t *testing.T) {
-	r := made(t, 3*day, 2*day, day)
+	r := ringOf(t, 3*day, 2*day, day)
 	const never = -1
 	for name, test := range map[string]struct {
 		ago  [3]time.Duration // since when each is published; never
@@ -129,7 +131,7 @@ func TestWhichKeyIsUsed(t *testing.T) {
 }
 
 func TestPublishingChangesNothingAtRest(t *testing.T) {
-	r := made(t, 2*day, day)
+	r := ringOf(t, 2*day, day)
 	text, published := r.Publish(noon, nil)
 	again, _ := r.Publish(noon.Add(100*day), ParsePublished(text))
 	if text != again {
@@ -146,7 +148,8 @@ func TestPublishingChangesNothingAtRest(t *testing.T) {
 	}
 	for name, spoilt := range map[string]string{
 		"nothing": "", "nonsense": "x y\nz", "without times": strings.ReplaceAll(text, noon.Format(time.RFC3339), ""),
-		"in the future": strings.ReplaceAll(text, "2026", "2999"), "another's key": made(t, 0)[0].Public().String() + " 2026-05-01T12:00:00Z\n",
+		"in the future": strings.ReplaceAll(text, "2026", "2999"), "another's key": ringOf(t, 0)[0].Public().String() +
+			" 2026-05-01T12:00:00Z\n",
 	} {
 		if healed, _ := r.Publish(noon, ParsePublished(spoilt)); healed != text {
 			t.Errorf("%s: it becomes %s", name, healed)
@@ -155,13 +158,15 @@ func TestPublishingChangesNothingAtRest(t *testing.T) {
 }
 
 func TestARingAsText(t *testing.T) {
-	r := made(t, 2*day, day)
+	r := ringOf(t, 2*day, day)
 	back, err := Decode(r.Encode())
-	if err != nil || back.Encode() != r.Encode() || back[1].Public() != r[1].Public() || !back[0].Made.Equal(r[0].Made) {
+	if err != nil || back.Encode() != r.Encode() || back[1].Public() != r[1].Public() ||
+		!back[0].Created.Equal(r[0].Created) {
 		t.Errorf("it comes back as %v, %v", back, err)
 	}
 	line := r[:1].Encode()
-	for _, text := range []string{"", "\n", "x", line + "x", strings.Fields(line)[0], line[:len(line)-3], strings.Repeat(line, most+1)} {
+	for _, text := range []string{"", "\n", "x", line + "x", strings.Fields(line)[0], line[:len(line)-3],
+		strings.Repeat(line, maxPairs+1)} {
 		back, err := Decode(text)
 		if err == nil {
 			t.Errorf("%q is read as %d keys", text, len(back))
@@ -176,7 +181,8 @@ func TestARingAsText(t *testing.T) {
 	}
 }
 
-// fleet is a model of an operator and one object: what is published to its pods, late or not at all, and what they have seen of it.
+// fleet is a model of an operator and one object: what is published to its pods, late or not at all, and what they have
+// observed.
 type fleet struct {
 	now   time.Time
 	began time.Time // of the leader
@@ -187,19 +193,19 @@ type fleet struct {
 	pods   []seen
 }
 
-// written is a text that the ConfigMap had from some time on.
+// written is a text of the ConfigMap since a time.
 type written struct {
 	at   time.Time
 	text string
 }
 
-// seen is what a pod has seen of it.
+// seen is what a pod has observed.
 type seen struct {
 	text  string
 	delay time.Duration
 }
 
-// refresh lets kubelets show their pods what was published so long ago.
+// refresh lets kubelets update their pods to what was published the given time ago.
 func (f *fleet) refresh() {
 	for i := range f.pods {
 		for _, w := range f.writes {
@@ -210,7 +216,7 @@ func (f *fleet) refresh() {
 	}
 }
 
-// At no time does the operator use a key that a pod may not know, however leaders change, writes fail and kubelets dawdle.
+// The operator never uses a key that a pod may not know, however leaders change, writes fail and kubelets lag.
 func TestNoKeyIsUsedThatAPodMayNotKnow(t *testing.T) {
 	const slowest = 30 * time.Minute // of kubelets
 	const longest = 5 * day          // that the ConfigMap cannot be written
@@ -232,7 +238,7 @@ func TestNoKeyIsUsedThatAPodMayNotKnow(t *testing.T) {
 			}
 		}
 		check := func() {
-			if len(f.ring) > most {
+			if len(f.ring) > maxPairs {
 				t.Fatalf("%d keys", len(f.ring))
 			}
 			key, due := f.ring.Use(f.now, ParsePublished(f.text))
@@ -249,7 +255,7 @@ func TestNoKeyIsUsedThatAPodMayNotKnow(t *testing.T) {
 				}
 			}
 		}
-		// advance lets time pass in steps in which kubelets do their work, and the leader its.
+		// advance lets time pass in steps. In each, the kubelets and the leader do their work.
 		advance := func(d, step time.Duration) {
 			for end := f.now.Add(d); f.now.Before(end); {
 				f.now = f.now.Add(min(step, end.Sub(f.now)))
@@ -270,7 +276,7 @@ func TestNoKeyIsUsedThatAPodMayNotKnow(t *testing.T) {
 				advance(time.Duration(rapid.Int64Range(1, int64(60*day)).Draw(t, "for")), 5*time.Hour)
 			},
 			"a key is about to be old": func(*rapid.T) {
-				advance(f.ring[len(f.ring)-1].Made.Add(Period-time.Second).Sub(f.now), 5*time.Hour)
+				advance(f.ring[len(f.ring)-1].Created.Add(Period-time.Second).Sub(f.now), 5*time.Hour)
 				f.now = f.now.Add(time.Second)
 			},
 			"an hour passes": func(t *rapid.T) {

@@ -1,9 +1,9 @@
-// Package prose makes what others say fit to be shown: one line of bounded length that moves no cursor and hides
-// nothing.
+// Package prose sanitizes text from other programs: it returns one printable line of bounded length, without control or
+// invisible characters.
 //
-// Every text of a condition, an event, a status or a verdict that is not the operator's own goes through it: those of
-// parsers, which may lie, of kubelets, and of the API server. What the API server refuses for its form is lost, and so
-// is whatever is written with it. The package is pure.
+// Every text in a condition, an event, a status or a verdict that is not the operator's own passes through it: text of
+// parsers, which may lie, of kubelets, and of the API server. An object with a text of an invalid form is refused by
+// the API server as a whole. The package is pure.
 package prose
 
 import (
@@ -14,22 +14,22 @@ import (
 
 // Bounds, in bytes.
 const (
-	// MaxCondition bounds the message of a condition. The API takes 32 KiB; a person reads a paragraph, and the status is
-	// written whole.
+	// MaxCondition bounds the message of a condition. The API allows 32 KiB, but people read a paragraph, and each write
+	// of a status contains all of it.
 	MaxCondition = 1 << 10
-	// MaxNote bounds the note of an event. The API refuses more.
+	// MaxNote bounds the note of an event. It is the API's limit.
 	MaxNote = 1 << 10
-	// MaxReason bounds a reason. It is the API's bound for an event's; a condition's may have more.
+	// MaxReason bounds a reason. It is the API's limit for an event; a condition may have more.
 	MaxReason = 128
 )
 
-// ellipsis ends what was cut.
+// ellipsis marks a cut.
 const ellipsis = "…"
 
-// Line returns text as one line of valid UTF-8 of at most limit bytes. Spaces of all kinds become one plain space each.
-// What is not printable becomes U+FFFD: control characters, overrides of the direction, characters without width,
-// invalid UTF-8. What is cut ends with "…", unless the limit is less than that takes. A text that is fit already is
-// returned as it is, without an allocation.
+// Line returns text as one line of valid UTF-8 of at most limit bytes. Each white space character becomes a plain
+// space. Characters that are not printable become U+FFFD: control characters, direction overrides, zero-width
+// characters, and invalid UTF-8. A text that is too long is cut and ends with "…", if the limit allows that. A valid
+// text is returned unchanged and without an allocation.
 func Line(text string, limit int) string {
 	text = clean(text, limit)
 	if len(text) <= limit {
@@ -48,10 +48,10 @@ func Line(text string, limit int) string {
 	return text[:end] + ellipsis
 }
 
-// Ends returns text as Line does, but leaves out its middle where it is too long: what kubelets and API servers say
-// begins with what they did, and ends with why it failed.
+// Ends is like Line, but cuts the middle of a text that is too long: messages of kubelets and API servers begin with
+// the operation and end with the cause of its failure.
 func Ends(text string, limit int) string {
-	// What is left out is never read: an error may be a megabyte.
+	// Do not process the middle: an error may be a megabyte.
 	if most := 4*limit + 2*utf8.UTFMax; len(text) > 2*most {
 		text = text[:most] + ellipsis + text[len(text)-most:]
 	}
@@ -70,9 +70,9 @@ func Ends(text string, limit int) string {
 	return text[:head] + ellipsis + text[tail:]
 }
 
-// clean replaces what does not belong into a line. It may leave out what is beyond the limit and a rune.
+// clean replaces characters that are not allowed in a line. It may drop text beyond the limit and one rune.
 func clean(text string, limit int) string {
-	i := fit(text)
+	i := validPrefix(text)
 	if i == len(text) {
 		return text
 	}
@@ -82,20 +82,20 @@ func clean(text string, limit int) string {
 		if out.Len() > limit {
 			break
 		}
-		out.WriteRune(shown(r))
+		out.WriteRune(replacement(r))
 	}
 	return out.String()
 }
 
-// fit is the length of the part of text that needs no change. It is fast for ASCII, which nearly everything is.
-func fit(text string) int {
+// validPrefix returns the length of the prefix that needs no change. It is fast for ASCII, the usual case.
+func validPrefix(text string) int {
 	for i := 0; i < len(text); {
 		if c := text[i]; c >= ' ' && c <= '~' {
 			i++
 			continue
 		}
 		r, size := utf8.DecodeRuneInString(text[i:])
-		if r == utf8.RuneError && size == 1 || shown(r) != r {
+		if r == utf8.RuneError && size == 1 || replacement(r) != r {
 			return i
 		}
 		i += size
@@ -103,8 +103,8 @@ func fit(text string) int {
 	return len(text)
 }
 
-// shown is the rune that stands for r. Invalid UTF-8 has become U+FFFD already.
-func shown(r rune) rune {
+// replacement returns the rune that replaces r. Invalid UTF-8 has already become U+FFFD.
+func replacement(r rune) rune {
 	switch {
 	case unicode.IsSpace(r):
 		return ' '
@@ -114,8 +114,7 @@ func shown(r rune) rune {
 	return unicode.ReplacementChar
 }
 
-// Plain reports whether text is at most limit bytes of printable ASCII: what the names that a parser reports are made
-// of.
+// Plain reports whether text is at most limit bytes of printable ASCII, as the names in a parser's report must be.
 func Plain(text string, limit int) bool {
 	if len(text) > limit {
 		return false
@@ -128,11 +127,11 @@ func Plain(text string, limit int) bool {
 	return true
 }
 
-// Reason returns a reason that the API takes for a condition or an event: letters, digits and underscores, beginning
-// with a letter. A reason that is fit already is returned as it is; what is not a letter or a digit is left out of
-// others, and "Unknown" stands for what nothing is left of.
+// Reason returns a reason that the API accepts for a condition or an event: letters, digits and underscores, beginning
+// with a letter. A valid reason is returned unchanged. Otherwise all characters but letters and digits are removed, and
+// an empty result becomes "Unknown".
 func Reason(text string) string {
-	if reasonFits(text) {
+	if validReason(text) {
 		return text
 	}
 	var out strings.Builder
@@ -147,7 +146,7 @@ func Reason(text string) string {
 	return out.String()
 }
 
-func reasonFits(text string) bool {
+func validReason(text string) bool {
 	if text == "" || len(text) > MaxReason || !letter(text[0]) || text[len(text)-1] == '_' {
 		return false
 	}

@@ -57,14 +57,15 @@ func TestEnds(t *testing.T) {
 		limit int
 		want  string
 	}{
-		"fits":               {"exit 1: no such file", 100, "exit 1: no such file"},
-		"exactly as long":    {"abcdef", 6, "abcdef"},
-		"cut":                {"abcdefghijkl", 8, "abc…kl"},
-		"cut within runes":   {"aéé–––éé", 8, "aé…é"},
-		"too little room":    {"abcdefghi", 4, "a…"},
-		"nothing":            {"abc", 0, ""},
-		"newlines":           {"first\nsecond", 100, "first second"},
-		"a kubelet's reason": {sandbox, 100, "Failed to create pod sandbox: rpc error: code = U…mation: connection is unauthorized: Unauthorized"},
+		"fits":             {"exit 1: no such file", 100, "exit 1: no such file"},
+		"exactly as long":  {"abcdef", 6, "abcdef"},
+		"cut":              {"abcdefghijkl", 8, "abc…kl"},
+		"cut within runes": {"aéé–––éé", 8, "aé…é"},
+		"too little room":  {"abcdefghi", 4, "a…"},
+		"nothing":          {"abc", 0, ""},
+		"newlines":         {"first\nsecond", 100, "first second"},
+		"a kubelet's reason": {sandbox, 100,
+			"Failed to create pod sandbox: rpc error: code = U…mation: connection is unauthorized: Unauthorized"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			if got := prose.Ends(test.text, test.limit); got != test.want {
@@ -95,7 +96,7 @@ func TestBothEndsOfALongTextAreKept(t *testing.T) {
 	})
 }
 
-// texts are what anybody may say.
+// texts generates arbitrary texts.
 func texts() *rapid.Generator[string] {
 	return rapid.OneOf(
 		rapid.String(),
@@ -133,7 +134,8 @@ func TestEveryReasonIsOneThatTheAPITakes(t *testing.T) {
 		}
 	})
 	for text, want := range map[string]string{
-		"Stuck": "Stuck", "ErrImagePull": "ErrImagePull", "Two_Words": "Two_Words", "E2BIG": "E2BIG", "": "Unknown", "…": "Unknown",
+		"Stuck": "Stuck", "ErrImagePull": "ErrImagePull", "Two_Words": "Two_Words", "E2BIG": "E2BIG", "": "Unknown",
+		"…":                     "Unknown",
 		"image can't be pulled": "imagecantbepulled", "7up": "up", strings.Repeat("x", 500): strings.Repeat("x", 128),
 		"Stuck\nReady": "StuckReady", "a_": "a", "DeadlineExceeded,": "DeadlineExceeded",
 	} {

@@ -23,7 +23,7 @@ import (
 	testclock "k8s.io/utils/clock/testing"
 )
 
-// closedPort is the error of a client whose server has gone.
+// closedPort returns the error of a request to a server that has shut down.
 func closedPort(t *testing.T) error {
 	t.Helper()
 	server := httptest.NewServer(http.NotFoundHandler())
@@ -40,7 +40,7 @@ func closedPort(t *testing.T) error {
 	return err
 }
 
-func TestWhenTheAPIServerIsAway(t *testing.T) {
+func TestWhenTheAPIServerIsUnreachable(t *testing.T) {
 	pods := schema.GroupResource{Resource: "pods"}
 	code := func(code int) error {
 		return &apierrors.StatusError{ErrStatus: metav1.Status{Code: int32(code), Message: "words"}}
@@ -52,13 +52,14 @@ func TestWhenTheAPIServerIsAway(t *testing.T) {
 		err  error
 		want bool
 	}{
-		"nothing is wrong":                 {nil, false},
-		"nobody listens":                   {closedPort(t), true},
-		"nobody listens, said by a list":   {fmt.Errorf("failed to list *v1.Pod: %w", closedPort(t)), true},
-		"the node is gone":                 {sent(&net.OpError{Op: "dial", Net: "tcp", Err: syscall.EHOSTUNREACH}), true},
-		"there is no way to it":            {sent(&net.OpError{Op: "dial", Net: "tcp", Err: syscall.ENETUNREACH}), true},
-		"packets are lost":                 {sent(&net.OpError{Op: "dial", Net: "tcp", Err: errTimeout{}}), true},
-		"its name is not found":            {sent(&net.DNSError{Err: "no such host", Name: "api", IsNotFound: true}), true},
+		"nothing is wrong":                     {nil, false},
+		"no server listens":                    {closedPort(t), true},
+		"no server listens, in a list's error": {fmt.Errorf("failed to list *v1.Pod: %w", closedPort(t)), true},
+		"the node is gone":                     {sent(&net.OpError{Op: "dial", Net: "tcp", Err: syscall.EHOSTUNREACH}), true},
+		"there is no way to it":                {sent(&net.OpError{Op: "dial", Net: "tcp", Err: syscall.ENETUNREACH}), true},
+		"packets are lost":                     {sent(&net.OpError{Op: "dial", Net: "tcp", Err: errTimeout{}}), true},
+		"its name is not found": {
+			sent(&net.DNSError{Err: "no such host", Name: "api", IsNotFound: true}), true},
 		"it ends in the middle":            {sent(syscall.ECONNRESET), true},
 		"it closes the connection":         {sent(io.EOF), true},
 		"it closes a watch":                {io.ErrUnexpectedEOF, true},
@@ -77,21 +78,21 @@ func TestWhenTheAPIServerIsAway(t *testing.T) {
 		"an answer that cannot be decoded": {errors.New("unexpected type"), false},
 	} {
 		t.Run(name, func(t *testing.T) {
-			if got := Away(test.err); got != test.want {
+			if got := IsUnreachable(test.err); got != test.want {
 				t.Errorf("%v: %v", test.err, got)
 			}
 		})
 	}
 }
 
-// errTimeout is what a dialer says of a connection that takes too long.
+// errTimeout is the error of a dialer after a timeout.
 type errTimeout struct{}
 
 func (errTimeout) Error() string   { return "i/o timeout" }
 func (errTimeout) Timeout() bool   { return true }
 func (errTimeout) Temporary() bool { return true }
 
-// What is watched is seen again soon after an outage of any length, and while it lasts the failure is known to health.
+// Watches work soon after an outage of any length, and health reports the failure while it lasts.
 func TestAnOutageIsOverSoonAfterTheAPIServerIsBack(t *testing.T) {
 	for _, outage := range []time.Duration{time.Second, 10 * time.Second, 100 * time.Second, time.Hour} {
 		t.Run(outage.String(), func(t *testing.T) {
@@ -120,7 +121,7 @@ func TestAnOutageIsOverSoonAfterTheAPIServerIsBack(t *testing.T) {
 					t.Errorf("the watch is opened %s after the return", late)
 				}
 				if health.watches[pods].since.IsZero() {
-					t.Error("health did not hear of it")
+					t.Error("the failure was not reported to health")
 				}
 				if least := int(outage / (6 * time.Second)); asked < least || asked > least*2+10 {
 					t.Errorf("asked %d times", asked)
@@ -139,13 +140,13 @@ func TestAnOutageEndsWithTheContextAndARefusalAtOnce(t *testing.T) {
 		ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 		defer cancel()
 		began := time.Now()
-		err := UntilReached(ctx, func(error) {}, func() error { return refused })
+		err := RetryWhileUnreachable(ctx, func(error) {}, func() error { return refused })
 		if !errors.Is(err, syscall.ECONNREFUSED) || time.Since(began) != time.Minute {
 			t.Errorf("%v after %s", err, time.Since(began))
 		}
 		forbidden, began := apierrors.NewUnauthorized("no"), time.Now()
-		if err := UntilReached(t.Context(), func(error) {}, func() error { return forbidden }); !errors.Is(err, forbidden) ||
-			time.Since(began) != 0 {
+		err = RetryWhileUnreachable(t.Context(), func(error) {}, func() error { return forbidden })
+		if !errors.Is(err, forbidden) || time.Since(began) != 0 {
 			t.Errorf("%v after %s", err, time.Since(began))
 		}
 	})
