@@ -23,7 +23,7 @@ import (
 	"github.com/hlparser/hyperliquid-parser-operator/internal/controller/podspec"
 )
 
-// leave is what becomes of the owners of a thing that is left behind.
+// leave sets the owners of an object that is left behind.
 var leave = map[string]func(client.Object){
 	"without owners, as orphaning leaves it": func(o client.Object) { o.SetOwnerReferences(nil) },
 	"with an owner that is no more, as where the garbage collector is slow": func(o client.Object) {
@@ -45,8 +45,8 @@ func changeOwners(o client.Object, change func(*metav1.OwnerReference)) {
 	o.SetOwnerReferences(owners)
 }
 
-// Whatever an object left behind, and however, is its successor's: its pods are not ended for it, no message asks to
-// delete anything, and what nobody asks for any more goes as it would have.
+// Whatever a deleted object left behind belongs to its successor: its pods are not ended, no message asks to delete
+// anything, and what is no longer wanted is deleted as usual.
 func TestWhatAnObjectLeftBehindIsTakenUpAlike(t *testing.T) {
 	for name, left := range leave {
 		t.Run(name, func(t *testing.T) {
@@ -154,7 +154,7 @@ func parserOwner(obj *v1alpha1.HyperliquidParser) metav1.OwnerReference {
 	return *metav1.NewControllerRef(obj, v1alpha1.GroupVersion.WithKind(parserKind))
 }
 
-// history stores a revision that the object had before, with its config.
+// history stores an earlier revision of the object, with its config.
 func (s *served) history(format v1alpha1.Format) *appsv1.ControllerRevision {
 	s.t.Helper()
 	obj := s.object()
@@ -184,7 +184,7 @@ func (s *served) history(format v1alpha1.Format) *appsv1.ControllerRevision {
 	return object
 }
 
-// What is somebody else's, or only looks like ours, is left alone.
+// Objects of other owners, or that only resemble ours, are not touched.
 func TestWhatWasNotLeftBehindIsNotTakenUp(t *testing.T) {
 	obj := &v1alpha1.HyperliquidParser{ObjectMeta: metav1.ObjectMeta{Namespace: "ns", Name: "mainnet", UID: "now"}}
 	of := func(kind, name string, uid types.UID) []metav1.OwnerReference {
@@ -199,7 +199,7 @@ func TestWhatWasNotLeftBehindIsNotTakenUp(t *testing.T) {
 		owners []metav1.OwnerReference
 		want   bool
 	}{
-		"nobody's":                         {"mainnet", nil, true},
+		"without an owner":                 {"mainnet", nil, true},
 		"of one of the name":               {"mainnet", of(parserKind, "mainnet", "before"), true},
 		"ours":                             {"mainnet", of(parserKind, "mainnet", "now"), false},
 		"of another object":                {"mainnet", of(parserKind, "testnet", "other"), false},
@@ -243,7 +243,7 @@ func TestWhatWasNotLeftBehindIsNotTakenUp(t *testing.T) {
 	}
 }
 
-// A pod of the cache is shared: what is adopted is a copy.
+// Pods of the cache are shared, so adoption works on a copy.
 func TestAdoptingAPodChangesNothingOfTheCache(t *testing.T) {
 	s := serve(t, 1)
 	minutePasses(s)
@@ -309,8 +309,9 @@ func TestStoredRevisionsAreLeftAloneByWhatEncodesThemAgain(t *testing.T) {
 			t.Fatalf("%s is written as %s", data, plainly.Bytes())
 		}
 	})
-	// What earlier operators stored is read as it is, whatever is in it.
-	for _, old := range []string{`{"template":{},"config":"revision"}`, `{"config":"x","revision":null}`, `{"revision":7}`, `{`, ``} {
+	// Data of earlier operators is decoded as it is, whatever it contains.
+	for _, old := range []string{`{"template":{},"config":"revision"}`, `{"config":"x","revision":null}`, `{"revision":7}`,
+		`{`, ``} {
 		if got := unwrapped([]byte(old)); string(got) != old {
 			t.Errorf("%s is read as %s", old, got)
 		}

@@ -130,7 +130,7 @@ func (r *Reconciler) deleteAll(
 	pods := observed.PodsByName(f.Pods)
 	now := make([]plan.Action, 0, len(actions))
 	for _, a := range actions {
-		if r.waits(obj, t, deletion(a)) {
+		if r.backsOff(obj, t, deletion(a)) {
 			continue
 		}
 		if a.Kind == plan.Restart || a.Why == plan.WhyUnfinished {
@@ -167,7 +167,7 @@ func (r *Reconciler) deleteAll(
 		return nil
 	})
 	for i, err := range errs[:begun] {
-		r.came(ctx, obj, t, deletion(now[i]), v1alpha1.ReasonWriteRejected, err)
+		r.finish(ctx, obj, t, deletion(now[i]), v1alpha1.ReasonWriteRejected, err)
 	}
 	if begun < len(now) {
 		requeueAt = r.Clock.Now()
@@ -198,11 +198,11 @@ func (r *Reconciler) createAll(
 	var now []plan.Action
 	for _, a := range actions {
 		// What waits is reported also if it is not its turn.
-		if !r.waits(obj, t, creation(a)) && inTurn[a.Target] {
+		if !r.backsOff(obj, t, creation(a)) && inTurn[a.Target] {
 			now = append(now, a)
 		}
 	}
-	if len(now) == 0 || r.waits(obj, t, thePods) {
+	if len(now) == 0 || r.backsOff(obj, t, thePods) {
 		if len(now) == 0 && len(turn) < len(actions) {
 			r.Cursors.Forget(key)
 			done.requeueAt = r.Clock.Now()
@@ -223,7 +223,7 @@ func (r *Reconciler) createAll(
 	var begun, failures int
 	var first error
 	succeeded := false
-	for began := 1; began > 0 && begun < len(now) && failures < mostFailures; begun += began {
+	for began := 1; began > 0 && begun < len(now) && failures < maxCreateFailures; begun += began {
 		var errs []error
 		errs, began = rampUp(now[begun:], over, func(a plan.Action) error { return r.create(ctx, obj, f, v, a) })
 		if slices.Contains(errs[:began], nil) {
@@ -237,7 +237,7 @@ func (r *Reconciler) createAll(
 				done = done.and(outcome{problem: held.problem})
 				err = nil
 			}
-			if !r.came(ctx, obj, t, creation(now[begun+i]), v1alpha1.ReasonPodRejected, err) {
+			if !r.finish(ctx, obj, t, creation(now[begun+i]), v1alpha1.ReasonPodRejected, err) {
 				if failures++; first == nil {
 					first = err
 				}
@@ -245,14 +245,14 @@ func (r *Reconciler) createAll(
 		}
 	}
 	switch {
-	case failures >= mostFailures:
-		r.came(ctx, obj, t, thePods, v1alpha1.ReasonPodRejected, first)
+	case failures >= maxCreateFailures:
+		r.finish(ctx, obj, t, thePods, v1alpha1.ReasonPodRejected, first)
 	case succeeded:
-		r.refusals.done(key, thePods)
+		r.refusals.succeeded(key, thePods)
 	}
 	cut := begun < len(now)
 	switch {
-	case cut && failures < mostFailures: // the slice is over
+	case cut && failures < maxCreateFailures: // the slice is over
 		done.requeueAt = r.Clock.Now()
 	case retry > 0:
 		done.requeueAt = r.retryAt(retry)

@@ -21,7 +21,8 @@ func TestPodsAreCreatedFewAtFirst(test *testing.T) {
 	rapid.Check(test, func(t *rapid.T) {
 		n := rapid.IntRange(0, 1500).Draw(t, "pods")
 		slowest := rapid.IntRange(1, 100).Draw(t, "slowest in ms")
-		wrong := rapid.MapOfN(rapid.IntRange(0, 1500), rapid.SampledFrom([]error{errors.New("no answer"), refused, taken}), 0, 3).Draw(t, "wrong")
+		wrong := rapid.MapOfN(rapid.IntRange(0, 1500), rapid.SampledFrom([]error{errors.New("no answer"), refused, taken}), 0,
+			3).Draw(t, "wrong")
 		cut := rapid.IntRange(1, 3000).Draw(t, "cut")
 		actions := make([]plan.Action, n)
 		for i := range actions {
@@ -63,7 +64,7 @@ func TestPodsAreCreatedFewAtFirst(test *testing.T) {
 					return err
 				}
 				go func() {
-					time.Sleep(time.Microsecond) // by then it has been looked at
+					time.Sleep(time.Microsecond) // by then it was processed
 					stopped.Store(true)
 				}()
 				return err

@@ -10,7 +10,7 @@ type attempts struct {
 	// touched names everything that was tried, or waits to be retried.
 	touched map[string]bool
 	// unread is what could not be read in the background.
-	unread []undone
+	unread []failure
 	// requeueAt is when the first of what failed is to be retried; zero for never.
 	requeueAt time.Time
 	// confirmed is set once the API server is known to have the object.

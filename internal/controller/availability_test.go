@@ -17,7 +17,7 @@ import (
 	"github.com/hlparser/hyperliquid-parser-operator/internal/controller/podspec"
 )
 
-// requests counts those of one manager.
+// requests counts the requests of one manager.
 type requests struct {
 	next http.RoundTripper
 	n    atomic.Int32
@@ -32,12 +32,13 @@ func (r *requests) RoundTrip(request *http.Request) (*http.Response, error) {
 	return r.next.RoundTrip(request)
 }
 
-// recovered bounds what needs every watch again: 15 s, and as long for an API server that begins on a busy machine and
-// refuses everybody until it knows its roles.
+// recovered bounds the recovery of every watch: 15 s, and as long again for an API server that starts on a busy machine
+// and refuses all clients until it has loaded its roles.
 const recovered = 30 * time.Second
 
 var _ = Describe("without an API server", Label(beginningAPIServer), func() {
-	It("an operator that needs no lease goes on judging, deletes nothing, and acts on what it saw when it is back", func(ctx SpecContext) {
+	It("an operator that needs no lease goes on judging, deletes nothing, and acts on what it saw when "+
+		"it is back", func(ctx SpecContext) {
 		f := newFarm(ctx, 4)
 		count := &requests{}
 		run(runOptions{rest: count.wrap})
@@ -49,15 +50,17 @@ var _ = Describe("without an API server", Label(beginningAPIServer), func() {
 		f.withoutAPIServer(func() {
 			asked := f.parser(1).timesAsked()
 			f.parser(0).fault(hangs)
-			Eventually(func() int { return f.parser(1).timesAsked() }).WithTimeout(judged).Should(BeNumerically(">=", asked+10), "polling goes on")
+			Eventually(func() int { return f.parser(1).timesAsked() }).WithTimeout(judged).Should(BeNumerically(">=", asked+10),
+				"polling goes on")
 		})
 		By("having it back: one restart, and nothing else")
-		Eventually(ctx, func() int32 { return current(ctx, obj).Status.Restarts }).WithTimeout(recovered).Should(Equal(int32(1)))
+		Eventually(ctx, func() int32 { return current(ctx, obj).Status.Restarts }).WithTimeout(recovered).Should(
+			Equal(int32(1)))
 		Eventually(ctx, f.seenDeaths).WithTimeout(recovered).Should(HaveLen(1))
 		Expect(f.seenDeaths()[0].UID).To(Equal(before[f.node(0)]))
 		eventuallyCondition(ctx, obj, v1alpha1.ConditionDelivering, "True/AllDelivering", recovered)
 		Consistently(ctx, f.seenDeaths).Should(HaveLen(1))
-		// Six watches that are tried again, each less and less often, and some tens for the restart.
+		// Six watches that are retried with backoff, and some tens of requests for the restart.
 		Expect(count.n.Load()-start).To(BeNumerically("<", 300), "requests")
 	})
 
@@ -102,7 +105,8 @@ var _ = Describe("a rollout whose leader changes", func() {
 		Eventually(ctx, func() string { return f.uids(ctx)[f.node(canary)] }).WithTimeout(judged).
 			ShouldNot(Or(BeEmpty(), Equal(before[f.node(canary)])))
 		Expect(f.seenDeaths()).To(HaveLen(1))
-		Eventually(ctx, func() int32 { return current(ctx, obj).Status.Updated }).WithTimeout(2 * judged).Should(Equal(int32(3)))
+		Eventually(ctx, func() int32 { return current(ctx, obj).Status.Updated }).WithTimeout(2 * judged).Should(
+			Equal(int32(3)))
 		allReady(ctx, obj)
 		Expect(f.seenDeaths()).To(HaveLen(3))
 		for _, d := range f.seenDeaths() {
@@ -127,7 +131,8 @@ var _ = Describe("a rollout whose leader changes", func() {
 		run(runOptions{})
 		Eventually(ctx, func() int { return len(f.seenDeaths()) }).WithTimeout(judged).Should(BeNumerically(">=", 1))
 		close(h.pass)
-		Eventually(ctx, func() int32 { return current(ctx, obj).Status.Updated }).WithTimeout(3 * judged).Should(Equal(int32(4)))
+		Eventually(ctx, func() int32 { return current(ctx, obj).Status.Updated }).WithTimeout(3 * judged).Should(
+			Equal(int32(4)))
 		Eventually(ctx, func() int32 { return current(ctx, obj).Status.Ready }).Should(Equal(int32(4)))
 		Consistently(ctx, func() int { return len(f.seenDeaths()) }).Should(Equal(4))
 		for _, d := range f.seenDeaths() {
@@ -138,7 +143,7 @@ var _ = Describe("a rollout whose leader changes", func() {
 })
 
 var _ = Describe("restarts that would not help", func() {
-	It("are withheld while the fault is fleet-wide, which is told once", func(ctx SpecContext) {
+	It("are withheld while the fault is fleet-wide, which is reported once", func(ctx SpecContext) {
 		f := newFarm(ctx, 5)
 		run(runOptions{})
 		obj := f.object()
@@ -147,8 +152,9 @@ var _ = Describe("restarts that would not help", func() {
 		before := f.uids(ctx)
 		f.parser(0).fault(sinkDown)
 		f.parser(1).fault(sinkDown)
-		Eventually(ctx, func() []string { return eventNotes(ctx, obj, v1alpha1.ReasonFleetWide) }).WithTimeout(judged).Should(ConsistOf(
-			"2 of 5 targets are bad or were restarted recently: no parser is restarted until they are fewer"))
+		Eventually(ctx, func() []string { return eventNotes(ctx, obj, v1alpha1.ReasonFleetWide) }).WithTimeout(judged).Should(
+			ConsistOf(
+				"2 of 5 targets are bad or were restarted lately: no parser is restarted until fewer targets are bad"))
 		f.parser(2).fault(hangs)
 		eventuallyCondition(ctx, obj, v1alpha1.ConditionBuffersStable, "False/"+v1alpha1.ReasonFleetWide, judged)
 		now := current(ctx, obj)
@@ -196,7 +202,8 @@ var _ = Describe("restarts that would not help", func() {
 		}
 		f.parser(0).fault(grows)
 		eventuallyCondition(ctx, obj, v1alpha1.ConditionBuffersStable, "False/"+v1alpha1.ReasonRestartIneffective, judged)
-		Eventually(ctx, note).Should(MatchRegexp(`; restarts do not help: tried 2 times, next try not before \d\d:\d\d:\d\d UTC$`))
+		Eventually(ctx, note).Should(
+			MatchRegexp(`; restarts do not help: tried 2 times, next try not before \d\d:\d\d:\d\d UTC$`))
 		Eventually(ctx, func() []string { return eventNotes(ctx, obj, v1alpha1.ReasonRestartIneffective) }).Should(HaveLen(1))
 
 		By("letting every cooldown pass")
@@ -214,7 +221,8 @@ var _ = Describe("restarts that would not help", func() {
 			return p != nil && string(p.UID) != uid && ready(p)
 		}).Should(BeTrue())
 		f.parser(0).fault(grows)
-		Eventually(ctx, note).WithTimeout(judged).Should(ContainSubstring("restarts do not help: tried 3 times, next try not before"))
+		Eventually(ctx, note).WithTimeout(judged).Should(
+			ContainSubstring("restarts do not help: tried 3 times, next try not before"))
 
 		By("changing the spec, after every cooldown")
 		c.move(61 * time.Minute)

@@ -12,41 +12,42 @@ import (
 )
 
 const (
-	// backgroundWorkers bounds how many questions are asked at once, for all objects. One namespace has all but one of them at most.
+	// backgroundWorkers bounds the concurrent tasks of all objects. One namespace gets all but one of them at most.
 	backgroundWorkers = 8
-	// longestQuestion bounds one question, however many requests it takes.
-	longestQuestion = 10 * time.Second
+	// taskTimeout bounds a task, which may send several requests.
+	taskTimeout = 10 * time.Second
 )
 
-// Background asks what a reconcile must not wait for: questions to the API server or to parsers that one object alone may need many of,
-// or that somebody else may hold up. A reconcile asks, goes on without the answer, and is woken when it is there. Namespaces have their
-// turns. It is a manager.Runnable that runs on the leader only, and safe for concurrent use.
+// Background runs tasks that a reconcile must not wait for: reads from the API server or from parsers that are many for
+// one object, or that others can delay. A reconcile starts a task, continues without the result, and the object is
+// reconciled again when the task is done. Workers are shared fairly by namespaces. It is a manager.Runnable that runs
+// only on the leader, and it is safe for concurrent use.
 type Background struct {
 	wake  func(object types.NamespacedName, after time.Duration)
-	queue *fair.Queue[question]
+	queue *fair.Queue[taskKey]
 
 	mu    sync.Mutex
-	asked map[question]func(context.Context)
+	tasks map[taskKey]func(context.Context)
 }
 
-// question is one of an object's; what distinguishes its questions.
-type question struct {
+// taskKey identifies a task of an object.
+type taskKey struct {
 	object types.NamespacedName
-	what   string
+	name   string
 }
 
-// NewBackground returns a Background that asks nothing until it is started.
+// NewBackground returns a Background that runs nothing until it is started.
 func NewBackground(wake func(types.NamespacedName, time.Duration)) *Background {
 	return &Background{
-		wake: wake, asked: map[question]func(context.Context){},
-		queue: fair.NewQueue(backgroundWorkers, func(q question) string { return q.object.Namespace }),
+		wake: wake, tasks: map[taskKey]func(context.Context){},
+		queue: fair.NewQueue(backgroundWorkers, func(k taskKey) string { return k.object.Namespace }),
 	}
 }
 
-// NeedLeaderElection is true: nobody else reconciles.
+// NeedLeaderElection is true because only the leader reconciles.
 func (b *Background) NeedLeaderElection() bool { return true }
 
-// Start asks until the context ends.
+// Start runs tasks until the context ends.
 func (b *Background) Start(ctx context.Context) error {
 	var workers sync.WaitGroup
 	for range backgroundWorkers {
@@ -61,36 +62,36 @@ func (b *Background) Start(ctx context.Context) error {
 	return nil
 }
 
-// ask has a question asked, unless it waits or is being asked already. ask must keep the answer where the object's next reconcile
-// finds it, and return soon after its context ends.
-func (b *Background) ask(object types.NamespacedName, what string, ask func(context.Context)) {
-	q := question{object, what}
+// run queues a task unless one of that name is queued or running. The task must store its result for the object's next
+// reconcile, and return soon after its context ends.
+func (b *Background) run(object types.NamespacedName, name string, task func(context.Context)) {
+	k := taskKey{object, name}
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	if b.asked[q] == nil {
-		b.asked[q] = ask
-		b.queue.Add(q)
+	if b.tasks[k] == nil {
+		b.tasks[k] = task
+		b.queue.Add(k)
 	}
 }
 
-// next asks one question; false when there will be none any more.
+// next runs one task. It returns false when the queue has shut down.
 func (b *Background) next(ctx context.Context) bool {
-	q, end := b.queue.Get()
-	if end {
+	k, shutdown := b.queue.Get()
+	if shutdown {
 		return false
 	}
-	defer b.queue.Done(q)
+	defer b.queue.Done(k)
 	b.mu.Lock()
-	ask := b.asked[q]
+	task := b.tasks[k]
 	b.mu.Unlock()
-	log := logf.Log.WithName("background").WithValues("namespace", q.object.Namespace, "name", q.object.Name)
-	bounded, cancel := context.WithTimeout(fair.WithTenant(logf.IntoContext(ctx, log), q.object.Namespace), longestQuestion)
+	log := logf.Log.WithName("background").WithValues("namespace", k.object.Namespace, "name", k.object.Name)
+	bounded, cancel := context.WithTimeout(fair.WithTenant(logf.IntoContext(ctx, log), k.object.Namespace), taskTimeout)
 	defer cancel()
-	ask(bounded)
-	// The answer is there: from now on the question is a new one.
+	task(bounded)
+	// The result is stored, so a task of that name may be queued again from now on.
 	b.mu.Lock()
-	delete(b.asked, q)
+	delete(b.tasks, k)
 	b.mu.Unlock()
-	b.wake(q.object, 0)
+	b.wake(k.object, 0)
 	return true
 }

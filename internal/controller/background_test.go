@@ -23,7 +23,7 @@ import (
 	"github.com/hlparser/hyperliquid-parser-operator/internal/controller/target"
 )
 
-// asking runs a test in a bubble with a Background that asks.
+// asking runs a test in a synctest bubble with a started Background.
 func asking(t *testing.T, test func(t *testing.T, b *Background, woken func() string)) {
 	t.Helper()
 	synctest.Test(t, func(t *testing.T) {
@@ -49,10 +49,10 @@ func TestAQuestionIsAskedOnceAndItsAnswerWakesTheObject(t *testing.T) {
 			time.Sleep(time.Second)
 		}
 		for range 3 {
-			b.ask(anObject, "claims", question)
+			b.run(anObject, "claims", question)
 		}
 		synctest.Wait()
-		b.ask(anObject, "claims", question) // it is being asked
+		b.run(anObject, "claims", question) // it is running
 		if got := woken(); got != "" {
 			t.Errorf("woken before the answer: %s", got)
 		}
@@ -61,7 +61,7 @@ func TestAQuestionIsAskedOnceAndItsAnswerWakesTheObject(t *testing.T) {
 		if got := woken(); got != "ns/a×1" || asked.Load() != 1 {
 			t.Errorf("asked %d times, woken %q", asked.Load(), got)
 		}
-		b.ask(anObject, "claims", question)
+		b.run(anObject, "claims", question)
 		time.Sleep(2 * time.Second)
 		if asked.Load() != 2 {
 			t.Error("not asked again after the answer")
@@ -69,23 +69,23 @@ func TestAQuestionIsAskedOnceAndItsAnswerWakesTheObject(t *testing.T) {
 	})
 }
 
-func TestQuestionsThatHangHoldNobodyElseUp(t *testing.T) {
+func TestATaskThatHangsDelaysNoOther(t *testing.T) {
 	asking(t, func(t *testing.T, b *Background, woken func() string) {
 		var ended atomic.Int32
 		for i := range 100 {
-			b.ask(types.NamespacedName{Namespace: "heavy", Name: fmt.Sprint(i)}, "events", func(ctx context.Context) {
+			b.run(types.NamespacedName{Namespace: "heavy", Name: fmt.Sprint(i)}, "events", func(ctx context.Context) {
 				<-ctx.Done()
 				ended.Add(1)
 			})
 		}
 		synctest.Wait()
 		began := time.Now()
-		b.ask(anObject, "claims", func(context.Context) {})
+		b.run(anObject, "claims", func(context.Context) {})
 		synctest.Wait()
 		if got := woken(); got != "ns/a×1" || time.Since(began) != 0 {
 			t.Errorf("after %s: woken %q", time.Since(began), got)
 		}
-		time.Sleep(longestQuestion)
+		time.Sleep(taskTimeout)
 		synctest.Wait()
 		if ended.Load() != backgroundWorkers-1 {
 			t.Errorf("%d questions have ended", ended.Load())
@@ -93,7 +93,7 @@ func TestQuestionsThatHangHoldNobodyElseUp(t *testing.T) {
 	})
 }
 
-// claimReader is an API server with claims; the words are what it refuses with.
+// claimReader is an API server with claims.
 type claimReader struct {
 	client.Reader
 	modes map[string]corev1.PersistentVolumeAccessMode
@@ -119,7 +119,8 @@ func TestClaimsAreAskedForInTheBackground(t *testing.T) {
 		look := func() (unseen, alone int, f *observed.Fleet, tried *attempts) {
 			f, tried = &observed.Fleet{Now: time.Now()}, &attempts{}
 			for i := range pods {
-				f.Targets = append(f.Targets, target.Target{Name: fmt.Sprintf("hl-%03d", i), UID: fmt.Sprint(i), Node: "n", Claim: fmt.Sprintf("claim-%d", i)})
+				f.Targets = append(f.Targets, target.Target{Name: fmt.Sprintf("hl-%03d", i), UID: fmt.Sprint(i), Node: "n",
+					Claim: fmt.Sprintf("claim-%d", i)})
 			}
 			f.Pairs = observed.PairPods(obj.Name, f.Targets, f.Pods)
 			f.Pairs[0].Pod = &corev1.Pod{} // which runs: its claim is no question any more
@@ -159,20 +160,20 @@ func TestClaimsAreAskedForInTheBackground(t *testing.T) {
 		server.fails = errors.New("no answer")
 		look()
 		_, _, f, tried := look()
-		if wait := f.RecheckAt.Sub(f.Now); server.asked.Load() != pods || wait < retryClaims || wait > retryClaims*3/2 {
+		if wait := f.RecheckAt.Sub(f.Now); server.asked.Load() != pods || wait < claimsBackoff || wait > claimsBackoff*3/2 {
 			t.Errorf("after an error: %d requests, and again after %s", server.asked.Load()-pods+1, wait)
 		}
-		if _, failing := r.sayRefused(obj, tried); failing != nil {
+		if _, failing := r.reportFailures(obj, tried); failing != nil {
 			t.Errorf("at once is said: %+v", failing)
 		}
-		time.Sleep(sayAfter)
+		time.Sleep(reportAfter)
 		_, _, _, tried = look()
-		if _, failing := r.sayRefused(obj, tried); failing == nil || !strings.HasSuffix(failing.Message, ": no answer") {
+		if _, failing := r.reportFailures(obj, tried); failing == nil || !strings.HasSuffix(failing.Message, ": no answer") {
 			t.Errorf("said is %+v", failing)
 		}
 		server.fails = nil
-		time.Sleep(2 * retryClaims)
-		if look(); server.asked.Load() != pods+claimsAtOnce {
+		time.Sleep(2 * claimsBackoff)
+		if look(); server.asked.Load() != pods+claimsPerRead {
 			t.Errorf("%d requests once it answers again", server.asked.Load()-pods)
 		}
 		if _, _, _, tried = look(); len(tried.unread) > 0 {
@@ -254,8 +255,8 @@ func TestASliceEndsForThoseThatWait(t *testing.T) {
 			wanted bool
 			over   bool
 		}{
-			{0, true, false}, {leastSlice - 1, true, false}, {leastSlice, false, false}, {leastSlice, true, true},
-			{longestSlice - 1, false, false}, {longestSlice, false, true},
+			{0, true, false}, {minSlice - 1, true, false}, {minSlice, false, false}, {minSlice, true, true},
+			{maxSlice - 1, false, false}, {maxSlice, false, true},
 		} {
 			over := r.slice("ns")
 			wanted["ns"] = test.wanted

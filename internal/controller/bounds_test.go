@@ -16,12 +16,13 @@ import (
 	fleet "github.com/hlparser/hyperliquid-parser-operator/internal/controller"
 )
 
-// testBounds are bounds of every kind. The same are tried as the manager's flags and as the admission policy's ConfigMap.
+// testBounds are bounds of every kind. They are tested as the manager's flags and as the admission policy's ConfigMap.
 var testBounds = fleet.Bounds{
-	DataPaths:       []string{"/home/hluser", "/mnt"},
-	StateRoots:      []string{"/var/lib/hlparser", "/mnt/state"},
-	OutputRoots:     []string{"/var/lib/hlparser-out", "/out/"},
-	Images:          []string{"registry.example:5000/hlparser", "team.example/parsers/", "hlparser", "index.docker.io/acme/", "[::1]:5000/"},
+	DataPaths:   []string{"/home/hluser", "/mnt"},
+	StateRoots:  []string{"/var/lib/hlparser", "/mnt/state"},
+	OutputRoots: []string{"/var/lib/hlparser-out", "/out/"},
+	Images: []string{"registry.example:5000/hlparser", "team.example/parsers/", "hlparser",
+		"index.docker.io/acme/", "[::1]:5000/"},
 	PodLabels:       []string{"team", "tier=back", "cost.example/*", "zone=eu-*"},
 	PodAnnotations:  []string{"prometheus.io/scrape", "sidecar.istio.io/inject=false"},
 	PriorityClasses: []string{"high", "parsers-*"},
@@ -30,23 +31,25 @@ var testBounds = fleet.Bounds{
 	Groups:          []int64{500, 992},
 }
 
-// policyData is what the ConfigMap of the admission policy says for bounds.
+// policyData returns the data of the admission policy's ConfigMap for the bounds.
 func policyData(b fleet.Bounds) map[string]string {
 	ids := func(list []int64) string { return strings.Trim(strings.ReplaceAll(fmt.Sprint(list), " ", ","), "[]") }
 	return map[string]string{
 		"allowed-data-paths": strings.Join(b.DataPaths, ","), "state-root": strings.Join(b.StateRoots, ","),
 		"output-root": strings.Join(b.OutputRoots, ", "), "allowed-images": strings.Join(b.Images, ","),
 		"allowed-pod-labels": strings.Join(b.PodLabels, ","), "allowed-pod-annotations": strings.Join(b.PodAnnotations, ","),
-		"allowed-priority-classes": strings.Join(b.PriorityClasses, ","), "allowed-selinux-types": strings.Join(b.SELinuxTypes, ","),
-		"allowed-users": ids(b.Users), "allowed-groups": ids(b.Groups),
+		"allowed-priority-classes": strings.Join(b.PriorityClasses, ","),
+		"allowed-selinux-types":    strings.Join(b.SELinuxTypes, ","),
+		"allowed-users":            ids(b.Users), "allowed-groups": ids(b.Groups),
 	}
 }
 
 // digest is one of an image.
 const digest = "sha256:0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef"
 
-// imageReferences are values of spec.image, and whether testBounds allow them. The manager asks the library that container runtimes read
-// images with; the schema and the admission policy say the same in CEL, and are tried with the same table.
+// imageReferences are values of spec.image, and whether testBounds allow them. The manager uses the library with which
+// container runtimes parse images. The schema and the admission policy implement the same in CEL and are tested with
+// the same table.
 var imageReferences = map[string]bool{
 	// An exact repository, in all its spellings.
 	"registry.example:5000/hlparser":                                                 true,
@@ -163,12 +166,14 @@ func TestImagesAreComparedByTheNamesThatRuntimesUse(t *testing.T) {
 	}
 }
 
-// What no registry's name begins allows nothing: below it are other people's images.
+// A prefix without a registry allows nothing, because other people's images are below it.
 func TestAnEntryThatCannotBeMeantAllowsNothing(t *testing.T) {
-	for _, entry := range []string{"", "/", "hlparser/", "acme/hlparser/", "registry.example/x:v1", "registry.example/X", "*", "a__b.c/", "x y"} {
+	for _, entry := range []string{"", "/", "hlparser/", "acme/hlparser/", "registry.example/x:v1", "registry.example/X",
+		"*", "a__b.c/", "x y"} {
 		bounds := testBounds
 		bounds.Images = []string{entry}
-		for _, image := range []string{"hlparser/miner", "acme/hlparser/miner", "registry.example/x:v1", "registry.example/x", "a__b.c/x", "x"} {
+		for _, image := range []string{"hlparser/miner", "acme/hlparser/miner", "registry.example/x:v1", "registry.example/x",
+			"a__b.c/x", "x"} {
 			obj := around("image")
 			obj.Spec.Image = image
 			if reason, _ := bounds.Problem(obj); reason == "" {
@@ -184,14 +189,20 @@ func TestAnEntryThatCannotBeMeantAllowsNothing(t *testing.T) {
 	}
 }
 
-// allowedFields are values that testBounds allow, by the field that they are of.
+// allowedFields are values that testBounds allow, by their field.
 var allowedFields = map[string]func(*v1alpha1.HyperliquidParserSpec){
-	"a label with any value": func(s *v1alpha1.HyperliquidParserSpec) { s.PodLabels = map[string]v1alpha1.LabelValue{"team": "md"} },
-	"a label with its value": func(s *v1alpha1.HyperliquidParserSpec) { s.PodLabels = map[string]v1alpha1.LabelValue{"tier": "back"} },
+	"a label with any value": func(s *v1alpha1.HyperliquidParserSpec) {
+		s.PodLabels = map[string]v1alpha1.LabelValue{"team": "md"}
+	},
+	"a label with its value": func(s *v1alpha1.HyperliquidParserSpec) {
+		s.PodLabels = map[string]v1alpha1.LabelValue{"tier": "back"}
+	},
 	"a label by its prefix": func(s *v1alpha1.HyperliquidParserSpec) {
 		s.PodLabels = map[string]v1alpha1.LabelValue{"cost.example/unit": "7"}
 	},
-	"a value by its prefix": func(s *v1alpha1.HyperliquidParserSpec) { s.PodLabels = map[string]v1alpha1.LabelValue{"zone": "eu-1"} },
+	"a value by its prefix": func(s *v1alpha1.HyperliquidParserSpec) {
+		s.PodLabels = map[string]v1alpha1.LabelValue{"zone": "eu-1"}
+	},
 	"an annotation": func(s *v1alpha1.HyperliquidParserSpec) {
 		s.PodAnnotations = map[string]v1alpha1.AnnotationValue{"prometheus.io/scrape": "a=b*"}
 	},
@@ -210,7 +221,8 @@ var allowedFields = map[string]func(*v1alpha1.HyperliquidParserSpec){
 		s.RunAsGroup, s.SupplementalGroups = ptr.To[int64](992), []int64{500, 20000}
 	},
 	"resources": func(s *v1alpha1.HyperliquidParserSpec) {
-		s.Resources.Requests = corev1.ResourceList{"cpu": resource.MustParse("1"), "ephemeral-storage": resource.MustParse("1Gi")}
+		s.Resources.Requests = corev1.ResourceList{"cpu": resource.MustParse("1"),
+			"ephemeral-storage": resource.MustParse("1Gi")}
 	},
 	"a Secret with dots": func(s *v1alpha1.HyperliquidParserSpec) {
 		s.ImagePullSecrets = []corev1.LocalObjectReference{{Name: "a.b-c"}}
@@ -226,7 +238,8 @@ var allowedFields = map[string]func(*v1alpha1.HyperliquidParserSpec){
 		s.Sink = v1alpha1.Sink{File: &v1alpha1.FileSink{Path: "/anything", ClaimName: "records"}}
 	},
 	"state and output on one claim": func(s *v1alpha1.HyperliquidParserSpec) {
-		s.Target = v1alpha1.Target{Pods: &v1alpha1.PodTarget{Selector: s.Target.Nodes.Selector, Volume: "data", StateClaimName: "records"}}
+		s.Target = v1alpha1.Target{Pods: &v1alpha1.PodTarget{Selector: s.Target.Nodes.Selector, Volume: "data",
+			StateClaimName: "records"}}
 		s.Sink = v1alpha1.Sink{File: &v1alpha1.FileSink{Path: "/archive", ClaimName: "records"}}
 	},
 }
@@ -239,19 +252,27 @@ var refusedFields = map[string]func(*v1alpha1.HyperliquidParserSpec){
 	"a label of a prefix's own": func(s *v1alpha1.HyperliquidParserSpec) {
 		s.PodLabels = map[string]v1alpha1.LabelValue{"cost.example": "7"}
 	},
-	"a value of another prefix":  func(s *v1alpha1.HyperliquidParserSpec) { s.PodLabels = map[string]v1alpha1.LabelValue{"zone": "us-1"} },
-	"a key with the value in it": func(s *v1alpha1.HyperliquidParserSpec) { s.PodLabels = map[string]v1alpha1.LabelValue{"tier=back": ""} },
+	"a value of another prefix": func(s *v1alpha1.HyperliquidParserSpec) {
+		s.PodLabels = map[string]v1alpha1.LabelValue{"zone": "us-1"}
+	},
+	"a key with the value in it": func(s *v1alpha1.HyperliquidParserSpec) {
+		s.PodLabels = map[string]v1alpha1.LabelValue{"tier=back": ""}
+	},
 	"an annotation with another value": func(s *v1alpha1.HyperliquidParserSpec) {
 		s.PodAnnotations = map[string]v1alpha1.AnnotationValue{"sidecar.istio.io/inject": "true"}
 	},
-	"a group among others":           func(s *v1alpha1.HyperliquidParserSpec) { s.SupplementalGroups = []int64{20000, 500, 6} },
+	"a group among others": func(s *v1alpha1.HyperliquidParserSpec) {
+		s.SupplementalGroups = []int64{20000, 500, 6}
+	},
 	"a group that only users may be": func(s *v1alpha1.HyperliquidParserSpec) { s.RunAsUser = ptr.To[int64](992) },
 	"state and output in one directory of a claim": func(s *v1alpha1.HyperliquidParserSpec) {
-		s.Target = v1alpha1.Target{Pods: &v1alpha1.PodTarget{Selector: s.Target.Nodes.Selector, Volume: "data", StateClaimName: "records"}}
+		s.Target = v1alpha1.Target{Pods: &v1alpha1.PodTarget{Selector: s.Target.Nodes.Selector, Volume: "data",
+			StateClaimName: "records"}}
 		s.Sink = v1alpha1.Sink{File: &v1alpha1.FileSink{Path: "/hlparser/", ClaimName: "records"}}
 	},
 	"output inside the state of a claim": func(s *v1alpha1.HyperliquidParserSpec) {
-		s.Target = v1alpha1.Target{Pods: &v1alpha1.PodTarget{Selector: s.Target.Nodes.Selector, Volume: "data", StateClaimName: "records"}}
+		s.Target = v1alpha1.Target{Pods: &v1alpha1.PodTarget{Selector: s.Target.Nodes.Selector, Volume: "data",
+			StateClaimName: "records"}}
 		s.Sink = v1alpha1.Sink{File: &v1alpha1.FileSink{Path: "/hlparser/default/mainnet/x", ClaimName: "records"}}
 	},
 }

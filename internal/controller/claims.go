@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"maps"
 	"slices"
-	"sync"
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
@@ -22,83 +21,74 @@ import (
 )
 
 const (
-	// claimsAtOnce bounds the claims of one question: what is known of them is of use before all are.
-	claimsAtOnce = 100
-	// retryClaims is how soon claims that could not be read are asked for again; it doubles with each failure up to
-	// longestWait.
-	retryClaims = 5 * time.Second
+	// claimsPerRead bounds the claims of one background read, so the first results are available before all are read.
+	claimsPerRead = 100
+	// claimsBackoff is the first delay before a failed read of claims is retried. It doubles with each failure up to
+	// maxBackoff.
+	claimsBackoff = 5 * time.Second
 )
 
-// Claims remembers which claims parsers can share. A claim's access modes never change, and it outlives the pod that mounts it. It is
-// safe for concurrent use.
-type Claims struct {
-	mu      sync.Mutex
-	objects map[types.NamespacedName]*claims
-}
+// Claims caches which claims parsers can share. The cache stays valid because a claim's access modes never change and
+// the claim outlives the pod that mounts it. It is safe for concurrent use.
+type Claims struct{ perObject[*claims] }
 
-// claims are what is known of an object's.
+// claims are the claims of one object's targets.
 type claims struct {
-	alone map[string]bool // by UID of target pods: whether their claim is for one pod alone
-	retry time.Time       // not to be asked before; zero: at once
-	why   *undone         // they could not be read lately; nil when they could
-	tries int             // in a row that failed
+	exclusive map[string]bool // whether only one pod can mount the claim, by UID of the target pod
+	retryAt   time.Time       // of the next read; zero: now
+	failure   *failure        // of the last read; nil if it succeeded
+	failures  int             // consecutive failed reads
 }
 
-// NewClaims returns a Claims that knows of none.
-func NewClaims() *Claims { return &Claims{objects: map[types.NamespacedName]*claims{}} }
+// NewClaims returns an empty Claims.
+func NewClaims() *Claims { return &Claims{} }
 
-// Forget drops what is remembered of an object that is gone.
-func (c *Claims) Forget(object types.NamespacedName) {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	delete(c.objects, object)
-}
-
-// known returns what is known of the claims of target pods, drops what is known of others, and returns when the rest
-// may be asked for, and why it could not be read lately.
+// known returns the known claims of target pods, when the others may be read, and the failure of the last read, if any.
+// It drops the claims of other pods.
 func (c *Claims) known(
 	object types.NamespacedName, uids map[string]bool,
-) (alone map[string]bool, retry time.Time, why *undone) {
+) (exclusive map[string]bool, retryAt time.Time, failed *failure) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	is := c.objects[object]
 	if is == nil {
 		return nil, time.Time{}, nil
 	}
-	maps.DeleteFunc(is.alone, func(uid string, _ bool) bool { return !uids[uid] })
-	return maps.Clone(is.alone), is.retry, is.why
+	maps.DeleteFunc(is.exclusive, func(uid string, _ bool) bool { return !uids[uid] })
+	return maps.Clone(is.exclusive), is.retryAt, is.failure
 }
 
-// saw keeps an answer, which may have ended with an error.
-func (c *Claims) saw(object types.NamespacedName, alone map[string]bool, err error, now time.Time) {
+// record stores the result of a read, which may have ended with an error.
+func (c *Claims) record(object types.NamespacedName, exclusive map[string]bool, err error, now time.Time) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	is := c.objects[object]
 	if is == nil {
-		is = &claims{alone: map[string]bool{}}
-		c.objects[object] = is
+		is = &claims{exclusive: map[string]bool{}}
+		c.set(object, is)
 	}
-	maps.Copy(is.alone, alone)
+	maps.Copy(is.exclusive, exclusive)
 	if err == nil {
-		is.retry, is.why, is.tries = time.Time{}, nil, 0
+		is.retryAt, is.failure, is.failures = time.Time{}, nil, 0
 		return
 	}
-	if is.why == nil {
-		is.why = &undone{
-			what: "claims", reason: v1alpha1.ReasonWriteFailing, words: prose.Ends(err.Error(), maxWords), since: now,
+	if is.failure == nil {
+		is.failure = &failure{
+			operation: "claims", reason: v1alpha1.ReasonWriteFailing,
+			message: prose.Ends(err.Error(), maxRefusalMessage), since: now,
 		}
 	}
-	wait := retryClaims
-	for range is.tries {
-		wait = min(2*wait, longestWait)
+	wait := claimsBackoff
+	for range is.failures {
+		wait = min(2*wait, maxBackoff)
 	}
-	is.tries++
-	is.retry = now.Add(fair.Jittered(wait))
+	is.failures++
+	is.retryAt = now.Add(fair.Jittered(wait))
 }
 
-// checkClaims finds the targets whose claim is ReadWriteOncePod. A parser that asked for it would wait for ever, or get it while the
-// Hyperliquid node's pod is replaced and lock that out. The API server is asked once for each parser that is made, not for those that run,
-// and in the background: until it has answered, the target waits.
+// checkClaims finds the targets whose claim is ReadWriteOncePod. A parser that mounted it would wait forever, or would
+// get it while the Hyperliquid node's pod is replaced and lock that pod out. The claims are read in the background,
+// once for each parser that is created and never for one that runs. The target waits until the claim is known.
 func (r *Reconciler) checkClaims(obj *v1alpha1.HyperliquidParser, f *observed.Fleet, t *attempts) {
 	key := client.ObjectKeyFromObject(obj)
 	uids := map[string]bool{}
@@ -107,21 +97,21 @@ func (r *Reconciler) checkClaims(obj *v1alpha1.HyperliquidParser, f *observed.Fl
 			uids[of.UID] = true
 		}
 	}
-	alone, retry, why := r.Claims.known(key, uids)
-	ask := map[string]string{} // claims by UID of their pods
+	exclusive, retryAt, failed := r.Claims.known(key, uids)
+	unknown := map[string]string{} // claims by UID of their pods
 	refused := false
 	for i := range f.Targets {
 		of := &f.Targets[i]
 		if !uids[of.UID] {
 			continue
 		}
-		switch a, known := alone[of.UID]; {
+		switch e, known := exclusive[of.UID]; {
 		case !known:
-			if len(ask) < claimsAtOnce {
-				ask[of.UID] = of.Claim
+			if len(unknown) < claimsPerRead {
+				unknown[of.UID] = of.Claim
 			}
 			of.Waits = target.ClaimUnseen
-		case a:
+		case e:
 			refused = true
 			of.Node, of.Waits = "", target.NotShareable
 		}
@@ -129,21 +119,21 @@ func (r *Reconciler) checkClaims(obj *v1alpha1.HyperliquidParser, f *observed.Fl
 	if refused {
 		f.Pairs = observed.PairPods(obj.Name, f.Targets, f.Pods)
 	}
-	if len(ask) > 0 && why != nil {
-		t.unread = append(t.unread, *why)
+	if len(unknown) > 0 && failed != nil {
+		t.unread = append(t.unread, *failed)
 	}
 	switch {
-	case len(ask) == 0:
-	case f.Now.Before(retry):
-		f.RecheckAt = earlier(f.RecheckAt, retry)
+	case len(unknown) == 0:
+	case f.Now.Before(retryAt):
+		f.RecheckAt = earlier(f.RecheckAt, retryAt)
 	default:
-		r.Background.ask(key, "claims", func(ctx context.Context) { r.askForClaims(ctx, key, ask) })
+		r.Background.run(key, "claims", func(ctx context.Context) { r.readClaims(ctx, key, unknown) })
 	}
 }
 
-// askForClaims reads claims of an object's targets, and keeps what they are.
-func (r *Reconciler) askForClaims(ctx context.Context, object types.NamespacedName, claims map[string]string) {
-	alone := make(map[string]bool, len(claims))
+// readClaims reads claims of an object's targets and stores the result.
+func (r *Reconciler) readClaims(ctx context.Context, object types.NamespacedName, claims map[string]string) {
+	exclusive := make(map[string]bool, len(claims))
 	var failed error
 	for uid, name := range claims {
 		is, err := r.readWriteOncePod(ctx, object.Namespace, name)
@@ -152,16 +142,16 @@ func (r *Reconciler) askForClaims(ctx context.Context, object types.NamespacedNa
 			failed = err
 			break
 		}
-		alone[uid] = is
+		exclusive[uid] = is
 	}
-	r.Claims.saw(object, alone, failed, r.Clock.Now())
+	r.Claims.record(object, exclusive, failed, r.Clock.Now())
 }
 
 func (r *Reconciler) readWriteOncePod(ctx context.Context, namespace, name string) (bool, error) {
 	var claim corev1.PersistentVolumeClaim
 	if err := r.APIReader.Get(ctx, client.ObjectKey{Namespace: namespace, Name: name}, &claim); err != nil {
 		if apierrors.IsNotFound(err) {
-			return false, nil // the scheduler waits for it, and says so
+			return false, nil // the scheduler waits for it and reports that
 		}
 		return false, fmt.Errorf("reading PersistentVolumeClaim %s/%s: %w", namespace, name, err)
 	}

@@ -18,8 +18,8 @@ import (
 	"github.com/hlparser/hyperliquid-parser-operator/internal/controller/target"
 )
 
-// written are the directories that an object's pod of a target may write into, as node:PATH or claim:NAMESPACE/CLAIM/PATH, as a kubelet
-// finds them.
+// written returns the directories that an object's pod of a target may write into, as node:PATH or
+// claim:NAMESPACE/CLAIM/PATH, as a kubelet resolves them.
 func written(obj *v1alpha1.HyperliquidParser, of target.Target) ([]string, error) {
 	revision, err := podspec.NewRevision(obj, parserImage, "cluster")
 	if err != nil {
@@ -66,8 +66,9 @@ var (
 	})
 )
 
-// fewRoots are directories that a flag may name, and some of what lies around and inside of them.
-var fewRoots = rapid.SampledFrom([]string{"/a", "/b", "/a/b", "/a/b/", "/a/b/hlparser", "/state", "/state/a/b", "/hlparser/out", "/hlparser"})
+// fewRoots are directories that a flag may name, and some directories around and inside of them.
+var fewRoots = rapid.SampledFrom([]string{"/a", "/b", "/a/b", "/a/b/", "/a/b/hlparser", "/state", "/state/a/b",
+	"/hlparser/out", "/hlparser"})
 
 // fewBounds are roots that a manager starts with.
 var fewBounds = rapid.Custom(func(t *rapid.T) fleet.Bounds {
@@ -77,7 +78,7 @@ var fewBounds = rapid.Custom(func(t *rapid.T) fleet.Bounds {
 	return bounds
 }).Filter(func(b fleet.Bounds) bool { return b.Validate() == nil })
 
-// drawPath is mostly one of the roots.
+// drawPath draws mostly one of the roots.
 func drawPath(t *rapid.T, roots []string, label string) v1alpha1.HostPath {
 	if rapid.IntRange(0, 3).Draw(t, "elsewhere") == 0 {
 		return v1alpha1.HostPath(fewRoots.Draw(t, label))
@@ -91,7 +92,8 @@ func drawObject(t *rapid.T, bounds fleet.Bounds) *v1alpha1.HyperliquidParser {
 	obj.Spec.Target.Nodes.StatePath = drawPath(t, bounds.StateRoots, "statePath")
 	if rapid.Bool().Draw(t, "pods") {
 		obj.Spec.Target = v1alpha1.Target{Pods: &v1alpha1.PodTarget{
-			Selector: obj.Spec.Target.Nodes.Selector, Volume: "data", StateSubPath: v1alpha1.ClaimPath(fewDirs.Draw(t, "stateSubPath")),
+			Selector: obj.Spec.Target.Nodes.Selector, Volume: "data",
+			StateSubPath: v1alpha1.ClaimPath(fewDirs.Draw(t, "stateSubPath")),
 		}}
 		if rapid.Bool().Draw(t, "with a claim for the state") {
 			obj.Spec.Target.Pods.StateClaimName = fewNames.Draw(t, "stateClaimName")
@@ -101,7 +103,8 @@ func drawObject(t *rapid.T, bounds fleet.Bounds) *v1alpha1.HyperliquidParser {
 	case 0:
 		obj.Spec.Sink = v1alpha1.Sink{File: &v1alpha1.FileSink{Path: drawPath(t, bounds.OutputRoots, "file.path")}}
 	case 1:
-		obj.Spec.Sink = v1alpha1.Sink{File: &v1alpha1.FileSink{Path: v1alpha1.HostPath("/" + fewDirs.Draw(t, "file.path")), ClaimName: fewNames.Draw(t, "claimName")}}
+		obj.Spec.Sink = v1alpha1.Sink{File: &v1alpha1.FileSink{Path: v1alpha1.HostPath("/" + fewDirs.Draw(t, "file.path")),
+			ClaimName: fewNames.Draw(t, "claimName")}}
 	case 2:
 		obj.Spec.Sink = v1alpha1.Sink{File: &v1alpha1.FileSink{ClaimName: fewNames.Draw(t, "claimName")}}
 	}
@@ -117,8 +120,8 @@ func drawTarget(t *rapid.T, obj *v1alpha1.HyperliquidParser) target.Target {
 	return target.Target{Name: fewNames.Draw(t, "pod"), Node: "a", Claim: fewNames.Draw(t, "claim")}
 }
 
-// No two objects write into one directory, or one into another's: whatever their names, namespaces, roots and claims, if the manager makes
-// their pods.
+// No two objects write into one directory, or one into another's: whatever their names, namespaces, roots and claims,
+// if the manager makes their pods.
 func TestNoObjectWritesIntoAnothersDirectory(t *testing.T) {
 	both := 0
 	rapid.Check(t, func(t *rapid.T) {
@@ -153,7 +156,7 @@ func TestNoObjectWritesIntoAnothersDirectory(t *testing.T) {
 				}
 			}
 		}
-		// Nor do state and output of one object meet.
+		// State and output of one object do not overlap either.
 		for i, m := range mine {
 			for _, other := range mine[i+1:] {
 				if nested(m, other) {
@@ -208,7 +211,7 @@ func TestObjectsOnOneClaim(t *testing.T) {
 	}
 }
 
-// Where the state of objects is that were made before roots were lists, and before claims were compared.
+// The state directories of objects that were created before roots were lists, and before claims were compared.
 func TestObjectsOfBeforeKeepTheirDirectories(t *testing.T) {
 	bounds := testBounds
 	bounds.StateRoots, bounds.OutputRoots = []string{"/var/lib/hlparser"}, []string{"/var/lib/hlparser-out"}
@@ -224,7 +227,8 @@ func TestObjectsOfBeforeKeepTheirDirectories(t *testing.T) {
 		"node:/var/lib/hlparser/default/mainnet claim:default/records/default/default/mainnet/hl-0": archive,
 		"claim:default/data/hlparser/mainnet":                                                       beside("", ""),
 		"claim:default/data/a/$b/mainnet":                                                           beside("a/$b", ""),
-		"claim:default/state/a/$(HLPARSER_TARGET)/default/mainnet/hl-0":                             beside("a/$(HLPARSER_TARGET)", "state"),
+		"claim:default/state/a/$(HLPARSER_TARGET)/default/mainnet/hl-0": beside(
+			"a/$(HLPARSER_TARGET)", "state"),
 	} {
 		if reason, message := bounds.Problem(obj); reason != "" {
 			t.Errorf("%s: %s: %s", want, reason, message)
@@ -251,7 +255,8 @@ var _ = Describe("two objects on one claim", func() {
 		second.Spec.Sink = v1alpha1.Sink{File: &v1alpha1.FileSink{ClaimName: "records", Path: inside}}
 		Expect(k8s.Create(ctx, second)).To(Succeed())
 		eventuallyCondition(ctx, second, v1alpha1.ConditionStalled, "True/"+v1alpha1.ReasonPathNotAllowed, soon)
-		Expect(conditionMessage(current(ctx, second), v1alpha1.ConditionStalled)).To(ContainSubstring("which HyperliquidParser b, the older one, writes into"))
+		Expect(conditionMessage(current(ctx, second), v1alpha1.ConditionStalled)).To(
+			ContainSubstring("which HyperliquidParser b, the older one, writes into"))
 		Expect(f.pod(ctx, second.Name, 0)).To(BeNil())
 		By("going elsewhere")
 		change(ctx, second, func(o *v1alpha1.HyperliquidParser) { o.Spec.Sink.File.Path = "/archive" })

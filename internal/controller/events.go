@@ -6,7 +6,6 @@ import (
 	"maps"
 	"slices"
 	"strings"
-	"sync"
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
@@ -28,9 +27,9 @@ import (
 )
 
 const (
-	// eventsPerMinute bounds the events of one object. What is over is told together when the minute ends.
+	// eventsPerMinute bounds the events of one object. One event summarizes the rest when the minute ends.
 	eventsPerMinute = 6
-	// severalTargets that get the same verdict at the same time are one event.
+	// severalTargets is the largest number of targets that get an event each for the same change. More share one event.
 	severalTargets = 3
 
 	reasonRestarting = "Restarting"
@@ -40,97 +39,88 @@ const (
 	reasonOutageOver = "FleetWideOver"
 )
 
-// Events tells people what changed, without flooding them: each change of verdict once, at most some a minute and object, the rest
-// together. It remembers what it told; a new leader tells of faults that last once more. It is safe for concurrent use.
+// Events sends an event for each change of a fleet, once, at a bounded rate per object. It remembers what it sent. A
+// new leader sends faults that last once more. It is safe for concurrent use.
 type Events struct {
 	recorder events.EventRecorder
 	clock    clock.PassiveClock
-
-	mu      sync.Mutex
-	objects map[types.NamespacedName]*told
+	perObject[*eventState]
 }
 
-// told is what was told of one object.
-type told struct {
-	verdicts map[string]growth.Verdict // bad ones, by target
-	alerts   map[raised]bool
-	logged   map[string]logged // what the log was last given, by target
-	minute   time.Time         // when the current minute began
-	count    int               // events in it
-	held     map[string]int    // events over the bound, by reason
-	last     runtime.Object    // that the last of those was related to
-	restarts []restartNote     // to be told after the verdicts that led to them
-	outage   bool              // that a fault is fleet-wide
-	phase    plan.Phase        // of the way to
-	revision string            // this one
-	// conditions are those that events were sent for last, by type, and current the revision. They go before the status that was
-	// read: while that cannot be written, each reconcile would send the same again.
-	conditions map[string]metav1.Condition
-	current    string
-	object     *v1alpha1.HyperliquidParser
+// eventState is what events and log lines were sent for, for one object.
+type eventState struct {
+	verdicts    map[string]growth.Verdict // bad ones, by target
+	alerts      map[alertKey]bool
+	logged      map[string]logState // by target
+	minute      time.Time           // when the current minute began
+	count       int                 // events sent in it
+	suppressed  map[string]int      // events over the limit, by reason
+	lastRelated runtime.Object      // related object of the last suppressed event
+	restarts    []restartNote       // sent after the verdicts that led to them
+	fleetWide   bool
+	phase       plan.Phase // of the rollout to revision
+	revision    string
+	// conditions, by type, and currentRevision are those of the last events. They take precedence over the status that was
+	// read: while the status cannot be written, each reconcile would send the same events again.
+	conditions      map[string]metav1.Condition
+	currentRevision string
+	object          *v1alpha1.HyperliquidParser
 }
 
-// logged is what the log has of a target.
-type logged struct {
+// logState is the state of a target that was logged last.
+type logState struct {
 	verdict growth.Verdict
 	reason  string
-	alerts  uint8 // that are raised, a bit each, in the order of growth.AlertKinds
+	alerts  uint8 // one bit for each raised alert, in the order of growth.AlertKinds
 }
 
-// raised is an alert of a target.
-type raised struct {
+type alertKey struct {
 	target string
 	kind   growth.AlertKind
 }
 
-// restartNote is a restart that was recorded.
+// restartNote is the event of a restart that was recorded.
 type restartNote struct{ pod, uid, text string }
 
-// NewEvents returns an Events that tells through recorder.
+// NewEvents returns an Events that sends to recorder.
 func NewEvents(recorder events.EventRecorder, now clock.PassiveClock) *Events {
-	return &Events{recorder: recorder, clock: now, objects: map[types.NamespacedName]*told{}}
+	return &Events{recorder: recorder, clock: now}
 }
 
-// Forget drops what is remembered of an object that is gone.
-func (e *Events) Forget(object types.NamespacedName) {
-	e.mu.Lock()
-	defer e.mu.Unlock()
-	delete(e.objects, object)
-}
-
-// due is when events that were held back must be told; zero when there are none.
+// due returns when the summary of suppressed events must be sent, or zero if none were suppressed.
 func (e *Events) due(object types.NamespacedName) time.Time {
 	e.mu.Lock()
 	defer e.mu.Unlock()
-	if t := e.objects[object]; t != nil && len(t.held) > 0 {
-		return t.minute.Add(time.Minute)
+	if state := e.objects[object]; state != nil && len(state.suppressed) > 0 {
+		return state.minute.Add(time.Minute)
 	}
 	return time.Time{}
 }
 
-// restarting takes note of a restart that was recorded and is about to be done; judgements tells of it.
+// restarting notes a restart that was recorded and is about to happen. judgements sends its event.
 func (e *Events) restarting(obj *v1alpha1.HyperliquidParser, a plan.Action, j growth.Judgement) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
-	t := e.of(obj)
-	t.restarts = append(t.restarts, restartNote{a.Pod, a.UID, fmt.Sprintf("%s: restarting parser %s (%d within the hour), which is %s: %s",
-		a.Target, a.Pod, len(a.Record.Times), j.Verdict, j.Message)})
+	state := e.stateOf(obj)
+	text := fmt.Sprintf("%s: restarting parser %s (%d within the hour), which is %s: %s",
+		a.Target, a.Pod, len(a.Record.Times), j.Verdict, j.Message)
+	state.restarts = append(state.restarts, restartNote{a.Pod, a.UID, text})
 }
 
-// conditions tells of a fleet that cannot go on, has nothing to do, or has got another revision.
+// conditions sends events about a fleet that is stalled, has nothing to do, or has completed a rollout.
 func (e *Events) conditions(obj *v1alpha1.HyperliquidParser, before, after v1alpha1.HyperliquidParserStatus) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
-	t := e.of(obj)
+	state := e.stateOf(obj)
 	changed := func(kind string) *metav1.Condition {
 		was, is := meta.FindStatusCondition(before.Conditions, kind), meta.FindStatusCondition(after.Conditions, kind)
-		if told, ok := t.conditions[kind]; ok {
-			was = &told
+		if sent, ok := state.conditions[kind]; ok {
+			was = &sent
 		}
 		if is == nil {
 			return nil
 		}
-		t.conditions[kind] = metav1.Condition{Status: is.Status, Reason: is.Reason}
+		state.conditions[kind] = metav1.Condition{Status: is.Status, Reason: is.Reason}
 		if was != nil && was.Status == is.Status && was.Reason == is.Reason {
 			return nil
 		}
@@ -139,41 +129,42 @@ func (e *Events) conditions(obj *v1alpha1.HyperliquidParser, before, after v1alp
 	if c := changed(v1alpha1.ConditionStalled); c != nil && c.Status == metav1.ConditionTrue {
 		e.emit(obj, "", "", corev1.EventTypeWarning, c.Reason, "Reconcile", c.Message)
 	}
-	was := cmp.Or(t.current, before.CurrentRevision)
-	t.current = after.CurrentRevision
+	was := cmp.Or(state.currentRevision, before.CurrentRevision)
+	state.currentRevision = after.CurrentRevision
 	if was != "" && was != after.CurrentRevision {
-		e.emit(obj, "", "", corev1.EventTypeNormal, reasonRolledOut, "Reconcile", "every parser is of revision "+after.CurrentRevision)
+		e.emit(obj, "", "", corev1.EventTypeNormal, reasonRolledOut, "Reconcile",
+			"every parser runs revision "+after.CurrentRevision)
 	}
 	if c := changed(v1alpha1.ConditionBuffersStable); c != nil && c.Reason == v1alpha1.ReasonRestartIneffective {
 		e.emit(obj, "", "", corev1.EventTypeWarning, c.Reason, "Judge", c.Message)
 	}
-	untold := []string{v1alpha1.ReasonNoTargets, v1alpha1.ReasonNoClaim, v1alpha1.ReasonClaimNotShareable}
-	if c := changed(v1alpha1.ConditionReady); c != nil && slices.Contains(untold, c.Reason) {
+	reasons := []string{v1alpha1.ReasonNoTargets, v1alpha1.ReasonNoClaim, v1alpha1.ReasonClaimNotShareable}
+	if c := changed(v1alpha1.ConditionReady); c != nil && slices.Contains(reasons, c.Reason) {
 		e.emit(obj, "", "", corev1.EventTypeWarning, c.Reason, "Reconcile", c.Message)
 	}
 }
 
-// judgements tells which verdicts became bad, which changed, and which targets have recovered; then which alerts were raised and
-// which parsers restarted.
+// judgements sends events about targets whose verdict became bad, changed between bad ones, or recovered, then about
+// raised alerts and restarts.
 func (e *Events) judgements(obj *v1alpha1.HyperliquidParser, f *observed.Fleet) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
-	t := e.of(obj)
+	state := e.stateOf(obj)
 	changes := map[growth.Verdict][]string{} // targets by their new verdict
 	for i := range f.Targets {
 		target := f.Targets[i].Name
 		verdict := f.Views[target].Judgement.Verdict // "" without a pod
-		was := t.verdicts[target]
+		was := state.verdicts[target]
 		switch {
 		case verdict.Bad() && verdict != was:
-			t.verdicts[target] = verdict
+			state.verdicts[target] = verdict
 			changes[verdict] = append(changes[verdict], target)
 		case verdict == growth.Healthy && was != "":
-			delete(t.verdicts, target)
+			delete(state.verdicts, target)
 			changes[verdict] = append(changes[verdict], target)
 		}
 	}
-	maps.DeleteFunc(t.verdicts, func(name string, _ growth.Verdict) bool {
+	maps.DeleteFunc(state.verdicts, func(name string, _ growth.Verdict) bool {
 		_, wanted := f.Index(name)
 		return f.Known && !wanted
 	})
@@ -183,20 +174,20 @@ func (e *Events) judgements(obj *v1alpha1.HyperliquidParser, f *observed.Fleet) 
 			kind, reason = corev1.EventTypeNormal, reasonRecovered
 		}
 		e.targets(obj, f, kind, reason, " is "+string(verdict), changes[verdict], func(target string) string {
-			return ofNow(f.Views[target])
+			return currentMessage(f.Views[target])
 		})
 	}
-	e.alerts(obj, f, t)
-	for _, note := range t.restarts {
+	e.alerts(obj, f, state)
+	for _, note := range state.restarts {
 		e.emit(obj, note.pod, note.uid, corev1.EventTypeWarning, reasonRestarting, "Restart", note.text)
 	}
-	t.restarts = nil
-	e.flush(t)
+	state.restarts = nil
+	e.flush(state)
 }
 
-// ofNow is what led to a verdict, with the figures of now; those of when it was reached, which is said then, where the
-// newest report does not show it.
-func ofNow(v poller.View) string {
+// currentMessage returns the reason for a verdict with the figures of the newest report. If that report does not show
+// the verdict, it returns the figures of the time when the verdict was reached, and that time.
+func currentMessage(v poller.View) string {
 	switch v.Latest.Verdict {
 	case v.Judgement.Verdict:
 		return v.Latest.Message
@@ -206,8 +197,8 @@ func ofNow(v poller.View) string {
 	return v.Judgement.Message + v.Judgement.Since.UTC().Format(", at 15:04:05 UTC")
 }
 
-// withCurrentFigures returns a status with the figures that events quote: those of targets that restarts do not help have changed since
-// their verdict was reached.
+// withCurrentFigures returns the status as events quote it: a target that restarts do not help has newer figures than
+// those of the time when its verdict was reached.
 func withCurrentFigures(
 	written v1alpha1.HyperliquidParserStatus, f *observed.Fleet, next plan.Result,
 ) v1alpha1.HyperliquidParserStatus {
@@ -220,40 +211,40 @@ func withCurrentFigures(
 		if view, ok := f.Views[name]; ok && slices.Contains(next.Ineffective, name) {
 			written = *written.DeepCopy()
 			stable = meta.FindStatusCondition(written.Conditions, v1alpha1.ConditionBuffersStable)
-			stable.Message = name + ": " + status.TargetMessage(ofNow(view), next.Waiting[name])
+			stable.Message = name + ": " + status.TargetMessage(currentMessage(view), next.Waiting[name])
 			break
 		}
 	}
 	return written
 }
 
-// change is news of a target for the log.
+// change is a log line about a target.
 type change struct {
 	target string
 	text   string
 	values []any
 }
 
-// changes are the verdicts and the alerts that differ from those of the last look: each is in the log once. The first
-// verdict on a target is news unless it is Unknown, and so is that a bad one is left because the pod is gone.
+// changes returns the verdicts and alerts that differ from those of the last call, so each is logged once. The first
+// verdict of a target is a change unless it is Unknown. So is the end of a bad verdict because the pod is gone.
 func (e *Events) changes(obj *v1alpha1.HyperliquidParser, f *observed.Fleet) []change {
 	e.mu.Lock()
 	defer e.mu.Unlock()
-	t := e.of(obj)
+	state := e.stateOf(obj)
 	kinds := growth.AlertKinds()
 	var out []change
 	for i := range f.Targets {
 		target := f.Targets[i].Name
 		view, ok := f.Views[target]
-		was := t.logged[target]
-		is := logged{verdict: cmp.Or(view.Judgement.Verdict, growth.Unknown), reason: view.Judgement.Reason}
+		was := state.logged[target]
+		is := logState{verdict: cmp.Or(view.Judgement.Verdict, growth.Unknown), reason: view.Judgement.Reason}
 		if !ok {
 			is.reason = "NoPod"
 		}
 		was.verdict = cmp.Or(was.verdict, growth.Unknown)
 		if is.verdict != was.verdict || is.verdict.Bad() && is.reason != was.reason {
 			out = append(out, change{target, "verdict changed", []any{
-				"verdict", is.verdict, "reason", is.reason, "before", was.verdict, "message", ofNow(view),
+				"verdict", is.verdict, "reason", is.reason, "before", was.verdict, "message", currentMessage(view),
 			}})
 		}
 		for k, kind := range kinds {
@@ -268,47 +259,52 @@ func (e *Events) changes(obj *v1alpha1.HyperliquidParser, f *observed.Fleet) []c
 				out = append(out, change{target, "alert over", []any{"alert", kind}})
 			}
 		}
-		t.logged[target] = is
+		state.logged[target] = is
 	}
-	maps.DeleteFunc(t.logged, func(name string, _ logged) bool {
+	maps.DeleteFunc(state.logged, func(name string, _ logState) bool {
 		_, wanted := f.Index(name)
 		return f.Known && !wanted
 	})
 	return out
 }
 
-// alerts tells which were raised. That one is over is no news: the pod was replaced, or the verdict tells the same.
-func (e *Events) alerts(obj *v1alpha1.HyperliquidParser, f *observed.Fleet, t *told) {
+// alerts sends events about raised alerts. The end of an alert has none: the pod was replaced, or the verdict has the
+// same event.
+func (e *Events) alerts(obj *v1alpha1.HyperliquidParser, f *observed.Fleet, state *eventState) {
 	for _, kind := range growth.AlertKinds() {
-		var news []string
+		var raised []string
 		for i := range f.Targets {
 			target := f.Targets[i].Name
-			key := raised{target, kind}
+			key := alertKey{target, kind}
 			view, ok := f.Views[target]
 			switch {
 			case !ok:
 			case !view.Alerts.Of(kind).Raised():
-				delete(t.alerts, key)
-			case !t.alerts[key]:
-				t.alerts[key] = true
-				// Of what the status keeps, another leader has sent the event.
+				delete(state.alerts, key)
+			case !state.alerts[key]:
+				state.alerts[key] = true
+				// Another leader has sent the event of a loss that the status records.
 				if !status.HasLoss(&obj.Status, target, kind, view.Alerts.LossOf(kind)) {
-					news = append(news, target)
+					raised = append(raised, target)
 				}
 			}
 		}
-		e.targets(obj, f, corev1.EventTypeWarning, string(kind), "", news, func(target string) string {
+		e.targets(obj, f, corev1.EventTypeWarning, string(kind), "", raised, func(target string) string {
 			return f.Views[target].Alerts.Of(kind).Message
 		})
 	}
-	maps.DeleteFunc(t.alerts, func(key raised, _ bool) bool {
+	maps.DeleteFunc(state.alerts, func(key alertKey, _ bool) bool {
 		_, wanted := f.Index(key.target)
 		return f.Known && !wanted
 	})
 }
 
-// targets tells the same of each of some targets: what they are, as in " is Stuck", and how that came about.
-func (e *Events) targets(obj *v1alpha1.HyperliquidParser, f *observed.Fleet, kind, reason, are string, targets []string, message func(target string) string) {
+// targets sends the same event about each of some targets, or one about all of them if they are more than
+// severalTargets. are is the predicate, such as " is Stuck".
+func (e *Events) targets(
+	obj *v1alpha1.HyperliquidParser, f *observed.Fleet, kind, reason, are string, targets []string,
+	message func(target string) string,
+) {
 	if len(targets) > severalTargets {
 		worst := targets[0]
 		name, uid := podOf(f, worst)
@@ -322,7 +318,7 @@ func (e *Events) targets(obj *v1alpha1.HyperliquidParser, f *observed.Fleet, kin
 	}
 }
 
-// podOf is what an event about a target is related to; the UID is "" while the pod is not there.
+// podOf returns the pod that an event about a target is related to. The UID is "" if the pod does not exist.
 func podOf(f *observed.Fleet, target string) (name, uid string) {
 	i, ok := f.Index(target)
 	if !ok {
@@ -334,58 +330,64 @@ func podOf(f *observed.Fleet, target string) (name, uid string) {
 	return f.Pairs[i].Name, uid
 }
 
-// rollout tells that a new revision goes to its canaries, and that its rollout stopped: each once.
+// rollout sends one event when a new revision reaches its canaries and one when its rollout stops.
 func (e *Events) rollout(obj *v1alpha1.HyperliquidParser, next plan.Result, after v1alpha1.HyperliquidParserStatus) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
-	t := e.of(obj)
-	if t.phase == next.Phase && t.revision == after.UpdateRevision {
+	state := e.stateOf(obj)
+	if state.phase == next.Phase && state.revision == after.UpdateRevision {
 		return
 	}
-	t.phase, t.revision = next.Phase, after.UpdateRevision
-	switch t.phase {
+	state.phase, state.revision = next.Phase, after.UpdateRevision
+	switch state.phase {
 	case plan.PhaseCanary:
 		e.emit(obj, "", "", corev1.EventTypeNormal, v1alpha1.ReasonCanarySoaking, "Reconcile",
-			fmt.Sprintf("revision %s goes to its canaries; the others stay at %s until they have soaked", after.UpdateRevision, after.CurrentRevision))
+			fmt.Sprintf("revision %s runs on its canaries; the other parsers stay at %s until the canaries have soaked",
+				after.UpdateRevision, after.CurrentRevision))
 	case plan.PhaseStopped:
 		e.emit(obj, "", "", corev1.EventTypeWarning, v1alpha1.ReasonRolloutStopped, "Reconcile", next.Message)
 	case plan.PhaseSteady, plan.PhaseRolling, plan.PhaseFailed:
 	}
 }
 
-// outage tells that a fault is fleet-wide, once, and that it no longer is.
+// outage sends one event when a fault becomes fleet-wide and one when it no longer is.
 func (e *Events) outage(obj *v1alpha1.HyperliquidParser, next plan.Result) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
-	t := e.of(obj)
-	if t.outage == next.FleetWide {
+	state := e.stateOf(obj)
+	if state.fleetWide == next.FleetWide {
 		return
 	}
-	t.outage = next.FleetWide
-	if t.outage {
-		e.emit(obj, "", "", corev1.EventTypeWarning, v1alpha1.ReasonFleetWide, "Judge", next.Outage+": no parser is restarted until they are fewer")
+	state.fleetWide = next.FleetWide
+	if state.fleetWide {
+		e.emit(obj, "", "", corev1.EventTypeWarning, v1alpha1.ReasonFleetWide, "Judge",
+			next.Outage+": no parser is restarted until fewer targets are bad")
 		return
 	}
-	e.emit(obj, "", "", corev1.EventTypeNormal, reasonOutageOver, "Judge", "few targets are bad: parsers are restarted again where that may help")
+	e.emit(obj, "", "", corev1.EventTypeNormal, reasonOutageOver, "Judge",
+		"few targets are bad: parsers are restarted again if that may help")
 }
 
-func (e *Events) of(obj *v1alpha1.HyperliquidParser) *told {
+func (e *Events) stateOf(obj *v1alpha1.HyperliquidParser) *eventState {
 	key := client.ObjectKeyFromObject(obj)
-	t := e.objects[key]
-	if t == nil {
-		t = &told{verdicts: map[string]growth.Verdict{}, alerts: map[raised]bool{}, logged: map[string]logged{},
-			held: map[string]int{}, conditions: map[string]metav1.Condition{}}
-		e.objects[key] = t
+	state := e.objects[key]
+	if state == nil {
+		state = &eventState{
+			verdicts: map[string]growth.Verdict{}, alerts: map[alertKey]bool{}, logged: map[string]logState{},
+			suppressed: map[string]int{}, conditions: map[string]metav1.Condition{},
+		}
+		e.set(key, state)
 	}
-	t.object = obj
-	return t
+	state.object = obj
+	return state
 }
 
-// emit sends an event, or holds it back when the minute is full. The pod goes along as the related object: the recorder takes events
-// that agree in everything but their text for one, tells the text of the first, and writes to it once more after six minutes.
+// emit sends an event, or suppresses it if the limit of the minute is reached. The pod is the related object: the
+// recorder merges events that differ only in their text, keeps the text of the first, and updates it once more after
+// six minutes.
 func (e *Events) emit(obj *v1alpha1.HyperliquidParser, pod, uid, kind, reason, action, text string) {
-	t := e.of(obj)
-	e.flush(t)
+	state := e.stateOf(obj)
+	e.flush(state)
 	var related runtime.Object
 	if pod != "" {
 		related = &corev1.Pod{
@@ -393,37 +395,37 @@ func (e *Events) emit(obj *v1alpha1.HyperliquidParser, pod, uid, kind, reason, a
 			ObjectMeta: metav1.ObjectMeta{Namespace: obj.Namespace, Name: pod, UID: types.UID(uid)},
 		}
 	}
-	if t.count == eventsPerMinute {
-		t.held[reason]++
-		t.last = related
+	if state.count == eventsPerMinute {
+		state.suppressed[reason]++
+		state.lastRelated = related
 		return
 	}
-	t.count++
+	state.count++
 	e.send(obj, related, kind, reason, action, text)
 }
 
-// send hands an event to the recorder. The API server refuses one whose note or reason does not fit, and nobody would
-// hear of it.
+// send passes an event to the recorder. It bounds the note and the reason, because the API server rejects an event that
+// is too long and the recorder does not report that.
 func (e *Events) send(obj *v1alpha1.HyperliquidParser, related runtime.Object, kind, reason, action, text string) {
 	e.recorder.Eventf(obj, related, kind, prose.Reason(reason), action, "%s", prose.Line(text, prose.MaxNote))
 }
 
-// flush tells what was held back once its minute is over.
-func (e *Events) flush(t *told) {
+// flush sends the summary of suppressed events once their minute is over.
+func (e *Events) flush(state *eventState) {
 	now := e.clock.Now()
-	if now.Before(t.minute.Add(time.Minute)) {
+	if now.Before(state.minute.Add(time.Minute)) {
 		return
 	}
-	held := t.held
-	t.minute, t.count, t.held = now, 0, map[string]int{}
-	if len(held) == 0 {
+	suppressed := state.suppressed
+	state.minute, state.count, state.suppressed = now, 0, map[string]int{}
+	if len(suppressed) == 0 {
 		return
 	}
-	parts := make([]string, 0, len(held))
-	for _, reason := range slices.Sorted(maps.Keys(held)) {
-		parts = append(parts, fmt.Sprintf("%d × %s", held[reason], reason))
+	parts := make([]string, 0, len(suppressed))
+	for _, reason := range slices.Sorted(maps.Keys(suppressed)) {
+		parts = append(parts, fmt.Sprintf("%d × %s", suppressed[reason], reason))
 	}
-	t.count++
-	e.send(t.object, t.last, corev1.EventTypeNormal, reasonSuppressed, "Judge",
-		"events not told one by one in the last minute: "+strings.Join(parts, ", "))
+	state.count++
+	e.send(state.object, state.lastRelated, corev1.EventTypeNormal, reasonSuppressed, "Judge",
+		"events suppressed in the last minute: "+strings.Join(parts, ", "))
 }

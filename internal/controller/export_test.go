@@ -16,8 +16,8 @@ import (
 	"github.com/hlparser/hyperliquid-parser-operator/internal/controller/target"
 )
 
-// Problem returns the reason and the message of the problem of an object that exceeds the bounds, for tests that try the
-// same objects on an API server.
+// Problem returns the reason and the message of the problem of an object that exceeds the bounds, for tests that try
+// the same objects on an API server.
 func (b Bounds) Problem(obj *v1alpha1.HyperliquidParser) (reason, message string) {
 	if found := b.check(obj); found != nil {
 		return found.Reason, found.Message
@@ -36,8 +36,8 @@ func CollidesWithItself(obj *v1alpha1.HyperliquidParser, data []string) bool {
 	return ok
 }
 
-// Collide reports whether b, the younger object, is refused because of a directory of a claim that a writes into, if the
-// targets of each have the given claims of data.
+// Collide reports whether b, the younger object, is refused because of a directory of a claim that a writes into, if
+// the targets of each have the given claims of data.
 func Collide(a, b *v1alpha1.HyperliquidParser, dataOfA, dataOfB []string) bool {
 	_, _, ok, _ := collision(claimDirectories(b), claimDirectories(a), func(mine bool) ([]string, error) {
 		if mine {

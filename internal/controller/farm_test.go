@@ -33,8 +33,9 @@ import (
 	"github.com/hlparser/hyperliquid-parser-operator/internal/parser/report/seal"
 )
 
-// farm is a spec's own namespace and nodes, with what envtest lacks: it binds each pod to the one node that its affinity names, runs
-// a parser for it (a report server on an address of its own), sets its status, and ends it when it is deleted.
+// farm is a spec's own namespace and nodes, with what envtest lacks: it binds each pod to the one node that its
+// affinity names, runs a parser for it (a report server on an address of its own), sets its status, and ends it when it
+// is deleted.
 type farm struct {
 	namespace string
 	label     string // value of the role label of this farm's nodes
@@ -53,7 +54,7 @@ type farm struct {
 	volumes string
 }
 
-// death is what the kubelet saw of a pod's end.
+// death is what the kubelet observed of a pod's end.
 type death struct {
 	Node  string
 	UID   string
@@ -123,11 +124,12 @@ func (f *farm) addNode(ctx context.Context, name string, labelled bool) {
 func (f *farm) setNodeReady(ctx context.Context, name string, ready corev1.ConditionStatus) {
 	GinkgoHelper()
 	f.updateNode(ctx, name, func(node *corev1.Node) {
-		node.Status.Conditions = []corev1.NodeCondition{{Type: corev1.NodeReady, Status: ready, LastHeartbeatTime: metav1.Now()}}
+		node.Status.Conditions = []corev1.NodeCondition{{Type: corev1.NodeReady, Status: ready,
+			LastHeartbeatTime: metav1.Now()}}
 	})
 }
 
-// updateNode changes a node, spec or status.
+// updateNode changes the spec or status of a node.
 func (f *farm) updateNode(ctx context.Context, name string, change func(*corev1.Node)) {
 	GinkgoHelper()
 	Eventually(ctx, func(g Gomega) {
@@ -141,7 +143,7 @@ func (f *farm) updateNode(ctx context.Context, name string, change func(*corev1.
 	}).Should(Succeed())
 }
 
-// parser is the one of a node.
+// parser returns the parser of a node.
 func (f *farm) parser(i int) *parser {
 	f.mu.Lock()
 	defer f.mu.Unlock()
@@ -177,7 +179,7 @@ func (f *farm) kubelets(ctx context.Context) {
 	}
 }
 
-// refresh shows pods the operator's keys as they are published now.
+// refresh updates the operator's keys in the pods to the published ones.
 func (f *farm) refresh(ctx context.Context) {
 	var maps corev1.ConfigMapList
 	ours := client.MatchingLabels{v1alpha1.LabelComponent: v1alpha1.ComponentKeys}
@@ -185,7 +187,8 @@ func (f *farm) refresh(ctx context.Context) {
 		return // the API server is away: pods go on with what they have seen
 	}
 	for i := range maps.Items {
-		file, text := f.keysFile(maps.Items[i].Labels[v1alpha1.LabelParser]), []byte(maps.Items[i].Data[podspec.OperatorsFile])
+		file, text := f.keysFile(maps.Items[i].Labels[v1alpha1.LabelParser]),
+			[]byte(maps.Items[i].Data[podspec.OperatorsFile])
 		if there, err := os.ReadFile(file); err == nil && bytes.Equal(there, text) {
 			continue
 		}
@@ -194,7 +197,7 @@ func (f *farm) refresh(ctx context.Context) {
 	}
 }
 
-// keysFile is where the pods of an object find the operator's keys.
+// keysFile returns the file in which the pods of an object find the operator's keys.
 func (f *farm) keysFile(object string) string { return filepath.Join(f.volumes, object) }
 
 // work does what is to be done for pods, and counts those that are down.
@@ -219,7 +222,7 @@ func (f *farm) work(ctx context.Context, pods []corev1.Pod) {
 	}
 }
 
-// withoutAPIServer calls do while there is none.
+// withoutAPIServer calls do while there is no API server.
 func (f *farm) withoutAPIServer(do func()) {
 	GinkgoHelper()
 	f.setOffline(true)
@@ -235,14 +238,14 @@ func (f *farm) setOffline(offline bool) {
 	f.offline = offline
 }
 
-// watchDown begins to count how many of the pods that are there now are missing or not ready at once.
+// watchDown starts to count how many of the present pods are missing or not ready at once.
 func (f *farm) watchDown() {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	f.watched, f.most = len(f.pods), 0
 }
 
-// mostDown is the most that were down at once since watchDown.
+// mostDown returns the largest number of pods that were down at once since watchDown.
 func (f *farm) mostDown() int {
 	f.mu.Lock()
 	defer f.mu.Unlock()
@@ -265,7 +268,8 @@ func (f *farm) kubelet(ctx context.Context, pod *corev1.Pod) error {
 	case p == nil || idle:
 		return nil
 	case pod.Spec.NodeName == "":
-		return k8s.SubResource("binding").Create(ctx, pod, &corev1.Binding{Target: corev1.ObjectReference{Kind: "Node", Name: node}})
+		return k8s.SubResource("binding").Create(ctx, pod,
+			&corev1.Binding{Target: corev1.ObjectReference{Kind: "Node", Name: node}})
 	case pod.DeletionTimestamp != nil:
 		return f.end(ctx, pod, p)
 	case pod.Status.Phase == corev1.PodPending:
@@ -282,7 +286,8 @@ func (f *farm) start(ctx context.Context, pod *corev1.Pod, p *parser) error {
 		Expect(err).NotTo(HaveOccurred())
 		guard = seal.NewGuard(key, f.keysFile(pod.Labels[v1alpha1.LabelParser]), slog.New(slog.DiscardHandler))
 		pod.Status.InitContainerStatuses = []corev1.ContainerStatus{{
-			Name: "prepare", Ready: true, Image: pod.Spec.InitContainers[0].Image, ContainerID: "test://prepare-" + string(pod.UID),
+			Name: "prepare", Ready: true, Image: pod.Spec.InitContainers[0].Image, ContainerID: "test://prepare-" +
+				string(pod.UID),
 			State: corev1.ContainerState{Terminated: &corev1.ContainerStateTerminated{
 				Reason: "Completed", Message: seal.Message(key.Public()), ContainerID: "test://prepare-" + string(pod.UID),
 			}},
@@ -312,7 +317,7 @@ func (f *farm) start(ctx context.Context, pod *corev1.Pod, p *parser) error {
 	return nil
 }
 
-// boot makes a node boot anew: its containers start again.
+// boot reboots a node: its containers start again.
 func (f *farm) boot(ctx context.Context, object string, i int, id string) {
 	GinkgoHelper()
 	f.updateNode(ctx, f.node(i), func(node *corev1.Node) { node.Status.NodeInfo.BootID = id })
@@ -320,11 +325,12 @@ func (f *farm) boot(ctx context.Context, object string, i int, id string) {
 	container := &pod.Status.ContainerStatuses[0]
 	container.RestartCount++
 	container.ContainerID = fmt.Sprintf("test://%s-%d", pod.UID, container.RestartCount)
-	container.LastTerminationState.Terminated = &corev1.ContainerStateTerminated{ExitCode: 255, Reason: "Unknown", ContainerID: "test://before"}
+	container.LastTerminationState.Terminated = &corev1.ContainerStateTerminated{ExitCode: 255, Reason: "Unknown",
+		ContainerID: "test://before"}
 	Expect(k8s.Status().Update(ctx, pod)).To(Succeed())
 }
 
-// end finishes a deletion. A bound pod stays Terminating until its kubelet is done: that is asserted first.
+// end completes a deletion. A bound pod stays Terminating until its kubelet is done, which is asserted first.
 func (f *farm) end(ctx context.Context, pod *corev1.Pod, p *parser) error {
 	Expect(pod.DeletionGracePeriodSeconds).NotTo(BeNil())
 	grace := *pod.DeletionGracePeriodSeconds
@@ -363,7 +369,7 @@ func ready(pod *corev1.Pod) bool {
 	return false
 }
 
-// clear does what the garbage collector would: nothing of a spec is left for the next one's operator.
+// clear does the work of the garbage collector, so that nothing of a spec is left for the next spec's operator.
 func (f *farm) clear(ctx context.Context) {
 	in := client.InNamespace(f.namespace)
 	var objects v1alpha1.HyperliquidParserList
@@ -380,7 +386,7 @@ func (f *farm) clear(ctx context.Context) {
 	Expect(k8s.DeleteAllOf(ctx, &corev1.Node{}, client.MatchingLabels{roleLabel: f.label})).To(Succeed())
 }
 
-// object is a good one that selects the farm's nodes, with the shortest intervals that admission allows.
+// object returns a valid object that selects the farm's nodes, with the shortest intervals that admission allows.
 func (f *farm) object() *v1alpha1.HyperliquidParser {
 	second := func(n int) *metav1.Duration { return &metav1.Duration{Duration: time.Duration(n) * time.Second} }
 	return &v1alpha1.HyperliquidParser{
@@ -397,7 +403,7 @@ func (f *farm) object() *v1alpha1.HyperliquidParser {
 	}
 }
 
-// pod reads the pod of the i-th node; nil when there is none.
+// pod reads the pod of the i-th node, or returns nil if there is none.
 func (f *farm) pod(ctx context.Context, object string, i int) *corev1.Pod {
 	GinkgoHelper()
 	pod := &corev1.Pod{}
@@ -409,7 +415,7 @@ func (f *farm) pod(ctx context.Context, object string, i int) *corev1.Pod {
 	return pod
 }
 
-// uids are those of all live pods, by node.
+// uids returns the UIDs of all live pods, by node.
 func (f *farm) uids(ctx context.Context) map[string]string {
 	GinkgoHelper()
 	var pods corev1.PodList
@@ -466,7 +472,8 @@ func (p *parser) serve(pod string, guard *seal.Guard) {
 			Sink: report.Sink{State: report.SinkHealthy, Since: &now, LastAckAt: &now},
 		})
 	}
-	listener, err := report.Listen(net.JoinHostPort(p.ip, strconv.Itoa(reportPort)), p.nodeAddress, slog.New(slog.DiscardHandler))
+	listener, err := report.Listen(net.JoinHostPort(p.ip, strconv.Itoa(reportPort)), p.nodeAddress,
+		slog.New(slog.DiscardHandler))
 	Expect(err).NotTo(HaveOccurred())
 	var handler http.Handler = p
 	if guard != nil {
@@ -575,10 +582,12 @@ var (
 	sinkDown = func(r *report.Report) {
 		long := r.Now.Add(-45 * time.Second)
 		r.Streams[0].UncommittedBytes = new(int64(5_000_000))
-		r.Streams[0].Sink = report.Sink{State: report.SinkRetrying, Since: &long, LastAckAt: &long, LastError: "no space left on device"}
+		r.Streams[0].Sink = report.Sink{State: report.SinkRetrying, Since: &long, LastAckAt: &long,
+			LastError: "no space left on device"}
 	}
 	noSecret = func(r *report.Report) {
-		r.Streams[0].Sink = report.Sink{State: report.SinkRetrying, MissingSecret: "/secrets/kafka-login/password", LastError: "no such file"}
+		r.Streams[0].Sink = report.Sink{State: report.SinkRetrying, MissingSecret: "/secrets/kafka-login/password",
+			LastError: "no such file"}
 	}
 )
 
@@ -601,7 +610,7 @@ func conditionMessage(obj *v1alpha1.HyperliquidParser, kind string) string {
 	return ""
 }
 
-// current reads an object anew.
+// current reads an object again.
 func current(ctx context.Context, obj *v1alpha1.HyperliquidParser) *v1alpha1.HyperliquidParser {
 	GinkgoHelper()
 	out := &v1alpha1.HyperliquidParser{}
@@ -620,18 +629,20 @@ func change(ctx context.Context, obj *v1alpha1.HyperliquidParser, edit func(*v1a
 }
 
 // eventuallyCondition waits until a condition is "Status/Reason".
-func eventuallyCondition(ctx context.Context, obj *v1alpha1.HyperliquidParser, kind, want string, within time.Duration) {
+func eventuallyCondition(
+	ctx context.Context, obj *v1alpha1.HyperliquidParser, kind, want string, within time.Duration,
+) {
 	GinkgoHelper()
 	Eventually(ctx, func() string { return condition(current(ctx, obj), kind) }).WithTimeout(within).Should(Equal(want))
 }
 
-// allReady waits until the fleet is as asked and every target was judged.
+// allReady waits until the fleet is complete and every target was judged.
 func allReady(ctx context.Context, obj *v1alpha1.HyperliquidParser) {
 	GinkgoHelper()
 	Eventually(ctx, func() string {
 		now := current(ctx, obj)
 		if now.Status.ObservedGeneration != now.Generation {
-			return "not looked at yet"
+			return "not observed yet"
 		}
 		return condition(now, v1alpha1.ConditionReady)
 	}).WithTimeout(soon).Should(Equal("True/AllReady"))

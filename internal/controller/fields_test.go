@@ -34,30 +34,34 @@ const (
 	nowhere  = ""       // in neither
 )
 
-// bound says what holds values of a field back.
+// bound describes what limits the values of a field.
 type bound struct {
 	shows string
-	// flag is the manager's flag, or the rule of Bounds without a flag, that refuses what is beyond; so does the admission policy.
+	// flag is the manager's flag, or the rule of Bounds without a flag, that refuses other values. The admission policy
+	// refuses them, too.
 	flag string
-	// refused are values beyond the flag, set on an object that is good without.
+	// refused sets values that the flag refuses on an object that is otherwise valid.
 	refused []func(*v1alpha1.HyperliquidParserSpec)
 	// schema: the schema refuses hostile values of the field's type.
 	schema bool
-	// value stands for a text or a number that says nothing, which the parser's own rules would refuse; also is what must change with it.
+	// value stands for a text or a number that says nothing, which the parser's own rules would refuse; also is what must
+	// change with it.
 	value string
 	also  func(*v1alpha1.HyperliquidParserSpec)
-	// free says why any value is harmless: of a field that neither a flag nor the schema bounds.
+	// free is why any value is harmless, for a field that neither a flag nor the schema limits.
 	free string
 }
 
-// fieldBounds names what bounds each field of the spec, down to the fields of Kubernetes' own types. A field that is not here fails
-// TestEveryFieldOfTheSpecHasABound: decide what an editor of a namespace could do with it on a node, before it is added.
+// fieldBounds holds the bound of each field of the spec, down to the fields of Kubernetes' own types. A field that is
+// missing here fails TestEveryFieldOfTheSpecHasABound. Before you add it, decide what an editor of a namespace could do
+// with it on a node.
 func fieldBounds() map[string]bound {
 	const (
-		likePods = "an editor may set it on a pod of their own; the API server validates it, and the namespace's quota and policies hold for it"
-		nodes    = "it chooses among nodes by their labels, and opens nothing on them"
-		choice   = "a choice of two"
-		itself   = "it is compared and counted by the operator alone"
+		likePods = "an editor may set it on a pod of their own; the API server validates it, and the namespace's quota " +
+			"and policies hold for it"
+		nodes  = "it chooses among nodes by their labels, and opens nothing on them"
+		choice = "a choice of two"
+		itself = "it is compared and counted by the operator alone"
 	)
 	all := map[string]bound{}
 	add := func(b bound, fields string) {
@@ -67,7 +71,7 @@ func fieldBounds() map[string]bound {
 	}
 	type spec = v1alpha1.HyperliquidParserSpec
 
-	// What reaches the pods.
+	// Fields of the pods.
 	add(bound{shows: inPod, flag: "--allowed-data-paths", schema: true, refused: []func(*spec){
 		func(s *spec) { s.Target.Nodes.DataPath = "/etc" },
 		func(s *spec) { s.Target.Nodes.DataPath = "/home/hluser2" },
@@ -102,7 +106,8 @@ func fieldBounds() map[string]bound {
 	}}, "podLabels")
 	add(bound{shows: inPod, flag: "--allowed-pod-annotations", schema: true, refused: []func(*spec){
 		func(s *spec) {
-			s.PodAnnotations = map[string]v1alpha1.AnnotationValue{"container.apparmor.security.beta.kubernetes.io/hlparser": "unconfined"}
+			s.PodAnnotations = map[string]v1alpha1.AnnotationValue{
+				"container.apparmor.security.beta.kubernetes.io/hlparser": "unconfined"}
 		},
 		func(s *spec) {
 			s.PodAnnotations = map[string]v1alpha1.AnnotationValue{"sidecar.istio.io/proxyImage": "evil.example/root"}
@@ -124,7 +129,8 @@ func fieldBounds() map[string]bound {
 	add(bound{shows: inPod, flag: "no value", refused: []func(*spec){
 		func(s *spec) { s.SELinuxOptions = &corev1.SELinuxOptions{Role: "system_r"} },
 	}}, "seLinuxOptions.role")
-	add(bound{shows: inPod, free: "a level narrows what processes of one type may do beside each other"}, "seLinuxOptions.level")
+	add(bound{shows: inPod, free: "a level narrows what processes of one type may do beside each other"},
+		"seLinuxOptions.level")
 	add(bound{shows: inPod, flag: "--allowed-users", schema: true, refused: []func(*spec){
 		func(s *spec) { s.RunAsUser = ptr.To[int64](999) },
 		func(s *spec) { s.RunAsUser = ptr.To[int64](0) },
@@ -182,8 +188,10 @@ func fieldBounds() map[string]bound {
 		affinity.nodeAffinity.preferredDuringSchedulingIgnoredDuringExecution.preference.matchFields.values`)
 	for _, kind := range []string{"affinity.podAffinity.", "affinity.podAntiAffinity."} {
 		add(bound{shows: inPod, free: likePods}, kind+"preferredDuringSchedulingIgnoredDuringExecution.weight")
-		for _, term := range []string{"requiredDuringSchedulingIgnoredDuringExecution.", "preferredDuringSchedulingIgnoredDuringExecution.podAffinityTerm."} {
-			for field := range strings.FieldsSeq(`labelSelector.matchLabels labelSelector.matchExpressions.key labelSelector.matchExpressions.operator
+		for _, term := range []string{"requiredDuringSchedulingIgnoredDuringExecution.",
+			"preferredDuringSchedulingIgnoredDuringExecution.podAffinityTerm."} {
+			for field := range strings.FieldsSeq(`labelSelector.matchLabels
+				labelSelector.matchExpressions.key labelSelector.matchExpressions.operator
 				labelSelector.matchExpressions.values namespaceSelector.matchLabels namespaceSelector.matchExpressions.key
 				namespaceSelector.matchExpressions.operator namespaceSelector.matchExpressions.values
 				namespaces topologyKey matchLabelKeys mismatchLabelKeys`) {
@@ -192,7 +200,7 @@ func fieldBounds() map[string]bound {
 		}
 	}
 
-	// What the parser reads in its config. The parser refuses what it cannot mean, and none of it names a file.
+	// Fields of the parser's config. The parser validates them, and none of them names a file.
 	add(bound{shows: inConfig, schema: true}, `
 		streams.name streams.mode streams.sink format
 		filter.coins filter.users filter.statuses filter.excludeStatuses filter.sides filter.minNotional
@@ -200,22 +208,27 @@ func fieldBounds() map[string]bound {
 		sinks.name`)
 	add(bound{shows: inConfig, free: choice}, "engine.deduplicateBlocks engine.markers")
 	for _, sink := range []string{"sink.", "sinks."} {
-		for field := range strings.FieldsSeq(`file.maxSize file.maxAge file.maxTotalSize file.minFreePercent file.rotate file.compress
-			nats.url nats.stream nats.subject nats.create.replicas nats.create.maxBytes nats.create.maxAge nats.delivery nats.identity
+		for field := range strings.FieldsSeq(`file.maxSize file.maxAge file.maxTotalSize file.minFreePercent file.rotate
+			file.compress
+			nats.url nats.stream nats.subject nats.create.replicas nats.create.maxBytes nats.create.maxAge nats.delivery
+			nats.identity
 			nats.recordsPerMessage nats.credentialsSecretRef.key nats.tls.serverName
-			kafka.brokers kafka.topic kafka.key kafka.delivery kafka.positionsTopic kafka.create.partitions kafka.create.replicationFactor
+			kafka.brokers kafka.topic kafka.key kafka.delivery kafka.positionsTopic kafka.create.partitions
+			kafka.create.replicationFactor
 			kafka.compression kafka.maxMessageBytes kafka.tls.serverName`) {
 			add(bound{shows: inConfig, schema: true}, sink+field)
 		}
 	}
 
-	// What stays with the operator.
+	// Fields that only the operator uses.
 	add(bound{free: nodes}, `target.nodes.selector.matchLabels target.nodes.selector.matchExpressions.key
 		target.nodes.selector.matchExpressions.operator target.nodes.selector.matchExpressions.values
-		target.pods.selector.matchLabels target.pods.selector.matchExpressions.key target.pods.selector.matchExpressions.operator
+		target.pods.selector.matchLabels target.pods.selector.matchExpressions.key
+		target.pods.selector.matchExpressions.operator
 		target.pods.selector.matchExpressions.values`)
 	add(bound{schema: true}, `target.pods.volume
-		growth.pollInterval growth.lag growth.stuckAfter growth.sourceStalledAfter growth.retention growth.action growth.fleetWideThreshold
+		growth.pollInterval growth.lag growth.stuckAfter growth.sourceStalledAfter growth.retention growth.action
+		growth.fleetWideThreshold
 		growth.restart.cooldown growth.restart.maxPerHour growth.restart.maxConcurrent
 		rollout.maxUnavailable rollout.canary.count rollout.canary.soak rollout.revisionHistoryLimit`)
 	add(bound{free: itself}, "paused")
@@ -228,12 +241,16 @@ func fieldBounds() map[string]bound {
 	}
 	for field, b := range all {
 		b.value = cmp.Or(map[string]string{
-			"streams.name": "Trades", "streams.mode": "ByBlock", "format": "Raw", "filter.users": "0x" + strings.Repeat("1", 40), "filter.sides": "A",
-			"filter.minNotional": "7", "engine.bufferLimit": "7777777", "engine.workers": "7", "engine.startAt": "Beginning", "engine.readRate": "7777777",
+			"streams.name": "Trades", "streams.mode": "ByBlock", "format": "Raw", "filter.users": "0x" + strings.Repeat("1", 40),
+			"filter.sides":       "A",
+			"filter.minNotional": "7", "engine.bufferLimit": "7777777", "engine.workers": "7", "engine.startAt": "Beginning",
+			"engine.readRate":   "7777777",
 			"file.maxTotalSize": "7777777777", "file.minFreePercent": "7", "file.rotate": "Hour", "file.compress": "zstd",
-			"nats.url": "nats://" + marker + ":4222", "nats.create.replicas": "3", "nats.delivery": "AtLeastOnce", "nats.identity": "Position",
-			"nats.recordsPerMessage": "7", "kafka.delivery": "AtLeastOnce", "kafka.create.partitions": "7", "kafka.create.replicationFactor": "3",
-			"kafka.compression": "lz4",
+			"nats.url": "nats://" + marker + ":4222", "nats.create.replicas": "3", "nats.delivery": "AtLeastOnce",
+			"nats.identity":          "Position",
+			"nats.recordsPerMessage": "7", "kafka.delivery": "AtLeastOnce", "kafka.create.partitions": "7",
+			"kafka.create.replicationFactor": "3",
+			"kafka.compression":              "lz4",
 		}[strings.TrimPrefix(strings.TrimPrefix(field, "sinks."), "sink.")], marker)
 		switch field {
 		case "sinks.name":
@@ -249,15 +266,15 @@ func fieldBounds() map[string]bound {
 	return all
 }
 
-// leaf is a field of the spec that has no fields of its own.
+// leaf is a field of the spec without nested fields.
 type leaf struct {
 	path string
 	kind reflect.Type
-	// set sets the field on a spec, with all that it takes to get there.
+	// set sets the field on a spec, with the fields on the way to it.
 	set func(*v1alpha1.HyperliquidParserSpec, reflect.Value)
 }
 
-// leaves are all fields of the spec, down to those of Kubernetes' own types. Items of lists have their list's name.
+// leaves returns all fields of the spec, down to those of Kubernetes' own types. Items of lists have their list's name.
 func leaves() []leaf {
 	var out []leaf
 	root := reflect.TypeFor[v1alpha1.HyperliquidParserSpec]()
@@ -269,7 +286,7 @@ func leaves() []leaf {
 	return out
 }
 
-// decodeThemselves are types that JSON sees as one value.
+// decodeThemselves are types with a JSON decoding of their own.
 var decodeThemselves = []reflect.Type{
 	reflect.TypeFor[resource.Quantity](), reflect.TypeFor[metav1.Duration](), reflect.TypeFor[v1alpha1.StallTime](),
 	reflect.TypeFor[intstr.IntOrString](), reflect.TypeFor[metav1.Time](),
@@ -295,7 +312,7 @@ func walk(t reflect.Type, path string, index []int, visit func(string, reflect.T
 	}
 }
 
-// setField sets the field at an index, making the pointers and the one item of the lists on the way that are not there.
+// setField sets the field at an index. It creates missing pointers and list items on the way.
 func setField(v reflect.Value, index []int, value reflect.Value) {
 	for {
 		switch {
@@ -352,12 +369,13 @@ func valueOf(t reflect.Type, text string, number int64) reflect.Value {
 	return v
 }
 
-// around is a good object that has what is around a field.
+// around returns a valid object with the fields around a field.
 func around(path string) *v1alpha1.HyperliquidParser {
 	obj := (&farm{namespace: "default", label: "fields"}).object()
 	obj.Spec.Target.Nodes.StatePath = "/var/lib/hlparser"
 	if strings.HasPrefix(path, "target.pods.") {
-		obj.Spec.Target = v1alpha1.Target{Pods: &v1alpha1.PodTarget{Selector: obj.Spec.Target.Nodes.Selector, Volume: "data", SubPath: "hl"}}
+		obj.Spec.Target = v1alpha1.Target{Pods: &v1alpha1.PodTarget{Selector: obj.Spec.Target.Nodes.Selector, Volume: "data",
+			SubPath: "hl"}}
 	}
 	sink := v1alpha1.Sink{}
 	switch kind := strings.TrimPrefix(strings.TrimPrefix(path, "sinks."), "sink."); {
@@ -383,14 +401,15 @@ func around(path string) *v1alpha1.HyperliquidParser {
 			obj.Spec.Streams[i].Sink = "a"
 		}
 		obj.Spec.Sink = v1alpha1.Sink{}
-		obj.Spec.Sinks = []v1alpha1.NamedSink{{Name: "a", Stdout: sink.Stdout, File: sink.File, NATS: sink.NATS, Kafka: sink.Kafka}}
+		obj.Spec.Sinks = []v1alpha1.NamedSink{{Name: "a", Stdout: sink.Stdout, File: sink.File, NATS: sink.NATS,
+			Kafka: sink.Kafka}}
 	} else {
 		obj.Spec.Sink = sink
 	}
 	return obj
 }
 
-// rendered are the pod that an object's spec makes, without the names that follow from a hash of it, and its config.
+// rendered returns the pod of an object's spec, without names that contain its hash, and its config.
 func rendered(obj *v1alpha1.HyperliquidParser) (pod, config string, err error) {
 	revision, err := podspec.NewRevision(obj, parserImage, "cluster")
 	if err != nil {
@@ -409,7 +428,8 @@ func TestEveryFieldOfTheSpecHasABound(t *testing.T) {
 		seen[field.path] = true
 		switch {
 		case !ok:
-			t.Errorf("spec.%s has no bound: say in fieldBounds what an editor could do with it, and what holds that back", field.path)
+			t.Errorf("spec.%s has no bound: say in fieldBounds what an editor could do with it, and what holds that back",
+				field.path)
 			continue
 		case b.flag == "" && !b.schema && b.free == "":
 			t.Errorf("spec.%s: nothing is said of its bound", field.path)
@@ -469,7 +489,8 @@ func TestWhatIsBeyondAFlagIsRefused(t *testing.T) {
 			if !strings.HasSuffix(reason, "NotAllowed") {
 				t.Errorf("spec.%s: value %d is allowed: %s %s", path, i, reason, message)
 			}
-			if strings.HasPrefix(b.flag, "--") && !strings.Contains(message, "write ") && !strings.Contains(message, "leave it out") {
+			if strings.HasPrefix(b.flag, "--") && !strings.Contains(message, "write ") &&
+				!strings.Contains(message, "leave it out") {
 				t.Errorf("spec.%s: value %d: %q does not say what to write", path, i, message)
 			}
 		}
@@ -480,7 +501,8 @@ func TestWhatIsBeyondAFlagIsRefused(t *testing.T) {
 func secretFields() (out []string) {
 	for _, field := range leaves() {
 		lower := strings.ToLower(field.path)
-		if strings.HasSuffix(lower, "secretref.name") && strings.HasPrefix(lower, "sink.") || strings.HasSuffix(lower, "secrets.name") {
+		if strings.HasSuffix(lower, "secretref.name") && strings.HasPrefix(lower, "sink.") ||
+			strings.HasSuffix(lower, "secrets.name") {
 			out = append(out, field.path)
 		}
 	}
@@ -492,7 +514,8 @@ var _ = Describe("the schema", func() {
 		bounds := fieldBounds()
 		for _, field := range leaves() {
 			b := bounds[field.path]
-			Expect(k8s.Create(ctx, around(field.path), client.DryRunAll)).To(Succeed(), "spec.%s: the object without it", field.path)
+			Expect(k8s.Create(ctx, around(field.path), client.DryRunAll)).To(Succeed(), "spec.%s: the object without it",
+				field.path)
 			var texts []string
 			if b.schema {
 				texts = append(texts, strings.Repeat("$(HOME)/../", 500))

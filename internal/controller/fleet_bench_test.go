@@ -18,8 +18,8 @@ import (
 	"github.com/hlparser/hyperliquid-parser-operator/internal/controller/poller"
 )
 
-// BenchmarkReconcile is what one reconcile of a fleet costs besides reading the cache and writing: pods are paired with targets,
-// judgements taken in, a plan and a status made.
+// BenchmarkReconcile measures one reconcile of a fleet without reads of the cache and writes: pods are paired with
+// targets, judgements read, and a plan and a status computed.
 func BenchmarkReconcile(b *testing.B) {
 	for _, n := range []int{100, 1000, 5000} {
 		b.Run(fmt.Sprintf("nodes=%d", n), func(b *testing.B) {
@@ -35,13 +35,15 @@ func BenchmarkReconcile(b *testing.B) {
 				}}}
 			}
 			clock := testingclock.NewFakeClock(noon)
-			r := &Reconciler{Clock: clock, Poller: poller.New(poller.Options{Clock: clock}), Outages: NewOutages(func(types.NamespacedName) {}),
+			r := &Reconciler{Clock: clock, Poller: poller.New(poller.Options{Clock: clock}),
+				Outages:       NewOutages(func(types.NamespacedName) {}),
 				FailedBackoff: flowcontrol.NewBackOff(time.Second, time.Minute)}
 			var next plan.Result
 			b.ReportAllocs()
 			for b.Loop() {
 				s.pair(obj.Name)
-				s.Views = r.Poller.Track(client.ObjectKeyFromObject(obj), growthSettings(obj, len(s.Targets)), r.endpoints(obj, s.Fleet))
+				s.Views = r.Poller.Track(client.ObjectKeyFromObject(obj), growthSettings(obj, len(s.Targets)),
+					r.endpoints(obj, s.Fleet))
 				next = r.decide(obj, s.Fleet, &s.revisions)
 				obj.Status = s.status(obj, next)
 			}

@@ -32,7 +32,7 @@ type streamingKubelet struct {
 	open    atomic.Int32 // that are open
 }
 
-// newStreamingKubelet serves one, and makes it that of the given node.
+// newStreamingKubelet serves a kubelet and assigns it to the given node.
 func newStreamingKubelet(ctx context.Context, f *farm, node string) *streamingKubelet {
 	GinkgoHelper()
 	k := &streamingKubelet{}
@@ -58,7 +58,8 @@ func (k *streamingKubelet) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	k.tunnels.Add(1)
 	k.open.Add(1)
 	defer k.open.Add(-1)
-	portforward.ServePortForward(w, r, podsOf(path[1]), path[2], "", nil, time.Minute, time.Minute, portforward.SupportedProtocols)
+	portforward.ServePortForward(w, r, podsOf(path[1]), path[2], "", nil, time.Minute, time.Minute,
+		portforward.SupportedProtocols)
 }
 
 // podsOf is the runtime of a namespace's pods, one on this node. As containerd does, it connects to localhost inside
@@ -114,7 +115,8 @@ var _ = Describe("an operator outside the cluster", func() {
 			g.Expect(obj.Status.Targets).To(HaveLen(1))
 			g.Expect(obj.Status.Targets[0].Target).To(Equal(f.node(1)))
 			g.Expect(obj.Status.Targets[0].Verdict).To(Equal(string(growth.Unreachable)))
-			g.Expect(obj.Status.Targets[0].Message).To(And(ContainSubstring("the API server forwar"), ContainSubstring("no preferred addresses found")))
+			g.Expect(obj.Status.Targets[0].Message).To(And(ContainSubstring("the API server forwar"),
+				ContainSubstring("no preferred addresses found")))
 		}
 		Eventually(delivering).WithTimeout(judged).Should(Succeed())
 		Eventually(f.parser(0).timesAsked).WithTimeout(judged).Should(BeNumerically(">", 5))
@@ -126,7 +128,8 @@ var _ = Describe("an operator outside the cluster", func() {
 			g.Expect(k8s.Get(ctx, client.ObjectKeyFromObject(obj), obj)).To(Succeed())
 			g.Expect(obj.Status.Targets).To(HaveLen(2))
 			g.Expect(obj.Status.Targets).To(ContainElement(And(
-				HaveField("Target", f.node(0)), HaveField("Message", ContainSubstring("forwarding a port on the node: error forwarding port")))))
+				HaveField("Target", f.node(0)),
+				HaveField("Message", ContainSubstring("forwarding a port on the node: error forwarding port")))))
 		}).WithTimeout(judged).Should(Succeed())
 		Expect(kubelet.tunnels.Load()).To(BeNumerically(">", 1))
 

@@ -18,7 +18,7 @@ import (
 	"github.com/hlparser/hyperliquid-parser-operator/api/v1alpha1"
 )
 
-// turnstile is a transport that holds or refuses some requests.
+// turnstile is a transport that blocks or refuses some requests.
 type turnstile struct {
 	next    http.RoundTripper
 	matches func(*http.Request) bool
@@ -54,7 +54,8 @@ func (g *turnstile) RoundTrip(r *http.Request) (*http.Response, error) {
 	refuses := g.refuses
 	g.mu.Unlock()
 	if refuses {
-		body := `{"kind":"Status","apiVersion":"v1","status":"Failure","reason":"Forbidden","code":403,"message":"the house is full"}`
+		body := `{"kind":"Status","apiVersion":"v1","status":"Failure","reason":"Forbidden","code":403,"message":"the ` +
+			`house is full"}`
 		return &http.Response{
 			StatusCode: http.StatusForbidden, ProtoMajor: 1, ProtoMinor: 1, Request: r,
 			Header: http.Header{"Content-Type": {"application/json"}}, Body: io.NopCloser(strings.NewReader(body)),
@@ -63,7 +64,7 @@ func (g *turnstile) RoundTrip(r *http.Request) (*http.Response, error) {
 	return g.next.RoundTrip(r)
 }
 
-// refuse lets requests go on to be refused, and letGo lets them through.
+// refuse makes blocked requests fail, and letGo sends them.
 func (g *turnstile) refuse() { g.set(true) }
 func (g *turnstile) letGo()  { g.set(false) }
 
@@ -106,7 +107,8 @@ var _ = Describe("no object hurts another", func() {
 		allReady(ctx, good)
 		for _, obj := range objects {
 			eventuallyCondition(ctx, obj, v1alpha1.ConditionReady, "Unknown/"+v1alpha1.ReasonTargetsUnknown, soon)
-			Expect(conditionMessage(current(ctx, obj), v1alpha1.ConditionReady)).To(HavePrefix("the pods of namespace %s are not listed yet", heavy.namespace))
+			Expect(conditionMessage(current(ctx, obj), v1alpha1.ConditionReady)).To(
+				HavePrefix("the pods of namespace %s are not listed yet", heavy.namespace))
 			Expect(condition(current(ctx, obj), v1alpha1.ConditionReconciling)).To(HavePrefix("True/"))
 		}
 
@@ -114,7 +116,8 @@ var _ = Describe("no object hurts another", func() {
 		g.refuse()
 		for _, obj := range objects {
 			eventuallyCondition(ctx, obj, v1alpha1.ConditionStalled, "True/"+v1alpha1.ReasonTargetsUnknown, soon)
-			Expect(conditionMessage(current(ctx, obj), v1alpha1.ConditionStalled)).To(ContainSubstring("cannot be watched: the house is full"))
+			Expect(conditionMessage(current(ctx, obj), v1alpha1.ConditionStalled)).To(
+				ContainSubstring("cannot be watched: the house is full"))
 		}
 		second := f.object()
 		second.Name = "second"
@@ -125,8 +128,10 @@ var _ = Describe("no object hurts another", func() {
 		By("going on once it lets us")
 		g.letGo()
 		for _, obj := range objects {
-			Eventually(ctx, func() int32 { return current(ctx, obj).Status.Desired }).WithTimeout(recovered).Should(Equal(int32(1)))
-			Eventually(ctx, func() string { return condition(current(ctx, obj), v1alpha1.ConditionStalled) }).Should(HavePrefix("False/"))
+			Eventually(ctx, func() int32 { return current(ctx, obj).Status.Desired }).WithTimeout(recovered).Should(
+				Equal(int32(1)))
+			Eventually(ctx, func() string { return condition(current(ctx, obj), v1alpha1.ConditionStalled) }).Should(
+				HavePrefix("False/"))
 		}
 	}, SpecTimeout(5*time.Minute))
 
@@ -160,8 +165,10 @@ var _ = Describe("no object hurts another", func() {
 			return n
 		}).WithTimeout(time.Minute).Should(Equal(objects + 1))
 		AddReportEntry("cost of an object", fmt.Sprintf("%d KiB, %.1f goroutines",
-			(int64(heapInUse())-int64(heap))/1024/objects, float64(runtime.NumGoroutine()-goroutines)/objects), ReportEntryVisibilityAlways)
-		Expect(g.matched.Load()-requests).To(BeNumerically("<=", 1), "requests for pods that more objects of the namespace cost")
+			(int64(heapInUse())-int64(heap))/1024/objects, float64(runtime.NumGoroutine()-goroutines)/objects),
+			ReportEntryVisibilityAlways)
+		Expect(g.matched.Load()-requests).To(BeNumerically("<=", 1),
+			"requests for pods that more objects of the namespace cost")
 		Expect(runtime.NumGoroutine()-goroutines).To(BeNumerically("<", objects/2), "goroutines that they cost")
 
 		By("ending the watch with the last of them, and starting one for the next")
@@ -219,7 +226,8 @@ var _ = Describe("no object hurts another", func() {
 		}
 		obj := publishing(f)
 		judgedReady(ctx, obj)
-		Eventually(ctx, func() int32 { return current(ctx, theirs).Status.Bad }).WithTimeout(time.Minute).Should(Equal(int32(5)))
+		Eventually(ctx, func() int32 { return current(ctx, theirs).Status.Bad }).WithTimeout(time.Minute).Should(
+			Equal(int32(5)))
 
 		f.parser(0).fault(hangs)
 		Eventually(ctx, func() int32 { return current(ctx, obj).Status.Restarts }).WithTimeout(judged).Should(Equal(int32(1)))

@@ -10,11 +10,11 @@ import (
 	"github.com/hlparser/hyperliquid-parser-operator/api/v1alpha1"
 )
 
-// longestImageName is the longest name of an image, without its tag and digest, that container runtimes take.
+// longestImageName is the longest name of an image, without its tag and digest, that container runtimes accept.
 const longestImageName = 255
 
-// Repository returns an image's name without its tag and digest, in its short form: x for docker.io/library/x. It is empty for what is not
-// the reference of an image.
+// Repository returns an image's name without its tag and digest, in its short form: x for docker.io/library/x. It
+// returns "" for an invalid reference.
 func Repository(image string) string {
 	named, err := parseImage(image)
 	if err != nil {
@@ -23,14 +23,14 @@ func Repository(image string) string {
 	return reference.FamiliarName(named)
 }
 
-// parseImage reads a reference as container runtimes do.
+// parseImage parses a reference as container runtimes do.
 func parseImage(image string) (reference.Named, error) {
 	named, err := reference.ParseNormalizedNamed(image)
 	if err != nil {
-		return nil, fmt.Errorf("reading the reference of an image: %w", err)
+		return nil, fmt.Errorf("parsing the image reference: %w", err)
 	}
 	if len(named.Name()) > longestImageName {
-		return nil, fmt.Errorf("reading the reference of an image: its name has more than %d characters", longestImageName)
+		return nil, fmt.Errorf("parsing the image reference: the name has more than %d characters", longestImageName)
 	}
 	return named, nil
 }
@@ -55,8 +55,9 @@ func (b Bounds) checkImage(obj *v1alpha1.HyperliquidParser) *problem {
 		image, strings.Join(b.Images, ", "))}
 }
 
-// allowsImage reports whether an entry of --allowed-images allows an image: the entry is its repository, or ends in '/' and names a
-// registry, or a part of one, that the repository is in. Both are compared by their full names: x is docker.io/library/x.
+// allowsImage reports whether an entry of --allowed-images allows an image. The entry is the image's repository, or
+// ends in '/' and is a prefix of it that begins with a registry. Both are compared by their full names: x is
+// docker.io/library/x.
 func allowsImage(entry string, image reference.Named) bool {
 	name, err := entryName(entry)
 	switch {
@@ -82,9 +83,10 @@ func entryName(entry string) (string, error) {
 	}
 	registry, _, _ := strings.Cut(entry, "/")
 	if registry != "localhost" && !strings.ContainsAny(registry, ".:") {
-		return "", errors.New("below a name without a registry are other people's images: write the registry, such as registry.example/team/")
+		return "", errors.New("a prefix without a registry would allow other people's images: write the registry, " +
+			"such as registry.example/team/")
 	}
-	// Two more segments, since one alone would be short for one in library/ of docker.io.
+	// Two segments, since a single one would be short for an image in library/ of docker.io.
 	const below = "x/x"
 	named, err := parseImage(entry + below)
 	if err != nil {

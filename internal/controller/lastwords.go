@@ -102,7 +102,7 @@ func (r *Reconciler) lastWords(
 		return until
 	}
 	log, from := loggerFor(ctx, a), r.endpoint(obj, f, a.Target, pod)
-	r.Background.ask(key, "stacks of "+string(uid), func(ctx context.Context) {
+	r.Background.run(key, "stacks of "+string(uid), func(ctx context.Context) {
 		defer r.LastWords.answered(key, uid)
 		text, err := r.Parsers.Stacks(ctx, key.Namespace, from)
 		if err != nil {

@@ -203,7 +203,7 @@ func (r *Reconciler) record(
 		if a.Kind == plan.Restart {
 			view := f.Views[a.Target]
 			now := view.Judgement
-			now.Message = ofNow(view)
+			now.Message = currentMessage(view)
 			loggerFor(ctx, a).Info("restarting", "verdict", now.Verdict, "reason", now.Reason,
 				"message", now.Message, "samples", view.Evidence)
 			r.Events.restarting(obj, a, now)

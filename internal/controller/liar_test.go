@@ -27,7 +27,7 @@ import (
 	"github.com/hlparser/hyperliquid-parser-operator/internal/parser/report"
 )
 
-// texts are all that a status says.
+// texts returns all texts of a status.
 func texts(status v1alpha1.HyperliquidParserStatus) []string {
 	out := make([]string, 0, 2*(len(status.Conditions)+len(status.Targets)))
 	for _, c := range status.Conditions {
@@ -40,7 +40,7 @@ func texts(status v1alpha1.HyperliquidParserStatus) []string {
 }
 
 var _ = Describe("a parser that lies", func() {
-	DescribeTable("keeps the failure of another from nobody", func(ctx SpecContext, lie string, verdict string) {
+	DescribeTable("lets the failure of another be reported", func(ctx SpecContext, lie string, verdict string) {
 		f := newFarm(ctx, 5)
 		run(runOptions{})
 		obj := f.object()
@@ -57,7 +57,10 @@ var _ = Describe("a parser that lies", func() {
 		}).WithTimeout(judged).Should(HaveKeyWithValue(f.node(1), verdict))
 
 		By("another's failing for good")
-		f.parser(0).fault(func(r *report.Report) { r.Streams[0].State = report.Failed; r.Streams[0].Message = "checkpoint lost" })
+		f.parser(0).fault(func(r *report.Report) {
+			r.Streams[0].State = report.Failed
+			r.Streams[0].Message = "checkpoint lost"
+		})
 		Eventually(ctx, func() map[string]string {
 			return verdicts(ctx,
 				obj)
@@ -165,7 +168,8 @@ var _ = Describe("a status that the API server refuses", func() {
 
 		By("not trying again and again")
 		before := r.refused.Load()
-		Consistently(ctx, func() int32 { return r.refused.Load() - before }).WithTimeout(2 * while).Should(BeNumerically("<=", 3))
+		Consistently(ctx, func() int32 { return r.refused.Load() - before }).WithTimeout(2 * while).Should(
+			BeNumerically("<=", 3))
 	},
 		Entry("as invalid", func() error {
 			return apierrors.NewInvalid(v1alpha1.GroupVersion.WithKind("HyperliquidParser").GroupKind(), "mainnet",
@@ -190,14 +194,14 @@ type errTooLarge struct{}
 
 func (errTooLarge) Error() string { return "etcdserver: request is too large" }
 
-// allRefused refuses every status, and notes when it was asked.
+// allRefused refuses every status, and records the times of the requests.
 type allRefused struct {
 	*refuser
 	mu    sync.Mutex
 	asked []time.Time
 }
 
-// gap is the time between the last two looks that wrote a status, each in two forms.
+// gap returns the time between the last two reconciles that wrote a status, each in two forms.
 func (a *allRefused) gap() time.Duration {
 	a.mu.Lock()
 	defer a.mu.Unlock()
@@ -224,10 +228,10 @@ func (w *refusingAll) Update(context.Context, client.Object, ...client.SubResour
 	return w.of.why()
 }
 
-// ownerless takes an object's owners away, as kubectl delete --cascade=orphan and backup tools do.
+// ownerless removes an object's owners, as kubectl delete --cascade=orphan and backup tools do.
 func ownerless(o client.Object) { o.SetOwnerReferences(nil) }
 
-// ofOneBefore makes it an object's of the same name that is no more.
+// ofOneBefore sets as owner a deleted object of the same name.
 func ofOneBefore(o client.Object) {
 	owners := o.GetOwnerReferences()
 	for i := range owners {
@@ -314,8 +318,8 @@ var _ = Describe("what an object left behind", func() {
 	})
 })
 
-// replace deletes an object and makes another of that name, changed. No operator runs: it would make one of its own in
-// between.
+// replace deletes an object and creates a changed one of the same name. No operator may run, because it would recreate
+// the object in between.
 func replace[T client.Object](ctx context.Context, o T, change func(T)) {
 	GinkgoHelper()
 	again := o.DeepCopyObject().(T)
@@ -348,13 +352,15 @@ var _ = Describe("what is stored of a fleet and somebody replaces", func() {
 		second := run(runOptions{})
 		eventuallyCondition(ctx, obj, v1alpha1.ConditionStalled, "True/"+v1alpha1.ReasonTampered, soon)
 		Expect(conditionMessage(current(ctx, obj), v1alpha1.ConditionStalled)).To(And(
-			ContainSubstring("ConfigMap "+name+" does not hold the config of revision"), ContainSubstring("2 pods that have it go on")))
+			ContainSubstring("ConfigMap "+name+" was replaced: it does not hold the config of revision"),
+			ContainSubstring("2 pods of it keep running")))
 		Expect(k8s.Delete(ctx, f.pod(ctx, obj.Name, 0))).To(Succeed())
 		change(ctx, obj, func(o *v1alpha1.HyperliquidParser) {
 			metav1.SetMetaDataAnnotation(&o.ObjectMeta, "kubectl.kubernetes.io/restartedAt", "now")
 		})
 		Eventually(ctx, func() *corev1.Pod { return f.pod(ctx, obj.Name, 0) }).Should(BeNil())
-		Consistently(ctx, func() map[string]string { return f.uids(ctx) }).Should(Equal(map[string]string{f.node(1): before[f.node(1)]}))
+		Consistently(ctx, func() map[string]string { return f.uids(ctx) }).Should(
+			Equal(map[string]string{f.node(1): before[f.node(1)]}))
 		change(ctx, obj, func(o *v1alpha1.HyperliquidParser) { delete(o.Annotations, "kubectl.kubernetes.io/restartedAt") })
 
 		By("deleting it: it is recreated, and so is the pod")
@@ -366,7 +372,7 @@ var _ = Describe("what is stored of a fleet and somebody replaces", func() {
 		Expect(k8s.Get(ctx, client.ObjectKey{Namespace: f.namespace, Name: name}, there)).To(Succeed())
 		Expect(there.Data).To(Equal(honest.Data))
 
-		By("leaving it as it is, but for that anybody may change it")
+		By("leaving it as it is, except that every client may change it")
 		second.stop()
 		replace(ctx, there, func(m *corev1.ConfigMap) { m.Immutable = nil })
 		third := run(runOptions{})
@@ -384,7 +390,8 @@ var _ = Describe("what is stored of a fleet and somebody replaces", func() {
 		})
 		run(runOptions{})
 		eventuallyCondition(ctx, obj, v1alpha1.ConditionStalled, "True/"+v1alpha1.ReasonTampered, soon)
-		Expect(conditionMessage(current(ctx, obj), v1alpha1.ConditionStalled)).To(ContainSubstring("ControllerRevision " + name))
+		Expect(conditionMessage(current(ctx, obj), v1alpha1.ConditionStalled)).To(
+			ContainSubstring("ControllerRevision " + name))
 		Expect(k8s.Delete(ctx, f.pod(ctx, obj.Name, 1))).To(Succeed())
 		Eventually(ctx, func() *corev1.Pod { return f.pod(ctx, obj.Name, 1) }).Should(BeNil())
 		Consistently(ctx, func() *corev1.Pod { return f.pod(ctx, obj.Name, 1) }).Should(BeNil())

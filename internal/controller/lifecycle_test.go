@@ -27,7 +27,8 @@ import (
 )
 
 var _ = Describe("a fleet", func() {
-	It("gets one parser on each selected node, pinned to it, told by an immutable config, and owned", func(ctx SpecContext) {
+	It("gets one parser on each selected node, pinned to it, configured by an immutable ConfigMap, "+
+		"and owned", func(ctx SpecContext) {
 		f := newFarm(ctx, 4)
 		run(runOptions{})
 		obj := f.object()
@@ -53,14 +54,14 @@ var _ = Describe("a fleet", func() {
 			Expect(now.Name + "-" + pod.Labels[v1alpha1.LabelRevision]).To(Equal(now.Status.UpdateRevision))
 		}
 		pod := f.pod(ctx, obj.Name, 0)
-		var told corev1.ConfigMap
-		Expect(k8s.Get(ctx, client.ObjectKey{Namespace: f.namespace, Name: podspec.ConfigOf(pod)}, &told)).To(Succeed())
-		Expect(told.Immutable).To(HaveValue(BeTrue()))
+		var configMap corev1.ConfigMap
+		Expect(k8s.Get(ctx, client.ObjectKey{Namespace: f.namespace, Name: podspec.ConfigOf(pod)}, &configMap)).To(Succeed())
+		Expect(configMap.Immutable).To(HaveValue(BeTrue()))
 		kept := storedRevision(ctx, now, now.Status.UpdateRevision)
 		Expect(metav1.IsControlledBy(kept, now)).To(BeTrue())
-		Expect(metav1.IsControlledBy(&told, kept)).To(BeTrue())
+		Expect(metav1.IsControlledBy(&configMap, kept)).To(BeTrue())
 		var c config.Config
-		Expect(yaml.UnmarshalStrict([]byte(told.Data["config.yaml"]), &c)).To(Succeed())
+		Expect(yaml.UnmarshalStrict([]byte(configMap.Data["config.yaml"]), &c)).To(Succeed())
 		Expect(c.Filter.Coins).To(Equal([]string{"BTC", "xyz:*"}))
 		Expect(c.Engine.Workers).To(Equal(2))
 		Expect(c.WithDefaults(1).Validate()).To(Succeed())
@@ -100,7 +101,8 @@ var _ = Describe("a fleet", func() {
 		Eventually(ctx, func() *corev1.Pod { return f.pod(ctx, obj.Name, 1) }).Should(BeNil())
 		Consistently(ctx, func() *corev1.Pod { return f.pod(ctx, obj.Name, 1) }).Should(BeNil())
 		eventuallyCondition(ctx, obj, v1alpha1.ConditionReady, "True/AllReady", soon)
-		Expect(conditionMessage(current(ctx, obj), v1alpha1.ConditionReady)).To(ContainSubstring(f.node(1) + " (NodeCordoned)"))
+		Expect(conditionMessage(current(ctx, obj), v1alpha1.ConditionReady)).To(
+			ContainSubstring(f.node(1) + " (NodeCordoned)"))
 		f.updateNode(ctx, f.node(1), func(n *corev1.Node) { n.Spec.Unschedulable = false })
 		Eventually(ctx, func() *corev1.Pod { return f.pod(ctx, obj.Name, 1) }).ShouldNot(BeNil())
 		Eventually(ctx, func() int32 { return current(ctx, obj).Status.Ready }).Should(Equal(int32(4)))
@@ -158,7 +160,8 @@ var _ = Describe("a fleet", func() {
 		pod := f.pod(ctx, obj.Name, 0)
 		delete(pod.Labels, v1alpha1.LabelParser)
 		Expect(k8s.Update(ctx, pod)).To(Succeed())
-		Eventually(ctx, func() map[string]string { return f.pod(ctx, obj.Name, 0).Labels }).Should(HaveKeyWithValue(v1alpha1.LabelParser, obj.Name))
+		Eventually(ctx, func() map[string]string { return f.pod(ctx, obj.Name, 0).Labels }).Should(
+			HaveKeyWithValue(v1alpha1.LabelParser, obj.Name))
 		Expect(f.uids(ctx)[f.node(0)]).To(Equal(uid))
 
 		By("deleting the config")
@@ -258,19 +261,24 @@ var _ = Describe("a fleet", func() {
 
 		By("holding a pod as the kubelet does when its hostPath is no directory")
 		pod := f.pod(ctx, obj.Name, 1)
-		Expect(k8s.SubResource("binding").Create(ctx, pod, &corev1.Binding{Target: corev1.ObjectReference{Kind: "Node", Name: f.node(1)}})).To(Succeed())
+		Expect(k8s.SubResource("binding").Create(ctx, pod,
+			&corev1.Binding{Target: corev1.ObjectReference{Kind: "Node", Name: f.node(1)}})).To(Succeed())
 		Expect(k8s.Create(ctx, &corev1.Event{
-			ObjectMeta:     metav1.ObjectMeta{Namespace: f.namespace, Name: pod.Name + ".1"},
-			InvolvedObject: corev1.ObjectReference{APIVersion: "v1", Kind: "Pod", Namespace: f.namespace, Name: pod.Name, UID: pod.UID},
-			Type:           corev1.EventTypeWarning, Reason: "FailedMount",
-			Message: `MountVolume.SetUp failed for volume "data" : hostPath type check failed: /home/hluser/hl/data is not a directory`,
+			ObjectMeta: metav1.ObjectMeta{Namespace: f.namespace, Name: pod.Name + ".1"},
+			InvolvedObject: corev1.ObjectReference{APIVersion: "v1", Kind: "Pod", Namespace: f.namespace, Name: pod.Name,
+				UID: pod.UID},
+			Type: corev1.EventTypeWarning, Reason: "FailedMount",
+			Message: `MountVolume.SetUp failed for volume "data" : hostPath type check failed: /home/hluser/hl/data is not a ` +
+				`directory`,
 		})).To(Succeed())
 		Consistently(ctx, lists.Load).Should(BeZero())
 		clock.move(time.Minute)
 		eventuallyCondition(ctx, obj, v1alpha1.ConditionDelivering, "False/NotRunning", judged)
 		Eventually(ctx, func() []v1alpha1.TargetStatus { return current(ctx, obj).Status.Targets }).Should(ConsistOf(And(
-			HaveField("Target", f.node(1)), HaveField("Verdict", "NotRunning"), HaveField("Reason", v1alpha1.ReasonDataPathMissing),
-			HaveField("Message", ContainSubstring("/home/hluser/hl/data is not there: create it, or let spec.target.nodes.selector leave the node out")),
+			HaveField("Target", f.node(1)), HaveField("Verdict", "NotRunning"),
+			HaveField("Reason", v1alpha1.ReasonDataPathMissing),
+			HaveField("Message", ContainSubstring(
+				"/home/hluser/hl/data does not exist on the node: create it, or exclude the node in spec.target.nodes.selector")),
 		)))
 		Consistently(ctx, lists.Load).Should(Equal(int32(1)))
 
@@ -300,12 +308,15 @@ var _ = Describe("a fleet", func() {
 		kept := storedRevision(ctx, obj, current(ctx, obj).Status.UpdateRevision)
 		Expect(metav1.IsControlledBy(&configs.Items[0], kept)).To(BeTrue())
 		keys, policy := &corev1.ConfigMap{}, &networkingv1.NetworkPolicy{}
-		Expect(k8s.Get(ctx, client.ObjectKey{Namespace: f.namespace, Name: podspec.OperatorKeysName(obj.Name)}, keys)).To(Succeed())
-		Expect(k8s.Get(ctx, client.ObjectKey{Namespace: f.namespace, Name: podspec.NetworkPolicyName(obj.Name)}, policy)).To(Succeed())
+		Expect(k8s.Get(ctx, client.ObjectKey{Namespace: f.namespace, Name: podspec.OperatorKeysName(obj.Name)}, keys)).To(
+			Succeed())
+		Expect(k8s.Get(ctx, client.ObjectKey{Namespace: f.namespace, Name: podspec.NetworkPolicyName(obj.Name)}, policy)).To(
+			Succeed())
 		for _, o := range []client.Object{&pods.Items[0], &pods.Items[1], kept, keys, policy} {
 			owner := metav1.GetControllerOf(o)
 			Expect(owner).To(HaveValue(And(
-				HaveField("Kind", "HyperliquidParser"), HaveField("UID", obj.UID), HaveField("BlockOwnerDeletion", HaveValue(BeTrue())),
+				HaveField("Kind", "HyperliquidParser"), HaveField("UID", obj.UID),
+				HaveField("BlockOwnerDeletion", HaveValue(BeTrue())),
 			)))
 		}
 		Expect(k8s.Delete(ctx, &pods.Items[0])).To(Succeed())

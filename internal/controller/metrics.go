@@ -18,19 +18,21 @@ import (
 	"github.com/hlparser/hyperliquid-parser-operator/internal/controller/growth"
 	"github.com/hlparser/hyperliquid-parser-operator/internal/controller/observed"
 	"github.com/hlparser/hyperliquid-parser-operator/internal/controller/plan"
+	"github.com/hlparser/hyperliquid-parser-operator/internal/version"
 )
 
-// Labels that name the object, and one of its targets.
+// Labels of the object and of one of its targets.
 const (
 	labelNamespace = "namespace"
 	labelName      = "name"
 	labelTarget    = "target"
 )
 
-// Metrics are the operator's figures of its fleets. Per-target figures that move with every report are the parsers' own metrics.
+// Metrics are the operator's metrics of its fleets. The parsers themselves export the per-target figures that change
+// with every report.
 //
-// A scrape reads what the last reconcile of each object left, whole: a series is there for as long as its cause is, and
-// not away for the moment in which it is replaced. It is safe for concurrent use.
+// A scrape reads a consistent snapshot of the last reconcile of each object, so a series exists exactly as long as its
+// cause and has no gap while it is replaced. It is safe for concurrent use.
 type Metrics struct {
 	targets  *family
 	bad      *family
@@ -41,12 +43,12 @@ type Metrics struct {
 	polls    *prometheus.HistogramVec
 
 	mu sync.RWMutex
-	// fleets are what is shown of each object. What is in the map is never changed, only replaced.
-	fleets map[types.NamespacedName]*shown
+	// fleets are the snapshots by object. A snapshot in the map is never changed, only replaced.
+	fleets map[types.NamespacedName]*snapshot
 }
 
-// shown is what is shown of one object.
-type shown struct {
+// snapshot holds the values of one object's series.
+type snapshot struct {
 	targets, verdicts, states map[string]float64 // by the family's label
 	bad                       []badTarget
 	alerts                    []raisedAlert
@@ -57,25 +59,25 @@ type badTarget struct{ target, verdict, reason string }
 
 type raisedAlert struct{ target, alert string }
 
-// sample hands on one series of a family, by the values of the labels that follow the object's.
-type sample func(value float64, labels ...string)
+// emitFunc emits one series of a family. The labels follow those of the object.
+type emitFunc func(value float64, labels ...string)
 
-// family is one metric: its series over all objects.
+// family is one metric with its series of all objects. It is a prometheus.Collector.
 type family struct {
-	of      *Metrics
+	metrics *Metrics
 	desc    *prometheus.Desc
 	kind    prometheus.ValueType
-	samples func(of *shown, sample sample)
+	samples func(fleet *snapshot, emit emitFunc)
 }
 
-// Describe sends the metric's name.
+// Describe implements prometheus.Collector.
 func (f *family) Describe(descs chan<- *prometheus.Desc) { descs <- f.desc }
 
-// Collect sends the series of all objects.
+// Collect implements prometheus.Collector.
 func (f *family) Collect(metrics chan<- prometheus.Metric) {
-	f.of.mu.RLock()
-	fleets := maps.Clone(f.of.fleets)
-	f.of.mu.RUnlock()
+	f.metrics.mu.RLock()
+	fleets := maps.Clone(f.metrics.fleets)
+	f.metrics.mu.RUnlock()
 	for name, fleet := range fleets {
 		f.samples(fleet, func(value float64, labels ...string) {
 			metrics <- prometheus.MustNewConstMetric(f.desc, f.kind, value, append([]string{name.Namespace, name.Name},
@@ -84,60 +86,66 @@ func (f *family) Collect(metrics chan<- prometheus.Metric) {
 	}
 }
 
-// NewMetrics registers the metrics. It fails when they are registered already.
+// NewMetrics registers the metrics. It fails if they are already registered.
 func NewMetrics(registry prometheus.Registerer) (*Metrics, error) {
-	m := &Metrics{fleets: map[types.NamespacedName]*shown{}}
-	gauge := func(name, help string, samples func(*shown, sample), labels ...string) *family {
+	m := &Metrics{fleets: map[types.NamespacedName]*snapshot{}}
+	gauge := func(name, help string, samples func(*snapshot, emitFunc), labels ...string) *family {
 		desc := prometheus.NewDesc(name, help, append([]string{labelNamespace, labelName}, labels...), nil)
 		return &family{m, desc, prometheus.GaugeValue, samples}
 	}
-	by := func(figures func(*shown) map[string]float64) func(*shown, sample) {
-		return func(of *shown, sample sample) {
-			for label, value := range figures(of) {
-				sample(value, label)
+	byLabel := func(values func(*snapshot) map[string]float64) func(*snapshot, emitFunc) {
+		return func(fleet *snapshot, emit emitFunc) {
+			for label, value := range values(fleet) {
+				emit(value, label)
 			}
 		}
 	}
 	m.targets = gauge("hlparser_fleet_targets",
-		"Targets by what they have: desired (all), current (a pod), ready (a ready pod), updated (a pod of the wanted revision).",
-		by(func(of *shown) map[string]float64 { return of.targets }), "state")
-	m.verdicts = gauge("hlparser_fleet_verdicts", "Targets by verdict.",
-		by(func(of *shown) map[string]float64 { return of.verdicts }), "verdict")
+		"Number of targets by state: desired (all), current (with a pod), ready (with a ready pod), "+
+			"updated (with a pod of the revision of the spec).",
+		byLabel(func(fleet *snapshot) map[string]float64 { return fleet.targets }), "state")
+	m.verdicts = gauge("hlparser_fleet_verdicts", "Number of targets by verdict.",
+		byLabel(func(fleet *snapshot) map[string]float64 { return fleet.verdicts }), "verdict")
 	m.states = gauge("hlparser_fleet_state",
-		"1 while it is so, else 0: FleetWide (what is wrong is not one parser's), RestartIneffective (restarts do not help some target), "+
-			"CanarySoaking, CanaryFailed, Stalled (nothing goes on until a person changes something).",
-		by(func(of *shown) map[string]float64 { return of.states }), "state")
-	m.bad = gauge("hlparser_fleet_target_bad", "1 for each target with a bad verdict.", func(of *shown, sample sample) {
-		for _, t := range of.bad {
-			sample(1, t.target, t.verdict, t.reason)
-		}
-	}, labelTarget, "verdict", "reason")
+		"1 while the fleet is in the state, else 0: FleetWide (a fault is not specific to one parser), RestartIneffective "+
+			"(restarts do not help a target), CanarySoaking, CanaryFailed, Stalled (the operator waits until somebody changes "+
+			"something).",
+		byLabel(func(fleet *snapshot) map[string]float64 { return fleet.states }), "state")
+	m.bad = gauge("hlparser_fleet_target_bad", "1 for each target with a bad verdict.",
+		func(fleet *snapshot, emit emitFunc) {
+			for _, t := range fleet.bad {
+				emit(1, t.target, t.verdict, t.reason)
+			}
+		}, labelTarget, "verdict", "reason")
 	m.alerts = gauge("hlparser_fleet_target_alert",
-		"1 for each target and alert that is raised, whatever the verdict: DataLost, DataGap, NearRetention, "+
-			"FormatDrift. A loss counts until it is acknowledged.",
-		func(of *shown, sample sample) {
-			for _, t := range of.alerts {
-				sample(1, t.target, t.alert)
+		"1 for each raised alert of a target, independent of the verdict: DataLost, DataGap, NearRetention, FormatDrift. "+
+			"A loss stays raised until it is acknowledged.",
+		func(fleet *snapshot, emit emitFunc) {
+			for _, t := range fleet.alerts {
+				emit(1, t.target, t.alert)
 			}
 		}, labelTarget, "alert")
 	m.restarts = gauge("hlparser_fleet_restarts_total",
-		"Restarts of an object's parsers since it was created, by whichever operator led.",
-		func(of *shown, sample sample) { sample(of.restarts) })
+		"Restarts of an object's parsers since it was created, by all leaders of the operator.",
+		func(fleet *snapshot, emit emitFunc) { emit(fleet.restarts) })
 	m.restarts.kind = prometheus.CounterValue
 	m.polls = prometheus.NewHistogramVec(prometheus.HistogramOpts{
 		Name:    "hlparser_fleet_poll_duration_seconds",
-		Help:    "Time that polls of parsers took, by whether they brought a report.",
+		Help:    "Duration of polls of parsers, by result: report or failure.",
 		Buckets: []float64{.001, .0025, .005, .01, .025, .05, .1, .25, .5, 1, 2},
 	}, []string{"result"})
-	for _, c := range []prometheus.Collector{m.targets, m.verdicts, m.bad, m.alerts, m.states, m.restarts, m.polls} {
+	for _, c := range []prometheus.Collector{
+		m.targets, m.verdicts, m.bad, m.alerts, m.states, m.restarts, m.polls,
+		version.Get().NewCollector("hlparser_operator_build_info", "the operator"),
+	} {
 		if err := registry.Register(c); err != nil {
-			return nil, fmt.Errorf("registering the fleet's metrics: %w", err)
+			return nil, fmt.Errorf("registering the metrics: %w", err)
 		}
 	}
 	return m, nil
 }
 
-// Polled takes in how long a poll took and whether it brought a report.
+// Polled records the duration of a poll and whether it returned a report.
 func (m *Metrics) Polled(took time.Duration, ok bool) {
 	result := "report"
 	if !ok {
@@ -146,27 +154,29 @@ func (m *Metrics) Polled(took time.Duration, ok bool) {
 	m.polls.WithLabelValues(result).Observe(took.Seconds())
 }
 
-// unseen takes in that it is not known which targets an object has. What was known of them is left as it was.
+// unseen records that the targets of an object cannot be observed. The values of the last snapshot stay.
 func (m *Metrics) unseen(obj *v1alpha1.HyperliquidParser, status v1alpha1.HyperliquidParserStatus) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	key := client.ObjectKeyFromObject(obj)
-	now := shown{restarts: float64(status.Restarts)}
-	if before := m.fleets[key]; before != nil {
-		now = *before
+	next := snapshot{restarts: float64(status.Restarts)}
+	if last := m.fleets[key]; last != nil {
+		next = *last
 	}
 	states := map[string]float64{}
-	maps.Copy(states, now.states)
+	maps.Copy(states, next.states)
 	states[v1alpha1.ConditionStalled] = one(meta.IsStatusConditionTrue(status.Conditions, v1alpha1.ConditionStalled))
-	now.states = states
-	m.fleets[key] = &now
+	next.states = states
+	m.fleets[key] = &next
 }
 
-// set replaces what is shown of an object by what a reconcile saw and decided. Every series of it but those of single
-// targets is there from the first time on, with 0 where there is nothing, so that an increase is seen.
-func (m *Metrics) set(obj *v1alpha1.HyperliquidParser, f *observed.Fleet, next plan.Result, status v1alpha1.HyperliquidParserStatus) {
-	now := &shown{
-		// The status has it, or has it in a moment, and the ledger has it before: each may be lost.
+// set replaces the snapshot of an object by the result of a reconcile. From the first time on every series exists, with
+// 0 as its initial value, so that an increase is visible. Series of single targets are the exception.
+func (m *Metrics) set(
+	obj *v1alpha1.HyperliquidParser, f *observed.Fleet, next plan.Result, status v1alpha1.HyperliquidParserStatus,
+) {
+	now := &snapshot{
+		// The ledger has a restart before the status. Either may be lost.
 		restarts: float64(max(status.Restarts, f.Ledger.Total)),
 		targets: map[string]float64{
 			"desired": float64(status.Desired), "current": float64(status.Current),
@@ -188,7 +198,7 @@ func (m *Metrics) set(obj *v1alpha1.HyperliquidParser, f *observed.Fleet, next p
 		j := view.Judgement
 		now.verdicts[string(cmp.Or(j.Verdict, growth.Unknown))]++
 		if j.Verdict.Bad() {
-			// A label that is no UTF-8 would fail the whole scrape.
+			// An invalid UTF-8 label would fail the whole scrape.
 			now.bad = append(now.bad, badTarget{name, string(j.Verdict), strings.ToValidUTF8(j.Reason, "?")})
 		}
 		for _, kind := range growth.AlertKinds() {
@@ -215,7 +225,7 @@ func one(is bool) float64 {
 	return 0
 }
 
-// forget takes an object's series away.
+// forget drops the series of an object that is gone.
 func (m *Metrics) forget(object types.NamespacedName) {
 	m.mu.Lock()
 	defer m.mu.Unlock()

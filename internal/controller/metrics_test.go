@@ -15,7 +15,7 @@ import (
 	"github.com/hlparser/hyperliquid-parser-operator/internal/controller/plan"
 )
 
-// seriesOf are the gathered series of the metrics whose names begin so, with their values.
+// seriesOf returns the gathered series of the metrics with a prefix, with their values.
 func seriesOf(t *testing.T, from prometheus.Gatherer, prefix string) map[string]float64 {
 	t.Helper()
 	families, err := from.Gather()
@@ -39,8 +39,8 @@ func seriesOf(t *testing.T, from prometheus.Gatherer, prefix string) map[string]
 	return out
 }
 
-// A scrape in the middle of a reconcile sees every series whose cause lasts: otherwise the alert's time would start
-// over.
+// A scrape in the middle of a reconcile has every series whose cause lasts. Otherwise the alert's pending time would
+// start over.
 func TestNoSeriesIsAwayWhileItsCauseLasts(t *testing.T) {
 	registry := prometheus.NewPedanticRegistry()
 	m, err := NewMetrics(registry)
@@ -125,7 +125,7 @@ func TestRestartsAreCountedFromZeroAndFollowTheLedger(t *testing.T) {
 	s.Ledger.Total = 1
 	m.set(obj, s.Fleet, plan.Result{}, v1alpha1.HyperliquidParserStatus{})
 	shows("after one", 1)
-	// Another leads. The ledger, or the status, may have got lost meanwhile.
+	// There is another leader. The ledger, or the status, may be lost.
 	for _, left := range []struct{ ledger, status int32 }{{7, 7}, {0, 7}, {7, 0}} {
 		m, s.Ledger.Total = leader(), left.ledger
 		m.set(obj, s.Fleet, plan.Result{}, v1alpha1.HyperliquidParserStatus{Restarts: left.status})
@@ -133,7 +133,7 @@ func TestRestartsAreCountedFromZeroAndFollowTheLedger(t *testing.T) {
 	}
 }
 
-// Whatever a kubelet or a parser gives for a reason, a scrape goes through, and shows the others.
+// Whatever reason a kubelet or a parser reports, a scrape succeeds and has the other series.
 func TestAStrangeReasonSpoilsNoScrape(t *testing.T) {
 	registry := prometheus.NewPedanticRegistry()
 	m, err := NewMetrics(registry)

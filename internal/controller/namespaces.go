@@ -17,17 +17,20 @@ import (
 	"github.com/hlparser/hyperliquid-parser-operator/internal/controller/informers"
 )
 
-// newClusters returns what the operator watches: all namespaces, by the manager's own cache, or each of some by a cache of its own.
+// newClusters returns the clusters that the operator watches, by namespace: the manager for all namespaces (""), or one
+// with its own cache for each of the given namespaces.
 //
-// One cache over several namespaces will not do: controller-runtime waits there for any namespace to show a version as new as a write, not
-// for the one that was written to, and a plan that does not see the last one's writes deletes twice.
-func newClusters(mgr ctrl.Manager, namespaces []string, health *informers.Health) (map[string]cluster.Cluster, error) {
+// One cache of several namespaces is not enough. After a write, controller-runtime waits until any of them shows a
+// version as new, not the one that was written to, and a plan without the last writes would delete twice.
+func newClusters(
+	mgr ctrl.Manager, namespaces []string, health *informers.Health,
+) (map[string]cluster.Cluster, error) {
 	if len(namespaces) == 0 {
 		return map[string]cluster.Cluster{"": mgr}, nil
 	}
 	config := rest.CopyConfig(mgr.GetConfig())
 	if config.RateLimiter == nil && config.QPS > 0 {
-		// One for all: more namespaces are not more requests.
+		// Shared, so that more namespaces do not raise the rate.
 		config.RateLimiter = flowcontrol.NewTokenBucketRateLimiter(config.QPS, config.Burst)
 	}
 	out := make(map[string]cluster.Cluster, len(namespaces))
@@ -35,7 +38,7 @@ func newClusters(mgr ctrl.Manager, namespaces []string, health *informers.Health
 		if out[namespace] != nil {
 			continue
 		}
-		settings, err := ManagerOptions(mgr.GetScheme(), health) // for each: a client's settings hold its cache
+		settings, err := ManagerOptions(mgr.GetScheme(), health) // one for each: they hold the client's cache
 		if err != nil {
 			return nil, err
 		}
@@ -46,7 +49,7 @@ func newClusters(mgr ctrl.Manager, namespaces []string, health *informers.Health
 			o.NewCache = informers.NewCache(health, namespace)
 		})
 		if err != nil {
-			return nil, fmt.Errorf("making a client of namespace %s: %w", namespace, err)
+			return nil, fmt.Errorf("creating a client of namespace %s: %w", namespace, err)
 		}
 		if err := mgr.Add(c); err != nil {
 			return nil, fmt.Errorf("adding the cache of namespace %s to the manager: %w", namespace, err)
@@ -56,38 +59,42 @@ func newClusters(mgr ctrl.Manager, namespaces []string, health *informers.Health
 	return out, nil
 }
 
-// clientOf is the client of what the operator watches.
+// clientOf returns the client of the watched clusters.
 func clientOf(mgr ctrl.Manager, clusters map[string]cluster.Cluster) client.Client {
 	if clusters[""] != nil {
 		return mgr.GetClient()
 	}
-	of := make(map[string]client.Client, len(clusters))
+	clients := make(map[string]client.Client, len(clusters))
 	for namespace, c := range clusters {
-		of[namespace] = c.GetClient()
+		clients[namespace] = c.GetClient()
 	}
-	return &perNamespace{Client: mgr.GetClient(), of: of}
+	return &perNamespace{Client: mgr.GetClient(), clients: clients}
 }
 
-// perNamespace is a client that works in some namespaces, in each by a client of its own, and on what lies in none by the manager's.
+// perNamespace is a client with its own client for each watched namespace. The embedded client is for cluster-scoped
+// objects.
 type perNamespace struct {
 	client.Client
-	of map[string]client.Client
+	clients map[string]client.Client
 }
 
-// client returns the one for a namespace. Others are errors: what is not watched must be neither read nor written.
+// client returns the client of a namespace. It fails for a namespace that is not watched, which must not be read or
+// written.
 func (p *perNamespace) client(namespace string) (client.Client, error) {
 	if namespace == "" {
 		return p.Client, nil
 	}
-	c, ok := p.of[namespace]
+	c, ok := p.clients[namespace]
 	if !ok {
-		return nil, fmt.Errorf("namespace %s is not one of those that the operator watches", namespace)
+		return nil, fmt.Errorf("namespace %s is not watched by the operator", namespace)
 	}
 	return c, nil
 }
 
-// Get is a client.Client's.
-func (p *perNamespace) Get(ctx context.Context, key client.ObjectKey, obj client.Object, options ...client.GetOption) error {
+// Get implements client.Client.
+func (p *perNamespace) Get(
+	ctx context.Context, key client.ObjectKey, obj client.Object, options ...client.GetOption,
+) error {
 	c, err := p.client(key.Namespace)
 	if err != nil {
 		return err
@@ -95,10 +102,10 @@ func (p *perNamespace) Get(ctx context.Context, key client.ObjectKey, obj client
 	return c.Get(ctx, key, obj, options...)
 }
 
-// List is a client.Client's. Without a namespace it lists those of all that are watched.
+// List implements client.Client. Without a namespace it lists all watched namespaces.
 func (p *perNamespace) List(ctx context.Context, list client.ObjectList, options ...client.ListOption) error {
-	asked := (&client.ListOptions{}).ApplyOptions(options)
-	if asked.Namespace == "" {
+	namespace := (&client.ListOptions{}).ApplyOptions(options).Namespace
+	if namespace == "" {
 		namespaced, err := p.IsObjectNamespaced(list)
 		if err != nil {
 			return fmt.Errorf("listing %T: %w", list, err)
@@ -107,7 +114,7 @@ func (p *perNamespace) List(ctx context.Context, list client.ObjectList, options
 			return p.listAll(ctx, list, options)
 		}
 	}
-	c, err := p.client(asked.Namespace)
+	c, err := p.client(namespace)
 	if err != nil {
 		return err
 	}
@@ -116,7 +123,7 @@ func (p *perNamespace) List(ctx context.Context, list client.ObjectList, options
 
 func (p *perNamespace) listAll(ctx context.Context, list client.ObjectList, options []client.ListOption) error {
 	var all []runtime.Object
-	for namespace, c := range p.of {
+	for namespace, c := range p.clients {
 		part, _ := list.DeepCopyObject().(client.ObjectList)
 		if err := c.List(ctx, part, append(slices.Clip(options), client.InNamespace(namespace))...); err != nil {
 			return err
@@ -130,7 +137,7 @@ func (p *perNamespace) listAll(ctx context.Context, list client.ObjectList, opti
 	return meta.SetList(list, all)
 }
 
-// Create is a client.Client's.
+// Create implements client.Client.
 func (p *perNamespace) Create(ctx context.Context, obj client.Object, options ...client.CreateOption) error {
 	c, err := p.client(obj.GetNamespace())
 	if err != nil {
@@ -139,7 +146,7 @@ func (p *perNamespace) Create(ctx context.Context, obj client.Object, options ..
 	return c.Create(ctx, obj, options...)
 }
 
-// Update is a client.Client's.
+// Update implements client.Client.
 func (p *perNamespace) Update(ctx context.Context, obj client.Object, options ...client.UpdateOption) error {
 	c, err := p.client(obj.GetNamespace())
 	if err != nil {
@@ -148,8 +155,10 @@ func (p *perNamespace) Update(ctx context.Context, obj client.Object, options ..
 	return c.Update(ctx, obj, options...)
 }
 
-// Patch is a client.Client's.
-func (p *perNamespace) Patch(ctx context.Context, obj client.Object, patch client.Patch, options ...client.PatchOption) error {
+// Patch implements client.Client.
+func (p *perNamespace) Patch(
+	ctx context.Context, obj client.Object, patch client.Patch, options ...client.PatchOption,
+) error {
 	c, err := p.client(obj.GetNamespace())
 	if err != nil {
 		return err
@@ -157,7 +166,7 @@ func (p *perNamespace) Patch(ctx context.Context, obj client.Object, patch clien
 	return c.Patch(ctx, obj, patch, options...)
 }
 
-// Delete is a client.Client's.
+// Delete implements client.Client.
 func (p *perNamespace) Delete(ctx context.Context, obj client.Object, options ...client.DeleteOption) error {
 	c, err := p.client(obj.GetNamespace())
 	if err != nil {
@@ -166,22 +175,22 @@ func (p *perNamespace) Delete(ctx context.Context, obj client.Object, options ..
 	return c.Delete(ctx, obj, options...)
 }
 
-// Status is a client.Client's.
+// Status implements client.Client.
 func (p *perNamespace) Status() client.SubResourceWriter { return p.SubResource("status") }
 
-// SubResource is a client.Client's.
+// SubResource implements client.Client.
 func (p *perNamespace) SubResource(name string) client.SubResourceClient {
 	return &subResources{p.Client.SubResource(name), p, name}
 }
 
-// subResources writes subresources of objects in each namespace by that one's client.
+// subResources writes subresources of objects with the client of their namespace.
 type subResources struct {
 	client.SubResourceClient
 	parent *perNamespace
 	name   string
 }
 
-// Update is a client.SubResourceClient's.
+// Update implements client.SubResourceClient.
 func (s *subResources) Update(ctx context.Context, obj client.Object, options ...client.SubResourceUpdateOption) error {
 	c, err := s.parent.client(obj.GetNamespace())
 	if err != nil {
@@ -190,8 +199,10 @@ func (s *subResources) Update(ctx context.Context, obj client.Object, options ..
 	return c.SubResource(s.name).Update(ctx, obj, options...)
 }
 
-// Patch is a client.SubResourceClient's.
-func (s *subResources) Patch(ctx context.Context, obj client.Object, patch client.Patch, options ...client.SubResourcePatchOption) error {
+// Patch implements client.SubResourceClient.
+func (s *subResources) Patch(
+	ctx context.Context, obj client.Object, patch client.Patch, options ...client.SubResourcePatchOption,
+) error {
 	c, err := s.parent.client(obj.GetNamespace())
 	if err != nil {
 		return err

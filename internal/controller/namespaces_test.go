@@ -17,7 +17,7 @@ import (
 )
 
 func TestAClientOfSomeNamespacesTouchesNoOther(t *testing.T) {
-	c := &perNamespace{Client: unreachable{}, of: map[string]client.Client{"a": unreachable{}}}
+	c := &perNamespace{Client: unreachable{}, clients: map[string]client.Client{"a": unreachable{}}}
 	pod := func(namespace string) *corev1.Pod {
 		return &corev1.Pod{ObjectMeta: metav1.ObjectMeta{Namespace: namespace, Name: "x"}}
 	}
@@ -35,7 +35,7 @@ func TestAClientOfSomeNamespacesTouchesNoOther(t *testing.T) {
 			return c.Status().Patch(t.Context(), pod(ns), client.RawPatch(types.MergePatchType, nil))
 		},
 	} {
-		if err := call("b"); err == nil || !strings.Contains(err.Error(), "namespace b is not one of those") {
+		if err := call("b"); err == nil || !strings.Contains(err.Error(), "namespace b is not watched") {
 			t.Errorf("%s in another namespace: %v", name, err)
 		}
 		if err := call("a"); !errors.Is(err, errUnreachable) {
@@ -106,11 +106,11 @@ func TestAnOwnerIsThereWhenTheAPIServerHasItAndItIsTheSame(t *testing.T) {
 		there  bool
 		failed bool
 	}{
-		"there":             {owners{uid: "mine"}, true, false},
-		"gone":              {owners{err: gone}, false, false},
-		"another":           {owners{uid: "another"}, false, false},
-		"being deleted":     {owners{uid: "mine", deleting: true}, false, false},
-		"nobody can say so": {owners{err: errUnreachable}, false, true},
+		"there":           {owners{uid: "mine"}, true, false},
+		"gone":            {owners{err: gone}, false, false},
+		"another":         {owners{uid: "another"}, false, false},
+		"being deleted":   {owners{uid: "mine", deleting: true}, false, false},
+		"that is unknown": {owners{err: errUnreachable}, false, true},
 	} {
 		there, err := (&Reconciler{APIReader: test.live}).objectExists(t.Context(), obj)
 		if there != test.there || (err != nil) != test.failed {

@@ -40,7 +40,7 @@ func publishing(key, url string) *v1alpha1.HyperliquidParser {
 	return obj
 }
 
-// wakes counts how often objects were woken. It is safe for concurrent use.
+// wakes counts how often objects were enqueued. It is safe for concurrent use.
 type wakes struct {
 	mu      sync.Mutex
 	objects map[types.NamespacedName]int
@@ -55,7 +55,7 @@ func (w *wakes) wake(name types.NamespacedName) {
 	w.objects[name]++
 }
 
-// take returns what was woken since the last time, in order.
+// take returns the objects that were enqueued since the last call, sorted.
 func (w *wakes) take() string {
 	w.mu.Lock()
 	defer w.mu.Unlock()
@@ -124,12 +124,14 @@ func TestServersAreSharedByAllThatNameOneOfThem(t *testing.T) {
 	}
 	both := sharing("both", "", "both")
 	both.Spec.Sinks = []v1alpha1.NamedSink{
-		{Name: "a", NATS: &v1alpha1.NATSSink{URL: "nats://n:4222"}}, {Name: "b", Kafka: &v1alpha1.KafkaSink{Brokers: []v1alpha1.Broker{"x:1", "y:1"}}},
+		{Name: "a", NATS: &v1alpha1.NATSSink{URL: "nats://n:4222"}},
+		{Name: "b", Kafka: &v1alpha1.KafkaSink{Brokers: []v1alpha1.Broker{"x:1", "y:1"}}},
 	}
 	nats := sharing("nats", "", "nats")
 	nats.Spec.Sink.NATS = &v1alpha1.NATSSink{URL: "tls://N", Stream: "OTHER"}
 	o := NewOutages(new(wakes).wake)
-	all := []*v1alpha1.HyperliquidParser{both, nats, kafka("same", "y:1", "x:1"), kafka("other", "z:1"), kafka("some", "w:1", "x:1")}
+	all := []*v1alpha1.HyperliquidParser{both, nats, kafka("same", "y:1", "x:1"), kafka("other", "z:1"),
+		kafka("some", "w:1", "x:1")}
 	for _, obj := range all {
 		o.observe(obj, counts{desired: 10}, plan.Result{Affected: 1})
 	}
@@ -140,14 +142,16 @@ func TestServersAreSharedByAllThatNameOneOfThem(t *testing.T) {
 	}
 }
 
-// TestWhatStrangersMaySay is the table of attackers: who may hold back the restarts of an object in another namespace, and by what.
+// TestWhatStrangersMaySay is the table of attackers: who can suppress the restarts of an object in another namespace,
+// and how.
 func TestWhatStrangersMaySay(t *testing.T) {
 	const server = "nats://nats.infra.svc.cluster.local:4222"
 	delivering := counts{desired: 20, delivering: 20}
 	down := counts{desired: 20, delivering: 20, troubled: 20, hears: true}
 	two := publishing("evil/x", server)
 	two.Spec.Sink, two.Spec.Sinks = v1alpha1.Sink{}, []v1alpha1.NamedSink{
-		{Name: "own", NATS: &v1alpha1.NATSSink{URL: "nats://own:4222"}}, {Name: "theirs", NATS: &v1alpha1.NATSSink{URL: server}},
+		{Name: "own", NATS: &v1alpha1.NATSSink{URL: "nats://own:4222"}},
+		{Name: "theirs", NATS: &v1alpha1.NATSSink{URL: server}},
 	}
 	for _, test := range []struct {
 		who      string
@@ -157,18 +161,26 @@ func TestWhatStrangersMaySay(t *testing.T) {
 		victim   string
 		want     []plan.Peers
 	}{
-		{"one that names a server by the same short name", publishing("evil/x", "nats://nats:4222"), down, 20, "nats://nats:4222", nil},
+		{"one that names a server by the same short name", publishing("evil/x", "nats://nats:4222"), down, 20,
+			"nats://nats:4222", nil},
 		{"or by two labels", publishing("evil/x", "nats://nats.infra:4222"), down, 20, "nats://nats.infra:4222", nil},
 		{"or its own loopback", publishing("evil/x", "nats://127.0.0.1:4222"), down, 20, "nats://127.0.0.1:4222", nil},
 		{"one whose pods do not start", publishing("evil/x", server), counts{desired: 20}, 20, server, nil},
-		{"one that never delivered, and says that the server is down", publishing("evil/x", server), counts{desired: 20, hears: true}, 20, server, nil},
-		{"one that delivers, and whose pods hang", publishing("evil/x", server), delivering, 20, server, []plan.Peers{{Desired: 20}}},
+		{"one that never delivered, and says that the server is down", publishing("evil/x", server),
+			counts{desired: 20, hears: true}, 20, server, nil},
+		{"one that delivers, and whose pods hang", publishing("evil/x", server), delivering, 20, server,
+			[]plan.Peers{{Desired: 20}}},
 		{"one that delivers to a sink of its own", two, down, 20, server, nil},
-		{"one that delivered, and says that the server is down", publishing("evil/x", server), down, 20, server, []plan.Peers{{Desired: 20, Affected: 20}}},
-		{"of which only those count that delivered", publishing("evil/x", server), counts{desired: 20, delivering: 1, troubled: 1, hears: true}, 20, server, []plan.Peers{{Desired: 1, Affected: 1}}},
-		{"in other letters", publishing("evil/x", "tls://NATS.Infra.svc.:4222"), down, 20, server, []plan.Peers{{Desired: 20, Affected: 20}}},
-		{"with one server of several", publishing("evil/x", "nats://a.b.c:1,"+server), down, 20, server + ",nats://d.e.f:1", []plan.Peers{{Desired: 20, Affected: 20}}},
-		{"the one that owns the Service, by its short name", publishing("infra/x", "nats://nats:4222"), down, 20, server, []plan.Peers{{Desired: 20, Affected: 20}}},
+		{"one that delivered, and says that the server is down", publishing("evil/x", server), down, 20, server,
+			[]plan.Peers{{Desired: 20, Affected: 20}}},
+		{"only those that delivered count", publishing("evil/x", server), counts{desired: 20, delivering: 1, troubled: 1,
+			hears: true}, 20, server, []plan.Peers{{Desired: 1, Affected: 1}}},
+		{"in other letters", publishing("evil/x", "tls://NATS.Infra.svc.:4222"), down, 20, server,
+			[]plan.Peers{{Desired: 20, Affected: 20}}},
+		{"with one server of several", publishing("evil/x", "nats://a.b.c:1,"+server), down, 20, server + ",nats://d.e.f:1",
+			[]plan.Peers{{Desired: 20, Affected: 20}}},
+		{"the one that owns the Service, by its short name", publishing("infra/x", "nats://nats:4222"), down, 20, server,
+			[]plan.Peers{{Desired: 20, Affected: 20}}},
 	} {
 		t.Run(test.who, func(t *testing.T) {
 			o := NewOutages(new(wakes).wake)
@@ -188,15 +200,18 @@ func TestStrangersAreHeardByNamespace(t *testing.T) {
 	const server = "nats://broker.example.com:4222"
 	o := NewOutages(new(wakes).wake)
 	for _, key := range []string{"b/1", "b/2", "c/1", "ns/other"} {
-		o.observe(publishing(key, server), counts{desired: 5, delivering: 4, troubled: 3, hears: true}, plan.Result{Affected: 5})
+		o.observe(publishing(key, server), counts{desired: 5, delivering: 4, troubled: 3, hears: true},
+			plan.Result{Affected: 5})
 	}
 	elsewhere, strangers, _ := o.others(publishing("ns/a", server))
-	if elsewhere != (plan.Peers{Desired: 5, Affected: 5}) || !slices.Equal(strangers, []plan.Peers{{Desired: 8, Affected: 6}, {Desired: 4, Affected: 3}}) {
+	if elsewhere != (plan.Peers{Desired: 5, Affected: 5}) ||
+		!slices.Equal(strangers, []plan.Peers{{Desired: 8, Affected: 6}, {Desired: 4, Affected: 3}}) {
 		t.Errorf("got %+v and %+v", elsewhere, strangers)
 	}
-	// Whose own sinks are several does not know which of them has trouble.
+	// An object with several sinks does not know which of them fails.
 	several := publishing("ns/a", "")
-	several.Spec.Sinks = []v1alpha1.NamedSink{{Name: "a", NATS: &v1alpha1.NATSSink{URL: server}}, {Name: "b", Stdout: &v1alpha1.StdoutSink{}}}
+	several.Spec.Sinks = []v1alpha1.NamedSink{{Name: "a", NATS: &v1alpha1.NATSSink{URL: server}},
+		{Name: "b", Stdout: &v1alpha1.StdoutSink{}}}
 	if _, strangers, _ := o.others(several); strangers != nil {
 		t.Errorf("one with several sinks hears %+v", strangers)
 	}
@@ -207,15 +222,18 @@ func TestAStrangerWakesThoseThatHearItAlone(t *testing.T) {
 	woken := &wakes{}
 	o := NewOutages(woken.wake)
 	o.observe(publishing("ns/well", server), counts{desired: 5, delivering: 5}, plan.Result{})
-	o.observe(publishing("ns/troubled", server), counts{desired: 5, delivering: 5, troubled: 1, hears: true}, plan.Result{Affected: 1})
+	o.observe(publishing("ns/troubled", server), counts{desired: 5, delivering: 5, troubled: 1, hears: true},
+		plan.Result{Affected: 1})
 	o.observe(publishing("evil/x", server), counts{desired: 5, delivering: 5}, plan.Result{})
 	woken.take()
-	o.observe(publishing("evil/x", server), counts{desired: 5, delivering: 5, troubled: 5, hears: true}, plan.Result{Affected: 5})
+	o.observe(publishing("evil/x", server), counts{desired: 5, delivering: 5, troubled: 5, hears: true},
+		plan.Result{Affected: 5})
 	if got := woken.take(); got != "ns/troubled×1" {
 		t.Errorf("woken: %s", got)
 	}
-	// That its pods do not start is no news to strangers.
-	o.observe(publishing("evil/x", server), counts{desired: 50, delivering: 5, troubled: 5, hears: true}, plan.Result{Affected: 50})
+	// Pods that do not start do not count for other objects.
+	o.observe(publishing("evil/x", server), counts{desired: 50, delivering: 5, troubled: 5, hears: true},
+		plan.Result{Affected: 50})
 	if got := woken.take(); got != "" {
 		t.Errorf("woken by what does not count: %s", got)
 	}
@@ -227,13 +245,14 @@ func TestAStrangerWakesThoseThatHearItAlone(t *testing.T) {
 
 func TestOnlyTargetsThatWereSeenDeliveringAreCountedForStrangers(t *testing.T) {
 	views := map[string]poller.View{
-		"delivers":   {Delivered: true, Judgement: growth.Judgement{Verdict: growth.Healthy}},
-		"delivered":  {Delivered: true, Judgement: growth.Judgement{Verdict: growth.SinkDown, Reason: "OrderStatuses"}},
-		"slow":       {Delivered: true, Judgement: growth.Judgement{Verdict: growth.Overloaded, Reason: growth.ReasonSink}},
-		"busy":       {Delivered: true, Judgement: growth.Judgement{Verdict: growth.Overloaded, Reason: growth.ReasonCPU}},
-		"hangs":      {Delivered: true, Judgement: growth.Judgement{Verdict: growth.Stuck}},
-		"locked out": {Delivered: true, Judgement: growth.Judgement{Verdict: growth.SinkDown, Reason: growth.ReasonSecretMissing}},
-		"never did":  {Judgement: growth.Judgement{Verdict: growth.SinkDown, Reason: "OrderStatuses"}},
+		"delivers":  {Delivered: true, Judgement: growth.Judgement{Verdict: growth.Healthy}},
+		"delivered": {Delivered: true, Judgement: growth.Judgement{Verdict: growth.SinkDown, Reason: "OrderStatuses"}},
+		"slow":      {Delivered: true, Judgement: growth.Judgement{Verdict: growth.Overloaded, Reason: growth.ReasonSink}},
+		"busy":      {Delivered: true, Judgement: growth.Judgement{Verdict: growth.Overloaded, Reason: growth.ReasonCPU}},
+		"hangs":     {Delivered: true, Judgement: growth.Judgement{Verdict: growth.Stuck}},
+		"locked out": {Delivered: true, Judgement: growth.Judgement{Verdict: growth.SinkDown,
+			Reason: growth.ReasonSecretMissing}},
+		"never did": {Judgement: growth.Judgement{Verdict: growth.SinkDown, Reason: "OrderStatuses"}},
 	}
 	s := &observed.Fleet{Views: views}
 	for _, name := range append(slices.Sorted(maps.Keys(views)), "without a pod") {

@@ -7,8 +7,8 @@ import (
 	"k8s.io/apimachinery/pkg/util/validation"
 )
 
-// A pattern is an exact text, or one that ends in '*' and stands for all texts that begin with what is before it. There is no other
-// wildcard, so that what a list allows is seen at once, and is the same in Go and in CEL.
+// matches reports whether text matches a pattern: an exact text, or a prefix followed by '*'. There is no other
+// wildcard, so a list is easy to review and has the same meaning in Go and in CEL.
 func matches(pattern, text string) bool {
 	if prefix, ok := strings.CutSuffix(pattern, "*"); ok {
 		return strings.HasPrefix(text, prefix)
@@ -39,8 +39,8 @@ func allows(patterns []string, key, value string) bool {
 	return false
 }
 
-// validPattern refuses what would match other texts than its author means. Lists are separated by commas and blanks around them do not
-// count, in a flag as in the admission policy's ConfigMap.
+// validPattern rejects patterns that would not match what their author means. A list is separated by commas, and blanks
+// around its items are ignored, in the flags and in the admission policy's ConfigMap.
 func validPattern(p string) error {
 	switch {
 	case p == "":
@@ -48,12 +48,12 @@ func validPattern(p string) error {
 	case strings.Contains(p, ","):
 		return errors.New("a comma separates patterns and cannot be part of one")
 	case strings.TrimSpace(p) != p:
-		return errors.New("leave out the blanks around it")
+		return errors.New("remove the blanks around it")
 	case strings.Contains(strings.TrimSuffix(p, "*"), "*"):
 		return errors.New("'*' may only be at its end")
 	}
 	return nil
 }
 
-// secretName reports whether an object may have the name.
+// secretName reports whether name is a valid name of a Secret.
 func secretName(name string) bool { return len(validation.IsDNS1123Subdomain(name)) == 0 }

@@ -34,7 +34,8 @@ var _ = Describe("the admission policy", func() {
 		const dir = "../../config/admission-policy/"
 		system := &corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: "hyperliquid-parser-operator-system"}}
 		Expect(client.IgnoreAlreadyExists(k8s.Create(ctx, system))).To(Succeed())
-		bounds, policy, binding := &corev1.ConfigMap{}, &admissionv1.ValidatingAdmissionPolicy{}, &admissionv1.ValidatingAdmissionPolicyBinding{}
+		bounds, policy, binding := &corev1.ConfigMap{}, &admissionv1.ValidatingAdmissionPolicy{},
+			&admissionv1.ValidatingAdmissionPolicyBinding{}
 		readYAML(dir+"bounds.yaml", bounds)
 		readYAML(dir+"policy.yaml", policy)
 		readYAML(dir+"binding.yaml", binding)
@@ -61,7 +62,8 @@ var _ = Describe("the admission policy", func() {
 			for i, bad := range b.refused {
 				err := try(ctx, func(o *v1alpha1.HyperliquidParser) { bad(&o.Spec) })
 				Expect(err).To(HaveOccurred(), "spec.%s, value %d", path, i)
-				Expect(err.Error()).NotTo(Or(ContainSubstring("failed expression"), ContainSubstring("resulted in error")), "spec.%s, value %d", path, i)
+				Expect(err.Error()).NotTo(Or(ContainSubstring("failed expression"), ContainSubstring("resulted in error")),
+					"spec.%s, value %d", path, i)
 			}
 		}
 	})
@@ -74,11 +76,13 @@ var _ = Describe("the admission policy", func() {
 				continue
 			}
 			Expect(err).To(HaveOccurred(), "%q", reference)
-			Expect(err.Error()).NotTo(Or(ContainSubstring("failed expression"), ContainSubstring("resulted in error")), "%q", reference)
+			Expect(err.Error()).NotTo(Or(ContainSubstring("failed expression"), ContainSubstring("resulted in error")), "%q",
+				reference)
 		}
 		By("doing so without the schema, which knows the grammar too")
 		bounds := &corev1.ConfigMap{}
-		Expect(k8s.Get(ctx, client.ObjectKey{Namespace: "hyperliquid-parser-operator-system", Name: "hyperliquidparser-bounds"}, bounds)).To(Succeed())
+		Expect(k8s.Get(ctx, client.ObjectKey{Namespace: "hyperliquid-parser-operator-system",
+			Name: "hyperliquidparser-bounds"}, bounds)).To(Succeed())
 		bounds.Data["allowed-images"] = "hlparser/, x:v1, a__b.c/, , registry.example:5000/,index.docker.io/,localhost/"
 		Expect(k8s.Update(ctx, bounds)).To(Succeed())
 		Eventually(ctx, func() error {
@@ -97,7 +101,8 @@ var _ = Describe("the admission policy", func() {
 		// as is a client of a user who may write HyperliquidParsers, and get the named Secrets.
 		as := func(ctx SpecContext, f *farm, user string, secrets ...string) client.Client {
 			GinkgoHelper()
-			rules := []rbacv1.PolicyRule{{APIGroups: []string{v1alpha1.Group}, Resources: []string{"hyperliquidparsers"}, Verbs: []string{"*"}}}
+			rules := []rbacv1.PolicyRule{{APIGroups: []string{v1alpha1.Group}, Resources: []string{"hyperliquidparsers"},
+				Verbs: []string{"*"}}}
 			if len(secrets) > 0 {
 				rule := rbacv1.PolicyRule{APIGroups: []string{""}, Resources: []string{"secrets"}, Verbs: []string{"get"}}
 				if secrets[0] != "*" {
@@ -105,7 +110,8 @@ var _ = Describe("the admission policy", func() {
 				}
 				rules = append(rules, rule)
 			}
-			Expect(k8s.Create(ctx, &rbacv1.Role{ObjectMeta: metav1.ObjectMeta{Namespace: f.namespace, Name: user}, Rules: rules})).To(Succeed())
+			Expect(k8s.Create(ctx, &rbacv1.Role{ObjectMeta: metav1.ObjectMeta{Namespace: f.namespace, Name: user},
+				Rules: rules})).To(Succeed())
 			Expect(k8s.Create(ctx, &rbacv1.RoleBinding{
 				ObjectMeta: metav1.ObjectMeta{Namespace: f.namespace, Name: user},
 				Subjects:   []rbacv1.Subject{{Kind: "User", APIGroup: rbacv1.GroupName, Name: user}},
@@ -192,9 +198,11 @@ var _ = Describe("the admission policy", func() {
 			Expect(outsider.Create(ctx, object(f, anything), client.DryRunAll)).To(Succeed())
 			Expect(ways).To(HaveLen(len(secretFields())), "the ways are those of fieldBounds, for sink and sinks alike")
 			for name, way := range ways {
-				Expect(outsider.Create(ctx, object(f, way("own")), client.DryRunAll)).To(MatchError(ContainSubstring("spec names the Secrets own"+refusal)), name)
+				Expect(outsider.Create(ctx, object(f, way("own")), client.DryRunAll)).To(
+					MatchError(ContainSubstring("spec names the Secrets own"+refusal)), name)
 				Expect(insider.Create(ctx, object(f, way("own")), client.DryRunAll)).To(Succeed(), name)
-				Expect(insider.Create(ctx, object(f, way("foreign")), client.DryRunAll)).To(MatchError(ContainSubstring(refusal)), name)
+				Expect(insider.Create(ctx, object(f, way("foreign")), client.DryRunAll)).To(MatchError(ContainSubstring(refusal)),
+					name)
 				Expect(reader.Create(ctx, object(f, way("foreign")), client.DryRunAll)).To(Succeed(), name)
 			}
 			both := object(f, ways["a pull secret"]("own"))
@@ -255,7 +263,8 @@ var _ = Describe("the admission policy", func() {
 			By("naming the most that a spec can")
 			most := pulling(names(16))
 			most.Spec.Sink, most.Spec.Streams = v1alpha1.Sink{}, nil
-			for i, stream := range []v1alpha1.StreamName{"OrderStatuses", "Fills", "Trades", "RawBookDiffs", "MiscEvents", "OracleUpdates", "SystemActions"} {
+			for i, stream := range []v1alpha1.StreamName{"OrderStatuses", "Fills", "Trades", "RawBookDiffs", "MiscEvents",
+				"OracleUpdates", "SystemActions"} {
 				sink := v1alpha1.SinkName(fmt.Sprintf("s%d", i))
 				most.Spec.Streams = append(most.Spec.Streams, v1alpha1.Stream{Name: stream, Sink: sink})
 				k := kafka()
@@ -269,7 +278,8 @@ var _ = Describe("the admission policy", func() {
 			By("naming few by many fields")
 			for i := range most.Spec.Sinks {
 				k := most.Spec.Sinks[i].Kafka
-				k.SASL.SecretRef, k.TLS.CASecretRef, k.TLS.CertSecretRef = ref("secret-1"), ptr.To(ref("secret-2")), ptr.To(ref("secret-3"))
+				k.SASL.SecretRef, k.TLS.CASecretRef, k.TLS.CertSecretRef = ref("secret-1"), ptr.To(ref("secret-2")),
+					ptr.To(ref("secret-3"))
 			}
 			most.Spec.ImagePullSecrets = nil
 			Expect(insider.Create(ctx, most, client.DryRunAll)).To(Succeed())
@@ -282,10 +292,12 @@ var _ = Describe("the admission policy", func() {
 		obj.Finalizers = []string{"example.com/wait"}
 		Expect(k8s.Create(ctx, obj)).To(Succeed())
 		bounds := &corev1.ConfigMap{}
-		Expect(k8s.Get(ctx, client.ObjectKey{Namespace: "hyperliquid-parser-operator-system", Name: "hyperliquidparser-bounds"}, bounds)).To(Succeed())
+		Expect(k8s.Get(ctx, client.ObjectKey{Namespace: "hyperliquid-parser-operator-system",
+			Name: "hyperliquidparser-bounds"}, bounds)).To(Succeed())
 		bounds.Data["allowed-data-paths"] = "/elsewhere"
 		Expect(k8s.Update(ctx, bounds)).To(Succeed())
-		Eventually(ctx, func() error { return try(ctx, anything) }).Should(MatchError(ContainSubstring("at or below /elsewhere")))
+		Eventually(ctx, func() error { return try(ctx, anything) }).Should(
+			MatchError(ContainSubstring("at or below /elsewhere")))
 		now := current(ctx, obj)
 		now.Spec.Target.Nodes.DataPath = "/home/hluser/other"
 		Expect(k8s.Update(ctx, now)).To(MatchError(ContainSubstring("at or below /elsewhere")))
@@ -293,7 +305,8 @@ var _ = Describe("the admission policy", func() {
 	})
 
 	It("fails closed without its bounds", func(ctx SpecContext) {
-		bounds := &corev1.ConfigMap{ObjectMeta: metav1.ObjectMeta{Namespace: "hyperliquid-parser-operator-system", Name: "hyperliquidparser-bounds"}}
+		bounds := &corev1.ConfigMap{ObjectMeta: metav1.ObjectMeta{Namespace: "hyperliquid-parser-operator-system",
+			Name: "hyperliquidparser-bounds"}}
 		Expect(k8s.Get(ctx, client.ObjectKeyFromObject(bounds), bounds)).To(Succeed())
 		bounds.Data = nil
 		Expect(k8s.Update(ctx, bounds)).To(Succeed())

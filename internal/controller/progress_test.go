@@ -76,7 +76,7 @@ func (a *archive) look(hash string) *revisions {
 	return v
 }
 
-// complete is the end of a rollout.
+// complete completes a rollout.
 func (a *archive) complete(v *revisions) {
 	a.Helper()
 	if err := a.r.writeCurrent(a.Context(), v.update); err != nil {
@@ -94,7 +94,8 @@ func (a *archive) promote(hash string) {
 func (a *archive) want(v *revisions, current string, promoted bool) {
 	a.Helper()
 	if v.current.PlanName() != current || v.promoted(a.obj) != promoted {
-		a.Errorf("current is %q, not %q, and %s is promoted: %v", v.current.PlanName(), current, v.update.Hash, v.promoted(a.obj))
+		a.Errorf("current is %q, not %q, and %s is promoted: %v", v.current.PlanName(), current, v.update.Hash,
+			v.promoted(a.obj))
 	}
 }
 
@@ -103,7 +104,7 @@ func TestAPromotionIsOfOneRollout(t *testing.T) {
 	s := a.look("one")
 	a.want(s, "", false)
 	a.complete(s)
-	a.promote("two") // nobody has seen that revision: it is of a rollout before it was pruned
+	a.promote("two") // that revision was never observed: it is of a rollout before it was pruned
 	a.want(a.look("one"), "one", false)
 	a.want(a.look("two"), "one", false)
 	a.want(a.look("two"), "one", false)
@@ -165,7 +166,7 @@ func TestTheCurrentRevisionIsKeptWithTheRevisions(t *testing.T) {
 		t.Errorf("%d revisions are the fleet's", marked)
 	}
 
-	// An operator before this one has marked none: then the status says it, or the pods, if there is none.
+	// An earlier operator has marked none: the status names it, or else the pods.
 	a = newArchive(t)
 	a.look("one")
 	a.obj.Status.CurrentRevision, a.obj.Status.ObservedGeneration = "mainnet-one", 7
@@ -174,7 +175,8 @@ func TestTheCurrentRevisionIsKeptWithTheRevisions(t *testing.T) {
 	a.want(a.look("two"), "one", false) // it is marked by now
 
 	s = &revisions{stored: []*observed.Revision{{
-		Revision: podspec.Revision{Hash: "x"}, Object: &appsv1.ControllerRevision{ObjectMeta: metav1.ObjectMeta{Name: "mainnet-x"}},
+		Revision: podspec.Revision{Hash: "x"},
+		Object:   &appsv1.ControllerRevision{ObjectMeta: metav1.ObjectMeta{Name: "mainnet-x"}},
 	}}}
 	pods := []corev1.Pod{{ObjectMeta: metav1.ObjectMeta{Labels: map[string]string{v1alpha1.LabelRevision: "x"}}}}
 	if got := s.lastComplete(a.obj, pods).PlanName(); got != "x" {
@@ -205,7 +207,7 @@ func TestWhatARolloutHasTakenDownTheNextKnows(t *testing.T) {
 			t.Errorf("%s has a rollout still", r.Hash)
 		}
 	}
-	// What the present rollout has found out is not written over.
+	// The results of the present rollout are not overwritten.
 	s = a.look("three")
 	if _, err := a.r.writeRollout(t.Context(), s.update, plan.Rollout{UpTo: "b"}); err != nil {
 		t.Fatal(err)

@@ -16,7 +16,7 @@ import (
 
 var anObject = types.NamespacedName{Namespace: "ns", Name: "a"}
 
-// behind is a cache that never shows what was written, unless it has caught up, or fails at once.
+// behind is a cache that never shows earlier writes, unless it has caught up, or fails at once.
 type behind struct {
 	client.Client
 	fails    error
@@ -44,31 +44,31 @@ func TestACacheThatIsBehindHoldsNoWorkerUp(t *testing.T) {
 		cache := &behind{}
 		r := &Reconciler{Client: cache, APIReader: live{}, Behind: NewBehind(clock.RealClock{})}
 		var pods corev1.PodList
-		// Each reconcile takes a glance, however long the cache is behind, and is put off.
-		for start := time.Now(); time.Since(start) < patience-retryConflict; time.Sleep(retryConflict) {
+		// Each reconcile waits for cacheReadTimeout, however long the cache is behind, and is requeued.
+		for start := time.Now(); time.Since(start) < writesVisibleTimeout-retryConflict; time.Sleep(retryConflict) {
 			began := time.Now()
 			if err := r.list(t.Context(), anObject, &pods); !errors.Is(err, errBehind) {
 				t.Fatalf("after %s: got %v", time.Since(start), err)
 			}
-			if waited := time.Since(began); waited != glance {
+			if waited := time.Since(began); waited != cacheReadTimeout {
 				t.Errorf("waited %s", waited)
 			}
 		}
-		// It may never show what was written: then the API server is asked, and at once from now on.
+		// It may never show earlier writes: then reads go to the API server, and immediately from now on.
 		time.Sleep(retryConflict)
 		for range 2 {
 			if err := r.list(t.Context(), anObject, &pods); err != nil || len(pods.Items) != 1 {
 				t.Errorf("got %d pods, %v", len(pods.Items), err)
 			}
 		}
-		// Another object has its own patience, and so has another kind.
+		// Each object, and each kind, has its own timeout.
 		if err := r.list(t.Context(), types.NamespacedName{Name: "b"}, &pods); !errors.Is(err, errBehind) {
 			t.Errorf("of another object: %v", err)
 		}
 		if err := r.list(t.Context(), anObject, &corev1.ConfigMapList{}); !errors.Is(err, errBehind) {
 			t.Errorf("of another kind: %v", err)
 		}
-		// What it shows again is waited for again.
+		// Once it has caught up, reads wait for it again.
 		cache.caughtUp = true
 		if err := r.list(t.Context(), anObject, &pods); err != nil {
 			t.Error(err)
@@ -80,10 +80,10 @@ func TestACacheThatIsBehindHoldsNoWorkerUp(t *testing.T) {
 	})
 }
 
-func TestAReconcileThatIsOverAsksNobodyElse(t *testing.T) {
+func TestAReconcileThatIsOverReadsNothingElse(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		r := &Reconciler{Client: &behind{}, APIReader: live{}, Behind: NewBehind(clock.RealClock{})}
-		ctx, cancel := context.WithTimeout(t.Context(), glance/2)
+		ctx, cancel := context.WithTimeout(t.Context(), cacheReadTimeout/2)
 		defer cancel()
 		var pods corev1.PodList
 		if err := r.list(ctx, anObject, &pods); !errors.Is(err, context.DeadlineExceeded) || len(pods.Items) != 0 {

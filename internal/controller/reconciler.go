@@ -126,7 +126,7 @@ func (r *Reconciler) Reconcile(ctx context.Context, request ctrl.Request) (ctrl.
 	if reason, ok := informers.Undecodable(obj); ok {
 		return ctrl.Result{}, r.setAside(ctx, obj, reason)
 	}
-	r.SetAside.forget(request.NamespacedName)
+	r.SetAside.Forget(request.NamespacedName)
 
 	requeueAfter, err := r.reconcile(ctx, obj)
 	if errors.Is(err, errBehind) || apierrors.IsConflict(err) {
@@ -146,7 +146,7 @@ func (r *Reconciler) Reconcile(ctx context.Context, request ctrl.Request) (ctrl.
 func (r *Reconciler) reconcile(
 	ctx context.Context, obj *v1alpha1.HyperliquidParser,
 ) (requeueAfter time.Duration, err error) {
-	bounded, cancel := leaveTime(ctx)
+	bounded, cancel := reserveStatusTime(ctx)
 	defer cancel()
 	tried := &attempts{}
 
@@ -166,7 +166,7 @@ func (r *Reconciler) reconcile(
 		r.remember(obj, fleet, next)
 	}
 	applied, ledger := r.apply(bounded, obj, fleet, resolved, next, tried)
-	refused, failing := r.sayRefused(obj, tried)
+	refused, failing := r.reportFailures(obj, tried)
 	stalling := cmp.Or(applied.problem, resolved.problem, refused)
 	after := status.Of(obj, status.Input{
 		Fleet:   fleet,
@@ -226,15 +226,15 @@ func (r *Reconciler) retryAt(delay time.Duration) time.Time {
 func (r *Reconciler) forget(name types.NamespacedName) {
 	r.forgetFleet(name)
 	r.Events.Forget(name)
-	r.SetAside.forget(name)
+	r.SetAside.Forget(name)
 }
 
 // forgetFleet drops what is remembered of an object's fleet.
 func (r *Reconciler) forgetFleet(name types.NamespacedName) {
 	r.Pods.Forget(name)
 	r.Claims.Forget(name)
-	r.warnings.forget(name)
-	r.refusals.forget(name)
+	r.warnings.Forget(name)
+	r.refusals.Forget(name)
 	r.Poller.Forget(name)
 	r.Metrics.forget(name)
 	r.Outages.forget(name)

@@ -4,9 +4,9 @@ import (
 	"cmp"
 	"context"
 	"errors"
+	"maps"
 	"slices"
 	"strings"
-	"sync"
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
@@ -21,275 +21,259 @@ import (
 	"github.com/hlparser/hyperliquid-parser-operator/internal/controller/prose"
 )
 
-// What the API server refuses, or fails to do, is said with its words and tried again. This file decides when, and
-// what is said. A thing that cannot be done holds up nothing that does not need it.
+// The operator retries each operation that the API server refuses or fails, and quotes its message in the status. This
+// file decides when to retry and what to report. A failed operation blocks only the operations that depend on it.
 //
-// Refused is what somebody must change: a quota, a policy, a webhook that denies. The object is Stalled then. What
-// fails may be well the next time: a webhook that is down, a conflict, a time limit. The object is Reconciling then,
-// once that lasts.
+// An operation is refused until somebody changes something, such as a quota, a policy or a webhook that denies. The
+// object is Stalled then. Other failures, such as an unavailable webhook, a conflict or a timeout, may pass. The object
+// is Reconciling then, once the failure has lasted for reportAfter.
 
 const (
-	// firstConflict and firstFailure are how long after it failed a thing is tried again: one that met another write
-	// soon, since that is over. The time doubles up to longestWait, and each has jitter of half of itself: so what
-	// was wrong is noticed to be well within half a minute.
+	// firstConflict and firstFailure are the first delay before a retry. It is short after a conflict, which is over. The
+	// delay doubles up to maxBackoff and has jitter of half of itself, so a recovery is detected within half a minute.
 	firstConflict = 100 * time.Millisecond
 	firstFailure  = time.Second
-	longestWait   = 20 * time.Second
-	// longestAway takes the place of longestWait while no answer comes at all: to ask costs an API server that is away
-	// nothing, and when it is back, all that waits is due within seconds.
-	longestAway = 5 * time.Second
-	// sayAfter is how long a thing fails before that is said: what is over by then is no news.
-	sayAfter = 2 * time.Second
-	// keepWords is how long what the API server says is said on though it says it in other words: figures and ports
-	// in them change with every try, and a status that is written with every try is no rest.
-	keepWords = 5 * time.Minute
-	// maxWords bounds what is kept of the API server's words, in bytes: half of what a condition takes.
-	maxWords = prose.MaxCondition / 2
-	// mostFailures is after how many pods that could not be created no others are tried in the same reconcile.
-	mostFailures = 3
-	// statusTime is what a reconcile keeps of its time to say what took the rest.
+	maxBackoff    = 20 * time.Second
+	// maxBackoffAway replaces maxBackoff while the API server does not answer at all. A request costs an unreachable API
+	// server nothing, and all retries are due within seconds of its return.
+	maxBackoffAway = 5 * time.Second
+	// reportAfter is how long a failure lasts before it is reported. Shorter ones are not worth a report.
+	reportAfter = 2 * time.Second
+	// keepMessage is how long the first message of a failure is reported although later messages differ. Figures and ports
+	// in them change with every attempt, and the status must not change with every attempt.
+	keepMessage = 5 * time.Minute
+	// maxRefusalMessage bounds the stored message of the API server, in bytes: half of a condition's message.
+	maxRefusalMessage = prose.MaxCondition / 2
+	// maxCreateFailures is the number of failed pod creates after which a reconcile attempts no more.
+	maxCreateFailures = 3
+	// statusTime is the part of a reconcile's time that is reserved for the status.
 	statusTime = 10 * time.Second
 )
 
-// undone is a thing that is not done now, and why.
-type undone struct {
-	what   string
-	reason string // of the condition
-	words  string
-	since  time.Time
-	stalls bool // until somebody changes something
+// failure is an operation that did not succeed, and why.
+type failure struct {
+	operation string
+	reason    string // of the condition
+	message   string
+	since     time.Time
+	refused   bool // until somebody changes something
 }
 
-// refusals remembers what the API server refuses or fails to do, by object. The zero value knows of nothing. It is
-// safe for concurrent use.
-type refusals struct {
-	mu      sync.Mutex
-	objects map[types.NamespacedName]map[string]*refusal
-}
+// refusals holds the failed operations of each object, by the operation's name. It is safe for concurrent use.
+type refusals struct{ perObject[map[string]*refusal] }
 
-// refusal is a thing that could not be done, from the first time until it is done, or is to be done no more.
+// refusal is a failed operation, from its first failure until it succeeds or is no longer wanted.
 type refusal struct {
-	undone
-	status metav1.StatusReason // the API server's
-	worded time.Time           // when words were taken
-	tries  int
-	due    time.Time // when it is tried again
-	sent   bool      // as an event
+	failure
+	status    metav1.StatusReason // of the API server
+	messageAt time.Time           // when message was set
+	attempts  int
+	due       time.Time // of the next attempt
+	sent      bool      // as an event
 }
 
-// forget drops what is remembered of an object that is gone.
-func (r *refusals) forget(object types.NamespacedName) {
+// keep drops the operations that the last reconcile did not want.
+func (r *refusals) keep(object types.NamespacedName, wanted map[string]bool) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	delete(r.objects, object)
-}
-
-// keep drops what is remembered of things that were not touched: they are to be done no more.
-func (r *refusals) keep(object types.NamespacedName, touched map[string]bool) {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	for what := range r.objects[object] {
-		if !touched[what] {
-			delete(r.objects[object], what)
-		}
-	}
+	maps.DeleteFunc(r.objects[object], func(operation string, _ *refusal) bool { return !wanted[operation] })
 	if len(r.objects[object]) == 0 {
 		delete(r.objects, object)
 	}
 }
 
-// done takes in that a thing was done.
-func (r *refusals) done(object types.NamespacedName, what string) {
+// succeeded drops an operation.
+func (r *refusals) succeeded(object types.NamespacedName, operation string) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	delete(r.objects[object], what)
+	delete(r.objects[object], operation)
 }
 
-// waits returns until when a thing is not to be tried; ok is false where it may be.
-func (r *refusals) waits(object types.NamespacedName, what string, now time.Time) (until time.Time, ok bool) {
+// backsOff returns the time of the next attempt of an operation. ok is false if the operation may be attempted now.
+func (r *refusals) backsOff(object types.NamespacedName, operation string, now time.Time) (until time.Time, ok bool) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	is := r.objects[object][what]
+	is := r.objects[object][operation]
 	if is == nil || !now.Before(is.due) {
 		return time.Time{}, false
 	}
 	return is.due, true
 }
 
-// of returns those of some things that could not be done, the one that has lasted longest first.
-func (r *refusals) of(object types.NamespacedName, things map[string]bool) []undone {
+// list returns the failures of some operations, the oldest first.
+func (r *refusals) list(object types.NamespacedName, operations map[string]bool) []failure {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	var out []undone
-	for what, is := range r.objects[object] {
-		if things[what] {
-			out = append(out, is.undone)
+	var out []failure
+	for operation, is := range r.objects[object] {
+		if operations[operation] {
+			out = append(out, is.failure)
 		}
 	}
-	slices.SortFunc(out, func(a, b undone) int { return cmp.Or(a.since.Compare(b.since), cmp.Compare(a.what, b.what)) })
+	slices.SortFunc(out, func(a, b failure) int {
+		return cmp.Or(a.since.Compare(b.since), cmp.Compare(a.operation, b.operation))
+	})
 	return out
 }
 
-// failed takes in that a thing could not be done, and returns when to try again. reason is the condition's where the
-// API server refuses it.
-func (r *refusals) failed(object types.NamespacedName, what, reason string, err error, now time.Time) time.Time {
+// failed records a failure, and returns the time of the next attempt. reason is the reason of the condition if the API
+// server refuses the operation.
+func (r *refusals) failed(object types.NamespacedName, operation, reason string, err error, now time.Time) time.Time {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	if r.objects == nil {
-		r.objects = map[types.NamespacedName]map[string]*refusal{}
-	}
 	if r.objects[object] == nil {
-		r.objects[object] = map[string]*refusal{}
+		r.set(object, map[string]*refusal{})
 	}
-	is := r.objects[object][what]
+	is := r.objects[object][operation]
 	if is == nil {
-		is = &refusal{undone: undone{what: what, since: now}}
-		r.objects[object][what] = is
+		is = &refusal{failure: failure{operation: operation, since: now}}
+		r.objects[object][operation] = is
 	}
 	status := apierrors.ReasonForError(err)
-	if is.tries == 0 || status != is.status || now.Sub(is.worded) >= keepWords {
-		is.words, is.status, is.worded = prose.Ends(err.Error(), maxWords), status, now
+	if is.attempts == 0 || status != is.status || now.Sub(is.messageAt) >= keepMessage {
+		is.message, is.status, is.messageAt = prose.Ends(err.Error(), maxRefusalMessage), status, now
 	}
-	is.stalls, is.reason = stalls(err), reason
-	if !is.stalls {
+	is.refused, is.reason = stalls(err), reason
+	if !is.refused {
 		is.reason = v1alpha1.ReasonWriteFailing
 	}
 	wait := firstFailure
-	if meets(err) {
+	if isConflict(err) {
 		wait = firstConflict
 	}
-	if asked, ok := apierrors.SuggestsClientDelay(err); ok {
-		wait = max(wait, time.Duration(asked)*time.Second)
+	if suggested, ok := apierrors.SuggestsClientDelay(err); ok {
+		wait = max(wait, time.Duration(suggested)*time.Second)
 	}
-	longest := longestWait
-	if status == metav1.StatusReasonUnknown && !meets(err) {
-		longest = longestAway
+	longest := maxBackoff
+	if status == metav1.StatusReasonUnknown && !isConflict(err) {
+		longest = maxBackoffAway
 	}
-	for range is.tries {
+	for range is.attempts {
 		if wait >= longest {
 			break
 		}
 		wait *= 2
 	}
-	is.tries++
+	is.attempts++
 	is.due = now.Add(fair.Jittered(min(wait, longest)))
 	return is.due
 }
 
-// news reports whether an event about a thing that is not done is due: once, when it has lasted.
-func (r *refusals) news(object types.NamespacedName, what string, now time.Time) bool {
+// eventDue reports whether to send the event of a failure: once, when it has lasted.
+func (r *refusals) eventDue(object types.NamespacedName, operation string, now time.Time) bool {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	is := r.objects[object][what]
-	if is == nil || is.sent || !is.lasts(now) {
+	is := r.objects[object][operation]
+	if is == nil || is.sent || !is.reportable(now) {
 		return false
 	}
 	is.sent = true
 	return true
 }
 
-// lasts reports whether a failure has lasted long enough to be said.
-func (r *undone) lasts(now time.Time) bool { return r.stalls || now.Sub(r.since) >= sayAfter }
+// reportable reports whether a failure has lasted long enough to be reported.
+func (f *failure) reportable(now time.Time) bool { return f.refused || now.Sub(f.since) >= reportAfter }
 
-// meets reports whether an error says that somebody else wrote at the same time, or that the cache has not seen it.
-func meets(err error) bool {
+// isConflict reports whether an error means that another client wrote at the same time, or that the cache does not yet
+// have such a write.
+func isConflict(err error) bool {
 	return apierrors.IsConflict(err) || apierrors.IsNotFound(err) || errors.Is(err, errStale)
 }
 
-// stalls reports whether the API server refuses a thing until somebody changes something: for what it holds, or for
-// who asks. A quota whose use is not counted yet is no refusal, nor is a server that does not know us now, nor a
-// thing that is gone.
+// stalls reports whether the API server refuses an operation, because of its content or its client, until somebody
+// changes something. Three errors are no such refusal: a quota whose usage is not computed yet, a server that does not
+// authenticate us now, and an object that is gone.
 func stalls(err error) bool {
 	return refused(err) && !apierrors.IsUnauthorized(err) && !apierrors.IsNotFound(err) && !errors.Is(err, errStale) &&
 		!strings.Contains(err.Error(), "status unknown for quota")
 }
 
-// terminating reports whether an object could not be made because its namespace goes, and the operator's with it.
+// terminating reports whether an object could not be created because its namespace is being deleted.
 func terminating(err error) bool {
 	return apierrors.HasStatusCause(err, corev1.NamespaceTerminatingCause)
 }
 
-// attempt does a thing, unless it failed and is not to be tried again yet. It reports whether it is done. what names
-// the thing among those of the object; reason is the condition's where the API server refuses it.
+// attempt runs an operation unless it backs off after a failure. It reports whether the operation succeeded. reason is
+// the reason of the condition if the API server refuses it.
 func (r *Reconciler) attempt(
-	ctx context.Context, obj *v1alpha1.HyperliquidParser, t *attempts, what, reason string, do func() error,
+	ctx context.Context, obj *v1alpha1.HyperliquidParser, t *attempts, operation, reason string, do func() error,
 ) bool {
-	return !r.waits(obj, t, what) && r.came(ctx, obj, t, what, reason, do())
+	return !r.backsOff(obj, t, operation) && r.finish(ctx, obj, t, operation, reason, do())
 }
 
-// waits reports whether a thing is not to be tried yet, which is said.
-func (r *Reconciler) waits(obj *v1alpha1.HyperliquidParser, t *attempts, what string) bool {
-	t.touch(what)
-	until, ok := r.refusals.waits(client.ObjectKeyFromObject(obj), what, r.Clock.Now())
+// backsOff reports whether an operation must not be attempted yet.
+func (r *Reconciler) backsOff(obj *v1alpha1.HyperliquidParser, t *attempts, operation string) bool {
+	t.touch(operation)
+	until, ok := r.refusals.backsOff(client.ObjectKeyFromObject(obj), operation, r.Clock.Now())
 	t.requeue(until)
 	return ok
 }
 
-// came takes in what a thing came to, and reports whether it is done.
-func (r *Reconciler) came(
-	ctx context.Context, obj *v1alpha1.HyperliquidParser, t *attempts, what, reason string, err error,
+// finish records the result of an operation, and reports whether it succeeded.
+func (r *Reconciler) finish(
+	ctx context.Context, obj *v1alpha1.HyperliquidParser, t *attempts, operation, reason string, err error,
 ) bool {
-	t.touch(what)
+	t.touch(operation)
 	key := client.ObjectKeyFromObject(obj)
 	switch {
 	case err == nil:
-		r.refusals.done(key, what)
+		r.refusals.succeeded(key, operation)
 		return true
-	case errors.Is(ctx.Err(), context.Canceled): // the operator ends
+	case errors.Is(ctx.Err(), context.Canceled): // the operator stops
 		return false
 	}
-	until := r.refusals.failed(key, what, reason, err, r.Clock.Now())
+	until := r.refusals.failed(key, operation, reason, err, r.Clock.Now())
 	t.requeue(until)
-	log := logf.FromContext(ctx).WithValues("what", what, "retryAt", until)
-	if meets(err) {
-		log.Info("not done, and tried again: somebody wrote at the same time", "error", err.Error())
+	log := logf.FromContext(ctx).WithValues("operation", operation, "retryAt", until)
+	if isConflict(err) {
+		log.Info("write conflict, retrying", "error", err.Error())
 	} else {
-		log.Error(err, "not done, and tried again")
+		log.Error(err, "operation failed, retrying")
 	}
 	return false
 }
 
-// sayRefused returns what the API server refuses, which stalls the object, and what it fails to do, and sends an event of the latter. Of
-// several it is the one that has lasted longest, so that the status rests. Either is nil for none.
-func (r *Reconciler) sayRefused(obj *v1alpha1.HyperliquidParser, t *attempts) (stalling, failing *problem) {
+// reportFailures returns the refusal that stalls the object and the failure to report, and sends an event about the
+// latter. Either is nil for none. Of several it is the oldest, so that the status does not change between them.
+func (r *Reconciler) reportFailures(obj *v1alpha1.HyperliquidParser, t *attempts) (stalling, failing *problem) {
 	key, now := client.ObjectKeyFromObject(obj), r.Clock.Now()
-	for _, why := range append(r.refusals.of(key, t.touched), t.unread...) {
+	for _, f := range append(r.refusals.list(key, t.touched), t.unread...) {
 		switch {
-		case why.stalls:
+		case f.refused:
 			if stalling == nil {
-				stalling = &problem{Reason: why.reason, Message: why.words}
+				stalling = &problem{Reason: f.reason, Message: f.message}
 			}
-		case !why.lasts(now):
-			t.requeue(why.since.Add(sayAfter))
+		case !f.reportable(now):
+			t.requeue(f.since.Add(reportAfter))
 		case failing == nil:
-			failing = &problem{Reason: why.reason, Message: why.words}
-			if r.refusals.news(key, why.what, now) {
-				r.Events.failing(obj, why.words)
+			failing = &problem{Reason: f.reason, Message: f.message}
+			if r.refusals.eventDue(key, f.operation, now) {
+				r.Events.failing(obj, f.message)
 			}
 		}
 	}
 	return stalling, failing
 }
 
-// sayStatusRefused sends an event when the status cannot be written: it cannot say so itself.
-func (r *Reconciler) sayStatusRefused(obj *v1alpha1.HyperliquidParser) {
+// reportStatusFailure sends an event if the status cannot be written, since the status cannot report that.
+func (r *Reconciler) reportStatusFailure(obj *v1alpha1.HyperliquidParser) {
 	key := client.ObjectKeyFromObject(obj)
-	for _, why := range r.refusals.of(key, map[string]bool{theStatus: true}) {
-		if r.refusals.news(key, theStatus, r.Clock.Now()) {
-			r.Events.failing(obj, why.words)
+	for _, f := range r.refusals.list(key, map[string]bool{theStatus: true}) {
+		if r.refusals.eventDue(key, theStatus, r.Clock.Now()) {
+			r.Events.failing(obj, f.message)
 		}
 	}
 }
 
-// failing sends an event about what the API server fails to do.
-func (e *Events) failing(obj *v1alpha1.HyperliquidParser, words string) {
+// failing sends an event about an operation that the API server fails.
+func (e *Events) failing(obj *v1alpha1.HyperliquidParser, message string) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
-	e.emit(obj, "", "", corev1.EventTypeWarning, v1alpha1.ReasonWriteFailing, "Reconcile", words)
+	e.emit(obj, "", "", corev1.EventTypeWarning, v1alpha1.ReasonWriteFailing, "Reconcile", message)
 }
 
-// leaveTime bounds what a reconcile does, so that some of its time is left to say what came of it.
-func leaveTime(ctx context.Context) (context.Context, context.CancelFunc) {
+// reserveStatusTime shortens a reconcile's deadline by statusTime, so that time remains to write the status.
+func reserveStatusTime(ctx context.Context) (context.Context, context.CancelFunc) {
 	if deadline, ok := ctx.Deadline(); ok {
 		return context.WithDeadline(ctx, deadline.Add(-statusTime))
 	}

@@ -26,13 +26,13 @@ import (
 	"github.com/hlparser/hyperliquid-parser-operator/internal/controller/plan"
 )
 
-// refusalKind is a way in which an API server does not do what it is asked to.
+// refusalKind is a way in which an API server fails a request.
 type refusalKind struct {
-	// err is the answer to the n-th try; no two need be alike.
+	// err is the error of the n-th attempt. It may differ each time.
 	err func(n int) error
-	// words are those that must be said.
+	// words must be reported.
 	words string
-	// stalls is set for what somebody must change.
+	// stalls is set if somebody must change something.
 	stalls bool
 }
 
@@ -45,7 +45,7 @@ func statusError(code int32, reason metav1.StatusReason, message string) error {
 	}
 }
 
-// refusalKinds are the words of API servers 1.28 to 1.37, their admission plugins, and client-go.
+// refusalKinds are the errors of API servers 1.28 to 1.37, their admission plugins, and client-go.
 var refusalKinds = map[string]refusalKind{
 	"a quota": {stalls: true, words: "exceeded quota: bound", err: func(n int) error {
 		return apierrors.NewForbidden(
@@ -93,7 +93,8 @@ var refusalKinds = map[string]refusalKind{
 	"a webhook that is down": {words: `failed calling webhook "policy.example.com"`, err: func(n int) error {
 		return apierrors.NewInternalError(
 			fmt.Errorf(`failed calling webhook "policy.example.com": failed to call webhook: Post `+
-				`"https://policy.example.svc:443/validate?timeout=10s": dial tcp 10.96.0.%d:443: connect: connection refused`, n%250),
+				`"https://policy.example.svc:443/validate?timeout=10s": dial tcp 10.96.0.%d:443: connect: connection refused`,
+				n%250),
 		)
 	}},
 	"a webhook that is slow": {words: "context deadline exceeded", err: func(int) error {
@@ -138,16 +139,16 @@ var refusalKinds = map[string]refusalKind{
 	}},
 }
 
-// refusalCase is a request of the operator that may be refused, and what must be there all the same.
+// refusalCase is a request of the operator that may be refused, and what must exist nevertheless.
 type refusalCase struct {
 	is func(request) bool
 	// begin brings the fleet to where the request is made, while all is well; nil: it is made at once.
 	begin func(*served)
-	// served reports what is not there, though it does not need the request; "" when all is.
+	// served returns what is missing although it does not depend on the request, or "".
 	served func(*served) string
-	// well reports what is not there once the request is done.
+	// well returns what is missing once the request has succeeded, or "".
 	well func(*served) string
-	// reason of Stalled; "" where the status cannot say anything.
+	// reason of Stalled; "" if the status cannot be written.
 	reason string
 }
 
@@ -175,7 +176,7 @@ func named(verb, kind, part string) func(request) bool {
 
 const refusalNodes = 4
 
-// loses takes the pod of a node away, which has nothing to do with what is refused.
+// loses removes the pod of a node, which is unrelated to what is refused.
 func (s *served) loses(i int) {
 	s.t.Helper()
 	if err := s.api.Delete(s.t.Context(), s.podOn(i)); err != nil {
@@ -310,8 +311,8 @@ var refusalCases = map[string]refusalCase{
 	"writing the status": {is: is("update status", "HyperliquidParser"), served: allPods, well: allPods},
 }
 
-// Whatever the API server refuses, in whatever words: it is said, it is tried again in time and not too often, it
-// holds up nothing else, the status rests meanwhile, and when it is over all is well within half a minute.
+// Whatever the API server refuses, with any message, is reported and retried in time but not too often. It blocks
+// nothing else, the status does not change meanwhile, and within half a minute of its end all is well.
 func TestWhatTheAPIServerRefusesIsSaidAndHoldsUpNothingElse(t *testing.T) {
 	for what, test := range refusalCases {
 		for kind, refusal := range refusalKinds {
@@ -339,7 +340,7 @@ func TestWhatTheAPIServerRefusesIsSaidAndHoldsUpNothingElse(t *testing.T) {
 	}
 }
 
-// refuses is what the API server answers to requests that are meant.
+// refuses returns the error of the matching requests.
 func (c refusalCase) refuses(refusal refusalKind) func(request) error {
 	tries := 0
 	return func(r request) error {
@@ -357,7 +358,7 @@ func (c refusalCase) refuses(refusal refusalKind) func(request) error {
 	}
 }
 
-// tries is how often what is refused was asked for, since it was counted last.
+// tries returns the number of refused requests since the last call.
 func (s *served) tries() int {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -366,7 +367,7 @@ func (s *served) tries() int {
 	return n
 }
 
-// saysOf checks what people can read of a refusal.
+// saysOf checks what is reported of a refusal.
 func (s *served) saysOf(test refusalCase, refusal refusalKind) {
 	s.t.Helper()
 	reason, kind := test.reason, v1alpha1.ConditionStalled
@@ -393,7 +394,7 @@ func (s *served) saysOf(test refusalCase, refusal refusalKind) {
 	}
 }
 
-// goesOn checks that there are tries, and no writes, while what is refused is refused.
+// goesOn checks that the refused request is retried, and that there are no writes meanwhile.
 func (s *served) goesOn(test refusalCase) {
 	s.t.Helper()
 	s.mu.Lock()
@@ -407,13 +408,13 @@ func (s *served) goesOn(test refusalCase) {
 	if test.reason != "" && written > 1 {
 		s.t.Errorf("the status is written %d times", written)
 	}
-	least, most := int(long/(30*time.Second))-1, refusalNodes*int(long/longestAway)
+	least, most := int(long/(30*time.Second))-1, refusalNodes*int(long/maxBackoffAway)
 	if tries := s.tries(); tries < least || tries > most {
 		s.t.Errorf("it is tried %d times in %s", tries, long)
 	}
 }
 
-// isOver checks that all is well, and at rest, soon after nothing is refused any more.
+// isOver checks that all is well, and nothing is written, soon after the refusals end.
 func (s *served) isOver(test refusalCase) {
 	s.t.Helper()
 	s.refusing(nil)
@@ -449,26 +450,26 @@ func TestRefusalsAreTriedAgainWithinHalfAMinute(t *testing.T) {
 		for range rapid.IntRange(1, 20).Draw(t, "tries") {
 			err := rapid.SampledFrom(errs).Draw(t, "answer")
 			due := r.failed(anObject, "x", "Reason", err, now)
-			wait, why := due.Sub(now), r.of(anObject, map[string]bool{"x": true})[0]
+			wait, f := due.Sub(now), r.list(anObject, map[string]bool{"x": true})[0]
 			if wait < firstConflict || wait > 30*time.Second {
 				t.Fatalf("%v is tried again after %s", err, wait)
 			}
-			if len(why.words) > maxWords || why.words == "" {
-				t.Fatalf("%d bytes are said", len(why.words))
+			if len(f.message) > maxRefusalMessage || f.message == "" {
+				t.Fatalf("the message has %d bytes", len(f.message))
 			}
-			if why.stalls != stalls(err) || why.stalls != (why.reason == "Reason") {
-				t.Fatalf("%v is %+v", err, why)
+			if f.refused != stalls(err) || f.refused != (f.reason == "Reason") {
+				t.Fatalf("%v is %+v", err, f)
 			}
-			if _, ok := r.waits(anObject, "x", due.Add(-1)); !ok {
+			if _, ok := r.backsOff(anObject, "x", due.Add(-1)); !ok {
 				t.Fatal("it is tried too soon")
 			}
-			if _, ok := r.waits(anObject, "x", due); ok {
+			if _, ok := r.backsOff(anObject, "x", due); ok {
 				t.Fatal("it is not tried in time")
 			}
 			now = due
 		}
-		r.done(anObject, "x")
-		if _, ok := r.waits(anObject, "x", now.Add(-time.Hour)); ok {
+		r.succeeded(anObject, "x")
+		if _, ok := r.backsOff(anObject, "x", now.Add(-time.Hour)); ok {
 			t.Fatal("what was done waits")
 		}
 		r.keep(anObject, nil)
@@ -478,21 +479,22 @@ func TestRefusalsAreTriedAgainWithinHalfAMinute(t *testing.T) {
 	})
 }
 
-// Figures and ports in an answer change with each try. What is said stays, until it is something else, or is old.
+// Figures and ports in an error change with each attempt. The reported message stays until the error has another
+// reason, or the message is old.
 func TestTheWordsOfARefusalRest(t *testing.T) {
 	var r refusals
 	now := noon
 	say := func(err error, after time.Duration) string {
 		now = now.Add(after)
 		r.failed(anObject, "x", "Reason", err, now)
-		return r.of(anObject, map[string]bool{"x": true})[0].words
+		return r.list(anObject, map[string]bool{"x": true})[0].message
 	}
 	quota := refusalKinds["a quota"].err
 	first := say(quota(1), 0)
 	if got := say(quota(2), time.Minute); got != first {
 		t.Errorf("after a minute: %q", got)
 	}
-	if got := say(quota(3), keepWords); !strings.Contains(got, "used: things=3") {
+	if got := say(quota(3), keepMessage); !strings.Contains(got, "used: things=3") {
 		t.Errorf("after minutes: %q", got)
 	}
 	if got := say(errors.New("no answer"), time.Second); got != "no answer" {
@@ -525,7 +527,7 @@ func TestWhatStallsAndWhatIsTriedAgain(t *testing.T) {
 	}
 }
 
-// Where pods are refused for what they are, all others are made, however many those are and wherever they stand.
+// If some pods are refused, all others are created, however many there are and in any order.
 func TestPodsThatAreRefusedHoldUpNoOthers(t *testing.T) {
 	rapid.Check(t, func(rt *rapid.T) {
 		const nodes = 10
@@ -539,7 +541,7 @@ func TestPodsThatAreRefusedHoldUpNoOthers(t *testing.T) {
 			}
 			return nil
 		})
-		if s.passes(2 * time.Second); len(bad) < mostFailures && len(s.pods()) != nodes-len(bad) {
+		if s.passes(2 * time.Second); len(bad) < maxCreateFailures && len(s.pods()) != nodes-len(bad) {
 			rt.Fatalf("%d are refused, and there are %d of the others", len(bad), len(s.pods()))
 		}
 		s.passes(5 * time.Minute)
@@ -554,7 +556,7 @@ func TestPodsThatAreRefusedHoldUpNoOthers(t *testing.T) {
 	})
 }
 
-// Webhooks may take thirty seconds each. A reconcile that is out of time says what took it.
+// Webhooks may take thirty seconds each. A reconcile that runs out of time reports the cause.
 func TestAReconcileKeepsTimeToSayWhatTookIt(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s := serve(t, 3)
@@ -581,7 +583,7 @@ func TestAReconcileKeepsTimeToSayWhatTookIt(t *testing.T) {
 	})
 }
 
-// A revision whose config cannot be written gets no pods, and others do.
+// No pods of a revision whose config cannot be written are created, and those of others are.
 func TestAConfigThatIsRefusedHoldsBackItsOwnRevisionOnly(t *testing.T) {
 	s := serve(t, 3)
 	minutePasses(s)

@@ -28,11 +28,11 @@ import (
 	"github.com/hlparser/hyperliquid-parser-operator/api/v1alpha1"
 )
 
-// halfAMinute is within which the operator notices that what was refused is refused no more, on a busy machine.
+// halfAMinute bounds how long the operator takes to detect the end of a refusal on a busy machine.
 const halfAMinute = 45 * time.Second
 
-// denies makes the API server refuse what is made of a resource in the farm's namespace, unless an expression holds,
-// with a message. It returns once that is in force.
+// denies makes the API server refuse the creation of a resource in the farm's namespace unless an expression holds. It
+// returns once that is in force.
 func (f *farm) denies(ctx context.Context, what, unless, message string, probe client.Object) (lift func()) {
 	GinkgoHelper()
 	name := f.namespace + "-" + what
@@ -108,7 +108,7 @@ func (f *farm) limits(ctx context.Context, of corev1.ResourceName, hard, used st
 	return quota
 }
 
-// heard is all that people can read about an object: conditions, targets and events.
+// heard returns all that is reported about an object: conditions, targets and events.
 func heard(ctx context.Context, obj *v1alpha1.HyperliquidParser) string {
 	GinkgoHelper()
 	now := current(ctx, obj)
@@ -310,7 +310,8 @@ var _ = Describe("what the API server refuses", func() {
 		eventuallyCondition(ctx, obj, v1alpha1.ConditionReconciling, "True/"+v1alpha1.ReasonWriteFailing, soon)
 		Expect(
 			heard(ctx, obj),
-		).To(And(ContainSubstring("condition Reconciling=True/WriteFailing: creating pod"), ContainSubstring("resourcequotas")))
+		).To(And(ContainSubstring("condition Reconciling=True/WriteFailing: creating pod"),
+			ContainSubstring("resourcequotas")))
 		Consistently(ctx, q.tries.Load).WithTimeout(20 * time.Second).Should(BeNumerically("<", 40))
 		q.over.Store(true)
 		Eventually(ctx, func() int { return len(f.uids(ctx)) }).WithTimeout(halfAMinute).Should(Equal(2))
@@ -318,7 +319,7 @@ var _ = Describe("what the API server refuses", func() {
 	})
 })
 
-// fought is a client to whom the API server answers as it does where a quota is fought over (kubernetes #67761).
+// fought is a client that gets the errors of a contended quota (kubernetes #67761).
 type fought struct {
 	client.Client
 	tries atomic.Int32
@@ -339,7 +340,8 @@ func (q *fought) Create(ctx context.Context, obj client.Object, options ...clien
 	return q.Client.Create(ctx, obj, options...)
 }
 
-// orphan takes an owner away from what it owns, by the patches of the garbage collector: one for all kinds.
+// orphan removes an owner from the objects that it owns, with the patch of the garbage collector, which is the same for
+// all kinds.
 func orphan(ctx context.Context, owner *v1alpha1.HyperliquidParser) []client.Object {
 	GinkgoHelper()
 	in := client.InNamespace(owner.Namespace)
@@ -434,7 +436,8 @@ var _ = Describe("kubectl delete --cascade=orphan", func() {
 			judgedReady(ctx, obj)
 			old := f.uids(ctx)
 			By(
-				"deleting and making it again, as kubectl replace --force does; the garbage collector has thousands of pods to go through",
+				"deleting and making it again, as kubectl replace --force does; the garbage collector has thousands of pods to " +
+					"go through",
 			)
 			Expect(k8s.Delete(ctx, obj)).To(Succeed())
 			again := f.object()
@@ -498,7 +501,8 @@ var _ = Describe("a pod that does not start", func() {
 			).To(Succeed())
 			for i, message := range []string{
 				`MountVolume.SetUp failed for volume "config" : configmap "mainnet-7f9c2kq4mz" not found`,
-				"Unable to attach or mount volumes: unmounted volumes=[config], unattached volumes=[], failed to process volumes=[]: context deadline exceeded",
+				"Unable to attach or mount volumes: unmounted volumes=[config], unattached volumes=[], failed to process " +
+					"volumes=[]: context deadline exceeded",
 			} {
 				Expect(k8s.Create(ctx, &corev1.Event{
 					ObjectMeta: metav1.ObjectMeta{Namespace: f.namespace, Name: fmt.Sprintf("%s.%d", bound.Name, i)},

@@ -39,7 +39,7 @@ func (r *Reconciler) report(
 		r.attempt(ctx, obj, t, theStatus, v1alpha1.ReasonWriteRejected, func() error {
 			return r.writeStatus(ctx, obj, after)
 		})
-		r.sayStatusRefused(obj)
+		r.reportStatusFailure(obj)
 	}
 	return requeueAt
 }

@@ -58,7 +58,8 @@ func verdicts(ctx context.Context, obj *v1alpha1.HyperliquidParser) map[string]s
 }
 
 var _ = Describe("restarts", func() {
-	It("restart those that are Stuck, one at a time within the budget, with the record first and a short grace", func(ctx SpecContext) {
+	It("restart those that are Stuck, one at a time within the budget, with the record first and a "+
+		"short grace", func(ctx SpecContext) {
 		f := newFarm(ctx, 7) // two of them are not yet the whole fleet's fault
 		c := &movedClock{}
 		run(runOptions{clock: c})
@@ -90,11 +91,13 @@ var _ = Describe("restarts", func() {
 		Expect(records[f.node(one)]).To(And(HaveField("UID", before[f.node(one)]), HaveField("Times", HaveLen(1))))
 
 		By("holding the other back while the first is down")
-		Eventually(ctx, func() map[string]string { return verdicts(ctx, obj) }).WithTimeout(judged).Should(HaveKeyWithValue(f.node(other), "Stuck"))
+		Eventually(ctx, func() map[string]string { return verdicts(ctx, obj) }).WithTimeout(judged).Should(
+			HaveKeyWithValue(f.node(other), "Stuck"))
 		Consistently(ctx, terminating).Should(Equal([]int{one}))
 		Expect(condition(current(ctx, obj), v1alpha1.ConditionBuffersStable)).To(Equal("False/Stuck"))
 		Expect(condition(current(ctx, obj), v1alpha1.ConditionDelivering)).To(Equal("False/Stuck"))
-		Expect(conditionMessage(current(ctx, obj), v1alpha1.ConditionDelivering)).To(ContainSubstring("4.8 MiB of whole lines wait"))
+		Expect(conditionMessage(current(ctx, obj), v1alpha1.ConditionDelivering)).To(
+			ContainSubstring("4.8 MiB of whole lines wait"))
 
 		By("holding it back when the first is ready again, until that has been Healthy for two minutes")
 		f.setIdle(one, false)
@@ -121,13 +124,14 @@ var _ = Describe("restarts", func() {
 			Expect(logs.text()).To(ContainSubstring("engine.hang of " + podspec.PodName(obj.Name, f.target(i))))
 		}
 
-		By("telling each once")
+		By("reporting each once")
 		Eventually(ctx, func() []string { return eventNotes(ctx, obj, "Restarting") }).Should(HaveLen(2))
 		Expect(eventNotes(ctx, obj, "Stuck")).To(HaveLen(2))
 		Eventually(ctx, func() []string { return eventNotes(ctx, obj, "Recovered") }).WithTimeout(judged).Should(HaveLen(2))
 	})
 
-	It("restart one whose buffers pass their bound, with its own grace, and again only after the cooldown", func(ctx SpecContext) {
+	It("restart one whose buffers pass their bound, with its own grace, and again only after the "+
+		"cooldown", func(ctx SpecContext) {
 		f := newFarm(ctx, 2)
 		c := &movedClock{}
 		run(runOptions{clock: c})
@@ -168,7 +172,8 @@ var _ = Describe("restarts", func() {
 		Eventually(ctx, note).WithTimeout(judged).Should(ContainSubstring("restarted 2 times, next not before"))
 		c.move(11 * time.Minute)
 		change(ctx, obj, func(o *v1alpha1.HyperliquidParser) { metav1.SetMetaDataAnnotation(&o.ObjectMeta, "look", "2") })
-		Eventually(ctx, note).WithTimeout(judged).Should(ContainSubstring("restarted 2 times within the hour, no more before"))
+		Eventually(ctx, note).WithTimeout(judged).Should(
+			ContainSubstring("restarted 2 times within the hour, no more before"))
 		Consistently(ctx, restarts).Should(Equal(int32(2)))
 		Expect(ledgerOf(ctx, f, obj.Name)[f.node(0)]).To(And(HaveField("Times", HaveLen(2)), HaveField("Doublings", 1)))
 	})
@@ -203,7 +208,8 @@ var _ = Describe("restarts", func() {
 		f.parser(0).setDeaf()
 		f.parser(1).fault(sinkDown)
 		pod := f.pod(ctx, obj.Name, 2)
-		pod.Status.ContainerStatuses[0].State = corev1.ContainerState{Waiting: &corev1.ContainerStateWaiting{Reason: "CrashLoopBackOff"}}
+		pod.Status.ContainerStatuses[0].State = corev1.ContainerState{
+			Waiting: &corev1.ContainerStateWaiting{Reason: "CrashLoopBackOff"}}
 		pod.Status.ContainerStatuses[0].LastTerminationState = corev1.ContainerState{
 			Terminated: &corev1.ContainerStateTerminated{Reason: "OOMKilled", ExitCode: 137}}
 		Expect(k8s.Status().Update(ctx, pod)).To(Succeed())
@@ -227,7 +233,8 @@ var _ = Describe("a Secret that is missing", func() {
 		run(runOptions{})
 		obj := f.object()
 		obj.Spec.Sink = v1alpha1.Sink{Kafka: &v1alpha1.KafkaSink{
-			Brokers: []v1alpha1.Broker{"kafka:9092"}, SASL: &v1alpha1.KafkaSASL{SecretRef: v1alpha1.SecretRef{Name: "kafka-login"}},
+			Brokers: []v1alpha1.Broker{"kafka:9092"},
+			SASL:    &v1alpha1.KafkaSASL{SecretRef: v1alpha1.SecretRef{Name: "kafka-login"}},
 		}}
 		Expect(k8s.Create(ctx, obj)).To(Succeed())
 		allReady(ctx, obj)
@@ -237,7 +244,8 @@ var _ = Describe("a Secret that is missing", func() {
 		}
 		eventuallyCondition(ctx, obj, v1alpha1.ConditionStalled, "True/"+v1alpha1.ReasonSecretMissing, judged)
 		now := current(ctx, obj)
-		Expect(conditionMessage(now, v1alpha1.ConditionStalled)).To(ContainSubstring("key password of Secret kafka-login is missing"))
+		Expect(conditionMessage(now, v1alpha1.ConditionStalled)).To(
+			ContainSubstring("key password of Secret kafka-login is missing"))
 		Expect(condition(now, v1alpha1.ConditionReady)).To(Equal("False/" + v1alpha1.ReasonSecretMissing))
 		Expect(condition(now, v1alpha1.ConditionDelivering)).To(Equal("False/SinkDown"))
 		Expect(now.Status.Targets[0].Reason).To(Equal("SecretMissing"))
@@ -252,7 +260,7 @@ var _ = Describe("a Secret that is missing", func() {
 	})
 })
 
-// holder is a client whose deletions of pods wait to be let through, or fail.
+// holder is a client whose deletions of pods are blocked until they are released, or fail.
 type holder struct {
 	client.Client
 	mu   sync.Mutex
@@ -311,7 +319,7 @@ var _ = Describe("an operator that ends between the record and the delete", func
 	It("does no harm when it comes back to life after another has led", func(ctx SpecContext) {
 		f := newFarm(ctx, 2)
 		h := newHolder()
-		// Neither takes part in the election: this is what happens when a leader sleeps through the end of its lease.
+		// Neither takes part in the election, as if a leader were suspended past the end of its lease.
 		run(runOptions{wrap: h.wrap})
 		obj := f.object()
 		Expect(k8s.Create(ctx, obj)).To(Succeed())
@@ -350,7 +358,7 @@ var _ = Describe("an operator that ends between the record and the delete", func
 	})
 })
 
-// reconciles is how many there have been in this process.
+// reconciles returns the number of reconciles in this process.
 func reconciles() float64 {
 	GinkgoHelper()
 	families, err := metrics.Registry.Gather()
@@ -366,7 +374,7 @@ func reconciles() float64 {
 	return total
 }
 
-// writes counts requests that are not reads, but for the leader's Lease.
+// writes counts requests that are not reads, except those for the leader's Lease.
 type writes struct {
 	next http.RoundTripper
 	mu   sync.Mutex
@@ -395,7 +403,8 @@ func (w *writes) take() []string {
 }
 
 var _ = Describe("a fleet at rest", func() {
-	It("causes no write, however its figures wobble, its nodes' hearts beat, and its leader changes", func(ctx SpecContext) {
+	It("causes no write, however its figures wobble, its nodes' hearts beat, and its "+
+		"leader changes", func(ctx SpecContext) {
 		f := newFarm(ctx, 3)
 		first := run(runOptions{})
 		obj := f.object()
@@ -403,7 +412,8 @@ var _ = Describe("a fleet at rest", func() {
 		allReady(ctx, obj)
 		eventuallyCondition(ctx, obj, v1alpha1.ConditionBuffersStable, "True/AllStable", judged)
 		eventuallyCondition(ctx, obj, v1alpha1.ConditionDataIntact, "True/NothingLost", soon)
-		Expect(current(ctx, obj).Status).To(And(HaveField("State", "Delivering"), HaveField("Story", "all 3 targets deliver")))
+		Expect(current(ctx, obj).Status).To(And(HaveField("State", "Delivering"),
+			HaveField("Story", "all 3 targets deliver")))
 		first.stop()
 
 		w := &writes{}
@@ -420,7 +430,7 @@ var _ = Describe("a fleet at rest", func() {
 		Expect(f.parser(0).timesAsked() - asked).To(BeNumerically(">=", 8))
 		Expect(current(ctx, obj).ResourceVersion).To(Equal(version))
 
-		By("beating hearts and making unrelated pods: nobody is even woken")
+		By("beating hearts and creating unrelated pods: no object is even enqueued")
 		before := reconciles()
 		stranger := &corev1.Pod{
 			ObjectMeta: metav1.ObjectMeta{Namespace: f.namespace, Name: "stranger"},
@@ -435,7 +445,7 @@ var _ = Describe("a fleet at rest", func() {
 })
 
 var _ = Describe("a parser that has lost data", func() {
-	It("is told of once, in a condition and an event, and is not restarted", func(ctx SpecContext) {
+	It("is reported once, in a condition and an event, and is not restarted", func(ctx SpecContext) {
 		f := newFarm(ctx, 2)
 		w := &writes{}
 		run(runOptions{rest: w.wrap})
@@ -462,7 +472,7 @@ var _ = Describe("a parser that has lost data", func() {
 	})
 })
 
-// gate holds back what the API server tells a manager of pods.
+// gate delays the watch events of pods.
 type gate struct {
 	next http.RoundTripper
 	mu   sync.RWMutex // locked: shut

@@ -26,11 +26,12 @@ func storedRevision(ctx context.Context, obj *v1alpha1.HyperliquidParser, name s
 	return out
 }
 
-// storedRevisions are the names of an object's, oldest first.
+// storedRevisions returns the names of an object's revisions, oldest first.
 func storedRevisions(ctx context.Context, obj *v1alpha1.HyperliquidParser) []string {
 	GinkgoHelper()
 	var list appsv1.ControllerRevisionList
-	Expect(k8s.List(ctx, &list, client.InNamespace(obj.Namespace), client.MatchingLabels{v1alpha1.LabelParser: obj.Name})).To(Succeed())
+	Expect(k8s.List(ctx, &list, client.InNamespace(obj.Namespace),
+		client.MatchingLabels{v1alpha1.LabelParser: obj.Name})).To(Succeed())
 	slices.SortFunc(list.Items, func(a, b appsv1.ControllerRevision) int { return int(a.Revision - b.Revision) })
 	out := make([]string, 0, len(list.Items))
 	for _, item := range list.Items {
@@ -39,18 +40,19 @@ func storedRevisions(ctx context.Context, obj *v1alpha1.HyperliquidParser) []str
 	return out
 }
 
-// made is what the operator made of a pod, without what binding it and running it added.
+// made returns a pod as the operator created it, without the fields that binding and running it added.
 func made(pod *corev1.Pod) string {
 	GinkgoHelper()
 	Expect(pod).NotTo(BeNil())
 	spec := pod.Spec.DeepCopy()
 	spec.NodeName = ""
-	text, err := json.Marshal(map[string]any{"labels": pod.Labels, "annotations": pod.Annotations, "owners": pod.OwnerReferences, "spec": spec})
+	text, err := json.Marshal(map[string]any{"labels": pod.Labels, "annotations": pod.Annotations,
+		"owners": pod.OwnerReferences, "spec": spec})
 	Expect(err).NotTo(HaveOccurred())
 	return string(text)
 }
 
-// kill deletes the pod of the i-th node and returns the one that comes after it, once that is ready.
+// kill deletes the pod of the i-th node and returns its successor once that is ready.
 func (f *farm) kill(ctx context.Context, object string, i int) *corev1.Pod {
 	GinkgoHelper()
 	before := f.pod(ctx, object, i)
@@ -68,7 +70,8 @@ var _ = Describe("revisions", func() {
 		f := newFarm(ctx, 2)
 		run(runOptions{})
 		obj := f.object()
-		obj.Spec.Rollout = v1alpha1.Rollout{MaxUnavailable: ptr.To(intstr.FromString("100%")), RevisionHistoryLimit: ptr.To[int32](2)}
+		obj.Spec.Rollout = v1alpha1.Rollout{MaxUnavailable: ptr.To(intstr.FromString("100%")),
+			RevisionHistoryLimit: ptr.To[int32](2)}
 		Expect(k8s.Create(ctx, obj)).To(Succeed())
 		allReady(ctx, obj)
 		first := current(ctx, obj).Status.UpdateRevision
@@ -110,7 +113,8 @@ var _ = Describe("revisions", func() {
 		Consistently(ctx, func() map[string]string { return f.uids(ctx) }).WithTimeout(tick * 10).Should(Equal(before))
 	})
 
-	It("are not touched by another operator, whatever it would render and whichever image is its default", func(ctx SpecContext) {
+	It("are not touched by another operator, whatever it would render and whichever image is "+
+		"its default", func(ctx SpecContext) {
 		f := newFarm(ctx, 2)
 		obj := f.object()
 		Expect(k8s.Create(ctx, obj)).To(Succeed())
@@ -154,7 +158,9 @@ var _ = Describe("revisions", func() {
 		By("starting the other operator")
 		w := &writes{}
 		run(runOptions{rest: w.wrap, image: "registry.example/hlparser:v2"})
-		Eventually(ctx, func() string { return storedRevision(ctx, obj, older.Name).Annotations[v1alpha1.AnnotationIdentity] }).
+		Eventually(ctx, func() string {
+			return storedRevision(ctx, obj, older.Name).Annotations[v1alpha1.AnnotationIdentity]
+		}).
 			Should(Equal(identity), "so that a change of growth alone replaces nothing later")
 		Consistently(ctx, func() map[string]string { return f.uids(ctx) }).Should(Equal(before))
 		Expect(current(ctx, obj).Status.UpdateRevision).To(Equal(older.Name))
@@ -171,7 +177,8 @@ var _ = Describe("revisions", func() {
 
 		By("changing the spec: now it is this operator's")
 		change(ctx, obj, func(o *v1alpha1.HyperliquidParser) { o.Spec.Format = "Raw" })
-		Eventually(ctx, func() string { return current(ctx, obj).Status.CurrentRevision }).WithTimeout(judged).ShouldNot(Equal(older.Name))
+		Eventually(ctx, func() string { return current(ctx, obj).Status.CurrentRevision }).WithTimeout(judged).ShouldNot(
+			Equal(older.Name))
 		Expect(f.pod(ctx, obj.Name, 0).Spec.Containers[0].Image).To(Equal("registry.example/hlparser:v2"))
 	})
 

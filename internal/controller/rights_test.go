@@ -36,7 +36,7 @@ import (
 	"github.com/hlparser/hyperliquid-parser-operator/internal/controller/podspec"
 )
 
-// auditPolicy logs what the operator asks for, and nothing else.
+// auditPolicy logs the operator's requests, and nothing else.
 const auditPolicy = `
 apiVersion: audit.k8s.io/v1
 kind: Policy
@@ -81,7 +81,7 @@ func auditedRights(from int64) map[string]bool {
 
 func right(verb, group, resource string) string { return verb + " " + group + "/" + resource }
 
-// granted are the rights of rules.
+// granted returns the rights of rules.
 func granted(rules []rbacv1.PolicyRule) map[string]bool {
 	out := map[string]bool{}
 	for _, rule := range rules {
@@ -96,12 +96,13 @@ func granted(rules []rbacv1.PolicyRule) map[string]bool {
 	return out
 }
 
-// unseen are rights that a fleet's life in this suite does not use, and why the operator has them all the same.
+// unseen are rights that this suite does not use, and why the operator needs them.
 var unseen = map[string]string{
-	"update fleet.hlparser.dev/hyperliquidparsers/finalizers": "OpenShift asks for it when an owner reference blocks the owner's deletion",
+	"update fleet.hlparser.dev/hyperliquidparsers/finalizers": "OpenShift asks for it when an owner reference blocks " +
+		"the owner's deletion",
 	"get /namespaces":            "of kube-system, whose UID names the cluster: cmd/manager reads it before it starts",
 	"patch events.k8s.io/events": "the recorder writes to an event that comes again while its object has not changed",
-	// A watch brings what a list would where the API server streams lists, which one before 1.34 does not.
+	// With an API server that streams lists, which one before 1.34 does not, a watch replaces a list.
 	"list /configmaps":              "before the watch",
 	"list /nodes":                   "before the watch",
 	"list /pods":                    "before the watch",
@@ -121,7 +122,8 @@ var _ = Describe("the operator's rights", func() {
 		clock := &movedClock{}
 		f, g := newFarm(ctx, 3), newFarm(ctx, 1)
 		obj := f.object()
-		obj.Spec.Rollout = v1alpha1.Rollout{MaxUnavailable: ptr.To(intstr.FromString("100%")), RevisionHistoryLimit: ptr.To[int32](0)}
+		obj.Spec.Rollout = v1alpha1.Rollout{MaxUnavailable: ptr.To(intstr.FromString("100%")),
+			RevisionHistoryLimit: ptr.To[int32](0)}
 		f.defaulted(ctx, obj)
 
 		By("leaving a pod, a revision and a config behind")
@@ -149,9 +151,11 @@ var _ = Describe("the operator's rights", func() {
 
 		By("keeping a pod from its data")
 		pod := f.pod(ctx, obj.Name, 1)
-		Expect(k8s.SubResource("binding").Create(ctx, pod, &corev1.Binding{Target: corev1.ObjectReference{Kind: "Node", Name: f.node(1)}})).To(Succeed())
+		Expect(k8s.SubResource("binding").Create(ctx, pod,
+			&corev1.Binding{Target: corev1.ObjectReference{Kind: "Node", Name: f.node(1)}})).To(Succeed())
 		clock.move(time.Minute)
-		Eventually(ctx, func() string { return condition(current(ctx, obj), v1alpha1.ConditionDelivering) }).WithTimeout(judged).Should(HavePrefix("False"))
+		Eventually(ctx, func() string { return condition(current(ctx, obj), v1alpha1.ConditionDelivering) }).WithTimeout(
+			judged).Should(HavePrefix("False"))
 		f.setIdle(1, false)
 		allReady(ctx, obj)
 
@@ -185,7 +189,8 @@ var _ = Describe("the operator's rights", func() {
 		By("taking the network policies away")
 		first.stop()
 		run(runOptions{clock: clock, noPolicies: true})
-		Eventually(ctx, func() bool { return apierrors.IsNotFound(k8s.Get(ctx, name, policy)) }).WithTimeout(judged).Should(BeTrue())
+		Eventually(ctx, func() bool { return apierrors.IsNotFound(k8s.Get(ctx, name, policy)) }).WithTimeout(judged).Should(
+			BeTrue())
 
 		var role rbacv1.ClusterRole
 		readYAML("../../config/rbac/role.yaml", &role)
@@ -267,7 +272,8 @@ var _ = Describe("an operator of some namespaces", func() {
 				Expect(err).NotTo(HaveOccurred())
 				arguments = fmt.Sprint(containers[0].(map[string]any)["args"])
 			}
-			if object.GetAPIVersion() != rbacv1.SchemeGroupVersion.String() || strings.Contains(object.GetName(), "hyperliquidparser-") {
+			if object.GetAPIVersion() != rbacv1.SchemeGroupVersion.String() ||
+				strings.Contains(object.GetName(), "hyperliquidparser-") {
 				continue
 			}
 			each := []string{object.GetNamespace()}
@@ -311,9 +317,11 @@ var _ = Describe("the policy on the operator", func() {
 		readYAML("../../config/operator-policy/binding.yaml", binding)
 		var role rbacv1.ClusterRole
 		readYAML("../../config/rbac/role.yaml", &role)
-		all := &rbacv1.ClusterRole{ObjectMeta: metav1.ObjectMeta{Name: "installed"}, Rules: append(role.Rules, rbacv1.PolicyRule{
-			APIGroups: []string{"*"}, Resources: []string{"pods", "pods/ephemeralcontainers", "configmaps", "secrets"}, Verbs: []string{"*"},
-		})}
+		all := &rbacv1.ClusterRole{ObjectMeta: metav1.ObjectMeta{Name: "installed"},
+			Rules: append(role.Rules, rbacv1.PolicyRule{
+				APIGroups: []string{"*"}, Resources: []string{"pods", "pods/ephemeralcontainers", "configmaps", "secrets"},
+				Verbs: []string{"*"},
+			})}
 		allowed := &rbacv1.ClusterRoleBinding{
 			ObjectMeta: metav1.ObjectMeta{Name: "installed"},
 			Subjects:   []rbacv1.Subject{{Kind: "User", Name: installedUser}},
@@ -331,7 +339,8 @@ var _ = Describe("the policy on the operator", func() {
 		f.defaulted(ctx, obj)
 		revision, err := podspec.NewRevision(obj, parserImage, "")
 		Expect(err).NotTo(HaveOccurred())
-		owner := metav1.OwnerReference{APIVersion: v1alpha1.GroupVersion.String(), Kind: "HyperliquidParser", Name: obj.Name, UID: "uid", Controller: ptr.To(true)}
+		owner := metav1.OwnerReference{APIVersion: v1alpha1.GroupVersion.String(), Kind: "HyperliquidParser", Name: obj.Name,
+			UID: "uid", Controller: ptr.To(true)}
 		pod := func(edit func(*corev1.Pod)) *corev1.Pod {
 			p := revision.Pod(client.ObjectKeyFromObject(obj), f.target(0), "")
 			p.OwnerReferences = []metav1.OwnerReference{owner}
@@ -346,14 +355,20 @@ var _ = Describe("the policy on the operator", func() {
 			edit    func(*corev1.Pod)
 			message string
 		}{
-			"no owner":             {func(p *corev1.Pod) { p.OwnerReferences = nil }, "a HyperliquidParser controls"},
-			"an owner of another":  {func(p *corev1.Pod) { p.OwnerReferences[0].Kind, p.OwnerReferences[0].APIVersion = "Job", "batch/v1" }, "a HyperliquidParser controls"},
-			"of the kind's name":   {func(p *corev1.Pod) { p.OwnerReferences[0].APIVersion = "evil.example/v1" }, "a HyperliquidParser controls"},
-			"an owner that is not": {func(p *corev1.Pod) { p.OwnerReferences[0].Controller = nil }, "a HyperliquidParser controls"},
+			"no owner": {func(p *corev1.Pod) { p.OwnerReferences = nil }, "a HyperliquidParser controls"},
+			"an owner of another": {func(p *corev1.Pod) {
+				p.OwnerReferences[0].Kind, p.OwnerReferences[0].APIVersion = "Job",
+					"batch/v1"
+			}, "a HyperliquidParser controls"},
+			"of the kind's name": {func(p *corev1.Pod) { p.OwnerReferences[0].APIVersion = "evil.example/v1" },
+				"a HyperliquidParser controls"},
+			"an owner that is not": {func(p *corev1.Pod) { p.OwnerReferences[0].Controller = nil },
+				"a HyperliquidParser controls"},
 			"the node's network":   {func(p *corev1.Pod) { p.Spec.HostNetwork = true }, "do not share their node's network"},
 			"the node's processes": {func(p *corev1.Pod) { p.Spec.HostPID = true }, "do not share their node's network"},
 			"the node's IPC":       {func(p *corev1.Pod) { p.Spec.HostIPC = true }, "do not share their node's network"},
-			"a token":              {func(p *corev1.Pod) { p.Spec.AutomountServiceAccountToken = nil }, "no service account token"},
+			"a token": {func(p *corev1.Pod) { p.Spec.AutomountServiceAccountToken = nil },
+				"no service account token"},
 			"privilege": {func(p *corev1.Pod) {
 				p.Spec.Containers[0].SecurityContext.Privileged = ptr.To(true)
 				p.Spec.Containers[0].SecurityContext.AllowPrivilegeEscalation = nil
@@ -371,22 +386,28 @@ var _ = Describe("the policy on the operator", func() {
 			Spec:       corev1.PodSpec{Containers: []corev1.Container{{Name: "c", Image: "i"}}},
 		}
 		theirs := strange.DeepCopy()
-		theirs.Name, theirs.OwnerReferences = "theirs", []metav1.OwnerReference{{APIVersion: "batch/v1", Kind: "Job", Name: "j", UID: "u", Controller: ptr.To(true)}}
+		theirs.Name, theirs.OwnerReferences = "theirs",
+			[]metav1.OwnerReference{{APIVersion: "batch/v1", Kind: "Job", Name: "j", UID: "u", Controller: ptr.To(true)}}
 		Expect(k8s.Create(ctx, strange)).To(Succeed())
 		Expect(k8s.Create(ctx, theirs)).To(Succeed())
 		Expect(it.Delete(ctx, strange)).To(MatchError(ContainSubstring("carries the label")))
 		took := theirs.DeepCopy()
 		took.Labels, took.OwnerReferences = map[string]string{v1alpha1.LabelParser: obj.Name}, []metav1.OwnerReference{owner}
 		Expect(it.Update(ctx, took)).To(MatchError(ContainSubstring("what somebody else controls")))
-		Expect(it.Delete(ctx, &corev1.ConfigMap{ObjectMeta: metav1.ObjectMeta{Namespace: f.namespace, Name: "kube-root-ca.crt"}})).NotTo(Succeed())
-		Expect(it.Create(ctx, &corev1.ConfigMap{ObjectMeta: metav1.ObjectMeta{Namespace: f.namespace, Name: "x"}}, client.DryRunAll)).
+		Expect(it.Delete(ctx, &corev1.ConfigMap{ObjectMeta: metav1.ObjectMeta{Namespace: f.namespace,
+			Name: "kube-root-ca.crt"}})).NotTo(Succeed())
+		Expect(it.Create(ctx, &corev1.ConfigMap{ObjectMeta: metav1.ObjectMeta{Namespace: f.namespace, Name: "x"}},
+			client.DryRunAll)).
 			To(MatchError(ContainSubstring("carries the label")))
-		Expect(it.Create(ctx, &networkingv1.NetworkPolicy{ObjectMeta: metav1.ObjectMeta{Namespace: f.namespace, Name: "x"}}, client.DryRunAll)).
+		Expect(it.Create(ctx, &networkingv1.NetworkPolicy{ObjectMeta: metav1.ObjectMeta{Namespace: f.namespace, Name: "x"}},
+			client.DryRunAll)).
 			To(MatchError(ContainSubstring("carries the label")))
 		debugged := pod(func(p *corev1.Pod) { p.Name = "debugged" })
 		Expect(k8s.Create(ctx, debugged)).To(Succeed())
-		debugged.Spec.EphemeralContainers = []corev1.EphemeralContainer{{EphemeralContainerCommon: corev1.EphemeralContainerCommon{Name: "x", Image: "x"}}}
-		Expect(it.SubResource("ephemeralcontainers").Update(ctx, debugged)).To(MatchError(ContainSubstring("no subresources")))
+		debugged.Spec.EphemeralContainers = []corev1.EphemeralContainer{
+			{EphemeralContainerCommon: corev1.EphemeralContainerCommon{Name: "x", Image: "x"}}}
+		Expect(it.SubResource("ephemeralcontainers").Update(ctx, debugged)).To(
+			MatchError(ContainSubstring("no subresources")))
 
 		By("being a fleet's")
 		run(runOptions{user: installed(), keySecret: installedKeys(ctx)})
@@ -403,7 +424,7 @@ var _ = Describe("the policy on the operator", func() {
 	})
 })
 
-// audit makes the API server of the suite log what the operator asks for.
+// audit makes the API server of the suite log the operator's requests.
 func audit(server *envtest.APIServer) {
 	GinkgoHelper()
 	dir := GinkgoT().TempDir()

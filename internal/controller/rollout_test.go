@@ -14,7 +14,7 @@ import (
 	"github.com/hlparser/hyperliquid-parser-operator/api/v1alpha1"
 )
 
-// withCanary is an object whose new revisions soak on one target.
+// withCanary returns an object whose new revisions soak on one target.
 func (f *farm) withCanary(soak time.Duration) *v1alpha1.HyperliquidParser {
 	obj := f.object()
 	obj.Spec.Rollout = v1alpha1.Rollout{
@@ -24,14 +24,14 @@ func (f *farm) withCanary(soak time.Duration) *v1alpha1.HyperliquidParser {
 	return obj
 }
 
-// judgedReady waits until the fleet is as asked and the first target was found Healthy; the others soon are.
+// judgedReady waits until the fleet is complete and the first target is Healthy. The others soon are.
 func judgedReady(ctx context.Context, obj *v1alpha1.HyperliquidParser) {
 	GinkgoHelper()
 	allReady(ctx, obj)
 	eventuallyCondition(ctx, obj, v1alpha1.ConditionBuffersStable, "True/AllStable", judged)
 }
 
-// canary is the number of the one node whose pod is of the wanted revision, once there is one and it is ready.
+// canary returns the number of the one node with a ready pod of the wanted revision, once there is one.
 func (f *farm) canary(ctx context.Context, obj *v1alpha1.HyperliquidParser, nodes int) int {
 	GinkgoHelper()
 	found := -1
@@ -68,11 +68,15 @@ var _ = Describe("a canary", func() {
 		now := current(ctx, obj).Status
 		Expect(now).To(And(HaveField("Updated", int32(1)), HaveField("CurrentRevision", first)))
 		Expect(condition(current(ctx, obj), v1alpha1.ConditionReady)).To(Equal("False/CanarySoaking"))
-		Eventually(ctx, func() string { return conditionMessage(current(ctx, obj), v1alpha1.ConditionReconciling) }).WithTimeout(judged).
-			Should(MatchRegexp(`soaking until \d\d:\d\d:\d\d UTC`))
+		Eventually(ctx, func() string {
+			return conditionMessage(current(ctx, obj),
+				v1alpha1.ConditionReconciling)
+		}).WithTimeout(judged).
+			Should(MatchRegexp(`soaks until \d\d:\d\d:\d\d UTC`))
 
 		By("letting it soak")
-		Eventually(ctx, func() string { return current(ctx, obj).Status.CurrentRevision }).WithTimeout(judged).Should(Equal(now.UpdateRevision))
+		Eventually(ctx, func() string { return current(ctx, obj).Status.CurrentRevision }).WithTimeout(judged).Should(
+			Equal(now.UpdateRevision))
 		allReady(ctx, obj)
 		Expect(f.seenDeaths()).To(HaveLen(3))
 		Eventually(ctx, func() map[string]string { return storedRevision(ctx, obj, now.UpdateRevision).Annotations }).
@@ -102,21 +106,28 @@ var _ = Describe("a canary", func() {
 		By("adding a node: it gets the old revision")
 		f.addNode(ctx, f.node(3), true)
 		Eventually(ctx, func() bool { p := f.pod(ctx, obj.Name, 3); return p != nil && ready(p) }).Should(BeTrue())
-		Expect(f.pod(ctx, obj.Name, 3).Labels[v1alpha1.LabelRevision]).To(Equal(f.pod(ctx, obj.Name, stable).Labels[v1alpha1.LabelRevision]))
+		Expect(f.pod(ctx, obj.Name, 3).Labels[v1alpha1.LabelRevision]).To(
+			Equal(f.pod(ctx, obj.Name, stable).Labels[v1alpha1.LabelRevision]))
 
 		By("killing the canary: it comes back as a canary")
-		Expect(f.kill(ctx, obj.Name, canary).Labels[v1alpha1.LabelRevision]).NotTo(Equal(f.pod(ctx, obj.Name, stable).Labels[v1alpha1.LabelRevision]))
+		Expect(f.kill(ctx, obj.Name, canary).Labels[v1alpha1.LabelRevision]).NotTo(
+			Equal(f.pod(ctx, obj.Name, stable).Labels[v1alpha1.LabelRevision]))
 
 		By("failing the canary")
 		f.parser(canary).fault(hangs)
 		eventuallyCondition(ctx, obj, v1alpha1.ConditionStalled, "True/"+v1alpha1.ReasonCanaryFailed, judged)
 		now := current(ctx, obj)
 		Expect(conditionMessage(now, v1alpha1.ConditionStalled)).To(And(
-			ContainSubstring(f.node(canary)+" on revision"), ContainSubstring("4.8 MiB of whole lines wait"), ContainSubstring("before, on")))
+			ContainSubstring(f.node(canary)+" on revision"), ContainSubstring("4.8 MiB of whole lines wait"),
+			ContainSubstring("before, on")))
 		Expect(condition(now, v1alpha1.ConditionReconciling)).To(Equal("False/UpToDate"))
 		Expect(condition(now, v1alpha1.ConditionReady)).To(Equal("False/" + v1alpha1.ReasonCanaryFailed))
 		Expect(now.Spec.Format).To(BeEquivalentTo("Raw"), "the spec is left alone")
-		Eventually(ctx, func() bool { p := f.pod(ctx, obj.Name, canary); return p != nil && ready(p) && made(p) == old[canary] }).Should(BeTrue())
+		Eventually(ctx, func() bool {
+			p := f.pod(ctx, obj.Name, canary)
+			return p != nil && ready(p) &&
+				made(p) == old[canary]
+		}).Should(BeTrue())
 		Eventually(ctx, func() []string { return eventNotes(ctx, obj, v1alpha1.ReasonCanaryFailed) }).Should(HaveLen(1))
 		after := f.uids(ctx)
 		other := 3 - canary - stable
@@ -152,13 +163,15 @@ var _ = Describe("a canary", func() {
 		f.boot(ctx, obj.Name, canary, "22222222-after")
 		state := func() string { return storedRevision(ctx, obj, update).Annotations[v1alpha1.AnnotationRollout] }
 		Eventually(ctx, state).WithTimeout(soon).Should(ContainSubstring(`"boot":"22222222","boots":1`))
-		Consistently(ctx, func() string { return condition(current(ctx, obj), v1alpha1.ConditionStalled) }).WithTimeout(time.Second).
+		Consistently(ctx, func() string { return condition(current(ctx, obj), v1alpha1.ConditionStalled) }).WithTimeout(
+			time.Second).
 			Should(Equal("False/" + v1alpha1.ReasonNotStalled))
 
 		By("restarting its container without a boot")
 		f.boot(ctx, obj.Name, canary, "22222222-after")
 		eventuallyCondition(ctx, obj, v1alpha1.ConditionStalled, "True/"+v1alpha1.ReasonCanaryFailed, soon)
-		Expect(conditionMessage(current(ctx, obj), v1alpha1.ConditionStalled)).To(ContainSubstring("its container restarted 2 times"))
+		Expect(conditionMessage(current(ctx, obj), v1alpha1.ConditionStalled)).To(
+			ContainSubstring("its container restarted 2 times"))
 	})
 
 	It("need not soak any longer when somebody promotes the revision, and that one alone", func(ctx SpecContext) {
@@ -198,7 +211,8 @@ var _ = Describe("a canary", func() {
 		kept := made(f.pod(ctx, obj.Name, 0))
 		Expect(made(f.kill(ctx, obj.Name, 0))).To(Equal(kept), "a missing pod is recreated at its revision")
 		change(ctx, obj, func(o *v1alpha1.HyperliquidParser) { o.Spec.Paused = false })
-		Eventually(ctx, func() int32 { return current(ctx, obj).Status.Updated }).WithTimeout(2 * judged).Should(Equal(int32(2)))
+		Eventually(ctx, func() int32 { return current(ctx, obj).Status.Updated }).WithTimeout(2 * judged).Should(
+			Equal(int32(2)))
 	})
 })
 
@@ -237,7 +251,8 @@ var _ = Describe("a rollout", func() {
 		allReady(ctx, obj)
 	})
 
-	It("of a restart that was asked for keeps the revision, within the budget and without a canary", func(ctx SpecContext) {
+	It("of a restart that was asked for keeps the revision, within the budget and without "+
+		"a canary", func(ctx SpecContext) {
 		f := newFarm(ctx, 3)
 		run(runOptions{})
 		obj := f.withCanary(time.Hour)

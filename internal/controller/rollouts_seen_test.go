@@ -26,7 +26,7 @@ func (f *farm) relabelNodes(ctx context.Context, n int, value string) {
 	}
 }
 
-// wake has the operator look at an object.
+// wake makes the operator reconcile an object.
 func wake(ctx context.Context, obj *v1alpha1.HyperliquidParser) {
 	GinkgoHelper()
 	change(ctx, obj, func(o *v1alpha1.HyperliquidParser) {
@@ -34,8 +34,8 @@ func wake(ctx context.Context, obj *v1alpha1.HyperliquidParser) {
 	})
 }
 
-// updated is how many targets have the revision that the spec asks for, as the status of this generation says; -1 while
-// it says nothing.
+// updated returns how many targets have the revision of the spec by the status of this generation, or -1 while there is
+// none.
 func updated(ctx context.Context, obj *v1alpha1.HyperliquidParser) func() int32 {
 	return func() int32 {
 		now := current(ctx, obj)
@@ -110,7 +110,7 @@ var _ = Describe("a rollout and its witnesses", func() {
 		Eventually(ctx, dies).WithTimeout(judged).Should(BeTrue())
 		Eventually(ctx, dies).WithTimeout(judged).Should(BeTrue(), "one lost canary is replaced")
 		Consistently(ctx, dies).WithTimeout(10 * time.Second).Should(BeFalse())
-		Expect(conditionMessage(current(ctx, obj), v1alpha1.ConditionReady)).To(ContainSubstring("cannot be observed"))
+		Expect(conditionMessage(current(ctx, obj), v1alpha1.ConditionReady)).To(ContainSubstring("cannot be asked any more"))
 	})
 
 	It("leaves the pods of nodes alone that are only cut off", func(ctx SpecContext) {
@@ -230,7 +230,8 @@ var _ = Describe("a rollout and its witnesses", func() {
 		Eventually(ctx, func() int32 { return current(ctx, obj).Status.Ready }).Should(Equal(int32(3)))
 		c.move(plan.Settle + time.Minute)
 		wake(ctx, obj)
-		Eventually(ctx, func() string { return current(ctx, obj).Status.CurrentRevision }).WithTimeout(judged).ShouldNot(BeEmpty())
+		Eventually(ctx, func() string { return current(ctx, obj).Status.CurrentRevision }).WithTimeout(judged).ShouldNot(
+			BeEmpty())
 		change(ctx, obj, asRaw)
 		By("giving the new pod of that target its time")
 		Eventually(ctx, updated(ctx, obj)).WithTimeout(judged).Should(Equal(int32(1)))
@@ -258,8 +259,9 @@ var _ = Describe("a rollout and its witnesses", func() {
 			Eventually(ctx, updated(ctx, obj)).WithTimeout(judged).Should(Equal(int32(1)))
 			c.move(plan.Settle + time.Minute)
 			wake(ctx, obj)
-			Eventually(ctx, func() string { return conditionMessage(current(ctx, obj), v1alpha1.ConditionReady) }).WithTimeout(judged).
-				Should(ContainSubstring("the rollout is waiting for a ready parser of " + f.namespace))
+			Eventually(ctx, func() string { return conditionMessage(current(ctx, obj), v1alpha1.ConditionReady) }).WithTimeout(
+				judged).
+				Should(ContainSubstring("the rollout waits for a ready parser of " + f.namespace))
 			Consistently(ctx, updated(ctx, obj)).Should(Equal(int32(1)))
 		}
 		Expect(f.mostDown()).To(Equal(1))
@@ -314,14 +316,14 @@ var _ = Describe("a rollout and its witnesses", func() {
 	})
 })
 
-// eventuallyWaits waits until the operator has seen that so many targets take no pod now.
+// eventuallyWaits waits until the operator has observed that n targets take no pod now.
 func eventuallyWaits(ctx context.Context, obj *v1alpha1.HyperliquidParser, n int) {
 	GinkgoHelper()
 	Eventually(ctx, func() string { return conditionMessage(current(ctx, obj), v1alpha1.ConditionReady) }).
 		Should(ContainSubstring(fmt.Sprintf("%d targets cannot take a new one now", n)))
 }
 
-var _ = Describe("what nobody can do", func() {
+var _ = Describe("what no client can do", func() {
 	It("names a pod that does not end, and lets the others be cured", func(ctx SpecContext) {
 		f := newFarm(ctx, 4)
 		c := &movedClock{}
@@ -341,13 +343,14 @@ var _ = Describe("what nobody can do", func() {
 		f.setIdle(1, true)
 		Expect(k8s.Delete(ctx, pod, client.GracePeriodSeconds(0))).To(Succeed())
 		f.parser(2).fault(hangs)
-		Eventually(ctx, func() map[string]string { return verdicts(ctx, obj) }).WithTimeout(judged).Should(HaveKeyWithValue(f.node(2), "Stuck"))
+		Eventually(ctx, func() map[string]string { return verdicts(ctx, obj) }).WithTimeout(judged).Should(
+			HaveKeyWithValue(f.node(2), "Stuck"))
 		Consistently(ctx, func() int32 { return current(ctx, obj).Status.Restarts }).Should(BeZero(), "it may end yet")
 		c.move(plan.Settle + time.Minute)
 		wake(ctx, obj)
 		Eventually(ctx, func() int32 { return current(ctx, obj).Status.Restarts }).WithTimeout(judged).Should(Equal(int32(1)))
 		Eventually(ctx, func() string { return conditionMessage(current(ctx, obj), v1alpha1.ConditionReady) }).
-			Should(And(ContainSubstring("pods that do not terminate"), ContainSubstring(f.node(1))))
+			Should(And(ContainSubstring("pods that do not end"), ContainSubstring(f.node(1))))
 	})
 
 	It("brings a pod back as it was while a new spec is refused", func(ctx SpecContext) {
@@ -393,7 +396,7 @@ var _ = Describe("what nobody can do", func() {
 			f.setUnready(false)
 			Consistently(ctx, func() string { return condition(current(ctx, obj), v1alpha1.ConditionStalled) }).
 				Should(Equal("False/NotStalled"), "a registry may fail once")
-			c.move(plan.StartTimeout)
+			c.move(plan.StartPatience)
 			wake(ctx, obj)
 			eventuallyCondition(ctx, obj, v1alpha1.ConditionStalled, "True/"+v1alpha1.ReasonCanaryFailed, soon)
 			Expect(conditionMessage(current(ctx, obj), v1alpha1.ConditionStalled)).To(And(
@@ -407,22 +410,26 @@ var _ = Describe("what nobody can do", func() {
 			}).WithTimeout(judged).Should(Equal(first))
 		},
 		Entry("the image is not there", corev1.ContainerStateWaiting{Reason: "ImagePullBackOff",
-			Message: `Back-off pulling image "registry.example/hlparser:none": ErrImagePull: failed to pull and unpack image: not found`}, true),
+			Message: `Back-off pulling image "registry.example/hlparser:none": ErrImagePull: failed to pull and unpack ` +
+				`image: not found`}, true),
 		Entry("the runtime does not make it", corev1.ContainerStateWaiting{Reason: "CreateContainerError",
 			Message: `failed to generate container "1" spec: failed to generate spec: no command specified`}, false),
 	)
 })
 
-// holdCanary waits for the pod of the new revision, and has its kubelet say why a container of it does not start. It
-// returns its node.
-func (f *farm) holdCanary(ctx context.Context, obj *v1alpha1.HyperliquidParser, nodes int, waiting corev1.ContainerStateWaiting, inInit bool) int {
+// holdCanary waits for the pod of the new revision, and makes its kubelet report why one of its containers does not
+// start. It returns the node.
+func (f *farm) holdCanary(
+	ctx context.Context, obj *v1alpha1.HyperliquidParser, nodes int, waiting corev1.ContainerStateWaiting, inInit bool,
+) int {
 	GinkgoHelper()
 	held := -1
 	Eventually(ctx, func() error {
 		now := current(ctx, obj)
 		for i := range nodes {
 			p := f.pod(ctx, obj.Name, i)
-			if p == nil || p.Status.Phase != corev1.PodRunning || p.DeletionTimestamp != nil || now.Status.ObservedGeneration != now.Generation ||
+			if p == nil || p.Status.Phase != corev1.PodRunning || p.DeletionTimestamp != nil ||
+				now.Status.ObservedGeneration != now.Generation ||
 				obj.Name+"-"+p.Labels[v1alpha1.LabelRevision] != now.Status.UpdateRevision {
 				continue
 			}
@@ -436,7 +443,8 @@ func (f *farm) holdCanary(ctx context.Context, obj *v1alpha1.HyperliquidParser, 
 			} else {
 				p.Status.ContainerStatuses = stands("hlparser", waiting)
 			}
-			p.Status.Conditions = []corev1.PodCondition{{Type: corev1.PodReady, Status: corev1.ConditionFalse, LastTransitionTime: metav1.Now()}}
+			p.Status.Conditions = []corev1.PodCondition{{Type: corev1.PodReady, Status: corev1.ConditionFalse,
+				LastTransitionTime: metav1.Now()}}
 			return k8s.Status().Update(ctx, p)
 		}
 		return fmt.Errorf("there is no pod of the new revision")
@@ -446,7 +454,8 @@ func (f *farm) holdCanary(ctx context.Context, obj *v1alpha1.HyperliquidParser, 
 
 var _ = Describe("clocks that differ", func() {
 	for _, ahead := range []time.Duration{-11 * time.Minute, -time.Minute, time.Minute, 11 * time.Minute} {
-		It(fmt.Sprintf("make no start a fault, and fail no canary: the operator's is %s ahead", ahead), func(ctx SpecContext) {
+		It(fmt.Sprintf("make no start a fault, and fail no canary: the operator's is "+
+			"%s ahead", ahead), func(ctx SpecContext) {
 			f := newFarm(ctx, 3)
 			c := &movedClock{}
 			c.move(ahead)
@@ -460,13 +469,15 @@ var _ = Describe("clocks that differ", func() {
 			f.setUnready(true) // for a moment, as any pod that starts
 			change(ctx, obj, asRaw)
 			Eventually(ctx, updated(ctx, obj)).WithTimeout(judged).Should(Equal(int32(1)))
-			Consistently(ctx, func() string { return condition(current(ctx, obj), v1alpha1.ConditionStalled) }).Should(Equal("False/NotStalled"))
+			Consistently(ctx, func() string { return condition(current(ctx, obj), v1alpha1.ConditionStalled) }).Should(
+				Equal("False/NotStalled"))
 			f.setUnready(false)
 			By("failing it once it was not ready for long enough")
 			c.move(plan.Settle)
 			wake(ctx, obj)
 			eventuallyCondition(ctx, obj, v1alpha1.ConditionStalled, "True/"+v1alpha1.ReasonCanaryFailed, soon)
-			Expect(strings.Contains(conditionMessage(current(ctx, obj), v1alpha1.ConditionStalled), "not ready for 10m0s")).To(BeTrue())
+			Expect(strings.Contains(conditionMessage(current(ctx, obj), v1alpha1.ConditionStalled), "not ready for 10m0s")).To(
+				BeTrue())
 		})
 	}
 })

@@ -20,7 +20,7 @@ import (
 	"github.com/hlparser/hyperliquid-parser-operator/internal/parser/report"
 )
 
-// ruleFile is what is read of config/prometheus/rules.yaml.
+// ruleFile is the part of config/prometheus/rules.yaml that the tests read.
 type ruleFile struct {
 	Spec struct {
 		Groups []struct {
@@ -55,7 +55,7 @@ func rules(t *testing.T) []rule {
 	return out
 }
 
-// described is a registry that only takes down the names of what is registered.
+// described is a registry that only records the names of the metrics.
 type described struct {
 	prometheus.Registerer
 	names map[string]bool
@@ -75,11 +75,12 @@ func (d described) Register(c prometheus.Collector) error {
 
 type oneStream struct{}
 
-// Streams returns a stream of which everything is known: what is not has no sample.
+// Streams returns a stream with all figures: an unknown figure has no sample.
 func (oneStream) Streams() []report.Stream {
 	return []report.Stream{{
-		Name: "Fills", UncommittedBytes: new(int64), LagSeconds: new(float64), MalformedShare: new(float64), FilteredShare: new(float64),
-		LastBlock: 1, LastLineAt: new(time.Time), LastCommitAt: new(time.Time),
+		Name: "Fills", UncommittedBytes: new(int64), LagSeconds: new(float64), MalformedShare: new(float64),
+		FilteredShare: new(float64),
+		LastBlock:     1, LastLineAt: new(time.Time), LastCommitAt: new(time.Time),
 	}}
 }
 func (oneStream) Ready() bool { return true }
@@ -116,7 +117,7 @@ func TestEveryMetricInTheRulesIsServed(t *testing.T) {
 		}
 		for _, name := range names {
 			if !served[name] {
-				t.Errorf("%s asks for %s, which nobody serves; there are %v", r.Alert, name, slices.Sorted(maps.Keys(served)))
+				t.Errorf("%s asks for %s, which is not served; there are %v", r.Alert, name, slices.Sorted(maps.Keys(served)))
 			}
 		}
 	}
@@ -137,7 +138,8 @@ func TestRulesAreExpressionsWithASeverityAScopeAndASummary(t *testing.T) {
 			t.Errorf("%s is there twice", r.Alert)
 		}
 		seen[r.Alert] = true
-		if !slices.Contains([]string{"page", "ticket"}, r.Labels["severity"]) || !slices.Contains([]string{"fleet", "target"}, r.Labels["scope"]) ||
+		if !slices.Contains([]string{"page", "ticket"}, r.Labels["severity"]) ||
+			!slices.Contains([]string{"fleet", "target"}, r.Labels["scope"]) ||
 			r.Annotations["summary"] == "" {
 			t.Errorf("%s has labels %v and annotations %v", r.Alert, r.Labels, r.Annotations)
 		}
@@ -155,7 +157,8 @@ func TestWhatPagesAndWhenIsWhatTheDesignSays(t *testing.T) {
 		}
 	}
 	want := map[string]string{
-		"HyperliquidParserLag": "5m", "HyperliquidParserSinkDown": "2m", "HyperliquidParserDataLost": "", "HyperliquidParserRestartIneffective": "",
+		"HyperliquidParserLag": "5m", "HyperliquidParserSinkDown": "2m", "HyperliquidParserDataLost": "",
+		"HyperliquidParserRestartIneffective": "",
 	}
 	if !maps.Equal(pages, want) {
 		t.Errorf("pages are %v, want %v", pages, want)
@@ -168,13 +171,13 @@ func TestStatesAndAlertsThatRulesAskForAreTold(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	told := string(source)
+	text := string(source)
 	values := regexp.MustCompile(`(?:state|alert)=~?"([^"]+)"`)
 	for _, r := range rules(t) {
 		for _, match := range values.FindAllStringSubmatch(r.Expr, -1) {
 			for value := range strings.SplitSeq(match[1], "|") {
-				if !strings.Contains(told, value) {
-					t.Errorf("%s asks for %s, of which metrics.go does not speak", r.Alert, value)
+				if !strings.Contains(text, value) {
+					t.Errorf("%s asks for %s, which metrics.go does not mention", r.Alert, value)
 				}
 			}
 		}

@@ -26,8 +26,8 @@ import (
 	"github.com/hlparser/hyperliquid-parser-operator/api/v1alpha1"
 )
 
-// place is where a value may be in an object: the names of fields from spec or status on, "[]" for an item of a list, "{}" for a value of
-// a map.
+// place is the path of a value in an object: the names of fields from spec or status on, "[]" for an item of a list,
+// "{}" for a value of a map.
 type place struct {
 	path   []string
 	schema map[string]any
@@ -36,7 +36,8 @@ type place struct {
 
 func (p place) String() string { return strings.Join(p.path, ".") }
 
-// places are those at and below one, those that hold others included; of several with the same schema and type in the same type, one.
+// places returns the places at and below one, including those with nested places. It returns one of several with the
+// same schema and type in the same type.
 func (p place) places() []place {
 	seen := map[string]bool{}
 	var all func(p place, in reflect.Type) []place
@@ -63,21 +64,26 @@ func (p place) places() []place {
 	return all(p, nil)
 }
 
-// unions are what a good spec has instead, where exactly one of several places must be set: the first that is a prefix.
+// unions are the replacements in a valid spec for places of which exactly one must be set. The first matching prefix
+// applies.
 var unions = []struct{ prefix, spec string }{
 	{"spec.target.pods", "target: {pods: {selector: {matchLabels: {a: b}}, volume: data}}"},
 	{"spec.sink.file", "sink: {file: {path: /var/lib/hlparser-out}}"},
 	{"spec.sink.nats", "sink: {nats: {url: 'nats://nats:4222', stream: HL}}"},
 	{"spec.sink.kafka", "sink: {kafka: {brokers: ['kafka:9092']}}"},
-	{"spec.sinks.[].file", "{sink: null, sinks: [{name: a, file: {path: /var/lib/hlparser-out}}], streams: [{name: Fills, sink: a}]}"},
-	{"spec.sinks.[].nats", "{sink: null, sinks: [{name: a, nats: {url: 'nats://nats:4222', stream: HL}}], streams: [{name: Fills, sink: a}]}"},
-	{"spec.sinks.[].kafka", "{sink: null, sinks: [{name: a, kafka: {brokers: ['kafka:9092']}}], streams: [{name: Fills, sink: a}]}"},
+	{"spec.sinks.[].file", "{sink: null, sinks: [{name: a, file: {path: /var/lib/hlparser-out}}], " +
+		"streams: [{name: Fills, sink: a}]}"},
+	{"spec.sinks.[].nats", "{sink: null, sinks: [{name: a, nats: {url: 'nats://nats:4222', stream: HL}}], " +
+		"streams: [{name: Fills, sink: a}]}"},
+	{"spec.sinks.[].kafka", "{sink: null, sinks: [{name: a, kafka: {brokers: ['kafka:9092']}}], " +
+		"streams: [{name: Fills, sink: a}]}"},
 	{"spec.sinks", "{sink: null, sinks: [{name: a, stdout: {}}], streams: [{name: Fills, sink: a}]}"},
 	{"spec.streams.[].sink", "{sink: null, sinks: [{name: a, stdout: {}}], streams: [{name: Fills, sink: a}]}"},
 	{"spec.sink.stdout", ""},
 }
 
-// examples are good values of places whose rules a generated one would not meet, by the ends of their names.
+// examples are valid values, by the ends of the names of their places, for places with rules that a generated value
+// would violate.
 var examples = map[string]string{
 	"target":                       `{nodes: {selector: {matchLabels: {role: node}}, dataPath: /data}}`,
 	"sink":                         `{stdout: {}}`,
@@ -113,10 +119,11 @@ var examples = map[string]string{
 	"statusTargets":                `[]`,
 }
 
-// example is a good value of a place.
+// example returns a valid value of a place.
 func (p place) example() any {
 	for n := range p.path {
-		if text, ok := examples[strings.Join(p.path[n:], ".")]; ok && (p.path[0] == "spec" || n > 0 && strings.HasPrefix(strings.Join(p.path[n:], "."), "conditions")) {
+		if text, ok := examples[strings.Join(p.path[n:], ".")]; ok &&
+			(p.path[0] == "spec" || n > 0 && strings.HasPrefix(strings.Join(p.path[n:], "."), "conditions")) {
 			var out any
 			Expect(yaml.Unmarshal([]byte(text), &out)).To(Succeed())
 			return out
@@ -162,7 +169,8 @@ func (p place) below(name string, schema any) place {
 // raw stands for a value while an object is made, and is replaced by its JSON afterwards: not every JSON is a Go value.
 const raw = "\x01raw\x01"
 
-// with returns a good object, as JSON, with the value at the place, which is below the root. The version is the one that is there.
+// with returns a valid object, as JSON, with the value at the place, which is below the root. The version is the
+// current one.
 func (p place) with(root place, version string, value json.RawMessage) []byte {
 	spec := map[string]any{}
 	Expect(yaml.Unmarshal([]byte(good), &spec)).To(Succeed())
@@ -228,30 +236,39 @@ func schemaBelow(schema map[string]any, name string) any {
 	return schema["properties"].(map[string]any)[name]
 }
 
-// What some type of Go, or of Kubernetes, does not hold, or does not give back as it got it; as JSON.
+// Values, as JSON, that a type of Go or Kubernetes cannot hold, or does not preserve.
 var (
 	wrongKinds = []string{`null`, `true`, `5`, `1.5`, `"a"`, `[]`, `{}`, `[null]`, `{"a":null}`, `[{}]`}
 	numbers    = []string{
-		`-1`, `0`, `1`, `-0`, `1.5`, `1e3`, `1e300`, `1e400`, `-1e300`, `0.1e1`, `2147483647`, `2147483648`, `-2147483649`, `3000000000`, `4294967297`,
-		`9007199254740993`, `9223372036854775807`, `9223372036854775808`, `-9223372036854775809`, `18446744073709551617`, `"1"`, `"3000000000"`, `""`,
+		`-1`, `0`, `1`, `-0`, `1.5`, `1e3`, `1e300`, `1e400`, `-1e300`, `0.1e1`, `2147483647`, `2147483648`, `-2147483649`,
+		`3000000000`, `4294967297`,
+		`9007199254740993`, `9223372036854775807`, `9223372036854775808`, `-9223372036854775809`, `18446744073709551617`,
+		`"1"`, `"3000000000"`, `""`,
 	}
-	hostileTexts = []string{"", " ", "\x00", "é", strings.Repeat("9", 1000), "NaN", "0x10", "1_000", "-1", "0", "00", "+1", "1.5", "9999999999999999999"}
-	shares       = []string{"10%", "101%", "2147483648%", "-10%", "010%", "1e1%", "%", "10 %"}
-	sizes        = []string{
-		"1.", ".1", ".", "1e1000000Ei", "1e99999999999999999999", "1e2147483648", "1e-2147483649", "1.5e1.5", "1e.5", "1e1000", "1e99", "1Ki1", "Ki", "1 Ki",
+	hostileTexts = []string{"", " ", "\x00", "é", strings.Repeat("9", 1000), "NaN", "0x10", "1_000", "-1", "0", "00", "+1",
+		"1.5", "9999999999999999999"}
+	shares = []string{"10%", "101%", "2147483648%", "-10%", "010%", "1e1%", "%", "10 %"}
+	sizes  = []string{
+		"1.", ".1", ".", "1e1000000Ei", "1e99999999999999999999", "1e2147483648", "1e-2147483649", "1.5e1.5", "1e.5",
+		"1e1000", "1e99", "1Ki1", "Ki", "1 Ki",
 		"9999999999Ei", "-1Gi", "1n", "1u", "1E", "1e3", "0.0000000001", "1Gi", "100M",
 	}
 	durations = []string{
-		"1h", "1d", "+1h", "-1h", "1h1h1h", "1h1h1h1h", "1e1h", ".5h", "1.h", "99999h", "99999999999h", "2562048h", "0s", "1µs", "1h ", "5m", "1m30s", "1ns", "1.0001s",
+		"1h", "1d", "+1h", "-1h", "1h1h1h", "1h1h1h1h", "1e1h", ".5h", "1.h", "99999h", "99999999999h", "2562048h", "0s",
+		"1µs", "1h ", "5m", "1m30s", "1ns", "1.0001s",
 	}
 	times = []string{
-		"2026-11-30T12:00:00Z", "99999-01-01T00:00:00Z", "0000-01-01T00:00:00Z", "9999-12-31T23:59:59Z", "2026-02-30T00:00:00Z", "2026-01-01T24:00:00Z",
-		"2026-01-01T23:59:60Z", "2026-01-01t00:00:00z", "2026-01-01", "2026-01-01T00:00:00", "2026-01-01T00:00:00.123456789Z", "2026-01-01T00:00:00.1234567890Z",
-		"2026-01-01T00:00:00+25:00", "2026-01-01T00:00:00+0000", "2026-01-01T00:00:00,5Z", "2026-1-1T00:00:00Z", "2026-01-01 00:00:00Z", "2026-01-01T00:00:00-23:59",
+		"2026-11-30T12:00:00Z", "99999-01-01T00:00:00Z", "0000-01-01T00:00:00Z", "9999-12-31T23:59:59Z",
+		"2026-02-30T00:00:00Z", "2026-01-01T24:00:00Z",
+		"2026-01-01T23:59:60Z", "2026-01-01t00:00:00z", "2026-01-01", "2026-01-01T00:00:00", "2026-01-01T00:00:00.123456789Z",
+		"2026-01-01T00:00:00.1234567890Z",
+		"2026-01-01T00:00:00+25:00", "2026-01-01T00:00:00+0000", "2026-01-01T00:00:00,5Z", "2026-1-1T00:00:00Z",
+		"2026-01-01 00:00:00Z", "2026-01-01T00:00:00-23:59",
 	}
 )
 
-// hostile are values for a place of the type: of one that decodes itself all that any such type might trip over.
+// hostile returns values for a place of the type. For a type with its own decoding it returns all values that could
+// break any such type.
 func hostile(of reflect.Type) []json.RawMessage {
 	all := slices.Clone(wrongKinds)
 	quote := func(texts ...[]string) {
@@ -277,7 +294,7 @@ func hostile(of reflect.Type) []json.RawMessage {
 	return out
 }
 
-// typeOf is the type that a name of a path leads to.
+// typeOf returns the type at a path.
 func typeOf(of reflect.Type, name string) reflect.Type {
 	GinkgoHelper()
 	if name == "[]" || name == "{}" {
@@ -298,7 +315,7 @@ func typeOf(of reflect.Type, name string) reflect.Type {
 	return of
 }
 
-// crdSchema is the schema of the CRD's spec or status.
+// crdSchema returns the schema of the CRD's spec or status.
 func crdSchema(name string) map[string]any {
 	GinkgoHelper()
 	crd := map[string]any{}
@@ -308,7 +325,7 @@ func crdSchema(name string) map[string]any {
 	return root["properties"].(map[string]any)[name].(map[string]any)
 }
 
-// decodes reports what is wrong with an object that the API server took, as the Go types see it.
+// decodes returns the error of decoding an object that the API server accepted into the Go types.
 func decodes(admitted []byte) error {
 	strict, scheme := &v1alpha1.HyperliquidParser{}, &v1alpha1.HyperliquidParser{}
 	if err := json.Unmarshal(admitted, strict); err != nil {
@@ -337,7 +354,7 @@ func decodes(admitted []byte) error {
 	return nil
 }
 
-// same reports how two JSON values differ in what they mean. What is left out is the same as what is empty.
+// same returns how two JSON values differ in meaning. A missing value equals an empty one.
 func same(path string, a, b any) error {
 	if empty(a) && empty(b) {
 		return nil
@@ -439,7 +456,8 @@ var _ = Describe("the schema", func() {
 		}
 		ask := func(p place, value json.RawMessage) ([]byte, error) {
 			tried.Add(1)
-			return request().Param("dryRun", metav1.DryRunAll).Param("fieldValidation", metav1.FieldValidationIgnore).Body(p.with(root, version, value)).SetHeader("Content-Type", "application/json").Do(ctx).Raw()
+			return request().Param("dryRun", metav1.DryRunAll).Param("fieldValidation", metav1.FieldValidationIgnore).Body(
+				p.with(root, version, value)).SetHeader("Content-Type", "application/json").Do(ctx).Raw()
 		}
 		var group errgroup.Group
 		group.SetLimit(8)
@@ -450,7 +468,8 @@ var _ = Describe("the schema", func() {
 				Expect(err).NotTo(HaveOccurred())
 				if answer, err := ask(p, data); err != nil {
 					problem("%s takes no good value: %s: %s %v: teach the test one", p, data, answer, err)
-				} else if !bytes.Contains(answer, []byte(strconv.Quote(last(p.path)))) && last(p.path) != "[]" && last(p.path) != "{}" {
+				} else if !bytes.Contains(answer, []byte(strconv.Quote(last(p.path)))) && last(p.path) != "[]" &&
+					last(p.path) != "{}" {
 					problem("%s does not get to the API server", p)
 				}
 				for _, value := range hostile(p.of) {
@@ -484,7 +503,8 @@ var _ = Describe("the schema", func() {
 		obj.Namespace, obj.Name = "default", "sweep"
 		Expect(k8s.Create(ctx, obj)).To(Succeed())
 		DeferCleanup(func(ctx SpecContext) { Expect(k8s.Delete(ctx, obj)).To(Succeed()) })
-		Expect(sweep(ctx, "status", obj.ResourceVersion, func() *rest.Request { return api.Put().AbsPath(path, "sweep", "status") })).To(BeNumerically(">", 100))
+		Expect(sweep(ctx, "status", obj.ResourceVersion,
+			func() *rest.Request { return api.Put().AbsPath(path, "sweep", "status") })).To(BeNumerically(">", 100))
 	})
 })
 

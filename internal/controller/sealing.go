@@ -29,7 +29,8 @@ import (
 
 // +kubebuilder:rbac:groups=networking.k8s.io,resources=networkpolicies,verbs=get;list;watch;create;update;delete
 
-// observeAccess reads with which key the object's parsers are asked, and who may connect to them.
+// observeAccess reads the published keys, chooses the key for polls of the object's parsers, and reads their
+// NetworkPolicy.
 func (r *Reconciler) observeAccess(ctx context.Context, obj *v1alpha1.HyperliquidParser, f *observed.Fleet) error {
 	if f.Access.Keys != nil {
 		f.Access.Published = keys.ParsePublished(f.Access.Keys.Data[podspec.OperatorsFile])
@@ -47,8 +48,11 @@ func (r *Reconciler) observeAccess(ctx context.Context, obj *v1alpha1.Hyperliqui
 	return nil
 }
 
-// endpoint is where the parser of a target answers, and how it is asked: whether it seals its reports follows from what its pod was made from.
-func (r *Reconciler) endpoint(obj *v1alpha1.HyperliquidParser, f *observed.Fleet, target string, pod *corev1.Pod) poller.Endpoint {
+// endpoint returns the address of a target's parser and how to poll it. The pod's template determines whether the
+// parser seals its reports.
+func (r *Reconciler) endpoint(
+	obj *v1alpha1.HyperliquidParser, f *observed.Fleet, target string, pod *corev1.Pod,
+) poller.Endpoint {
 	lost, gap := status.AcknowledgedLosses(obj, target, f.Now)
 	return poller.Endpoint{
 		Target: target, PodName: pod.Name, IP: pod.Status.PodIP, Pod: podState(obj, f, pod),
@@ -57,9 +61,11 @@ func (r *Reconciler) endpoint(obj *v1alpha1.HyperliquidParser, f *observed.Fleet
 	}
 }
 
-// ensureAccess publishes the operator's keys to the object's parsers, and lets nobody else connect to them but whom the flags name. What it
-// cannot do holds up no pod: a parser delivers whether anybody asks it or not.
-func (r *Reconciler) ensureAccess(ctx context.Context, obj *v1alpha1.HyperliquidParser, f *observed.Fleet, t *attempts) outcome {
+// ensureAccess publishes the operator's keys to the object's parsers and keeps their NetworkPolicy. A failure blocks no
+// pod, because a parser delivers whether or not it is polled.
+func (r *Reconciler) ensureAccess(
+	ctx context.Context, obj *v1alpha1.HyperliquidParser, f *observed.Fleet, t *attempts,
+) outcome {
 	var published, policy outcome
 	r.attempt(ctx, obj, t, theKeys, v1alpha1.ReasonWriteRejected, func() (err error) {
 		published, err = r.publishKeys(ctx, obj, f)
@@ -72,11 +78,13 @@ func (r *Reconciler) ensureAccess(ctx context.Context, obj *v1alpha1.Hyperliquid
 	return published.and(policy)
 }
 
-// publishKeys keeps the ConfigMap that parsers know the operator by.
-func (r *Reconciler) publishKeys(ctx context.Context, obj *v1alpha1.HyperliquidParser, f *observed.Fleet) (outcome, error) {
+// publishKeys keeps the ConfigMap with the keys by which parsers authenticate the operator.
+func (r *Reconciler) publishKeys(
+	ctx context.Context, obj *v1alpha1.HyperliquidParser, f *observed.Fleet,
+) (outcome, error) {
 	ring := r.Keys.Ring()
 	if len(ring) == 0 {
-		return outcome{}, nil // the keeper says why, and wakes us
+		return outcome{}, nil // the keeper logs why, and triggers a reconcile later
 	}
 	text, _ := ring.Publish(f.Now, f.Access.Published)
 	wanted := &corev1.ConfigMap{
@@ -90,14 +98,16 @@ func (r *Reconciler) publishKeys(ctx context.Context, obj *v1alpha1.HyperliquidP
 		return outcome{}, fmt.Errorf("setting the owner of ConfigMap %s/%s: %w", wanted.Namespace, wanted.Name, err)
 	}
 	if f.Access.Keys != nil {
-		if maps.Equal(f.Access.Keys.Data, wanted.Data) && len(f.Access.Keys.BinaryData) == 0 && covers(f.Access.Keys.Labels, wanted.Labels) {
+		published := f.Access.Keys
+		if maps.Equal(published.Data, wanted.Data) && len(published.BinaryData) == 0 &&
+			covers(published.Labels, wanted.Labels) {
 			return outcome{requeueAt: f.Access.KeyDue}, nil
 		}
-		changed := f.Access.Keys.DeepCopy()
+		changed := published.DeepCopy()
 		changed.Data, changed.BinaryData = wanted.Data, nil
 		changed.Labels = merged(changed.Labels, wanted.Labels)
 		if err := r.Client.Update(ctx, changed); err != nil {
-			return outcome{}, fmt.Errorf("publishing the operator's keys in ConfigMap %s/%s: %w", wanted.Namespace, wanted.Name, err)
+			return outcome{}, publishError(wanted, err)
 		}
 		return outcome{}, nil
 	}
@@ -106,7 +116,7 @@ func (r *Reconciler) publishKeys(ctx context.Context, obj *v1alpha1.HyperliquidP
 	case err == nil, terminating(err):
 		return outcome{}, nil
 	case !apierrors.IsAlreadyExists(err):
-		return outcome{}, fmt.Errorf("publishing the operator's keys in ConfigMap %s/%s: %w", wanted.Namespace, wanted.Name, err)
+		return outcome{}, publishError(wanted, err)
 	}
 	there := &corev1.ConfigMap{}
 	if err := r.APIReader.Get(ctx, client.ObjectKeyFromObject(wanted), there); err != nil {
@@ -126,11 +136,15 @@ func (r *Reconciler) publishKeys(ctx context.Context, obj *v1alpha1.HyperliquidP
 	case !metav1.IsControlledBy(there, obj):
 		return r.taken("ConfigMap", wanted.Name, "operator's public keys"), nil
 	}
-	// It has lost its labels, by which the cache would show it.
+	// Without its labels it is not in the cache.
 	return outcome{}, r.relabel(ctx, there, v1alpha1.ComponentKeys, obj)
 }
 
-// taken is what to do about an object of another's that has the name of one of ours.
+func publishError(m *corev1.ConfigMap, err error) error {
+	return fmt.Errorf("publishing the operator's keys in ConfigMap %s/%s: %w", m.Namespace, m.Name, err)
+}
+
+// taken returns the outcome for an object of another owner that has the name of one of ours.
 func (r *Reconciler) taken(kind, name, what string) outcome {
 	return outcome{
 		problem:   nameTaken(kind, name, what),
@@ -138,8 +152,10 @@ func (r *Reconciler) taken(kind, name, what string) outcome {
 	}
 }
 
-// ensurePolicy keeps the NetworkPolicy of the object's parsers, or takes it away where there is to be none.
-func (r *Reconciler) ensurePolicy(ctx context.Context, obj *v1alpha1.HyperliquidParser, f *observed.Fleet) (outcome, error) {
+// ensurePolicy keeps the NetworkPolicy of the object's parsers, or deletes it if there must be none.
+func (r *Reconciler) ensurePolicy(
+	ctx context.Context, obj *v1alpha1.HyperliquidParser, f *observed.Fleet,
+) (outcome, error) {
 	there := f.Access.Policy
 	if r.Access == nil {
 		return outcome{}, r.deletePolicy(ctx, obj, there)
@@ -156,7 +172,7 @@ func (r *Reconciler) ensurePolicy(ctx context.Context, obj *v1alpha1.Hyperliquid
 		case !apierrors.IsAlreadyExists(err):
 			return outcome{}, fmt.Errorf("creating NetworkPolicy %s/%s: %w", wanted.Namespace, wanted.Name, err)
 		}
-		// It is somebody else's, or has lost the label by which the cache would show it.
+		// It has another owner, or has lost the label without which it is not in the cache.
 		there = &networkingv1.NetworkPolicy{}
 		if err := r.APIReader.Get(ctx, client.ObjectKeyFromObject(wanted), there); err != nil {
 			return outcome{}, fmt.Errorf("reading NetworkPolicy %s/%s: %w", wanted.Namespace, wanted.Name, err)
@@ -184,19 +200,22 @@ func (r *Reconciler) ensurePolicy(ctx context.Context, obj *v1alpha1.Hyperliquid
 	return outcome{}, nil
 }
 
-// deletePolicy takes the object's NetworkPolicy away, if it is there and ours.
-func (r *Reconciler) deletePolicy(ctx context.Context, obj *v1alpha1.HyperliquidParser, there *networkingv1.NetworkPolicy) error {
+// deletePolicy deletes the object's NetworkPolicy, if it exists and the object owns it.
+func (r *Reconciler) deletePolicy(
+	ctx context.Context, obj *v1alpha1.HyperliquidParser, there *networkingv1.NetworkPolicy,
+) error {
 	if there == nil || there.DeletionTimestamp != nil || !metav1.IsControlledBy(there, obj) {
 		return nil
 	}
-	logf.FromContext(ctx).Info("deleting the network policy, which the flags ask not to have", "networkPolicy", there.Name)
+	logf.FromContext(ctx).Info("deleting the NetworkPolicy because of --network-policies=false",
+		"networkPolicy", there.Name)
 	if err := r.Client.Delete(ctx, there, client.Preconditions{UID: &there.UID}); client.IgnoreNotFound(err) != nil {
 		return fmt.Errorf("deleting NetworkPolicy %s/%s: %w", there.Namespace, there.Name, err)
 	}
 	return nil
 }
 
-// covers reports whether all of the wanted labels are there. Others may be: backup tools and Argo CD add theirs.
+// covers reports whether all of the wanted labels are set. There may be others: backup tools and Argo CD add their own.
 func covers(there, wanted map[string]string) bool {
 	for k, v := range wanted {
 		if there[k] != v {
@@ -215,25 +234,28 @@ func merged(there, wanted map[string]string) map[string]string {
 	return out
 }
 
-// firstKeys bounds how long the controller waits for the operator's keys, so that pods that are made at once find them published.
-const firstKeys = 15 * time.Second
+// keysTimeout bounds how long the controller waits for the operator's keys at its start, so that the keys are published
+// before the first pods are created.
+const keysTimeout = 15 * time.Second
 
-// awaitKeys is a source of the controller that brings nothing: reconciles begin when the keys were read, or cannot be.
+// awaitKeys is a source of the controller without events. It delays the first reconcile until the keys were read once,
+// or the read failed.
 func (r *Reconciler) awaitKeys(ctx context.Context, _ workqueue.TypedRateLimitingInterface[reconcile.Request]) error {
 	select {
 	case <-r.Keys.Tried():
-	case <-time.After(firstKeys):
+	case <-time.After(keysTimeout):
 	case <-ctx.Done():
 	}
 	return nil
 }
 
-// wakeAll wakes every object when the operator's keys change.
+// wakeAll returns a handler that enqueues every object when the operator's keys change.
 func (r *Reconciler) wakeAll() handler.TypedEventHandler[struct{}, reconcile.Request] {
 	return handler.TypedFuncs[struct{}, reconcile.Request]{
 		GenericFunc: func(ctx context.Context, _ event.TypedGenericEvent[struct{}], q queue) {
 			var list v1alpha1.HyperliquidParserList
-			if err := r.Client.List(ctx, &list, client.UnsafeDisableDeepCopy, client.DisableReadYourWritesConsistency); err != nil {
+			err := r.Client.List(ctx, &list, client.UnsafeDisableDeepCopy, client.DisableReadYourWritesConsistency)
+			if err != nil {
 				logf.FromContext(ctx).Error(err, "listing HyperliquidParsers for the operator's keys")
 				return
 			}

@@ -32,10 +32,11 @@ func ring(ctx context.Context) (keys.Ring, string) {
 	return r, secret.ResourceVersion
 }
 
-// publishedKeys are those in an object's ConfigMap; nil when there is none.
+// publishedKeys returns the keys in an object's ConfigMap, or nil if there is none.
 func publishedKeys(ctx context.Context, obj *v1alpha1.HyperliquidParser) []seal.PublicKey {
 	m := &corev1.ConfigMap{}
-	if err := k8s.Get(ctx, client.ObjectKey{Namespace: obj.Namespace, Name: podspec.OperatorKeysName(obj.Name)}, m); err != nil {
+	if err := k8s.Get(ctx, client.ObjectKey{Namespace: obj.Namespace, Name: podspec.OperatorKeysName(obj.Name)},
+		m); err != nil {
 		return nil
 	}
 	public, _, err := seal.ParseOperators([]byte(m.Data[podspec.OperatorsFile]))
@@ -45,7 +46,7 @@ func publishedKeys(ctx context.Context, obj *v1alpha1.HyperliquidParser) []seal.
 	return public
 }
 
-// statusWithoutKey asks a parser as a stranger does.
+// statusWithoutKey polls a parser without a key.
 func statusWithoutKey(p *parser) int {
 	GinkgoHelper()
 	answer, err := http.Get("http://" + p.ip + ":" + strconv.Itoa(reportPort) + "/status")
@@ -146,7 +147,8 @@ var _ = Describe("sealed reports", func() {
 		Consistently(ctx, func() string { _, v := ring(ctx); return v }).Should(Equal(version))
 	})
 
-	It("cannot be had without a Secret that can be read: it is said, nothing is replaced, and parsers deliver", func(ctx SpecContext) {
+	It("cannot be had without a Secret that can be read: it is said, nothing is replaced, and "+
+		"parsers deliver", func(ctx SpecContext) {
 		secret := &corev1.Secret{}
 		err := k8s.Get(ctx, keySecret, secret)
 		Expect(client.IgnoreNotFound(err)).To(Succeed())
@@ -154,7 +156,8 @@ var _ = Describe("sealed reports", func() {
 			Expect(k8s.Delete(ctx, secret)).To(Succeed())
 		}
 		spoilt := &corev1.Secret{
-			ObjectMeta: metav1.ObjectMeta{Namespace: keySecret.Namespace, Name: keySecret.Name}, Data: map[string][]byte{"keys": []byte("nonsense")},
+			ObjectMeta: metav1.ObjectMeta{Namespace: keySecret.Namespace, Name: keySecret.Name},
+			Data:       map[string][]byte{"keys": []byte("nonsense")},
 		}
 		Expect(k8s.Create(ctx, spoilt)).To(Succeed())
 		DeferCleanup(func(ctx SpecContext) { Expect(client.IgnoreNotFound(k8s.Delete(ctx, spoilt))).To(Succeed()) })
@@ -183,7 +186,8 @@ var _ = Describe("sealed reports", func() {
 var _ = Describe("a network policy", func() {
 	policyOf := func(ctx context.Context, obj *v1alpha1.HyperliquidParser) *networkingv1.NetworkPolicy {
 		policy := &networkingv1.NetworkPolicy{}
-		if err := k8s.Get(ctx, client.ObjectKey{Namespace: obj.Namespace, Name: podspec.NetworkPolicyName(obj.Name)}, policy); err != nil {
+		if err := k8s.Get(ctx, client.ObjectKey{Namespace: obj.Namespace, Name: podspec.NetworkPolicyName(obj.Name)},
+			policy); err != nil {
 			return nil
 		}
 		return policy
@@ -235,13 +239,16 @@ var _ = Describe("a network policy", func() {
 		obj := f.object()
 		Expect(k8s.Create(ctx, &networkingv1.NetworkPolicy{
 			ObjectMeta: metav1.ObjectMeta{
-				Namespace: obj.Namespace, Name: podspec.NetworkPolicyName(obj.Name), Labels: map[string]string{v1alpha1.LabelParser: obj.Name},
+				Namespace: obj.Namespace, Name: podspec.NetworkPolicyName(obj.Name),
+				Labels: map[string]string{v1alpha1.LabelParser: obj.Name},
 			},
-			Spec: networkingv1.NetworkPolicySpec{PodSelector: metav1.LabelSelector{MatchLabels: map[string]string{"app": "older"}}},
+			Spec: networkingv1.NetworkPolicySpec{
+				PodSelector: metav1.LabelSelector{MatchLabels: map[string]string{"app": "older"}}},
 		})).To(Succeed())
 		Expect(k8s.Create(ctx, &corev1.ConfigMap{
 			ObjectMeta: metav1.ObjectMeta{
-				Namespace: obj.Namespace, Name: podspec.OperatorKeysName(obj.Name), Labels: map[string]string{v1alpha1.LabelParser: obj.Name},
+				Namespace: obj.Namespace, Name: podspec.OperatorKeysName(obj.Name),
+				Labels: map[string]string{v1alpha1.LabelParser: obj.Name},
 			},
 			Data: map[string]string{podspec.OperatorsFile: "older"},
 		})).To(Succeed())
@@ -254,7 +261,8 @@ var _ = Describe("a network policy", func() {
 			g.Expect(metav1.IsControlledBy(policy, owner)).To(BeTrue())
 			g.Expect(policy.Spec.PodSelector.MatchLabels).To(HaveKeyWithValue(v1alpha1.LabelParser, obj.Name))
 			keys := &corev1.ConfigMap{}
-			g.Expect(k8s.Get(ctx, client.ObjectKey{Namespace: obj.Namespace, Name: podspec.OperatorKeysName(obj.Name)}, keys)).To(Succeed())
+			g.Expect(k8s.Get(ctx, client.ObjectKey{Namespace: obj.Namespace, Name: podspec.OperatorKeysName(obj.Name)},
+				keys)).To(Succeed())
 			g.Expect(metav1.IsControlledBy(keys, owner)).To(BeTrue())
 			g.Expect(publishedKeys(ctx, obj)).NotTo(BeEmpty())
 		}).Should(Succeed())
@@ -265,13 +273,15 @@ var _ = Describe("a network policy", func() {
 		obj := f.object()
 		theirs := &networkingv1.NetworkPolicy{
 			ObjectMeta: metav1.ObjectMeta{Namespace: obj.Namespace, Name: podspec.NetworkPolicyName(obj.Name)},
-			Spec:       networkingv1.NetworkPolicySpec{PodSelector: metav1.LabelSelector{MatchLabels: map[string]string{"app": "theirs"}}},
+			Spec: networkingv1.NetworkPolicySpec{
+				PodSelector: metav1.LabelSelector{MatchLabels: map[string]string{"app": "theirs"}}},
 		}
 		Expect(k8s.Create(ctx, theirs)).To(Succeed())
 		Expect(k8s.Create(ctx, obj)).To(Succeed())
 		manager := run(runOptions{})
 		eventuallyCondition(ctx, obj, v1alpha1.ConditionStalled, "True/"+v1alpha1.ReasonNameTaken, soon)
-		Expect(conditionMessage(current(ctx, obj), v1alpha1.ConditionStalled)).To(ContainSubstring("NetworkPolicy " + theirs.Name))
+		Expect(conditionMessage(current(ctx, obj), v1alpha1.ConditionStalled)).To(
+			ContainSubstring("NetworkPolicy " + theirs.Name))
 		Eventually(ctx, func() bool { pod := f.pod(ctx, obj.Name, 0); return pod != nil && ready(pod) }).Should(BeTrue())
 		manager.stop()
 		run(runOptions{noPolicies: true})

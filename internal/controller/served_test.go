@@ -36,8 +36,7 @@ import (
 	"github.com/hlparser/hyperliquid-parser-operator/internal/controller/target"
 )
 
-// served is an operator whose API server is in memory and refuses what a test wants it to, with one object, whose
-// time passes by hand.
+// served is an operator with one object and a fake clock, whose API server is in memory and refuses what a test wants.
 type served struct {
 	*Reconciler
 	t     *testing.T
@@ -46,9 +45,9 @@ type served struct {
 	sent  func() []string
 
 	mu sync.Mutex
-	// hangs reports whether a request of the operator gets no answer; nil: each does.
+	// hangs reports whether a request of the operator gets no answer. Nil answers all.
 	hangs func(request) bool
-	// refuses returns what a request of the operator fails with; nil: none does.
+	// refuses returns the error of a request of the operator. Nil refuses none.
 	refuses func(request) error
 	refused []time.Time // when requests were refused
 	writes  map[string]int
@@ -62,7 +61,7 @@ type request struct {
 	name string
 }
 
-// kinds are those that the operator knows. To make a scheme takes longer than most of what is done with it here.
+// kinds is the operator's scheme. It is shared because its creation takes longer than most of its uses here.
 var kinds = sync.OnceValues(func() (*runtime.Scheme, error) {
 	scheme := runtime.NewScheme()
 	return scheme, errors.Join(clientgoscheme.AddToScheme(scheme), v1alpha1.AddToScheme(scheme))
@@ -75,7 +74,7 @@ func serve(t *testing.T, n int) *served {
 	if err != nil {
 		t.Fatal(err)
 	}
-	events, passive, sent := teller()
+	events, passive, sent := recordedEvents()
 	s := &served{t: t, clock: passive, sent: sent, writes: map[string]int{}}
 	funcs := s.funcs()
 	memory := fake.NewClientBuilder().WithScheme(scheme).WithStatusSubresource(&v1alpha1.HyperliquidParser{}).Build()
@@ -121,7 +120,7 @@ func serve(t *testing.T, n int) *served {
 	return s
 }
 
-// someKeys are the operator's, made as it begins.
+// someKeys are the operator's keys, created at its start.
 func someKeys(t *testing.T) *keys.Keeper {
 	t.Helper()
 	keeper := keys.NewKeeper(
@@ -144,7 +143,7 @@ func someKeys(t *testing.T) *keys.Keeper {
 	return keeper
 }
 
-// fresh is the object as a user makes it.
+// fresh returns the object as a user creates it.
 func (s *served) fresh() *v1alpha1.HyperliquidParser {
 	return &v1alpha1.HyperliquidParser{
 		ObjectMeta: metav1.ObjectMeta{Namespace: "ns", Name: "mainnet", Generation: 1},
@@ -175,7 +174,7 @@ func (s *served) mustCreate(o client.Object) {
 	}
 }
 
-// create is what an API server adds to what is made.
+// create adds the fields that an API server sets at creation.
 func (s *served) create(
 	ctx context.Context, c client.WithWatch, o client.Object, options ...client.CreateOption,
 ) error {
@@ -187,7 +186,7 @@ func (s *served) create(
 	return c.Create(ctx, o, options...)
 }
 
-// asks takes note of a request of the operator, and refuses it if the test wants that.
+// asks records a request of the operator, and refuses it if the test wants that.
 func (s *served) asks(ctx context.Context, verb string, o client.Object) error {
 	kind := strings.TrimPrefix(fmt.Sprintf("%T", o), "*")
 	kind = kind[strings.LastIndex(kind, ".")+1:]
@@ -214,7 +213,8 @@ func (s *served) asks(ctx context.Context, verb string, o client.Object) error {
 
 func (s *served) funcs() interceptor.Funcs {
 	return interceptor.Funcs{
-		Get: func(ctx context.Context, c client.WithWatch, key client.ObjectKey, o client.Object, options ...client.GetOption) error {
+		Get: func(ctx context.Context, c client.WithWatch, key client.ObjectKey, o client.Object,
+			options ...client.GetOption) error {
 			named, _ := o.DeepCopyObject().(client.Object)
 			named.SetName(key.Name)
 			if err := s.asks(ctx, "get", named); err != nil {
@@ -234,7 +234,8 @@ func (s *served) funcs() interceptor.Funcs {
 			}
 			return c.Update(ctx, o, options...)
 		},
-		Patch: func(ctx context.Context, c client.WithWatch, o client.Object, p client.Patch, options ...client.PatchOption) error {
+		Patch: func(ctx context.Context, c client.WithWatch, o client.Object, p client.Patch,
+			options ...client.PatchOption) error {
 			if err := s.asks(ctx, "patch", o); err != nil {
 				return err
 			}
@@ -246,7 +247,8 @@ func (s *served) funcs() interceptor.Funcs {
 			}
 			return c.Delete(ctx, o, options...)
 		},
-		SubResourceUpdate: func(ctx context.Context, c client.Client, name string, o client.Object, options ...client.SubResourceUpdateOption) error {
+		SubResourceUpdate: func(ctx context.Context, c client.Client, name string, o client.Object,
+			options ...client.SubResourceUpdateOption) error {
 			if err := s.asks(ctx, "update "+name, o); err != nil {
 				return err
 			}
@@ -255,7 +257,7 @@ func (s *served) funcs() interceptor.Funcs {
 	}
 }
 
-// passes lets time pass, in which the operator looks when it wants to, and kubelets start what there is.
+// passes lets time pass, in which the operator reconciles when it is due, and kubelets start new pods.
 func (s *served) passes(d time.Duration) {
 	s.t.Helper()
 	ctx := logf.IntoContext(s.t.Context(), logr.Discard())
@@ -285,7 +287,7 @@ func (s *served) passes(d time.Duration) {
 	}
 }
 
-// written is how many writes there were, but for those of the status, which wake nobody.
+// written returns the number of writes, except those of the status, which enqueue no object.
 func (s *served) written() (n int) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -297,7 +299,7 @@ func (s *served) written() (n int) {
 	return n
 }
 
-// start does what kubelets do for pods that are new. It reports whether there were any.
+// start starts new pods as kubelets do. It reports whether there were any.
 func (s *served) start() (some bool) {
 	s.t.Helper()
 	for _, pod := range s.pods() {
@@ -326,7 +328,8 @@ func (s *served) start() (some bool) {
 }
 
 func nodeOfPod(pod *corev1.Pod) string {
-	return pod.Spec.Affinity.NodeAffinity.RequiredDuringSchedulingIgnoredDuringExecution.NodeSelectorTerms[0].MatchFields[0].Values[0]
+	required := pod.Spec.Affinity.NodeAffinity.RequiredDuringSchedulingIgnoredDuringExecution
+	return required.NodeSelectorTerms[0].MatchFields[0].Values[0]
 }
 
 func (s *served) list(list client.ObjectList) {
@@ -347,7 +350,7 @@ func nameOfPod(i int) string {
 	return podspec.PodName("mainnet", target.Target{Name: nodeName(i), Node: nodeName(i)})
 }
 
-// podOn is the pod of the i-th node; nil when there is none.
+// podOn returns the pod of the i-th node, or nil if there is none.
 func (s *served) podOn(i int) *corev1.Pod {
 	s.t.Helper()
 	name := nameOfPod(i)
@@ -367,7 +370,7 @@ func (s *served) object() *v1alpha1.HyperliquidParser {
 	return obj
 }
 
-// says is a condition, as status, reason and message.
+// says returns a condition as status, reason and message.
 func (s *served) says(kind string) string {
 	s.t.Helper()
 	c := meta.FindStatusCondition(s.object().Status.Conditions, kind)
@@ -377,7 +380,7 @@ func (s *served) says(kind string) string {
 	return fmt.Sprintf("%s/%s: %s", c.Status, c.Reason, c.Message)
 }
 
-// refusing sets what is refused from now on, and counts from 0.
+// refusing sets what is refused from now on, and resets the counts.
 func (s *served) refusing(refuses func(request) error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -397,7 +400,7 @@ func changes[T client.Object](s *served, o T, change func(T)) {
 	}
 }
 
-// children are all that is in the object's namespace but itself.
+// children returns all objects in the object's namespace except itself.
 func (s *served) children() []client.Object {
 	s.t.Helper()
 	pods := s.pods()

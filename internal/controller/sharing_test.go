@@ -16,12 +16,12 @@ import (
 	"github.com/hlparser/hyperliquid-parser-operator/internal/controller/target"
 )
 
-// Pods on one claim have one parser between them. It stays where it is for as long as it can.
+// Pods that share a claim share one parser. It stays where it is as long as it can.
 func TestAClaimHasOneParser(t *testing.T) {
 	on := func(name, node, claim, waits string) target.Target {
 		return target.Target{Name: name, Node: node, Claim: claim, UID: name, Waits: waits}
 	}
-	ends := target.Target{Name: "hl-a", UID: "hl-a", Waits: target.NotRunning} // its claim is nobody's business
+	ends := target.Target{Name: "hl-a", UID: "hl-a", Waits: target.NotRunning} // its claim does not matter
 	for name, test := range map[string]struct {
 		targets []target.Target
 		parsers []string // targets that have one
@@ -29,30 +29,40 @@ func TestAClaimHasOneParser(t *testing.T) {
 		has     map[string]string
 	}{
 		"each has its own claim": {
-			[]target.Target{on("hl-a", "n1", "a", ""), on("hl-b", "n2", "b", "")}, nil, nil, map[string]string{"hl-a": "a", "hl-b": "b"}},
+			[]target.Target{on("hl-a", "n1", "a", ""), on("hl-b", "n2", "b", "")}, nil, nil,
+			map[string]string{"hl-a": "a", "hl-b": "b"}},
 		"two share one": {
 			[]target.Target{on("hl-a", "n1", "a", ""), on("hl-b", "n2", "a", "")}, nil, nil, map[string]string{"hl-a": "a"}},
 		"the second has the parser": {
-			[]target.Target{on("hl-a", "n1", "a", ""), on("hl-b", "n2", "a", "")}, []string{"hl-b"}, nil, map[string]string{"hl-b": "a"}},
+			[]target.Target{on("hl-a", "n1", "a", ""), on("hl-b", "n2", "a", "")}, []string{"hl-b"}, nil,
+			map[string]string{"hl-b": "a"}},
 		"the second has the parser, and cannot take a new one": {
-			[]target.Target{on("hl-a", "n1", "a", ""), on("hl-b", "n2", "a", target.Cordoned)}, []string{"hl-b"}, nil, map[string]string{"hl-b": "a"}},
+			[]target.Target{on("hl-a", "n1", "a", ""), on("hl-b", "n2", "a", target.Cordoned)}, []string{"hl-b"}, nil,
+			map[string]string{"hl-b": "a"}},
 		"the parser of the second is being replaced": {
-			[]target.Target{on("hl-a", "n1", "a", ""), on("hl-b", "n2", "a", "")}, []string{"hl-b"}, []string{"hl-b"}, map[string]string{"hl-b": "a"}},
+			[]target.Target{on("hl-a", "n1", "a", ""), on("hl-b", "n2", "a", "")}, []string{"hl-b"}, []string{"hl-b"},
+			map[string]string{"hl-b": "a"}},
 		"an operator of before made two": {
-			[]target.Target{on("hl-a", "n1", "a", ""), on("hl-b", "n2", "a", "")}, []string{"hl-a", "hl-b"}, nil, map[string]string{"hl-a": "a"}},
+			[]target.Target{on("hl-a", "n1", "a", ""), on("hl-b", "n2", "a", "")}, []string{"hl-a", "hl-b"}, nil,
+			map[string]string{"hl-a": "a"}},
 		"the first cannot take one": {
-			[]target.Target{on("hl-a", "n1", "a", target.Tainted), on("hl-b", "n2", "a", "")}, nil, nil, map[string]string{"hl-b": "a"}},
+			[]target.Target{on("hl-a", "n1", "a", target.Tainted), on("hl-b", "n2", "a", "")}, nil, nil,
+			map[string]string{"hl-b": "a"}},
 		"none can take one": {
-			[]target.Target{on("hl-a", "n1", "a", target.Tainted), on("hl-b", "n2", "a", target.Cordoned)}, nil, nil, map[string]string{"hl-a": "a"}},
+			[]target.Target{on("hl-a", "n1", "a", target.Tainted), on("hl-b", "n2", "a", target.Cordoned)}, nil, nil,
+			map[string]string{"hl-a": "a"}},
 		"a Deployment's old pod ends": {
 			[]target.Target{ends, on("hl-b", "n2", "a", "")}, nil, nil, map[string]string{"hl-b": "a"}},
 		"both on one node": {
-			[]target.Target{on("hl-a", "n1", "a", ""), on("hl-b", "n1", "a", "")}, []string{"hl-b"}, nil, map[string]string{"hl-b": "a"}},
+			[]target.Target{on("hl-a", "n1", "a", ""), on("hl-b", "n1", "a", "")}, []string{"hl-b"}, nil,
+			map[string]string{"hl-b": "a"}},
 		"three on one, two on another": {
-			[]target.Target{on("hl-a", "n1", "a", ""), on("hl-b", "n2", "b", ""), on("hl-c", "n3", "a", ""), on("hl-d", "n3", "b", ""), on("hl-e", "n4", "a", "")},
+			[]target.Target{on("hl-a", "n1", "a", ""), on("hl-b", "n2", "b", ""), on("hl-c", "n3", "a", ""),
+				on("hl-d", "n3", "b", ""), on("hl-e", "n4", "a", "")},
 			[]string{"hl-d", "hl-e"}, nil, map[string]string{"hl-e": "a", "hl-d": "b"}},
 		"nodes": {
-			[]target.Target{{Name: "n1", Node: "n1"}, {Name: "n2", Node: "n2"}}, nil, nil, map[string]string{"n1": "", "n2": ""}},
+			[]target.Target{{Name: "n1", Node: "n1"}, {Name: "n2", Node: "n2"}}, nil, nil,
+			map[string]string{"n1": "", "n2": ""}},
 	} {
 		t.Run(name, func(t *testing.T) {
 			s := &observed.Fleet{Targets: slices.Clone(test.targets)}
@@ -85,7 +95,7 @@ func TestAClaimHasOneParser(t *testing.T) {
 				if want := "ClaimInUse: the parser of claim " + before.Claim + " is beside pod " + got.Beside; got.Why() != want {
 					t.Errorf("it says %q, want %q", got.Why(), want)
 				}
-				// Its parser, if it has one, is that of no target any more.
+				// Its parser, if it has one, belongs to no target any more.
 				if s.Pairs[i].Pod != nil {
 					t.Errorf("%s keeps its parser", before.Name)
 				}
@@ -94,8 +104,8 @@ func TestAClaimHasOneParser(t *testing.T) {
 	}
 }
 
-// A target whose data has a parser already wants none, and the condition says why; so does one that an affinity leaves
-// nothing to select.
+// A target whose data already has a parser needs none, and the condition has the reason. The same holds if an affinity
+// excludes all that it selects.
 func TestWhatIsSaidOfTargetsThatHaveNoParser(t *testing.T) {
 	obj := &v1alpha1.HyperliquidParser{
 		ObjectMeta: metav1.ObjectMeta{Name: "mainnet"},
@@ -124,8 +134,10 @@ func TestWhatIsSaidOfTargetsThatHaveNoParser(t *testing.T) {
 				"(ClaimInUse: the parser of claim data-hl is beside pod hl-b)"},
 		"nothing is selected": {&observed.Fleet{Known: true}, metav1.ConditionTrue, v1alpha1.ReasonNoTargets,
 			"nothing matches the selector of spec.target: label the nodes, or the pods, that hold data"},
-		"the affinity leaves all out": {&observed.Fleet{Known: true, Excluded: 3}, metav1.ConditionTrue, v1alpha1.ReasonNoTargets,
-			"the required node affinity of spec.affinity excludes all 3 nodes or pods that the selector of spec.target matches: " +
+		"the affinity leaves all out": {&observed.Fleet{Known: true, Excluded: 3}, metav1.ConditionTrue,
+			v1alpha1.ReasonNoTargets,
+			"the required node affinity of spec.affinity excludes all 3 nodes or pods that the selector of spec.target " +
+				"matches: " +
 				"correct one of the two"},
 	} {
 		s := &observation{Fleet: test.fleet}

@@ -13,7 +13,7 @@ import (
 	"github.com/hlparser/hyperliquid-parser-operator/api/v1alpha1"
 )
 
-// Ports that clients take where an address names none.
+// Default ports of clients, for addresses without a port.
 const (
 	natsPort      = 4222
 	websocketPort = 80
@@ -21,8 +21,8 @@ const (
 	kafkaPort     = 9092
 )
 
-// sharedSinks names the sinks of an object that others may have too: each server by its address, sorted. Objects share a sink when they
-// have one name in common. A name means the same thing in every namespace.
+// sharedSinks returns sorted names of the sinks of an object that other objects may share, such as each server's
+// address. Objects share a sink if they have a name in common. A name has the same meaning in every namespace.
 func sharedSinks(obj *v1alpha1.HyperliquidParser) []string {
 	var out []string
 	for _, sink := range obj.Spec.AllSinks() {
@@ -52,26 +52,27 @@ func appendServer(names []string, kind, address string) []string {
 	return append(names, kind+" "+address)
 }
 
-// sharedFiles names files that objects of one namespace may share: the same claim's, or the same directory's on the same nodes. "" when
-// nobody else can have them.
+// sharedFiles returns the name of files that objects of one namespace may share: those on a claim, or in a directory of
+// the nodes that a selector selects. It returns "" if no other object can share them.
 func sharedFiles(obj *v1alpha1.HyperliquidParser, file *v1alpha1.FileSink) string {
-	var what []any
+	var parts []any
 	switch nodes := obj.Spec.Target.Nodes; {
 	case file.ClaimName != "":
-		what = []any{"claim", obj.Namespace, file.ClaimName}
+		parts = []any{"claim", obj.Namespace, file.ClaimName}
 	case nodes != nil:
-		what = []any{"file", obj.Namespace, path.Clean(string(file.Path)), nodes.Selector}
+		parts = []any{"file", obj.Namespace, path.Clean(string(file.Path)), nodes.Selector}
 	default:
 		return ""
 	}
-	name, err := json.Marshal(what)
+	name, err := json.Marshal(parts)
 	if err != nil {
-		return "" // no selector is like that
+		return "" // impossible for a selector
 	}
 	return string(name)
 }
 
-// natsAddress is the address of one server of a NATS URL, whatever its scheme and user; "" when it has none that others can mean.
+// natsAddress returns the address of one server of a NATS URL, without scheme and user, or "" if other pods cannot mean
+// the same server by it.
 func natsAddress(server, namespace string) string {
 	if !strings.Contains(server, "://") {
 		server = "nats://" + server
@@ -90,7 +91,8 @@ func natsAddress(server, namespace string) string {
 	return serverAddress(u.Host, port, namespace)
 }
 
-// serverAddress is a server's address as every namespace would have to write it; "" when it has none that another pod can mean.
+// serverAddress returns a server's address as it is valid in every namespace, or "" if other pods cannot mean the same
+// server by it.
 func serverAddress(server string, defaultPort int, namespace string) string {
 	host, port := server, strconv.Itoa(defaultPort)
 	if h, p, err := net.SplitHostPort(server); err == nil {
@@ -109,14 +111,14 @@ func serverAddress(server string, defaultPort int, namespace string) string {
 	return net.JoinHostPort(host, strconv.FormatUint(n, 10))
 }
 
-// clusterDomain ends the names of Services where a cluster's administrator has not chosen another. With another, a Service's short name and
-// its full one are taken for two servers.
+// clusterDomain is the default suffix of the names of Services. In a cluster with another suffix, a Service's short
+// name and its full name count as two servers.
 const clusterDomain = ".cluster.local"
 
-// qualified returns a host's name as it is meant in every namespace, or its IP address; "" for one that each pod, or each node, takes for
-// itself. A pod looks for a name of one or two labels in its own namespace first (resolv.conf's search list), so that such a name belongs
-// there: nats is nats.<namespace>.svc, and what else nats.infra may mean is left alone. One of three or more, and one that ends in a
-// dot, is the same everywhere.
+// qualified returns a host name as it is valid in every namespace, or its IP address. It returns "" for a host that
+// means the pod or the node itself. A pod resolves a name of one or two labels in its own namespace first
+// (resolv.conf's search list), so such a name is assumed to be there: nats is nats.<namespace>.svc. Other meanings of
+// nats.infra are ignored. A name of three or more labels, or with a dot at the end, is the same everywhere.
 func qualified(host, namespace string) string {
 	if ip, err := netip.ParseAddr(host); err == nil {
 		ip = ip.Unmap()

@@ -11,13 +11,15 @@ import (
 	"sigs.k8s.io/yaml"
 )
 
-// guard is what a rule asks of a size before it parses it.
-var guard = regexp.MustCompile(`^!?string\(([a-zA-Z.]+)\)\.matches\('\^\[0-9\.\]\{1,28\}\(.*\[eE\]\[\+-\]\?\[0-9\]\{1,2\}\)\?\$'\)$`)
+// guard matches the check of a size that a rule does before it parses the size.
+var guard = regexp.MustCompile(
+	`^!?string\(([a-zA-Z.]+)\)\.matches\('\^\[0-9\.\]\{1,28\}\(.*\[eE\]\[\+-\]\?\[0-9\]\{1,2\}\)\?\$'\)$`)
 
-// The API server computes a size with a large exponent digit by digit, for hours, and a pattern that does not match does not keep it
-// from evaluating rules.
+// The API server computes a size with a large exponent digit by digit, for hours, and a pattern that does not match
+// does not keep it from evaluating rules.
 func TestNoRuleParsesASizeOfAnyExponent(t *testing.T) {
-	text, err := os.ReadFile(filepath.Join("..", "..", "config", "crd", "bases", "fleet.hlparser.dev_hyperliquidparsers.yaml"))
+	text, err := os.ReadFile(filepath.Join("..", "..", "config", "crd", "bases",
+		"fleet.hlparser.dev_hyperliquidparsers.yaml"))
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -1,7 +1,6 @@
 package controller
 
 import (
-	"sync"
 	"time"
 
 	"k8s.io/apimachinery/pkg/types"
@@ -10,47 +9,40 @@ import (
 )
 
 const (
-	// leastSlice is how long a reconcile goes on with its writes though others wait for its worker, and longestSlice how long it does when
-	// nobody waits: then the object's own plan is made again. What is left is done by the next reconcile, which has its own turn. A slice
-	// ends when what it began is done, which at the client's rate limit is soon: requests have their turns, too.
-	leastSlice   = time.Second
-	longestSlice = 15 * time.Second
+	// minSlice is how long a reconcile continues with its writes while other objects wait for its worker. maxSlice is how
+	// long it continues while none waits; then the object gets a new plan. The next reconcile, with its own turn,
+	// continues. A slice ends when the writes in flight have ended. At the client's rate limit that is soon, because
+	// requests are shared fairly, too.
+	minSlice = time.Second
+	maxSlice = 15 * time.Second
 )
 
-// slice returns a function that reports whether a reconcile must begin no more writes, counted from now.
+// slice starts a slice, and returns a function that reports whether it is over and the reconcile must start no more
+// writes.
 func (r *Reconciler) slice(namespace string) func() bool {
-	began := r.Clock.Now()
+	start := r.Clock.Now()
 	return func() bool {
-		took := r.Clock.Now().Sub(began)
-		return took >= longestSlice || took >= leastSlice && r.Wanted(namespace)
+		took := r.Clock.Now().Sub(start)
+		return took >= maxSlice || took >= minSlice && r.Wanted(namespace)
 	}
 }
 
-// Cursors remember how far a slice got with the pods that are to be created, so that those which cannot be, and are tried again each
-// time, do not keep the others from their turn. It is safe for concurrent use.
-type Cursors struct {
-	mu      sync.Mutex
-	objects map[types.NamespacedName]cursor
-}
+// Cursors holds where the last slice of an object's pod creates ended, so that pods whose creation fails, and is
+// retried each time, do not starve the others. An object that has completed a round has no cursor. It is safe for
+// concurrent use.
+type Cursors struct{ perObject[cursor] }
 
-// cursor is where the last slice ended.
+// cursor is the end of the last slice.
 type cursor struct {
-	target string        // that was begun last
-	retry  time.Duration // after which those that were held back are tried again, the first of them; 0 when none was
+	target string        // the last one that the slice started
+	retry  time.Duration // until the first retry of a create that was postponed; 0 if there is none
 }
 
-// NewCursors returns a Cursors for objects that have begun nothing.
-func NewCursors() *Cursors { return &Cursors{objects: map[types.NamespacedName]cursor{}} }
+// NewCursors returns an empty Cursors.
+func NewCursors() *Cursors { return &Cursors{} }
 
-// Forget drops what is remembered of an object that is gone, or has been through all its targets.
-func (c *Cursors) Forget(object types.NamespacedName) {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	delete(c.objects, object)
-}
-
-// order returns the actions whose turn it is, which are those beyond where the last slice ended, or all; and after how long those that
-// were held back until there are tried again.
+// order returns the actions of the next slice: those after the end of the last slice, or all if there are none. It also
+// returns the time until the first retry of the creates that were postponed before.
 func (c *Cursors) order(object types.NamespacedName, actions []plan.Action) ([]plan.Action, time.Duration) {
 	c.mu.Lock()
 	last, ok := c.objects[object]
@@ -58,21 +50,21 @@ func (c *Cursors) order(object types.NamespacedName, actions []plan.Action) ([]p
 	if !ok {
 		return actions, 0
 	}
-	var turn []plan.Action
+	var rest []plan.Action
 	for _, a := range actions {
 		if a.Target > last.target {
-			turn = append(turn, a)
+			rest = append(rest, a)
 		}
 	}
-	if len(turn) == 0 {
+	if len(rest) == 0 {
 		return actions, 0
 	}
-	return turn, last.retry
+	return rest, last.retry
 }
 
-// stop takes in where a slice ended.
+// stop records the end of a slice.
 func (c *Cursors) stop(object types.NamespacedName, target string, retry time.Duration) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	c.objects[object] = cursor{target, retry}
+	c.set(object, cursor{target, retry})
 }

@@ -49,8 +49,9 @@ func heavyPod(t *testing.T) *corev1.Pod {
 			}},
 		}},
 		ContainerStatuses: []corev1.ContainerStatus{{
-			Name: v1alpha1.ContainerName, ContainerID: "x://1", Image: "image:v1", ImageID: "sha256:1", Ready: true, RestartCount: 2,
-			State: corev1.ContainerState{Running: &corev1.ContainerStateRunning{StartedAt: metav1.NewTime(noon)}},
+			Name: v1alpha1.ContainerName, ContainerID: "x://1", Image: "image:v1", ImageID: "sha256:1", Ready: true,
+			RestartCount: 2,
+			State:        corev1.ContainerState{Running: &corev1.ContainerStateRunning{StartedAt: metav1.NewTime(noon)}},
 		}},
 	}
 	return pod
@@ -71,14 +72,17 @@ func TestWhatIsCachedOfAPodIsEnoughForPlanAndVerdict(t *testing.T) {
 		},
 		"crashes": func(pod *corev1.Pod) {
 			running(pod).State = corev1.ContainerState{Waiting: &corev1.ContainerStateWaiting{Reason: "CrashLoopBackOff"}}
-			running(pod).LastTerminationState = corev1.ContainerState{Terminated: &corev1.ContainerStateTerminated{Reason: "OOMKilled"}}
+			running(pod).LastTerminationState = corev1.ContainerState{Terminated: &corev1.ContainerStateTerminated{
+				Reason: "OOMKilled"}}
 		},
 		"cannot prepare": func(pod *corev1.Pod) {
-			pod.Status.InitContainerStatuses[0].State.Terminated = &corev1.ContainerStateTerminated{ExitCode: 1, Reason: "Error", Message: "read-only"}
+			pod.Status.InitContainerStatuses[0].State.Terminated = &corev1.ContainerStateTerminated{ExitCode: 1, Reason: "Error",
+				Message: "read-only"}
 		},
 		"of another config": func(pod *corev1.Pod) { pod.Spec.Volumes = nil },
 		"beside a pod": func(pod *corev1.Pod) {
-			pod.Spec.Volumes[0].VolumeSource = corev1.VolumeSource{PersistentVolumeClaim: &corev1.PersistentVolumeClaimVolumeSource{ClaimName: "data"}}
+			pod.Spec.Volumes[0].VolumeSource = corev1.VolumeSource{
+				PersistentVolumeClaim: &corev1.PersistentVolumeClaimVolumeSource{ClaimName: "data"}}
 		},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -102,7 +106,8 @@ func TestWhatIsCachedOfAPodIsEnoughForPlanAndVerdict(t *testing.T) {
 			look := func(pod *corev1.Pod) looked {
 				owner := &v1alpha1.HyperliquidParser{ObjectMeta: metav1.ObjectMeta{UID: "owner"}}
 				return looked{
-					observed.PlanPod(pod), growth.StateOf(pod), podspec.ConfigOf(pod), podspec.DataClaim(pod), pod.Status.PodIP, metav1.IsControlledBy(pod, owner),
+					observed.PlanPod(pod), growth.StateOf(pod), podspec.ConfigOf(pod), podspec.DataClaim(pod), pod.Status.PodIP,
+					metav1.IsControlledBy(pod, owner),
 					podspec.Sealed(pod), podspec.PublicKey(pod),
 				}
 			}
@@ -122,12 +127,15 @@ func TestWhatIsCachedOfAPodIsEnoughForPlanAndVerdict(t *testing.T) {
 
 func TestWhatIsCachedOfANodeIsEnoughForTargets(t *testing.T) {
 	node := &corev1.Node{
-		ObjectMeta: metav1.ObjectMeta{Name: "node", UID: "uid", ResourceVersion: "7", Labels: map[string]string{"role": "node"}},
-		Spec:       corev1.NodeSpec{Unschedulable: true, Taints: []corev1.Taint{{Key: "k", Effect: corev1.TaintEffectNoExecute}}},
+		ObjectMeta: metav1.ObjectMeta{Name: "node", UID: "uid", ResourceVersion: "7",
+			Labels: map[string]string{"role": "node"}},
+		Spec: corev1.NodeSpec{Unschedulable: true,
+			Taints: []corev1.Taint{{Key: "k", Effect: corev1.TaintEffectNoExecute}}},
 		Status: corev1.NodeStatus{
-			Conditions: []corev1.NodeCondition{{Type: corev1.NodeDiskPressure}, {Type: corev1.NodeReady, Status: corev1.ConditionTrue, Message: "x"}},
-			Images:     make([]corev1.ContainerImage, 50),
-			NodeInfo:   corev1.NodeSystemInfo{BootID: "boot", KernelVersion: "x"},
+			Conditions: []corev1.NodeCondition{{Type: corev1.NodeDiskPressure},
+				{Type: corev1.NodeReady, Status: corev1.ConditionTrue, Message: "x"}},
+			Images:   make([]corev1.ContainerImage, 50),
+			NodeInfo: corev1.NodeSystemInfo{BootID: "boot", KernelVersion: "x"},
 		},
 	}
 	got, err := slimNode(node.DeepCopy())
@@ -139,8 +147,9 @@ func TestWhatIsCachedOfANodeIsEnoughForTargets(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if got, want := selection.Targets([]corev1.Node{*slim}), selection.Targets([]corev1.Node{*node}); !slices.Equal(got, want) {
-		t.Errorf("got %v, want %v", got, want)
+	targets, want := selection.Targets([]corev1.Node{*slim}), selection.Targets([]corev1.Node{*node})
+	if !slices.Equal(targets, want) {
+		t.Errorf("got %v, want %v", targets, want)
 	}
 	if target.Changed(node, slim) || slim.ResourceVersion != "7" || len(slim.Status.Images) > 0 {
 		t.Errorf("got %+v", slim)

@@ -265,7 +265,8 @@ func run(o runOptions) running {
 	options.GracefulShutdownTimeout = ptr.To(5 * time.Second)
 	if o.lead {
 		options.LeaderElection, options.LeaderElectionID, options.LeaderElectionNamespace = true, "test", operatorNamespace
-		options.LeaseDuration, options.RenewDeadline, options.RetryPeriod = ptr.To(4*time.Second), ptr.To(3*time.Second), ptr.To(500*time.Millisecond)
+		options.LeaseDuration, options.RenewDeadline, options.RetryPeriod = ptr.To(4*time.Second), ptr.To(3*time.Second),
+			ptr.To(500*time.Millisecond)
 		options.LeaderElectionReleaseOnCancel = true
 	}
 	if o.wrap != nil {
@@ -278,8 +279,9 @@ func run(o runOptions) running {
 		}
 	}
 	access := &podspec.Access{
-		OperatorNamespace: operatorNamespace, OperatorPods: metav1.LabelSelector{MatchLabels: map[string]string{"app": "manager"}},
-		ScrapeNamespaces: &metav1.LabelSelector{MatchLabels: map[string]string{"metrics": "enabled"}},
+		OperatorNamespace: operatorNamespace,
+		OperatorPods:      metav1.LabelSelector{MatchLabels: map[string]string{"app": "manager"}},
+		ScrapeNamespaces:  &metav1.LabelSelector{MatchLabels: map[string]string{"metrics": "enabled"}},
 	}
 	if o.noPolicies {
 		access = nil
@@ -289,8 +291,9 @@ func run(o runOptions) running {
 	registry := prometheus.NewRegistry()
 	Expect(fleet.Add(mgr, fleet.Options{
 		Bounds: fleet.Bounds{
-			DataPaths: []string{"/home/hluser"}, StateRoots: []string{"/var/lib/hlparser", "/mnt/state"}, OutputRoots: []string{"/var/lib/hlparser-out"},
-			Images: []string{fleet.Repository(parserImage)}, PodLabels: []string{"app"},
+			DataPaths: []string{"/home/hluser"}, StateRoots: []string{"/var/lib/hlparser", "/mnt/state"},
+			OutputRoots: []string{"/var/lib/hlparser-out"},
+			Images:      []string{fleet.Repository(parserImage)}, PodLabels: []string{"app"},
 		},
 		ParserImage: cmp.Or(o.image, parserImage),
 		ReportPort:  reportPort,

@@ -32,12 +32,14 @@ func (f *farm) claim(ctx context.Context, pod string, mode corev1.PersistentVolu
 		ObjectMeta: metav1.ObjectMeta{Namespace: f.namespace, Name: "data-" + pod},
 		Spec: corev1.PersistentVolumeClaimSpec{
 			AccessModes: []corev1.PersistentVolumeAccessMode{mode},
-			Resources:   corev1.VolumeResourceRequirements{Requests: corev1.ResourceList{corev1.ResourceStorage: resource.MustParse("1Ti")}},
+			Resources: corev1.VolumeResourceRequirements{
+				Requests: corev1.ResourceList{corev1.ResourceStorage: resource.MustParse("1Ti")}},
 		},
 	})).To(Succeed())
 }
 
-// hlNode makes a pod as the StatefulSet of a Hyperliquid node does, with its claim in the named volume. It is not scheduled.
+// hlNode makes a pod as the StatefulSet of a Hyperliquid node does, with its claim in the named volume. It is not
+// scheduled.
 func (f *farm) hlNode(ctx context.Context, name, volume string) *corev1.Pod {
 	GinkgoHelper()
 	pod := &corev1.Pod{
@@ -56,7 +58,8 @@ func (f *farm) hlNode(ctx context.Context, name, volume string) *corev1.Pod {
 // runOn schedules a pod and starts it.
 func runOn(ctx context.Context, pod *corev1.Pod, node string) {
 	GinkgoHelper()
-	Expect(k8s.SubResource("binding").Create(ctx, pod, &corev1.Binding{Target: corev1.ObjectReference{Kind: "Node", Name: node}})).To(Succeed())
+	Expect(k8s.SubResource("binding").Create(ctx, pod,
+		&corev1.Binding{Target: corev1.ObjectReference{Kind: "Node", Name: node}})).To(Succeed())
 	Expect(k8s.Get(ctx, client.ObjectKeyFromObject(pod), pod)).To(Succeed())
 	pod.Status.Phase = corev1.PodRunning
 	Expect(k8s.Status().Update(ctx, pod)).To(Succeed())
@@ -114,7 +117,8 @@ var _ = Describe("a fleet beside pods", func() {
 		By("moving the state without saying so")
 		change(ctx, obj, func(o *v1alpha1.HyperliquidParser) { o.Spec.Target.Pods.StateSubPath = "state" })
 		eventuallyCondition(ctx, obj, v1alpha1.ConditionStalled, "True/"+v1alpha1.ReasonStatePathChanged, soon)
-		Expect(conditionMessage(current(ctx, obj), v1alpha1.ConditionStalled)).To(HavePrefix("spec.target.pods.stateSubPath was hlparser: below state"))
+		Expect(conditionMessage(current(ctx, obj), v1alpha1.ConditionStalled)).To(
+			HavePrefix("spec.target.pods.stateSubPath was hlparser: below state"))
 		Expect(f.beside(ctx, "hl-0")[f.node(1)].UID).To(Equal(parser.UID))
 
 		By("moving it to another claim, in silence and then saying so")
@@ -137,7 +141,8 @@ var _ = Describe("a fleet beside pods", func() {
 			corev1.PersistentVolumeClaimVolumeSource{ClaimName: "state"})))))
 	})
 
-	It("lets go of the claims at once when pods end, all of them and paused, and comes back where they come back", func(ctx SpecContext) {
+	It("lets go of the claims at once when pods end, all of them and paused, and comes back where they "+
+		"come back", func(ctx SpecContext) {
 		f := newFarm(ctx, 3)
 		run(runOptions{})
 		obj := f.besidePods()
@@ -160,14 +165,16 @@ var _ = Describe("a fleet beside pods", func() {
 		}
 		Expect(current(ctx, obj).Status.Desired).To(Equal(int32(2)))
 
-		By("making them anew, one on another node")
+		By("recreating them, one on another node")
 		for _, pod := range pods {
 			gone(ctx, pod)
 		}
 		runOn(ctx, f.hlNode(ctx, "hl-0", "data"), f.node(2))
 		runOn(ctx, f.hlNode(ctx, "hl-1", "data"), f.node(1))
-		Eventually(ctx, func() map[string]*corev1.Pod { return f.beside(ctx, "hl-0") }).Should(And(HaveLen(1), HaveKey(f.node(2))))
-		Eventually(ctx, func() map[string]*corev1.Pod { return f.beside(ctx, "hl-1") }).Should(And(HaveLen(1), HaveKey(f.node(1))))
+		Eventually(ctx, func() map[string]*corev1.Pod { return f.beside(ctx, "hl-0") }).Should(
+			And(HaveLen(1), HaveKey(f.node(2))))
+		Eventually(ctx, func() map[string]*corev1.Pod { return f.beside(ctx, "hl-1") }).Should(
+			And(HaveLen(1), HaveKey(f.node(1))))
 		Eventually(ctx, func() int32 { return current(ctx, obj).Status.Ready }).Should(Equal(int32(2)))
 	})
 
@@ -186,10 +193,12 @@ var _ = Describe("a fleet beside pods", func() {
 			"the claim cannot go elsewhere while a pod that wants it is there")
 		gone(ctx, pod)
 		runOn(ctx, f.hlNode(ctx, "hl-0", "data"), f.node(1))
-		Eventually(ctx, func() map[string]*corev1.Pod { return f.beside(ctx, "hl-0") }).Should(And(HaveKey(f.node(0)), HaveKey(f.node(1))))
+		Eventually(ctx, func() map[string]*corev1.Pod { return f.beside(ctx, "hl-0") }).Should(
+			And(HaveKey(f.node(0)), HaveKey(f.node(1))))
 		Eventually(ctx, func() int32 { return current(ctx, obj).Status.Ready }).Should(Equal(int32(1)))
 		f.setIdle(0, false)
-		Eventually(ctx, func() map[string]*corev1.Pod { return f.beside(ctx, "hl-0") }).Should(And(HaveLen(1), HaveKey(f.node(1))))
+		Eventually(ctx, func() map[string]*corev1.Pod { return f.beside(ctx, "hl-0") }).Should(
+			And(HaveLen(1), HaveKey(f.node(1))))
 	})
 
 	It("says which pods it can do nothing for, and serves the others", func(ctx SpecContext) {
@@ -203,7 +212,8 @@ var _ = Describe("a fleet beside pods", func() {
 		Expect(k8s.Create(ctx, obj)).To(Succeed())
 		Eventually(ctx, func() int32 { return current(ctx, obj).Status.Ready }).Should(Equal(int32(1)))
 		eventuallyCondition(ctx, obj, v1alpha1.ConditionReady, "False/"+v1alpha1.ReasonNoClaim, soon)
-		Expect(conditionMessage(current(ctx, obj), v1alpha1.ConditionReady)).To(HavePrefix("pod hl-1 has no persistentVolumeClaim volume of the name"))
+		Expect(conditionMessage(current(ctx, obj), v1alpha1.ConditionReady)).To(
+			HavePrefix("pod hl-1 has no persistentVolumeClaim volume of the name"))
 		Expect(condition(current(ctx, obj), v1alpha1.ConditionStalled)).To(HavePrefix("False/"))
 		Eventually(ctx, func() []string { return eventNotes(ctx, obj, v1alpha1.ReasonNoClaim) }).Should(HaveLen(1))
 		Expect(f.beside(ctx, "hl-1")).To(BeEmpty())
@@ -212,10 +222,12 @@ var _ = Describe("a fleet beside pods", func() {
 		f.claim(ctx, "hl-2", corev1.ReadWriteOncePod)
 		runOn(ctx, f.hlNode(ctx, "hl-2", "data"), f.node(2))
 		var bad corev1.PodList
-		Expect(k8s.List(ctx, &bad, client.InNamespace(f.namespace), client.MatchingFieldsSelector{Selector: fields.OneTermEqualSelector("metadata.name", "hl-1")})).To(Succeed())
+		Expect(k8s.List(ctx, &bad, client.InNamespace(f.namespace),
+			client.MatchingFieldsSelector{Selector: fields.OneTermEqualSelector("metadata.name", "hl-1")})).To(Succeed())
 		gone(ctx, &bad.Items[0])
 		eventuallyCondition(ctx, obj, v1alpha1.ConditionReady, "False/"+v1alpha1.ReasonClaimNotShareable, soon)
-		Expect(conditionMessage(current(ctx, obj), v1alpha1.ConditionReady)).To(HavePrefix("the claim data-hl-2 of pod hl-2 is ReadWriteOncePod"))
+		Expect(conditionMessage(current(ctx, obj), v1alpha1.ConditionReady)).To(
+			HavePrefix("the claim data-hl-2 of pod hl-2 is ReadWriteOncePod"))
 		Expect(f.beside(ctx, "hl-2")).To(BeEmpty())
 		Expect(f.beside(ctx, "hl-0")).To(HaveLen(1))
 	})
@@ -261,12 +273,14 @@ var _ = Describe("pods that share a claim", func() {
 		old := sharing(ctx, f, "hl-b", f.node(0))
 		Expect(k8s.Create(ctx, obj)).To(Succeed())
 		Eventually(ctx, func() int32 { return current(ctx, obj).Status.Ready }).Should(Equal(int32(1)))
-		Expect(parsers(ctx, f)["hl-b"].Spec.SecurityContext.SELinuxOptions).To(HaveValue(Equal(corev1.SELinuxOptions{Level: "s0:c1,c2"})))
+		Expect(parsers(ctx, f)["hl-b"].Spec.SecurityContext.SELinuxOptions).To(
+			HaveValue(Equal(corev1.SELinuxOptions{Level: "s0:c1,c2"})))
 
 		By("beginning to replace the pod, as a Deployment does: with a second one, whose name comes first")
 		sharing(ctx, f, "hl-a", f.node(1))
-		Eventually(ctx, func() string { return conditionMessage(current(ctx, obj), v1alpha1.ConditionReady) }).Should(ContainSubstring(
-			"1 target cannot take a new one now: hl-a (ClaimInUse: the parser of claim data-hl is beside pod hl-b)"))
+		Eventually(ctx, func() string { return conditionMessage(current(ctx, obj), v1alpha1.ConditionReady) }).Should(
+			ContainSubstring(
+				"1 target cannot take a new one now: hl-a (ClaimInUse: the parser of claim data-hl is beside pod hl-b)"))
 		Expect(condition(current(ctx, obj), v1alpha1.ConditionReady)).To(Equal("True/AllReady"), "all data has a parser")
 		Expect(current(ctx, obj).Status.Desired).To(Equal(int32(1)))
 		Consistently(ctx, func() map[string]corev1.Pod { return parsers(ctx, f) }).Should(And(HaveLen(1), HaveKey("hl-b")))
@@ -294,7 +308,8 @@ var _ = Describe("an affinity", func() {
 		f := newFarm(ctx, 2)
 		run(runOptions{})
 		none := f.object()
-		none.Spec.Affinity = affinity(requires(corev1.NodeSelectorRequirement{Key: "zone", Operator: corev1.NodeSelectorOpIn, Values: []string{"mars"}}))
+		none.Spec.Affinity = affinity(requires(corev1.NodeSelectorRequirement{Key: "zone", Operator: corev1.NodeSelectorOpIn,
+			Values: []string{"mars"}}))
 		Expect(k8s.Create(ctx, none)).To(Succeed())
 		eventuallyCondition(ctx, none, v1alpha1.ConditionReady, "True/"+v1alpha1.ReasonNoTargets, soon)
 		Expect(conditionMessage(current(ctx, none), v1alpha1.ConditionReady)).To(

@@ -88,8 +88,8 @@ func (p *pods) count() (lists, watches int) {
 	return p.lists, len(p.watches)
 }
 
-// tell delivers an event to the newest watch.
-func (p *pods) tell(kind watch.EventType, pod *corev1.Pod) {
+// deliver sends an event to the newest watch.
+func (p *pods) deliver(kind watch.EventType, pod *corev1.Pod) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.watches[len(p.watches)-1].Action(kind, pod)
@@ -101,15 +101,16 @@ func hang(ctx context.Context) error {
 }
 
 func refuse(context.Context) error {
-	return apierrors.NewForbidden(schema.GroupResource{Resource: "pods"}, "", errors.New("the words of the API server"))
+	return apierrors.NewForbidden(schema.GroupResource{Resource: "pods"}, "", errors.New("the message of the API server"))
 }
 
 // hlPod is the n-th Hyperliquid node's pod, with labels "key=value".
 func hlPod(n int, label ...string) corev1.Pod {
 	pod := corev1.Pod{
-		ObjectMeta: metav1.ObjectMeta{Namespace: "ns", Name: fmt.Sprintf("hl-%d", n), ResourceVersion: "1", Labels: map[string]string{}},
-		Spec:       corev1.PodSpec{NodeName: fmt.Sprintf("node-%d", n), Containers: []corev1.Container{{Name: "hl"}}},
-		Status:     corev1.PodStatus{Phase: corev1.PodRunning},
+		ObjectMeta: metav1.ObjectMeta{Namespace: "ns", Name: fmt.Sprintf("hl-%d", n), ResourceVersion: "1",
+			Labels: map[string]string{}},
+		Spec:   corev1.PodSpec{NodeName: fmt.Sprintf("node-%d", n), Containers: []corev1.Container{{Name: "hl"}}},
+		Status: corev1.PodStatus{Phase: corev1.PodRunning},
 	}
 	pod.UID = types.UID(pod.Name)
 	for _, l := range label {
@@ -147,7 +148,8 @@ func watching(t *testing.T, server *pods, test func(*testing.T, *TargetPods, *wa
 	defer func() { utilruntime.ErrorHandlers = handlers }()
 	synctest.Test(t, func(t *testing.T) {
 		woken := &wakes{}
-		p := newTargetPods(server.listWatch, func(name types.NamespacedName, _ time.Duration) { woken.wake(name) }, clock.RealClock{})
+		p := newTargetPods(server.listWatch, func(name types.NamespacedName, _ time.Duration) { woken.wake(name) },
+			clock.RealClock{})
 		ctx, cancel := context.WithCancel(t.Context())
 		if err := p.Start(ctx, nil); err != nil {
 			t.Fatal(err)
@@ -167,7 +169,8 @@ func TestAListOfPodsIsNotWaitedFor(t *testing.T) {
 	watching(t, server, func(t *testing.T, p *TargetPods, woken *wakes) {
 		began := time.Now()
 		_, why := p.List(object("a"), parse(t, "app=hl"))
-		if why == nil || why.Refused || why.Message != "the pods of namespace ns are not listed yet" || time.Since(began) != 0 {
+		if why == nil || why.Refused || why.Message != "the pods of namespace ns are not listed yet" ||
+			time.Since(began) != 0 {
 			t.Fatalf("got %+v after %s", why, time.Since(began))
 		}
 		synctest.Wait()
@@ -187,7 +190,7 @@ func TestAListOfPodsIsNotWaitedFor(t *testing.T) {
 }
 
 func TestWhatTheAPIServerRefusesIsSaidInItsWordsAndTriedAgain(t *testing.T) {
-	const words = "the pods of namespace ns cannot be watched: pods is forbidden: the words of the API server"
+	const want = "the pods of namespace ns cannot be watched: pods is forbidden: the message of the API server"
 	for _, test := range []struct {
 		what        string
 		list, watch func(context.Context) error
@@ -201,7 +204,7 @@ func TestWhatTheAPIServerRefusesIsSaidInItsWordsAndTriedAgain(t *testing.T) {
 			watching(t, server, func(t *testing.T, p *TargetPods, woken *wakes) {
 				p.List(object("a"), labels.Everything())
 				synctest.Wait()
-				if _, why := p.List(object("a"), labels.Everything()); why == nil || !why.Refused || why.Message != words {
+				if _, why := p.List(object("a"), labels.Everything()); why == nil || !why.Refused || why.Message != want {
 					t.Fatalf("got %+v", why)
 				}
 				if woken.take() == "" {
@@ -346,21 +349,24 @@ func TestAnEventWakesTheObjectsForWhichItIsNews(t *testing.T) {
 			pod  *corev1.Pod
 			want string
 		}{
-			{"nothing of it matters", watch.Modified, changed(0, "app=hl", func(p *corev1.Pod) { p.Spec.Containers[0].Image = "x" }), ""},
-			{"it has another phase", watch.Modified, changed(0, "app=hl", func(p *corev1.Pod) { p.Status.Phase = corev1.PodFailed }), "ns/a×1"},
+			{"nothing of it matters", watch.Modified,
+				changed(0, "app=hl", func(p *corev1.Pod) { p.Spec.Containers[0].Image = "x" }), ""},
+			{"it has another phase", watch.Modified,
+				changed(0, "app=hl", func(p *corev1.Pod) { p.Status.Phase = corev1.PodFailed }), "ns/a×1"},
 			{"it is somebody else's now", watch.Modified, changed(0, "app=other", nil), "ns/a×1 ns/b×1"},
-			{"nobody's", watch.Modified, changed(0, "app=none", nil), "ns/b×1"},
+			{"of no object", watch.Modified, changed(0, "app=none", nil), "ns/b×1"},
 			{"it comes", watch.Added, changed(2, "app=hl", nil), "ns/a×1"},
 			{"it goes", watch.Deleted, changed(2, "app=hl", nil), "ns/a×1"},
-			{"one of nobody's goes", watch.Deleted, changed(0, "app=none", nil), ""},
+			{"one of no object is deleted", watch.Deleted, changed(0, "app=none", nil), ""},
 		} {
-			server.tell(test.kind, test.pod)
+			server.deliver(test.kind, test.pod)
 			synctest.Wait()
 			if got := woken.take(); got != test.want {
 				t.Errorf("%s: woken %q, want %q", test.what, got, test.want)
 			}
 		}
-		if !p.On(object("b"), "node-1") || p.On(object("b"), "node-0") || p.On(object("a"), "node-1") || p.On(types.NamespacedName{}, "node-1") {
+		if !p.On(object("b"), "node-1") || p.On(object("b"), "node-0") || p.On(object("a"), "node-1") ||
+			p.On(types.NamespacedName{}, "node-1") {
 			t.Error("which objects have a target on a node is wrong")
 		}
 	})

@@ -16,17 +16,18 @@ import (
 	"github.com/hlparser/hyperliquid-parser-operator/internal/controller/status"
 )
 
-// What the operator has written down it reads back from objects that others may write too. This file says what of it is
-// believed.
+// The operator stores state in objects that other clients may also write. This file decides which of that state to
+// trust.
 
-// parserKind is the kind of our objects.
+// parserKind is the kind of a HyperliquidParser.
 const parserKind = "HyperliquidParser"
 
-// leftBehind reports whether something that has one of our names was made for this object, or for one before it of that
-// name, and belongs to nobody now: its owner was deleted without it, or a backup tool restored it without its owner, or
-// with one that is no more.
-func (r *Reconciler) leftBehind(ctx context.Context, obj *v1alpha1.HyperliquidParser, there client.Object) (bool,
-	error) {
+// leftBehind reports whether an object with one of our names was made for this HyperliquidParser, or for an earlier one
+// of its name, and has no owner now: its owner was deleted without it, or a backup tool restored it without its owner
+// or with an owner that no longer exists.
+func (r *Reconciler) leftBehind(
+	ctx context.Context, obj *v1alpha1.HyperliquidParser, there client.Object,
+) (bool, error) {
 	owner := metav1.GetControllerOf(there)
 	if owner == nil {
 		return there.GetLabels()[v1alpha1.LabelParser] == obj.Name, nil
@@ -35,7 +36,7 @@ func (r *Reconciler) leftBehind(ctx context.Context, obj *v1alpha1.HyperliquidPa
 	case !isParser(owner), owner.UID == obj.UID:
 		return false, nil
 	case owner.Name == obj.Name:
-		return true, nil // a name is one object's at a time, and this one has it
+		return true, nil // only one object has the name at a time, and this one has it
 	case there.GetLabels()[v1alpha1.LabelParser] != obj.Name:
 		return false, nil
 	}
@@ -50,15 +51,16 @@ func (r *Reconciler) leftBehind(ctx context.Context, obj *v1alpha1.HyperliquidPa
 	return other.UID != owner.UID, nil
 }
 
-// isParser reports whether an owner is an object of ours. One whose API version cannot be read is somebody else.
+// isParser reports whether an owner is a HyperliquidParser. An owner with an invalid API version is not.
 func isParser(owner *metav1.OwnerReference) bool {
 	group, err := schema.ParseGroupVersion(owner.APIVersion)
 	return err == nil && group.Group == v1alpha1.GroupVersion.Group && owner.Kind == parserKind
 }
 
-// verify holds back all that needs a new pod while a revision that pods have, or may get, or its config, is not what
-// was stored: nobody knows what such a pod would do. The pods that there are go on, for that they would is no reason to
-// end them. A spec that is refused does not come before that: pods that are gone come back meanwhile.
+// verify blocks the creation of pods of a revision that is not what was stored, or whose config is not, because such a
+// pod could do anything. It checks the revisions that pods have or may get. Existing pods keep running: a replaced
+// revision is no reason to end them. A refused spec does not block this check, because lost pods are replaced
+// meanwhile.
 func (r *Reconciler) verify(
 	ctx context.Context, obj *v1alpha1.HyperliquidParser, f *observed.Fleet, v *revisions, t *attempts,
 ) {
@@ -82,7 +84,7 @@ func (r *Reconciler) verify(
 	}
 }
 
-// replaced is the problem of a stored revision, or of its config, that is not what was stored; nil of others.
+// replaced returns the problem of a revision that is not what was stored, or whose config is not, or else nil.
 func replaced(
 	obj *v1alpha1.HyperliquidParser, f *observed.Fleet, revision *observed.Revision,
 ) (*problem, error) {
@@ -91,9 +93,9 @@ func replaced(
 		return nil, err
 	}
 	if !genuine {
-		return &problem{Reason: v1alpha1.ReasonTampered, Message: fmt.Sprintf("ControllerRevision %s does not hold what its name stands for: "+
-			"somebody has replaced it. No pod is made from it, and %s; find out who did, and delete it: the operator stores it "+
-			"again from the spec", revision.Object.Name, goOn(f, revision))}, nil
+		return &problem{Reason: v1alpha1.ReasonTampered, Message: fmt.Sprintf("ControllerRevision %s was replaced: "+
+			"its content does not match its name. No pod is created from it, and %s. Find out who replaced it, then delete "+
+			"it: the operator stores it again from the spec", revision.Object.Name, affectedPods(f, revision))}, nil
 	}
 	i := slices.IndexFunc(f.Configs, func(m corev1.ConfigMap) bool { return m.Name == revision.ConfigName() })
 	if i >= 0 && !revision.Holds(&f.Configs[i]) {
@@ -102,15 +104,16 @@ func replaced(
 	return nil, nil
 }
 
-// tampered is the problem of a revision's config that somebody has replaced.
+// tampered returns the problem of a revision whose config was replaced.
 func tampered(f *observed.Fleet, revision *observed.Revision) *problem {
 	return &problem{Reason: v1alpha1.ReasonTampered, Message: fmt.Sprintf(
-		"ConfigMap %s does not hold the config of revision %s: somebody has replaced it. No pod is made that would read it, and %s; "+
-			"find out who did, and delete it: the operator makes it again", revision.ConfigName(), revision.Object.Name, goOn(f, revision))}
+		"ConfigMap %s was replaced: it does not hold the config of revision %s. No pod that reads it is created, and %s. "+
+			"Find out who replaced it, then delete it: the operator creates it again",
+		revision.ConfigName(), revision.Object.Name, affectedPods(f, revision))}
 }
 
-// goOn says what the pods of a revision do.
-func goOn(f *observed.Fleet, revision *observed.Revision) string {
+// affectedPods describes what the pods of a replaced revision do.
+func affectedPods(f *observed.Fleet, revision *observed.Revision) string {
 	n := 0
 	for i := range f.Pods {
 		if f.Pods[i].Labels[v1alpha1.LabelRevision] == revision.Hash {
@@ -120,5 +123,5 @@ func goOn(f *observed.Fleet, revision *observed.Revision) string {
 	if n == 0 {
 		return "no pod has it"
 	}
-	return status.Plural(n, "pod") + " that have it go on with what they read when they started"
+	return status.Plural(n, "pod") + " of it keep running with the config that they read at their start"
 }

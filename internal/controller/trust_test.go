@@ -29,8 +29,10 @@ func TestALedgerThatWasSpoiltIsReadAsFarAsItGoes(t *testing.T) {
 	const at = `"2026-05-01T11:40:00Z"`
 	const good = `{"uid":"x","times":[` + at + `]}`
 	m := &corev1.ConfigMap{Data: map[string]string{
-		"a": good, "b": "{", "c": strings.Repeat("x", 100_000), "d": `{"uid":"x","times":[` + strings.Repeat(at+",", 5000) + at + `]}`,
-		"e": `{"uid":"x","times":[` + at + `],"doublings":-7}`, "_trials": strings.Repeat("[", 1<<20), "_total": "7", "_else": "x",
+		"a": good, "b": "{", "c": strings.Repeat("x", 100_000), "d": `{"uid":"x","times":[` + strings.Repeat(at+",", 5000) +
+			at + `]}`,
+		"e": `{"uid":"x","times":[` + at + `],"doublings":-7}`, "_trials": strings.Repeat("[", 1<<20), "_total": "7",
+		"_else": "x",
 	}}
 	l := readLedger(m, logr.Discard())
 	if len(l.Records) != 1 || len(l.Records["a"].Times) != 1 || l.Total != 7 || l.Trials.Causes != nil {
@@ -153,9 +155,9 @@ func TestAStrangeReasonIsNoReasonToRefuseAStatus(t *testing.T) {
 	}
 }
 
-// While the status cannot be written it is read as it was, and no event is sent twice.
-func TestWhatIsToldDoesNotDependOnAStatusThatCannotBeWritten(t *testing.T) {
-	e, _, told := teller()
+// While the status cannot be written, it is read unchanged, and no event is sent twice.
+func TestEventsDoNotDependOnAStatusThatCannotBeWritten(t *testing.T) {
+	e, _, sent := recordedEvents()
 	obj, _ := scene(1)
 	condition := func(value metav1.ConditionStatus, reason string) v1alpha1.HyperliquidParserStatus {
 		return v1alpha1.HyperliquidParserStatus{CurrentRevision: "mainnet-new", Conditions: []metav1.Condition{
@@ -169,10 +171,10 @@ func TestWhatIsToldDoesNotDependOnAStatusThatCannotBeWritten(t *testing.T) {
 	}
 	e.conditions(obj, before, condition(metav1.ConditionFalse, v1alpha1.ReasonNotStalled))
 	e.conditions(obj, before, condition(metav1.ConditionTrue, v1alpha1.ReasonPodRejected))
-	want := []string{"Warning PodRejected why", "Normal RolledOut every parser is of revision mainnet-new",
+	want := []string{"Warning PodRejected why", "Normal RolledOut every parser runs revision mainnet-new",
 		"Warning PodRejected why"}
-	if got := told(); !slices.Equal(got, want) {
-		t.Errorf("told %q, want %q", got, want)
+	if got := sent(); !slices.Equal(got, want) {
+		t.Errorf("sent %q, want %q", got, want)
 	}
 }
 

@@ -3,7 +3,6 @@ package controller
 import (
 	"context"
 	"fmt"
-	"sync"
 
 	"github.com/prometheus/client_golang/prometheus"
 	corev1 "k8s.io/api/core/v1"
@@ -21,45 +20,35 @@ import (
 	"github.com/hlparser/hyperliquid-parser-operator/internal/controller/status"
 )
 
-// SetAside are the objects that cannot be decoded, with the reason. It is a prometheus.Collector, and safe for concurrent use.
+// SetAside holds the objects that cannot be decoded, with the reason. It is a prometheus.Collector, and it is safe for
+// concurrent use.
 type SetAside struct {
 	desc *prometheus.Desc
-
-	mu      sync.Mutex
-	objects map[types.NamespacedName]string
+	perObject[string]
 }
 
-// NewSetAside returns a SetAside with none.
+// NewSetAside returns an empty SetAside.
 func NewSetAside() *SetAside {
-	return &SetAside{
-		desc: prometheus.NewDesc("hlparser_fleet_undecodable_objects",
-			"1 for each HyperliquidParser that is set aside because it cannot be decoded.", []string{labelNamespace, labelName}, nil),
-		objects: map[types.NamespacedName]string{},
-	}
+	return &SetAside{desc: prometheus.NewDesc("hlparser_fleet_undecodable_objects",
+		"1 for each HyperliquidParser that the operator ignores because it cannot be decoded.",
+		[]string{labelNamespace, labelName}, nil)}
 }
 
-// add reports whether the reason is news.
+// add stores the reason, and reports whether it is new.
 func (s *SetAside) add(object types.NamespacedName, reason string) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.objects[object] == reason {
 		return false
 	}
-	s.objects[object] = reason
+	s.set(object, reason)
 	return true
 }
 
-// forget drops an object that is gone, or can be decoded again.
-func (s *SetAside) forget(object types.NamespacedName) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	delete(s.objects, object)
-}
-
-// Describe is a prometheus.Collector's.
+// Describe implements prometheus.Collector.
 func (s *SetAside) Describe(out chan<- *prometheus.Desc) { out <- s.desc }
 
-// Collect is a prometheus.Collector's.
+// Collect implements prometheus.Collector.
 func (s *SetAside) Collect(out chan<- prometheus.Metric) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -68,19 +57,20 @@ func (s *SetAside) Collect(out chan<- prometheus.Metric) {
 	}
 }
 
-// setAside leaves alone an object whose metadata alone is known, and its pods, and reports that where no more is needed: the log,
-// an event, a metric, and the conditions that are read and written without the Go types. What was judged of the fleet is forgotten.
+// setAside handles an object of which only the metadata can be decoded. It leaves the object's pods alone, drops the
+// state of the fleet, and reports the problem in ways that need no more than the metadata: the log, an event, a metric,
+// and conditions, which it reads and writes without the Go types.
 func (r *Reconciler) setAside(ctx context.Context, obj *v1alpha1.HyperliquidParser, reason string) error {
 	key := client.ObjectKeyFromObject(obj)
-	text := fmt.Sprintf("this object cannot be read, and its parsers are left as they are: %s; correct the field, or delete the object", reason)
-	news := r.SetAside.add(key, reason)
-	if news {
+	text := fmt.Sprintf("the object cannot be decoded, and its parsers stay as they are: %s; "+
+		"correct the field or delete the object", reason)
+	if r.SetAside.add(key, reason) {
 		r.forgetFleet(key)
-		logf.FromContext(ctx).Info("setting an object aside that cannot be decoded", "reason", reason)
+		logf.FromContext(ctx).Info("ignoring an object that cannot be decoded", "reason", reason)
 		r.Events.undecodable(obj, text)
 	}
 	raw := &unstructured.Unstructured{}
-	raw.SetGroupVersionKind(v1alpha1.GroupVersion.WithKind("HyperliquidParser"))
+	raw.SetGroupVersionKind(v1alpha1.GroupVersion.WithKind(parserKind))
 	if err := r.APIReader.Get(ctx, key, raw); err != nil {
 		if apierrors.IsNotFound(err) {
 			return nil
@@ -93,8 +83,9 @@ func (r *Reconciler) setAside(ctx context.Context, obj *v1alpha1.HyperliquidPars
 	}
 	err = r.Client.Status().Update(ctx, raw, client.DisableReadYourWritesConsistency)
 	if apierrors.IsInvalid(err) {
-		// Its status is what is wrong with it, or it breaks a rule of today's schema.
-		logf.FromContext(ctx).Info("the API server takes no condition of an object that cannot be decoded", "error", err.Error())
+		// Its status is invalid, or it violates a rule of the current schema.
+		logf.FromContext(ctx).Info("the API server refuses the conditions of an object that cannot be decoded",
+			"error", err.Error())
 		return nil
 	}
 	if client.IgnoreNotFound(err) != nil {
@@ -103,7 +94,8 @@ func (r *Reconciler) setAside(ctx context.Context, obj *v1alpha1.HyperliquidPars
 	return nil
 }
 
-// stall sets the conditions of an object that cannot be decoded, where they can, and reports whether that changes any.
+// stall sets the conditions of an object that cannot be decoded, unless they are what cannot be decoded, and reports
+// whether it changed any.
 func (r *Reconciler) stall(raw *unstructured.Unstructured, text string) (changed bool, err error) {
 	written, _ := raw.Object["status"].(map[string]any)
 	var conditions []metav1.Condition
@@ -115,11 +107,13 @@ func (r *Reconciler) stall(raw *unstructured.Unstructured, text string) (changed
 		return false, nil //nolint:nilerr // the conditions are what cannot be decoded
 	}
 	for kind, value := range map[string]metav1.ConditionStatus{
-		v1alpha1.ConditionStalled: metav1.ConditionTrue, v1alpha1.ConditionReady: metav1.ConditionFalse, v1alpha1.ConditionReconciling: metav1.ConditionFalse,
+		v1alpha1.ConditionStalled:     metav1.ConditionTrue,
+		v1alpha1.ConditionReady:       metav1.ConditionFalse,
+		v1alpha1.ConditionReconciling: metav1.ConditionFalse,
 	} {
 		condition := metav1.Condition{
-			Type: kind, Status: value, Reason: v1alpha1.ReasonUndecodable, Message: text, ObservedGeneration: raw.GetGeneration(),
-			LastTransitionTime: metav1.NewTime(r.Clock.Now()),
+			Type: kind, Status: value, Reason: v1alpha1.ReasonUndecodable, Message: text,
+			ObservedGeneration: raw.GetGeneration(), LastTransitionTime: metav1.NewTime(r.Clock.Now()),
 		}
 		changed = meta.SetStatusCondition(&conditions, condition) || changed
 	}
@@ -130,7 +124,7 @@ func (r *Reconciler) stall(raw *unstructured.Unstructured, text string) (changed
 	if data, err = json.Marshal(conditions); err != nil {
 		return false, fmt.Errorf("encoding conditions: %w", err)
 	}
-	var plain []any // with integers as integers
+	var plain []any // integers stay integers
 	if err := json.Unmarshal(data, &plain); err != nil {
 		return false, fmt.Errorf("encoding conditions: %w", err)
 	}
@@ -144,7 +138,7 @@ func (r *Reconciler) stall(raw *unstructured.Unstructured, text string) (changed
 	return true, nil
 }
 
-// undecodable sends the event that an object is set aside.
+// undecodable sends the event of an object that cannot be decoded.
 func (e *Events) undecodable(obj *v1alpha1.HyperliquidParser, text string) {
 	e.mu.Lock()
 	defer e.mu.Unlock()

@@ -21,12 +21,13 @@ import (
 	"github.com/hlparser/hyperliquid-parser-operator/api/v1alpha1"
 )
 
-// loosenSchema makes the API server take anything for some fields of specs and statuses, as an older CRD may have, until the spec ends.
-// It returns what ends that before.
+// loosenSchema makes the API server take anything for some fields of specs and statuses, as an older CRD may have,
+// until the spec ends. It returns what ends that before.
 func loosenSchema(ctx context.Context, fields ...string) (tighten func(context.Context)) {
 	GinkgoHelper()
 	crd := &unstructured.Unstructured{}
-	crd.SetGroupVersionKind(schema.GroupVersionKind{Group: "apiextensions.k8s.io", Version: "v1", Kind: "CustomResourceDefinition"})
+	crd.SetGroupVersionKind(schema.GroupVersionKind{Group: "apiextensions.k8s.io", Version: "v1",
+		Kind: "CustomResourceDefinition"})
 	key := client.ObjectKey{Name: "hyperliquidparsers.fleet.hlparser.dev"}
 	Expect(k8s.Get(ctx, key, crd)).To(Succeed())
 	before := crd.DeepCopy().Object["spec"]
@@ -119,7 +120,8 @@ func series(from prometheus.Gatherer, name string) map[string]float64 {
 var _ = Describe("an object that cannot be decoded", func() {
 	const aside = "hlparser_fleet_undecodable_objects"
 
-	It("is set aside and said, the others go on, over restarts of the manager, and so does it once it is mended", func(ctx SpecContext) {
+	It("is set aside and said, the others go on, over restarts of the manager, and so does it once it "+
+		"is mended", func(ctx SpecContext) {
 		f, g := newFarm(ctx, 2), newFarm(ctx, 1)
 		manager := run(runOptions{})
 		good, odd := f.object(), g.object()
@@ -132,15 +134,18 @@ var _ = Describe("an object that cannot be decoded", func() {
 		DeferCleanup(func(ctx SpecContext) { Expect(client.IgnoreNotFound(k8s.Delete(ctx, bare(odd)))).To(Succeed()) })
 
 		poison(ctx, odd, int64(3_000_000_000), "spec", "rollout", "maxUnavailable")
-		Eventually(ctx, func() string { return rawCondition(ctx, odd, v1alpha1.ConditionStalled) }).Should(Equal("True/" + v1alpha1.ReasonUndecodable))
+		Eventually(ctx, func() string { return rawCondition(ctx, odd, v1alpha1.ConditionStalled) }).Should(
+			Equal("True/" + v1alpha1.ReasonUndecodable))
 		Expect(rawCondition(ctx, odd, v1alpha1.ConditionReady)).To(Equal("False/" + v1alpha1.ReasonUndecodable))
-		Eventually(ctx, func() []string { return eventNotes(ctx, odd, v1alpha1.ReasonUndecodable) }).Should(ConsistOf(ContainSubstring("3000000000")))
+		Eventually(ctx, func() []string { return eventNotes(ctx, odd, v1alpha1.ReasonUndecodable) }).Should(
+			ConsistOf(ContainSubstring("3000000000")))
 		Expect(series(manager.metrics, aside)).To(Equal(map[string]float64{"mainnet/" + g.namespace: 1}))
 		Expect(series(manager.metrics, "hlparser_fleet_targets")).NotTo(HaveKey(ContainSubstring(g.namespace)))
 
 		goesOn := func(format v1alpha1.Format) {
 			change(ctx, good, func(o *v1alpha1.HyperliquidParser) { o.Spec.Format = format })
-			Eventually(ctx, func() int32 { return current(ctx, good).Status.Updated }).WithTimeout(judged).Should(Equal(int32(2)))
+			Eventually(ctx, func() int32 { return current(ctx, good).Status.Updated }).WithTimeout(judged).Should(
+				Equal(int32(2)))
 			allReady(ctx, good)
 			Expect(g.uids(ctx)).To(Equal(before))
 			Expect(manager.health.Check(nil)).To(Succeed())
@@ -159,7 +164,8 @@ var _ = Describe("an object that cannot be decoded", func() {
 		By("mending it")
 		poison(ctx, odd, "100%", "spec", "rollout", "maxUnavailable")
 		poison(ctx, odd, "Raw", "spec", "format")
-		Eventually(ctx, func() string { return rawCondition(ctx, odd, v1alpha1.ConditionStalled) }).Should(Equal("False/" + v1alpha1.ReasonNotStalled))
+		Eventually(ctx, func() string { return rawCondition(ctx, odd, v1alpha1.ConditionStalled) }).Should(
+			Equal("False/" + v1alpha1.ReasonNotStalled))
 		Eventually(ctx, func() map[string]string { return g.uids(ctx) }).WithTimeout(judged).ShouldNot(Equal(before))
 		allReady(ctx, odd)
 		Expect(series(manager.metrics, aside)).To(BeEmpty())
@@ -174,7 +180,8 @@ var _ = Describe("an object that cannot be decoded", func() {
 		Expect(err).NotTo(HaveOccurred())
 		Expect(json.Unmarshal(data, &odd.Object)).To(Succeed())
 		odd.SetGroupVersionKind(v1alpha1.GroupVersion.WithKind("HyperliquidParser"))
-		odd.Object["spec"].(map[string]any)["rollout"] = map[string]any{"canary": map[string]any{"count": map[string]any{"a": "b"}}}
+		odd.Object["spec"].(map[string]any)["rollout"] = map[string]any{
+			"canary": map[string]any{"count": map[string]any{"a": "b"}}}
 		Eventually(ctx, func() error { return k8s.Create(ctx, odd) }).Should(Succeed())
 		manager := run(runOptions{})
 		Eventually(ctx, func() []string { return eventNotes(ctx, f.object(), v1alpha1.ReasonUndecodable) }).Should(HaveLen(1))
@@ -197,11 +204,12 @@ var _ = Describe("an object that cannot be decoded", func() {
 		Eventually(func() map[string]float64 { return series(manager.metrics, aside) }).Should(HaveLen(1))
 		Expect(k8s.Delete(ctx, f.pod(ctx, "mainnet", 0))).To(Succeed())
 		Eventually(ctx, func() map[string]string { return f.uids(ctx) }).Should(BeEmpty())
-		Consistently(ctx, func() map[string]string { return f.uids(ctx) }).Should(BeEmpty(), "what is set aside is left alone: %v", uids)
+		Consistently(ctx, func() map[string]string { return f.uids(ctx) }).Should(BeEmpty(),
+			"what is set aside is left alone: %v", uids)
 	})
 })
 
-// stale is a client whose cache never hears that an object is gone.
+// stale is a client whose cache never learns that an object is gone.
 type stale struct {
 	client.Client
 	remembers *v1alpha1.HyperliquidParser
@@ -210,7 +218,8 @@ type stale struct {
 func (s *stale) wrap(c client.Client) client.Client { s.Client = c; return s }
 
 func (s *stale) Get(ctx context.Context, key client.ObjectKey, obj client.Object, options ...client.GetOption) error {
-	if into, ok := obj.(*v1alpha1.HyperliquidParser); ok && s.remembers != nil && key == client.ObjectKeyFromObject(s.remembers) {
+	if into, ok := obj.(*v1alpha1.HyperliquidParser); ok && s.remembers != nil &&
+		key == client.ObjectKeyFromObject(s.remembers) {
 		s.remembers.DeepCopyInto(into)
 		return nil
 	}
@@ -230,7 +239,8 @@ var _ = Describe("an owner that is gone", func() {
 		cache.remembers = current(ctx, obj)
 		collected := func() {
 			// What the garbage collector does to pods of an owner that is not there.
-			Expect(k8s.DeleteAllOf(ctx, &corev1.Pod{}, client.InNamespace(f.namespace), client.GracePeriodSeconds(0))).To(Succeed())
+			Expect(k8s.DeleteAllOf(ctx, &corev1.Pod{}, client.InNamespace(f.namespace), client.GracePeriodSeconds(0))).To(
+				Succeed())
 		}
 		By("deleting it")
 		Expect(k8s.Delete(ctx, obj)).To(Succeed())
@@ -248,7 +258,8 @@ var _ = Describe("an owner that is gone", func() {
 })
 
 var _ = Describe("watches that fail", func() {
-	It("are known to readiness and a metric after a while, without an end of the manager, and are forgotten when they are back", func(ctx SpecContext) {
+	It("are known to readiness and a metric after a while, without an end of the manager, and are forgotten when they "+
+		"are back", func(ctx SpecContext) {
 		f := newFarm(ctx, 1)
 		clock := &movedClock{}
 		broken := &breaker{}
@@ -263,7 +274,8 @@ var _ = Describe("watches that fail", func() {
 		Expect(failing()).To(HaveKeyWithValue("Pod/", 0.0))
 		Expect(manager.health.Check(nil)).To(Succeed(), "not at once")
 		clock.move(time.Minute)
-		Eventually(func() error { return manager.health.Check(nil) }).Should(MatchError(And(ContainSubstring("Node for 1m"), ContainSubstring("broken"))))
+		Eventually(func() error { return manager.health.Check(nil) }).Should(
+			MatchError(And(ContainSubstring("Node for 1m"), ContainSubstring("broken"))))
 
 		By("restarting, while nothing can be listed")
 		manager.stop()

@@ -34,7 +34,8 @@ var _ = Describe("a loss", func() {
 		w := &writes{}
 		run(runOptions{rest: w.wrap})
 		asked := f.parser(1).timesAsked()
-		Eventually(ctx, func() int { return f.parser(1).timesAsked() - asked }).WithTimeout(judged).Should(BeNumerically(">=", 8))
+		Eventually(ctx, func() int { return f.parser(1).timesAsked() - asked }).WithTimeout(judged).Should(
+			BeNumerically(">=", 8))
 		Expect(w.take()).To(BeEmpty(), "nothing has changed")
 		Expect(condition(current(ctx, obj), v1alpha1.ConditionDataIntact)).To(Equal("False/DataLost"))
 
@@ -84,9 +85,11 @@ var _ = Describe("a parser that may not read its data", func() {
 		cure := "permission denied: the data directory (owner 1000, mode 0700); the parser runs as user 10000: set runAsUser"
 		Expect(conditionMessage(current(ctx, obj), v1alpha1.ConditionDelivering)).To(HaveSuffix(cure))
 		Expect(current(ctx, obj).Status.State).To(Equal("SourceUnreadable"))
-		Eventually(ctx, func() []string { return eventNotes(ctx, obj, "SourceUnreadable") }).Should(ConsistOf(HaveSuffix(cure)))
+		Eventually(ctx, func() []string { return eventNotes(ctx, obj, "SourceUnreadable") }).Should(
+			ConsistOf(HaveSuffix(cure)))
 		asked := f.parser(1).timesAsked()
-		Eventually(ctx, func() int { return f.parser(1).timesAsked() - asked }).WithTimeout(judged).Should(BeNumerically(">=", 20))
+		Eventually(ctx, func() int { return f.parser(1).timesAsked() - asked }).WithTimeout(judged).Should(
+			BeNumerically(">=", 20))
 		Expect(f.uids(ctx)).To(Equal(before))
 		Expect(current(ctx, obj).Status.Restarts).To(BeZero())
 	})

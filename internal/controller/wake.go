@@ -9,14 +9,15 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/reconcile"
 )
 
-// Waker asks for reconciles of objects on behalf of what goes on beside them. It never waits: the controller's queue has no bound, and
-// holds each object once. It is a source of the controller, which starts it before any reconcile, and safe for concurrent use.
+// Waker enqueues objects for goroutines outside the controller. It never blocks: the controller's queue is unbounded
+// and holds each object once. It is a source of the controller, which starts it before the first reconcile. It is safe
+// for concurrent use.
 type Waker struct {
 	mu    sync.Mutex
 	queue queue
 }
 
-// Start makes wake reach the controller.
+// Start sets the controller's queue.
 func (w *Waker) Start(_ context.Context, queue queue) error {
 	w.mu.Lock()
 	defer w.mu.Unlock()
@@ -24,7 +25,7 @@ func (w *Waker) Start(_ context.Context, queue queue) error {
 	return nil
 }
 
-// wake has an object reconciled after a while, once however often it is woken until then; 0 is at once.
+// wake enqueues an object after a delay. Several calls until then lead to one reconcile.
 func (w *Waker) wake(object types.NamespacedName, after time.Duration) {
 	w.mu.Lock()
 	queue := w.queue

@@ -17,7 +17,7 @@ import (
 
 var noon = time.Date(2026, 5, 1, 12, 0, 0, 0, time.UTC)
 
-// pullFailed is what a kubelet says in turns of an image that is not there.
+// pullFailed are the states that a kubelet reports alternately for a missing image.
 var pullFailed = []corev1.ContainerStateWaiting{
 	{Reason: "ErrImagePull", Message: `rpc error: code = NotFound desc = failed to pull and unpack image "registry.example/hlparser:none": ` +
 		`failed to resolve reference "registry.example/hlparser:none": registry.example/hlparser:none: not found`},
@@ -72,8 +72,7 @@ func TestRestartsOfEveryContainerCount(t *testing.T) {
 	}
 }
 
-// TestAgesAreThoseThatThisProcessHasSeen has a pod go through its life beside a clock that is another than the API
-// server's.
+// TestAgesAreThoseThatThisProcessHasSeen runs a pod through its life with a clock that differs from the API server's.
 func TestAgesAreThoseThatThisProcessHasSeen(t *testing.T) {
 	for _, skew := range []time.Duration{-time.Hour, 0, time.Hour} {
 		t.Run(fmt.Sprint(skew), func(t *testing.T) {
@@ -158,7 +157,7 @@ func TestAgesAreThoseThatThisProcessHasSeen(t *testing.T) {
 			s = waits(at(8*time.Minute+20*time.Second), "")
 			want("back again", s.Ages.UnreadySince["n"], at(8*time.Minute+20*time.Second))
 			want("ending again", s.PlanPod(other).TerminatingSince, at(8*time.Minute+20*time.Second))
-			// What a rollout has taken and is no target is remembered as long as that is so.
+			// A pod that a rollout has taken down and that is no target is remembered as long as that is so.
 			if got := h.MissingSince(object, []string{"a", "#b"}, at(0)); len(got) != 2 {
 				t.Errorf("missing since %v", got)
 			}

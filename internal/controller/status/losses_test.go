@@ -19,7 +19,7 @@ import (
 	"github.com/hlparser/hyperliquid-parser-operator/internal/parser/report"
 )
 
-// reporter is a test, or one draw of a property's.
+// reporter is a test, or one draw of a property test.
 type reporter interface {
 	Helper()
 	Errorf(format string, args ...any)
@@ -27,8 +27,7 @@ type reporter interface {
 	Fatalf(format string, args ...any)
 }
 
-// watchedFleet is a fleet whose parsers are asked, and whose status is written, at each look, by one operator after the
-// other.
+// watchedFleet is a fleet whose parsers are polled, and whose status is written, at each look, by one operator after another.
 type watchedFleet struct {
 	t        reporter
 	obj      *v1alpha1.HyperliquidParser
@@ -60,7 +59,7 @@ func watchFleet(t reporter, targets int) *watchedFleet {
 	return f
 }
 
-// look lets a minute pass, asks the parsers, and writes the status, which is read back.
+// look lets a minute pass, polls the parsers, writes the status, and reads it back.
 func (f *watchedFleet) look() {
 	f.t.Helper()
 	f.s.Now = f.s.Now.Add(time.Minute)
@@ -77,7 +76,7 @@ func (f *watchedFleet) look() {
 	}
 }
 
-// ask is what the poller does.
+// ask polls a parser as the poller does.
 func (f *watchedFleet) ask(i int) {
 	p, tracker, name := &f.parsers[i], &f.trackers[i], f.s.Targets[i].Name
 	var settings growth.Settings
@@ -127,7 +126,7 @@ func (f *watchedFleet) lead() {
 	}
 }
 
-// answer has all parsers answer.
+// answer makes all parsers answer.
 func (f *watchedFleet) answer() {
 	for i := range f.parsers {
 		f.parsers[i].silent = false
@@ -365,7 +364,7 @@ func TestNothingIsSaidToBeIntactThatWasNotAsked(t *testing.T) {
 	f.is("with another operator", noLoss)
 }
 
-// A fleet whose targets have all lost something has a status as small as any, and says how many there are.
+// The status of a fleet whose targets have all lost data is as small as any, and has their number.
 func TestLossesOfALargeFleet(t *testing.T) {
 	const targets = 3000
 	f := watchFleet(t, targets)
@@ -420,8 +419,7 @@ func TestAParserThatLiesAboutALossSpoilsNoStatus(t *testing.T) {
 	}
 }
 
-// Whatever is lost, restarted, led or acknowledged, in whatever order: DataIntact is false exactly while there is a
-// loss that was not shown and then acknowledged.
+// With any order of losses, restarts, leader changes and acknowledgements, DataIntact is false exactly while there is a loss that was not shown and then acknowledged.
 func TestNoLossIsForgotten(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		const targets = 3

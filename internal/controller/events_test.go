@@ -31,8 +31,8 @@ var (
 
 func nodeName(i int) string { return fmt.Sprintf("node-%04d", i) }
 
-// teller is an Events whose events are kept.
-func teller() (*Events, *testingclock.FakePassiveClock, func() []string) {
+// recordedEvents returns an Events and its clock, and a function that returns the events sent since its last call.
+func recordedEvents() (*Events, *testingclock.FakePassiveClock, func() []string) {
 	recorder := events.NewFakeRecorder(1000)
 	clock := testingclock.NewFakePassiveClock(noon)
 	return NewEvents(recorder, clock), clock, func() []string {
@@ -44,8 +44,8 @@ func teller() (*Events, *testingclock.FakePassiveClock, func() []string) {
 	}
 }
 
-func TestAFaultIsToldOnceAndItsEndOnce(t *testing.T) {
-	e, _, told := teller()
+func TestAFaultIsSentOnceAndItsEndOnce(t *testing.T) {
+	e, _, sent := recordedEvents()
 	obj, s := scene(3)
 	s.judge(1, growth.Stuck)
 	for range 3 {
@@ -57,28 +57,29 @@ func TestAFaultIsToldOnceAndItsEndOnce(t *testing.T) {
 	e.judgements(obj, s.Fleet)
 	e.judgements(obj, s.Fleet)
 	want := []string{"Warning Stuck node-0001 is Stuck: figures", "Normal Recovered node-0001 is Healthy: figures"}
-	if got := told(); !slices.Equal(got, want) {
-		t.Errorf("told %q, want %q", got, want)
+	if got := sent(); !slices.Equal(got, want) {
+		t.Errorf("sent %q, want %q", got, want)
 	}
 }
 
-func TestARestartIsToldAfterTheVerdictThatLedToIt(t *testing.T) {
-	e, _, told := teller()
+func TestARestartIsSentAfterTheVerdictThatLedToIt(t *testing.T) {
+	e, _, sent := recordedEvents()
 	obj, s := scene(3)
 	s.judge(1, growth.Stuck)
-	e.restarting(obj, plan.Action{Target: nodeName(1), Pod: "pod", UID: "uid", Record: plan.Record{Times: []time.Time{noon}}}, s.Views[nodeName(1)].Judgement)
+	e.restarting(obj, plan.Action{Target: nodeName(1), Pod: "pod", UID: "uid",
+		Record: plan.Record{Times: []time.Time{noon}}}, s.Views[nodeName(1)].Judgement)
 	e.judgements(obj, s.Fleet)
 	e.judgements(obj, s.Fleet)
 	want := []string{
 		"Warning Stuck node-0001 is Stuck: figures",
 		"Warning Restarting node-0001: restarting parser pod (1 within the hour), which is Stuck: figures",
 	}
-	if got := told(); !slices.Equal(got, want) {
-		t.Errorf("told %q, want %q", got, want)
+	if got := sent(); !slices.Equal(got, want) {
+		t.Errorf("sent %q, want %q", got, want)
 	}
 }
 
-// An event is read when it is sent: its figures are those of then.
+// An event is read when it is sent, so it has the figures of that time.
 func TestEventsHaveTheFiguresOfTheMoment(t *testing.T) {
 	for name, test := range map[string]struct {
 		latest growth.Judgement
@@ -89,14 +90,14 @@ func TestEventsHaveTheFiguresOfTheMoment(t *testing.T) {
 		"it fades":      {growth.Judgement{Verdict: growth.Healthy, Message: "lines move"}, "figures, at 12:00:00 UTC"},
 	} {
 		t.Run(name, func(t *testing.T) {
-			e, _, told := teller()
+			e, _, sent := recordedEvents()
 			obj, s := scene(2)
 			s.judge(1, growth.Stuck)
 			view := s.Views[nodeName(1)]
 			view.Latest = test.latest
 			s.Views[nodeName(1)] = view
 			e.judgements(obj, s.Fleet)
-			if got, want := told(), []string{"Warning Stuck node-0001 is Stuck: " + test.want}; !slices.Equal(got, want) {
+			if got, want := sent(), []string{"Warning Stuck node-0001 is Stuck: " + test.want}; !slices.Equal(got, want) {
 				t.Errorf("sent %q, want %q", got, want)
 			}
 		})
@@ -104,10 +105,11 @@ func TestEventsHaveTheFiguresOfTheMoment(t *testing.T) {
 }
 
 func TestARestartThatDidNotHelpIsAnEventWithTheFiguresOfTheMoment(t *testing.T) {
-	e, _, told := teller()
+	e, _, sent := recordedEvents()
 	obj, s := scene(3)
 	s.judge(1, growth.Stuck)
-	next := plan.Result{Ineffective: []string{nodeName(1)}, Waiting: map[string]string{nodeName(1): "no restart before 13:00:00 UTC"}}
+	next := plan.Result{Ineffective: []string{nodeName(1)},
+		Waiting: map[string]string{nodeName(1): "no restart before 13:00:00 UTC"}}
 	before := s.status(obj, plan.Result{})
 	view := s.Views[nodeName(1)]
 	view.Latest = growth.Judgement{Verdict: growth.Stuck, Message: "28 minutes"}
@@ -116,7 +118,7 @@ func TestARestartThatDidNotHelpIsAnEventWithTheFiguresOfTheMoment(t *testing.T) 
 	after := s.status(obj, next)
 	e.conditions(obj, before, withCurrentFigures(after, s.Fleet, next))
 	want := []string{"Warning RestartIneffective node-0001: 28 minutes; no restart before 13:00:00 UTC"}
-	if got := told(); !slices.Equal(got, want) {
+	if got := sent(); !slices.Equal(got, want) {
 		t.Errorf("sent %q, want %q", got, want)
 	}
 	stable := meta.FindStatusCondition(after.Conditions, v1alpha1.ConditionBuffersStable)
@@ -126,7 +128,7 @@ func TestARestartThatDidNotHelpIsAnEventWithTheFiguresOfTheMoment(t *testing.T) 
 }
 
 func TestEachChangeOfAVerdictAndOfAnAlertIsLoggedOnce(t *testing.T) {
-	e, _, _ := teller()
+	e, _, _ := recordedEvents()
 	obj, s := scene(2)
 	lines := func() []string {
 		changes := e.changes(obj, s.Fleet)
@@ -168,10 +170,10 @@ func TestEachChangeOfAVerdictAndOfAnAlertIsLoggedOnce(t *testing.T) {
 	check("targets are not known")
 }
 
-// A fleet in mid-outage does not deliver because some other target does, nor because the pod is new.
+// In an outage, neither the deliveries of another target nor a new pod prove that a fleet delivers.
 func TestAPodThatIsNewInAnOutageProvesNothing(t *testing.T) {
 	obj, s := scene(3)
-	e, _, told := teller()
+	e, _, sent := recordedEvents()
 	see := func() string {
 		s.Now = s.Now.Add(time.Minute)
 		obj.Status = s.status(obj, plan.Result{})
@@ -192,37 +194,39 @@ func TestAPodThatIsNewInAnOutageProvesNothing(t *testing.T) {
 		t.Errorf("once it delivers: %s", got)
 	}
 	want := []string{"Warning SinkDown node-0001 is SinkDown: figures", "Normal Recovered node-0001 is Healthy: figures"}
-	if got := told(); !slices.Equal(got, want) {
+	if got := sent(); !slices.Equal(got, want) {
 		t.Errorf("sent %q, want %q", got, want)
 	}
 }
 
-func TestAHealthyFleetIsNotToldOf(t *testing.T) {
-	e, _, told := teller()
+func TestAHealthyFleetSendsNoEvents(t *testing.T) {
+	e, _, sent := recordedEvents()
 	obj, s := scene(3)
 	s.judge(0, growth.Unknown)
 	e.judgements(obj, s.Fleet)
 	s.judge(0, growth.Healthy)
 	e.judgements(obj, s.Fleet)
-	if got := told(); len(got) > 0 {
-		t.Errorf("told %q", got)
+	if got := sent(); len(got) > 0 {
+		t.Errorf("sent %q", got)
 	}
 }
 
 func TestAFleetWithOneDeadSinkIsOneEvent(t *testing.T) {
-	e, _, told := teller()
+	e, _, sent := recordedEvents()
 	obj, s := scene(2000)
 	for i := range s.Targets {
 		s.judge(i, growth.SinkDown)
 	}
 	e.judgements(obj, s.Fleet)
-	want := []string{"Warning SinkDown 2000 targets are SinkDown: node-0000, node-0001, node-0002 and 1997 more; node-0000: figures"}
-	if got := told(); !slices.Equal(got, want) {
-		t.Errorf("told %q", got)
+	want := []string{"Warning SinkDown 2000 targets are SinkDown: node-0000, node-0001, node-0002 and 1997 more; " +
+		"node-0000: figures"}
+	if got := sent(); !slices.Equal(got, want) {
+		t.Errorf("sent %q", got)
 	}
 }
 
-// A recorder takes events for one that agree in all but their text. A fleet that recovers by and by tells of it so often.
+// A recorder merges events that differ only in their text. A fleet that recovers step by step sends one event for each
+// step.
 func TestTheSameOfOthersIsAnotherEvent(t *testing.T) {
 	clients := fake.NewClientset()
 	broadcaster := events.NewBroadcaster(&events.EventSinkImpl{Interface: clients.EventsV1()})
@@ -250,11 +254,12 @@ func TestTheSameOfOthersIsAnotherEvent(t *testing.T) {
 			}
 		}
 	}
-	// What is expected ends so, and nothing else is told.
-	tells := func(want ...string) {
+	// expect checks that there is an event for each of the given ends, and no other event.
+	expect := func(want ...string) {
 		t.Helper()
 		var notes []string
-		for deadline := time.Now().Add(30 * time.Second); len(notes) < len(want) && time.Now().Before(deadline); time.Sleep(10 * time.Millisecond) {
+		for deadline := time.Now().Add(30 * time.Second); len(notes) < len(want) &&
+			time.Now().Before(deadline); time.Sleep(10 * time.Millisecond) {
 			list, err := clients.EventsV1().Events("ns").List(t.Context(), metav1.ListOptions{})
 			if err != nil {
 				t.Fatal(err)
@@ -266,11 +271,11 @@ func TestTheSameOfOthersIsAnotherEvent(t *testing.T) {
 		}
 		for _, text := range want {
 			if !slices.ContainsFunc(notes, func(note string) bool { return strings.HasSuffix(note, text) }) {
-				t.Errorf("nothing was told that ends with %q", text)
+				t.Errorf("nothing was sent that ends with %q", text)
 			}
 		}
 		if len(notes) != len(want) {
-			t.Errorf("told %d events, not %d: %q", len(notes), len(want), notes)
+			t.Errorf("sent %d events, not %d: %q", len(notes), len(want), notes)
 		}
 	}
 	of := func(targets ...int) (texts []string) {
@@ -280,14 +285,16 @@ func TestTheSameOfOthersIsAnotherEvent(t *testing.T) {
 		return texts
 	}
 
-	// Six of the first minute; then what was over and five more; then what was over and the rest.
+	// Six in the first minute, then the summary and five more, then the summary and the rest.
 	become(growth.SinkDown)
-	want := append(of(0, 5, 10, 15, 20, 25, 40, 45, 50, 55, 60, 80, 85, 90, 95), "minute: 2 × SinkDown", "minute: 3 × SinkDown")
-	tells(want...)
-	// The status has told of that meanwhile. It does not tell that they recover, once it has forgotten them. One more of that minute, and so on.
+	want := append(of(0, 5, 10, 15, 20, 25, 40, 45, 50, 55, 60, 80, 85, 90, 95), "minute: 2 × SinkDown",
+		"minute: 3 × SinkDown")
+	expect(want...)
+	// The status was written meanwhile. One more event of that minute, and so on.
 	obj.ResourceVersion = "2"
 	become(growth.Healthy)
-	tells(slices.Concat(want, of(0, 40, 45, 50, 55, 60, 80, 85, 90, 95), []string{"minute: 7 × Recovered", "minute: 3 × Recovered"})...)
+	expect(slices.Concat(want, of(0, 40, 45, 50, 55, 60, 80, 85, 90, 95),
+		[]string{"minute: 7 × Recovered", "minute: 3 × Recovered"})...)
 	for _, action := range clients.Actions() {
 		if action.GetVerb() == "patch" {
 			t.Errorf("an event is written to again: %v", action)
@@ -295,8 +302,8 @@ func TestTheSameOfOthersIsAnotherEvent(t *testing.T) {
 	}
 }
 
-func TestEventsOverTheBoundAreToldTogetherWhenTheMinuteEnds(t *testing.T) {
-	e, clock, told := teller()
+func TestEventsOverTheLimitAreSummarizedWhenTheMinuteEnds(t *testing.T) {
+	e, clock, sent := recordedEvents()
 	obj, s := scene(20)
 	for i := range 10 {
 		s.judge(i, growth.SinkDown)
@@ -304,8 +311,8 @@ func TestEventsOverTheBoundAreToldTogetherWhenTheMinuteEnds(t *testing.T) {
 	}
 	s.judge(0, growth.Stuck)
 	e.judgements(obj, s.Fleet)
-	if got := told(); len(got) != eventsPerMinute {
-		t.Errorf("told %d events within a minute", len(got))
+	if got := sent(); len(got) != eventsPerMinute {
+		t.Errorf("sent %d events within a minute", len(got))
 	}
 	due := e.due(client.ObjectKeyFromObject(obj))
 	if want := noon.Add(time.Minute); !due.Equal(want) {
@@ -313,18 +320,19 @@ func TestEventsOverTheBoundAreToldTogetherWhenTheMinuteEnds(t *testing.T) {
 	}
 	clock.SetTime(due)
 	e.judgements(obj, s.Fleet)
-	want := []string{"Normal MoreEvents events not told one by one in the last minute: 4 × SinkDown, 1 × Stuck"}
-	if got := told(); !slices.Equal(got, want) {
-		t.Errorf("told %q, want %q", got, want)
+	want := []string{"Normal MoreEvents events suppressed in the last minute: 4 × SinkDown, 1 × Stuck"}
+	if got := sent(); !slices.Equal(got, want) {
+		t.Errorf("sent %q, want %q", got, want)
 	}
 	if due := e.due(client.ObjectKeyFromObject(obj)); !due.IsZero() {
 		t.Errorf("something is due at %s still", due)
 	}
 }
 
-// Two thousand targets fail and recover, a hundred at a time: each time is news, and people get the same few lines a minute.
+// Two thousand targets fail and recover, a hundred at a time. Each step is a change, and the number of events per
+// minute stays bounded.
 func TestEventsOfALargeFleetAreBoundedByTheMinute(t *testing.T) {
-	e, clock, told := teller()
+	e, clock, sent := recordedEvents()
 	const targets = 2000
 	obj, s := scene(targets)
 	total, reasons := 0, []growth.Verdict{growth.SinkDown, growth.NotRunning, growth.Stuck, growth.Unreachable}
@@ -338,31 +346,32 @@ func TestEventsOfALargeFleetAreBoundedByTheMinute(t *testing.T) {
 			}
 			if i%100 == 99 {
 				e.judgements(obj, s.Fleet)
-				n += len(told())
+				n += len(sent())
 			}
 		}
 		if n == 0 || n > eventsPerMinute {
-			t.Errorf("minute %d: told %d events", minute, n)
+			t.Errorf("minute %d: sent %d events", minute, n)
 		}
 		total += n
 	}
 	clock.SetTime(noon.Add(4 * time.Minute))
 	e.judgements(obj, s.Fleet)
-	if got := told(); len(got) != 1 || !strings.Contains(got[0], "15 × Recovered") {
+	if got := sent(); len(got) != 1 || !strings.Contains(got[0], "15 × Recovered") {
 		t.Errorf("the last minute's rest reads %q", got)
 	}
 	if total != 4*eventsPerMinute {
-		t.Errorf("told %d events in four minutes", total)
+		t.Errorf("sent %d events in four minutes", total)
 	}
 }
 
-func TestAnAlertIsToldOnceWhateverTheVerdict(t *testing.T) {
-	e, _, told := teller()
+func TestAnAlertIsSentOnceWhateverTheVerdict(t *testing.T) {
+	e, _, sent := recordedEvents()
 	obj, s := scene(5)
 	s.judge(1, growth.Stuck)
 	s.raise(1, growth.Alerts{DataLost: growth.Alert{Since: noon, Message: "a file vanished"}})
 	for i := range 4 {
-		s.raise(i, growth.Alerts{DataLost: s.Views[nodeName(i)].Alerts.DataLost, DataGap: growth.Alert{Since: noon, Message: "a block is missing"}})
+		s.raise(i, growth.Alerts{DataLost: s.Views[nodeName(i)].Alerts.DataLost,
+			DataGap: growth.Alert{Since: noon, Message: "a block is missing"}})
 	}
 	e.judgements(obj, s.Fleet)
 	e.judgements(obj, s.Fleet)
@@ -371,21 +380,22 @@ func TestAnAlertIsToldOnceWhateverTheVerdict(t *testing.T) {
 		"Warning DataLost node-0001: a file vanished",
 		"Warning DataGap 4 targets: node-0000, node-0001, node-0002 and 1 more; node-0000: a block is missing",
 	}
-	if got := told(); !slices.Equal(got, want) {
-		t.Errorf("told %q, want %q", got, want)
+	if got := sent(); !slices.Equal(got, want) {
+		t.Errorf("sent %q, want %q", got, want)
 	}
 	s.raise(1, growth.Alerts{}) // its pod was replaced
 	e.judgements(obj, s.Fleet)
-	s.raise(1, growth.Alerts{NearRetention: growth.Alert{Since: noon, Message: "lines wait"}, DataLost: growth.Alert{Since: noon, Message: "again"}})
+	s.raise(1, growth.Alerts{NearRetention: growth.Alert{Since: noon, Message: "lines wait"},
+		DataLost: growth.Alert{Since: noon, Message: "again"}})
 	e.judgements(obj, s.Fleet)
 	want = []string{"Warning DataLost node-0001: again", "Warning NearRetention node-0001: lines wait"}
-	if got := told(); !slices.Equal(got, want) {
-		t.Errorf("told %q, want %q", got, want)
+	if got := sent(); !slices.Equal(got, want) {
+		t.Errorf("sent %q, want %q", got, want)
 	}
 }
 
-// What another leader has recorded is no news. What is lost beyond it is, and so is what another process loses.
-func TestALossThatTheStatusHasIsNoNews(t *testing.T) {
+// A loss that another leader has recorded sends no event. A further loss does, and so does a loss of another process.
+func TestALossThatTheStatusHasSendsNoEvent(t *testing.T) {
 	recorded := v1alpha1.LossStatus{Target: nodeName(1), Reason: "DataLost", Process: metav1.NewTime(day), PrunedFiles: 1}
 	for name, test := range map[string]struct {
 		edit func(*v1alpha1.LossStatus)
@@ -399,7 +409,7 @@ func TestALossThatTheStatusHasIsNoNews(t *testing.T) {
 		"recorded with no one": {func(l *v1alpha1.LossStatus) { *l = v1alpha1.LossStatus{} }, 1},
 	} {
 		t.Run(name, func(t *testing.T) {
-			e, _, told := teller()
+			e, _, sent := recordedEvents()
 			obj, s := scene(2)
 			loss := recorded
 			test.edit(&loss)
@@ -409,14 +419,14 @@ func TestALossThatTheStatusHasIsNoNews(t *testing.T) {
 			})
 			e.judgements(obj, s.Fleet)
 			e.judgements(obj, s.Fleet)
-			if got := told(); len(got) != test.want {
+			if got := sent(); len(got) != test.want {
 				t.Errorf("sent %q", got)
 			}
 		})
 	}
 }
 
-// delivering is the condition in short.
+// delivering returns the Delivering condition in short.
 func delivering(status v1alpha1.HyperliquidParserStatus) string {
 	c := meta.FindStatusCondition(status.Conditions, v1alpha1.ConditionDelivering)
 	return fmt.Sprintf("%s/%s %s", c.Status, c.Reason, c.Message)
@@ -437,7 +447,8 @@ func TestLostDataIsNotDelivered(t *testing.T) {
 	}
 	const all = "True/AllDelivering every parser that runs delivers"
 	check("at first", all)
-	s.raise(1, growth.Alerts{DataGap: growth.Alert{Since: noon, Message: "a block is missing"}, NearRetention: growth.Alert{Since: noon, Message: "lines wait"}})
+	s.raise(1, growth.Alerts{DataGap: growth.Alert{Since: noon, Message: "a block is missing"},
+		NearRetention: growth.Alert{Since: noon, Message: "lines wait"}})
 	check("what is not lost", all)
 	lost := growth.Alerts{DataLost: growth.Alert{Since: noon, Message: "a file vanished"}}
 	s.raise(1, lost)
@@ -478,7 +489,8 @@ func TestMetricsShowTheAlertsThatAreRaised(t *testing.T) {
 	s.raise(1, growth.Alerts{DataLost: growth.Alert{Since: noon}, NearRetention: growth.Alert{Since: noon}})
 	m.set(obj, s.Fleet, plan.Result{}, v1alpha1.HyperliquidParserStatus{})
 	want := `
-# HELP hlparser_fleet_target_alert 1 for each target and alert that is raised, whatever the verdict: DataLost, DataGap, NearRetention, FormatDrift. A loss counts until it is acknowledged.
+# HELP hlparser_fleet_target_alert 1 for each raised alert of a target, independent of the verdict: ` +
+		`DataLost, DataGap, NearRetention, FormatDrift. A loss stays raised until it is acknowledged.
 # TYPE hlparser_fleet_target_alert gauge
 hlparser_fleet_target_alert{alert="DataLost",name="mainnet",namespace="ns",target="node-0001"} 1
 hlparser_fleet_target_alert{alert="NearRetention",name="mainnet",namespace="ns",target="node-0001"} 1
@@ -514,7 +526,8 @@ func TestEachVerdictIsInTheConditionThatSpeaksOfIt(t *testing.T) {
 	for verdict, want := range map[growth.Verdict]string{
 		growth.Healthy: "True True", growth.CatchingUp: "True True",
 		growth.Growing: "False True", growth.Leaking: "False True", growth.Stuck: "False False",
-		growth.SinkDown: "True False", growth.Overloaded: "True False", growth.NotRunning: "True False", growth.Unreachable: "True False",
+		growth.SinkDown: "True False", growth.Overloaded: "True False", growth.NotRunning: "True False",
+		growth.Unreachable:   "True False",
 		growth.SourceStalled: "True False", growth.SourceUnreadable: "True False", growth.Unknown: "Unknown Unknown",
 	} {
 		obj, s := scene(2)
@@ -570,7 +583,8 @@ func TestTheStatusOfALargeFleetStaysSmall(t *testing.T) {
 	if len(text) > 8000 {
 		t.Errorf("the status has %d bytes", len(text))
 	}
-	if got := status.Targets[0].Message; !strings.HasSuffix(got, "x; paused: no restart") || !strings.Contains(got, "x…x") {
+	if got := status.Targets[0].Message; !strings.HasSuffix(got, "x; paused: no restart") ||
+		!strings.Contains(got, "x…x") {
 		t.Errorf("the message reads %q", got)
 	}
 	if len(status.Targets) != v1alpha1.MaxStatusTargets || status.Bad != 5000 {
@@ -631,8 +645,8 @@ func TestBelow(t *testing.T) {
 	}
 }
 
-func TestAFleetWideFaultIsToldOnceAndItsEndOnce(t *testing.T) {
-	e, _, told := teller()
+func TestAFleetWideFaultIsSentOnceAndItsEndOnce(t *testing.T) {
+	e, _, sent := recordedEvents()
 	obj, _ := scene(3)
 	for range 3 {
 		e.outage(obj, plan.Result{FleetWide: true, Outage: "2 of 3 targets are bad"})
@@ -640,34 +654,35 @@ func TestAFleetWideFaultIsToldOnceAndItsEndOnce(t *testing.T) {
 	e.outage(obj, plan.Result{})
 	e.outage(obj, plan.Result{})
 	want := []string{
-		"Warning FleetWide 2 of 3 targets are bad: no parser is restarted until they are fewer",
-		"Normal FleetWideOver few targets are bad: parsers are restarted again where that may help",
+		"Warning FleetWide 2 of 3 targets are bad: no parser is restarted until fewer targets are bad",
+		"Normal FleetWideOver few targets are bad: parsers are restarted again if that may help",
 	}
-	if got := told(); !slices.Equal(got, want) {
-		t.Errorf("told %q, want %q", got, want)
+	if got := sent(); !slices.Equal(got, want) {
+		t.Errorf("sent %q, want %q", got, want)
 	}
 }
 
-func TestARolloutIsToldOfWhenItGoesToCanariesAndWhenItStops(t *testing.T) {
-	e, _, told := teller()
+func TestARolloutSendsEventsAtItsCanariesAndWhenItStops(t *testing.T) {
+	e, _, sent := recordedEvents()
 	obj, _ := scene(3)
 	after := v1alpha1.HyperliquidParserStatus{CurrentRevision: "mainnet-old", UpdateRevision: "mainnet-new"}
 	for _, next := range []plan.Result{
 		{Phase: plan.PhaseCanary}, {Phase: plan.PhaseCanary, Message: "the soak waits"}, {Phase: plan.PhaseRolling},
-		{Phase: plan.PhaseStopped, Message: "node-1 is Stuck"}, {Phase: plan.PhaseStopped, Message: "node-2 is Stuck"}, {Phase: plan.PhaseRolling},
+		{Phase: plan.PhaseStopped, Message: "node-1 is Stuck"}, {Phase: plan.PhaseStopped, Message: "node-2 is Stuck"},
+		{Phase: plan.PhaseRolling},
 	} {
 		e.rollout(obj, next, after)
 	}
 	want := []string{
-		"Normal CanarySoaking revision mainnet-new goes to its canaries; the others stay at mainnet-old until they have soaked",
+		"Normal CanarySoaking revision mainnet-new runs on its canaries; the other parsers stay at mainnet-old until the " +
+			"canaries have soaked",
 		"Warning RolloutStopped node-1 is Stuck",
 	}
-	if got := told(); !slices.Equal(got, want) {
-		t.Errorf("told %q, want %q", got, want)
+	if got := sent(); !slices.Equal(got, want) {
+		t.Errorf("sent %q, want %q", got, want)
 	}
 }
 
-// What is not done about a target stands in its message, and what is.
 func TestATargetsMessageSaysWhatIsDoneOrWhyNothingIs(t *testing.T) {
 	obj, s := scene(2)
 	s.judge(0, growth.Stuck)
@@ -680,7 +695,8 @@ func TestATargetsMessageSaysWhatIsDoneOrWhyNothingIs(t *testing.T) {
 	if got := s.status(obj, plan.Result{}).Targets[0].Message; got != "figures" {
 		t.Errorf("after that: %q", got)
 	}
-	if got := s.status(obj, plan.Result{Waiting: map[string]string{nodeName(0): "paused: no restart"}}).Targets[0].Message; got != "figures; paused: no restart" {
+	paused := plan.Result{Waiting: map[string]string{nodeName(0): "paused: no restart"}}
+	if got := s.status(obj, paused).Targets[0].Message; got != "figures; paused: no restart" {
 		t.Errorf("while paused: %q", got)
 	}
 }
@@ -695,11 +711,15 @@ func TestConditionsSayWhyARestartThatIsDueWouldNotHelp(t *testing.T) {
 		edit func(*v1alpha1.HyperliquidParserSpec)
 		want string
 	}{
-		"a restart":           {plan.Result{}, nil, "Stuck: node-0001: figures"},
-		"fleet-wide":          {fleetWide, nil, "FleetWide: node-0001: figures; no restart; 2 of 3 targets are bad"},
-		"ineffective":         {plan.Result{Ineffective: []string{nodeName(1)}, Waiting: waiting}, nil, "RestartIneffective: node-0001: figures; no restart"},
-		"fleet-wide, paused":  {fleetWide, func(s *v1alpha1.HyperliquidParserSpec) { s.Paused = true }, "Stuck: node-0001: figures; no restart"},
-		"fleet-wide, alerted": {fleetWide, func(s *v1alpha1.HyperliquidParserSpec) { s.Growth.Action = v1alpha1.GrowthActionAlert }, "Stuck: node-0001: figures; no restart"},
+		"a restart":  {plan.Result{}, nil, "Stuck: node-0001: figures"},
+		"fleet-wide": {fleetWide, nil, "FleetWide: node-0001: figures; no restart; 2 of 3 targets are bad"},
+		"ineffective": {plan.Result{Ineffective: []string{nodeName(1)}, Waiting: waiting}, nil,
+			"RestartIneffective: node-0001: figures; no restart"},
+		"fleet-wide, paused": {fleetWide, func(s *v1alpha1.HyperliquidParserSpec) { s.Paused = true },
+			"Stuck: node-0001: figures; no restart"},
+		"fleet-wide, alerted": {fleetWide,
+			func(s *v1alpha1.HyperliquidParserSpec) { s.Growth.Action = v1alpha1.GrowthActionAlert },
+			"Stuck: node-0001: figures; no restart"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			obj := obj.DeepCopy()
@@ -730,7 +750,8 @@ func TestAMissingSecretStallsTheObjectAndNamesIt(t *testing.T) {
 		v.MissingSecret = "/secrets/nats-creds/nats.creds"
 		s.Views[nodeName(i)] = v
 	}
-	want := "True/SecretMissing: key nats.creds of Secret nats-creds is missing or cannot be used, and the sink of node-0001, node-0003 needs it: " +
+	want := "True/SecretMissing: key nats.creds of Secret nats-creds is missing or cannot be used, and the sink of " +
+		"node-0001, node-0003 needs it: " +
 		"create or correct it in this namespace, and the parsers resume by themselves within a minute or two"
 	if got := stalled(); got != want {
 		t.Error(got)
