@@ -22,20 +22,21 @@ import (
 	"k8s.io/utils/ptr"
 )
 
-// deployed is what make deploy applies, as far as it concerns the manager.
+// deployed holds the manager's objects that make deploy applies.
 type deployed struct {
 	deployment appsv1.Deployment
 	class      schedulingv1.PriorityClass
 	budget     policyv1.PodDisruptionBudget
 }
 
-// deploy runs make deploy with a kubectl that finds this number of replicas, "" for no Deployment, and keeps what it is
-// to apply.
+// deploy runs make deploy with a kubectl that reports this number of replicas, "" for no Deployment, and returns what
+// it applies.
 func deploy(t *testing.T, replicas string, args ...string) deployed {
 	t.Helper()
 	dir := t.TempDir()
 	kubectl, applied := filepath.Join(dir, "kubectl"), filepath.Join(dir, "applied.yaml")
-	script := fmt.Sprintf("#!/bin/sh\ncase $1 in\nget) printf '%%s' '%s' ;;\napply) cat > %s ;;\n*) exit 1 ;;\nesac\n", replicas, applied)
+	script := fmt.Sprintf("#!/bin/sh\ncase $1 in\nget) printf '%%s' '%s' ;;\napply) cat > %s ;;\n*) exit 1 ;;\nesac\n",
+		replicas, applied)
 	if err := os.WriteFile(kubectl, []byte(script), 0o755); err != nil {
 		t.Fatal(err)
 	}
@@ -75,7 +76,7 @@ func read(t *testing.T, manifests []byte) deployed {
 	}
 }
 
-// changed is what git says of the working tree.
+// changed returns git's status of the working tree.
 func changed(t *testing.T) string {
 	t.Helper()
 	cmd := exec.CommandContext(t.Context(), "git", "status", "--porcelain")
@@ -101,16 +102,18 @@ func TestMakeDeployChangesNoFileAndKeepsTheReplicas(t *testing.T) {
 		want  int32
 		image string
 	}{
-		"at first":                         {"", nil, 2, image},
-		"again":                            {"2", nil, 2, image},
-		"scaled up":                        {"5", nil, 5, image},
-		"scaled down":                      {"1", nil, 1, image},
-		"switched off":                     {"0", nil, 0, image},
-		"with a number":                    {"5", []string{"REPLICAS=3"}, 3, image},
-		"in some namespaces":               {"3", []string{"CONFIG=config/namespaced"}, 3, image},
-		"an image by digest":               {"", []string{"IMG=registry.example/operator@sha256:" + sum}, 2, "registry.example/operator@sha256:" + sum},
-		"an image without a registry":      {"", []string{"IMG=operator:dev"}, 2, "operator:dev"},
-		"an image without anything at all": {"", []string{"IMG=hyperliquid-parser-operator:dev"}, 2, "hyperliquid-parser-operator:dev"},
+		"at first":           {"", nil, 2, image},
+		"again":              {"2", nil, 2, image},
+		"scaled up":          {"5", nil, 5, image},
+		"scaled down":        {"1", nil, 1, image},
+		"switched off":       {"0", nil, 0, image},
+		"with a number":      {"5", []string{"REPLICAS=3"}, 3, image},
+		"in some namespaces": {"3", []string{"CONFIG=config/namespaced"}, 3, image},
+		"an image by digest": {"", []string{"IMG=registry.example/operator@sha256:" + sum}, 2,
+			"registry.example/operator@sha256:" + sum},
+		"an image without a registry": {"", []string{"IMG=operator:dev"}, 2, "operator:dev"},
+		"an image without anything at all": {"", []string{"IMG=hyperliquid-parser-operator:dev"}, 2,
+			"hyperliquid-parser-operator:dev"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			got := deploy(t, test.there, append([]string{"IMG=" + image}, test.args...)...).deployment
@@ -167,23 +170,26 @@ func TestTheManagersDeployment(t *testing.T) {
 		selector, err := metav1.LabelSelectorAsSelector(s)
 		return err == nil && selector.Matches(own) && !selector.Matches(labels.Set{})
 	}
-	if *spec.Replicas < 2 || pod.PriorityClassName != got.class.Name || got.class.Value <= 0 || got.class.Value > 1_000_000_000 || got.class.GlobalDefault {
+	if *spec.Replicas < 2 || pod.PriorityClassName != got.class.Name || got.class.Value <= 0 ||
+		got.class.Value > 1_000_000_000 || got.class.GlobalDefault {
 		t.Errorf("%d replicas of class %s, %+v", *spec.Replicas, pod.PriorityClassName, got.class)
 	}
-	// A number, since one pod must not hold up every drain, nor one that does not work.
+	// A number, because neither a single pod nor a pod that does not work may block every drain.
 	if b := got.budget.Spec; b.MinAvailable != nil || b.MaxUnavailable.IntValue() != 1 || !selects(b.Selector) ||
 		ptr.Deref(b.UnhealthyPodEvictionPolicy, "") != policyv1.AlwaysAllow {
 		t.Errorf("the budget is %+v", b)
 	}
-	// Preferred: a cluster of one node has an operator, too.
+	// Preferred, because a cluster of one node needs an operator, too.
 	apart := pod.Affinity.PodAntiAffinity
-	if len(apart.RequiredDuringSchedulingIgnoredDuringExecution) > 0 || len(apart.PreferredDuringSchedulingIgnoredDuringExecution) != 1 ||
+	if len(apart.RequiredDuringSchedulingIgnoredDuringExecution) > 0 ||
+		len(apart.PreferredDuringSchedulingIgnoredDuringExecution) != 1 ||
 		apart.PreferredDuringSchedulingIgnoredDuringExecution[0].PodAffinityTerm.TopologyKey != corev1.LabelHostname ||
 		!selects(apart.PreferredDuringSchedulingIgnoredDuringExecution[0].PodAffinityTerm.LabelSelector) {
 		t.Errorf("the anti-affinity is %+v", apart)
 	}
 	spread := pod.TopologySpreadConstraints
-	if len(spread) != 1 || spread[0].TopologyKey != corev1.LabelTopologyZone || spread[0].WhenUnsatisfiable != corev1.ScheduleAnyway || !selects(spread[0].LabelSelector) {
+	if len(spread) != 1 || spread[0].TopologyKey != corev1.LabelTopologyZone ||
+		spread[0].WhenUnsatisfiable != corev1.ScheduleAnyway || !selects(spread[0].LabelSelector) {
 		t.Errorf("the spread is %+v", spread)
 	}
 	variables := map[string]string{}

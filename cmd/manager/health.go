@@ -14,15 +14,15 @@ import (
 )
 
 const (
-	// probeHeader bounds how long the headers of a probe take, and probeIdle how long its connection waits for the next
-	// one.
-	probeHeader = 5 * time.Second
-	probeIdle   = 90 * time.Second
+	// headerTimeout bounds how long a probe takes to send its headers.
+	headerTimeout = 5 * time.Second
+	// idleTimeout bounds how long a connection waits for the next probe.
+	idleTimeout = 90 * time.Second
 )
 
-// serveHealth serves /healthz, which says that the process answers, and /readyz, which says what the checks say, until
-// stop is called. It is there before the manager is made, which takes an API server, and after it has ended. No
-// address, or "0", is no server.
+// serveHealth serves /healthz, which succeeds while the process answers, and /readyz, which runs the checks, until stop
+// is called. It serves before the manager exists, which requires an API server, and after the manager has stopped. It
+// serves nothing if the address is "" or "0".
 func serveHealth(address string, ready map[string]healthz.Checker) (stop func() error, err error) {
 	if address == "" || address == "0" {
 		return func() error { return nil }, nil
@@ -35,13 +35,13 @@ func serveHealth(address string, ready map[string]healthz.Checker) (stop func() 
 	for path, checks := range map[string]map[string]healthz.Checker{"/healthz": {"ping": healthz.Ping}, "/readyz": ready} {
 		handler := http.StripPrefix(path, &healthz.Handler{Checks: checks})
 		mux.Handle(path, handler)
-		mux.Handle(path+"/", handler) // one check by itself
+		mux.Handle(path+"/", handler) // a single check
 	}
-	server := &http.Server{Handler: mux, ReadHeaderTimeout: probeHeader, IdleTimeout: probeIdle}
+	server := &http.Server{Handler: mux, ReadHeaderTimeout: headerTimeout, IdleTimeout: idleTimeout}
 	served := make(chan error, 1)
 	go func() { served <- server.Serve(listener) }()
 	return func() error {
-		// The process ends next, and a probe that is cut off says nothing any more.
+		// The process exits next, so the result of an interrupted probe does not matter.
 		if err := errors.Join(server.Close(), <-served); !errors.Is(err, http.ErrServerClosed) {
 			return fmt.Errorf("serving health: %w", err)
 		}
@@ -49,37 +49,37 @@ func serveHealth(address string, ready map[string]healthz.Checker) (stop func() 
 	}, nil
 }
 
-// beginning is the readiness of a process that waits for the API server.
-type beginning struct{ reached chan struct{} }
+// startup is the readiness of a process that waits for the API server.
+type startup struct{ reached chan struct{} }
 
-func newBeginning() *beginning { return &beginning{reached: make(chan struct{})} }
+func newStartup() *startup { return &startup{reached: make(chan struct{})} }
 
-// Check implements healthz.Checker: it fails until the API server was reached.
-func (b *beginning) Check(*http.Request) error {
+// Check implements healthz.Checker. It fails until the API server was reached.
+func (s *startup) Check(*http.Request) error {
 	select {
-	case <-b.reached:
+	case <-s.reached:
 		return nil
 	default:
-		return errors.New("waiting for the API server, which the log says more of")
+		return errors.New("waiting for the API server: see the log for the reason")
 	}
 }
 
-// await asks until there is an answer, or the context ends. The first failure is logged, and each that reads
-// differently, and one a minute.
-func (b *beginning) await(ctx context.Context, ask func(context.Context) error, failed func(error)) error {
-	var said string
-	var saidAt time.Time
-	for pause := firstAsk; ; pause = min(2*pause, longestAsk) {
-		attempt, cancel := context.WithTimeout(ctx, longestAttempt)
-		err := ask(attempt)
+// await calls try until it succeeds or the context ends. It reports to failed the first error, each error with another
+// text than the last one reported, and one a minute.
+func (s *startup) await(ctx context.Context, try func(context.Context) error, failed func(error)) error {
+	var reported string
+	var reportedAt time.Time
+	for pause := minBackoff; ; pause = min(2*pause, maxBackoff) {
+		attempt, cancel := context.WithTimeout(ctx, attemptTimeout)
+		err := try(attempt)
 		cancel()
 		if err == nil {
-			close(b.reached)
+			close(s.reached)
 			return nil
 		}
-		if text := err.Error(); text != said || time.Since(saidAt) >= time.Minute {
+		if text := err.Error(); text != reported || time.Since(reportedAt) >= time.Minute {
 			failed(err)
-			said, saidAt = text, time.Now()
+			reported, reportedAt = text, time.Now()
 		}
 		timer := time.NewTimer(fair.Jittered(pause))
 		select {

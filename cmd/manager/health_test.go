@@ -16,7 +16,7 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/healthz"
 )
 
-// freeAddress is one that nobody listens on.
+// freeAddress returns an address that no process listens on.
 func freeAddress(t *testing.T) string {
 	t.Helper()
 	l, err := net.Listen("tcp", "127.0.0.1:0")
@@ -27,7 +27,7 @@ func freeAddress(t *testing.T) string {
 	return l.Addr().String()
 }
 
-// probe asks as a kubelet does; 0: nobody answers.
+// probe sends a probe as a kubelet does. 0 means no answer.
 func probe(t *testing.T, address, path string) (code int, text string) {
 	t.Helper()
 	client := &http.Client{Timeout: 10 * time.Second, Transport: &http.Transport{DisableKeepAlives: true}}
@@ -44,7 +44,7 @@ func probe(t *testing.T, address, path string) (code int, text string) {
 }
 
 func TestHealthIsServedWithAndWithoutAManager(t *testing.T) {
-	address, begins := freeAddress(t), newBeginning()
+	address, begins := freeAddress(t), newStartup()
 	var broken error
 	stop, err := serveHealth(address, map[string]healthz.Checker{
 		"start": begins.Check, "watches": func(*http.Request) error { return broken },
@@ -62,11 +62,13 @@ func TestHealthIsServedWithAndWithoutAManager(t *testing.T) {
 	}
 	alive, ready, not := http.StatusOK, http.StatusOK, http.StatusInternalServerError
 	expect("while it waits", map[string]int{
-		"/healthz": alive, "/healthz/": alive, "/healthz/ping": alive, "/readyz": not, "/readyz/start": not, "/readyz/watches": ready, "/": 404})
+		"/healthz": alive, "/healthz/": alive, "/healthz/ping": alive, "/readyz": not, "/readyz/start": not,
+		"/readyz/watches": ready, "/": 404})
 	close(begins.reached)
 	expect("while it works", map[string]int{"/healthz": alive, "/readyz": ready, "/readyz/start": ready})
 	broken = errors.New("a watch fails")
-	expect("while a watch fails", map[string]int{"/healthz": alive, "/readyz": not, "/readyz/start": ready, "/readyz/watches": not})
+	expect("while a watch fails", map[string]int{"/healthz": alive, "/readyz": not, "/readyz/start": ready,
+		"/readyz/watches": not})
 
 	if _, err := serveHealth(address, nil); err == nil {
 		t.Error("an address that is taken is served")
@@ -84,12 +86,12 @@ func TestHealthIsServedWithAndWithoutAManager(t *testing.T) {
 	}
 }
 
-// An outage of any length is over for the manager within seconds, and costs few requests and lines of the log.
+// The manager recovers from an outage of any length within seconds, with few requests and log lines.
 func TestTheAPIServerIsWaitedFor(t *testing.T) {
 	for _, outage := range []time.Duration{0, time.Second, 100 * time.Second, time.Hour} {
 		t.Run(outage.String(), func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
-				b, began := newBeginning(), time.Now()
+				b, began := newStartup(), time.Now()
 				asked, said := 0, 0
 				err := b.await(t.Context(), func(context.Context) error {
 					asked++
@@ -105,7 +107,7 @@ func TestTheAPIServerIsWaitedFor(t *testing.T) {
 				if err != nil || b.Check(nil) != nil || late > 5*time.Second {
 					t.Errorf("%v, %s late, %v", err, late, b.Check(nil))
 				}
-				if most := int(outage/longestAsk) + 10; asked > most {
+				if most := int(outage/maxBackoff) + 10; asked > most {
 					t.Errorf("asked %d times", asked)
 				}
 				if most := int(outage/time.Minute) + 1; said > most || outage > 0 && said == 0 {
@@ -121,7 +123,7 @@ func TestWhatIsSaidWhileTheAPIServerIsWaitedFor(t *testing.T) {
 		words := []string{"refused", "refused", "forbidden", "forbidden", "refused"}
 		asked := 0
 		var said []string
-		err := newBeginning().await(t.Context(), func(context.Context) error {
+		err := newStartup().await(t.Context(), func(context.Context) error {
 			if asked++; asked > len(words) {
 				return nil
 			}
@@ -138,7 +140,7 @@ func TestAProcessThatIsAskedToEndDoesNotWait(t *testing.T) {
 		ctx, cancel := context.WithCancel(t.Context())
 		time.AfterFunc(time.Minute, cancel)
 		began := time.Now()
-		b := newBeginning()
+		b := newStartup()
 		err := b.await(ctx, func(ctx context.Context) error {
 			<-ctx.Done() // it hangs
 			if limit := time.Since(began); limit == 0 {
@@ -152,7 +154,7 @@ func TestAProcessThatIsAskedToEndDoesNotWait(t *testing.T) {
 	})
 }
 
-// A leader ends before another begins, whatever hangs, and one leads soon after an outage.
+// A leader exits before another starts, whatever hangs, and there is a leader soon after an outage.
 func TestTheTimesOfLeaderElection(t *testing.T) {
 	const giveUp = renewDeadline / 2 // the lock's client waits no longer for the request that gives the lease up
 	if left := leaseDuration - renewDeadline - giveUp; left < time.Second {
@@ -161,9 +163,9 @@ func TestTheTimesOfLeaderElection(t *testing.T) {
 	if tries := renewDeadline / retryPeriod; tries < 3 {
 		t.Errorf("%d attempts to renew", tries)
 	}
-	// Who has not seen the lease before the outage looks for it, waits for its end, and looks once more, each with
-	// client-go's jitter.
+	// A manager that has not observed the lease before the outage reads it, waits until it expires, and reads it again,
+	// each with client-go's jitter.
 	if worst := leaseDuration + 2*retryPeriod*22/10; worst > 15*time.Second {
-		t.Errorf("nobody leads for %s after an outage", worst)
+		t.Errorf("there is no leader for %s after an outage", worst)
 	}
 }

@@ -1,5 +1,5 @@
-// Command manager is the operator: it runs one parser on each node that a HyperliquidParser selects, and restarts the parsers
-// that a restart may cure.
+// Command manager is the operator. It runs one parser on each node that a HyperliquidParser selects, and restarts
+// parsers where a restart may help.
 package main
 
 import (
@@ -43,7 +43,7 @@ import (
 
 const (
 	exitFailure = 1 // at run time
-	exitUsage   = 2 // a flag is wrong: one line names it
+	exitUsage   = 2 // a flag is invalid: one line names it
 )
 
 // Values of --poll-via.
@@ -52,8 +52,8 @@ const (
 	viaPortForward = "port-forward"
 )
 
-// gcPercent is how much garbage there may be beside what is in use, unless $GOGC says otherwise. Most of what is in use are the caches
-// of nodes and pods, which live for as long as the process; Go's usual 100 would double them.
+// gcPercent is the garbage that may accumulate, in percent of the memory in use, unless $GOGC is set. Most of that
+// memory is caches of nodes and pods that live as long as the process. Go's default of 100 would double them.
 const gcPercent = 60
 
 // usageError marks an error of the command line.
@@ -74,7 +74,7 @@ func main() {
 	os.Exit(exitFailure)
 }
 
-// settings are what the flags say.
+// settings are the values of the flags.
 type settings struct {
 	parserImage string
 	cluster     string
@@ -129,66 +129,77 @@ func command() *cobra.Command {
 
 	f := cmd.Flags()
 	f.StringVar(&s.parserImage, "parser-image", "",
-		"image of the parsers, for objects that name none; required")
+		"image of the parsers of objects without spec.image. Required")
 	f.StringVar(&s.cluster, "cluster-name", "",
-		"what tells this cluster's parsers from those of other clusters that write to the same NATS or Kafka; "+
-			"default: the UID of namespace kube-system. To change it lets parsers forget what such a server knows of them")
+		"name that distinguishes this cluster's parsers from those of other clusters that write to the same NATS or Kafka. "+
+			"A changed name makes parsers lose what such a server stores under the old one. "+
+			"Defaults to the UID of namespace kube-system")
 	f.StringSliceVar(&s.bounds.DataPaths, "allowed-data-paths",
 		[]string{"/home/hluser", "/var/lib/hyperliquid", "/mnt", "/data"},
-		"directories of nodes at or below which an object's dataPath may be")
+		"comma-separated directories of nodes. An object's dataPath must be one of them or below one")
 	f.StringSliceVar(&s.bounds.StateRoots, "state-root", []string{"/var/lib/hlparser"},
-		"directories of nodes that an object's statePath may be; each object has <namespace>/<name> below it")
+		"comma-separated directories of nodes. An object's statePath must be one of them. "+
+			"Each object uses <namespace>/<name> below it")
 	f.StringSliceVar(&s.bounds.OutputRoots, "output-root", []string{"/var/lib/hlparser-out"},
-		"directories of nodes that an object's sink.file.path may be; each object has <namespace>/<name> below it")
+		"comma-separated directories of nodes. An object's sink.file.path must be one of them. "+
+			"Each object uses <namespace>/<name> below it")
 	f.StringSliceVar(&s.bounds.Images, "allowed-images", nil,
-		"repositories that an object's image may be of; one that ends in / and begins with a registry allows all below it; "+
-			"default: that of --parser-image")
+		"comma-separated repositories that an object's image may be from. An entry that begins with a registry and ends "+
+			"in / allows every repository below it. Defaults to the repository of --parser-image")
 	f.StringSliceVar(&s.bounds.PodLabels, "allowed-pod-labels", nil,
-		"podLabels that an object may set: KEY, with any value, or KEY=VALUE; a * at the end stands for any rest; default: none")
+		"comma-separated podLabels that an object may set, as KEY (with any value) or KEY=VALUE. A * at the end matches "+
+			"any suffix. Defaults to none")
 	f.StringSliceVar(&s.bounds.PodAnnotations, "allowed-pod-annotations", nil,
-		"podAnnotations that an object may set, as --allowed-pod-labels; default: none")
+		"comma-separated podAnnotations that an object may set, in the form of --allowed-pod-labels. Defaults to none")
 	f.StringSliceVar(&s.bounds.PriorityClasses, "allowed-priority-classes", nil,
-		"priorityClassName that an object may set; a * at the end stands for any rest; default: none")
+		"comma-separated values that an object's priorityClassName may have. A * at the end matches any suffix. "+
+			"Defaults to none")
 	f.StringSliceVar(&s.bounds.SELinuxTypes, "allowed-selinux-types", nil,
-		"seLinuxOptions.type that an object may set; a * at the end stands for any rest; default: none")
+		"comma-separated values that an object's seLinuxOptions.type may have. A * at the end matches any suffix. "+
+			"Defaults to none")
 	f.Int64SliceVar(&s.bounds.Users, "allowed-users", nil,
-		"ids below 1000 that an object's runAsUser may be; default: none")
+		"comma-separated ids below 1000 that an object's runAsUser may have. Defaults to none")
 	f.Int64SliceVar(&s.bounds.Groups, "allowed-groups", nil,
-		"ids below 1000 that an object's runAsGroup and supplementalGroups may be; default: none")
+		"comma-separated ids below 1000 that an object's runAsGroup and supplementalGroups may have. Defaults to none")
 	f.StringSliceVar(&s.namespaces, "namespaces", nil,
-		"namespaces whose objects, and nothing else in namespaces, the operator watches, with a Role in each (config/namespaced); "+
-			"default: all, with a ClusterRole")
+		"comma-separated namespaces that the operator is limited to. It then needs a Role in each of them "+
+			"(config/namespaced) and no access to other namespaces. Defaults to all namespaces, with a ClusterRole")
 	f.StringVar(&s.keySecret, "key-secret", "",
-		"Secret that holds the keys which parsers know the operator by, as NAMESPACE/NAME; it is made where it is missing. "+
-			"Default: "+keys.SecretName+" in the namespace of the lease")
+		"Secret with the keys by which parsers authenticate the operator, as NAMESPACE/NAME. The operator creates it if it "+
+			"does not exist. Defaults to "+keys.SecretName+" in the namespace of the lease")
 	f.BoolVar(&s.networkPolicies, "network-policies", true,
-		"keep a NetworkPolicy for each object's parsers, that lets in the operator and those who read metrics; false deletes them")
-	f.StringVar(&s.operatorPods, "operator-pods", "control-plane=controller-manager,app.kubernetes.io/name=hyperliquid-parser-operator",
+		"keep a NetworkPolicy for the parsers of each object that admits only the operator and readers of metrics. "+
+			"If false, the operator deletes these policies")
+	f.StringVar(&s.operatorPods, "operator-pods",
+		"control-plane=controller-manager,app.kubernetes.io/name=hyperliquid-parser-operator",
 		"label selector of the operator's own pods, for --network-policies")
 	f.StringVar(&s.scrapeNamespaces, "scrape-from-namespaces", "metrics=enabled",
-		"label selector of the namespaces whose pods may read the parsers' metrics, for --network-policies; empty: none")
+		"label selector of the namespaces whose pods may read the parsers' metrics, for --network-policies. "+
+			"Empty selects none")
 	f.StringVar(&s.scrapePods, "scrape-from-pods", "",
-		"label selector of the pods there that may; empty: all of them")
+		"label selector of the pods in --scrape-from-namespaces that may read the parsers' metrics. Empty selects all")
 	f.BoolVar(&s.leaderElect, "leader-elect", false,
-		"run only while holding a lease, so that several managers may stand by")
+		"run only while this process holds a lease, so that other managers can stand by")
 	f.StringVar(&s.leaderNamespace, "leader-election-namespace", "",
-		"namespace of the lease; default: the one that the manager runs in")
+		"namespace of the lease. Defaults to the namespace that the manager runs in")
 	f.StringVar(&s.metricsAddress, "metrics-bind-address", "0",
-		"address that metrics are served at, such as :8443; 0: none")
+		"address of the metrics endpoint, such as :8443. 0 disables it")
 	f.BoolVar(&s.metricsSecure, "metrics-secure", true,
-		"serve metrics by HTTPS, to those whom the API server lets read them")
+		"serve metrics over HTTPS, to clients that the API server authorizes")
 	f.StringVar(&s.healthAddress, "health-probe-bind-address", "0",
-		"address that /healthz and /readyz are served at, such as :8081; 0: none")
+		"address of /healthz and /readyz, such as :8081. 0 disables them")
 	f.StringVar(&s.pprofAddress, "pprof-bind-address", "0",
-		"address that Go's profiles are served at, without authentication, such as 127.0.0.1:8082; 0: none")
+		"address of Go's profiling endpoints, which have no authentication, such as 127.0.0.1:8082. 0 disables them")
 	f.IntVar(&s.pollWorkers, "poll-workers", 128,
-		"parsers that are asked for their report at once, and as many again of those that do not answer")
+		"maximum number of concurrent polls of parsers. As many again are reserved for parsers that do not answer")
 	f.StringVar(&s.pollVia, "poll-via", viaDirect,
-		"how parsers are asked: "+viaDirect+", at the pods' addresses, or "+viaPortForward+
-			", through the API server, for an operator outside the cluster who may get and create pods/portforward")
-	f.IntVar(&s.reconciles, "max-concurrent-reconciles", 4, "objects that are reconciled at once")
-	f.Float32Var(&s.qps, "kube-api-qps", 50, "requests a second to the API server, for which namespaces have their turns; -1: without a limit")
-	f.IntVar(&s.burst, "kube-api-burst", 100, "requests to the API server that may come at once")
+		"how parsers are polled: "+viaDirect+", at the addresses of their pods, or "+viaPortForward+
+			", through the API server, for an operator outside the cluster. The latter requires the verbs get and create on "+
+			"pods/portforward")
+	f.IntVar(&s.reconciles, "max-concurrent-reconciles", 4, "maximum number of objects that are reconciled at once")
+	f.Float32Var(&s.qps, "kube-api-qps", 50,
+		"maximum rate of requests to the API server, per second, shared fairly by namespaces. -1 disables the limit")
+	f.IntVar(&s.burst, "kube-api-burst", 100, "maximum number of requests to the API server in a burst")
 	logFlags := flag.NewFlagSet("log", flag.ContinueOnError)
 	s.log.BindFlags(logFlags)
 	f.AddGoFlagSet(logFlags)
@@ -196,19 +207,19 @@ func command() *cobra.Command {
 	return cmd
 }
 
-// check tells the first flag that cannot work.
+// check returns an error that names the first invalid flag.
 func (s *settings) check() error {
 	switch {
 	case s.parserImage == "":
 		return errors.New("--parser-image is missing: name the image that holds /hlparser")
 	case s.pollWorkers < 1:
-		return fmt.Errorf("--poll-workers is %d: at least 1", s.pollWorkers)
+		return fmt.Errorf("--poll-workers is %d: write at least 1", s.pollWorkers)
 	case s.pollVia != viaDirect && s.pollVia != viaPortForward:
-		return fmt.Errorf("--poll-via is %q: %s or %s", s.pollVia, viaDirect, viaPortForward)
+		return fmt.Errorf("--poll-via is %q: write %s or %s", s.pollVia, viaDirect, viaPortForward)
 	case s.reconciles < 1:
-		return fmt.Errorf("--max-concurrent-reconciles is %d: at least 1", s.reconciles)
+		return fmt.Errorf("--max-concurrent-reconciles is %d: write at least 1", s.reconciles)
 	case s.networkPolicies && s.operatorPods == "":
-		return errors.New("--operator-pods is empty, which is every pod: write the labels of the operator's own")
+		return errors.New("--operator-pods is empty, which selects every pod: write the labels of the operator's pods")
 	}
 	repository := fleet.Repository(s.parserImage)
 	if repository == "" {
@@ -216,7 +227,7 @@ func (s *settings) check() error {
 	}
 	for _, namespace := range s.namespaces {
 		if problems := validation.IsDNS1123Label(namespace); len(problems) > 0 {
-			return fmt.Errorf("--namespaces: %q is no namespace: %s", namespace, strings.Join(problems, ", "))
+			return fmt.Errorf("--namespaces: %q is not a valid namespace: %s", namespace, strings.Join(problems, ", "))
 		}
 	}
 	if _, err := s.secret(); err != nil && s.keySecret != "" {
@@ -242,7 +253,7 @@ func (s *settings) run(ctx context.Context) (err error) {
 
 	config, err := ctrl.GetConfig()
 	if err != nil {
-		return fmt.Errorf("finding the API server: %w", err)
+		return fmt.Errorf("loading the kubeconfig: %w", err)
 	}
 	config.Dial = dialer()
 	leaderConfig := rest.CopyConfig(config)
@@ -262,36 +273,38 @@ func (s *settings) run(ctx context.Context) (err error) {
 	scheme := runtime.NewScheme()
 	utilruntime.Must(clientgoscheme.AddToScheme(scheme))
 	utilruntime.Must(v1alpha1.AddToScheme(scheme))
-	watches, begins := informers.NewHealth(clock.RealClock{}), newBeginning()
+	watches, startup := informers.NewHealth(clock.RealClock{}), newStartup()
 	options, err := fleet.ManagerOptions(scheme, watches)
 	if err != nil {
 		return err
 	}
-	stopHealth, err := serveHealth(s.healthAddress, map[string]healthz.Checker{"start": begins.Check, "watches": watches.Check})
+	stopHealth, err := serveHealth(s.healthAddress,
+		map[string]healthz.Checker{"start": startup.Check, "watches": watches.Check})
 	if err != nil {
 		return err
 	}
 	defer func() { err = errors.Join(err, stopHealth()) }()
-	mapper, err := discovery(config)
+	mapper, err := newMapper(config)
 	if err != nil {
 		return err
 	}
 	reader, err := client.New(config, client.Options{Scheme: scheme, Mapper: mapper})
 	if err != nil {
-		return fmt.Errorf("making a client of the API server: %w", err)
+		return fmt.Errorf("creating a client of the API server: %w", err)
 	}
 	kinds := slices.Collect(maps.Keys(options.Cache.ByObject))
-	err = begins.await(ctx, func(ctx context.Context) error { return reach(ctx, reader, scheme, mapper, kinds, &s.cluster) },
+	err = startup.await(ctx,
+		func(ctx context.Context) error { return discover(ctx, reader, scheme, mapper, kinds, &s.cluster) },
 		func(err error) { log.Info("waiting for the API server", "error", err.Error()) })
 	if err != nil {
-		return nil //nolint:nilerr // the process was asked to end before it began
+		return nil //nolint:nilerr // the process was asked to exit before it started
 	}
 
-	options.MapperProvider = mapped(mapper)
+	options.MapperProvider = providerOf(mapper)
 	if err := s.elect(&options, leaderConfig); err != nil {
 		return err
 	}
-	options.HealthProbeBindAddress = "0" // it is served already
+	options.HealthProbeBindAddress = "0" // serveHealth serves it
 	options.PprofBindAddress = s.pprofAddress
 	options.Metrics = metricsserver.Options{BindAddress: s.metricsAddress, SecureServing: s.metricsSecure}
 	if s.metricsSecure {
@@ -299,7 +312,7 @@ func (s *settings) run(ctx context.Context) (err error) {
 	}
 	mgr, err := ctrl.NewManager(config, options)
 	if err != nil {
-		return fmt.Errorf("making the manager: %w", err)
+		return fmt.Errorf("creating the manager: %w", err)
 	}
 	err = fleet.Add(mgr, fleet.Options{
 		Bounds:       s.bounds,
@@ -325,18 +338,19 @@ func (s *settings) run(ctx context.Context) (err error) {
 	return nil
 }
 
-// elect sets how a leader is elected.
+// elect sets the options of leader election.
 func (s *settings) elect(options *ctrl.Options, config *rest.Config) error {
 	options.LeaderElection, options.LeaderElectionConfig = s.leaderElect, config
 	options.LeaderElectionID, options.LeaderElectionNamespace = leaseID, s.leaderNamespace
-	options.LeaseDuration, options.RenewDeadline, options.RetryPeriod = ptr.To(leaseDuration), ptr.To(renewDeadline), ptr.To(retryPeriod)
-	// The process ends with Start, so nothing of it can act after it gave up the lease; the next leader need not wait
-	// it out.
+	options.LeaseDuration, options.RenewDeadline = ptr.To(leaseDuration), ptr.To(renewDeadline)
+	options.RetryPeriod = ptr.To(retryPeriod)
+	// The process exits when Start returns, so nothing of it acts after it released the lease, and the next leader need
+	// not wait until the lease expires.
 	options.LeaderElectionReleaseOnCancel = true
 	if !s.leaderElect {
 		return nil
 	}
-	lease, err := lock(config, s.namespace(), options.Scheme)
+	lease, err := newLock(config, s.namespace(), options.Scheme)
 	if err != nil {
 		return err
 	}
@@ -346,10 +360,10 @@ func (s *settings) elect(options *ctrl.Options, config *rest.Config) error {
 	return nil
 }
 
-// namespaceFile holds the namespace of the pod that this process is in.
+// namespaceFile holds the namespace of this process's pod.
 const namespaceFile = "/var/run/secrets/kubernetes.io/serviceaccount/namespace"
 
-// secret is the Secret of the operator's keys.
+// secret returns the name of the Secret that holds the operator's keys.
 func (s *settings) secret() (types.NamespacedName, error) {
 	namespace, name, found := strings.Cut(s.keySecret, "/")
 	switch {
@@ -365,19 +379,19 @@ func (s *settings) secret() (types.NamespacedName, error) {
 	return types.NamespacedName{Namespace: namespace, Name: keys.SecretName}, nil
 }
 
-// namespace is the one that the manager runs in; "" outside a cluster.
+// namespace returns the namespace that the manager runs in, or "" outside a cluster.
 func (s *settings) namespace() string {
 	if s.leaderNamespace != "" {
 		return s.leaderNamespace
 	}
 	text, err := os.ReadFile(namespaceFile)
 	if err != nil {
-		return "" // there is no file of that name outside a pod
+		return "" // the file exists only in a pod
 	}
 	return strings.TrimSpace(string(text))
 }
 
-// access says who may connect to parsers; nil: that is not the operator's business.
+// access returns which pods may connect to parsers, or nil if the operator keeps no NetworkPolicy.
 func (s *settings) access() (*podspec.Access, error) {
 	if !s.networkPolicies {
 		return nil, nil

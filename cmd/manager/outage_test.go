@@ -46,16 +46,16 @@ func TestMain(m *testing.M) {
 	os.Exit(m.Run())
 }
 
-// outageVariable says how long the API server is away: long enough, by default, for the leader to lose its lease, and
-// for waits that double without a bound to have grown longer than a recovery may take.
+// outageVariable sets how long the API server is unreachable. The default is long enough for the leader to lose its
+// lease, and for an unbounded backoff to exceed the time of a recovery.
 const outageVariable = "HLPARSER_TEST_OUTAGE"
 
 const defaultOutage = 40 * time.Second
 
-// recovery bounds how long after the API server's return the operator may take.
+// recovery bounds the operator's recovery after the API server's return.
 const recovery = 15 * time.Second
 
-// way is how a manager reaches the API server: a proxy that can be cut.
+// way is a manager's connection to the API server: a proxy that can be cut.
 type way struct {
 	to      string
 	address string
@@ -65,7 +65,7 @@ type way struct {
 	open     map[net.Conn]bool
 }
 
-// cut ends the way, and all connections on it.
+// cut closes the proxy and all its connections.
 func (w *way) cut(t *testing.T) {
 	t.Helper()
 	w.mu.Lock()
@@ -83,7 +83,7 @@ func (w *way) cut(t *testing.T) {
 	w.open = map[net.Conn]bool{}
 }
 
-// mend opens it, at the same address.
+// mend reopens the proxy at the same address.
 func (w *way) mend(t *testing.T) {
 	t.Helper()
 	l, err := net.Listen("tcp", w.address)
@@ -127,8 +127,8 @@ func (w *way) carry(from net.Conn) {
 	delete(w.open, to)
 }
 
-// container runs the manager as a kubelet does: one that ends is started again, at once the first time, then after 10
-// s, 20 s, and so on.
+// container runs the manager as a kubelet does: it restarts an exited process, at once the first time, then after 10 s,
+// 20 s, and so on.
 type container struct {
 	mu     sync.Mutex
 	starts int
@@ -152,7 +152,7 @@ func (c *container) text() (starts int, logs string) {
 	return c.starts, c.logs.String()
 }
 
-// runContainer runs one until the test ends, and logs what it said if that has failed.
+// runContainer runs a container until the test ends, and logs its output if the test has failed.
 func runContainer(t *testing.T, env []string, args ...string) *container {
 	t.Helper()
 	running, stop := context.WithCancel(context.WithoutCancel(t.Context()))
@@ -190,7 +190,7 @@ func (c *container) run(ctx context.Context, env []string, args ...string) {
 	}
 }
 
-// outageFor is how long the API server is to be away.
+// outageFor returns how long the API server is unreachable.
 func outageFor(t *testing.T, usual time.Duration) time.Duration {
 	t.Helper()
 	text := os.Getenv(outageVariable)
@@ -221,8 +221,8 @@ func eventually(t *testing.T, limit time.Duration, what string, check func() err
 	}
 }
 
-// The real manager begins without an API server, loses one that says little, and has it back: who leads then, and when it
-// watches again.
+// The real manager starts without an API server, loses it, and has it back. The test checks who leads then, and when
+// the watches work again.
 func TestAnOutageOfAnAPIServerOfAnEmptyFleet(t *testing.T) {
 	for name, test := range map[string]struct {
 		args, env []string
@@ -292,8 +292,9 @@ func TestAnOutageOfAnAPIServerOfAnEmptyFleet(t *testing.T) {
 			if n, _ := c.text(); n != 1+test.starts {
 				t.Errorf("it was started %d times", n)
 			}
-			if lease := a.lease("ns"); len(test.args) > 0 && (lease == nil || lease.Spec.RenewTime.Before(&metav1.MicroTime{Time: back})) {
-				t.Errorf("nobody holds the lease: %+v", lease)
+			if lease := a.lease("ns"); len(test.args) > 0 &&
+				(lease == nil || lease.Spec.RenewTime.Before(&metav1.MicroTime{Time: back})) {
+				t.Errorf("the lease has no holder: %+v", lease)
 			} else if test.holder != "" && *lease.Spec.HolderIdentity != test.holder {
 				t.Errorf("the lease is %s's", *lease.Spec.HolderIdentity)
 			}
@@ -301,7 +302,7 @@ func TestAnOutageOfAnAPIServerOfAnEmptyFleet(t *testing.T) {
 	}
 }
 
-// The real manager, before and after an API server that goes away, with a lease and without one.
+// The real manager, before and after an outage of the API server, with a lease and without one.
 func TestAnOutageOfTheAPIServer(t *testing.T) {
 	if os.Getenv("KUBEBUILDER_ASSETS") == "" {
 		t.Skip("KUBEBUILDER_ASSETS is not set: make test finds or builds kube-apiserver and etcd")
@@ -356,7 +357,8 @@ func TestAnOutageOfTheAPIServer(t *testing.T) {
 }
 
 func outageOf(
-	t *testing.T, k8s client.Client, apiServer string, kubeconfig []byte, outage time.Duration, namespace string, env, args []string, starts int,
+	t *testing.T, k8s client.Client, apiServer string, kubeconfig []byte, outage time.Duration, namespace string,
+	env, args []string, starts int,
 ) {
 	t.Helper()
 	ctx := t.Context()
@@ -379,7 +381,8 @@ func outageOf(
 	}
 	health := freeAddress(t)
 	c := runContainer(t, env, append([]string{
-		"--kubeconfig=" + file, "--parser-image=hlparser", "--namespaces=" + namespace, "--leader-election-namespace=" + namespace,
+		"--kubeconfig=" + file, "--parser-image=hlparser", "--namespaces=" + namespace,
+		"--leader-election-namespace=" + namespace,
 		"--health-probe-bind-address=" + health,
 	}, args...)...)
 	status := func(path string, want int) func() error {
@@ -405,15 +408,16 @@ func outageOf(
 			return err
 		}
 		if obj.Status.ObservedGeneration != obj.Generation {
-			return fmt.Errorf("generation %d was looked at, of %d", obj.Status.ObservedGeneration, obj.Generation)
+			return fmt.Errorf("generation %d was observed, of %d", obj.Status.ObservedGeneration, obj.Generation)
 		}
 		return nil
 	}
 
-	// It begins while there is no API server: alive, not ready, and it does not end.
+	// It starts without an API server: it is alive, not ready, and does not exit.
 	eventually(t, time.Minute, "alive without an API server", status("/healthz", http.StatusOK))
 	for began := time.Now(); time.Since(began) < 12*time.Second; time.Sleep(time.Second) {
-		if err := errors.Join(status("/healthz", http.StatusOK)(), status("/readyz", http.StatusInternalServerError)()); err != nil {
+		if err := errors.Join(status("/healthz", http.StatusOK)(),
+			status("/readyz", http.StatusInternalServerError)()); err != nil {
 			t.Error(err)
 		}
 	}
@@ -427,7 +431,7 @@ func outageOf(
 	t.Logf("at first: %s", eventually(t, recovery, "after the start", carriedOut))
 	eventually(t, recovery, "ready", status("/readyz", http.StatusOK))
 
-	// It goes away for a while, in which the object changes.
+	// There is an outage, during which the object changes.
 	w.cut(t)
 	time.Sleep(outage) // there is nothing to wait for: this is how long it is away
 	if err := k8s.Get(ctx, client.ObjectKeyFromObject(obj), obj); err != nil {

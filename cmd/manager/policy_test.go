@@ -13,7 +13,7 @@ import (
 	"sigs.k8s.io/yaml"
 )
 
-// The admission policy is of use only while it says what the manager says.
+// The admission policy is useful only if it agrees with the manager.
 func TestTheAdmissionPolicysBoundsAreTheFlagsDefaults(t *testing.T) {
 	data, err := os.ReadFile("../../config/admission-policy/bounds.yaml")
 	if err != nil {
@@ -35,7 +35,8 @@ func TestTheAdmissionPolicysBoundsAreTheFlagsDefaults(t *testing.T) {
 		}
 	}
 	flags.VisitAll(func(flag *pflag.Flag) {
-		if _, ok := bounds.Data[flag.Name]; !ok && (strings.HasPrefix(flag.Name, "allowed-") || strings.HasSuffix(flag.Name, "-root")) {
+		if _, ok := bounds.Data[flag.Name]; !ok && (strings.HasPrefix(flag.Name, "allowed-") ||
+			strings.HasSuffix(flag.Name, "-root")) {
 			t.Errorf("the policy does not know the bound of flag --%s", flag.Name)
 		}
 	})
@@ -52,7 +53,8 @@ func TestTheOperatorsOwnPodsAreThoseOfItsDeployment(t *testing.T) {
 	if err := yaml.UnmarshalStrict([]byte(text), &deployment); err != nil || !found {
 		t.Fatal(err)
 	}
-	s := settings{networkPolicies: true, operatorPods: command().Flags().Lookup("operator-pods").DefValue, leaderNamespace: "system"}
+	s := settings{networkPolicies: true, operatorPods: command().Flags().Lookup("operator-pods").DefValue,
+		leaderNamespace: "system"}
 	access, err := s.access()
 	if err != nil {
 		t.Fatal(err)

@@ -22,71 +22,72 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/client/apiutil"
 )
 
-// How an API server that is away is waited for. A process that ended instead would be started again less and less
-// often: five minutes after an outage of one and a half.
+// The process waits for an API server that is unreachable. If it exited instead, the kubelet would back off and start
+// it five minutes after an outage of one and a half.
 const (
-	// firstAsk and longestAsk bound the pause between two attempts, which doubles from one to the other; the jitter
-	// adds up to half of it.
-	firstAsk, longestAsk = 250 * time.Millisecond, 3 * time.Second
-	// longestAttempt bounds an attempt, which may read a megabyte of kinds over a slow line, and dialTime a connection:
-	// packets that are lost in an outage are not sent again until long after it.
-	longestAttempt = 10 * time.Second
-	dialTime       = 5 * time.Second
-	// keepAlive is client-go's.
+	// minBackoff and maxBackoff bound the pause between two attempts, which doubles each time. Jitter adds up to half of
+	// it.
+	minBackoff, maxBackoff = 250 * time.Millisecond, 3 * time.Second
+	// attemptTimeout bounds an attempt, which may read a megabyte of kinds over a slow line.
+	attemptTimeout = 10 * time.Second
+	// dialTimeout bounds a connection attempt: packets lost in an outage are retransmitted only long after it.
+	dialTimeout = 5 * time.Second
+	// keepAlive is client-go's default.
 	keepAlive = 30 * time.Second
 )
 
-// Times of leader election. Who loses the lease ends, which costs a restart of seconds and the reports seen so far, and
-// harms no parser.
+// Times of leader election. A process that loses the lease exits. That costs a restart of seconds and the reports
+// observed so far, and harms no parser.
 const (
 	leaseID = "hyperliquid-parser-operator.fleet.hlparser.dev"
-	// renewDeadline is how long the leader goes on without renewing: it outlasts an API server that is replaced by
-	// another behind one address, and two requests that hang, for which the lock's client waits half as long each. No
-	// deadline outlasts an upgrade of a single API server, which takes a minute or two, so a longer one would only be a
-	// longer lease.
+	// renewDeadline is how long the leader continues without a renewal. It outlasts the replacement of an API server
+	// behind the same address, and two requests that hang: the lock's client waits for half of it on each. No deadline
+	// outlasts an upgrade of a single API server, which takes a minute or two, so a longer one would only lengthen the
+	// lease.
 	renewDeadline = 6 * time.Second
-	// leaseDuration is how long nobody leads after a node is lost, and after an outage where no other manager has seen
-	// the lease before. It is longer than the deadline and the attempt to give the lease up, 3 s, by a second for
-	// clocks that go at different rates: the old leader has ended before another begins.
+	// leaseDuration is how long there is no leader after the loss of a node, and after an outage in which no other manager
+	// had read the lease before. It exceeds renewDeadline plus the attempt to release the lease, 3 s, by one second for
+	// clocks that run at different rates: the old leader has exited before another starts.
 	leaseDuration = 10 * time.Second
-	// retryPeriod is how often the leader renews, one write each; the others look after one to two of it. So one of
-	// them leads within 3 s of the API server's return.
+	// retryPeriod is how often the leader renews, with one write each. The others check after one to two periods, so one
+	// of them leads within 3 s of the API server's return.
 	retryPeriod = time.Second
 )
 
-// dialer bounds connections to the API server in time.
+// dialer returns a dial function with a timeout for connections to the API server.
 func dialer() func(context.Context, string, string) (net.Conn, error) {
-	return (&net.Dialer{Timeout: dialTime, KeepAlive: keepAlive}).DialContext
+	return (&net.Dialer{Timeout: dialTimeout, KeepAlive: keepAlive}).DialContext
 }
 
-// discovery is a mapper of kinds that asks the API server, each time no longer than an attempt may take.
-func discovery(config *rest.Config) (meta.RESTMapper, error) {
+// newMapper returns a mapper of kinds whose requests to the API server take at most attemptTimeout.
+func newMapper(config *rest.Config) (meta.RESTMapper, error) {
 	config = rest.CopyConfig(config)
-	config.Timeout = longestAttempt
+	config.Timeout = attemptTimeout
 	httpClient, err := rest.HTTPClientFor(config)
 	if err != nil {
-		return nil, fmt.Errorf("making a client of the API server: %w", err)
+		return nil, fmt.Errorf("creating a client of the API server: %w", err)
 	}
 	mapper, err := apiutil.NewDynamicRESTMapper(config, httpClient)
 	if err != nil {
-		return nil, fmt.Errorf("making a client of the API server: %w", err)
+		return nil, fmt.Errorf("creating a client of the API server: %w", err)
 	}
 	return mapper, nil
 }
 
-// mapped is a manager's MapperProvider that gives it this one.
-func mapped(mapper meta.RESTMapper) func(*rest.Config, *http.Client) (meta.RESTMapper, error) {
+// providerOf returns a MapperProvider for a manager's options that returns mapper.
+func providerOf(mapper meta.RESTMapper) func(*rest.Config, *http.Client) (meta.RESTMapper, error) {
 	return func(*rest.Config, *http.Client) (meta.RESTMapper, error) { return mapper, nil }
 }
 
-// reach asks the API server for what a manager cannot be made without: whether the kinds that it caches are in
-// namespaces, which the mapper keeps, and the cluster's ID, unless it is known.
-func reach(
-	ctx context.Context, reader client.Reader, scheme *runtime.Scheme, mapper meta.RESTMapper, kinds []client.Object, cluster *string,
+// discover reads from the API server what a manager requires: whether the kinds that it caches are namespaced, which
+// the mapper remembers, and the cluster's ID, unless it is set.
+func discover(
+	ctx context.Context, reader client.Reader, scheme *runtime.Scheme, mapper meta.RESTMapper, kinds []client.Object,
+	cluster *string,
 ) error {
 	for _, kind := range kinds {
 		if _, err := apiutil.IsObjectNamespaced(kind, scheme, mapper); err != nil {
-			return fmt.Errorf("asking the API server for its kinds: %w", err)
+			return fmt.Errorf("discovering the API server's kinds: %w", err)
 		}
 	}
 	if *cluster != "" {
@@ -96,41 +97,42 @@ func reach(
 	// moment.
 	var system corev1.Namespace
 	if err := reader.Get(ctx, client.ObjectKey{Name: metav1.NamespaceSystem}, &system); err != nil {
-		return fmt.Errorf("getting namespace %s, whose UID names this cluster unless --cluster-name does: %w", metav1.NamespaceSystem, err)
+		return fmt.Errorf("getting namespace %s, whose UID is the default of --cluster-name: %w", metav1.NamespaceSystem, err)
 	}
 	*cluster = string(system.UID)
 	return nil
 }
 
-// Variables that give the manager's pod, from its status.
+// Environment variables with the name and the UID of the manager's pod.
 const (
 	podVariable    = "POD_NAME"
 	podUIDVariable = "POD_UID"
 )
 
-// lock is the lease as this pod's, whose container takes it back at once when it was restarted, after a crash or an
-// outage, rather than wait until it ends: the kubelet runs one at a time. It is nil outside a pod, where each process
-// is another holder.
-func lock(config *rest.Config, namespace string, scheme *runtime.Scheme) (resourcelock.Interface, error) {
+// newLock returns a lock on the lease whose holder is this pod. A container that restarts after a crash or an outage
+// takes the lease back at once instead of waiting until it expires. This is safe because the kubelet runs one container
+// at a time. The lock is nil outside a pod, where each process is its own holder.
+func newLock(config *rest.Config, namespace string, scheme *runtime.Scheme) (resourcelock.Interface, error) {
 	pod, uid := os.Getenv(podVariable), os.Getenv(podUIDVariable)
 	if pod == "" || uid == "" {
 		return nil, nil
 	}
 	if namespace == "" {
-		return nil, errors.New("--leader-election-namespace is missing: there is no service account's to take")
+		return nil, errors.New("--leader-election-namespace is missing: there is no service account to take it from")
 	}
 	clients, err := kubernetes.NewForConfig(rest.AddUserAgent(config, "leader-election"))
 	if err != nil {
-		return nil, fmt.Errorf("making a client for the lease: %w", err)
+		return nil, fmt.Errorf("creating a client for the lease: %w", err)
 	}
 	identity := pod + "_" + uid
-	events := record.NewBroadcaster() // for as long as the process
+	events := record.NewBroadcaster() // it runs until the process exits
 	events.StartRecordingToSink(&typedcorev1.EventSinkImpl{Interface: clients.CoreV1().Events(namespace)})
-	l, err := resourcelock.NewFromKubeconfig(resourcelock.LeasesResourceLock, namespace, leaseID, resourcelock.ResourceLockConfig{
-		Identity: identity, EventRecorder: events.NewRecorder(scheme, corev1.EventSource{Component: identity}),
-	}, config, renewDeadline)
+	lock, err := resourcelock.NewFromKubeconfig(resourcelock.LeasesResourceLock, namespace, leaseID,
+		resourcelock.ResourceLockConfig{
+			Identity: identity, EventRecorder: events.NewRecorder(scheme, corev1.EventSource{Component: identity}),
+		}, config, renewDeadline)
 	if err != nil {
-		return nil, fmt.Errorf("making the lease's lock: %w", err)
+		return nil, fmt.Errorf("creating the lock on the lease: %w", err)
 	}
-	return l, nil
+	return lock, nil
 }

@@ -33,8 +33,8 @@ import (
 	"github.com/hlparser/hyperliquid-parser-operator/internal/controller/informers"
 )
 
-// apiServer is as much of one as a manager asks for whose fleet is empty. It answers with a code instead, unless that is
-// 0.
+// apiServer is the part of an API server that a manager with an empty fleet needs. It answers every request with a
+// status code instead, unless that is 0.
 type apiServer struct {
 	code  atomic.Int32
 	asked atomic.Int32
@@ -94,8 +94,9 @@ func (a *apiServer) get(w http.ResponseWriter, path string) {
 	defer a.mu.Unlock()
 	parts := strings.Split(path, "/")
 	kind, isList := map[string]string{
-		"pods": "PodList", "nodes": "NodeList", "configmaps": "ConfigMapList", "controllerrevisions": "ControllerRevisionList",
-		"networkpolicies": "NetworkPolicyList", "hyperliquidparsers": "HyperliquidParserList",
+		"pods": "PodList", "nodes": "NodeList", "configmaps": "ConfigMapList",
+		"controllerrevisions": "ControllerRevisionList",
+		"networkpolicies":     "NetworkPolicyList", "hyperliquidparsers": "HyperliquidParserList",
 	}[parts[len(parts)-1]]
 	switch obj, there := a.objects[path]; {
 	case there:
@@ -113,7 +114,7 @@ func (a *apiServer) get(w http.ResponseWriter, path string) {
 	}
 }
 
-// store keeps what is created or updated, unless it was changed meanwhile.
+// store stores a created or updated object, unless it was changed meanwhile.
 func (a *apiServer) store(w http.ResponseWriter, r *http.Request) {
 	body, err := io.ReadAll(r.Body)
 	if err != nil {
@@ -132,7 +133,8 @@ func (a *apiServer) store(w http.ResponseWriter, r *http.Request) {
 		path += "/" + obj.GetName()
 	}
 	if there, ok := a.objects[path]; ok && there.GetResourceVersion() != obj.GetResourceVersion() {
-		a.write(w, http.StatusConflict, apierrors.NewConflict(schema.GroupResource{}, path, errors.New("it was changed")).ErrStatus)
+		a.write(w, http.StatusConflict, apierrors.NewConflict(schema.GroupResource{}, path,
+			errors.New("it was changed")).ErrStatus)
 		return
 	}
 	a.version++
@@ -142,14 +144,14 @@ func (a *apiServer) store(w http.ResponseWriter, r *http.Request) {
 	a.write(w, http.StatusOK, obj)
 }
 
-// last is when a path was asked for.
+// last returns when a path was last requested.
 func (a *apiServer) last(path string) time.Time {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	return a.seen[path]
 }
 
-// lease is a copy of the one that there is; nil when there is none.
+// lease returns a copy of the lease, or nil if there is none.
 func (a *apiServer) lease(namespace string) *coordinationv1.Lease {
 	a.mu.Lock()
 	defer a.mu.Unlock()
@@ -160,7 +162,7 @@ func (a *apiServer) lease(namespace string) *coordinationv1.Lease {
 	return lease.DeepCopy()
 }
 
-// kinds are the documents by which an API server says what it has, and the namespace that names a cluster.
+// kinds are the discovery documents of an API server, and the namespace that identifies a cluster.
 func kinds() map[string]any {
 	group := func(name, version string) metav1.APIGroup {
 		v := metav1.GroupVersionForDiscovery{GroupVersion: name + "/" + version, Version: version}
@@ -177,20 +179,24 @@ func kinds() map[string]any {
 		"/api": metav1.APIVersions{TypeMeta: metav1.TypeMeta{Kind: "APIVersions"}, Versions: []string{"v1"}},
 		"/apis": metav1.APIGroupList{
 			TypeMeta: metav1.TypeMeta{Kind: "APIGroupList", APIVersion: "v1"},
-			Groups:   []metav1.APIGroup{group("apps", "v1"), group("networking.k8s.io", "v1"), group("fleet.hlparser.dev", "v1alpha1")},
+			Groups: []metav1.APIGroup{group("apps", "v1"), group("networking.k8s.io", "v1"),
+				group("fleet.hlparser.dev", "v1alpha1")},
 		},
 		"/api/v1": of("v1", kind("pods", "Pod"), kind("configmaps", "ConfigMap"), kind("secrets", "Secret"),
 			metav1.APIResource{Name: "nodes", Kind: "Node"}, metav1.APIResource{Name: "namespaces", Kind: "Namespace"}),
-		"/apis/apps/v1":                     of("apps/v1", kind("controllerrevisions", "ControllerRevision")),
-		"/apis/networking.k8s.io/v1":        of("networking.k8s.io/v1", kind("networkpolicies", "NetworkPolicy")),
-		"/apis/fleet.hlparser.dev/v1alpha1": of("fleet.hlparser.dev/v1alpha1", kind("hyperliquidparsers", "HyperliquidParser")),
+		"/apis/apps/v1":              of("apps/v1", kind("controllerrevisions", "ControllerRevision")),
+		"/apis/networking.k8s.io/v1": of("networking.k8s.io/v1", kind("networkpolicies", "NetworkPolicy")),
+		"/apis/fleet.hlparser.dev/v1alpha1": of("fleet.hlparser.dev/v1alpha1",
+			kind("hyperliquidparsers", "HyperliquidParser")),
 		"/api/v1/namespaces/kube-system": corev1.Namespace{
-			TypeMeta: metav1.TypeMeta{Kind: "Namespace", APIVersion: "v1"}, ObjectMeta: metav1.ObjectMeta{Name: "kube-system", UID: "the-cluster"},
+			TypeMeta: metav1.TypeMeta{Kind: "Namespace", APIVersion: "v1"}, ObjectMeta: metav1.ObjectMeta{Name: "kube-system",
+				UID: "the-cluster"},
 		},
 	}
 }
 
-// After a start has reached the API server a manager is made without it: it may go away again at once.
+// Once startup has reached the API server, the manager is created without it, because it may become unreachable at
+// once.
 func TestAManagerIsMadeWithoutAnAPIServerOnceItWasReached(t *testing.T) {
 	a := newAPIServer()
 	server := httptest.NewServer(a)
@@ -206,7 +212,7 @@ func TestAManagerIsMadeWithoutAnAPIServerOnceItWasReached(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	mapper, err := discovery(config)
+	mapper, err := newMapper(config)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -215,8 +221,9 @@ func TestAManagerIsMadeWithoutAnAPIServerOnceItWasReached(t *testing.T) {
 		t.Fatal(err)
 	}
 	kinds, cluster := slices.Collect(maps.Keys(options.Cache.ByObject)), ""
-	try := func() error { return reach(t.Context(), reader, scheme, mapper, kinds, &cluster) }
-	for _, code := range []int{http.StatusServiceUnavailable, http.StatusForbidden, http.StatusUnauthorized, http.StatusInternalServerError} {
+	try := func() error { return discover(t.Context(), reader, scheme, mapper, kinds, &cluster) }
+	for _, code := range []int{http.StatusServiceUnavailable, http.StatusForbidden, http.StatusUnauthorized,
+		http.StatusInternalServerError} {
 		a.code.Store(int32(code))
 		if err := try(); err == nil || cluster != "" {
 			t.Errorf("%d: %v, cluster %q", code, err, cluster)
@@ -228,7 +235,7 @@ func TestAManagerIsMadeWithoutAnAPIServerOnceItWasReached(t *testing.T) {
 	}
 	server.Close()
 	before := a.asked.Load()
-	options.MapperProvider, options.Metrics = mapped(mapper), metricsserver.Options{BindAddress: "0"}
+	options.MapperProvider, options.Metrics = providerOf(mapper), metricsserver.Options{BindAddress: "0"}
 	if _, err := ctrl.NewManager(config, options); err != nil {
 		t.Error(err)
 	}
@@ -241,7 +248,8 @@ func TestAManagerIsMadeWithoutAnAPIServerOnceItWasReached(t *testing.T) {
 	}
 }
 
-// A process in a pod is the lease's holder by the pod, however often it is started; elsewhere each is another.
+// In a pod, the pod is the lease's holder, however often its process restarts. Elsewhere each process is a different
+// holder.
 func TestWhoHoldsTheLease(t *testing.T) {
 	config := &rest.Config{Host: "http://127.0.0.1:1"}
 	for name, test := range map[string]struct {
@@ -257,7 +265,7 @@ func TestWhoHoldsTheLease(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			t.Setenv(podVariable, test.pod)
 			t.Setenv(podUIDVariable, test.uid)
-			got, err := lock(config, test.namespace, clientgoscheme.Scheme)
+			got, err := newLock(config, test.namespace, clientgoscheme.Scheme)
 			if (err != nil) != test.fails {
 				t.Fatal(err)
 			}
