@@ -19,7 +19,8 @@ var noon = time.Date(2026, 5, 1, 12, 0, 0, 0, time.UTC)
 
 // pullFailed are the states that a kubelet reports alternately for a missing image.
 var pullFailed = []corev1.ContainerStateWaiting{
-	{Reason: "ErrImagePull", Message: `rpc error: code = NotFound desc = failed to pull and unpack image "registry.example/hlparser:none": ` +
+	{Reason: "ErrImagePull", Message: `rpc error: code = NotFound desc = failed to pull and unpack image ` +
+		`"registry.example/hlparser:none": ` +
 		`failed to resolve reference "registry.example/hlparser:none": registry.example/hlparser:none: not found`},
 	{Reason: "ImagePullBackOff", Message: `Back-off pulling image "registry.example/hlparser:none"`},
 }
@@ -38,12 +39,14 @@ func TestWhatKeepsAPodFromStarting(t *testing.T) {
 		return corev1.ContainerStateWaiting{Reason: reason, Message: message}
 	}
 	for _, w := range append(slices.Clone(pullFailed),
-		wait("InvalidImageName", `Failed to apply default image tag "registry.example/HL": couldn't parse image name "registry.example/HL": `+
+		wait("InvalidImageName", `Failed to apply default image tag "registry.example/HL": couldn't parse image name `+
+			`"registry.example/HL": `+
 			`invalid reference format: repository name must be lowercase`),
 		wait("ErrImageNeverPull", `Container image "hlparser:v1" is not present with pull policy of Never`),
 		wait("CreateContainerConfigError", `configmap "mainnet-0123456789" not found`),
 		wait("CreateContainerConfigError", `container has runAsNonRoot and image will run as root`),
-		wait("CreateContainerError", `failed to generate container "abc" spec: failed to generate spec: no command specified`),
+		wait("CreateContainerError",
+			`failed to generate container "abc" spec: failed to generate spec: no command specified`),
 		wait("RunContainerError", `failed to create containerd task: failed to create shim task: OCI runtime create failed`),
 		wait("CrashLoopBackOff", `back-off 10s restarting failed container=prepare pod=p_farm(u)`),
 	) {
@@ -114,7 +117,8 @@ func TestAgesAreThoseThatThisProcessHasSeen(t *testing.T) {
 			want("cannot start still", p.BlockedSince, at(10*time.Second))
 
 			ready := &corev1.Pod{ObjectMeta: pod.ObjectMeta}
-			ready.Status.Conditions = []corev1.PodCondition{{Type: corev1.PodReady, Status: corev1.ConditionTrue, LastTransitionTime: metav1.NewTime(noon.Add(skew))}}
+			ready.Status.Conditions = []corev1.PodCondition{{Type: corev1.PodReady, Status: corev1.ConditionTrue,
+				LastTransitionTime: metav1.NewTime(noon.Add(skew))}}
 			s = look(at(time.Minute), ready)
 			p = s.PlanPod(ready)
 			if _, ok := s.Ages.UnreadySince["n"]; ok || p.FirstObserved != at(time.Second) {
@@ -143,7 +147,8 @@ func TestAgesAreThoseThatThisProcessHasSeen(t *testing.T) {
 			want("replaced by a rollout", look(at(8*time.Minute), other).Ages.UnreadySince["n"], at(7*time.Minute))
 			// Where its node takes none for a while, it begins from the start when it does again.
 			waits := func(now time.Time, why string) *Fleet {
-				s := &Fleet{Now: now, Known: true, Targets: []target.Target{{Name: "n", Node: "n", Waits: why}}, Pairs: []Pair{{"p", other}}}
+				s := &Fleet{Now: now, Known: true, Targets: []target.Target{{Name: "n", Node: "n", Waits: why}},
+					Pairs: []Pair{{"p", other}}}
 				other.Spec.NodeName, other.DeletionTimestamp = "n", &metav1.Time{Time: now}
 				s.Pods, s.ReadyNodes = []corev1.Pod{*other}, map[string]bool{"n": why == ""}
 				s.Ages = h.Observe(object, s)

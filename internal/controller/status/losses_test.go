@@ -27,7 +27,8 @@ type reporter interface {
 	Fatalf(format string, args ...any)
 }
 
-// watchedFleet is a fleet whose parsers are polled, and whose status is written, at each look, by one operator after another.
+// watchedFleet is a fleet whose parsers are polled, and whose status is written, at each look, by one operator after
+// another.
 type watchedFleet struct {
 	t        reporter
 	obj      *v1alpha1.HyperliquidParser
@@ -97,7 +98,8 @@ func (f *watchedFleet) ask(i int) {
 	}
 	f.s.judge(i, verdict)
 	view := f.s.Views[name]
-	view.Alerts, view.Process, view.KnowsFormat, view.Reports = tracker.Alerts(), tracker.Process(), tracker.KnowsFormat(), tracker.Reports()
+	view.Alerts, view.Process, view.KnowsFormat, view.Reports = tracker.Alerts(), tracker.Process(), tracker.KnowsFormat(),
+		tracker.Reports()
 	f.s.Views[name] = view
 }
 
@@ -174,7 +176,8 @@ func TestALossIsKeptUntilAPersonAcknowledgesIt(t *testing.T) {
 	f.is("once lost", lostIt)
 	f.rests("once lost")
 	const story = "node-0001: Fills: 0 B never read, 2 files deleted too early: keep the node's files longer"
-	want := story + "; to acknowledge it, annotate the object with fleet.hlparser.dev/acknowledge-loss=2026-05-01T12:02:00Z"
+	want := story + "; to acknowledge it, annotate the object with " +
+		"fleet.hlparser.dev/acknowledge-loss=2026-05-01T12:02:00Z"
 	if got := f.intact().Message; got != want {
 		t.Errorf("it says %q", got)
 	}
@@ -379,7 +382,8 @@ func TestLossesOfALargeFleet(t *testing.T) {
 		if err != nil || len(text) > MaxSize {
 			t.Errorf("%s: %d bytes, %v", when, len(text), err)
 		}
-		if got := targetsWithLoss(f.obj.Status.Losses) + int(f.obj.Status.MoreLosses); got != targets || len(f.obj.Status.Losses) < 10 {
+		if got := targetsWithLoss(f.obj.Status.Losses) + int(f.obj.Status.MoreLosses); got != targets ||
+			len(f.obj.Status.Losses) < 10 {
 			t.Errorf("%s: %d targets have lost something, %d losses shown", when, got, len(f.obj.Status.Losses))
 		}
 		if got := f.intact().Message; !strings.Contains(got, "(and 2999 targets more)") {
@@ -411,7 +415,8 @@ func TestAParserThatLiesAboutALossSpoilsNoStatus(t *testing.T) {
 		f.look()
 		f.is("a liar's", lostIt)
 		for _, l := range f.obj.Status.Losses {
-			if l.PrunedFiles > maxFigure || l.MissingBlocks > maxFigure || len(l.Message) > maxLossMessage || l.Process.UTC().Year() > 9999 {
+			if l.PrunedFiles > maxFigure || l.MissingBlocks > maxFigure || len(l.Message) > maxLossMessage ||
+				l.Process.UTC().Year() > 9999 {
 				t.Errorf("%+v", l)
 			}
 		}
@@ -419,7 +424,8 @@ func TestAParserThatLiesAboutALossSpoilsNoStatus(t *testing.T) {
 	}
 }
 
-// With any order of losses, restarts, leader changes and acknowledgements, DataIntact is false exactly while there is a loss that was not shown and then acknowledged.
+// With any order of losses, restarts, leader changes and acknowledgements, DataIntact is false exactly while there is a
+// loss that was not shown and then acknowledged.
 func TestNoLossIsForgotten(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		const targets = 3
@@ -444,7 +450,8 @@ func TestNoLossIsForgotten(t *testing.T) {
 				f.look()
 				f.answer()
 			case "acknowledge":
-				shown := slices.DeleteFunc(slices.Clone(f.obj.Status.Losses), func(l v1alpha1.LossStatus) bool { return l.Acknowledged })
+				shown := slices.DeleteFunc(slices.Clone(f.obj.Status.Losses),
+					func(l v1alpha1.LossStatus) bool { return l.Acknowledged })
 				if len(shown) == 0 {
 					break
 				}

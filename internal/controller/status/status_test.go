@@ -141,7 +141,8 @@ func TestConditionsWhileTargetsAreUnsynced(t *testing.T) {
 				t.Errorf("desired becomes %d", got.Desired)
 			}
 			c := meta.FindStatusCondition(got.Conditions, v1alpha1.ConditionReady)
-			if c.Status != metav1.ConditionUnknown || !strings.HasPrefix(c.Message, test.unsynced.Message+"; no pod is touched") {
+			if c.Status != metav1.ConditionUnknown ||
+				!strings.HasPrefix(c.Message, test.unsynced.Message+"; no pod is touched") {
 				t.Errorf("Ready is %s: %s", c.Status, c.Message)
 			}
 		})
@@ -162,7 +163,8 @@ func TestThePackageImportsNoClient(t *testing.T) {
 		for _, spec := range parsed.Imports {
 			path := strings.Trim(spec.Path.Value, `"`)
 			if strings.HasPrefix(path, "k8s.io/client-go/") && !strings.HasSuffix(file, "_test.go") ||
-				strings.HasPrefix(path, "sigs.k8s.io/controller-runtime") || slices.Contains([]string{"net/http", "context"}, path) {
+				strings.HasPrefix(path, "sigs.k8s.io/controller-runtime") || slices.Contains([]string{"net/http", "context"},
+				path) {
 				t.Errorf("%s imports %s", file, path)
 			}
 		}

@@ -163,7 +163,8 @@ var fleetStories = map[string]struct {
 	"a refused pod": {
 		func(_ *v1alpha1.HyperliquidParser, s *scenery, _ *plan.Result) {
 			s.without(1)
-			s.Outcome.Problem = &observed.Problem{Reason: v1alpha1.ReasonPodRejected, Message: `the API server refuses the pod of node-0001: pods "mainnet-x" is forbidden: quota`}
+			s.Outcome.Problem = &observed.Problem{Reason: v1alpha1.ReasonPodRejected,
+				Message: `the API server refuses the pod of node-0001: pods "mainnet-x" is forbidden: quota`}
 		},
 		"Stalled  3        2      2        0    0", "mainnet-new  PodRejected: the API server refuses the pod of node-0001:…",
 	},
@@ -223,7 +224,8 @@ func TestWhatKubectlGetShows(t *testing.T) {
 			test.edit(obj, s, &next)
 			obj.Status = s.status(obj, next)
 			get := strings.Split(printed(t, obj, false), "\n")
-			if head := strings.Fields(get[1]); !slices.Equal(head, strings.Fields("NAME STATUS DESIRED READY UPDATED BAD RESTARTS")) {
+			if head := strings.Fields(get[1]); !slices.Equal(head,
+				strings.Fields("NAME STATUS DESIRED READY UPDATED BAD RESTARTS")) {
 				t.Errorf("the columns are %v", head)
 			}
 			if got := strings.Fields(get[2])[1:]; !slices.Equal(got, strings.Fields(test.want)) {
