@@ -269,7 +269,7 @@ func (f *fleet) makeKeys() (*corev1.Secret, error) {
 			return nil, fmt.Errorf("writing the operator's keys: %w", err)
 		}
 	}
-	ring := keys.Ring{{Key: key, Made: time.Now()}}
+	ring := keys.Ring{{Key: key, Created: time.Now()}}
 	return ring.Secret(types.NamespacedName{Namespace: systemNamespace, Name: keys.SecretName}), nil
 }
 

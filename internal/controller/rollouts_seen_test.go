@@ -396,7 +396,7 @@ var _ = Describe("what no client can do", func() {
 			f.setUnready(false)
 			Consistently(ctx, func() string { return condition(current(ctx, obj), v1alpha1.ConditionStalled) }).
 				Should(Equal("False/NotStalled"), "a registry may fail once")
-			c.move(plan.StartPatience)
+			c.move(plan.StartTimeout)
 			wake(ctx, obj)
 			eventuallyCondition(ctx, obj, v1alpha1.ConditionStalled, "True/"+v1alpha1.ReasonCanaryFailed, soon)
 			Expect(conditionMessage(current(ctx, obj), v1alpha1.ConditionStalled)).To(And(
