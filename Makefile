@@ -33,6 +33,10 @@ VERSION_PKG = github.com/hlparser/hyperliquid-parser-operator/internal/version
 GO_BUILD = CGO_ENABLED=0 go build -trimpath \
 	-ldflags="-s -w -X $(VERSION_PKG).version=$(VERSION) -X $(VERSION_PKG).commit=$(COMMIT)"
 
+# What a cluster out of processes needs of Kubernetes, and the image that runs on it, which no registry has.
+CLUSTER_PROGRAMS = kube-controller-manager,kube-scheduler,kubelet,kube-proxy
+E2E_IMG = docker.io/library/hyperliquid-parser-operator:e2e
+
 SHELL = /usr/bin/env bash -o pipefail
 .SHELLFLAGS = -ec
 
@@ -71,11 +75,13 @@ vet: ## Run go vet.
 	go vet ./...
 	go vet -tags faultinject ./cmd/hlparser ./internal/parser/engine
 	go -C hack/controlplane vet .
+	go -C hack/image vet ./...
 
 .PHONY: lint
 lint: words ## Run golangci-lint, and look for words to avoid.
 	$(TOOL) golangci-lint run
 	cd hack/controlplane && go tool -modfile=../tools/go.mod golangci-lint run
+	cd hack/image && go tool -modfile=../tools/go.mod golangci-lint run ./...
 
 # Words that make sentences hard to read. Say who does what: a component reports, observes, reads.
 AVOID = told|whoever|of which|anew|look(s|ed|ing)? at
@@ -94,6 +100,7 @@ vulncheck: ## Look for known vulnerabilities in what the programs call; needs ht
 test: vet ## Run all tests; the first time, kube-apiserver is built for them where it cannot be downloaded.
 	assets=$$($(CONTROLPLANE)); \
 	KUBEBUILDER_ASSETS="$$assets" go test -race -timeout 70m $(TESTFLAGS) $(PKG)
+	go -C hack/image test ./...
 
 .PHONY: soak
 soak: ## Kill the parser, hide, tear and prune files at random for as long as SOAK says (more as root), then try SOAK_CHECKS random sequences on its models.
@@ -106,6 +113,19 @@ demo: ## Run a fleet on this machine, without Docker or root; KEEP=1 leaves it r
 	$(GO_BUILD) -tags faultinject -o bin/demo/ ./cmd/hlparser
 	assets=$$($(CONTROLPLANE) --with kube-controller-manager); \
 	KUBEBUILDER_ASSETS="$$assets" bin/demo/demo --sink=$(or $(SINK),file) $(if $(KEEP),--keep)
+
+.PHONY: e2e
+e2e: ## Test the image on a real cluster out of processes (root, Linux, Debian's containerd); KEEP=1 leaves it running, LABEL=node chooses.
+	assets=$$($(CONTROLPLANE) --with $(CLUSTER_PROGRAMS)); export KUBEBUILDER_ASSETS="$$assets"; \
+	go build -o bin/cluster ./hack/cluster; \
+	go -C hack/image run . --tag $(E2E_IMG) --platforms linux/$(ARCH) --out $(CURDIR)/dist/e2e; \
+	$(MAKE) build-installer IMG=$(E2E_IMG); \
+	bin/cluster up; \
+	trap '$(if $(KEEP),,bin/cluster down)' EXIT; \
+	bin/cluster load dist/e2e/image-$(ARCH).tar; \
+	KUBECONFIG=/tmp/hlparser-cluster/admin.conf E2E_INSTALLER=$(CURDIR)/dist/install.yaml \
+		E2E_CLUSTER=$(CURDIR)/bin/cluster E2E_CLUSTER_DIR=/tmp/hlparser-cluster E2E_ARTIFACTS=$(CURDIR)/dist/e2e/shown \
+		go test -count 1 -timeout 60m ./test/e2e -v -ginkgo.v $(if $(LABEL),-ginkgo.label-filter='$(LABEL)')
 
 .PHONY: bench
 bench: ## Measure hlparser beside its peers, some minutes, into docs/benchmarks.md.
@@ -134,9 +154,14 @@ run: ## Run the operator here against the current kubeconfig's cluster (make ins
 	go run ./cmd/manager --parser-image=$(IMG) --poll-via=port-forward \
 		--key-secret=default/hyperliquid-parser-operator-keys
 
+.PHONY: image
+image: ## Build the image IMG for amd64 and arm64 without a container engine, into dist/image; PUSH=1 pushes it.
+	go -C hack/image run . --tag $(IMG) --out $(CURDIR)/dist/image $(if $(VERSION),--version $(VERSION)) $(if $(PUSH),--push)
+
 .PHONY: docker-build
 docker-build: ## Build the image IMG for linux/ARCH.
 	GOOS=linux GOARCH=$(ARCH) $(GO_BUILD) -o bin/linux/$(ARCH)/ ./cmd/manager ./cmd/hlparser
+	go -C hack/image run ./roots $(CURDIR)/bin/linux/ca-certificates.crt
 	$(CONTAINER_TOOL) build --platform linux/$(ARCH) --build-arg TARGETARCH=$(ARCH) \
 		--build-arg VERSION=$(VERSION) --build-arg COMMIT=$(COMMIT) -t $(IMG) .
 

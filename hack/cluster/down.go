@@ -1,0 +1,221 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"regexp"
+	"slices"
+	"strings"
+	"syscall"
+	"time"
+)
+
+// removeLimit is how long removing one container may take.
+const removeLimit = 20 * time.Second
+
+// down stops every process and removes all that the cluster has made. It goes on after an error, and returns all of
+// them.
+func (c *cluster) down(ctx context.Context) error {
+	var errs []error
+	check := func(err error) {
+		if err != nil {
+			errs = append(errs, err)
+		}
+	}
+	for _, name := range []string{"kube-proxy", "kube-scheduler", "kube-controller-manager"} {
+		check(c.stop(ctx, name, syscall.SIGTERM))
+	}
+	// Kubelets before containers: they would start them again.
+	for n := 1; n <= c.nodes; n++ {
+		check(c.resume(ctx, kubeletOf(n)))
+		check(c.stop(ctx, kubeletOf(n), syscall.SIGKILL))
+	}
+	for n := 1; n <= c.nodes; n++ {
+		check(c.resume(ctx, containerdOf(n)))
+		check(c.removeContainers(ctx, n))
+		check(c.stop(ctx, containerdOf(n), syscall.SIGTERM))
+		check(killCgroup(ctx, n)) // what a containerd that was killed left
+		check(c.stop(ctx, namespaceOf(n), syscall.SIGKILL))
+	}
+	for _, name := range []string{"kube-apiserver", "etcd"} {
+		check(c.resume(ctx, name))
+		check(c.stop(ctx, name, syscall.SIGKILL))
+	}
+	check(c.unmount())
+	for n := 1; n <= c.nodes; n++ {
+		check(removeCgroup(n))
+		if _, err := os.Stat("/sys/class/net/" + bridge(n)); err == nil {
+			_, err := runTool(ctx, "ip", "link", "del", bridge(n))
+			check(err)
+		}
+	}
+	check(removeNetworks(ctx))
+	if len(errs) == 0 { // otherwise what says what is left is kept
+		check(os.RemoveAll(c.dir))
+	}
+	return errors.Join(errs...)
+}
+
+// resume resumes a process that may be suspended: it would not see a signal.
+func (c *cluster) resume(ctx context.Context, name string) error {
+	return c.stop(ctx, name, syscall.SIGCONT)
+}
+
+// removeContainers removes a node's tasks and containers, if its containerd runs.
+func (c *cluster) removeContainers(ctx context.Context, n int) error {
+	if _, running, err := c.running(containerdOf(n)); err != nil || !running {
+		return err
+	}
+	ctr := []string{"ctr", "--address", c.socket(n), "--namespace", "k8s.io"}
+	each := func(list, remove []string) error {
+		out, err := runTool(ctx, slices.Concat(ctr, list)...)
+		if err != nil {
+			return err
+		}
+		var errs []error
+		for id := range strings.FieldsSeq(string(out)) {
+			limited, cancel := context.WithTimeout(ctx, removeLimit)
+			if _, err := runTool(limited, slices.Concat(ctr, remove, []string{id})...); err != nil {
+				errs = append(errs, err)
+			}
+			cancel()
+		}
+		return errors.Join(errs...)
+	}
+	return errors.Join(
+		each([]string{"task", "ls", "-q"}, []string{"task", "rm", "-f"}),
+		each([]string{"container", "ls", "-q"}, []string{"container", "rm"}),
+	)
+}
+
+// killCgroup kills what still runs in a node's cgroup.
+func killCgroup(ctx context.Context, n int) error {
+	dirs, err := cgroupDirs(n)
+	if err != nil {
+		return err
+	}
+	empty := eventually(ctx, stopLimit, func() bool {
+		left := false
+		for _, dir := range dirs {
+			_ = filepath.WalkDir(dir, func(path string, d fs.DirEntry, err error) error {
+				if err != nil || d.Name() != "cgroup.procs" {
+					return nil // a cgroup may go at any time
+				}
+				procs, _ := os.ReadFile(path)
+				for pid := range strings.FieldsSeq(string(procs)) {
+					left = true
+					kill(pid)
+				}
+				return nil
+			})
+		}
+		return !left
+	})
+	if !empty {
+		return fmt.Errorf("killing the containers of %s: some do not end", nodeName(n))
+	}
+	return nil
+}
+
+func kill(pid string) {
+	var n int
+	if _, err := fmt.Sscanf(pid, "%d", &n); err == nil && n > 1 {
+		_ = syscall.Kill(n, syscall.SIGKILL)
+	}
+}
+
+// removeCgroup removes a node's cgroup, which must be empty.
+func removeCgroup(n int) error {
+	dirs, err := cgroupDirs(n)
+	if err != nil {
+		return err
+	}
+	var errs []error
+	for _, dir := range dirs {
+		var below []string
+		_ = filepath.WalkDir(dir, func(path string, d fs.DirEntry, err error) error {
+			if err == nil && d.IsDir() {
+				below = append(below, path)
+			}
+			return nil
+		})
+		for _, path := range slices.Backward(below) {
+			if err := os.Remove(path); err != nil && !errors.Is(err, fs.ErrNotExist) {
+				errs = append(errs, err)
+			}
+		}
+	}
+	return errors.Join(errs...)
+}
+
+// unmount detaches all that is mounted below the cluster's directory in this mount namespace.
+func (c *cluster) unmount() error {
+	mounts, err := os.ReadFile("/proc/mounts")
+	if err != nil {
+		return fmt.Errorf("listing mounts: %w", err)
+	}
+	var below []string
+	for line := range strings.Lines(string(mounts)) {
+		if fields := strings.Fields(line); len(fields) > 1 && strings.HasPrefix(fields[1], c.dir+"/") {
+			below = append(below, fields[1])
+		}
+	}
+	var errs []error
+	for _, path := range slices.Backward(below) {
+		if err := syscall.Unmount(path, syscall.MNT_DETACH); err != nil && !errors.Is(err, syscall.EINVAL) {
+			errs = append(errs, fmt.Errorf("unmounting %s: %w", path, err))
+		}
+	}
+	return errors.Join(errs...)
+}
+
+// Names that CNI's plugins give to what they make for the networks of configureContainerd.
+var (
+	ruleOfNetwork = regexp.MustCompile(`^-A (.*name: \\"n[0-9]\\".*)$`)
+	chainOfCNI    = regexp.MustCompile(`^-N (CNI-[0-9a-f]+)$`)
+)
+
+// removeNetworks removes what CNI left of pods that were killed rather than deleted, and what kube-proxy made.
+func removeNetworks(ctx context.Context) error {
+	var errs []error
+	rules, err := runTool(ctx, "iptables", "-t", "nat", "-S")
+	if err != nil {
+		return err
+	}
+	for line := range bytes.Lines(rules) {
+		if m := ruleOfNetwork.FindSubmatch(bytes.TrimSpace(line)); m != nil {
+			// iptables prints words as a shell would need them.
+			_, err := runTool(ctx, "sh", "-c", "iptables -t nat -D "+string(m[1]))
+			errs = append(errs, err)
+		}
+	}
+	for line := range bytes.Lines(rules) {
+		if m := chainOfCNI.FindSubmatch(bytes.TrimSpace(line)); m != nil {
+			_, err := runTool(ctx, "iptables", "-t", "nat", "-F", string(m[1]))
+			errs = append(errs, err)
+			if err == nil {
+				_, err = runTool(ctx, "iptables", "-t", "nat", "-X", string(m[1]))
+				errs = append(errs, err)
+			}
+		}
+	}
+	namespaces, err := filepath.Glob("/run/netns/cni-*")
+	errs = append(errs, err)
+	for _, path := range namespaces {
+		_, err := runTool(ctx, "ip", "netns", "del", filepath.Base(path))
+		errs = append(errs, err)
+	}
+	for _, family := range []string{"ip", "ip6"} {
+		// There is none where kube-proxy never ran.
+		if _, err := runTool(ctx, "nft", "list", "table", family, "kube-proxy"); err == nil {
+			_, err = runTool(ctx, "nft", "delete", "table", family, "kube-proxy")
+			errs = append(errs, err)
+		}
+	}
+	return errors.Join(errs...)
+}

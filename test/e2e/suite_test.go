@@ -1,0 +1,204 @@
+// Package e2e tests the operator and the parser on a real cluster: kubelets, containers, the scheduler and the
+// controllers of Kubernetes, and the image that is shipped. `make e2e` runs it. Every group counts the records that were
+// lost and delivered twice.
+//
+// What stands on a node's disk, and what happens to a node, needs hack/cluster: those specs are skipped on another
+// cluster. The suite must never be pointed at a cluster that serves anything else: it stops nodes.
+package e2e_test
+
+import (
+	"bytes"
+	"context"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/go-logr/logr"
+	. "github.com/onsi/ginkgo/v2"
+	. "github.com/onsi/gomega"
+	appsv1 "k8s.io/api/apps/v1"
+	corev1 "k8s.io/api/core/v1"
+	"k8s.io/client-go/kubernetes"
+	"k8s.io/client-go/rest"
+	"k8s.io/client-go/tools/clientcmd"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+	logf "sigs.k8s.io/controller-runtime/pkg/log"
+)
+
+// Where the operator runs.
+const (
+	operatorNamespace = "hyperliquid-parser-operator-system"
+	operatorName      = "hyperliquid-parser-operator-controller-manager"
+)
+
+// Time limits. They are generous, because nothing is measured by them: each spec prints how long things took.
+const (
+	installed = 3 * time.Minute
+	started   = 3 * time.Minute
+	noticed   = 3 * time.Minute
+	whole     = 4 * time.Minute
+)
+
+var (
+	k8s      client.Client
+	clients  kubernetes.Interface
+	cluster  *processes
+	restConf *rest.Config
+)
+
+// settings of the suite, from the environment that `make e2e` sets.
+type settings struct {
+	kubeconfig string // KUBECONFIG
+	installer  string // E2E_INSTALLER: what `make build-installer` writes
+	image      string // E2E_IMAGE: loaded into the nodes already
+	cluster    string // E2E_CLUSTER: the program hack/cluster; empty on another cluster
+	dir        string // E2E_CLUSTER_DIR: its --dir
+	manager    string // E2E_MANAGER: the manager's program, to run it outside of the cluster
+	artifacts  string // E2E_ARTIFACTS: a directory for what kubectl shows; empty: nothing is kept
+}
+
+var env settings
+
+func TestE2E(t *testing.T) {
+	if os.Getenv("E2E_INSTALLER") == "" {
+		t.Skip("a real cluster is needed: run make e2e")
+	}
+	logf.SetLogger(logr.Discard())
+	RegisterFailHandler(Fail)
+	RunSpecs(t, "the operator on a real cluster")
+}
+
+var _ = BeforeSuite(func(ctx SpecContext) {
+	SetDefaultEventuallyPollingInterval(250 * time.Millisecond)
+	env = settings{
+		kubeconfig: os.Getenv("KUBECONFIG"), installer: os.Getenv("E2E_INSTALLER"), image: os.Getenv("E2E_IMAGE"),
+		cluster: os.Getenv("E2E_CLUSTER"), dir: os.Getenv("E2E_CLUSTER_DIR"), manager: os.Getenv("E2E_MANAGER"),
+		artifacts: os.Getenv("E2E_ARTIFACTS"),
+	}
+	var err error
+	restConf, err = clientcmd.BuildConfigFromFlags("", env.kubeconfig)
+	Expect(err).NotTo(HaveOccurred())
+	restConf.QPS, restConf.Burst = 100, 200
+	scheme, err := v1alpha1Scheme()
+	Expect(err).NotTo(HaveOccurred())
+	k8s, err = client.New(restConf, client.Options{Scheme: scheme})
+	Expect(err).NotTo(HaveOccurred())
+	clients, err = kubernetes.NewForConfig(restConf)
+	Expect(err).NotTo(HaveOccurred())
+	if env.cluster != "" {
+		cluster = &processes{program: env.cluster, dir: env.dir}
+	}
+	By("installing the operator")
+	kubectl(ctx, "apply", "--server-side", "--force-conflicts", "-f", env.installer)
+	waitOperator(ctx)
+}, NodeTimeout(installed+time.Minute))
+
+// waitOperator waits until all managers are ready.
+func waitOperator(ctx context.Context) {
+	GinkgoHelper()
+	Eventually(func(g Gomega) {
+		var d appsv1.Deployment
+		g.Expect(k8s.Get(ctx, client.ObjectKey{Namespace: operatorNamespace, Name: operatorName}, &d)).To(Succeed())
+		g.Expect(d.Status.ObservedGeneration).To(Equal(d.Generation))
+		g.Expect(d.Status.ReadyReplicas).To(Equal(*d.Spec.Replicas))
+		g.Expect(d.Status.UpdatedReplicas).To(Equal(*d.Spec.Replicas))
+	}).WithContext(ctx).WithTimeout(installed).Should(Succeed())
+}
+
+// kubectl runs kubectl as a user does, and returns what it prints.
+func kubectl(ctx context.Context, args ...string) string {
+	GinkgoHelper()
+	cmd := exec.CommandContext(ctx, "kubectl", args...)
+	cmd.Env = append(os.Environ(), "KUBECONFIG="+env.kubeconfig)
+	var stderr bytes.Buffer
+	cmd.Stderr = &stderr
+	out, err := cmd.Output()
+	Expect(err).NotTo(HaveOccurred(), "kubectl %s: %s", strings.Join(args, " "), stderr.String())
+	return string(out)
+}
+
+// keep stores what kubectl shows of an object, for people to read.
+func keep(ctx context.Context, f *fleet, name string) {
+	GinkgoHelper()
+	if env.artifacts == "" {
+		return
+	}
+	var out strings.Builder
+	for _, args := range [][]string{
+		{"get", "hlp", f.name, "-n", f.namespace, "-o", "wide"},
+		{"describe", "hlp", f.name, "-n", f.namespace},
+		{"get", "pods", "-n", f.namespace, "-o", "wide"},
+	} {
+		fmt.Fprintf(&out, "$ kubectl %s\n%s\n", strings.Join(args, " "), kubectl(ctx, args...))
+	}
+	Expect(os.MkdirAll(env.artifacts, 0o755)).To(Succeed())
+	Expect(os.WriteFile(filepath.Join(env.artifacts, name+".txt"), []byte(out.String()), 0o644)).To(Succeed())
+}
+
+// processes are a cluster of hack/cluster.
+type processes struct{ program, dir string }
+
+// needProcesses skips a spec on another cluster.
+func needProcesses() {
+	GinkgoHelper()
+	if cluster == nil {
+		Skip("needs a cluster of hack/cluster: it touches what a node is made of")
+	}
+}
+
+func (p *processes) run(ctx context.Context, args ...string) {
+	GinkgoHelper()
+	out, err := exec.CommandContext(ctx, p.program, append([]string{"--dir=" + p.dir}, args...)...).CombinedOutput()
+	Expect(err).NotTo(HaveOccurred(), "cluster %s: %s", strings.Join(args, " "), out)
+}
+
+// stop ends one of the cluster's processes by a signal, and starts it again after the spec at the latest.
+func (p *processes) stop(ctx context.Context, name, signal string) {
+	GinkgoHelper()
+	p.run(ctx, "stop", name, signal)
+	DeferCleanup(func(ctx SpecContext) { p.run(ctx, "start", name) })
+}
+
+func (p *processes) start(ctx context.Context, name string) {
+	GinkgoHelper()
+	p.run(ctx, "start", name)
+}
+
+// hostPath returns where a path on a node is on this machine.
+func (p *processes) hostPath(node int, path string) string {
+	return filepath.Join(p.dir, fmt.Sprintf("n%d", node), "host", path)
+}
+
+// onNode runs a command in a node's file system.
+func (p *processes) onNode(ctx context.Context, node int, args ...string) {
+	GinkgoHelper()
+	args = append([]string{"--dir=" + p.dir, "node", fmt.Sprint(node)}, args...)
+	out, err := exec.CommandContext(ctx, p.program, args...).CombinedOutput()
+	Expect(err).NotTo(HaveOccurred(), "cluster %s: %s", strings.Join(args, " "), out)
+}
+
+// signal sends a signal to the first process of a pod's container.
+func (p *processes) signal(ctx context.Context, node int, pod *corev1.Pod, signal syscall.Signal) {
+	GinkgoHelper()
+	Expect(pod.Status.ContainerStatuses).NotTo(BeEmpty())
+	id := strings.TrimPrefix(pod.Status.ContainerStatuses[0].ContainerID, "containerd://")
+	socket := filepath.Join(p.dir, fmt.Sprintf("n%d", node), "run", "containerd.sock")
+	out, err := exec.CommandContext(ctx, "ctr", "--address", socket, "--namespace", "k8s.io", "task", "ls").CombinedOutput()
+	Expect(err).NotTo(HaveOccurred(), "%s", out)
+	for line := range strings.Lines(string(out)) {
+		fields := strings.Fields(line)
+		if len(fields) >= 2 && fields[0] == id {
+			var pid int
+			_, err := fmt.Sscanf(fields[1], "%d", &pid)
+			Expect(err).NotTo(HaveOccurred())
+			Expect(syscall.Kill(pid, signal)).To(Succeed())
+			return
+		}
+	}
+	Fail(fmt.Sprintf("containerd has no task of pod %s: %s", pod.Name, out))
+}
