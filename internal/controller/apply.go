@@ -143,11 +143,11 @@ func (r *Reconciler) deleteAll(
 	}
 	errs, begun := inParallel(now, over, func(a plan.Action) error {
 		pod := &corev1.Pod{ObjectMeta: metav1.ObjectMeta{Namespace: obj.Namespace, Name: a.Pod}}
-		meant := client.Preconditions{UID: ptr.To(types.UID(a.UID))}
+		preconditions := client.Preconditions{UID: ptr.To(types.UID(a.UID))}
 		if a.Unchanged {
-			meant.ResourceVersion = &pods[a.Pod].ResourceVersion
+			preconditions.ResourceVersion = &pods[a.Pod].ResourceVersion
 		}
-		options := []client.DeleteOption{meant}
+		options := []client.DeleteOption{preconditions}
 		if a.Grace > 0 {
 			options = append(options, client.GracePeriodSeconds(int64(a.Grace/time.Second)))
 		}

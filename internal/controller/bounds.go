@@ -242,15 +242,15 @@ func notAllowed[V ~string](field, flag string, patterns []string, values map[str
 
 // checkSELinux does not bound the level, which only narrows what a process may do compared to others of its type. A
 // type may be one that no policy confines. A user or a role only serves to reach such a type, so no flag allows them.
-func (b Bounds) checkSELinux(asked *corev1.SELinuxOptions) *problem {
+func (b Bounds) checkSELinux(options *corev1.SELinuxOptions) *problem {
 	switch {
-	case asked == nil:
+	case options == nil:
 		return nil
-	case asked.User != "" || asked.Role != "":
+	case options.User != "" || options.Role != "":
 		return podField("spec.seLinuxOptions: user and role are the container runtime's: leave them out")
-	case asked.Type != "" && !matchesAny(b.SELinuxTypes, asked.Type):
+	case options.Type != "" && !matchesAny(b.SELinuxTypes, options.Type):
 		return podField("spec.seLinuxOptions.type %s is not allowed: %s, or add it to the manager's --allowed-selinux-types",
-			asked.Type, leaveOut(b.SELinuxTypes))
+			options.Type, leaveOut(b.SELinuxTypes))
 	}
 	return nil
 }
@@ -283,11 +283,11 @@ func systemID(field string, id int64, flag string) *problem {
 }
 
 // checkResources refuses devices of the node, which device plugins and DRA drivers offer as resources.
-func checkResources(asked *corev1.ResourceRequirements) *problem {
-	if len(asked.Claims) > 0 {
+func checkResources(requirements *corev1.ResourceRequirements) *problem {
+	if len(requirements.Claims) > 0 {
 		return podField("spec.resources.claims: a parser needs no device: leave it out")
 	}
-	for _, list := range []corev1.ResourceList{asked.Limits, asked.Requests} {
+	for _, list := range []corev1.ResourceList{requirements.Limits, requirements.Requests} {
 		names := make([]corev1.ResourceName, 0, len(list))
 		for name := range list {
 			names = append(names, name)

@@ -92,18 +92,18 @@ func (r *Reconciler) configTaken(
 		return outcome{}, fmt.Errorf("reading ConfigMap %s/%s: %w", wanted.Namespace, wanted.Name, err)
 	}
 	owner := metav1.GetControllerOf(existing)
-	left, err := r.leftBehind(ctx, obj, existing)
+	orphaned, err := r.leftBehind(ctx, obj, existing)
 	if err != nil {
 		return outcome{}, err
 	}
 	owned := ownsConfig(v.stored, existing)
 	// It was left behind, or its revision was deleted and stored again.
-	adopt := left || owner == nil || owner.Kind == revisionKind && owner.Name == revision.Object.Name
+	adopt := orphaned || owner == nil || owner.Kind == revisionKind && owner.Name == revision.Object.Name
 	requeueAt := r.retryAt(retryRejected)
 	switch {
 	case existing.DeletionTimestamp != nil:
 		return outcome{}, ending("ConfigMap", existing)
-	case (owned || left) && !revision.Holds(existing):
+	case (owned || orphaned) && !revision.Holds(existing):
 		return outcome{problem: tampered(f, revision), requeueAt: requeueAt}, nil
 	case !revision.Holds(existing), !owned && !adopt:
 		return outcome{problem: nameTaken("ConfigMap", wanted.Name, "parsers' config"), requeueAt: requeueAt}, nil

@@ -132,10 +132,10 @@ func limits(obj *v1alpha1.HyperliquidParser, f *observed.Fleet, v *revisions) pl
 	restart := obj.Spec.Growth.Restart
 	share := intstr.FromString(defaultShare)
 	var canary *plan.Canary
-	if asked := obj.Spec.Rollout.Canary; asked != nil {
+	if spec := obj.Spec.Rollout.Canary; spec != nil {
 		canary = &plan.Canary{
-			Count: ptr.Deref(asked.Count, intstr.FromInt32(defaultCanaries)),
-			Soak:  ptr.Deref(asked.Soak, metav1.Duration{Duration: defaultSoak}).Duration,
+			Count: ptr.Deref(spec.Count, intstr.FromInt32(defaultCanaries)),
+			Soak:  ptr.Deref(spec.Soak, metav1.Duration{Duration: defaultSoak}).Duration,
 		}
 	}
 	return plan.Limits{

@@ -221,11 +221,11 @@ func (r *Reconciler) ledgerTaken(ctx context.Context, obj *v1alpha1.HyperliquidP
 	if err := r.APIReader.Get(ctx, key, m); err != nil {
 		return nil, fmt.Errorf("reading ConfigMap %s: %w", key, err)
 	}
-	left, err := r.leftBehind(ctx, obj, m)
+	orphaned, err := r.leftBehind(ctx, obj, m)
 	if err != nil {
 		return nil, err
 	}
-	if left {
+	if orphaned {
 		if err := r.adoptLedger(ctx, obj, m); err != nil {
 			return nil, err
 		}

@@ -117,20 +117,21 @@ func selections(obj *v1alpha1.HyperliquidParser) (*target.Nodes, *target.Pods, e
 // statePathProblem returns the problem of a change of statePath that is not acknowledged; nil for none. Admission
 // cannot check it: the CEL rules of a CRD cannot read annotations.
 func statePathProblem(obj *v1alpha1.HyperliquidParser) *problem {
-	asked, used := podspec.StateLocation(obj), obj.Status.StatePath
-	if used == "" || used == asked || path.Clean(obj.Annotations[v1alpha1.AnnotationAcceptStatePath]) == asked {
+	wanted, used := podspec.StateLocation(obj), obj.Status.StatePath
+	if used == "" || used == wanted || path.Clean(obj.Annotations[v1alpha1.AnnotationAcceptStatePath]) == wanted {
 		return nil
 	}
 	field := "nodes.statePath"
 	if obj.Spec.Target.Pods != nil {
 		field = "pods.stateSubPath"
-		if path.IsAbs(asked) || path.IsAbs(used) {
+		if path.IsAbs(wanted) || path.IsAbs(used) {
 			field = "pods.stateClaimName with stateSubPath"
 		}
 	}
 	return &problem{Reason: v1alpha1.ReasonStatePathChanged, Message: fmt.Sprintf(
-		"spec.target.%s was %s: below %s parsers would find no checkpoint; revert it, or annotate the object with %s=%s",
-		field, used, asked, v1alpha1.AnnotationAcceptStatePath, asked)}
+		"spec.target.%s was %s: below %s parsers would find no checkpoint and start over; revert it, "+
+			"or annotate the object with %s=%s",
+		field, used, wanted, v1alpha1.AnnotationAcceptStatePath, wanted)}
 }
 
 // observeOwned reads the pods, revisions and ConfigMaps that the object controls, and adopts those that an earlier
@@ -183,7 +184,9 @@ func (r *Reconciler) observeOwned(
 
 // ownsConfig reports whether a config belongs to one of the revisions.
 func ownsConfig(revisions []*observed.Revision, config *corev1.ConfigMap) bool {
-	return slices.ContainsFunc(revisions, func(r *observed.Revision) bool { return metav1.IsControlledBy(config, r.Object) })
+	return slices.ContainsFunc(revisions, func(r *observed.Revision) bool {
+		return metav1.IsControlledBy(config, r.Object)
+	})
 }
 
 // endpoints returns where the pods of the targets serve their reports.

@@ -56,8 +56,8 @@ func (r *Reconciler) writeCurrent(ctx context.Context, revision *observed.Revisi
 
 // promotes reports whether the object carries a promotion for the revision.
 func promotes(obj *v1alpha1.HyperliquidParser, revision podspec.Revision) bool {
-	asked := obj.Annotations[v1alpha1.AnnotationPromote]
-	return asked != "" && (asked == revision.Name(obj.Name) || asked == revision.Hash)
+	promoted := obj.Annotations[v1alpha1.AnnotationPromote]
+	return promoted != "" && (promoted == revision.Name(obj.Name) || promoted == revision.Hash)
 }
 
 // promoted reports whether the object promotes the revision in this rollout, whatever its canaries show.

@@ -330,38 +330,38 @@ func (r *Reconciler) createRevision(
 func (r *Reconciler) revisionTaken(
 	ctx context.Context, obj *v1alpha1.HyperliquidParser, wanted *appsv1.ControllerRevision, revision podspec.Revision,
 ) error {
-	there := &appsv1.ControllerRevision{}
-	if err := r.APIReader.Get(ctx, client.ObjectKeyFromObject(wanted), there); err != nil {
+	existing := &appsv1.ControllerRevision{}
+	if err := r.APIReader.Get(ctx, client.ObjectKeyFromObject(wanted), existing); err != nil {
 		if apierrors.IsNotFound(err) {
-			return fmt.Errorf("ControllerRevision %s/%s was there and is not: %w", wanted.Namespace, wanted.Name, errStale)
+			return fmt.Errorf("ControllerRevision %s/%s was deleted meanwhile: %w", wanted.Namespace, wanted.Name, errStale)
 		}
 		return fmt.Errorf("reading ControllerRevision %s/%s: %w", wanted.Namespace, wanted.Name, err)
 	}
-	left, err := r.leftBehind(ctx, obj, there)
+	orphaned, err := r.leftBehind(ctx, obj, existing)
 	if err != nil {
 		return err
 	}
-	if !left && !metav1.IsControlledBy(there, obj) {
+	if !orphaned && !metav1.IsControlledBy(existing, obj) {
 		return nil
 	}
-	held, err := podspec.Decode(revision.Hash, unwrapped(there.Data.Raw))
+	content, err := podspec.Decode(revision.Hash, unwrapped(existing.Data.Raw))
 	if err != nil {
 		return nil //nolint:nilerr // data that cannot be decoded is something else
 	}
-	if alike, err := sameContent(held, revision); err != nil || !alike {
+	if alike, err := sameContent(content, revision); err != nil || !alike {
 		return err
 	}
-	if there.DeletionTimestamp != nil {
-		return ending("ControllerRevision", there)
+	if existing.DeletionTimestamp != nil {
+		return ending("ControllerRevision", existing)
 	}
-	if left || there.Labels[v1alpha1.LabelParser] == "" ||
-		there.Labels[v1alpha1.LabelRevision] == "" {
-		there.Labels, there.OwnerReferences = wanted.Labels, wanted.OwnerReferences
-		if err := r.Client.Update(ctx, there); err != nil {
-			return fmt.Errorf("adopting ControllerRevision %s/%s: %w", there.Namespace, there.Name, err)
+	if orphaned || existing.Labels[v1alpha1.LabelParser] == "" ||
+		existing.Labels[v1alpha1.LabelRevision] == "" {
+		existing.Labels, existing.OwnerReferences = wanted.Labels, wanted.OwnerReferences
+		if err := r.Client.Update(ctx, existing); err != nil {
+			return fmt.Errorf("adopting ControllerRevision %s/%s: %w", existing.Namespace, existing.Name, err)
 		}
 	}
-	return fmt.Errorf("ControllerRevision %s/%s is not in the cache: %w", there.Namespace, there.Name, errStale)
+	return fmt.Errorf("ControllerRevision %s/%s is not in the cache: %w", existing.Namespace, existing.Name, errStale)
 }
 
 // sameContent reports whether pods of the two revisions differ only in the name of their revision.
