@@ -19,20 +19,6 @@ import (
 // bootLength is how much of a boot ID, which is a random UUID, suffices to distinguish the boots of one node.
 const bootLength = 8
 
-// Defaults of the schema, for objects that were created without it.
-const (
-	defaultPollInterval = 5 * time.Second
-	defaultLag          = 30 * time.Second
-	defaultStuckAfter   = 30 * time.Second
-	defaultRetention    = 24 * time.Hour
-	defaultBufferLimit  = 32 << 20
-	defaultCooldown     = 5 * time.Minute
-	defaultMaxPerHour   = 3
-	defaultShare        = "10%"
-	defaultCanaries     = 1
-	defaultSoak         = time.Hour
-)
-
 // pollsPerSecond bounds the polls of one object's parsers per second. A poll takes some 0.35 ms of processor time when
 // polls are spread out: without this bound, 5,000 parsers that are polled every second would take two cores from all
 // other objects.
@@ -44,15 +30,15 @@ const pollsPerSecond = 1000
 func growthSettings(obj *v1alpha1.HyperliquidParser, targets int) growth.Settings {
 	g := obj.Spec.Growth
 	s := growth.Settings{
-		PollInterval: ptr.Deref(g.PollInterval, metav1.Duration{Duration: defaultPollInterval}).Duration,
-		StuckAfter:   ptr.Deref(g.StuckAfter, metav1.Duration{Duration: defaultStuckAfter}).Duration,
-		Retention:    ptr.Deref(g.Retention, metav1.Duration{Duration: defaultRetention}).Duration,
-		BufferLimit:  defaultBufferLimit,
+		PollInterval: ptr.Deref(g.PollInterval, metav1.Duration{Duration: v1alpha1.DefaultPollInterval}).Duration,
+		StuckAfter:   ptr.Deref(g.StuckAfter, metav1.Duration{Duration: v1alpha1.DefaultStuckAfter}).Duration,
+		Retention:    ptr.Deref(g.Retention, metav1.Duration{Duration: v1alpha1.DefaultRetention}).Duration,
+		BufferLimit:  v1alpha1.DefaultBufferLimit,
 	}
 	s.PollInterval = max(s.PollInterval, time.Duration((targets+pollsPerSecond-1)/pollsPerSecond)*time.Second)
 	// Fewer than three reports show neither a hang nor a lag.
 	s.StuckAfter = max(s.StuckAfter, 3*s.PollInterval)
-	s.Lag = max(ptr.Deref(g.Lag, metav1.Duration{Duration: defaultLag}).Duration, 3*s.PollInterval)
+	s.Lag = max(ptr.Deref(g.Lag, metav1.Duration{Duration: v1alpha1.DefaultLag}).Duration, 3*s.PollInterval)
 	if len(g.SourceStalledAfter) > 0 {
 		s.SourceStalledAfter = make(map[string]time.Duration, len(g.SourceStalledAfter))
 		for stream, after := range g.SourceStalledAfter {
@@ -130,21 +116,20 @@ func backoffKey(obj *v1alpha1.HyperliquidParser, name string) string {
 // limits returns the limits of a plan.
 func limits(obj *v1alpha1.HyperliquidParser, f *observed.Fleet, v *revisions) plan.Limits {
 	restart := obj.Spec.Growth.Restart
-	share := intstr.FromString(defaultShare)
 	var canary *plan.Canary
 	if spec := obj.Spec.Rollout.Canary; spec != nil {
 		canary = &plan.Canary{
-			Count: ptr.Deref(spec.Count, intstr.FromInt32(defaultCanaries)),
-			Soak:  ptr.Deref(spec.Soak, metav1.Duration{Duration: defaultSoak}).Duration,
+			Count: ptr.Deref(spec.Count, intstr.FromInt32(v1alpha1.DefaultCanaryCount)),
+			Soak:  ptr.Deref(spec.Soak, metav1.Duration{Duration: v1alpha1.DefaultSoak}).Duration,
 		}
 	}
 	return plan.Limits{
 		Canary:         canary,
-		MaxUnavailable: ptr.Deref(obj.Spec.Rollout.MaxUnavailable, share),
-		MaxConcurrent:  ptr.Deref(restart.MaxConcurrent, share),
-		Cooldown:       ptr.Deref(restart.Cooldown, metav1.Duration{Duration: defaultCooldown}).Duration,
-		MaxPerHour:     int(ptr.Deref(restart.MaxPerHour, defaultMaxPerHour)),
-		FleetWide:      ptr.Deref(obj.Spec.Growth.FleetWideThreshold, intstr.FromString(plan.DefaultFleetWide)),
+		MaxUnavailable: ptr.Deref(obj.Spec.Rollout.MaxUnavailable, intstr.FromString(v1alpha1.DefaultMaxUnavailable)),
+		MaxConcurrent:  ptr.Deref(restart.MaxConcurrent, intstr.FromString(v1alpha1.DefaultMaxConcurrent)),
+		Cooldown:       ptr.Deref(restart.Cooldown, metav1.Duration{Duration: v1alpha1.DefaultCooldown}).Duration,
+		MaxPerHour:     int(ptr.Deref(restart.MaxPerHour, v1alpha1.DefaultMaxPerHour)),
+		FleetWide:      ptr.Deref(obj.Spec.Growth.FleetWideThreshold, intstr.FromString(v1alpha1.DefaultFleetWideThreshold)),
 		AlertOnly:      obj.Spec.Growth.Action == v1alpha1.GrowthActionAlert,
 		Paused:         obj.Spec.Paused,
 		Hold:           v.problem != nil || v.held,

@@ -27,9 +27,6 @@ import (
 	"github.com/hlparser/hyperliquid-parser-operator/internal/controller/podspec"
 )
 
-// defaultHistory is the schema's default of rollout.revisionHistoryLimit.
-const defaultHistory = 5
-
 // revisions are the revisions of a fleet. resolve produces them, and nothing changes them afterwards.
 type revisions struct {
 	stored []*observed.Revision // newest first
@@ -426,7 +423,7 @@ func (r *Reconciler) pruneRevisions(
 		return nil
 	}
 	used := v.used(f.Pods)
-	keep := int(ptr.Deref(obj.Spec.Rollout.RevisionHistoryLimit, defaultHistory))
+	keep := int(ptr.Deref(obj.Spec.Rollout.RevisionHistoryLimit, v1alpha1.DefaultRevisionHistoryLimit))
 	var errs []error
 	for _, revision := range v.stored {
 		if used[revision.Hash] {
