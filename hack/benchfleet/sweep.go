@@ -16,7 +16,7 @@ import (
 	"k8s.io/utils/clock"
 	testclock "k8s.io/utils/clock/testing"
 
-	"github.com/hlparser/hyperliquid-parser-operator/internal/controller/growth"
+	"github.com/hlparser/hyperliquid-parser-operator/internal/controller/health"
 	"github.com/hlparser/hyperliquid-parser-operator/internal/controller/podspec"
 	"github.com/hlparser/hyperliquid-parser-operator/internal/controller/poller"
 	"github.com/hlparser/hyperliquid-parser-operator/internal/parser/report/seal"
@@ -98,7 +98,7 @@ func (s *sweeper) poll(ctx context.Context, by clock.Clock, nodes []int) (ended 
 			}
 		}
 	}()
-	settings := growth.Settings{PollInterval: s.interval, Lag: time.Minute, StuckAfter: time.Minute,
+	settings := health.Settings{PollInterval: s.interval, Lag: time.Minute, StuckAfter: time.Minute,
 		BufferLimit: 32 * mebibyte}
 	endpoints := make([]poller.Endpoint, len(nodes))
 	for i, node := range nodes {
@@ -108,7 +108,7 @@ func (s *sweeper) poll(ctx context.Context, by clock.Clock, nodes []int) (ended 
 		}
 		endpoints[i] = poller.Endpoint{
 			Target: nodeName(node), PodName: podName(node), IP: address(s.second, node),
-			Pod: growth.PodState{UID: nodeName(node), Container: nodeName(node), Running: true},
+			Pod: health.PodState{UID: nodeName(node), Container: nodeName(node), Running: true},
 			Key: key.Public(), Operator: s.operator,
 		}
 	}

@@ -5,7 +5,7 @@ import (
 	"time"
 
 	"github.com/hlparser/hyperliquid-parser-operator/hack/simulate/sim"
-	"github.com/hlparser/hyperliquid-parser-operator/internal/controller/growth"
+	"github.com/hlparser/hyperliquid-parser-operator/internal/controller/health"
 )
 
 // trial is a fault, and the verdict that is wanted.
@@ -13,7 +13,7 @@ type trial struct {
 	name     string
 	kind     sim.Kind
 	severity func(r *rand.Rand) float64
-	verdict  growth.Verdict
+	verdict  health.Verdict
 	reason   string // empty: any
 	within   time.Duration
 	traffic  []sim.Traffic
@@ -28,20 +28,20 @@ func trials() []trial {
 	busy, any := []sim.Traffic{sim.Busy}, sim.Traffics()
 	const hour = time.Hour
 	return []trial{
-		{"dead sink", sim.DeadSink, exactly(1), growth.SinkDown, "", 6 * hour, any},
-		{"black hole", sim.BlackHole, exactly(1), growth.SinkDown, "", 6 * hour, any},
-		{"sink at 0.5", sim.SlowSink, exactly(0.5), growth.Overloaded, growth.ReasonSink, 6 * hour, busy},
-		{"sink at 0.8", sim.SlowSink, exactly(0.8), growth.Overloaded, growth.ReasonSink, 6 * hour, busy},
-		{"sink at 0.97", sim.SlowSink, exactly(0.97), growth.Overloaded, growth.ReasonSink, 12 * hour, busy},
-		{"hang", sim.Hang, exactly(1), growth.Stuck, "", 6 * hour, any},
-		{"parser at 0.5", sim.SlowParser, exactly(0.5), growth.Growing, growth.ReasonParserSlow, 6 * hour, busy},
-		{"parser at 0.8", sim.SlowParser, exactly(0.8), growth.Growing, growth.ReasonParserSlow, 6 * hour, busy},
-		{"CPU at 0.7", sim.ShortCPU, exactly(0.7), growth.Overloaded, growth.ReasonCPU, 6 * hour, busy},
-		{"leak of 1 MiB/min", sim.Leak, exactly(1), growth.Leaking, "", 80 * hour, any},
-		{"leak of 5 MiB/min", sim.Leak, exactly(5), growth.Leaking, "", 20 * hour, any},
-		{"leak of 20 MiB/min", sim.Leak, exactly(20), growth.Leaking, "", 6 * hour, any},
-		{"broken bound", sim.BrokenBound, upTo(0.5), growth.Growing, growth.ReasonUnbounded, 6 * hour, busy},
-		{"unreadable source", sim.Unreadable, exactly(1), growth.SourceUnreadable, "", 6 * hour, any},
+		{"dead sink", sim.DeadSink, exactly(1), health.SinkDown, "", 6 * hour, any},
+		{"black hole", sim.BlackHole, exactly(1), health.SinkDown, "", 6 * hour, any},
+		{"sink at 0.5", sim.SlowSink, exactly(0.5), health.Overloaded, health.ReasonSink, 6 * hour, busy},
+		{"sink at 0.8", sim.SlowSink, exactly(0.8), health.Overloaded, health.ReasonSink, 6 * hour, busy},
+		{"sink at 0.97", sim.SlowSink, exactly(0.97), health.Overloaded, health.ReasonSink, 12 * hour, busy},
+		{"hang", sim.Hang, exactly(1), health.Stuck, "", 6 * hour, any},
+		{"parser at 0.5", sim.SlowParser, exactly(0.5), health.Growing, health.ReasonParserSlow, 6 * hour, busy},
+		{"parser at 0.8", sim.SlowParser, exactly(0.8), health.Growing, health.ReasonParserSlow, 6 * hour, busy},
+		{"CPU at 0.7", sim.ShortCPU, exactly(0.7), health.Overloaded, health.ReasonCPU, 6 * hour, busy},
+		{"leak of 1 MiB/min", sim.Leak, exactly(1), health.Leaking, "", 80 * hour, any},
+		{"leak of 5 MiB/min", sim.Leak, exactly(5), health.Leaking, "", 20 * hour, any},
+		{"leak of 20 MiB/min", sim.Leak, exactly(20), health.Leaking, "", 6 * hour, any},
+		{"broken bound", sim.BrokenBound, upTo(0.5), health.Growing, health.ReasonUnbounded, 6 * hour, busy},
+		{"unreadable source", sim.Unreadable, exactly(1), health.SourceUnreadable, "", 6 * hour, any},
 	}
 }
 

@@ -8,7 +8,7 @@ import (
 	"k8s.io/apimachinery/pkg/util/intstr"
 
 	"github.com/hlparser/hyperliquid-parser-operator/hack/simulate/sim"
-	"github.com/hlparser/hyperliquid-parser-operator/internal/controller/growth"
+	"github.com/hlparser/hyperliquid-parser-operator/internal/controller/health"
 	"github.com/hlparser/hyperliquid-parser-operator/internal/controller/plan"
 )
 
@@ -73,7 +73,7 @@ func (m *member) podUID() string { return fmt.Sprint(m.name, "-", m.uid) }
 
 // observePod passes the state of the pod to the tracker.
 func (m *member) observePod() {
-	m.pod = growth.PodState{UID: m.podUID(), Container: m.podUID(), Since: m.created}
+	m.pod = health.PodState{UID: m.podUID(), Container: m.podUID(), Since: m.created}
 	if m.pod.Running = !m.Now().Before(m.readyAt); !m.pod.Running {
 		m.pod.Starting, m.pod.Reason = true, "ContainerCreating"
 	}
@@ -93,7 +93,7 @@ type fleet struct {
 func newFleet(seed uint64, n int, s *scene) *fleet {
 	r := rand.New(rand.NewPCG(seed, 3))
 	f := &fleet{random: r, others: s.others, in: plan.Input{
-		Current: "r", Update: "r", Spec: "1", Judgements: map[string]growth.Judgement{}, Ledger: plan.Ledger{},
+		Current: "r", Update: "r", Spec: "1", Judgements: map[string]health.Judgement{}, Ledger: plan.Ledger{},
 		Limits: plan.Limits{
 			MaxUnavailable: intstr.FromString("10%"), MaxConcurrent: intstr.FromString("10%"), Cooldown: 5 * time.Minute,
 			MaxPerHour: 3,

@@ -5,15 +5,15 @@ import (
 	"time"
 
 	"github.com/hlparser/hyperliquid-parser-operator/hack/simulate/sim"
-	"github.com/hlparser/hyperliquid-parser-operator/internal/controller/growth"
+	"github.com/hlparser/hyperliquid-parser-operator/internal/controller/health"
 )
 
 // pollInterval is the default of spec.growth.
 const pollInterval = 5 * time.Second
 
 // settings returns the defaults of spec.growth.
-func settings() growth.Settings {
-	return growth.Settings{
+func settings() health.Settings {
+	return health.Settings{
 		PollInterval: pollInterval, Lag: 30 * time.Second, StuckAfter: 30 * time.Second, Retention: 24 * time.Hour,
 		BufferLimit: 32 << 20,
 	}
@@ -22,9 +22,9 @@ func settings() growth.Settings {
 // watched is a simulated target that the operator observes.
 type watched struct {
 	*sim.Target
-	growth.Tracker
+	health.Tracker
 	random *rand.Rand
-	pod    growth.PodState
+	pod    health.PodState
 	polls  int
 }
 
@@ -36,19 +36,19 @@ func watch(seed uint64, traffic sim.Traffic, fault sim.Fault) *watched {
 
 // replace gives the target a new pod.
 func (w *watched) replace() {
-	w.pod = growth.PodState{UID: w.pod.UID + "i", Container: "c", Running: true, Since: w.Now()}
+	w.pod = health.PodState{UID: w.pod.UID + "i", Container: "c", Running: true, Since: w.Now()}
 	w.ObservePod(w.pod, w.Now(), settings())
 }
 
 // poll advances the time by a poll interval, with the jitter of a busy machine, and polls once.
-func (w *watched) poll() growth.Judgement {
+func (w *watched) poll() health.Judgement {
 	w.polls++
 	late := time.Duration(w.random.ExpFloat64() * float64(20*time.Millisecond))
 	w.Advance(pollInterval + min(late, time.Second) - time.Duration(w.random.Int64N(int64(20*time.Millisecond))))
 	if r := w.Report(); r != nil {
-		w.ObservePoll(growth.Poll{Report: r}, w.Now(), settings())
+		w.ObservePoll(health.Poll{Report: r}, w.Now(), settings())
 	} else {
-		w.ObservePoll(growth.Poll{Failure: "no answer"}, w.Now(), settings())
+		w.ObservePoll(health.Poll{Failure: "no answer"}, w.Now(), settings())
 	}
 	return w.Judgement()
 }
@@ -56,18 +56,18 @@ func (w *watched) poll() growth.Judgement {
 // normal is the result of one day of normal traffic.
 type normal struct {
 	polls    int
-	restarts []growth.Judgement     // restarts that a verdict required
-	shown    map[growth.Verdict]int // number of polls by verdict
+	restarts []health.Judgement     // restarts that a verdict required
+	shown    map[health.Verdict]int // number of polls by verdict
 }
 
 // normalDay simulates one day of a target whose parser has no fault, though its machine may reboot.
 func normalDay(seed uint64, traffic sim.Traffic) normal {
 	w := watch(seed, traffic, sim.Fault{})
-	out := normal{shown: map[growth.Verdict]int{}}
+	out := normal{shown: map[health.Verdict]int{}}
 	const rebootEvery = 4 * 24 * time.Hour
 	reboot := w.Now().Add(time.Duration(w.random.ExpFloat64() * float64(rebootEvery)))
 	var counts [16]int
-	verdicts := growth.Verdicts()
+	verdicts := health.Verdicts()
 	for end := sim.Start.Add(24 * time.Hour); w.Now().Before(end); {
 		if w.Now().After(reboot) {
 			w.Down(time.Duration((30 + 600*w.random.Float64()) * float64(time.Second)))
@@ -94,8 +94,8 @@ func normalDay(seed uint64, traffic sim.Traffic) normal {
 
 // naming is the result of one run with a fault.
 type naming struct {
-	early growth.Judgement // the bad verdict before the fault; its Verdict is empty if there is none
-	first growth.Judgement // the first bad verdict after the fault; its Verdict is empty if there is none
+	early health.Judgement // the bad verdict before the fault; its Verdict is empty if there is none
+	first health.Judgement // the first bad verdict after the fault; its Verdict is empty if there is none
 	took  time.Duration    // since lines began to wait, or since the fault began if it makes none wait
 	dead  bool             // the process was killed before the verdict
 	polls int
@@ -117,7 +117,7 @@ func faulty(seed uint64, traffic sim.Traffic, fault sim.Fault, within time.Durat
 		case w.Dead():
 			out.dead = true
 			return out
-		case !j.Verdict.Bad() || j.Fading || j.Verdict == growth.Unreachable: // Unreachable is correct at that moment
+		case !j.Verdict.Bad() || j.Fading || j.Verdict == health.Unreachable: // Unreachable is correct at that moment
 		case w.Now().Before(began):
 			if out.early.Verdict == "" {
 				out.early = j

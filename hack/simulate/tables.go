@@ -12,7 +12,7 @@ import (
 
 	"github.com/hlparser/hyperliquid-parser-operator/hack/results"
 	"github.com/hlparser/hyperliquid-parser-operator/hack/simulate/sim"
-	"github.com/hlparser/hyperliquid-parser-operator/internal/controller/growth"
+	"github.com/hlparser/hyperliquid-parser-operator/internal/controller/health"
 )
 
 const reachedColumn = "reached"
@@ -49,7 +49,7 @@ func normalTraffic(s sizes) (text string, missed int) {
 	var stories strings.Builder
 	for k, kind := range kinds {
 		var polls, restarts, n int
-		shown := map[growth.Verdict]int{}
+		shown := map[health.Verdict]int{}
 		for i := k; i < len(days); i += len(kinds) {
 			n++
 			polls += days[i].polls
@@ -62,12 +62,12 @@ func normalTraffic(s sizes) (text string, missed int) {
 					s.seed+uint64(i), kind, j.Since.Sub(sim.Start).Round(time.Second), j.Verdict, j.Reason, j.Message)
 			}
 		}
-		part := func(v growth.Verdict) string {
+		part := func(v health.Verdict) string {
 			return fmt.Sprintf("%.3f %%", 100*float64(shown[v])/float64(max(polls, 1)))
 		}
 		t.Row(kind.String(), fmt.Sprint(n), fmt.Sprintf("%.1f M", float64(polls)/1e6), fmt.Sprint(restarts),
-			part(growth.Healthy), part(growth.CatchingUp), part(growth.Overloaded), part(growth.SourceStalled),
-			part(growth.Unreachable), results.Reached(restarts == 0))
+			part(health.Healthy), part(health.CatchingUp), part(health.Overloaded), part(health.SourceStalled),
+			part(health.Unreachable), results.Reached(restarts == 0))
 		if restarts > 0 {
 			missed++
 		}
@@ -139,7 +139,7 @@ func (n *naming) name() string {
 		return "(killed)"
 	case n.first.Verdict == "":
 		return "(not named)"
-	case n.first.Verdict == growth.Growing, n.first.Verdict == growth.Overloaded:
+	case n.first.Verdict == health.Growing, n.first.Verdict == health.Overloaded:
 		return string(n.first.Verdict) + "/" + n.first.Reason
 	}
 	return string(n.first.Verdict)

@@ -10,7 +10,7 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"github.com/hlparser/hyperliquid-parser-operator/api/v1alpha1"
-	"github.com/hlparser/hyperliquid-parser-operator/internal/controller/growth"
+	"github.com/hlparser/hyperliquid-parser-operator/internal/controller/health"
 	"github.com/hlparser/hyperliquid-parser-operator/internal/controller/observed"
 	"github.com/hlparser/hyperliquid-parser-operator/internal/controller/plan"
 	"github.com/hlparser/hyperliquid-parser-operator/internal/controller/target"
@@ -27,9 +27,9 @@ const pollsPerSecond = 1000
 // growthSettings returns what the parsers of an object with that many targets are judged by. A fleet too large for its
 // poll interval has a longer one, in whole seconds so that it seldom changes, and the times that must be at least three
 // intervals follow.
-func growthSettings(obj *v1alpha1.HyperliquidParser, targets int) growth.Settings {
+func growthSettings(obj *v1alpha1.HyperliquidParser, targets int) health.Settings {
 	g := obj.Spec.Growth
-	s := growth.Settings{
+	s := health.Settings{
 		PollInterval: ptr.Deref(g.PollInterval, metav1.Duration{Duration: v1alpha1.DefaultPollInterval}).Duration,
 		StuckAfter:   ptr.Deref(g.StuckAfter, metav1.Duration{Duration: v1alpha1.DefaultStuckAfter}).Duration,
 		Retention:    ptr.Deref(g.Retention, metav1.Duration{Duration: v1alpha1.DefaultRetention}).Duration,
@@ -61,7 +61,7 @@ func (r *Reconciler) decide(obj *v1alpha1.HyperliquidParser, f *observed.Fleet, 
 		Current:     v.current.PlanName(),
 		Update:      v.update.PlanName(),
 		RestartedAt: obj.Annotations[v1alpha1.AnnotationRestartedAt],
-		Judgements:  make(map[string]growth.Judgement, len(f.Views)),
+		Judgements:  make(map[string]health.Judgement, len(f.Views)),
 		Lag:         make(map[string]time.Duration, len(f.Views)),
 		Ledger:      f.Ledger.Records,
 		Trials:      f.Ledger.Trials,

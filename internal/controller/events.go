@@ -18,7 +18,7 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"github.com/hlparser/hyperliquid-parser-operator/api/v1alpha1"
-	"github.com/hlparser/hyperliquid-parser-operator/internal/controller/growth"
+	"github.com/hlparser/hyperliquid-parser-operator/internal/controller/health"
 	"github.com/hlparser/hyperliquid-parser-operator/internal/controller/observed"
 	"github.com/hlparser/hyperliquid-parser-operator/internal/controller/plan"
 	"github.com/hlparser/hyperliquid-parser-operator/internal/controller/poller"
@@ -49,7 +49,7 @@ type Events struct {
 
 // eventState is what events and log lines were sent for, for one object.
 type eventState struct {
-	verdicts    map[string]growth.Verdict // bad ones, by target
+	verdicts    map[string]health.Verdict // bad ones, by target
 	alerts      map[alertKey]bool
 	logged      map[string]logState // by target
 	minute      time.Time           // when the current minute began
@@ -69,14 +69,14 @@ type eventState struct {
 
 // logState is the state of a target that was logged last.
 type logState struct {
-	verdict growth.Verdict
+	verdict health.Verdict
 	reason  string
-	alerts  uint8 // one bit for each raised alert, in the order of growth.AlertKinds
+	alerts  uint8 // one bit for each raised alert, in the order of health.AlertKinds
 }
 
 type alertKey struct {
 	target string
-	kind   growth.AlertKind
+	kind   health.AlertKind
 }
 
 // restartNote is the event of a restart that was recorded.
@@ -98,7 +98,7 @@ func (e *Events) due(object types.NamespacedName) time.Time {
 }
 
 // restarting notes a restart that was recorded and is about to happen. judgements sends its event.
-func (e *Events) restarting(obj *v1alpha1.HyperliquidParser, a plan.Action, j growth.Judgement) {
+func (e *Events) restarting(obj *v1alpha1.HyperliquidParser, a plan.Action, j health.Judgement) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	state := e.stateOf(obj)
@@ -150,7 +150,7 @@ func (e *Events) judgements(obj *v1alpha1.HyperliquidParser, f *observed.Fleet) 
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	state := e.stateOf(obj)
-	changes := map[growth.Verdict][]string{} // targets by their new verdict
+	changes := map[health.Verdict][]string{} // targets by their new verdict
 	for i := range f.Targets {
 		target := f.Targets[i].Name
 		verdict := f.Views[target].Judgement.Verdict // "" without a pod
@@ -159,18 +159,18 @@ func (e *Events) judgements(obj *v1alpha1.HyperliquidParser, f *observed.Fleet) 
 		case verdict.Bad() && verdict != was:
 			state.verdicts[target] = verdict
 			changes[verdict] = append(changes[verdict], target)
-		case verdict == growth.Healthy && was != "":
+		case verdict == health.Healthy && was != "":
 			delete(state.verdicts, target)
 			changes[verdict] = append(changes[verdict], target)
 		}
 	}
-	maps.DeleteFunc(state.verdicts, func(name string, _ growth.Verdict) bool {
+	maps.DeleteFunc(state.verdicts, func(name string, _ health.Verdict) bool {
 		_, wanted := f.Index(name)
 		return f.Known && !wanted
 	})
-	for _, verdict := range growth.Verdicts() {
+	for _, verdict := range health.Verdicts() {
 		kind, reason := corev1.EventTypeWarning, string(verdict)
-		if verdict == growth.Healthy {
+		if verdict == health.Healthy {
 			kind, reason = corev1.EventTypeNormal, reasonRecovered
 		}
 		e.targets(obj, f, kind, reason, " is "+string(verdict), changes[verdict], func(target string) string {
@@ -231,17 +231,17 @@ func (e *Events) changes(obj *v1alpha1.HyperliquidParser, f *observed.Fleet) []c
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	state := e.stateOf(obj)
-	kinds := growth.AlertKinds()
+	kinds := health.AlertKinds()
 	var out []change
 	for i := range f.Targets {
 		target := f.Targets[i].Name
 		view, ok := f.Views[target]
 		was := state.logged[target]
-		is := logState{verdict: cmp.Or(view.Judgement.Verdict, growth.Unknown), reason: view.Judgement.Reason}
+		is := logState{verdict: cmp.Or(view.Judgement.Verdict, health.Unknown), reason: view.Judgement.Reason}
 		if !ok {
 			is.reason = "NoPod"
 		}
-		was.verdict = cmp.Or(was.verdict, growth.Unknown)
+		was.verdict = cmp.Or(was.verdict, health.Unknown)
 		if is.verdict != was.verdict || is.verdict.Bad() && is.reason != was.reason {
 			out = append(out, change{target, "verdict changed", []any{
 				"verdict", is.verdict, "reason", is.reason, "before", was.verdict, "message", currentMessage(view),
@@ -271,7 +271,7 @@ func (e *Events) changes(obj *v1alpha1.HyperliquidParser, f *observed.Fleet) []c
 // alerts sends events about raised alerts. The end of an alert has none: the pod was replaced, or the verdict has the
 // same event.
 func (e *Events) alerts(obj *v1alpha1.HyperliquidParser, f *observed.Fleet, state *eventState) {
-	for _, kind := range growth.AlertKinds() {
+	for _, kind := range health.AlertKinds() {
 		var raised []string
 		for i := range f.Targets {
 			target := f.Targets[i].Name
@@ -373,7 +373,7 @@ func (e *Events) stateOf(obj *v1alpha1.HyperliquidParser) *eventState {
 	state := e.objects[key]
 	if state == nil {
 		state = &eventState{
-			verdicts: map[string]growth.Verdict{}, alerts: map[alertKey]bool{}, logged: map[string]logState{},
+			verdicts: map[string]health.Verdict{}, alerts: map[alertKey]bool{}, logged: map[string]logState{},
 			suppressed: map[string]int{}, conditions: map[string]metav1.Condition{},
 		}
 		e.set(key, state)

@@ -19,7 +19,7 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"github.com/hlparser/hyperliquid-parser-operator/api/v1alpha1"
-	"github.com/hlparser/hyperliquid-parser-operator/internal/controller/growth"
+	"github.com/hlparser/hyperliquid-parser-operator/internal/controller/health"
 	"github.com/hlparser/hyperliquid-parser-operator/internal/controller/plan"
 )
 
@@ -47,13 +47,13 @@ func recordedEvents() (*Events, *testingclock.FakePassiveClock, func() []string)
 func TestAFaultIsSentOnceAndItsEndOnce(t *testing.T) {
 	e, _, sent := recordedEvents()
 	obj, s := scene(3)
-	s.judge(1, growth.Stuck)
+	s.judge(1, health.Stuck)
 	for range 3 {
 		e.judgements(obj, s.Fleet)
 	}
-	s.judge(1, growth.Unknown) // its pod was replaced
+	s.judge(1, health.Unknown) // its pod was replaced
 	e.judgements(obj, s.Fleet)
-	s.judge(1, growth.Healthy)
+	s.judge(1, health.Healthy)
 	e.judgements(obj, s.Fleet)
 	e.judgements(obj, s.Fleet)
 	want := []string{"Warning Stuck node-0001 is Stuck: figures", "Normal Recovered node-0001 is Healthy: figures"}
@@ -65,7 +65,7 @@ func TestAFaultIsSentOnceAndItsEndOnce(t *testing.T) {
 func TestARestartIsSentAfterTheVerdictThatLedToIt(t *testing.T) {
 	e, _, sent := recordedEvents()
 	obj, s := scene(3)
-	s.judge(1, growth.Stuck)
+	s.judge(1, health.Stuck)
 	e.restarting(obj, plan.Action{Target: nodeName(1), Pod: "pod", UID: "uid",
 		Record: plan.Record{Times: []time.Time{noon}}}, s.Views[nodeName(1)].Judgement)
 	e.judgements(obj, s.Fleet)
@@ -82,17 +82,17 @@ func TestARestartIsSentAfterTheVerdictThatLedToIt(t *testing.T) {
 // An event is read when it is sent, so it has the figures of that time.
 func TestEventsHaveTheFiguresOfTheMoment(t *testing.T) {
 	for name, test := range map[string]struct {
-		latest growth.Judgement
+		latest health.Judgement
 		want   string
 	}{
-		"nothing newer": {growth.Judgement{}, "figures"},
-		"newer figures": {growth.Judgement{Verdict: growth.Stuck, Reason: "Trades", Message: "28 minutes"}, "28 minutes"},
-		"it fades":      {growth.Judgement{Verdict: growth.Healthy, Message: "lines move"}, "figures, at 12:00:00 UTC"},
+		"nothing newer": {health.Judgement{}, "figures"},
+		"newer figures": {health.Judgement{Verdict: health.Stuck, Reason: "Trades", Message: "28 minutes"}, "28 minutes"},
+		"it fades":      {health.Judgement{Verdict: health.Healthy, Message: "lines move"}, "figures, at 12:00:00 UTC"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			e, _, sent := recordedEvents()
 			obj, s := scene(2)
-			s.judge(1, growth.Stuck)
+			s.judge(1, health.Stuck)
 			view := s.Views[nodeName(1)]
 			view.Latest = test.latest
 			s.Views[nodeName(1)] = view
@@ -107,12 +107,12 @@ func TestEventsHaveTheFiguresOfTheMoment(t *testing.T) {
 func TestARestartThatDidNotHelpIsAnEventWithTheFiguresOfTheMoment(t *testing.T) {
 	e, _, sent := recordedEvents()
 	obj, s := scene(3)
-	s.judge(1, growth.Stuck)
+	s.judge(1, health.Stuck)
 	next := plan.Result{Ineffective: []string{nodeName(1)},
 		Waiting: map[string]string{nodeName(1): "no restart before 13:00:00 UTC"}}
 	before := s.status(obj, plan.Result{})
 	view := s.Views[nodeName(1)]
-	view.Latest = growth.Judgement{Verdict: growth.Stuck, Message: "28 minutes"}
+	view.Latest = health.Judgement{Verdict: health.Stuck, Message: "28 minutes"}
 	s.Views[nodeName(1)] = view
 	obj.Status = before
 	after := s.status(obj, next)
@@ -149,10 +149,10 @@ func TestEachChangeOfAVerdictAndOfAnAlertIsLoggedOnce(t *testing.T) {
 	}
 	const healthy = "verdict changed verdict Healthy reason Fills before Unknown message figures"
 	check("at first", "node-0000 "+healthy, "node-0001 "+healthy)
-	s.judge(1, growth.CatchingUp)
+	s.judge(1, health.CatchingUp)
 	check("what is not bad", "node-0001 verdict changed verdict CatchingUp reason Fills before Healthy message figures")
-	s.judge(1, growth.Stuck)
-	s.raise(1, growth.Alerts{FormatDrift: growth.Alert{Since: noon, Message: "half of the lines"}})
+	s.judge(1, health.Stuck)
+	s.raise(1, health.Alerts{FormatDrift: health.Alert{Since: noon, Message: "half of the lines"}})
 	check("a verdict and an alert",
 		"node-0001 verdict changed verdict Stuck reason Fills before CatchingUp message figures",
 		"node-0001 alert raised alert FormatDrift message half of the lines")
@@ -160,7 +160,7 @@ func TestEachChangeOfAVerdictAndOfAnAlertIsLoggedOnce(t *testing.T) {
 	view.Judgement.Reason = "Trades"
 	s.Views[nodeName(1)] = view
 	check("another reason", "node-0001 verdict changed verdict Stuck reason Trades before Stuck message figures")
-	s.raise(1, growth.Alerts{})
+	s.raise(1, health.Alerts{})
 	check("the alert is over", "node-0001 alert over alert FormatDrift")
 	delete(s.Views, nodeName(1))
 	check("its pod is gone", "node-0001 verdict changed verdict Unknown reason NoPod before Stuck message ")
@@ -180,16 +180,16 @@ func TestAPodThatIsNewInAnOutageProvesNothing(t *testing.T) {
 		e.judgements(obj, s.Fleet)
 		return strings.Fields(delivering(obj.Status))[0]
 	}
-	s.judge(1, growth.SinkDown)
+	s.judge(1, health.SinkDown)
 	if got := see(); got != "False/SinkDown" {
 		t.Error(got)
 	}
 	s.Pods[1].CreationTimestamp = metav1.NewTime(s.Now)
-	s.judge(1, growth.Unknown)
+	s.judge(1, health.Unknown)
 	if got := see(); got != "Unknown/NotYetJudged" {
 		t.Errorf("with a new pod: %s", got)
 	}
-	s.judge(1, growth.Healthy)
+	s.judge(1, health.Healthy)
 	if got := see(); got != "True/AllDelivering" {
 		t.Errorf("once it delivers: %s", got)
 	}
@@ -202,9 +202,9 @@ func TestAPodThatIsNewInAnOutageProvesNothing(t *testing.T) {
 func TestAHealthyFleetSendsNoEvents(t *testing.T) {
 	e, _, sent := recordedEvents()
 	obj, s := scene(3)
-	s.judge(0, growth.Unknown)
+	s.judge(0, health.Unknown)
 	e.judgements(obj, s.Fleet)
-	s.judge(0, growth.Healthy)
+	s.judge(0, health.Healthy)
 	e.judgements(obj, s.Fleet)
 	if got := sent(); len(got) > 0 {
 		t.Errorf("sent %q", got)
@@ -215,7 +215,7 @@ func TestAFleetWithOneDeadSinkIsOneEvent(t *testing.T) {
 	e, _, sent := recordedEvents()
 	obj, s := scene(2000)
 	for i := range s.Targets {
-		s.judge(i, growth.SinkDown)
+		s.judge(i, health.SinkDown)
 	}
 	e.judgements(obj, s.Fleet)
 	want := []string{"Warning SinkDown 2000 targets are SinkDown: node-0000, node-0001, node-0002 and 1997 more; " +
@@ -242,7 +242,7 @@ func TestTheSameOfOthersIsAnotherEvent(t *testing.T) {
 	e := NewEvents(broadcaster.NewRecorder(scheme, "test"), clock)
 	const batch, targets, each = 5, 100, 40 // targets a batch, in all, and a minute
 	obj, s := scene(targets)
-	become := func(v growth.Verdict) {
+	become := func(v health.Verdict) {
 		for i := range targets {
 			s.judge(i, v)
 			if i%batch == batch-1 {
@@ -286,13 +286,13 @@ func TestTheSameOfOthersIsAnotherEvent(t *testing.T) {
 	}
 
 	// Six in the first minute, then the summary and five more, then the summary and the rest.
-	become(growth.SinkDown)
+	become(health.SinkDown)
 	want := append(of(0, 5, 10, 15, 20, 25, 40, 45, 50, 55, 60, 80, 85, 90, 95), "minute: 2 × SinkDown",
 		"minute: 3 × SinkDown")
 	expect(want...)
 	// The status was written meanwhile. One more event of that minute, and so on.
 	obj.ResourceVersion = "2"
-	become(growth.Healthy)
+	become(health.Healthy)
 	expect(slices.Concat(want, of(0, 40, 45, 50, 55, 60, 80, 85, 90, 95),
 		[]string{"minute: 7 × Recovered", "minute: 3 × Recovered"})...)
 	for _, action := range clients.Actions() {
@@ -306,10 +306,10 @@ func TestEventsOverTheLimitAreSummarizedWhenTheMinuteEnds(t *testing.T) {
 	e, clock, sent := recordedEvents()
 	obj, s := scene(20)
 	for i := range 10 {
-		s.judge(i, growth.SinkDown)
+		s.judge(i, health.SinkDown)
 		e.judgements(obj, s.Fleet)
 	}
-	s.judge(0, growth.Stuck)
+	s.judge(0, health.Stuck)
 	e.judgements(obj, s.Fleet)
 	if got := sent(); len(got) != eventsPerMinute {
 		t.Errorf("sent %d events within a minute", len(got))
@@ -335,14 +335,14 @@ func TestEventsOfALargeFleetAreBoundedByTheMinute(t *testing.T) {
 	e, clock, sent := recordedEvents()
 	const targets = 2000
 	obj, s := scene(targets)
-	total, reasons := 0, []growth.Verdict{growth.SinkDown, growth.NotRunning, growth.Stuck, growth.Unreachable}
+	total, reasons := 0, []health.Verdict{health.SinkDown, health.NotRunning, health.Stuck, health.Unreachable}
 	for minute := range 4 {
 		clock.SetTime(noon.Add(time.Duration(minute) * time.Minute))
 		n := 0
 		for i := range targets {
 			s.judge(i, reasons[(i+minute)%len(reasons)])
 			if minute == 3 {
-				s.judge(i, growth.Healthy)
+				s.judge(i, health.Healthy)
 			}
 			if i%100 == 99 {
 				e.judgements(obj, s.Fleet)
@@ -367,11 +367,11 @@ func TestEventsOfALargeFleetAreBoundedByTheMinute(t *testing.T) {
 func TestAnAlertIsSentOnceWhateverTheVerdict(t *testing.T) {
 	e, _, sent := recordedEvents()
 	obj, s := scene(5)
-	s.judge(1, growth.Stuck)
-	s.raise(1, growth.Alerts{DataLost: growth.Alert{Since: noon, Message: "a file vanished"}})
+	s.judge(1, health.Stuck)
+	s.raise(1, health.Alerts{DataLost: health.Alert{Since: noon, Message: "a file vanished"}})
 	for i := range 4 {
-		s.raise(i, growth.Alerts{DataLost: s.Views[nodeName(i)].Alerts.DataLost,
-			DataGap: growth.Alert{Since: noon, Message: "a block is missing"}})
+		s.raise(i, health.Alerts{DataLost: s.Views[nodeName(i)].Alerts.DataLost,
+			DataGap: health.Alert{Since: noon, Message: "a block is missing"}})
 	}
 	e.judgements(obj, s.Fleet)
 	e.judgements(obj, s.Fleet)
@@ -383,10 +383,10 @@ func TestAnAlertIsSentOnceWhateverTheVerdict(t *testing.T) {
 	if got := sent(); !slices.Equal(got, want) {
 		t.Errorf("sent %q, want %q", got, want)
 	}
-	s.raise(1, growth.Alerts{}) // its pod was replaced
+	s.raise(1, health.Alerts{}) // its pod was replaced
 	e.judgements(obj, s.Fleet)
-	s.raise(1, growth.Alerts{NearRetention: growth.Alert{Since: noon, Message: "lines wait"},
-		DataLost: growth.Alert{Since: noon, Message: "again"}})
+	s.raise(1, health.Alerts{NearRetention: health.Alert{Since: noon, Message: "lines wait"},
+		DataLost: health.Alert{Since: noon, Message: "again"}})
 	e.judgements(obj, s.Fleet)
 	want = []string{"Warning DataLost node-0001: again", "Warning NearRetention node-0001: lines wait"}
 	if got := sent(); !slices.Equal(got, want) {
@@ -414,8 +414,8 @@ func TestALossThatTheStatusHasSendsNoEvent(t *testing.T) {
 			loss := recorded
 			test.edit(&loss)
 			obj.Status.Losses = []v1alpha1.LossStatus{loss}
-			s.raise(1, growth.Alerts{
-				DataLost: growth.Alert{Since: noon, Message: "files vanished"}, Lost: growth.Loss{Process: day, Files: 2},
+			s.raise(1, health.Alerts{
+				DataLost: health.Alert{Since: noon, Message: "files vanished"}, Lost: health.Loss{Process: day, Files: 2},
 			})
 			e.judgements(obj, s.Fleet)
 			e.judgements(obj, s.Fleet)
@@ -447,10 +447,10 @@ func TestLostDataIsNotDelivered(t *testing.T) {
 	}
 	const all = "True/AllDelivering every parser that runs delivers"
 	check("at first", all)
-	s.raise(1, growth.Alerts{DataGap: growth.Alert{Since: noon, Message: "a block is missing"},
-		NearRetention: growth.Alert{Since: noon, Message: "lines wait"}})
+	s.raise(1, health.Alerts{DataGap: health.Alert{Since: noon, Message: "a block is missing"},
+		NearRetention: health.Alert{Since: noon, Message: "lines wait"}})
 	check("what is not lost", all)
-	lost := growth.Alerts{DataLost: growth.Alert{Since: noon, Message: "a file vanished"}}
+	lost := health.Alerts{DataLost: health.Alert{Since: noon, Message: "a file vanished"}}
 	s.raise(1, lost)
 	check("once lost, and more than a gap", "False/DataLost node-0001: a file vanished")
 	rest := fmt.Sprint(obj.Status)
@@ -459,20 +459,20 @@ func TestLostDataIsNotDelivered(t *testing.T) {
 	}
 	s.raise(0, lost)
 	check("twice", "False/DataLost node-0000: a file vanished (and 1 target more)")
-	s.judge(2, growth.SinkDown)
+	s.judge(2, health.SinkDown)
 	check("with a verdict", "False/SinkDown node-0002: figures")
 
-	s.judge(2, growth.Healthy)
+	s.judge(2, health.Healthy)
 	see()
 	rest = fmt.Sprint(obj.Status)
 	for i := range s.Targets {
-		s.judge(i, growth.Unknown) // a new leader, which has no reports
+		s.judge(i, health.Unknown) // a new leader, which has no reports
 	}
 	if see(); fmt.Sprint(obj.Status) != rest {
 		t.Errorf("a new leader\n got %+v\nwant %s", obj.Status, rest)
 	}
 	for i := range s.Targets {
-		s.judge(i, growth.Healthy) // of new pods
+		s.judge(i, health.Healthy) // of new pods
 	}
 	check("with new pods", "False/DataLost node-0000: a file vanished (and 1 target more)")
 	obj.Annotations = map[string]string{v1alpha1.AnnotationAcknowledgeLoss: noon.Format(time.RFC3339)}
@@ -485,8 +485,8 @@ func TestMetricsShowTheAlertsThatAreRaised(t *testing.T) {
 		t.Fatal(err)
 	}
 	obj, s := scene(2)
-	s.judge(1, growth.Leaking)
-	s.raise(1, growth.Alerts{DataLost: growth.Alert{Since: noon}, NearRetention: growth.Alert{Since: noon}})
+	s.judge(1, health.Leaking)
+	s.raise(1, health.Alerts{DataLost: health.Alert{Since: noon}, NearRetention: health.Alert{Since: noon}})
 	m.set(obj, s.Fleet, plan.Result{}, v1alpha1.HyperliquidParserStatus{})
 	want := `
 # HELP hlparser_fleet_target_alert 1 for each raised alert of a target, independent of the verdict: ` +
@@ -498,7 +498,7 @@ hlparser_fleet_target_alert{alert="NearRetention",name="mainnet",namespace="ns",
 	if err := testutil.CollectAndCompare(m.alerts, strings.NewReader(want)); err != nil {
 		t.Error(err)
 	}
-	s.raise(1, growth.Alerts{})
+	s.raise(1, health.Alerts{})
 	m.set(obj, s.Fleet, plan.Result{}, v1alpha1.HyperliquidParserStatus{})
 	if n := testutil.CollectAndCount(m.alerts); n != 0 {
 		t.Errorf("%d alerts are shown still", n)
@@ -514,7 +514,7 @@ hlparser_fleet_target_alert{alert="NearRetention",name="mainnet",namespace="ns",
 	if n := testutil.CollectAndCount(m.alerts); n != 2 {
 		t.Errorf("%d alerts are shown, want the two losses that are not acknowledged", n)
 	}
-	s.raise(1, growth.Alerts{DataGap: growth.Alert{Since: noon}})
+	s.raise(1, health.Alerts{DataGap: health.Alert{Since: noon}})
 	m.set(obj, s.Fleet, plan.Result{}, v1alpha1.HyperliquidParserStatus{})
 	m.forget(client.ObjectKeyFromObject(obj))
 	if n := testutil.CollectAndCount(m.alerts); n != 0 {
@@ -523,12 +523,12 @@ hlparser_fleet_target_alert{alert="NearRetention",name="mainnet",namespace="ns",
 }
 
 func TestEachVerdictIsInTheConditionThatSpeaksOfIt(t *testing.T) {
-	for verdict, want := range map[growth.Verdict]string{
-		growth.Healthy: "True True", growth.CatchingUp: "True True",
-		growth.Growing: "False True", growth.Leaking: "False True", growth.Stuck: "False False",
-		growth.SinkDown: "True False", growth.Overloaded: "True False", growth.NotRunning: "True False",
-		growth.Unreachable:   "True False",
-		growth.SourceStalled: "True False", growth.SourceUnreadable: "True False", growth.Unknown: "Unknown Unknown",
+	for verdict, want := range map[health.Verdict]string{
+		health.Healthy: "True True", health.CatchingUp: "True True",
+		health.Growing: "False True", health.Leaking: "False True", health.Stuck: "False False",
+		health.SinkDown: "True False", health.Overloaded: "True False", health.NotRunning: "True False",
+		health.Unreachable:   "True False",
+		health.SourceStalled: "True False", health.SourceUnreadable: "True False", health.Unknown: "Unknown Unknown",
 	} {
 		obj, s := scene(2)
 		s.judge(1, verdict)
@@ -547,17 +547,17 @@ func TestEachVerdictIsInTheConditionThatSpeaksOfIt(t *testing.T) {
 
 func TestANewLeaderKeepsABadVerdictOfTheSamePodUntilItHasItsOwn(t *testing.T) {
 	obj, s := scene(2)
-	s.judge(0, growth.SinkDown)
+	s.judge(0, health.SinkDown)
 	obj.Status = s.status(obj, plan.Result{})
 	before := obj.Status
 
 	s.Now = noon.Add(time.Hour)
-	s.judge(0, growth.Unknown)
-	s.judge(1, growth.Unknown)
+	s.judge(0, health.Unknown)
+	s.judge(1, health.Unknown)
 	if got := s.status(obj, plan.Result{}); fmt.Sprint(got) != fmt.Sprint(before) {
 		t.Errorf("while nothing is known\n got %+v\nwant %+v", got, before)
 	}
-	s.judge(1, growth.Healthy)
+	s.judge(1, health.Healthy)
 	if got := s.status(obj, plan.Result{}); fmt.Sprint(got) != fmt.Sprint(before) {
 		t.Errorf("when another target is known\n got %+v\nwant %+v", got, before)
 	}
@@ -570,7 +570,7 @@ func TestANewLeaderKeepsABadVerdictOfTheSamePodUntilItHasItsOwn(t *testing.T) {
 func TestTheStatusOfALargeFleetStaysSmall(t *testing.T) {
 	obj, s := scene(5000)
 	for i := range s.Targets {
-		s.judge(i, growth.SinkDown)
+		s.judge(i, health.SinkDown)
 		view := s.Views[s.Targets[i].Name]
 		view.Judgement.Message = strings.Repeat("x", 300)
 		s.Views[s.Targets[i].Name] = view
@@ -594,7 +594,7 @@ func TestTheStatusOfALargeFleetStaysSmall(t *testing.T) {
 
 func TestFiguresThatMoveDoNotMoveTheStatus(t *testing.T) {
 	obj, s := scene(3)
-	s.judge(1, growth.Unreachable)
+	s.judge(1, health.Unreachable)
 	obj.Status = s.status(obj, plan.Result{})
 	for i := range 10 {
 		s.Now = s.Now.Add(time.Minute)
@@ -685,7 +685,7 @@ func TestARolloutSendsEventsAtItsCanariesAndWhenItStops(t *testing.T) {
 
 func TestATargetsMessageSaysWhatIsDoneOrWhyNothingIs(t *testing.T) {
 	obj, s := scene(2)
-	s.judge(0, growth.Stuck)
+	s.judge(0, health.Stuck)
 	s.Pods[0].UID = "uid"
 	s.Ledger.Records = plan.Ledger{nodeName(0): plan.Record{UID: "uid", Times: []time.Time{noon}}}
 	if got := s.status(obj, plan.Result{}).Targets[0].Message; got != "figures; restarting (1 of 3 this hour)" {
@@ -703,7 +703,7 @@ func TestATargetsMessageSaysWhatIsDoneOrWhyNothingIs(t *testing.T) {
 
 func TestConditionsSayWhyARestartThatIsDueWouldNotHelp(t *testing.T) {
 	obj, s := scene(3)
-	s.judge(1, growth.Stuck)
+	s.judge(1, health.Stuck)
 	waiting := map[string]string{nodeName(1): "no restart"}
 	fleetWide := plan.Result{FleetWide: true, Outage: "2 of 3 targets are bad", Waiting: waiting}
 	for name, test := range map[string]struct {

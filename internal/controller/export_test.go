@@ -11,7 +11,7 @@ import (
 	testingclock "k8s.io/utils/clock/testing"
 
 	"github.com/hlparser/hyperliquid-parser-operator/api/v1alpha1"
-	"github.com/hlparser/hyperliquid-parser-operator/internal/controller/growth"
+	"github.com/hlparser/hyperliquid-parser-operator/internal/controller/health"
 	"github.com/hlparser/hyperliquid-parser-operator/internal/controller/plan"
 	"github.com/hlparser/hyperliquid-parser-operator/internal/controller/target"
 )
@@ -89,7 +89,7 @@ func SendLongestEvents(recorder events.EventRecorder, obj *v1alpha1.HyperliquidP
 		after := v1alpha1.HyperliquidParserStatus{CurrentRevision: "mainnet-" + strings.Repeat("r", 2000)}
 		e.conditions(obj, v1alpha1.HyperliquidParserStatus{}, after)
 	})
-	judge := func(v growth.Verdict, alerts growth.Alerts, targets int) {
+	judge := func(v health.Verdict, alerts health.Alerts, targets int) {
 		for i := range targets {
 			s.judge(i, v)
 			view := s.Views[s.Targets[i].Name]
@@ -99,29 +99,29 @@ func SendLongestEvents(recorder events.EventRecorder, obj *v1alpha1.HyperliquidP
 		e.judgements(obj, s.Fleet)
 	}
 	// One of a few targets, and of many.
-	for _, v := range growth.Verdicts() {
+	for _, v := range health.Verdicts() {
 		if v.Bad() {
-			send(string(v), func() { judge(v, growth.Alerts{}, 1) })
-			send(string(v), func() { judge(v, growth.Alerts{}, severalTargets+2) })
+			send(string(v), func() { judge(v, health.Alerts{}, 1) })
+			send(string(v), func() { judge(v, health.Alerts{}, severalTargets+2) })
 		}
 	}
-	send(reasonRecovered, func() { judge(growth.Healthy, growth.Alerts{}, severalTargets+2) })
-	raised := growth.Alert{Since: noon, Message: long}
-	send(string(growth.DataLost), func() { judge(growth.Healthy, growth.Alerts{DataLost: raised}, 1) })
-	send(string(growth.DataGap), func() {
-		judge(growth.Healthy, growth.Alerts{DataLost: raised, DataGap: raised},
+	send(reasonRecovered, func() { judge(health.Healthy, health.Alerts{}, severalTargets+2) })
+	raised := health.Alert{Since: noon, Message: long}
+	send(string(health.DataLost), func() { judge(health.Healthy, health.Alerts{DataLost: raised}, 1) })
+	send(string(health.DataGap), func() {
+		judge(health.Healthy, health.Alerts{DataLost: raised, DataGap: raised},
 			severalTargets+2)
 	})
-	send(string(growth.NearRetention), func() {
-		judge(growth.Healthy, growth.Alerts{DataLost: raised, DataGap: raised, NearRetention: raised}, 1)
+	send(string(health.NearRetention), func() {
+		judge(health.Healthy, health.Alerts{DataLost: raised, DataGap: raised, NearRetention: raised}, 1)
 	})
-	send(string(growth.FormatDrift), func() {
-		judge(growth.Healthy, growth.Alerts{DataLost: raised, DataGap: raised, NearRetention: raised, FormatDrift: raised}, 1)
+	send(string(health.FormatDrift), func() {
+		judge(health.Healthy, health.Alerts{DataLost: raised, DataGap: raised, NearRetention: raised, FormatDrift: raised}, 1)
 	})
 	send(reasonRestarting, func() {
 		name := s.Targets[0].Name
 		e.restarting(obj, plan.Action{Target: name, Pod: name, Record: plan.Record{Times: []time.Time{noon}}},
-			growth.Judgement{Verdict: growth.Stuck, Message: long})
+			health.Judgement{Verdict: health.Stuck, Message: long})
 		e.judgements(obj, s.Fleet)
 	})
 	after := v1alpha1.HyperliquidParserStatus{CurrentRevision: long, UpdateRevision: long}

@@ -23,7 +23,7 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"github.com/hlparser/hyperliquid-parser-operator/api/v1alpha1"
-	"github.com/hlparser/hyperliquid-parser-operator/internal/controller/growth"
+	"github.com/hlparser/hyperliquid-parser-operator/internal/controller/health"
 )
 
 // streamingKubelet is the part of a kubelet that forwards ports.
@@ -114,7 +114,7 @@ var _ = Describe("an operator outside the cluster", func() {
 			g.Expect(meta.IsStatusConditionTrue(obj.Status.Conditions, v1alpha1.ConditionBuffersStable)).To(BeTrue())
 			g.Expect(obj.Status.Targets).To(HaveLen(1))
 			g.Expect(obj.Status.Targets[0].Target).To(Equal(f.node(1)))
-			g.Expect(obj.Status.Targets[0].Verdict).To(Equal(string(growth.Unreachable)))
+			g.Expect(obj.Status.Targets[0].Verdict).To(Equal(string(health.Unreachable)))
 			g.Expect(obj.Status.Targets[0].Message).To(And(ContainSubstring("the API server forwar"),
 				ContainSubstring("no preferred addresses found")))
 		}

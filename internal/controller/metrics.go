@@ -15,7 +15,7 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"github.com/hlparser/hyperliquid-parser-operator/api/v1alpha1"
-	"github.com/hlparser/hyperliquid-parser-operator/internal/controller/growth"
+	"github.com/hlparser/hyperliquid-parser-operator/internal/controller/health"
 	"github.com/hlparser/hyperliquid-parser-operator/internal/controller/observed"
 	"github.com/hlparser/hyperliquid-parser-operator/internal/controller/plan"
 	"github.com/hlparser/hyperliquid-parser-operator/internal/version"
@@ -191,17 +191,17 @@ func (m *Metrics) set(
 		},
 		verdicts: map[string]float64{},
 	}
-	for _, v := range growth.Verdicts() {
+	for _, v := range health.Verdicts() {
 		now.verdicts[string(v)] = 0
 	}
 	for name, view := range f.Views {
 		j := view.Judgement
-		now.verdicts[string(cmp.Or(j.Verdict, growth.Unknown))]++
+		now.verdicts[string(cmp.Or(j.Verdict, health.Unknown))]++
 		if j.Verdict.Bad() {
 			// An invalid UTF-8 label would fail the whole scrape.
 			now.bad = append(now.bad, badTarget{name, string(j.Verdict), strings.ToValidUTF8(j.Reason, "?")})
 		}
-		for _, kind := range growth.AlertKinds() {
+		for _, kind := range health.AlertKinds() {
 			if view.Alerts.Of(kind).Raised() {
 				now.alerts = append(now.alerts, raisedAlert{name, string(kind)})
 			}

@@ -11,7 +11,7 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"github.com/hlparser/hyperliquid-parser-operator/api/v1alpha1"
-	"github.com/hlparser/hyperliquid-parser-operator/internal/controller/growth"
+	"github.com/hlparser/hyperliquid-parser-operator/internal/controller/health"
 	"github.com/hlparser/hyperliquid-parser-operator/internal/controller/plan"
 )
 
@@ -57,14 +57,14 @@ func TestNoSeriesIsAwayWhileItsCauseLasts(t *testing.T) {
 		obj, s := scene(targets)
 		obj.Name = fmt.Sprint("fleet-", i)
 		for j := range targets {
-			s.judge(j, growth.SinkDown)
-			s.raise(j, growth.Alerts{DataLost: growth.Alert{Since: noon}})
+			s.judge(j, health.SinkDown)
+			s.raise(j, health.Alerts{DataLost: health.Alert{Since: noon}})
 		}
 		fleets[i] = fleet{obj, s}
 		m.set(obj, s.Fleet, plan.Result{FleetWide: true}, v1alpha1.HyperliquidParserStatus{Desired: targets})
 	}
 	want := seriesOf(t, registry, "hlparser_fleet_")
-	if n := objects * (targets*2 + 4 + 5 + len(growth.Verdicts()) + 1); len(want) != n {
+	if n := objects * (targets*2 + 4 + 5 + len(health.Verdicts()) + 1); len(want) != n {
 		t.Fatalf("%d series, want %d", len(want), n)
 	}
 
@@ -141,11 +141,11 @@ func TestAStrangeReasonSpoilsNoScrape(t *testing.T) {
 		t.Fatal(err)
 	}
 	obj, s := scene(2)
-	s.judge(0, growth.NotRunning)
+	s.judge(0, health.NotRunning)
 	view := s.Views[nodeName(0)]
 	view.Judgement.Reason = "\xff\xfe\x1b[2J"
 	s.Views[nodeName(0)] = view
-	s.judge(1, growth.Stuck)
+	s.judge(1, health.Stuck)
 	m.set(obj, s.Fleet, plan.Result{}, v1alpha1.HyperliquidParserStatus{})
 	if got := seriesOf(t, registry, "hlparser_fleet_target_bad"); len(got) != 2 {
 		t.Errorf("shown: %v", got)
@@ -159,7 +159,7 @@ func TestWhatIsForgottenIsNotShown(t *testing.T) {
 		t.Fatal(err)
 	}
 	obj, s := scene(2)
-	s.judge(1, growth.Stuck)
+	s.judge(1, health.Stuck)
 	m.set(obj, s.Fleet, plan.Result{}, v1alpha1.HyperliquidParserStatus{})
 	m.forget(types.NamespacedName{Namespace: "ns", Name: "another"})
 	if got := seriesOf(t, registry, "hlparser_fleet_"); len(got) == 0 {

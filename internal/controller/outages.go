@@ -24,7 +24,7 @@ import (
 //     because verdicts do not show which of several is at fault;
 //   - the stranger's targets were each observed delivering, by two reports, the second with more delivered records: an
 //     object that only names a server proves nothing about it;
-//   - their fault is the sink (growth.Judgement.SinkTrouble): pods that do not start, or hang, do not concern others.
+//   - their fault is the sink (health.Judgement.SinkTrouble): pods that do not start, or hang, do not concern others.
 //
 // The plan counts them only while the object has a target with sink trouble itself, and none for more than its own size
 // (plan.Input).

@@ -12,7 +12,7 @@ import (
 	"k8s.io/apimachinery/pkg/types"
 
 	"github.com/hlparser/hyperliquid-parser-operator/api/v1alpha1"
-	"github.com/hlparser/hyperliquid-parser-operator/internal/controller/growth"
+	"github.com/hlparser/hyperliquid-parser-operator/internal/controller/health"
 	"github.com/hlparser/hyperliquid-parser-operator/internal/controller/observed"
 	"github.com/hlparser/hyperliquid-parser-operator/internal/controller/plan"
 	"github.com/hlparser/hyperliquid-parser-operator/internal/controller/poller"
@@ -245,14 +245,14 @@ func TestAStrangerWakesThoseThatHearItAlone(t *testing.T) {
 
 func TestOnlyTargetsThatWereSeenDeliveringAreCountedForStrangers(t *testing.T) {
 	views := map[string]poller.View{
-		"delivers":  {Delivered: true, Judgement: growth.Judgement{Verdict: growth.Healthy}},
-		"delivered": {Delivered: true, Judgement: growth.Judgement{Verdict: growth.SinkDown, Reason: "OrderStatuses"}},
-		"slow":      {Delivered: true, Judgement: growth.Judgement{Verdict: growth.Overloaded, Reason: growth.ReasonSink}},
-		"busy":      {Delivered: true, Judgement: growth.Judgement{Verdict: growth.Overloaded, Reason: growth.ReasonCPU}},
-		"hangs":     {Delivered: true, Judgement: growth.Judgement{Verdict: growth.Stuck}},
-		"locked out": {Delivered: true, Judgement: growth.Judgement{Verdict: growth.SinkDown,
-			Reason: growth.ReasonSecretMissing}},
-		"never did": {Judgement: growth.Judgement{Verdict: growth.SinkDown, Reason: "OrderStatuses"}},
+		"delivers":  {Delivered: true, Judgement: health.Judgement{Verdict: health.Healthy}},
+		"delivered": {Delivered: true, Judgement: health.Judgement{Verdict: health.SinkDown, Reason: "OrderStatuses"}},
+		"slow":      {Delivered: true, Judgement: health.Judgement{Verdict: health.Overloaded, Reason: health.ReasonSink}},
+		"busy":      {Delivered: true, Judgement: health.Judgement{Verdict: health.Overloaded, Reason: health.ReasonCPU}},
+		"hangs":     {Delivered: true, Judgement: health.Judgement{Verdict: health.Stuck}},
+		"locked out": {Delivered: true, Judgement: health.Judgement{Verdict: health.SinkDown,
+			Reason: health.ReasonSecretMissing}},
+		"never did": {Judgement: health.Judgement{Verdict: health.SinkDown, Reason: "OrderStatuses"}},
 	}
 	s := &observed.Fleet{Views: views}
 	for _, name := range append(slices.Sorted(maps.Keys(views)), "without a pod") {

@@ -7,7 +7,7 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"github.com/hlparser/hyperliquid-parser-operator/api/v1alpha1"
-	"github.com/hlparser/hyperliquid-parser-operator/internal/controller/growth"
+	"github.com/hlparser/hyperliquid-parser-operator/internal/controller/health"
 	"github.com/hlparser/hyperliquid-parser-operator/internal/controller/observed"
 	"github.com/hlparser/hyperliquid-parser-operator/internal/controller/plan"
 	"github.com/hlparser/hyperliquid-parser-operator/internal/controller/podspec"
@@ -41,7 +41,7 @@ func scene(n int) (*v1alpha1.HyperliquidParser, *observation) {
 		}}
 		pod.Status.Conditions = []corev1.PodCondition{{Type: corev1.PodReady, Status: corev1.ConditionTrue}}
 		s.Pods = append(s.Pods, pod)
-		s.judge(i, growth.Healthy)
+		s.judge(i, health.Healthy)
 	}
 	s.pair(obj.Name)
 	return obj, s
@@ -49,14 +49,14 @@ func scene(n int) (*v1alpha1.HyperliquidParser, *observation) {
 
 func (s *observation) pair(object string) { s.Pairs = observed.PairPods(object, s.Targets, s.Pods) }
 
-func (s *observation) judge(i int, v growth.Verdict) {
+func (s *observation) judge(i int, v health.Verdict) {
 	s.Views[s.Targets[i].Name] = poller.View{
-		Judgement: growth.Judgement{Verdict: v, Reason: "Fills", Message: "figures", Since: noon},
+		Judgement: health.Judgement{Verdict: v, Reason: "Fills", Message: "figures", Since: noon},
 		Reports:   10, LagKnown: true,
 	}
 }
 
-func (s *observation) raise(i int, alerts growth.Alerts) {
+func (s *observation) raise(i int, alerts health.Alerts) {
 	view := s.Views[s.Targets[i].Name]
 	view.Alerts = alerts
 	s.Views[s.Targets[i].Name] = view

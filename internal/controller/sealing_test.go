@@ -15,7 +15,7 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"github.com/hlparser/hyperliquid-parser-operator/api/v1alpha1"
-	"github.com/hlparser/hyperliquid-parser-operator/internal/controller/growth"
+	"github.com/hlparser/hyperliquid-parser-operator/internal/controller/health"
 	"github.com/hlparser/hyperliquid-parser-operator/internal/controller/keys"
 	"github.com/hlparser/hyperliquid-parser-operator/internal/controller/podspec"
 	"github.com/hlparser/hyperliquid-parser-operator/internal/parser/report/seal"
@@ -108,7 +108,7 @@ var _ = Describe("sealed reports", func() {
 		Eventually(ctx, func(g Gomega) {
 			targets := current(ctx, obj).Status.Targets
 			g.Expect(targets).To(HaveLen(1))
-			g.Expect(targets[0].Verdict).To(Equal(string(growth.Unreachable)))
+			g.Expect(targets[0].Verdict).To(Equal(string(health.Unreachable)))
 			g.Expect(targets[0].Message).To(ContainSubstring("no public key of its parser"))
 		}).WithTimeout(judged).Should(Succeed())
 		pod = f.pod(ctx, obj.Name, 1)

@@ -11,7 +11,7 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"github.com/hlparser/hyperliquid-parser-operator/api/v1alpha1"
-	"github.com/hlparser/hyperliquid-parser-operator/internal/controller/growth"
+	"github.com/hlparser/hyperliquid-parser-operator/internal/controller/health"
 	"github.com/hlparser/hyperliquid-parser-operator/internal/controller/observed"
 	"github.com/hlparser/hyperliquid-parser-operator/internal/controller/plan"
 	"github.com/hlparser/hyperliquid-parser-operator/internal/controller/podspec"
@@ -95,7 +95,7 @@ func TestWhatIsCachedOfAPodIsEnoughForPlanAndVerdict(t *testing.T) {
 			slim := got.(*corev1.Pod)
 			type looked struct {
 				Plan   plan.Pod
-				State  growth.PodState
+				State  health.PodState
 				Config string
 				Claim  string
 				IP     string
@@ -106,7 +106,7 @@ func TestWhatIsCachedOfAPodIsEnoughForPlanAndVerdict(t *testing.T) {
 			look := func(pod *corev1.Pod) looked {
 				owner := &v1alpha1.HyperliquidParser{ObjectMeta: metav1.ObjectMeta{UID: "owner"}}
 				return looked{
-					observed.PlanPod(pod), growth.StateOf(pod), podspec.ConfigOf(pod), podspec.DataClaim(pod), pod.Status.PodIP,
+					observed.PlanPod(pod), health.StateOf(pod), podspec.ConfigOf(pod), podspec.DataClaim(pod), pod.Status.PodIP,
 					metav1.IsControlledBy(pod, owner),
 					podspec.Sealed(pod), podspec.PublicKey(pod),
 				}

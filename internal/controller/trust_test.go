@@ -18,7 +18,7 @@ import (
 	"k8s.io/apimachinery/pkg/runtime/schema"
 
 	"github.com/hlparser/hyperliquid-parser-operator/api/v1alpha1"
-	"github.com/hlparser/hyperliquid-parser-operator/internal/controller/growth"
+	"github.com/hlparser/hyperliquid-parser-operator/internal/controller/health"
 	"github.com/hlparser/hyperliquid-parser-operator/internal/controller/observed"
 	"github.com/hlparser/hyperliquid-parser-operator/internal/controller/plan"
 	"github.com/hlparser/hyperliquid-parser-operator/internal/controller/status"
@@ -101,10 +101,10 @@ func TestAStatusIsSmallHoweverLongItsTexts(t *testing.T) {
 		for i := range 100 {
 			node := fmt.Sprintf("%s%04d", strings.Repeat("n", length-4), i)
 			s.Targets = append(s.Targets, target.Target{Name: node, Node: node})
-			s.judge(i, growth.SinkDown)
+			s.judge(i, health.SinkDown)
 			view := s.Views[node]
 			view.Judgement.Message, view.Judgement.Reason, view.MissingSecret = long, long, long
-			view.Alerts.DataLost = growth.Alert{Since: noon, Message: long}
+			view.Alerts.DataLost = health.Alert{Since: noon, Message: long}
 			s.Views[node] = view
 		}
 		s.pair(obj.Name)
@@ -146,7 +146,7 @@ func TestAStatusIsSmallHoweverLongItsTexts(t *testing.T) {
 // A reason that a kubelet gives is the condition's in the API's form.
 func TestAStrangeReasonIsNoReasonToRefuseAStatus(t *testing.T) {
 	obj, s := scene(2)
-	s.judge(1, growth.NotRunning)
+	s.judge(1, health.NotRunning)
 	s.problem = &problem{Reason: "image can't be\npulled", Message: "a\nb\x1b[2J\u202e"}
 	got := s.status(obj, plan.Result{})
 	c := meta.FindStatusCondition(got.Conditions, v1alpha1.ConditionStalled)

@@ -17,7 +17,7 @@ import (
 
 	"github.com/hlparser/hyperliquid-parser-operator/api/v1alpha1"
 	"github.com/hlparser/hyperliquid-parser-operator/internal/controller/fair"
-	"github.com/hlparser/hyperliquid-parser-operator/internal/controller/growth"
+	"github.com/hlparser/hyperliquid-parser-operator/internal/controller/health"
 	"github.com/hlparser/hyperliquid-parser-operator/internal/controller/observed"
 	"github.com/hlparser/hyperliquid-parser-operator/internal/controller/prose"
 )
@@ -137,7 +137,7 @@ func (r *Reconciler) askForWarnings(obj *v1alpha1.HyperliquidParser, f *observed
 	pods, bound := map[types.UID]time.Time{}, map[types.UID]bool{}
 	for i := range f.Pods {
 		pod := &f.Pods[i]
-		if state := growth.StateOf(pod); state.Unstarted && !state.Terminating {
+		if state := health.StateOf(pod); state.Unstarted && !state.Terminating {
 			pods[pod.UID], bound[pod.UID] = pod.CreationTimestamp.Time, pod.Spec.NodeName != ""
 		}
 	}
@@ -297,8 +297,8 @@ func dataMissing(obj *v1alpha1.HyperliquidParser, message string) (text string, 
 }
 
 // podState returns the pod's state, with the reason that only its events have.
-func podState(obj *v1alpha1.HyperliquidParser, f *observed.Fleet, pod *corev1.Pod) growth.PodState {
-	state := growth.StateOf(pod)
+func podState(obj *v1alpha1.HyperliquidParser, f *observed.Fleet, pod *corev1.Pod) health.PodState {
+	state := health.StateOf(pod)
 	event, warned := f.Warnings[pod.UID]
 	if !warned || !state.Unstarted {
 		return state
@@ -312,6 +312,6 @@ func podState(obj *v1alpha1.HyperliquidParser, f *observed.Fleet, pod *corev1.Po
 	} else if !vagueMessages.MatchString(strings.TrimPrefix(state.Detail, state.Reason+": ")) {
 		return state // the status is more specific
 	}
-	state.Detail = growth.Detail(state.Reason, event.Message)
+	state.Detail = health.Detail(state.Reason, event.Message)
 	return state
 }

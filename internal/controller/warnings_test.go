@@ -14,7 +14,7 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"github.com/hlparser/hyperliquid-parser-operator/api/v1alpha1"
-	"github.com/hlparser/hyperliquid-parser-operator/internal/controller/growth"
+	"github.com/hlparser/hyperliquid-parser-operator/internal/controller/health"
 	"github.com/hlparser/hyperliquid-parser-operator/internal/controller/observed"
 )
 
@@ -156,14 +156,14 @@ func TestAPodThatDoesNotStartIsExplainedByItsEvents(t *testing.T) {
 			events: []corev1.Event{happened(1, "FailedAttachVolume", attached)}, waiting: creating, reason: "FailedAttachVolume",
 			detail: "FailedAttachVolume: " + attached},
 		"no sandbox": {events: []corev1.Event{happened(1, "FailedCreatePodSandBox", noSandbox)},
-			waiting: creating, reason: "FailedCreatePodSandBox", detail: growth.Detail("FailedCreatePodSandBox", noSandbox)},
+			waiting: creating, reason: "FailedCreatePodSandBox", detail: health.Detail("FailedCreatePodSandBox", noSandbox)},
 		"no network": {events: []corev1.Event{happened(1, "NetworkNotReady", noNetwork)},
-			waiting: creating, reason: "NetworkNotReady", detail: growth.Detail("NetworkNotReady", noNetwork)},
+			waiting: creating, reason: "NetworkNotReady", detail: health.Detail("NetworkNotReady", noNetwork)},
 		"a warning about something else": {events: []corev1.Event{happened(9, "DNSConfigForming", dns),
 			happened(1, "FailedMount", noConfig)}, waiting: creating, reason: "FailedMount", detail: "FailedMount: " + noConfig},
 		"no node": {unbound: true,
 			events: []corev1.Event{happened(40, "FailedScheduling", noRoom)}, waiting: corev1.ContainerStateWaiting{},
-			reason: "FailedScheduling", detail: growth.Detail("FailedScheduling", noRoom)},
+			reason: "FailedScheduling", detail: health.Detail("FailedScheduling", noRoom)},
 		"no node for a while": {events: []corev1.Event{happened(40, "FailedScheduling", noRoom),
 			happened(10, "FailedMount", noConfig)}, waiting: creating, reason: "FailedMount", detail: "FailedMount: " +
 			noConfig},
@@ -174,7 +174,7 @@ func TestAPodThatDoesNotStartIsExplainedByItsEvents(t *testing.T) {
 			happened(2, "Failed", errPull), happened(9, "Failed", pullAgain), normal},
 			waiting: corev1.ContainerStateWaiting{Reason: "ImagePullBackOff",
 				Message: `Back-off pulling image "ghcr.io/hlparser/hlparser:v9"`}, reason: "ImagePullBackOff",
-			detail: growth.Detail("ImagePullBackOff", noImage)},
+			detail: health.Detail("ImagePullBackOff", noImage)},
 		"what is only being done is no warning": {events: []corev1.Event{normal}, waiting: creating,
 			reason: "ContainerCreating"},
 		"a reason and a message of somebody else": {events: []corev1.Event{happened(1, "no reason\n", "a\nb\x1b[2J")},

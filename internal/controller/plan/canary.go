@@ -11,7 +11,7 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/util/intstr"
 
-	"github.com/hlparser/hyperliquid-parser-operator/internal/controller/growth"
+	"github.com/hlparser/hyperliquid-parser-operator/internal/controller/health"
 )
 
 // Canary is how a new revision is tried out.
@@ -92,7 +92,7 @@ func (s *step) lostSelected() (selected int, lost []string) {
 		}
 		selected++
 		if t.lost() || inCanary &&
-			(s.overdue(t.pod) || s.indeterminate(t) && s.rollout.baseline(t.Name).Verdict != growth.Unknown) {
+			(s.overdue(t.pod) || s.indeterminate(t) && s.rollout.baseline(t.Name).Verdict != health.Unknown) {
 			lost = append(lost, t.Name)
 		}
 	}
@@ -261,11 +261,11 @@ func (s *step) compare(t *slot, outage bool) (canaryState, string) {
 }
 
 // transient reports whether the verdict may pass by itself: a report that was not received, a container that restarts.
-func transient(v growth.Verdict) bool { return v == growth.NotRunning || v == growth.Unreachable }
+func transient(v health.Verdict) bool { return v == health.NotRunning || v == health.Unreachable }
 
 // commonInControl reports whether the verdict is so frequent in the control group that it is fleet-wide there. Then the
 // revision is not its cause.
-func (s *step) commonInControl(v growth.Verdict) bool {
+func (s *step) commonInControl(v health.Verdict) bool {
 	same := 0
 	for _, t := range s.slots {
 		if s.inControlGroup(t) && t.judgement.Verdict == v {
@@ -293,7 +293,7 @@ func (b Baseline) allowedRestarts(age time.Duration) int {
 // comparison describes how a canary is now, and its baseline.
 func (s *step) comparison(t *slot, now string) string {
 	b := s.rollout.baseline(t.Name)
-	was := []string{string(cmp.Or(b.Verdict, growth.Healthy)), "lag " + b.Lag.Round(time.Second).String()}
+	was := []string{string(cmp.Or(b.Verdict, health.Healthy)), "lag " + b.Lag.Round(time.Second).String()}
 	if b.Restarts > 0 {
 		was = append(was, fmt.Sprintf("restarted %s in %s", times(b.Restarts), b.Age.Round(time.Minute)))
 	}
@@ -354,7 +354,7 @@ func (s *step) countSoak(canaries []*slot) {
 
 // catchingUp reports whether a canary is behind and was well before.
 func (s *step) catchingUp(t *slot) bool {
-	return t.judgement.Verdict != growth.Healthy && severity(t.judgement.Verdict) == 0 &&
+	return t.judgement.Verdict != health.Healthy && severity(t.judgement.Verdict) == 0 &&
 		severity(s.rollout.baseline(t.Name).Verdict) == 0
 }
 
@@ -425,7 +425,7 @@ func (s *step) baselineOf(t *slot) Baseline {
 		BootID: t.BootID, Lag: metav1.Duration{Duration: s.Lag[t.Name].Truncate(time.Second)},
 		Restarts: t.pod.Restarts, Unready: !t.pod.Ready,
 	}
-	if v := t.judgement.Verdict; v != growth.Healthy {
+	if v := t.judgement.Verdict; v != health.Healthy {
 		b.Verdict = v
 	}
 	if b.Restarts > 0 {

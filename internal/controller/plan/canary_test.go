@@ -8,7 +8,7 @@ import (
 
 	"k8s.io/apimachinery/pkg/util/intstr"
 
-	"github.com/hlparser/hyperliquid-parser-operator/internal/controller/growth"
+	"github.com/hlparser/hyperliquid-parser-operator/internal/controller/health"
 	"github.com/hlparser/hyperliquid-parser-operator/internal/controller/plan"
 )
 
@@ -39,11 +39,11 @@ func TestDuringACanaryNewTargetsAndPodsThatDieGetTheCurrentRevision(t *testing.T
 
 func TestTheSoakCountsOnlyTimeInWhichCanariesWereWell(t *testing.T) {
 	s := soaking(t, 3).does().after(10 * time.Minute)
-	for _, v := range []growth.Verdict{growth.SinkDown, growth.SourceStalled} {
+	for _, v := range []health.Verdict{health.SinkDown, health.SourceStalled} {
 		s.is("a", v).does().phase(plan.PhaseCanary, "the soak is paused: a is "+string(v))
 		s.after(time.Hour).does()
 	}
-	s.is("a", growth.CatchingUp).does().phase(plan.PhaseCanary, "soaking until 15:00:00 UTC").after(10 * time.Minute)
+	s.is("a", health.CatchingUp).does().phase(plan.PhaseCanary, "soaking until 15:00:00 UTC").after(10 * time.Minute)
 	s.with(func(in *plan.Input) { in.Limits.Paused = true }).does().phase(plan.PhaseCanary, "the soak is paused: paused").
 		after(time.Hour)
 	s.with(func(in *plan.Input) { in.Limits.Paused = false }).does().phase(plan.PhaseCanary, "soaking until 16:00:00 UTC").
@@ -55,24 +55,24 @@ func TestTheSoakCountsOnlyTimeInWhichCanariesWereWell(t *testing.T) {
 }
 
 func TestASoakIsNotOverWhileACanaryIsBehind(t *testing.T) {
-	s := soaking(t, 3).does().is("a", growth.CatchingUp).after(time.Hour).does().
+	s := soaking(t, 3).does().is("a", health.CatchingUp).after(time.Hour).does().
 		phase(plan.PhaseCanary, "the soak is paused: a is still catching up")
-	s.is("a", growth.Healthy).does("Delete b: Outdated")
+	s.is("a", health.Healthy).does("Delete b: Outdated")
 
 	// It was behind before: that is not worse.
-	s = begin(t, canary(fleet(1), 1, time.Hour)).is("a", growth.Overloaded).with(update("newer")).
+	s = begin(t, canary(fleet(1), 1, time.Hour)).is("a", health.Overloaded).with(update("newer")).
 		does("Delete a: Outdated").does("Create a at newer")
-	s.is("a", growth.CatchingUp).does().after(time.Hour).does().phase(plan.PhaseRolling, "")
+	s.is("a", health.CatchingUp).does().after(time.Hour).does().phase(plan.PhaseRolling, "")
 }
 
 func TestUnobservedTimeDoesNotCountForTheSoak(t *testing.T) {
 	s := soaking(t, 3).does().after(13 * time.Minute).does() // two ticks are persisted, and the rest
 	s.after(2*time.Minute).leader().does().phase(plan.PhaseCanary, "the soak is paused: a has no verdict yet")
-	s.after(time.Hour).does().judges(growth.Healthy).does().phase(plan.PhaseCanary, "soaking until 14:02:00 UTC")
+	s.after(time.Hour).does().judges(health.Healthy).does().phase(plan.PhaseCanary, "soaking until 14:02:00 UTC")
 
 	// Nor does a long time without a leader in which it was paused.
 	s.after(3 * time.Hour).leader().with(func(in *plan.Input) { in.Limits.Paused = true }).does()
-	s.with(func(in *plan.Input) { in.Limits.Paused = false }).judges(growth.Healthy).does().
+	s.with(func(in *plan.Input) { in.Limits.Paused = false }).judges(health.Healthy).does().
 		phase(plan.PhaseCanary, "soaking until 17:02:00 UTC")
 }
 
@@ -81,13 +81,13 @@ func TestACanaryThatIsWorseThanBeforeGoesBackAndNothingElseMoves(t *testing.T) {
 		change  func(*story)
 		message string
 	}{
-		"a verdict": {func(s *story) { s.is("a", growth.Overloaded) },
+		"a verdict": {func(s *story) { s.is("a", health.Overloaded) },
 			"a on revision newer: Overloaded, as it is; before, on new: Healthy, lag 0s"},
 		"a restart of the container": {func(s *story) { s.pod("a", func(p *plan.Pod) { p.Restarts = 1 }) },
 			"a on revision newer: its container restarted once; before, on new: Healthy, lag 0s"},
 		"a pod that does not become ready": {func(s *story) { s.pod("a", unready).does().after(10 * time.Minute) },
 			"a on revision newer: not ready for 10m0s; before, on new: Healthy, lag 0s"},
-		"a long time without a report": {func(s *story) { s.is("a", growth.Unreachable).does().after(10 * time.Minute) },
+		"a long time without a report": {func(s *story) { s.is("a", health.Unreachable).does().after(10 * time.Minute) },
 			"a on revision newer: Unreachable, as it is; before, on new: Healthy, lag 0s"},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -96,7 +96,7 @@ func TestACanaryThatIsWorseThanBeforeGoesBackAndNothingElseMoves(t *testing.T) {
 			s.does("Delete a: RolledBack").phase(plan.PhaseFailed, test.message)
 			s.does("Create a at new").phase(plan.PhaseFailed, test.message)
 			s.after(9*time.Hour).leader().does().phase(plan.PhaseFailed, test.message)
-			s.judges(growth.Healthy).dies("b").does("Create b at new")
+			s.judges(health.Healthy).dies("b").does("Create b at new")
 			// Until the spec changes.
 			s.with(update("newest")).does("Delete a: Outdated").does("Create a at newest").does()
 			s.after(time.Hour).does("Delete b: Outdated")
@@ -105,7 +105,7 @@ func TestACanaryThatIsWorseThanBeforeGoesBackAndNothingElseMoves(t *testing.T) {
 }
 
 func TestACanaryThatFailedIsPromotedByHand(t *testing.T) {
-	s := soaking(t, 3).is("a", growth.Stuck).does("Delete a: RolledBack").does("Create a at new")
+	s := soaking(t, 3).is("a", health.Stuck).does("Delete a: RolledBack").does("Create a at new")
 	s.with(func(in *plan.Input) { in.Promote = true }).does("Delete a: Outdated").phase(plan.PhaseRolling, "")
 	s.does("Create a at newer").does("Delete b: Outdated")
 	// It stays promoted when the annotation is removed.
@@ -123,16 +123,16 @@ func TestACanaryIsComparedWithTheSameTargetBefore(t *testing.T) {
 		after  func(*story)
 		fails  bool
 	}{
-		"as bad as before": {func(s *story) { s.is("a", growth.Overloaded) },
-			func(s *story) { s.is("a", growth.Overloaded) }, false},
-		"better than before": {func(s *story) { s.is("a", growth.NotRunning) },
-			func(s *story) { s.is("a", growth.Stuck) }, false},
-		"worse than before": {func(s *story) { s.is("a", growth.Overloaded) },
-			func(s *story) { s.is("a", growth.Stuck) }, true},
-		"a sink that works again": {func(s *story) { s.is("a", growth.SinkDown) },
-			func(s *story) { s.is("a", growth.Overloaded) }, false},
-		"a source that comes back": {func(s *story) { s.is("a", growth.SourceStalled) },
-			func(s *story) { s.is("a", growth.Stuck) }, true},
+		"as bad as before": {func(s *story) { s.is("a", health.Overloaded) },
+			func(s *story) { s.is("a", health.Overloaded) }, false},
+		"better than before": {func(s *story) { s.is("a", health.NotRunning) },
+			func(s *story) { s.is("a", health.Stuck) }, false},
+		"worse than before": {func(s *story) { s.is("a", health.Overloaded) },
+			func(s *story) { s.is("a", health.Stuck) }, true},
+		"a sink that works again": {func(s *story) { s.is("a", health.SinkDown) },
+			func(s *story) { s.is("a", health.Overloaded) }, false},
+		"a source that comes back": {func(s *story) { s.is("a", health.SourceStalled) },
+			func(s *story) { s.is("a", health.Stuck) }, true},
 		"as many restarts": {func(s *story) { s.pod("a", restarts(24)) },
 			func(s *story) { s.after(2*time.Hour).pod("a", restarts(2)) }, false},
 		"more restarts than before": {func(s *story) { s.pod("a", restarts(24)) },
@@ -141,10 +141,10 @@ func TestACanaryIsComparedWithTheSameTargetBefore(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			// The other is worse, so that a is the canary.
 			s := begin(t, canary(unavailable(fleet(2), 2), 1, 9*time.Hour))
-			s.is("b", growth.SinkDown)
+			s.is("b", health.SinkDown)
 			test.before(s)
 			s.with(update("newer")).does("Delete a: Outdated").does("Create a at newer")
-			s.is("b", growth.Healthy)
+			s.is("b", health.Healthy)
 			test.after(s)
 			r := plan.Next(s.in)
 			if (r.Phase == plan.PhaseFailed) != test.fails {
@@ -160,14 +160,14 @@ func TestACanaryIsComparedWithTheSameTargetBefore(t *testing.T) {
 func restarts(n int) func(*plan.Pod) { return func(p *plan.Pod) { p.Restarts = n } }
 
 func TestACanaryIsNotBlamedForACommonFault(t *testing.T) {
-	s := soaking(t, 2).does().is("a", growth.Stuck).is("b", growth.Stuck)
+	s := soaking(t, 2).does().is("a", health.Stuck).is("b", health.Stuck)
 	s.does().phase(plan.PhaseCanary, "the soak is paused: a is Stuck, and so are targets that are not canaries")
 
 	// A fleet-wide fault, of any kind.
-	s = soaking(t, 8).does().is("a", growth.Stuck).is("b", growth.SinkDown).is("c", growth.Unreachable).
-		is("d", growth.SinkDown)
+	s = soaking(t, 8).does().is("a", health.Stuck).is("b", health.SinkDown).is("c", health.Unreachable).
+		is("d", health.SinkDown)
 	s.does().phase(plan.PhaseCanary, "the soak is paused: a is worse than before, and the fault is fleet-wide")
-	s.is("b", growth.Healthy).is("c", growth.Healthy).is("d", growth.Healthy).does("Delete a: RolledBack")
+	s.is("b", health.Healthy).is("c", health.Healthy).is("d", health.Healthy).does("Delete a: RolledBack")
 }
 
 func TestCanariesAreNotTheirOwnControlGroup(t *testing.T) {
@@ -175,20 +175,20 @@ func TestCanariesAreNotTheirOwnControlGroup(t *testing.T) {
 	s := begin(t, canary(unavailable(fleet(6), 3), 3, time.Hour)).with(update("newer"))
 	s.does("Delete a: Outdated", "Delete b: Outdated", "Delete c: Outdated").
 		does("Create a at newer", "Create b at newer", "Create c at newer")
-	s.is("a", growth.Stuck).is("b", growth.Stuck).is("c", growth.Stuck)
+	s.is("a", health.Stuck).is("b", health.Stuck).is("c", health.Stuck)
 	s.does("Delete a: RolledBack", "Delete b: RolledBack", "Delete c: RolledBack")
 }
 
 func TestARevisionThatCuresABadFleetPassesTheSoak(t *testing.T) {
-	s := begin(t, canary(fleet(3), 1, time.Hour)).judges(growth.SinkDown).with(update("newer"))
+	s := begin(t, canary(fleet(3), 1, time.Hour)).judges(health.SinkDown).with(update("newer"))
 	s.does("Delete a: Outdated").does("Create a at newer").does().phase(plan.PhaseCanary, "soaking until 13:00:00 UTC")
 	s.after(time.Hour).does("Delete b: Outdated")
 }
 
 func TestACanaryOnALostNodeIsReplacedByAnother(t *testing.T) {
-	s := soaking(t, 3).does().after(10*time.Minute).with(node(0, false, false)).is("a", growth.Unreachable)
+	s := soaking(t, 3).does().after(10*time.Minute).with(node(0, false, false)).is("a", health.Unreachable)
 	s.does("Delete b: Outdated").does("Create b at newer").does().phase(plan.PhaseCanary, "soaking until 13:10:00 UTC")
-	s.with(node(0, true, true)).is("a", growth.Healthy).after(time.Hour).does("Delete c: Outdated")
+	s.with(node(0, true, true)).is("a", health.Healthy).after(time.Hour).does("Delete c: Outdated")
 }
 
 func TestACordonedCanaryRemainsACanaryWhileItRuns(t *testing.T) {
@@ -201,18 +201,18 @@ func TestACordonedCanaryRemainsACanaryWhileItRuns(t *testing.T) {
 func TestGoodTargetsBecomeCanaries(t *testing.T) {
 	in := canary(fleet(6), 2, time.Hour)
 	in.Limits.MaxUnavailable = intstr.FromInt32(2)
-	s := begin(t, in).is("a", growth.Overloaded).is("b", growth.Unknown).with(node(2, false, true)).with(update("newer"))
+	s := begin(t, in).is("a", health.Overloaded).is("b", health.Unknown).with(node(2, false, true)).with(update("newer"))
 	s.does("Delete d: Outdated").does("Create d at newer") // one is unjudged, and delays the next
 	s.does("Delete e: Outdated").does("Create e at newer").does()
 
 	// Where none is good, bad ones show whether the revision helps.
 	in = canary(fleet(2), 1, time.Hour)
-	s = begin(t, in).judges(growth.NotRunning).pod("a", unready).pod("b", unready).with(update("newer")).
+	s = begin(t, in).judges(health.NotRunning).pod("a", unready).pod("b", unready).with(update("newer")).
 		does("Delete a: Outdated")
 	s.does("Create a at newer").does().after(time.Hour).does("Delete b: Outdated")
 
 	// A new leader does not know yet which are good.
-	begin(t, in).leader().pod("b", unready).is("b", growth.NotRunning).with(update("newer")).does().judges(growth.Healthy).
+	begin(t, in).leader().pod("b", unready).is("b", health.NotRunning).with(update("newer")).does().judges(health.Healthy).
 		pod("b", func(p *plan.Pod) { p.Ready = true }).
 		does("Delete a: Outdated")
 }
@@ -255,19 +255,19 @@ func TestANewRevisionDuringACanaryBeginsWithTheCanaries(t *testing.T) {
 
 func TestAnAbandonedRevisionIsNoBaselineForTheNext(t *testing.T) {
 	// The first crashes, the second hangs: that is better than the first, and worse than before both.
-	s := soaking(t, 3).pod("a", unready).is("a", growth.NotRunning).does()
+	s := soaking(t, 3).pod("a", unready).is("a", health.NotRunning).does()
 	s.with(update("newest")).does("Delete a: Outdated").does("Create a at newest")
-	s.is("a", growth.Stuck).does("Delete a: RolledBack").
+	s.is("a", health.Stuck).does("Delete a: RolledBack").
 		phase(plan.PhaseFailed, "a on revision newest: Stuck, as it is; before, on new: Healthy, lag 0s")
 }
 
 func TestAStartingPodIsNoCanaryYet(t *testing.T) {
-	s := begin(t, canary(fleet(2), 1, time.Hour)).pod("a", young).is("a", growth.Unknown).with(update("newer")).does()
-	s.pod("a", func(p *plan.Pod) { p.Ready = true }).is("a", growth.Healthy).does("Delete a: Outdated")
+	s := begin(t, canary(fleet(2), 1, time.Hour)).pod("a", young).is("a", health.Unknown).with(update("newer")).does()
+	s.pod("a", func(p *plan.Pod) { p.Ready = true }).is("a", health.Healthy).does("Delete a: Outdated")
 }
 
 func TestARestartOfTheContainerInAnOutageDoesNotStopTheCure(t *testing.T) {
-	s := begin(t, canary(fleet(4), 1, time.Hour)).judges(growth.SinkDown).is("a", growth.Healthy).with(update("newer")).
+	s := begin(t, canary(fleet(4), 1, time.Hour)).judges(health.SinkDown).is("a", health.Healthy).with(update("newer")).
 		does("Delete a: Outdated").does("Create a at newer")
 	s.pod("a", restarts(1)).does().phase(plan.PhaseCanary, "soaking until 13:00:00 UTC").after(time.Hour).
 		does("Delete b: Outdated")
@@ -287,14 +287,14 @@ func TestACanaryWhoseStateWasLostIsFoundAgain(t *testing.T) {
 
 func TestACanaryThatIsGrowingIsRolledBackBeforeItIsRestarted(t *testing.T) {
 	// It was well before: the revision is at fault, and no restart is counted.
-	s := soaking(t, 3).does().is("a", growth.Growing).does("Delete a: RolledBack")
+	s := soaking(t, 3).does().is("a", health.Growing).does("Delete a: RolledBack")
 	if len(s.in.Ledger) > 0 {
 		t.Errorf("the ledger has %v", s.in.Ledger)
 	}
 	// It was bad before: a restart may cure it.
 	s = begin(t, canary(fleet(1), 1, time.Hour)).with(func(in *plan.Input) { in.Limits.AlertOnly = true }).
-		is("a", growth.Stuck).with(update("newer")).does("Delete a: Outdated")
-	s.does("Create a at newer").with(func(in *plan.Input) { in.Limits.AlertOnly = false }).is("a", growth.Stuck).
+		is("a", health.Stuck).with(update("newer")).does("Delete a: Outdated")
+	s.does("Create a at newer").with(func(in *plan.Input) { in.Limits.AlertOnly = false }).is("a", health.Stuck).
 		does("Restart a: Verdict").does("Create a at newer")
 }
 
@@ -320,7 +320,7 @@ func TestACanaryWhoseNodeRebootsIsNotBlamed(t *testing.T) {
 
 	s := begins().with(boots("2")).pod("a", waiting).does().phase(plan.PhaseCanary, "the soak is paused: a is not ready")
 	s.pod("a", again).does().phase(plan.PhaseCanary, "soaking until 15:00:00 UTC").after(time.Hour).leader()
-	s.with(boots("3")).judges(growth.Healthy).pod("a", restarts(2)).does().
+	s.with(boots("3")).judges(health.Healthy).pod("a", restarts(2)).does().
 		phase(plan.PhaseCanary, "soaking until 15:00:00 UTC")
 	s.pod("a", restarts(3)).does("Delete a: RolledBack")
 	mentions(t, s.last.Message, "a on revision newer: its container restarted 3 times")
@@ -351,7 +351,7 @@ func TestTheStateOfTheLargestCanaryFitsIntoAnAnnotation(t *testing.T) {
 			Name: "pod-" + name, UID: name, Target: name, Revision: "new", Created: ago(24*time.Hour + time.Second), Ready: true,
 			Restarts: 10,
 		})
-		in.Judgements[name] = growth.Judgement{Verdict: growth.SourceStalled, Since: ago(23 * time.Hour)}
+		in.Judgements[name] = health.Judgement{Verdict: health.SourceStalled, Since: ago(23 * time.Hour)}
 		in.Lag[name] = 23*time.Hour + 59*time.Minute + 59*time.Second
 	}
 	s := begin(t, in).with(update("newer"))
@@ -367,7 +367,7 @@ func TestTheStateOfTheLargestCanaryFitsIntoAnAnnotation(t *testing.T) {
 func TestTheStateOfACanaryIsShort(t *testing.T) {
 	in := canary(fleet(3), 1, time.Hour)
 	in.Lag = map[string]time.Duration{"a": 1700 * time.Millisecond}
-	s := begin(t, in).is("a", growth.CatchingUp).pod("a", restarts(2)).is("b", growth.SinkDown).is("c", growth.SinkDown).
+	s := begin(t, in).is("a", health.CatchingUp).pod("a", restarts(2)).is("b", health.SinkDown).is("c", health.SinkDown).
 		with(update("newer")).does("Delete a: Outdated")
 	s.does("Create a at newer").does().after(7 * time.Minute).does()
 	text, err := s.in.Rollout.Encode()
@@ -377,7 +377,7 @@ func TestTheStateOfACanaryIsShort(t *testing.T) {
 	if err != nil || text != want {
 		t.Errorf("got %s, %v\nwant %s", text, err, want)
 	}
-	s.judges(growth.Healthy).pod("a", restarts(2)).does("Delete a: RolledBack")
+	s.judges(health.Healthy).pod("a", restarts(2)).does("Delete a: RolledBack")
 	mentions(t, s.last.Message,
 		"a on revision newer: its container restarted 2 times; "+
 			"before, on new: CatchingUp, lag 1s, restarted 2 times in 24h0m0s")

@@ -4,7 +4,7 @@ import (
 	"testing"
 	"time"
 
-	"github.com/hlparser/hyperliquid-parser-operator/internal/controller/growth"
+	"github.com/hlparser/hyperliquid-parser-operator/internal/controller/health"
 	"github.com/hlparser/hyperliquid-parser-operator/internal/controller/plan"
 )
 
@@ -19,7 +19,7 @@ func TestAFaultOfManyTargetsIsFleetWideAndRestartsNothing(t *testing.T) {
 	} {
 		in := fleet(test.n)
 		for i := range test.bad {
-			in = judge(in, i, growth.Stuck)
+			in = judge(in, i, health.Stuck)
 		}
 		r := plan.Next(in)
 		if r.FleetWide != test.fleetWide || (len(r.Actions) == 0) != test.fleetWide || r.Affected != test.bad {
@@ -30,35 +30,35 @@ func TestAFaultOfManyTargetsIsFleetWideAndRestartsNothing(t *testing.T) {
 }
 
 func TestAnyBadVerdictIsPartOfAFleetWideFault(t *testing.T) {
-	s := begin(t, fleet(7)).is("a", growth.Unreachable).is("b", growth.SinkDown).is("c", growth.Stuck).does()
+	s := begin(t, fleet(7)).is("a", health.Unreachable).is("b", health.SinkDown).is("c", health.Stuck).does()
 	s.waits("c", "no restart: the fault is fleet-wide")
 	if want := "3 of 7 targets are bad or were restarted recently"; s.last.Outage != want {
 		t.Errorf("got %q, want %q", s.last.Outage, want)
 	}
-	s.is("a", growth.CatchingUp).is("b", growth.Unknown).after(10*time.Minute).is("b", growth.Healthy).
+	s.is("a", health.CatchingUp).is("b", health.Unknown).after(10*time.Minute).is("b", health.Healthy).
 		does("Restart c: Verdict")
 }
 
 func TestRecentlyRestartedTargetsAreAffectedUntilTheyAreProven(t *testing.T) {
-	s := begin(t, fleet(2)).is("a", growth.Stuck).does("Restart a: Verdict")
+	s := begin(t, fleet(2)).is("a", health.Stuck).does("Restart a: Verdict")
 	s.does("Create a at new")
-	s.after(time.Minute).is("b", growth.Growing).does().waits("b", "no restart: the fault is fleet-wide").
+	s.after(time.Minute).is("b", health.Growing).does().waits("b", "no restart: the fault is fleet-wide").
 		rechecksIn(time.Minute)
 	s.after(time.Minute).does("Restart b: Verdict")
 }
 
 func TestAFleetWideFaultLastsUntilThoseThatRecoverAreProven(t *testing.T) {
-	s := begin(t, fleet(7)).is("a", growth.Stuck).is("b", growth.Stuck).is("c", growth.Stuck).does()
-	s.after(time.Minute).is("a", growth.Healthy).does().waits("b", "no restart: the fault is fleet-wide").
+	s := begin(t, fleet(7)).is("a", health.Stuck).is("b", health.Stuck).is("c", health.Stuck).does()
+	s.after(time.Minute).is("a", health.Healthy).does().waits("b", "no restart: the fault is fleet-wide").
 		rechecksIn(2 * time.Minute)
-	s.after(time.Minute).is("a", growth.Stuck).does() // it hovers
-	s.is("a", growth.Healthy).after(2 * time.Minute).does("Restart b: Verdict")
+	s.after(time.Minute).is("a", health.Stuck).does() // it hovers
+	s.is("a", health.Healthy).after(2 * time.Minute).does("Restart b: Verdict")
 }
 
 func TestARecoveringFleetIsPlannedAgainOnceEnoughAreProven(t *testing.T) {
-	s := begin(t, fleet(7)).judges(growth.SinkDown).does()
+	s := begin(t, fleet(7)).judges(health.SinkDown).does()
 	for _, target := range s.in.Targets {
-		s.after(10*time.Second).is(target.Name, growth.Healthy).does()
+		s.after(10*time.Second).is(target.Name, health.Healthy).does()
 	}
 	// With two of seven unproven it is no longer fleet-wide.
 	s.rechecksIn(100 * time.Second)
@@ -74,20 +74,20 @@ func TestARecoveringFleetIsPlannedAgainOnceEnoughAreProven(t *testing.T) {
 }
 
 func TestTargetsThatStayBadDoNotKeepAFaultFleetWide(t *testing.T) {
-	s := begin(t, fleet(7)).is("a", growth.NotRunning).is("b", growth.NotRunning).is("c", growth.Stuck).does()
-	s.after(time.Minute).is("c", growth.Healthy).does()
+	s := begin(t, fleet(7)).is("a", health.NotRunning).is("b", health.NotRunning).is("c", health.Stuck).does()
+	s.after(time.Minute).is("c", health.Healthy).does()
 	s.after(2 * time.Minute).does()
 	if s.last.FleetWide {
 		t.Error("two of seven are still fleet-wide")
 	}
-	s.is("a", growth.Stuck).does("Restart a: Verdict")
+	s.is("a", health.Stuck).does("Restart a: Verdict")
 }
 
 func TestANewLeaderRestartsNothingUntilItKnowsThatTheFaultIsNotFleetWide(t *testing.T) {
-	s := begin(t, fleet(7)).leader().is("a", growth.Stuck).does().waits("a", "waiting for verdicts on other parsers")
-	s.is("b", growth.Healthy).is("c", growth.Healthy).is("d", growth.Healthy).is("e", growth.Healthy).does().
+	s := begin(t, fleet(7)).leader().is("a", health.Stuck).does().waits("a", "waiting for verdicts on other parsers")
+	s.is("b", health.Healthy).is("c", health.Healthy).is("d", health.Healthy).is("e", health.Healthy).does().
 		waits("a", "waiting for verdicts on other parsers")
-	s.is("f", growth.Healthy).does("Restart a: Verdict")
+	s.is("f", health.Healthy).does("Restart a: Verdict")
 }
 
 func TestPeersCount(t *testing.T) {
@@ -104,7 +104,7 @@ func TestPeersCount(t *testing.T) {
 		in := fleet(7)
 		in.Peers = test.peers
 		for i := range test.bad {
-			in = judge(in, i, growth.Stuck)
+			in = judge(in, i, health.Stuck)
 		}
 		if r := plan.Next(in); r.FleetWide != test.fleetWide {
 			t.Errorf("%d of 7 and %+v: fleet-wide %v: %s", test.bad, test.peers, r.FleetWide, r.Outage)
@@ -113,7 +113,7 @@ func TestPeersCount(t *testing.T) {
 }
 
 func TestAFleetWideFaultDoesNotDelayARollout(t *testing.T) {
-	begin(t, fleet(3)).judges(growth.SinkDown).with(update("newer")).does("Delete a: Outdated")
+	begin(t, fleet(3)).judges(health.SinkDown).with(update("newer")).does("Delete a: Outdated")
 }
 
 // TestForeignPeersAloneDelayNothing lists what other namespaces may do to a fleet's restarts.
@@ -144,13 +144,13 @@ func TestForeignPeersAloneDelayNothing(t *testing.T) {
 		for i := range test.n {
 			switch {
 			case i < test.stuck:
-				in = judge(in, i, growth.Stuck)
+				in = judge(in, i, health.Stuck)
 			case i < test.stuck+test.sink:
-				in = judge(in, i, growth.SinkDown)
+				in = judge(in, i, health.SinkDown)
 			case i < test.stuck+test.sink+test.secret:
-				in = judge(in, i, growth.SinkDown)
+				in = judge(in, i, health.SinkDown)
 				j := in.Judgements[in.Targets[i].Name]
-				j.Reason = growth.ReasonSecretMissing
+				j.Reason = health.ReasonSecretMissing
 				in.Judgements[in.Targets[i].Name] = j
 			}
 		}

@@ -8,7 +8,7 @@ import (
 	"k8s.io/apimachinery/pkg/util/intstr"
 	"pgregory.net/rapid"
 
-	"github.com/hlparser/hyperliquid-parser-operator/internal/controller/growth"
+	"github.com/hlparser/hyperliquid-parser-operator/internal/controller/health"
 	"github.com/hlparser/hyperliquid-parser-operator/internal/controller/plan"
 )
 
@@ -17,24 +17,24 @@ import (
 func TestAForgedLedgerDeletesNoPodThatIsWellAndNoMoreThanTheBudget(t *testing.T) {
 	for name, test := range map[string]struct {
 		forged  int
-		verdict growth.Verdict
+		verdict health.Verdict
 		want    int // deletions in one step
 	}{
-		"5 of 20 that are well":                   {5, growth.Healthy, 0},
-		"20 of 20 that are well":                  {20, growth.Healthy, 0},
-		"5 of 20 that catch up":                   {5, growth.CatchingUp, 0},
-		"5 of 20, with no verdict yet":            {5, growth.Unknown, 2},
-		"20 of 20, with no verdict yet":           {20, growth.Unknown, 0}, // all at once may be fleet-wide
-		"5 of 20 whose sink is down":              {5, growth.SinkDown, 0},
-		"5 of 20 that hang":                       {5, growth.Stuck, 2},
-		"1 of 20, with no verdict yet":            {1, growth.Unknown, 1},
-		"3 of 20, one more than the budget, hang": {3, growth.Stuck, 2},
-		"2 of 20, as many as the budget, leak":    {2, growth.Leaking, 2},
-		"5 of 20 that do not answer":              {5, growth.Unreachable, 0},
+		"5 of 20 that are well":                   {5, health.Healthy, 0},
+		"20 of 20 that are well":                  {20, health.Healthy, 0},
+		"5 of 20 that catch up":                   {5, health.CatchingUp, 0},
+		"5 of 20, with no verdict yet":            {5, health.Unknown, 2},
+		"20 of 20, with no verdict yet":           {20, health.Unknown, 0}, // all at once may be fleet-wide
+		"5 of 20 whose sink is down":              {5, health.SinkDown, 0},
+		"5 of 20 that hang":                       {5, health.Stuck, 2},
+		"1 of 20, with no verdict yet":            {1, health.Unknown, 1},
+		"3 of 20, one more than the budget, hang": {3, health.Stuck, 2},
+		"2 of 20, as many as the budget, leak":    {2, health.Leaking, 2},
+		"5 of 20 that do not answer":              {5, health.Unreachable, 0},
 	} {
 		t.Run(name, func(t *testing.T) {
 			in := plan.Input{
-				Now: now, Current: "new", Update: "new", Limits: limits(), Judgements: map[string]growth.Judgement{},
+				Now: now, Current: "new", Update: "new", Limits: limits(), Judgements: map[string]health.Judgement{},
 				Ledger: plan.Ledger{},
 			}
 			for i := range 20 {
@@ -42,9 +42,9 @@ func TestAForgedLedgerDeletesNoPodThatIsWellAndNoMoreThanTheBudget(t *testing.T)
 				in.Targets = append(in.Targets, plan.Target{Name: name, Pod: "p" + name, Schedulable: true, NodeReady: true})
 				in.Pods = append(in.Pods, plan.Pod{Name: "p" + name, UID: "u" + name, Target: name, Revision: "new",
 					Created: ago(time.Hour), Ready: true})
-				in.Judgements[name] = growth.Judgement{Verdict: growth.Healthy, Since: ago(time.Hour)}
+				in.Judgements[name] = health.Judgement{Verdict: health.Healthy, Since: ago(time.Hour)}
 				if i < test.forged {
-					in.Judgements[name] = growth.Judgement{Verdict: test.verdict, Since: ago(time.Minute)}
+					in.Judgements[name] = health.Judgement{Verdict: test.verdict, Since: ago(time.Minute)}
 					in.Ledger[name] = plan.Record{UID: "u" + name, Times: []time.Time{now}}
 				}
 			}
@@ -58,7 +58,7 @@ func TestAForgedLedgerDeletesNoPodThatIsWellAndNoMoreThanTheBudget(t *testing.T)
 
 // forgedFleet draws a fleet in any state, with a ledger and trials that need not be written by an operator.
 func forgedFleet(t *rapid.T) plan.Input {
-	verdicts := append([]growth.Verdict{""}, growth.Verdicts()...)
+	verdicts := append([]health.Verdict{""}, health.Verdicts()...)
 	at := rapid.OneOf(
 		rapid.Map(rapid.IntRange(-8000, 8000), func(s int) time.Time { return now.Add(time.Duration(s) * time.Second) }),
 		rapid.SampledFrom([]time.Time{{}, now, now.AddDate(7000, 0, 0), now.AddDate(-2000, 0, 0), time.Date(9999, 12, 31, 23,
@@ -66,7 +66,7 @@ func forgedFleet(t *rapid.T) plan.Input {
 	)
 	in := plan.Input{
 		Now: now, Current: "new", Update: rapid.SampledFrom([]string{"new", "newer"}).Draw(t, "update"), Spec: "1",
-		Judgements: map[string]growth.Judgement{}, Ledger: plan.Ledger{}, FleetWide: rapid.Bool().Draw(t, "fleet-wide"),
+		Judgements: map[string]health.Judgement{}, Ledger: plan.Ledger{}, FleetWide: rapid.Bool().Draw(t, "fleet-wide"),
 		Limits: plan.Limits{
 			MaxUnavailable: intstr.FromInt32(int32(rapid.IntRange(1, 5).Draw(t, "unavailable"))),
 			MaxConcurrent:  intstr.FromInt32(int32(rapid.IntRange(1, 5).Draw(t, "concurrent"))),
@@ -86,7 +86,7 @@ func forgedFleet(t *rapid.T) plan.Input {
 					7200).Draw(t, "age")) * time.Second),
 				Ready: rapid.IntRange(0, 9).Draw(t, "ready") > 0, Terminating: rapid.IntRange(0, 9).Draw(t, "terminating") == 0,
 			})
-			in.Judgements[name] = growth.Judgement{Verdict: rapid.SampledFrom(verdicts).Draw(t, "verdict"),
+			in.Judgements[name] = health.Judgement{Verdict: rapid.SampledFrom(verdicts).Draw(t, "verdict"),
 				Since: now.Add(-time.Minute)}
 		}
 	}
@@ -137,7 +137,7 @@ func TestNoLedgerTakesMoreThanTheBudgets(t *testing.T) {
 			if restart {
 				restarts++
 				j := in.Judgements[a.Target]
-				if j.Verdict != "" && j.Verdict != growth.Unknown && !j.Verdict.Restartable() {
+				if j.Verdict != "" && j.Verdict != health.Unknown && !j.Verdict.Restartable() {
 					t.Fatalf("%s is restarted, and its verdict is %s", a.Target, j.Verdict)
 				}
 			}
@@ -196,11 +196,11 @@ func TestNoLedgerHoldsARestartBackForLong(t *testing.T) {
 			in.Targets[i].Schedulable = true
 			pods = append(pods, plan.Pod{Name: target.Pod, UID: "u" + target.Name, Target: target.Name, Revision: "new",
 				Created: ago(2 * time.Hour), Ready: true})
-			in.Judgements[target.Name] = growth.Judgement{Verdict: growth.Healthy, Since: ago(time.Minute)}
+			in.Judgements[target.Name] = health.Judgement{Verdict: health.Healthy, Since: ago(time.Minute)}
 		}
 		in.Pods = pods
 		sick := in.Targets[0].Name
-		in.Judgements[sick] = growth.Judgement{Verdict: growth.Stuck, Since: ago(time.Minute)}
+		in.Judgements[sick] = health.Judgement{Verdict: health.Stuck, Since: ago(time.Minute)}
 		// A cooldown, an open trial, the hourly cap, the longest backoff. A new forgery may delay it again.
 		const longest = 12 * time.Hour
 		for at := now; at.Before(now.Add(longest)); at = at.Add(5 * time.Minute) {

@@ -8,7 +8,7 @@ import (
 
 	"pgregory.net/rapid"
 
-	"github.com/hlparser/hyperliquid-parser-operator/internal/controller/growth"
+	"github.com/hlparser/hyperliquid-parser-operator/internal/controller/health"
 	"github.com/hlparser/hyperliquid-parser-operator/internal/controller/plan"
 )
 
@@ -87,8 +87,8 @@ func TestWhateverHappensAFleetIsKeptAndComesToRest(t *testing.T) {
 			"a pod is deleted":      do(func(t *rapid.T) { s.anyPod(t).Terminating = true; s.after() }),
 			"a pod is gone":         do(func(t *rapid.T) { s.die(s.anyPod(t).Name); s.after() }),
 			"a container restarts":  do(func(t *rapid.T) { s.anyPod(t).Restarts++; s.after() }),
-			"a parser hangs":        do(func(t *rapid.T) { s.anyPod(t).fault = growth.Stuck; s.after() }),
-			"a parser grows":        do(func(t *rapid.T) { s.anyPod(t).fault = growth.Growing; s.after() }),
+			"a parser hangs":        do(func(t *rapid.T) { s.anyPod(t).fault = health.Stuck; s.after() }),
+			"a parser grows":        do(func(t *rapid.T) { s.anyPod(t).fault = health.Growing; s.after() }),
 			"a parser recovers":     do(func(t *rapid.T) { s.anyPod(t).fault = ""; s.after() }),
 			"a target is sick":      do(func(t *rapid.T) { _, target := s.anyTarget(t); target.fault = "sick"; s.after() }),
 			"a target is incurable": do(func(t *rapid.T) {
@@ -108,7 +108,7 @@ func TestWhateverHappensAFleetIsKeptAndComesToRest(t *testing.T) {
 				s.after()
 			}),
 			"the sink fails": do(func(t *rapid.T) {
-				s.sink = rapid.SampledFrom([]growth.Verdict{growth.SinkDown, growth.Stuck}).Draw(t, "verdict")
+				s.sink = rapid.SampledFrom([]health.Verdict{health.SinkDown, health.Stuck}).Draw(t, "verdict")
 				s.after()
 			}),
 			"the sink works": do(func(*rapid.T) { s.sink = ""; s.after() }),

@@ -5,7 +5,7 @@ import (
 
 	"k8s.io/apimachinery/pkg/util/intstr"
 
-	"github.com/hlparser/hyperliquid-parser-operator/internal/controller/growth"
+	"github.com/hlparser/hyperliquid-parser-operator/internal/controller/health"
 )
 
 const (
@@ -167,7 +167,7 @@ type Input struct {
 	Targets []Target
 	Pods    []Pod
 	// Judgements by target, of those that have a pod.
-	Judgements map[string]growth.Judgement
+	Judgements map[string]health.Judgement
 	// Lag by target, for messages.
 	Lag    map[string]time.Duration
 	Ledger Ledger

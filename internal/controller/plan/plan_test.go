@@ -9,7 +9,7 @@ import (
 
 	"k8s.io/apimachinery/pkg/util/intstr"
 
-	"github.com/hlparser/hyperliquid-parser-operator/internal/controller/growth"
+	"github.com/hlparser/hyperliquid-parser-operator/internal/controller/health"
 	"github.com/hlparser/hyperliquid-parser-operator/internal/controller/plan"
 )
 
@@ -29,7 +29,7 @@ func limits() plan.Limits {
 func fleet(n int) plan.Input {
 	in := plan.Input{
 		Now: now, Current: "new", Update: "new", Limits: limits(),
-		Judgements: map[string]growth.Judgement{}, Ledger: plan.Ledger{}, RetryAt: map[string]time.Time{},
+		Judgements: map[string]health.Judgement{}, Ledger: plan.Ledger{}, RetryAt: map[string]time.Time{},
 	}
 	for i := range n {
 		name := name(i)
@@ -37,7 +37,7 @@ func fleet(n int) plan.Input {
 		in.Pods = append(in.Pods, plan.Pod{
 			Name: "pod-" + name, UID: "uid-" + name, Target: name, Revision: "new", Created: ago(24 * time.Hour), Ready: true,
 		})
-		in.Judgements[name] = growth.Judgement{Verdict: growth.Healthy, Since: ago(23 * time.Hour)}
+		in.Judgements[name] = health.Judgement{Verdict: health.Healthy, Since: ago(23 * time.Hour)}
 	}
 	return in
 }
@@ -57,8 +57,8 @@ func without(in plan.Input, pods ...int) plan.Input {
 	return in
 }
 
-func judge(in plan.Input, i int, v growth.Verdict) plan.Input {
-	in.Judgements[name(i)] = growth.Judgement{Verdict: v, Since: ago(time.Minute)}
+func judge(in plan.Input, i int, v health.Verdict) plan.Input {
+	in.Judgements[name(i)] = health.Judgement{Verdict: v, Since: ago(time.Minute)}
 	return in
 }
 
@@ -135,140 +135,140 @@ func TestNext(t *testing.T) {
 			actions: []string{"Delete b: Failed"},
 		},
 		"a failed pod that is terminating is left alone": {in: edit(edit(fleet(3), 1, failed), 1, terminating)},
-		"a pod that waits to run is not deleted":         {in: edit(judge(fleet(3), 1, growth.NotRunning), 1, unready)},
+		"a pod that waits to run is not deleted":         {in: edit(judge(fleet(3), 1, health.NotRunning), 1, unready)},
 
 		"the first Stuck parser is restarted, with a short grace": {
-			in:      judge(fleet(3), 1, growth.Stuck),
+			in:      judge(fleet(3), 1, health.Stuck),
 			actions: []string{"Restart b: Verdict (5s)"},
 		},
 		"a Growing parser keeps its grace period: it still works": {
-			in:      judge(fleet(3), 1, growth.Growing),
+			in:      judge(fleet(3), 1, health.Growing),
 			actions: []string{"Restart b: Verdict"},
 		},
-		"an Unreachable parser is not restarted":                   {in: judge(fleet(3), 1, growth.Unreachable)},
-		"a parser that does not run is not restarted":              {in: judge(fleet(3), 1, growth.NotRunning)},
-		"a parser with a dead sink is not restarted":               {in: judge(fleet(3), 1, growth.SinkDown)},
-		"an Unknown parser is not restarted":                       {in: judge(fleet(3), 1, growth.Unknown)},
-		"a fading verdict restarts nothing":                        {in: fading(judge(fleet(3), 1, growth.Stuck), 1)},
-		"a Stuck parser on a node that accepts no new pod is kept": {in: unschedulable(judge(fleet(3), 1, growth.Stuck), 1)},
+		"an Unreachable parser is not restarted":                   {in: judge(fleet(3), 1, health.Unreachable)},
+		"a parser that does not run is not restarted":              {in: judge(fleet(3), 1, health.NotRunning)},
+		"a parser with a dead sink is not restarted":               {in: judge(fleet(3), 1, health.SinkDown)},
+		"an Unknown parser is not restarted":                       {in: judge(fleet(3), 1, health.Unknown)},
+		"a fading verdict restarts nothing":                        {in: fading(judge(fleet(3), 1, health.Stuck), 1)},
+		"a Stuck parser on a node that accepts no new pod is kept": {in: unschedulable(judge(fleet(3), 1, health.Stuck), 1)},
 		"Growing goes before Stuck, which waits until it is ready": {
-			in:      judge(judge(fleet(7), 0, growth.Stuck), 2, growth.Growing),
+			in:      judge(judge(fleet(7), 0, health.Stuck), 2, health.Growing),
 			actions: []string{"Restart c: Verdict"},
 			waiting: map[string]string{"a": "waiting for other parsers to become ready"},
 		},
 		"of two with the same verdict the older goes first": {
-			in:      since(judge(judge(fleet(7), 0, growth.Stuck), 2, growth.Stuck), 2, time.Hour),
+			in:      since(judge(judge(fleet(7), 0, health.Stuck), 2, health.Stuck), 2, time.Hour),
 			actions: []string{"Restart c: Verdict (5s)"},
 			waiting: map[string]string{"a": "waiting to see whether the restart of c helps"},
 		},
 		"of 20 targets two are restarted at once": {
-			in:      known(judge(judge(judge(fleet(20), 0, growth.Stuck), 1, growth.Stuck), 2, growth.Stuck)),
+			in:      known(judge(judge(judge(fleet(20), 0, health.Stuck), 1, health.Stuck), 2, health.Stuck)),
 			actions: []string{"Restart a: Verdict (5s)", "Restart b: Verdict (5s)"},
 			waiting: map[string]string{"c": "waiting for other parsers to become ready"}, next: 50 * time.Minute,
 		},
 		"maxConcurrent bounds restarts inside maxUnavailable": {
-			in:      concurrent(unavailable(judge(judge(fleet(7), 0, growth.Growing), 1, growth.Stuck), 3), 1),
+			in:      concurrent(unavailable(judge(judge(fleet(7), 0, health.Growing), 1, health.Stuck), 3), 1),
 			actions: []string{"Restart a: Verdict"},
 			waiting: map[string]string{"b": "waiting for other parsers to become ready"},
 		},
 		"one that was restarted hours ago and is not ready since counts against maxConcurrent": {
-			in: concurrent(unavailable(edit(restarted(judge(judge(fleet(7), 0, growth.NotRunning), 1, growth.Stuck), 0, 0,
+			in: concurrent(unavailable(edit(restarted(judge(judge(fleet(7), 0, health.NotRunning), 1, health.Stuck), 0, 0,
 				2*time.Hour), 0, unready), 3), 1),
 			waiting: map[string]string{"b": "waiting for other parsers to become ready"},
 		},
 		"a terminating pod uses the budget": {
-			in:      edit(judge(fleet(3), 1, growth.Stuck), 0, terminating),
+			in:      edit(judge(fleet(3), 1, health.Stuck), 0, terminating),
 			waiting: map[string]string{"b": "waiting for other parsers to become ready"},
 		},
 		"a missing pod uses the budget": {
-			in:      without(judge(fleet(3), 1, growth.Stuck), 0),
+			in:      without(judge(fleet(3), 1, health.Stuck), 0),
 			actions: []string{"Create a: Missing"}, waiting: map[string]string{"b": "waiting for other parsers to become ready"},
 		},
 		"a starting pod uses the budget": {
-			in:      edit(judge(fleet(3), 1, growth.Stuck), 0, young),
+			in:      edit(judge(fleet(3), 1, health.Stuck), 0, young),
 			waiting: map[string]string{"b": "waiting for other parsers to become ready"}, next: 9 * time.Minute,
 		},
 		"a pod that has long not been ready uses none": {
-			in:      edit(judge(fleet(3), 1, growth.Stuck), 0, unready),
+			in:      edit(judge(fleet(3), 1, health.Stuck), 0, unready),
 			actions: []string{"Restart b: Verdict (5s)"},
 		},
 		"a terminating pod on a lost node uses none": {
-			in:      lost(edit(judge(fleet(3), 1, growth.Stuck), 0, terminating), 0),
+			in:      lost(edit(judge(fleet(3), 1, health.Stuck), 0, terminating), 0),
 			actions: []string{"Restart b: Verdict (5s)"},
 		},
 		"a missing pod on a cordoned node uses none": {
-			in:      unschedulable(without(judge(fleet(3), 1, growth.Stuck), 0), 0),
+			in:      unschedulable(without(judge(fleet(3), 1, health.Stuck), 0), 0),
 			actions: []string{"Restart b: Verdict (5s)"},
 		},
 		"with action Alert nothing is restarted": {
-			in:      alertOnly(judge(fleet(3), 1, growth.Stuck)),
+			in:      alertOnly(judge(fleet(3), 1, health.Stuck)),
 			waiting: map[string]string{"b": "growth.action is Alert: restart it by hand"},
 		},
 		"paused, nothing is restarted": {
-			in:      paused(judge(fleet(3), 1, growth.Stuck)),
+			in:      paused(judge(fleet(3), 1, health.Stuck)),
 			waiting: map[string]string{"b": "paused: no restart"},
 		},
 		"while the spec cannot be carried out none is restarted": {
-			in:      hold(judge(fleet(3), 1, growth.Stuck)),
+			in:      hold(judge(fleet(3), 1, health.Stuck)),
 			waiting: map[string]string{"b": "no restart while Stalled"},
 		},
 
 		"a second restart waits for the cooldown": {
-			in:      restarted(judge(fleet(3), 1, growth.Stuck), 1, 0, 4*time.Minute),
+			in:      restarted(judge(fleet(3), 1, health.Stuck), 1, 0, 4*time.Minute),
 			waiting: map[string]string{"b": "restarted once, next not before 12:01:00 UTC"}, next: time.Minute,
 		},
 		"a second restart comes after the cooldown": {
-			in:      restarted(judge(fleet(3), 1, growth.Stuck), 1, 0, 5*time.Minute),
+			in:      restarted(judge(fleet(3), 1, health.Stuck), 1, 0, 5*time.Minute),
 			actions: []string{"Restart b: Verdict (5s)"},
 		},
 		"the cooldown doubles": {
-			in:      restarted(judge(fleet(3), 1, growth.Stuck), 1, 1, 15*time.Minute, 5*time.Minute),
+			in:      restarted(judge(fleet(3), 1, health.Stuck), 1, 1, 15*time.Minute, 5*time.Minute),
 			waiting: map[string]string{"b": "restarted 2 times, next not before 12:05:00 UTC"}, next: 5 * time.Minute,
 		},
 		"the cooldown stops doubling at an hour": {
-			in:      restarted(judge(fleet(3), 1, growth.Stuck), 1, 9, 59*time.Minute),
+			in:      restarted(judge(fleet(3), 1, health.Stuck), 1, 9, 59*time.Minute),
 			waiting: map[string]string{"b": "restarted once, next not before 12:01:00 UTC"}, next: time.Minute,
 		},
 		"the hourly cap holds": {
-			in:      restarted(judge(fleet(3), 1, growth.Stuck), 1, 1, 50*time.Minute, 40*time.Minute, 20*time.Minute),
+			in:      restarted(judge(fleet(3), 1, health.Stuck), 1, 1, 50*time.Minute, 40*time.Minute, 20*time.Minute),
 			waiting: map[string]string{"b": "restarted 3 times within the hour, no more before 12:10:00 UTC"},
 			next:    10 * time.Minute,
 		},
 		"one more than an hour ago does not count": {
-			in:      restarted(judge(fleet(3), 1, growth.Stuck), 1, 1, 61*time.Minute, 40*time.Minute, 20*time.Minute),
+			in:      restarted(judge(fleet(3), 1, health.Stuck), 1, 1, 61*time.Minute, 40*time.Minute, 20*time.Minute),
 			actions: []string{"Restart b: Verdict (5s)"},
 		},
 		"each target has its own cooldown": {
-			in:      restarted(judge(fleet(3), 1, growth.Stuck), 0, 0, time.Minute),
+			in:      restarted(judge(fleet(3), 1, health.Stuck), 0, 0, time.Minute),
 			actions: []string{"Restart b: Verdict (5s)"}, next: 59 * time.Minute,
 		},
 
 		"a recorded restart whose pod lives is completed, not counted": {
-			in: unfinished(judge(fleet(3), 1, growth.Unknown), time.Minute), actions: []string{"Delete b: Unfinished"},
+			in: unfinished(judge(fleet(3), 1, health.Unknown), time.Minute), actions: []string{"Delete b: Unfinished"},
 		},
 		"a recorded restart of a Stuck pod is completed with the short grace": {
-			in: unfinished(judge(fleet(3), 1, growth.Stuck), time.Minute), actions: []string{"Delete b: Unfinished (5s)"},
+			in: unfinished(judge(fleet(3), 1, health.Stuck), time.Minute), actions: []string{"Delete b: Unfinished (5s)"},
 		},
 		"a recorded restart uses the budget until its new pod is ready": {
-			in:      judge(judge(unfinished(fleet(7), time.Minute), 0, growth.Stuck), 1, growth.Unknown),
+			in:      judge(judge(unfinished(fleet(7), time.Minute), 0, health.Stuck), 1, health.Unknown),
 			actions: []string{"Delete b: Unfinished"},
 			waiting: map[string]string{"a": "waiting for other parsers to become ready"},
 		},
 		"a recorded restart of a pod that is well is not completed": {in: unfinished(fleet(3), time.Minute),
 			next: 59 * time.Minute},
 		"a recorded restart of a pod whose sink is down is not completed": {in: unfinished(judge(fleet(3), 1,
-			growth.SinkDown), time.Minute)},
+			health.SinkDown), time.Minute)},
 		"a recorded restart of a pod that is about to be well waits for that": {in: unfinished(fading(judge(fleet(3), 1,
-			growth.Stuck), 1), time.Minute)},
+			health.Stuck), 1), time.Minute)},
 		"a recorded restart of a pod that did not exist yet is not completed": {
-			in: unfinished(edit(judge(fleet(3), 1, growth.Unknown), 1, func(p *plan.Pod) { p.Created = ago(time.Minute) }),
+			in: unfinished(edit(judge(fleet(3), 1, health.Unknown), 1, func(p *plan.Pod) { p.Created = ago(time.Minute) }),
 				5*time.Minute),
 		},
-		"a restart recorded for the future does not count": {in: unfinished(judge(fleet(3), 1, growth.Unknown),
+		"a restart recorded for the future does not count": {in: unfinished(judge(fleet(3), 1, health.Unknown),
 			-2*time.Minute),
 			forget: []string{"b"}},
 		"recorded restarts are completed within the budget": {
-			in: unfinished(unfinishedOf(judge(judge(fleet(7), 1, growth.Unknown), 2, growth.Unknown), 2, time.Minute),
+			in: unfinished(unfinishedOf(judge(judge(fleet(7), 1, health.Unknown), 2, health.Unknown), 2, time.Minute),
 				time.Minute),
 			actions: []string{"Delete b: Unfinished"},
 			waiting: map[string]string{"c": "waiting for other parsers to become ready"},
@@ -287,7 +287,7 @@ func TestNext(t *testing.T) {
 			in: since(restarted(fleet(3), 1, 0, 2*time.Hour), 1, 50*time.Minute), next: 10 * time.Minute,
 		},
 		"a record of a target that is bad is kept": {
-			in: restarted(judge(fleet(3), 1, growth.SinkDown), 1, 0, 2*time.Hour),
+			in: restarted(judge(fleet(3), 1, health.SinkDown), 1, 0, 2*time.Hour),
 		},
 		"a record of a target that is gone is forgotten": {
 			in:     gone(restarted(fleet(3), 2, 0, 2*time.Hour)),
@@ -307,11 +307,11 @@ func TestNext(t *testing.T) {
 			actions: []string{"Delete a: Outdated", "Delete b: Outdated"},
 		},
 		"a new revision begins with bad targets": {
-			in:      judge(outdated(fleet(3)), 2, growth.SinkDown),
+			in:      judge(outdated(fleet(3)), 2, health.SinkDown),
 			actions: []string{"Delete c: Outdated"},
 		},
 		"a new revision replaces a Stuck one without a record": {
-			in:      judge(outdated(fleet(3)), 2, growth.Stuck),
+			in:      judge(outdated(fleet(3)), 2, health.Stuck),
 			actions: []string{"Delete c: Outdated (5s)"},
 		},
 		"unready ones are replaced at once": {
@@ -340,7 +340,7 @@ func TestNext(t *testing.T) {
 		"paused, nothing is replaced":                           {in: paused(outdated(fleet(3)))},
 		"while the spec cannot be carried out none is replaced": {in: hold(outdated(fleet(3)))},
 		"a restart uses the budget of the rollout": {
-			in:      edit(judge(outdated(fleet(3)), 1, growth.Stuck), 1, func(p *plan.Pod) { p.Revision = "newer" }),
+			in:      edit(judge(outdated(fleet(3)), 1, health.Stuck), 1, func(p *plan.Pod) { p.Revision = "newer" }),
 			actions: []string{"Restart b: Verdict (5s)"},
 		},
 	}
@@ -368,7 +368,7 @@ func TestNext(t *testing.T) {
 }
 
 func TestARestartIsRecordedWithItsPodAndItsDoubling(t *testing.T) {
-	in := restarted(judge(fleet(3), 1, growth.Stuck), 1, 0, 2*time.Hour, 20*time.Minute)
+	in := restarted(judge(fleet(3), 1, health.Stuck), 1, 0, 2*time.Hour, 20*time.Minute)
 	in.Now = in.Now.Add(300 * time.Millisecond)
 	got := plan.Next(in).Actions[0].Record
 	want := plan.Record{UID: "uid-b", Times: []time.Time{ago(20 * time.Minute), now}, Doublings: 1}

@@ -5,7 +5,7 @@ import (
 	"strings"
 	"time"
 
-	"github.com/hlparser/hyperliquid-parser-operator/internal/controller/growth"
+	"github.com/hlparser/hyperliquid-parser-operator/internal/controller/health"
 	"github.com/hlparser/hyperliquid-parser-operator/internal/controller/plan"
 )
 
@@ -98,7 +98,7 @@ func (s *sim) checkCanaries(in plan.Input, result plan.Result) {
 	}
 	unfit := len(in.Targets) // those that were unready or unjudged before and after are no canaries
 	for _, b := range result.Rollout.Baselines {
-		if b.Unready || b.Verdict == growth.Unknown {
+		if b.Unready || b.Verdict == health.Unknown {
 			unfit--
 		}
 	}
@@ -173,7 +173,7 @@ func (s *sim) closeTrials() {
 			node, p, j := s.nodes[t.node], s.pods[t.pod()], s.judged[trial.target]
 			replaced := p != nil && p.UID != trial.uid && s.judgedUID[trial.target] == p.UID
 			over = !node.ready || node.cordoned || replaced &&
-				(string(j.Verdict) == cause || j.Verdict == growth.Healthy && s.now.Sub(j.Since) >= plan.ProvenAfter)
+				(string(j.Verdict) == cause || j.Verdict == health.Healthy && s.now.Sub(j.Since) >= plan.ProvenAfter)
 		}
 		if over {
 			delete(s.openTrials, cause)
@@ -192,13 +192,13 @@ func (s *sim) checkWell() {
 		node, p, before := s.nodes[t.node], s.pods[t.pod()], s.rollout.Baselines[name]
 		gone := p == nil || p.Terminating
 		j := s.judged[name]
-		indeterminate := j.Verdict == growth.Unknown && s.now.Sub(j.Since) >= plan.Settle
+		indeterminate := j.Verdict == health.Unknown && s.now.Sub(j.Since) >= plan.Settle
 		overdue := t.fault == "overdue" && p != nil && p.Terminating
 		if overdue || !node.ready || (node.cordoned || t.fault == "evicted") && gone || before.Unready &&
 			(t.incurable() || !gone && !p.Ready) || indeterminate {
 			continue // it shows nothing
 		}
-		if gone || s.judged[name].Verdict != growth.Healthy && (before.Verdict == "" || before.Verdict == growth.Unknown) {
+		if gone || s.judged[name].Verdict != health.Healthy && (before.Verdict == "" || before.Verdict == health.Unknown) {
 			well = false
 		}
 	}

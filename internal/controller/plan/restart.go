@@ -6,7 +6,7 @@ import (
 	"slices"
 	"time"
 
-	"github.com/hlparser/hyperliquid-parser-operator/internal/controller/growth"
+	"github.com/hlparser/hyperliquid-parser-operator/internal/controller/health"
 )
 
 // recentlyRestarted reports whether the target was restarted less than Settle ago.
@@ -93,8 +93,8 @@ func (s *step) restart() {
 }
 
 // urgency orders restarts, most urgent first: unbounded memory endangers the node beside the parser; a hang only waits.
-func urgency(v growth.Verdict) int {
-	if v == growth.Growing {
+func urgency(v health.Verdict) int {
+	if v == health.Growing {
 		return 0
 	}
 	return 1
@@ -142,8 +142,8 @@ func (s *step) restartOne(t *slot) {
 }
 
 // grace returns the grace period of a pod with that judgement; 0 keeps its own.
-func grace(j growth.Judgement) time.Duration {
-	if j.Verdict == growth.Stuck && !j.Fading {
+func grace(j health.Judgement) time.Duration {
+	if j.Verdict == health.Stuck && !j.Fading {
 		return stuckGrace
 	}
 	return 0

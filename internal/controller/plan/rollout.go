@@ -5,7 +5,7 @@ import (
 	"fmt"
 	"slices"
 
-	"github.com/hlparser/hyperliquid-parser-operator/internal/controller/growth"
+	"github.com/hlparser/hyperliquid-parser-operator/internal/controller/health"
 )
 
 // Phase is the phase of the rollout from Current to Update.
@@ -269,7 +269,7 @@ func disruption(t *slot) int {
 	return 0
 }
 
-func badness(j growth.Judgement) int {
+func badness(j health.Judgement) int {
 	if j.Verdict.Bad() {
 		return 1
 	}
@@ -324,22 +324,22 @@ func degraded(t *slot) bool {
 	if !t.Schedulable || !t.live() || !v.Bad() || external(v) {
 		return false
 	}
-	starting := v == growth.NotRunning && t.judgement.Reason != growth.ReasonStreamFailed &&
+	starting := v == health.NotRunning && t.judgement.Reason != health.ReasonStreamFailed &&
 		t.pod.Restarts == 0 && !t.pod.Ready
 	return !starting
 }
 
 // external reports whether no revision of the parser can cause the verdict.
-func external(v growth.Verdict) bool { return v == growth.SinkDown || v == growth.SourceStalled }
+func external(v health.Verdict) bool { return v == health.SinkDown || v == health.SourceStalled }
 
 // severity orders verdicts by how bad the parser is.
-func severity(v growth.Verdict) int {
+func severity(v health.Verdict) int {
 	switch {
-	case !v.Bad(), v == growth.SourceStalled:
+	case !v.Bad(), v == health.SourceStalled:
 		return 0
-	case v == growth.Overloaded:
+	case v == health.Overloaded:
 		return 1
-	case v == growth.NotRunning:
+	case v == health.NotRunning:
 		return 3
 	}
 	return 2

@@ -5,7 +5,7 @@ import (
 	"testing"
 	"time"
 
-	"github.com/hlparser/hyperliquid-parser-operator/internal/controller/growth"
+	"github.com/hlparser/hyperliquid-parser-operator/internal/controller/health"
 	"github.com/hlparser/hyperliquid-parser-operator/internal/controller/plan"
 )
 
@@ -42,19 +42,19 @@ func TestWhilePausedPodsComeBackAtTheirRevision(t *testing.T) {
 
 func TestARolloutWaitsForVerdictsOnSelectedTargets(t *testing.T) {
 	s := begin(t, fleet(3)).with(update("newer")).does("Delete a: Outdated").does("Create a at newer")
-	s.is("a", growth.Unknown).does().is("a", growth.CatchingUp).does("Delete b: Outdated")
+	s.is("a", health.Unknown).does().is("a", health.CatchingUp).does("Delete b: Outdated")
 }
 
 func TestARolloutStopsWhileSelectedTargetsAreWorseThanBefore(t *testing.T) {
-	s := begin(t, fleet(20)).is("c", growth.Stuck).with(func(in *plan.Input) { in.Limits.AlertOnly = true }).
+	s := begin(t, fleet(20)).is("c", health.Stuck).with(func(in *plan.Input) { in.Limits.AlertOnly = true }).
 		with(update("newer"))
 	s.does("Delete c: Outdated", "Delete a: Outdated").does("Create a at newer", "Create c at newer")
 	// One was bad before and still is: that is not worse.
-	s.is("c", growth.Stuck).does("Delete b: Outdated", "Delete d: Outdated").does("Create b at newer", "Create d at newer")
-	s.is("b", growth.Growing).does().phase(plan.PhaseStopped, "b is Growing on revision newer: as it is")
+	s.is("c", health.Stuck).does("Delete b: Outdated", "Delete d: Outdated").does("Create b at newer", "Create d at newer")
+	s.is("b", health.Growing).does().phase(plan.PhaseStopped, "b is Growing on revision newer: as it is")
 	s.dies("e").does("Create e at new")
-	s.is("b", growth.SinkDown).does("Delete e: Outdated", "Delete f: Outdated") // external
-	s.does("Create e at newer", "Create f at newer").is("b", growth.Growing).does().
+	s.is("b", health.SinkDown).does("Delete e: Outdated", "Delete f: Outdated") // external
+	s.does("Create e at newer", "Create f at newer").is("b", health.Growing).does().
 		phase(plan.PhaseStopped, "b is Growing on revision newer: as it is")
 	// Promotion overrides it. So does a change of the spec, since the comparison starts over.
 	s.with(func(in *plan.Input) { in.Promote = true }).does("Delete g: Outdated", "Delete h: Outdated")
@@ -67,24 +67,24 @@ func TestAStreamThatFailsOnANewRevisionStopsTheRolloutThoughItsPodIsNotReady(t *
 		s := begin(t, unavailable(fleet(6), 3)).with(update("newer")).
 			does("Delete a: Outdated", "Delete b: Outdated", "Delete c: Outdated")
 		s.does("Create a at newer", "Create b at newer", "Create c at newer")
-		s.is("a", growth.NotRunning).pod("a", unready)
-		s.in.Judgements["a"] = growth.Judgement{Verdict: growth.NotRunning, Reason: reason, Message: "as it is",
+		s.is("a", health.NotRunning).pod("a", unready)
+		s.in.Judgements["a"] = health.Judgement{Verdict: health.NotRunning, Reason: reason, Message: "as it is",
 			Since: s.in.Now}
 		return s
 	}
-	failing(growth.ReasonStreamFailed).does().phase(plan.PhaseStopped, "a is NotRunning on revision newer: as it is")
+	failing(health.ReasonStreamFailed).does().phase(plan.PhaseStopped, "a is NotRunning on revision newer: as it is")
 	failing("ContainerCreating").does("Delete d: Outdated", "Delete e: Outdated") // it is only starting
 }
 
 func TestARolloutContinuesWhereTheOldRevisionIsAsBad(t *testing.T) {
 	s := begin(t, fleet(4)).with(update("newer")).does("Delete a: Outdated").does("Create a at newer").
 		does("Delete b: Outdated").does("Create b at newer")
-	s.is("a", growth.Overloaded).does().phase(plan.PhaseStopped, "a is Overloaded on revision newer: as it is")
-	s.is("c", growth.Overloaded).does("Delete c: Outdated") // the sink is slow for all
+	s.is("a", health.Overloaded).does().phase(plan.PhaseStopped, "a is Overloaded on revision newer: as it is")
+	s.is("c", health.Overloaded).does("Delete c: Outdated") // the sink is slow for all
 }
 
 func TestLostAndCordonedNodesNeitherDelayNorStopARollout(t *testing.T) {
-	s := begin(t, fleet(4)).with(node(0, false, false)).is("a", growth.Unreachable).with(node(1, false, true)).
+	s := begin(t, fleet(4)).with(node(0, false, false)).is("a", health.Unreachable).with(node(1, false, true)).
 		with(update("newer"))
 	s.does("Delete c: Outdated").does("Create c at newer").does("Delete d: Outdated").does("Create d at newer").does()
 	if s.in.Current != "newer" {
@@ -128,7 +128,7 @@ func TestSettingUpdateBackRollsBack(t *testing.T) {
 func TestTheStateOfARolloutIsShort(t *testing.T) {
 	s := begin(t, fleet(20)).with(update("newer"))
 	s.does("Delete a: Outdated", "Delete b: Outdated").does("Create a at newer", "Create b at newer").
-		is("e", growth.SinkDown).does("Delete e: Outdated", "Delete c: Outdated")
+		is("e", health.SinkDown).does("Delete e: Outdated", "Delete c: Outdated")
 	text, err := s.in.Rollout.Encode()
 	if want := `{"started":"2026-05-01T12:00:00Z","to":"c","also":["e"]}`; err != nil || text != want {
 		t.Errorf("got %s, %v, want %s", text, err, want)

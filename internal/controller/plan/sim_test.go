@@ -13,7 +13,7 @@ import (
 	"k8s.io/apimachinery/pkg/util/intstr"
 	"pgregory.net/rapid"
 
-	"github.com/hlparser/hyperliquid-parser-operator/internal/controller/growth"
+	"github.com/hlparser/hyperliquid-parser-operator/internal/controller/health"
 	"github.com/hlparser/hyperliquid-parser-operator/internal/controller/plan"
 )
 
@@ -39,7 +39,7 @@ type sim struct {
 	promote     bool
 	limits      plan.Limits
 	spec        int
-	sink        growth.Verdict // the verdict on every parser because of the sink; "" while the sink works
+	sink        health.Verdict // the verdict on every parser because of the sink; "" while the sink works
 
 	// What outlives an operator.
 	current   string
@@ -52,7 +52,7 @@ type sim struct {
 	up            bool
 	stale         map[string]plan.Pod // an older view of the pods; nil: the view is fresh
 	written       map[string]bool     // UIDs of the pods that it has deleted since that view
-	judged        map[string]growth.Judgement
+	judged        map[string]health.Judgement
 	judgedUID     map[string]string
 	judgeFrom     map[string]time.Time // when its windows began
 	observed      map[string]plan.Pod  // by UID: the observed ages of pods
@@ -109,7 +109,7 @@ type simNode struct {
 type simPod struct {
 	plan.Pod
 	node  string
-	fault growth.Verdict // of this pod, and gone with it
+	fault health.Verdict // of this pod, and gone with it
 	epoch int            // the last in which it was observed alive
 	// unreadyAt is since when it is unready; zero while it is ready.
 	unreadyAt time.Time
@@ -186,7 +186,7 @@ func (t *simTarget) pod() string {
 
 func (s *sim) startOperator() {
 	s.up, s.stale = true, nil
-	s.judged, s.judgedUID, s.judgeFrom = map[string]growth.Judgement{}, map[string]string{}, map[string]time.Time{}
+	s.judged, s.judgedUID, s.judgeFrom = map[string]health.Judgement{}, map[string]string{}, map[string]time.Time{}
 	s.observed, s.unreadySince, s.unschedulable = map[string]plan.Pod{}, map[string]time.Time{}, map[string]bool{}
 	s.absent = map[string]time.Time{}
 	s.poll()
@@ -207,37 +207,37 @@ func (s *sim) poll() {
 		}
 		if s.judgedUID[name] != p.UID {
 			s.judgedUID[name], s.judgeFrom[name] = p.UID, s.now
-			s.judged[name] = growth.Judgement{Verdict: growth.Unknown, Since: s.now}
+			s.judged[name] = health.Judgement{Verdict: health.Unknown, Since: s.now}
 		}
 		verdict := s.verdict(t, p)
-		if s.now.Before(s.judgeFrom[name].Add(time.Minute)) && verdict != growth.NotRunning {
-			verdict = growth.Unknown
+		if s.now.Before(s.judgeFrom[name].Add(time.Minute)) && verdict != health.NotRunning {
+			verdict = health.Unknown
 		}
 		if s.judged[name].Verdict != verdict {
-			s.judged[name] = growth.Judgement{Verdict: verdict, Message: "as it is", Since: s.now}
+			s.judged[name] = health.Judgement{Verdict: verdict, Message: "as it is", Since: s.now}
 		}
 	}
 	s.closeTrials()
 }
 
-func (s *sim) verdict(t *simTarget, p *simPod) growth.Verdict {
+func (s *sim) verdict(t *simTarget, p *simPod) health.Verdict {
 	switch {
 	case !s.nodes[p.node].ready:
-		return growth.Unreachable
+		return health.Unreachable
 	case !p.Ready && s.now.Before(s.observed[p.UID].FirstObserved.Add(simTick)):
-		return growth.Unknown
+		return health.Unknown
 	case !p.Ready:
-		return growth.NotRunning
+		return health.NotRunning
 	case t.fault == "indeterminate":
-		return growth.Unknown
+		return health.Unknown
 	case s.sink != "":
 		return s.sink
 	case p.fault != "":
 		return p.fault
 	case t.fault == "sick", p.Revision == "hang":
-		return growth.Stuck
+		return health.Stuck
 	}
-	return growth.Healthy
+	return health.Healthy
 }
 
 // pass advances the time: kubelets work, parsers start, the sink and the faults stay.
@@ -339,7 +339,7 @@ func (s *sim) view() plan.Input {
 	in := plan.Input{
 		Now: s.now, Current: s.current, Update: s.update, RestartedAt: s.restartedAt, Spec: fmt.Sprint(s.spec),
 		Promote: s.promote, FleetWide: s.fleetWide,
-		Judgements: map[string]growth.Judgement{}, Lag: map[string]time.Duration{}, Ledger: maps.Clone(s.ledger),
+		Judgements: map[string]health.Judgement{}, Lag: map[string]time.Duration{}, Ledger: maps.Clone(s.ledger),
 		Trials: s.trials, Rollout: s.rollout, Limits: s.limits,
 	}
 	for _, name := range slices.Sorted(maps.Keys(s.targets)) {
@@ -371,7 +371,7 @@ func (s *sim) view() plan.Input {
 		if s.judgedUID[p.Target] == p.UID {
 			in.Judgements[p.Target] = s.judged[p.Target]
 		} else {
-			in.Judgements[p.Target] = growth.Judgement{Verdict: growth.Unknown, Since: s.now}
+			in.Judgements[p.Target] = health.Judgement{Verdict: health.Unknown, Since: s.now}
 		}
 	}
 	return in
@@ -664,7 +664,7 @@ func (s *sim) atRest() bool {
 			incurable++
 			continue
 		}
-		if p == nil || !p.Ready || p.Terminating || p.Revision != s.update || s.judged[name].Verdict != growth.Healthy ||
+		if p == nil || !p.Ready || p.Terminating || p.Revision != s.update || s.judged[name].Verdict != health.Healthy ||
 			s.restartedAt != "" && p.RestartedAt != s.restartedAt {
 			return false
 		}

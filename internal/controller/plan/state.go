@@ -12,7 +12,7 @@ import (
 
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
-	"github.com/hlparser/hyperliquid-parser-operator/internal/controller/growth"
+	"github.com/hlparser/hyperliquid-parser-operator/internal/controller/health"
 )
 
 // Rollout is the state of a rollout from Current to Update. It must outlive a leader. The zero value is a rollout that
@@ -47,7 +47,7 @@ type Rollout struct {
 
 // Baseline is how a target was before a rollout selected it.
 type Baseline struct {
-	Verdict growth.Verdict `json:"verdict,omitempty"`
+	Verdict health.Verdict `json:"verdict,omitempty"`
 	// Lag to the second.
 	Lag metav1.Duration `json:"lag,omitzero"`
 	// Restarts of the container within Age, the lifetime of its pod.

@@ -7,14 +7,14 @@ import (
 	"strings"
 	"time"
 
-	"github.com/hlparser/hyperliquid-parser-operator/internal/controller/growth"
+	"github.com/hlparser/hyperliquid-parser-operator/internal/controller/health"
 )
 
 // slot is a target with its pod.
 type slot struct {
 	Target
 	pod          *Pod // nil when missing
-	judgement    growth.Judgement
+	judgement    health.Judgement
 	record       Record
 	podElsewhere bool // a pod that was created for it on another node lives
 	deleting     bool // this step deletes the pod
@@ -36,7 +36,7 @@ func (t *slot) awaitsVerdict() bool { return t.Schedulable && t.ready() && t.unj
 
 // unjudged reports whether the state of the target is not known: its parser or the leader is new, or it has none.
 func (t *slot) unjudged() bool {
-	return !t.live() || t.judgement.Verdict == growth.Unknown || t.judgement.Verdict == ""
+	return !t.live() || t.judgement.Verdict == health.Unknown || t.judgement.Verdict == ""
 }
 
 // good reports whether the target is judged and not bad.
@@ -174,7 +174,7 @@ func (s *step) forget() {
 		}
 		at := record.Last().Add(LedgerRetention)
 		if t := s.target(name); t != nil {
-			if t.judgement.Verdict != growth.Healthy {
+			if t.judgement.Verdict != health.Healthy {
 				continue
 			}
 			if healthy := t.judgement.Since.Add(LedgerRetention); healthy.After(at) {

@@ -10,7 +10,7 @@ import (
 
 	"k8s.io/apimachinery/pkg/util/intstr"
 
-	"github.com/hlparser/hyperliquid-parser-operator/internal/controller/growth"
+	"github.com/hlparser/hyperliquid-parser-operator/internal/controller/health"
 	"github.com/hlparser/hyperliquid-parser-operator/internal/controller/plan"
 )
 
@@ -56,7 +56,7 @@ func (s *story) does(want ...string) *story {
 				Name: a.Pod, UID: a.Pod + s.in.Now.String(), Target: a.Target, Revision: a.Revision, RestartedAt: s.in.RestartedAt,
 				Created: s.in.Now, Ready: true,
 			})
-			s.is(a.Target, growth.Healthy)
+			s.is(a.Target, health.Healthy)
 		}
 	}
 	return s
@@ -87,9 +87,9 @@ func (s *story) keep(r plan.Result) {
 }
 
 // is gives a target a new verdict.
-func (s *story) is(target string, v growth.Verdict) *story {
+func (s *story) is(target string, v health.Verdict) *story {
 	s.in.Judgements = maps.Clone(s.in.Judgements)
-	s.in.Judgements[target] = growth.Judgement{Verdict: v, Message: "as it is", Since: s.in.Now}
+	s.in.Judgements[target] = health.Judgement{Verdict: v, Message: "as it is", Since: s.in.Now}
 	return s
 }
 
@@ -121,13 +121,13 @@ func (s *story) dies(target string) *story {
 // leader starts another operator, which knows only what was persisted.
 func (s *story) leader() *story {
 	for _, t := range s.in.Targets {
-		s.is(t.Name, growth.Unknown)
+		s.is(t.Name, health.Unknown)
 	}
 	return s
 }
 
 // judges gives all targets a verdict.
-func (s *story) judges(v growth.Verdict) *story {
+func (s *story) judges(v health.Verdict) *story {
 	for _, t := range s.in.Targets {
 		s.is(t.Name, v)
 	}

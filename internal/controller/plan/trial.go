@@ -9,7 +9,7 @@ import (
 	"strings"
 	"time"
 
-	"github.com/hlparser/hyperliquid-parser-operator/internal/controller/growth"
+	"github.com/hlparser/hyperliquid-parser-operator/internal/controller/health"
 )
 
 // Trials holds what restarts have achieved in a fleet. It must outlive a leader. The zero value is a fleet without
@@ -77,8 +77,8 @@ func (t Trials) equal(other Trials) bool {
 
 // causeOf returns the cause for which a target with that judgement is restarted. The reason of a verdict other than
 // Growing names a stream, and may alternate between streams.
-func causeOf(j growth.Judgement) string {
-	if j.Verdict == growth.Growing && j.Reason != "" {
+func causeOf(j health.Judgement) string {
+	if j.Verdict == health.Growing && j.Reason != "" {
 		return string(j.Verdict) + "/" + j.Reason
 	}
 	return string(j.Verdict)
@@ -87,7 +87,7 @@ func causeOf(j growth.Judgement) string {
 // validCause reports whether a restart can have that cause.
 func validCause(name string) bool {
 	verdict, _, _ := strings.Cut(name, "/")
-	return len(name) <= maxCauseBytes && growth.Verdict(verdict).Restartable()
+	return len(name) <= maxCauseBytes && health.Verdict(verdict).Restartable()
 }
 
 // maxCauseBytes bounds the name of a cause, in bytes.
@@ -140,7 +140,7 @@ func (s *step) sanitized(trial Trial) Trial {
 // outcomeCounts reports whether the outcome of a trial that ended at that time still applies to the target.
 func (s *step) outcomeCounts(t *slot, at time.Time) bool {
 	j := t.judgement
-	recovered := j.Verdict == growth.Healthy && !s.Now.Before(j.Since.Add(LedgerRetention))
+	recovered := j.Verdict == health.Healthy && !s.Now.Before(j.Since.Add(LedgerRetention))
 	return !recovered && s.Now.Before(at.Add(FailureRetention))
 }
 
@@ -239,7 +239,7 @@ func (s *step) outcomeOf(name string, trial Trial) trialOutcome {
 		return trialFailed
 	case !late:
 		return trialOpen
-	case t.judgement.Verdict.Restartable(), t.judgement.Verdict == growth.NotRunning, !t.pod.Ready:
+	case t.judgement.Verdict.Restartable(), t.judgement.Verdict == health.NotRunning, !t.pod.Ready:
 		return trialFailed
 	}
 	return trialVoid

@@ -6,29 +6,29 @@ import (
 	"testing"
 	"time"
 
-	"github.com/hlparser/hyperliquid-parser-operator/internal/controller/growth"
+	"github.com/hlparser/hyperliquid-parser-operator/internal/controller/health"
 	"github.com/hlparser/hyperliquid-parser-operator/internal/controller/plan"
 )
 
 func TestTheFirstRestartForACauseIsATrial(t *testing.T) {
-	s := begin(t, fleet(9)).is("b", growth.Stuck).is("c", growth.Stuck)
+	s := begin(t, fleet(9)).is("b", health.Stuck).is("c", health.Stuck)
 	s.does("Restart b: Verdict").waits("c", "waiting to see whether the restart of b helps")
 	s.does("Create b at new").waits("c", "waiting to see whether the restart of b helps")
 	s.after(119*time.Second).does().waits("c", "waiting to see whether the restart of b helps").rechecksIn(time.Second)
 	// It was Healthy for two minutes: the others follow, and one that turns bad later need not wait.
 	s.after(time.Second).does("Restart c: Verdict")
 	s.does("Create c at new")
-	s.after(time.Minute).is("d", growth.Stuck).does("Restart d: Verdict")
+	s.after(time.Minute).is("d", health.Stuck).does("Restart d: Verdict")
 	s.does("Create d at new")
 	// An hour later that no longer counts.
-	s.after(time.Hour).judges(growth.Healthy).is("e", growth.Stuck).is("f", growth.Stuck)
+	s.after(time.Hour).judges(health.Healthy).is("e", health.Stuck).is("f", health.Stuck)
 	s.does("Restart e: Verdict").waits("f", "waiting to see whether the restart of e helps")
 }
 
 func TestATrialHelpsWhenItsTargetCatchesUp(t *testing.T) {
-	s := begin(t, fleet(9)).is("b", growth.Stuck).is("c", growth.Stuck)
+	s := begin(t, fleet(9)).is("b", health.Stuck).is("c", health.Stuck)
 	s.does("Restart b: Verdict").does("Create b at new")
-	s.after(40*time.Second).is("b", growth.CatchingUp).does()
+	s.after(40*time.Second).is("b", health.CatchingUp).does()
 	s.after(2 * time.Minute).does("Restart c: Verdict")
 }
 
@@ -39,26 +39,26 @@ func (s *story) at(d time.Duration) *story { s.in.Now = now.Add(d); return s }
 func (s *story) fails(target string) *story {
 	s.t.Helper()
 	return s.does("Restart "+target+": Verdict").does("Create "+target+" at new").after(time.Minute).is(target,
-		growth.Stuck)
+		health.Stuck)
 }
 
 func TestATargetThatTwoRestartsDidNotHelpBacksOff(t *testing.T) {
 	in := fleet(12)
 	in.Limits.Cooldown = time.Minute
-	s := begin(t, in).with(spec("1")).is("b", growth.Stuck).fails("b").fails("b")
+	s := begin(t, in).with(spec("1")).is("b", health.Stuck).fails("b").fails("b")
 	for _, pause := range []time.Duration{time.Hour, 2 * time.Hour, 4 * time.Hour, 8 * time.Hour, 8 * time.Hour,
 		8 * time.Hour} {
 		s.does()
 		if !slices.Equal(s.last.Ineffective, []string{"b"}) {
 			t.Errorf("ineffective for %v", s.last.Ineffective)
 		}
-		s.leader().after(pause-time.Second).judges(growth.Healthy).is("b", growth.Stuck).does()
+		s.leader().after(pause-time.Second).judges(health.Healthy).is("b", health.Stuck).does()
 		s.after(time.Second).does("Restart b: Verdict")
 		s.does("Create b at new")
 		if !slices.Equal(s.last.Ineffective, []string{"b"}) {
 			t.Errorf("ineffective for %v while b is tried once more", s.last.Ineffective)
 		}
-		s.after(time.Minute).is("b", growth.Stuck)
+		s.after(time.Minute).is("b", health.Stuck)
 	}
 	// A change of the spec drops what is known.
 	s.does().with(spec("2")).after(time.Hour).does("Restart b: Verdict")
@@ -67,12 +67,12 @@ func TestATargetThatTwoRestartsDidNotHelpBacksOff(t *testing.T) {
 func TestFailedTrialsOfATargetDoNotCountOnceItIsWell(t *testing.T) {
 	in := fleet(12)
 	in.Limits.Cooldown = time.Minute
-	s := begin(t, in).is("b", growth.Stuck).fails("b").fails("b").does()
-	s.after(30*time.Minute).is("b", growth.Healthy).does().after(time.Hour).does().is("b",
-		growth.Stuck).does("Restart b: Verdict")
+	s := begin(t, in).is("b", health.Stuck).fails("b").fails("b").does()
+	s.after(30*time.Minute).is("b", health.Healthy).does().after(time.Hour).does().is("b",
+		health.Stuck).does("Restart b: Verdict")
 
 	// A trial that helps ends it too.
-	s = begin(t, in).is("b", growth.Stuck).fails("b").fails("b").does()
+	s = begin(t, in).is("b", health.Stuck).fails("b").fails("b").does()
 	s.after(time.Hour).does("Restart b: Verdict").does("Create b at new")
 	s.after(2 * time.Minute).does()
 	if len(s.last.Ineffective) > 0 || len(s.in.Trials.Causes["Stuck"].Failed) > 0 {
@@ -82,37 +82,37 @@ func TestFailedTrialsOfATargetDoNotCountOnceItIsWell(t *testing.T) {
 
 // Two of twelve stay bad. A third that turns bad is restarted at once, and so are others once that helped.
 func TestTargetsThatStayBadDelayNoOther(t *testing.T) {
-	s := begin(t, fleet(12)).is("b", growth.Stuck).is("c", growth.Stuck)
+	s := begin(t, fleet(12)).is("b", health.Stuck).is("c", health.Stuck)
 	s.fails("b").fails("c").does() // the other is tried next: it shows more than the same again
 	s.after(5 * time.Minute).fails("b").fails("c").does()
-	s.is("d", growth.Stuck).does("Restart d: Verdict").does("Create d at new")
-	s.after(2*time.Minute).does().is("e", growth.Stuck).does("Restart e: Verdict").does("Create e at new")
+	s.is("d", health.Stuck).does("Restart d: Verdict").does("Create d at new")
+	s.after(2*time.Minute).does().is("e", health.Stuck).does("Restart e: Verdict").does("Create e at new")
 	if want := []string{"b", "c"}; !slices.Equal(s.last.Ineffective, want) {
 		t.Errorf("ineffective for %v, not %v", s.last.Ineffective, want)
 	}
 	// Nor when b is tried once more.
 	s.at(68*time.Minute).does("Restart b: Verdict").does("Create b at new").is("f",
-		growth.Stuck).does("Restart f: Verdict")
+		health.Stuck).does("Restart f: Verdict")
 }
 
 // When half of the targets tried were not helped, and they reach the threshold, one is tried each hour.
 func TestAfterTooManyFailedTrialsACauseIsTriedOnceAnHour(t *testing.T) {
 	s := begin(t, fleet(12)) // four reach the threshold
 	for _, name := range []string{"b", "c", "d", "e"} {
-		s.is(name, growth.Stuck).fails(name).does().is(name, growth.SinkDown).after(10 * time.Minute).does()
-		s.is(name, growth.CatchingUp) // well, and its failed trial still counts
+		s.is(name, health.Stuck).fails(name).does().is(name, health.SinkDown).after(10 * time.Minute).does()
+		s.is(name, health.CatchingUp) // well, and its failed trial still counts
 	}
-	s.is("f", growth.Stuck).is("g", growth.Stuck).does()
+	s.is("f", health.Stuck).is("g", health.Stuck).does()
 	s.waits("f", "restarts do not help: 4 of the 4 targets tried did not recover, next try not before 13:34:00 UTC")
 	if want := []string{"f", "g"}; !slices.Equal(s.last.Ineffective, want) {
 		t.Errorf("ineffective for %v, not %v", s.last.Ineffective, want)
 	}
 	// Not for another cause.
-	s.is("h", growth.Growing).does("Restart h: Verdict").does("Create h at new").is("g", growth.Healthy)
+	s.is("h", health.Growing).does("Restart h: Verdict").does("Create h at new").is("g", health.Healthy)
 	s.at(93*time.Minute + 59*time.Second).does()
 	s.after(time.Second).does("Restart f: Verdict").does("Create f at new")
 	s.after(2 * time.Minute).does() // it helped: restarts are known to help
-	s.is("g", growth.Stuck).does("Restart g: Verdict")
+	s.is("g", health.Stuck).does("Restart g: Verdict")
 }
 
 func TestTheShareOfFailedTrialsThatStopsRestarts(t *testing.T) {
@@ -134,14 +134,14 @@ func TestTheShareOfFailedTrialsThatStopsRestarts(t *testing.T) {
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			in := plan.Input{Now: now, Current: "new", Update: "new", Limits: limits(),
-				Judgements: map[string]growth.Judgement{}}
+				Judgements: map[string]health.Judgement{}}
 			trial := plan.Trial{Tried: map[string]time.Time{}}
 			for i := range test.targets {
 				name := fmt.Sprintf("t%03d", i)
 				in.Targets = append(in.Targets, plan.Target{Name: name, Pod: name, Schedulable: true, NodeReady: true})
 				in.Pods = append(in.Pods, plan.Pod{Name: name, UID: name, Target: name, Revision: "new",
 					Created: ago(24 * time.Hour), Ready: true})
-				in.Judgements[name] = growth.Judgement{Verdict: growth.Healthy, Since: ago(time.Minute)}
+				in.Judgements[name] = health.Judgement{Verdict: health.Healthy, Since: ago(time.Minute)}
 				if i < test.failed+test.helped {
 					trial.Tried[name] = ago(test.ago)
 				}
@@ -150,7 +150,7 @@ func TestTheShareOfFailedTrialsThatStopsRestarts(t *testing.T) {
 				}
 			}
 			last := in.Targets[test.targets-1].Name
-			in.Judgements[last] = growth.Judgement{Verdict: growth.Stuck, Since: now}
+			in.Judgements[last] = health.Judgement{Verdict: health.Stuck, Since: now}
 			in.Trials = plan.Trials{Causes: map[string]plan.Trial{"Stuck": trial}}
 			if got := len(plan.Next(in).Ineffective) > 0; got != test.want {
 				t.Errorf("ineffective: %v", got)
@@ -171,15 +171,15 @@ func TestTwoIncurableTargetsOfAHundred(t *testing.T) {
 		if minute == 180 {
 			stuck["n050"] = at
 		}
-		in.Now, in.Targets, in.Pods, in.Judgements = at, nil, nil, map[string]growth.Judgement{}
+		in.Now, in.Targets, in.Pods, in.Judgements = at, nil, nil, map[string]health.Judgement{}
 		for i := range 100 {
 			name := fmt.Sprintf("n%03d", i)
 			in.Targets = append(in.Targets, plan.Target{Name: name, Pod: "p" + name, Schedulable: true, NodeReady: true})
 			in.Pods = append(in.Pods, plan.Pod{Name: "p" + name, UID: fmt.Sprintf("u%s-%d", name, generation[name]),
 				Target: name, Revision: "r", Created: ago(time.Hour), Ready: true})
-			in.Judgements[name] = growth.Judgement{Verdict: growth.Healthy, Since: ago(time.Hour)}
+			in.Judgements[name] = health.Judgement{Verdict: health.Healthy, Since: ago(time.Hour)}
 			if since, ok := stuck[name]; ok {
-				in.Judgements[name] = growth.Judgement{Verdict: growth.Stuck, Since: since}
+				in.Judgements[name] = health.Judgement{Verdict: health.Stuck, Since: since}
 			}
 		}
 		r := plan.Next(in)
@@ -218,14 +218,14 @@ func TestTwoIncurableTargetsOfAHundred(t *testing.T) {
 }
 
 func TestATrialIsVoidWhenItsOutcomeCannotBeKnown(t *testing.T) {
-	s := begin(t, fleet(9)).is("b", growth.Stuck).is("c", growth.Stuck)
+	s := begin(t, fleet(9)).is("b", health.Stuck).is("c", health.Stuck)
 	s.does("Restart b: Verdict").does("Create b at new")
 	s.with(node(1, false, false)).does("Restart c: Verdict")
 
 	// A sink that dies meanwhile shows nothing about the restart.
-	s = begin(t, fleet(9)).is("b", growth.Stuck).is("c", growth.Stuck)
+	s = begin(t, fleet(9)).is("b", health.Stuck).is("c", health.Stuck)
 	s.does("Restart b: Verdict").does("Create b at new")
-	s.after(time.Minute).is("b", growth.SinkDown).does().waits("c", "waiting to see whether the restart of b helps")
+	s.after(time.Minute).is("b", health.SinkDown).does().waits("c", "waiting to see whether the restart of b helps")
 	s.after(9 * time.Minute).does("Restart c: Verdict")
 	if failed := s.in.Trials.Causes["Stuck"].Failed; len(failed) > 0 {
 		t.Errorf("failed for %v", failed)
@@ -234,33 +234,33 @@ func TestATrialIsVoidWhenItsOutcomeCannotBeKnown(t *testing.T) {
 
 func TestATrialIsNotJudgedInAnOutage(t *testing.T) {
 	failed := func(s *story) int { return len(s.in.Trials.Causes["Stuck"].Failed) }
-	s := begin(t, fleet(9)).is("b", growth.Stuck).does("Restart b: Verdict").does("Create b at new")
-	s.after(time.Minute).is("b", growth.Stuck).is("c", growth.Stuck).is("d", growth.Stuck).does()
+	s := begin(t, fleet(9)).is("b", health.Stuck).does("Restart b: Verdict").does("Create b at new")
+	s.after(time.Minute).is("b", health.Stuck).is("c", health.Stuck).is("d", health.Stuck).does()
 	if failed(s) != 0 {
 		t.Error("a fleet-wide fault counts against the restart")
 	}
-	s.is("c", growth.Healthy).is("d", growth.Healthy).after(2 * time.Minute).does()
+	s.is("c", health.Healthy).is("d", health.Healthy).after(2 * time.Minute).does()
 	if failed(s) != 1 {
 		t.Error("the same fault after the outage does not count against the restart")
 	}
 }
 
 func TestANewLeaderWaitsForTheTrialOfThePreviousOne(t *testing.T) {
-	s := begin(t, fleet(9)).is("b", growth.Stuck).is("c", growth.Stuck)
+	s := begin(t, fleet(9)).is("b", health.Stuck).is("c", health.Stuck)
 	s.does("Restart b: Verdict").does("Create b at new")
-	s.leader().after(time.Minute).judges(growth.Healthy).is("c", growth.Stuck).does().
+	s.leader().after(time.Minute).judges(health.Healthy).is("c", health.Stuck).does().
 		waits("c", "waiting to see whether the restart of b helps")
 	s.after(2 * time.Minute).does("Restart c: Verdict")
 }
 
 func TestReasonsOfGrowingAreSeparateCauses(t *testing.T) {
 	in := concurrent(unavailable(fleet(9), 2), 2)
-	in.Judgements["b"] = growth.Judgement{Verdict: growth.Growing, Reason: "Unbounded", Since: now}
-	in.Judgements["c"] = growth.Judgement{Verdict: growth.Growing, Reason: "ParserSlow", Since: now}
+	in.Judgements["b"] = health.Judgement{Verdict: health.Growing, Reason: "Unbounded", Since: now}
+	in.Judgements["c"] = health.Judgement{Verdict: health.Growing, Reason: "ParserSlow", Since: now}
 	begin(t, in).does("Restart b: Verdict", "Restart c: Verdict")
 	in = concurrent(unavailable(fleet(9), 2), 2)
-	in.Judgements["b"] = growth.Judgement{Verdict: growth.Stuck, Reason: "Fills", Since: now}
-	in.Judgements["c"] = growth.Judgement{Verdict: growth.Stuck, Reason: "OrderStatuses", Since: now}
+	in.Judgements["b"] = health.Judgement{Verdict: health.Stuck, Reason: "Fills", Since: now}
+	in.Judgements["c"] = health.Judgement{Verdict: health.Stuck, Reason: "OrderStatuses", Since: now}
 	begin(t, in).does("Restart b: Verdict").waits("c", "waiting to see whether the restart of b helps")
 }
 
@@ -285,7 +285,7 @@ func TestALedgerOfAnEarlierVersionIsRead(t *testing.T) {
 		t.Errorf("%+v, %v", trials, err)
 	}
 	// Its trials had no times. The failed trials of b count from now on.
-	s := begin(t, fleet(12)).with(spec("3")).is("b", growth.Stuck)
+	s := begin(t, fleet(12)).with(spec("3")).is("b", health.Stuck)
 	if s.in.Trials, err = plan.DecodeTrials(`{"spec":"3","causes":{"Stuck":{"failed":["b","b"]}}}`); err != nil {
 		t.Fatal(err)
 	}

@@ -9,7 +9,7 @@ import (
 
 	"k8s.io/apimachinery/pkg/util/intstr"
 
-	"github.com/hlparser/hyperliquid-parser-operator/internal/controller/growth"
+	"github.com/hlparser/hyperliquid-parser-operator/internal/controller/health"
 	"github.com/hlparser/hyperliquid-parser-operator/internal/controller/plan"
 )
 
@@ -23,10 +23,10 @@ func evicted(in plan.Input, from, to int) plan.Input {
 }
 
 // cutOff puts targets on lost nodes: their pods exist, and their state cannot be observed.
-func cutOff(in plan.Input, from, to int, v growth.Verdict, since time.Duration) plan.Input {
+func cutOff(in plan.Input, from, to int, v health.Verdict, since time.Duration) plan.Input {
 	for i := from; i < to; i++ {
 		in = lost(in, i)
-		in.Judgements[name(i)] = growth.Judgement{Verdict: v, Since: ago(since)}
+		in.Judgements[name(i)] = health.Judgement{Verdict: v, Since: ago(since)}
 	}
 	return in
 }
@@ -53,10 +53,10 @@ func TestPercentagesAreOfSchedulableTargets(t *testing.T) {
 	}{
 		"all ten":                      {fleet(10), 3},
 		"eight were evicted":           {evicted(fleet(10), 2, 10), 1},
-		"eight are lost":               {cutOff(fleet(10), 2, 10, growth.Unreachable, time.Hour), 1},
+		"eight are lost":               {cutOff(fleet(10), 2, 10, health.Unreachable, time.Hour), 1},
 		"eight are lost without a pod": {cutOff(evicted(fleet(10), 2, 10), 2, 10, "", 0), 1},
 		"five are cordoned":            {cordon(fleet(10), 5, 10), 2},
-		"all are lost":                 {cutOff(fleet(10), 0, 10, growth.Unreachable, time.Hour), 0},
+		"all are lost":                 {cutOff(fleet(10), 0, 10, health.Unreachable, time.Hour), 0},
 		"none are there":               {fleet(0), 0},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -68,10 +68,10 @@ func TestPercentagesAreOfSchedulableTargets(t *testing.T) {
 			in.Limits.FleetWide = intstr.FromString("100%")
 			for i := range in.Targets {
 				if in.Targets[i].Schedulable {
-					in.Judgements[in.Targets[i].Name] = growth.Judgement{Verdict: growth.Stuck, Since: ago(time.Minute)}
+					in.Judgements[in.Targets[i].Name] = health.Judgement{Verdict: health.Stuck, Since: ago(time.Minute)}
 				}
 			}
-			in.Judgements["a"] = growth.Judgement{Verdict: growth.Healthy, Since: ago(time.Hour)} // so that not all are bad
+			in.Judgements["a"] = health.Judgement{Verdict: health.Healthy, Since: ago(time.Hour)} // so that not all are bad
 			if got := plan.Next(known(in)).Actions; len(got) > test.want {
 				t.Errorf("restarts %v, want %d at most", describe(got), test.want)
 			}
@@ -107,19 +107,19 @@ func TestFleetWideFaultsAreOfObservableTargets(t *testing.T) {
 		},
 		"one of two, and eight that are Unknown yet": {in: indeterminateFor(fleet(10), 2, 10, time.Minute), bad: 1},
 		"one of two, and eight lost just now": {
-			in:  cutOff(fleet(10), 2, 10, growth.Unreachable, time.Minute),
+			in:  cutOff(fleet(10), 2, 10, health.Unreachable, time.Minute),
 			bad: 1, fleetWide: true,
 		},
 		"one of two, and eight lost for long": {
-			in:  cutOff(fleet(10), 2, 10, growth.Unreachable, time.Hour),
+			in:  cutOff(fleet(10), 2, 10, health.Unreachable, time.Hour),
 			bad: 1, restarts: true,
 		},
 		"two of two, and eight lost for long": {
-			in:  cutOff(fleet(10), 2, 10, growth.Unreachable, time.Hour),
+			in:  cutOff(fleet(10), 2, 10, health.Unreachable, time.Hour),
 			bad: 2, fleetWide: true,
 		},
 		"two of two, and eight lost under a new leader": {
-			in:  cutOff(fleet(10), 2, 10, growth.Unknown, time.Second),
+			in:  cutOff(fleet(10), 2, 10, health.Unknown, time.Second),
 			bad: 2, fleetWide: true,
 		},
 		"two of ten, and eight cordoned that are well": {in: cordon(fleet(10), 2, 10), bad: 2, restarts: true},
@@ -128,7 +128,7 @@ func TestFleetWideFaultsAreOfObservableTargets(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			in := percent(test.in, "100%")
 			for i := range test.bad {
-				in = judge(in, i, growth.Stuck)
+				in = judge(in, i, health.Stuck)
 			}
 			r := plan.Next(in)
 			if r.FleetWide != test.fleetWide {
@@ -154,7 +154,7 @@ func refusedFor(in plan.Input, from, to int, d time.Duration) plan.Input {
 // indeterminateFor makes targets Unknown whose parser runs.
 func indeterminateFor(in plan.Input, from, to int, d time.Duration) plan.Input {
 	for i := from; i < to; i++ {
-		in.Judgements[name(i)] = growth.Judgement{Verdict: growth.Unknown, Reason: growth.ReasonBacklogUnknown, Since: ago(d)}
+		in.Judgements[name(i)] = health.Judgement{Verdict: health.Unknown, Reason: health.ReasonBacklogUnknown, Since: ago(d)}
 	}
 	return in
 }
@@ -242,23 +242,23 @@ func TestWhatIsBeyondControlHoldsNoBudgetForever(t *testing.T) {
 			restart: true, rollout: true,
 		},
 		"an open trial": {
-			in:      func() plan.Input { return trying(fleet(7), growth.Unknown, time.Minute) },
+			in:      func() plan.Input { return trying(fleet(7), health.Unknown, time.Minute) },
 			request: true,
 		},
 		"an open trial that is void": {
-			in:      func() plan.Input { return trying(fleet(7), growth.Unknown, time.Hour) },
+			in:      func() plan.Input { return trying(fleet(7), health.Unknown, time.Hour) },
 			restart: true, rollout: true,
 		},
 	} {
 		t.Run(name, func(t *testing.T) {
 			in := test.in()
 			// A restart that only the budget delays.
-			got := plan.Next(judge(in, 2, growth.Stuck))
+			got := plan.Next(judge(in, 2, health.Stuck))
 			if restarts := slices.Contains(describe(got.Actions), "Restart c: Verdict (5s)"); restarts != test.restart {
 				t.Errorf("restart: does %v, waits for %v", describe(got.Actions), got.Waiting)
 			}
 			// New pods for ready ones by request: c is first, since it is bad.
-			in = judge(test.in(), 2, growth.SinkDown)
+			in = judge(test.in(), 2, health.SinkDown)
 			in.RestartedAt = "today"
 			for i := range in.Pods {
 				if !in.Pods[i].Ready || in.Pods[i].Terminating {
@@ -274,7 +274,7 @@ func TestWhatIsBeyondControlHoldsNoBudgetForever(t *testing.T) {
 			}
 			mentions(t, got.Message, test.mentions)
 			// A rollout of another revision to ready pods.
-			in = judge(test.in(), 2, growth.SinkDown)
+			in = judge(test.in(), 2, health.SinkDown)
 			in.Update = "newer"
 			got = plan.Next(in)
 			replaced = slices.ContainsFunc(got.Actions,
@@ -287,8 +287,8 @@ func TestWhatIsBeyondControlHoldsNoBudgetForever(t *testing.T) {
 }
 
 // trying opens a trial of a.
-func trying(in plan.Input, v growth.Verdict, since time.Duration) plan.Input {
-	in.Judgements["a"] = growth.Judgement{Verdict: v, Since: ago(since)}
+func trying(in plan.Input, v health.Verdict, since time.Duration) plan.Input {
+	in.Judgements["a"] = health.Judgement{Verdict: v, Since: ago(since)}
 	in.Trials = plan.Trials{Causes: map[string]plan.Trial{"Stuck": {Target: "a", At: ago(since)}}}
 	in.Ledger["a"] = plan.Record{UID: "uid-before", Times: []time.Time{ago(max(since, time.Hour))}}
 	return in
@@ -309,11 +309,11 @@ func TestARolloutIsCompleteOnlyIfSomethingWorks(t *testing.T) {
 		"all are updated":                {newer(fleet(3), 0, 1, 2), true},
 		"no targets":                     {newer(fleet(0)), false},
 		"no targets, on a first install": {firstInstall(fleet(0)), false},
-		"all are lost, and updated": {cutOff(newer(fleet(3), 0, 1, 2), 0, 3, growth.Unreachable, time.Hour),
+		"all are lost, and updated": {cutOff(newer(fleet(3), 0, 1, 2), 0, 3, health.Unreachable, time.Hour),
 			false},
 		"all are cordoned, and one is updated": {cordon(newer(fleet(3), 0), 0, 3), false},
 		"all are evicted":                      {evicted(newer(fleet(3)), 0, 3), false},
-		"one is updated, the others are lost":  {cutOff(newer(fleet(3), 0), 1, 3, growth.Unreachable, time.Hour), true},
+		"one is updated, the others are lost":  {cutOff(newer(fleet(3), 0), 1, 3, health.Unreachable, time.Hour), true},
 		"none has become ready":                {edit(edit(newer(fleet(2), 0, 1), 0, unready), 1, unready), false},
 		"one has, the other has long not":      {edit(newer(fleet(2), 0, 1), 1, unready), true},
 		"one has, the other is starting":       {edit(newer(fleet(2), 0, 1), 1, young), false},
@@ -354,7 +354,7 @@ func TestAMomentWithoutTargetsEndsNoCanaryAndNoRollout(t *testing.T) {
 	s.after(time.Hour).does("Delete b: Outdated")
 
 	// What failed stays failed.
-	s = soaking(t, 3).is("a", growth.Stuck).does("Delete a: RolledBack").does("Create a at new")
+	s = soaking(t, 3).is("a", health.Stuck).does("Delete a: RolledBack").does("Create a at new")
 	blink(s).does("Create a at new", "Create b at new", "Create c at new")
 	if s.last.Phase != plan.PhaseFailed {
 		t.Errorf("%s %q", s.last.Phase, s.last.Message)
@@ -390,7 +390,7 @@ func TestAMomentWithoutTargetsEndsNoCanaryAndNoRollout(t *testing.T) {
 
 // loses loses the node of a target with its parser. The last verdict is Unreachable.
 func (s *story) loses(i int) *story {
-	return s.with(node(i, false, false)).is(name(i), growth.Unreachable).
+	return s.with(node(i, false, false)).is(name(i), health.Unreachable).
 		pod(name(i), func(p *plan.Pod) { p.Ready, p.ReadyChangedAt = false, s.in.Now })
 }
 
@@ -408,7 +408,7 @@ func TestARevisionThatKillsNodesDoesNotGoFromNodeToNode(t *testing.T) {
 			})
 		}, plan.PhaseCanary},
 		"evicted": {func(s *story, i int) { s.dies(name(i)).with(node(i, false, true)) }, plan.PhaseCanary},
-		"Unknown": {func(s *story, i int) { s.is(name(i), growth.Unknown).after(plan.Settle) }, plan.PhaseCanary},
+		"Unknown": {func(s *story, i int) { s.is(name(i), health.Unknown).after(plan.Settle) }, plan.PhaseCanary},
 		"overdue": {func(s *story, i int) {
 			s.pod(name(i), func(p *plan.Pod) { p.Terminating, p.TerminatingSince = true, s.in.Now.Add(-plan.Settle) })
 		}, plan.PhaseCanary},
@@ -447,7 +447,7 @@ func TestARevisionThatKillsNodesDoesNotGoFromNodeToNode(t *testing.T) {
 	if s.last.Phase != plan.PhaseCanary {
 		t.Errorf("%s %q", s.last.Phase, s.last.Message)
 	}
-	s.with(node(0, true, true)).pod("a", func(p *plan.Pod) { p.Ready = true }).is("a", growth.Healthy).does()
+	s.with(node(0, true, true)).pod("a", func(p *plan.Pod) { p.Ready = true }).is("a", health.Healthy).does()
 	mentions(t, s.last.Message, "soaking until")
 }
 
@@ -460,7 +460,7 @@ func TestARolloutStopsWhenNodesOfSelectedTargetsAreLost(t *testing.T) {
 		t.Errorf("%s %q", s.last.Phase, s.last.Message)
 	}
 	mentions(t, s.last.Message, "a, b cannot be observed since they were given revision newer")
-	s.with(node(1, true, true)).is("b", growth.Healthy).pod("b", func(p *plan.Pod) { p.Ready = true }).
+	s.with(node(1, true, true)).is("b", health.Healthy).pod("b", func(p *plan.Pod) { p.Ready = true }).
 		does("Delete c: Outdated")
 }
 
@@ -484,15 +484,15 @@ func TestPodsOnNodesThatAreCutOffAreLeftAlone(t *testing.T) {
 		does("Delete c: Outdated")
 
 	// So is a canary.
-	soaking(t, 3).is("a", growth.Stuck).with(node(0, false, false)).does("Delete b: Outdated")
+	soaking(t, 3).is("a", health.Stuck).with(node(0, false, false)).does("Delete b: Outdated")
 }
 
 func TestARolloutContinuesBesideTargetsThatWereUnreadyBefore(t *testing.T) {
-	s := begin(t, fleet(4)).pod("a", unready).is("a", growth.NotRunning).with(update("newer"))
-	s.does("Delete a: Outdated").does("Create a at newer").pod("a", unready).is("a", growth.NotRunning)
+	s := begin(t, fleet(4)).pod("a", unready).is("a", health.NotRunning).with(update("newer"))
+	s.does("Delete a: Outdated").does("Create a at newer").pod("a", unready).is("a", health.NotRunning)
 	s.after(9 * time.Minute).does() // it may still become ready
-	s.after(time.Minute).does("Delete b: Outdated").does("Create b at newer").leader().judges(growth.Healthy).
-		is("a", growth.NotRunning)
+	s.after(time.Minute).does("Delete b: Outdated").does("Create b at newer").leader().judges(health.Healthy).
+		is("a", health.NotRunning)
 	s.does("Delete c: Outdated").does("Create c at newer").does("Delete d: Outdated").does("Create d at newer").does().
 		does()
 	if s.in.Current != "newer" {
@@ -535,7 +535,7 @@ func TestARefusedSpecLeavesNoPodMissing(t *testing.T) {
 	s.with(hold(true)).dies("a").dies("b").does("Create a at newer", "Create b at new").does()
 	// Update is not known.
 	s.with(update("")).dies("c").does("Create c at new").does()
-	s.is("c", growth.Stuck).does().waits("c", "no restart while Stalled")
+	s.is("c", health.Stuck).does().waits("c", "no restart while Stalled")
 	s.with(func(in *plan.Input) { in.Limits.NoPods = true }).dies("d").does()
 }
 
@@ -557,7 +557,7 @@ func TestACanaryThatCannotBeStartedFailsWithinTwoMinutes(t *testing.T) {
 		t.Errorf("%s %q", s.last.Phase, s.last.Message)
 	}
 	// A registry that fails for all does not count against the revision.
-	s = soaking(t, 3).pod("a", blocked).does().is("b", growth.NotRunning).is("c", growth.NotRunning).after(time.Minute).
+	s = soaking(t, 3).pod("a", blocked).does().is("b", health.NotRunning).is("c", health.NotRunning).after(time.Minute).
 		does()
 	mentions(t, s.last.Message, "the fault is fleet-wide")
 }
@@ -568,9 +568,9 @@ func TestTheEffectOfAnAbandonedRevisionIsNoOutage(t *testing.T) {
 		with(func(in *plan.Input) { in.Promote = true })
 	s.does("Delete a: Outdated", "Delete b: Outdated", "Delete c: Outdated")
 	s.does("Create a at newer", "Create b at newer", "Create c at newer")
-	s.is("a", growth.Stuck).is("b", growth.Stuck).is("c", growth.Stuck).with(update("newest")).does("Delete a: Outdated").
+	s.is("a", health.Stuck).is("b", health.Stuck).is("c", health.Stuck).with(update("newest")).does("Delete a: Outdated").
 		does("Create a at newest")
-	s.is("a", growth.Growing).does("Delete a: RolledBack", "Delete b: RolledBack", "Delete c: RolledBack")
+	s.is("a", health.Growing).does("Delete a: RolledBack", "Delete b: RolledBack", "Delete c: RolledBack")
 }
 
 func TestACanaryThatGetsNoPodFails(t *testing.T) {
@@ -633,7 +633,7 @@ func TestTheStateOfALargeRolloutFitsIntoAnAnnotation(t *testing.T) {
 					in.Pods = append(in.Pods, plan.Pod{
 						Name: "pod-" + name, UID: "uid-" + name, Target: name, Revision: "new", Created: ago(24 * time.Hour), Ready: true,
 					})
-					in.Judgements[name] = growth.Judgement{Verdict: growth.Healthy, Since: ago(23 * time.Hour)}
+					in.Judgements[name] = health.Judgement{Verdict: health.Healthy, Since: ago(23 * time.Hour)}
 				}
 				change(&in)
 				rollTo(t, in, most)
@@ -671,7 +671,7 @@ func rollTo(t *testing.T, in plan.Input, most int) {
 					Name: a.Pod, UID: a.Pod + s.in.Now.String(), Target: a.Target, Revision: a.Revision, Created: s.in.Now,
 					Ready: true,
 				})
-				s.in.Judgements[a.Target] = growth.Judgement{Verdict: growth.Healthy, Since: s.in.Now}
+				s.in.Judgements[a.Target] = health.Judgement{Verdict: health.Healthy, Since: s.in.Now}
 			}
 		}
 		s.after(time.Minute)
@@ -725,7 +725,7 @@ func TestNoClockMakesAPodOlderThanObserved(t *testing.T) {
 			observed time.Duration
 			restarts bool
 		}{{time.Minute, false}, {plan.Settle - time.Second, false}, {plan.Settle, true}} {
-			got := plan.Next(observed(judge(fleet(3), 1, growth.Stuck), 0, test.observed, skew))
+			got := plan.Next(observed(judge(fleet(3), 1, health.Stuck), 0, test.observed, skew))
 			if restarts := len(got.Actions) > 0; restarts != test.restarts {
 				t.Errorf("clocks %s apart, observed for %s: does %v", skew, test.observed, describe(got.Actions))
 			}
@@ -748,7 +748,7 @@ func TestNoClockMakesAPodOlderThanObserved(t *testing.T) {
 			t.Errorf("clocks %s apart: %s %q", skew, r.Phase, r.Message)
 		}
 		// A restart that this process recorded is completed, regardless of the pod's age by the API server's clock.
-		in := unfinished(judge(fleet(3), 1, growth.Stuck), time.Minute)
+		in := unfinished(judge(fleet(3), 1, health.Stuck), time.Minute)
 		in.Pods[1].Created, in.Pods[1].FirstObserved = ago(5*time.Minute+skew), ago(5*time.Minute)
 		if got := describe(plan.Next(in).Actions); !slices.Equal(got, []string{"Delete b: Unfinished (5s)"}) {
 			t.Errorf("clocks %s apart: does %v", skew, got)

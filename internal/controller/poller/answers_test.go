@@ -17,7 +17,7 @@ import (
 
 	"k8s.io/streaming/pkg/httpstream"
 
-	"github.com/hlparser/hyperliquid-parser-operator/internal/controller/growth"
+	"github.com/hlparser/hyperliquid-parser-operator/internal/controller/health"
 	"github.com/hlparser/hyperliquid-parser-operator/internal/parser/report"
 )
 
@@ -440,7 +440,7 @@ func TestAPodIsReachedOverBothFamiliesAndThroughNoProxy(t *testing.T) {
 		server.Start()
 		c := NewClient(l.Addr().(*net.TCPAddr).Port)
 		var r report.Report
-		e := Endpoint{Target: "t", PodName: "p", IP: ip, Pod: growth.PodState{UID: "u", Running: true}, Plain: true}
+		e := Endpoint{Target: "t", PodName: "p", IP: ip, Pod: health.PodState{UID: "u", Running: true}, Plain: true}
 		if err := c.Fetch(t.Context(), "ns", e, time.Minute, &r); err != nil || r.PodUID != "u" || r.Namespace != "ns" {
 			t.Errorf("%s: %+v, %v", ip, r, err)
 		}

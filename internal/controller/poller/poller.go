@@ -3,7 +3,7 @@
 //
 // It polls each target once per interval, with stagger, by a bounded number of workers. Each poll is bounded in time
 // and in bytes. Parsers that did not answer the last poll have workers of their own: however many hang, the others are
-// polled on time. A parser that has missed growth.MissedPolls polls is Unreachable and is polled every other interval;
+// polled on time. A parser that has missed health.MissedPolls polls is Unreachable and is polled every other interval;
 // its return is noticed that much later. An object is reconciled only when a judgement on one of its targets changes.
 // Figures that fluctuate cause no reconcile.
 //
@@ -25,7 +25,7 @@ import (
 	"k8s.io/utils/clock"
 	"sigs.k8s.io/controller-runtime/pkg/event"
 
-	"github.com/hlparser/hyperliquid-parser-operator/internal/controller/growth"
+	"github.com/hlparser/hyperliquid-parser-operator/internal/controller/health"
 	"github.com/hlparser/hyperliquid-parser-operator/internal/controller/prose"
 	"github.com/hlparser/hyperliquid-parser-operator/internal/parser/report"
 	"github.com/hlparser/hyperliquid-parser-operator/internal/parser/report/seal"
@@ -64,7 +64,7 @@ type Endpoint struct {
 	PodName string
 	// IP is the address of the parser; empty until the pod has one.
 	IP  string
-	Pod growth.PodState
+	Pod health.PodState
 	// Started is when the parser's container started, from its kubelet, in whole seconds; zero while unknown.
 	Started time.Time
 	// Plain is true for a parser that has no key and answers any client. It follows from the pod's template, and from
@@ -75,15 +75,15 @@ type Endpoint struct {
 	// Operator is the key to request reports with, which the parser knows; nil when there is none.
 	Operator *seal.Key
 	// AcknowledgedLost and AcknowledgedGap are the losses of the target's parser that a user has acknowledged.
-	AcknowledgedLost, AcknowledgedGap growth.Loss
+	AcknowledgedLost, AcknowledgedGap health.Loss
 }
 
 // View is the state of a target.
 type View struct {
-	Judgement growth.Judgement
+	Judgement health.Judgement
 	// Latest is what the newest report shows, with current figures, confirmed or not.
-	Latest growth.Judgement
-	Alerts growth.Alerts
+	Latest health.Judgement
+	Alerts health.Alerts
 	// Process is when the reporting process started; zero before its first report. KnowsFormat is true once its reports
 	// reach back far enough to compute the share of malformed lines.
 	Process     time.Time
@@ -98,10 +98,10 @@ type View struct {
 	// Delivered is true once the sink was observed to acknowledge a record of the running pod.
 	Delivered bool
 	// Evidence is the figures behind a restartable verdict, oldest first; nil for all other verdicts.
-	Evidence []growth.Sample
+	Evidence []health.Sample
 }
 
-func view(t *growth.Tracker) View {
+func view(t *health.Tracker) View {
 	v := View{
 		Judgement: t.Judgement(), Latest: t.Latest(), Alerts: t.Alerts(), Process: t.Process(), KnowsFormat: t.KnowsFormat(),
 		Reports: t.Reports(), MissingSecret: t.MissingSecret(), Delivered: t.Delivered(),
@@ -141,8 +141,8 @@ func (l *lane) wake() {
 type entry struct {
 	object   types.NamespacedName
 	endpoint Endpoint
-	settings growth.Settings
-	tracker  growth.Tracker
+	settings health.Settings
+	tracker  health.Tracker
 	due      time.Time
 	lane     *lane // in which it is queued, or from which it was taken
 	index    int   // in the lane's queue; -1 while it is being polled, or was removed
@@ -171,7 +171,7 @@ func (p *Poller) NeedLeaderElection() bool { return true }
 
 // Track replaces the endpoints of an object, takes in the state of its pods, and returns the view of each target. It
 // does not notify Changes: the caller has the result.
-func (p *Poller) Track(object types.NamespacedName, settings growth.Settings, endpoints []Endpoint) map[string]View {
+func (p *Poller) Track(object types.NamespacedName, settings health.Settings, endpoints []Endpoint) map[string]View {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	now := p.options.Clock.Now()
@@ -200,7 +200,7 @@ func (p *Poller) Track(object types.NamespacedName, settings growth.Settings, en
 
 // update takes in the state of a pod. A new pod or container is polled within one interval, whatever the previous one
 // answered.
-func (p *Poller) update(e *entry, endpoint Endpoint, settings growth.Settings, now time.Time) {
+func (p *Poller) update(e *entry, endpoint Endpoint, settings health.Settings, now time.Time) {
 	replaced := e.endpoint.IP != endpoint.IP || e.endpoint.Pod.UID != endpoint.Pod.UID ||
 		e.endpoint.Pod.Container != endpoint.Pod.Container || e.settings.PollInterval != settings.PollInterval
 	e.endpoint, e.settings = endpoint, settings
@@ -315,7 +315,7 @@ func (p *Poller) poll(ctx context.Context, e *entry, r *report.Report) {
 	polled, interval := e.endpoint, e.settings.PollInterval
 	p.mu.Unlock()
 
-	var outcome *growth.Poll
+	var outcome *health.Poll
 	if polled.Pod.Running && polled.IP != "" && !polled.Pod.Terminating {
 		start := p.options.Clock.Now()
 		session, err := polled.session(e.session)
@@ -326,9 +326,9 @@ func (p *Poller) poll(ctx context.Context, e *entry, r *report.Report) {
 		if ctx.Err() != nil {
 			return // a poll cut short by our own end means nothing
 		}
-		outcome = &growth.Poll{Report: r}
+		outcome = &health.Poll{Report: r}
 		if err != nil {
-			outcome = &growth.Poll{Failure: prose.Line(err.Error(), maxFailure)}
+			outcome = &health.Poll{Failure: prose.Line(err.Error(), maxFailure)}
 			*r = report.Report{} // do not retain what a forged report has filled it with
 		}
 		if p.options.Polled != nil {
@@ -344,7 +344,7 @@ func (p *Poller) poll(ctx context.Context, e *entry, r *report.Report) {
 }
 
 // finish takes in the outcome of a poll, nil when there was nothing to poll, and reports whether the judgement changed.
-func (p *Poller) finish(e *entry, polled Endpoint, outcome *growth.Poll) bool {
+func (p *Poller) finish(e *entry, polled Endpoint, outcome *health.Poll) bool {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if e.removed {
@@ -364,7 +364,7 @@ func (p *Poller) finish(e *entry, polled Endpoint, outcome *growth.Poll) bool {
 		}
 	}
 	wait := e.settings.PollInterval
-	if e.tracker.Missed() >= growth.MissedPolls {
+	if e.tracker.Missed() >= health.MissedPolls {
 		wait *= backoffIntervals
 	}
 	// When polls are late, missed ones are skipped, and the stagger is kept.

@@ -23,7 +23,7 @@ import (
 	"k8s.io/utils/clock"
 	testclock "k8s.io/utils/clock/testing"
 
-	"github.com/hlparser/hyperliquid-parser-operator/internal/controller/growth"
+	"github.com/hlparser/hyperliquid-parser-operator/internal/controller/health"
 	"github.com/hlparser/hyperliquid-parser-operator/internal/controller/poller"
 	"github.com/hlparser/hyperliquid-parser-operator/internal/parser/report"
 )
@@ -34,7 +34,7 @@ const interval = 50 * time.Millisecond
 
 var (
 	object   = types.NamespacedName{Namespace: "ns", Name: "mainnet"}
-	settings = growth.Settings{PollInterval: interval, StuckAfter: 3 * interval, BufferLimit: 32 << 20}
+	settings = health.Settings{PollInterval: interval, StuckAfter: 3 * interval, BufferLimit: 32 << 20}
 	address  atomic.Int32
 )
 
@@ -89,7 +89,7 @@ func good(pod string) http.HandlerFunc {
 
 func endpoint(name, ip string) poller.Endpoint {
 	return poller.Endpoint{
-		Target: name, PodName: "pod-" + name, IP: ip, Pod: growth.PodState{UID: "uid-" + name, Container: "c", Running: true},
+		Target: name, PodName: "pod-" + name, IP: ip, Pod: health.PodState{UID: "uid-" + name, Container: "c", Running: true},
 		Plain: true,
 	}
 }
@@ -144,65 +144,65 @@ func TestVerdictsFollowFromWhatParsersAnswer(t *testing.T) {
 	}
 	endpoints := map[string]struct {
 		handler http.HandlerFunc
-		verdict growth.Verdict
+		verdict health.Verdict
 		message string
 	}{
-		"works": {good("pod-works"), growth.Healthy, "buffers are bounded"},
+		"works": {good("pod-works"), health.Healthy, "buffers are bounded"},
 		"hangs": {
-			func(_ http.ResponseWriter, r *http.Request) { <-r.Context().Done() }, growth.Unreachable, "no answer within 500ms",
+			func(_ http.ResponseWriter, r *http.Request) { <-r.Context().Done() }, health.Unreachable, "no answer within 500ms",
 		},
-		"drips": {drip, growth.Unreachable, "no answer within 500ms"},
+		"drips": {drip, health.Unreachable, "no answer within 500ms"},
 		"huge": {
-			answer(`{"parser":"` + strings.Repeat("x", 1<<20)), growth.Unreachable, "the report is longer than 256 KiB",
+			answer(`{"parser":"` + strings.Repeat("x", 1<<20)), health.Unreachable, "the report is longer than 256 KiB",
 		},
-		"endless": {endless, growth.Unreachable, "the report is longer than 256 KiB"},
+		"endless": {endless, health.Unreachable, "the report is longer than 256 KiB"},
 		"garbage": {
-			answer(`<html>`), growth.Unreachable, "the response is not a report: jsontext: invalid character",
+			answer(`<html>`), health.Unreachable, "the response is not a report: jsontext: invalid character",
 		},
-		"wrong types":     {answer(`{"parser":1}`), growth.Unreachable, "the response is not a report"},
-		"another program": {answer(`{}`), growth.Unreachable, "the response is not a parser's report"},
-		"another pod":     {good("another-pod"), growth.Unreachable, `the report is from pod "another-pod"`},
+		"wrong types":     {answer(`{"parser":1}`), health.Unreachable, "the response is not a report"},
+		"another program": {answer(`{}`), health.Unreachable, "the response is not a parser's report"},
+		"another pod":     {good("another-pod"), health.Unreachable, `the report is from pod "another-pod"`},
 		"no streams": {
-			answer(`{"parser":"hlparser","target":"no streams","pod":"pod-no streams"}`), growth.Unreachable,
+			answer(`{"parser":"hlparser","target":"no streams","pod":"pod-no streams"}`), health.Unreachable,
 			"the report has no streams",
 		},
-		"many streams": {answer(`{"streams":[` + strings.Repeat("{},", 80_000) + `{}]}`), growth.Unreachable,
+		"many streams": {answer(`{"streams":[` + strings.Repeat("{},", 80_000) + `{}]}`), health.Unreachable,
 			"more than 64 streams"},
 		"another target": {
-			answer(`{"parser":"hlparser","pod":"pod-another target","target":"x","streams":[{}]}`), growth.Unreachable,
+			answer(`{"parser":"hlparser","pod":"pod-another target","target":"x","streams":[{}]}`), health.Unreachable,
 			`the report is for target "x"`,
 		},
 		"a swollen name": {
-			answer(forged("a swollen name", strings.Repeat("x", 1000), "")), growth.Unreachable, "the report of stream",
+			answer(forged("a swollen name", strings.Repeat("x", 1000), "")), health.Unreachable, "the report of stream",
 		},
 		"a swollen word": {
-			answer(forged("a swollen word", "Fills", strings.Repeat("x", 100_000))), growth.Unreachable, "the report of stream",
+			answer(forged("a swollen word", "Fills", strings.Repeat("x", 100_000))), health.Unreachable, "the report of stream",
 		},
 		"deep": {
-			answer(`{"streams":` + strings.Repeat("[", 100_000)), growth.Unreachable, "the response is not a report",
+			answer(`{"streams":` + strings.Repeat("[", 100_000)), health.Unreachable, "the response is not a report",
 		},
-		"a gzip bomb":   {bomb, growth.Unreachable, `the report is compressed ("gzip")`},
-		"a hidden bomb": {hiddenBomb, growth.Unreachable, "the response is not a report: jsontext: invalid character"},
+		"a gzip bomb":   {bomb, health.Unreachable, `the report is compressed ("gzip")`},
+		"a hidden bomb": {hiddenBomb, health.Unreachable, "the response is not a report: jsontext: invalid character"},
 		"breaks off": {func(w http.ResponseWriter, _ *http.Request) {
 			w.Header().Set("Content-Length", "1000")
 			_, _ = w.Write([]byte(`{"parser":`))
-		}, growth.Unreachable, "reading the report: unexpected EOF"},
+		}, health.Unreachable, "reading the report: unexpected EOF"},
 		"promises much": {func(w http.ResponseWriter, _ *http.Request) {
 			w.Header().Set("Content-Length", "1000000000000")
 			_, _ = w.Write([]byte(`{"parser":`))
-		}, growth.Unreachable, "reading the report: unexpected EOF"},
+		}, health.Unreachable, "reading the report: unexpected EOF"},
 		"refuses": {
-			func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(http.StatusServiceUnavailable) }, growth.Unreachable,
+			func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(http.StatusServiceUnavailable) }, health.Unreachable,
 			"returned 503",
 		},
 		"sends us away": {func(w http.ResponseWriter, r *http.Request) {
 			http.Redirect(w, r, "http://127.0.0.1:1/", http.StatusFound)
-		}, growth.Unreachable, "returned 302"},
+		}, health.Unreachable, "returned 302"},
 		"closes": {
-			func(http.ResponseWriter, *http.Request) { panic(http.ErrAbortHandler) }, growth.Unreachable, "EOF",
+			func(http.ResponseWriter, *http.Request) { panic(http.ErrAbortHandler) }, health.Unreachable, "EOF",
 		},
 		"has long headers": {
-			func(w http.ResponseWriter, _ *http.Request) { w.Header().Set("X", strings.Repeat("x", 1<<20)) }, growth.Unreachable,
+			func(w http.ResponseWriter, _ *http.Request) { w.Header().Set("X", strings.Repeat("x", 1<<20)) }, health.Unreachable,
 			"requesting the report",
 		},
 	}
@@ -219,7 +219,7 @@ func TestVerdictsFollowFromWhatParsersAnswer(t *testing.T) {
 		}
 	}
 	eventually(
-		t, "no server is Unreachable", func() bool { return views()["no server"].Judgement.Verdict == growth.Unreachable },
+		t, "no server is Unreachable", func() bool { return views()["no server"].Judgement.Verdict == health.Unreachable },
 	)
 	if got := views()["no server"].Judgement.Message; !strings.Contains(got, "connection refused") ||
 		strings.Contains(got, "127.") {
@@ -316,10 +316,10 @@ func TestAPodThatIsNotRunningIsNotAskedAndIsJudgedByTime(t *testing.T) {
 	ip := p.serve(func(http.ResponseWriter, *http.Request) { asked.Add(1) })
 	e := endpoint("a", ip)
 	// It becomes NotRunning while nothing but time passes.
-	e.Pod = growth.PodState{
+	e.Pod = health.PodState{
 		UID: "u", Starting: true, Reason: "ContainerCreating", Since: time.Now().Add(-30*time.Second + 4*interval),
 	}
-	if got := polls.Track(object, settings, []poller.Endpoint{e})["a"].Judgement; got.Verdict != growth.Unknown {
+	if got := polls.Track(object, settings, []poller.Endpoint{e})["a"].Judgement; got.Verdict != health.Unknown {
 		t.Fatalf("at first: %+v", got)
 	}
 	select {
@@ -327,7 +327,7 @@ func TestAPodThatIsNotRunningIsNotAskedAndIsJudgedByTime(t *testing.T) {
 	case <-time.After(5 * time.Second):
 		t.Fatal("not woken when it took too long")
 	}
-	if got := polls.Track(object, settings, []poller.Endpoint{e})["a"].Judgement; got.Verdict != growth.NotRunning {
+	if got := polls.Track(object, settings, []poller.Endpoint{e})["a"].Judgement; got.Verdict != health.NotRunning {
 		t.Errorf("then: %+v", got)
 	}
 	if asked.Load() != 0 {
@@ -389,11 +389,11 @@ func TestAParserThatDoesNotAnswerIsAskedEveryOtherTimeOnceItIsUnreachableAndEver
 			t.Fatalf("asked %d times, want %d", n, want)
 		}
 	}
-	verdict := func() growth.Verdict { return polls.Track(object, settings, list)["a"].Judgement.Verdict }
+	verdict := func() health.Verdict { return polls.Track(object, settings, list)["a"].Judgement.Verdict }
 	for range 3 {
 		step(true)
 	}
-	eventually(t, "Unreachable after three intervals", func() bool { return verdict() == growth.Unreachable })
+	eventually(t, "Unreachable after three intervals", func() bool { return verdict() == health.Unreachable })
 	for range 20 {
 		step(false)
 		step(true)

@@ -15,7 +15,7 @@ import (
 	"testing"
 	"time"
 
-	"github.com/hlparser/hyperliquid-parser-operator/internal/controller/growth"
+	"github.com/hlparser/hyperliquid-parser-operator/internal/controller/health"
 	"github.com/hlparser/hyperliquid-parser-operator/internal/controller/poller"
 	"github.com/hlparser/hyperliquid-parser-operator/internal/parser/report"
 	"github.com/hlparser/hyperliquid-parser-operator/internal/parser/report/seal"
@@ -63,7 +63,7 @@ func TestOnlyAPodsOwnParserIsBelieved(t *testing.T) {
 	operator, old, mine, other := newKey(t), newKey(t), newKey(t), newKey(t)
 	own := guard(t, mine, operator).Handler(1<<16, says("pod-a"))
 	e := poller.Endpoint{
-		Target: "a", PodName: "pod-a", Pod: growth.PodState{UID: "u", Running: true}, Key: mine.Public(), Operator: operator,
+		Target: "a", PodName: "pod-a", Pod: health.PodState{UID: "u", Running: true}, Key: mine.Public(), Operator: operator,
 	}
 	with := func(change func(*poller.Endpoint)) poller.Endpoint {
 		changed := e
@@ -249,7 +249,7 @@ func TestAPollerFollowsTheKeys(t *testing.T) {
 	polls.Track(object, settings, []poller.Endpoint{e})
 	eventually(t, "Unreachable, without a key", func() bool {
 		j := polls.Track(object, settings, []poller.Endpoint{e})["a"].Judgement
-		return j.Verdict == growth.Unreachable && strings.Contains(j.Message, "no public key")
+		return j.Verdict == health.Unreachable && strings.Contains(j.Message, "no public key")
 	})
 	before := asked.Load()
 	time.Sleep(3 * interval) // without a poll
@@ -301,7 +301,7 @@ func TestAReportIsTakenFromNoNamesake(t *testing.T) {
 	operator, mine := newKey(t), newKey(t)
 	began := time.Date(2026, 11, 30, 12, 0, 7, 0, time.UTC) // of the container, as a kubelet gives it
 	e := poller.Endpoint{
-		Target: "node-1", PodName: "mainnet-7pui9g6e1h", Started: began, Pod: growth.PodState{UID: "u-1", Running: true},
+		Target: "node-1", PodName: "mainnet-7pui9g6e1h", Started: began, Pod: health.PodState{UID: "u-1", Running: true},
 		Key: mine.Public(), Operator: operator,
 	}
 	own := report.Report{

@@ -10,7 +10,7 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"github.com/hlparser/hyperliquid-parser-operator/api/v1alpha1"
-	"github.com/hlparser/hyperliquid-parser-operator/internal/controller/growth"
+	"github.com/hlparser/hyperliquid-parser-operator/internal/controller/health"
 	"github.com/hlparser/hyperliquid-parser-operator/internal/controller/observed"
 	"github.com/hlparser/hyperliquid-parser-operator/internal/controller/plan"
 	"github.com/hlparser/hyperliquid-parser-operator/internal/controller/podspec"
@@ -21,10 +21,10 @@ import (
 
 // The verdicts that make a condition false.
 var (
-	unstable   = []growth.Verdict{growth.Growing, growth.Stuck, growth.Leaking}
-	undelivers = []growth.Verdict{
-		growth.Stuck, growth.NotRunning, growth.SinkDown, growth.Overloaded, growth.Unreachable, growth.SourceStalled,
-		growth.SourceUnreadable,
+	unstable   = []health.Verdict{health.Growing, health.Stuck, health.Leaking}
+	undelivers = []health.Verdict{
+		health.Stuck, health.NotRunning, health.SinkDown, health.Overloaded, health.Unreachable, health.SourceStalled,
+		health.SourceUnreadable,
 	}
 )
 
@@ -200,11 +200,11 @@ func unusableMessage(t target.Target) string {
 // judged returns a condition that is false while a target has one of the given verdicts, and otherwise true for the
 // given reason.
 func judged(
-	status *v1alpha1.HyperliquidParserStatus, in *Input, bad []v1alpha1.TargetStatus, verdicts []growth.Verdict,
+	status *v1alpha1.HyperliquidParserStatus, in *Input, bad []v1alpha1.TargetStatus, verdicts []health.Verdict,
 	kind, good, goodText string,
 ) (value metav1.ConditionStatus, reason, text string) {
 	worst := slices.DeleteFunc(slices.Clone(bad), func(t v1alpha1.TargetStatus) bool {
-		return !slices.Contains(verdicts, growth.Verdict(t.Verdict))
+		return !slices.Contains(verdicts, health.Verdict(t.Verdict))
 	})
 	for _, t := range worst {
 		if why, more := noRestart(in, t.Target); why != "" {
@@ -216,7 +216,7 @@ func judged(
 	}
 	before := meta.FindStatusCondition(status.Conditions, kind)
 	known := everyView(in.Fleet, func(v *poller.View) bool {
-		return cmp.Or(v.Judgement.Verdict, growth.Unknown) != growth.Unknown
+		return cmp.Or(v.Judgement.Verdict, health.Unknown) != health.Unknown
 	})
 	return unlessKnown(in.Fleet, before, known, good, goodText)
 }

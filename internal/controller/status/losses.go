@@ -10,7 +10,7 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"github.com/hlparser/hyperliquid-parser-operator/api/v1alpha1"
-	"github.com/hlparser/hyperliquid-parser-operator/internal/controller/growth"
+	"github.com/hlparser/hyperliquid-parser-operator/internal/controller/health"
 	"github.com/hlparser/hyperliquid-parser-operator/internal/controller/observed"
 	"github.com/hlparser/hyperliquid-parser-operator/internal/controller/poller"
 	"github.com/hlparser/hyperliquid-parser-operator/internal/controller/prose"
@@ -21,7 +21,7 @@ import (
 // another operator does not take it for a new one. What that process loses beyond it is another loss.
 
 // lossKinds returns the alerts that are losses, worst first.
-func lossKinds() []growth.AlertKind { return []growth.AlertKind{growth.DataLost, growth.DataGap} }
+func lossKinds() []health.AlertKind { return []health.AlertKind{health.DataLost, health.DataGap} }
 
 // maxLossMessage bounds the message of a loss, and maxLosses all losses of a status, in bytes.
 const (
@@ -55,14 +55,14 @@ func started(process time.Time) metav1.Time {
 }
 
 // lossOf returns the figures of a loss in a status.
-func lossOf(l *v1alpha1.LossStatus) growth.Loss {
-	return growth.Loss{
+func lossOf(l *v1alpha1.LossStatus) health.Loss {
+	return health.Loss{
 		Process: l.Process.Time, Bytes: l.SkippedBytes, Files: l.PrunedFiles, Blocks: l.MissingBlocks,
 	}
 }
 
 // AcknowledgedLosses returns the figures of a target's acknowledged losses, for its newest process.
-func AcknowledgedLosses(obj *v1alpha1.HyperliquidParser, name string, now time.Time) (lost, gap growth.Loss) {
+func AcknowledgedLosses(obj *v1alpha1.HyperliquidParser, name string, now time.Time) (lost, gap health.Loss) {
 	if len(obj.Status.Losses) == 0 {
 		return lost, gap // the common case: each reconcile asks once per target
 	}
@@ -73,7 +73,7 @@ func AcknowledgedLosses(obj *v1alpha1.HyperliquidParser, name string, now time.T
 			continue
 		}
 		into := &lost
-		if l.Reason == string(growth.DataGap) {
+		if l.Reason == string(health.DataGap) {
 			into = &gap
 		}
 		if found := lossOf(l); !found.Process.Before(into.Process) {
@@ -144,14 +144,14 @@ type lossKey struct {
 func keyOf(l *v1alpha1.LossStatus) lossKey { return lossKey{l.Target, l.Reason, l.Process.Unix()} }
 
 // HasLoss reports whether a status has an unacknowledged loss of that kind from that process.
-func HasLoss(status *v1alpha1.HyperliquidParserStatus, name string, kind growth.AlertKind, loss growth.Loss) bool {
+func HasLoss(status *v1alpha1.HyperliquidParserStatus, name string, kind health.AlertKind, loss health.Loss) bool {
 	key := lossKey{name, string(kind), started(loss.Process).Unix()}
 	return slices.ContainsFunc(status.Losses, func(l v1alpha1.LossStatus) bool {
 		return !l.Acknowledged && keyOf(&l) == key
 	})
 }
 
-func newLoss(name string, kind growth.AlertKind, alert growth.Alert, loss growth.Loss) v1alpha1.LossStatus {
+func newLoss(name string, kind health.AlertKind, alert health.Alert, loss health.Loss) v1alpha1.LossStatus {
 	return v1alpha1.LossStatus{
 		Target: name, Reason: string(kind), Message: prose.Line(alert.Message, maxLossMessage),
 		Since: metav1.NewTime(alert.Since.Truncate(time.Second)), Process: started(loss.Process),

@@ -14,7 +14,7 @@ import (
 	"pgregory.net/rapid"
 
 	"github.com/hlparser/hyperliquid-parser-operator/api/v1alpha1"
-	"github.com/hlparser/hyperliquid-parser-operator/internal/controller/growth"
+	"github.com/hlparser/hyperliquid-parser-operator/internal/controller/health"
 	"github.com/hlparser/hyperliquid-parser-operator/internal/controller/plan"
 	"github.com/hlparser/hyperliquid-parser-operator/internal/parser/report"
 )
@@ -33,7 +33,7 @@ type watchedFleet struct {
 	t        reporter
 	obj      *v1alpha1.HyperliquidParser
 	s        *scenery
-	trackers []growth.Tracker
+	trackers []health.Tracker
 	parsers  []lossyParser
 }
 
@@ -42,7 +42,7 @@ type lossyParser struct {
 	started       time.Time
 	files, blocks int64
 	malformed     bool
-	verdict       growth.Verdict
+	verdict       health.Verdict
 	silent        bool // the operator has not asked it
 }
 
@@ -52,9 +52,9 @@ var day = noon.Add(-24 * time.Hour)
 func watchFleet(t reporter, targets int) *watchedFleet {
 	obj, s := scene(targets)
 	s.Now = noon.Add(500 * time.Millisecond)
-	f := &watchedFleet{t, obj, s, make([]growth.Tracker, targets), make([]lossyParser, targets)}
+	f := &watchedFleet{t, obj, s, make([]health.Tracker, targets), make([]lossyParser, targets)}
 	for i := range targets {
-		f.parsers[i] = lossyParser{started: day, verdict: growth.Healthy}
+		f.parsers[i] = lossyParser{started: day, verdict: health.Healthy}
 	}
 	f.look()
 	return f
@@ -80,12 +80,12 @@ func (f *watchedFleet) look() {
 // ask polls a parser as the poller does.
 func (f *watchedFleet) ask(i int) {
 	p, tracker, name := &f.parsers[i], &f.trackers[i], f.s.Targets[i].Name
-	var settings growth.Settings
-	tracker.ObservePod(growth.PodState{UID: p.started.String(), Container: "c", Running: true}, f.s.Now, settings)
+	var settings health.Settings
+	tracker.ObservePod(health.PodState{UID: p.started.String(), Container: "c", Running: true}, f.s.Now, settings)
 	tracker.Acknowledge(AcknowledgedLosses(f.obj, name, f.s.Now))
 	verdict := p.verdict
 	if p.silent {
-		verdict = growth.Unknown
+		verdict = health.Unknown
 	} else {
 		r := report.Report{StartedAt: p.started, Now: f.s.Now, Streams: []report.Stream{{
 			Name: "Fills", PrunedUnreadTotal: p.files, BlockGapsTotal: p.blocks, LastBlock: 1000,
@@ -94,7 +94,7 @@ func (f *watchedFleet) ask(i int) {
 		if p.malformed {
 			r.Streams[0].MalformedLinesTotal = r.Streams[0].LinesTotal / 2
 		}
-		tracker.ObservePoll(growth.Poll{Report: &r}, f.s.Now, settings)
+		tracker.ObservePoll(health.Poll{Report: &r}, f.s.Now, settings)
 	}
 	f.s.judge(i, verdict)
 	view := f.s.Views[name]
@@ -117,14 +117,14 @@ func (f *watchedFleet) rests(when string) {
 
 // replace gives a target a new pod, whose parser has lost nothing yet.
 func (f *watchedFleet) replace(i int) {
-	f.parsers[i] = lossyParser{started: f.s.Now, verdict: growth.Healthy}
+	f.parsers[i] = lossyParser{started: f.s.Now, verdict: health.Healthy}
 }
 
 // lead has another operator lead, which has asked nobody yet.
 func (f *watchedFleet) lead() {
 	for i := range f.parsers {
 		f.parsers[i].silent = true
-		f.trackers[i] = growth.Tracker{}
+		f.trackers[i] = health.Tracker{}
 	}
 }
 
@@ -190,7 +190,7 @@ func TestALossIsKeptUntilAPersonAcknowledgesIt(t *testing.T) {
 	f.parsers[1].files = 5
 	f.rests("while it goes on")
 
-	for _, verdict := range growth.Verdicts() {
+	for _, verdict := range health.Verdicts() {
 		f.parsers[1].verdict, f.parsers[2].verdict = verdict, verdict
 		f.look()
 		f.is("while it is "+string(verdict), lostIt)
@@ -411,7 +411,7 @@ func TestAParserThatLiesAboutALossSpoilsNoStatus(t *testing.T) {
 		{}, time.Date(9999, 12, 31, 23, 59, 59, 0, time.FixedZone("", -12*3600)), time.Unix(-1<<40, 0),
 	} {
 		f := watchFleet(t, 1)
-		f.parsers[0] = lossyParser{started: at, verdict: growth.Healthy, files: math.MaxInt64, blocks: math.MaxInt64}
+		f.parsers[0] = lossyParser{started: at, verdict: health.Healthy, files: math.MaxInt64, blocks: math.MaxInt64}
 		f.look()
 		f.is("a liar's", lostIt)
 		for _, l := range f.obj.Status.Losses {
@@ -441,7 +441,7 @@ func TestNoLossIsForgotten(t *testing.T) {
 			switch step := rapid.SampledFrom([]string{"lose", "restart", "lead", "acknowledge", "look"}).Draw(t, "step"); step {
 			case "lose":
 				f.parsers[i].files++
-				f.parsers[i].verdict = rapid.SampledFrom(growth.Verdicts()).Draw(t, "verdict")
+				f.parsers[i].verdict = rapid.SampledFrom(health.Verdicts()).Draw(t, "verdict")
 				lost[of(i)] = f.parsers[i].files
 			case "restart":
 				f.replace(i)

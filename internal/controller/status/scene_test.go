@@ -9,7 +9,7 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"github.com/hlparser/hyperliquid-parser-operator/api/v1alpha1"
-	"github.com/hlparser/hyperliquid-parser-operator/internal/controller/growth"
+	"github.com/hlparser/hyperliquid-parser-operator/internal/controller/health"
 	"github.com/hlparser/hyperliquid-parser-operator/internal/controller/observed"
 	"github.com/hlparser/hyperliquid-parser-operator/internal/controller/plan"
 	"github.com/hlparser/hyperliquid-parser-operator/internal/controller/podspec"
@@ -43,7 +43,7 @@ func scene(n int) (*v1alpha1.HyperliquidParser, *scenery) {
 		}}
 		pod.Status.Conditions = []corev1.PodCondition{{Type: corev1.PodReady, Status: corev1.ConditionTrue}}
 		s.Pods = append(s.Pods, pod)
-		s.judge(i, growth.Healthy)
+		s.judge(i, health.Healthy)
 	}
 	s.Pairs = observed.PairPods(obj.Name, s.Targets, s.Pods)
 	return obj, s
@@ -63,14 +63,14 @@ func (s *scenery) status(obj *v1alpha1.HyperliquidParser, next plan.Result) v1al
 	return Of(obj, s.Input)
 }
 
-func (s *scenery) judge(i int, v growth.Verdict) {
+func (s *scenery) judge(i int, v health.Verdict) {
 	s.Views[s.Targets[i].Name] = poller.View{
-		Judgement: growth.Judgement{Verdict: v, Reason: "Fills", Message: "figures", Since: noon},
+		Judgement: health.Judgement{Verdict: v, Reason: "Fills", Message: "figures", Since: noon},
 		Reports:   10, LagKnown: true,
 	}
 }
 
-func (s *scenery) raise(i int, alerts growth.Alerts) {
+func (s *scenery) raise(i int, alerts health.Alerts) {
 	view := s.Views[s.Targets[i].Name]
 	view.Alerts = alerts
 	s.Views[s.Targets[i].Name] = view
@@ -78,7 +78,7 @@ func (s *scenery) raise(i int, alerts growth.Alerts) {
 
 // fails is of a target whose container does not run.
 func (s *scenery) fails(i int, reason string) {
-	s.judge(i, growth.NotRunning)
+	s.judge(i, health.NotRunning)
 	view := s.Views[s.Targets[i].Name]
 	view.Judgement.Reason = reason
 	s.Views[s.Targets[i].Name] = view

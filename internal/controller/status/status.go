@@ -13,7 +13,7 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"github.com/hlparser/hyperliquid-parser-operator/api/v1alpha1"
-	"github.com/hlparser/hyperliquid-parser-operator/internal/controller/growth"
+	"github.com/hlparser/hyperliquid-parser-operator/internal/controller/health"
 	"github.com/hlparser/hyperliquid-parser-operator/internal/controller/observed"
 	"github.com/hlparser/hyperliquid-parser-operator/internal/controller/plan"
 	"github.com/hlparser/hyperliquid-parser-operator/internal/controller/podspec"
@@ -209,7 +209,7 @@ func badTargets(obj *v1alpha1.HyperliquidParser, in *Input) []v1alpha1.TargetSta
 				Since:    metav1.NewTime(judgement.Since.Truncate(time.Second)),
 				Restarts: restarts,
 			})
-		case judgement.Verdict == growth.Unknown:
+		case judgement.Verdict == health.Unknown:
 			if old, ok := before[t.Name]; ok && !pair.Pod.CreationTimestamp.After(old.Since.Time) {
 				old.Restarts = restarts
 				out = append(out, old)
@@ -233,10 +233,10 @@ func restarting(in *Input, pair observed.Pair, name string) string {
 }
 
 func rank(verdict string) int {
-	if i := slices.Index(growth.Verdicts(), growth.Verdict(verdict)); i >= 0 {
+	if i := slices.Index(health.Verdicts(), health.Verdict(verdict)); i >= 0 {
 		return i
 	}
-	return len(growth.Verdicts())
+	return len(health.Verdicts())
 }
 
 // maxMessage bounds the message of a target, in bytes: twenty of them take 5 KiB of a status. It suffices for what a

@@ -13,7 +13,7 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"github.com/hlparser/hyperliquid-parser-operator/api/v1alpha1"
-	"github.com/hlparser/hyperliquid-parser-operator/internal/controller/growth"
+	"github.com/hlparser/hyperliquid-parser-operator/internal/controller/health"
 	"github.com/hlparser/hyperliquid-parser-operator/internal/controller/observed"
 	"github.com/hlparser/hyperliquid-parser-operator/internal/controller/plan"
 )
@@ -40,7 +40,7 @@ func TestConditions(t *testing.T) {
 		"a dead sink": {
 			func(_ *v1alpha1.HyperliquidParser, s *scenery) {
 				for i := range s.Targets {
-					s.judge(i, growth.SinkDown)
+					s.judge(i, health.SinkDown)
 				}
 			},
 			"SinkDown: Ready True/AllReady, Delivering False/SinkDown, BuffersStable True/AllStable, " +

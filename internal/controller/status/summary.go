@@ -9,7 +9,7 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"github.com/hlparser/hyperliquid-parser-operator/api/v1alpha1"
-	"github.com/hlparser/hyperliquid-parser-operator/internal/controller/growth"
+	"github.com/hlparser/hyperliquid-parser-operator/internal/controller/health"
 	"github.com/hlparser/hyperliquid-parser-operator/internal/controller/observed"
 	"github.com/hlparser/hyperliquid-parser-operator/internal/controller/plan"
 	"github.com/hlparser/hyperliquid-parser-operator/internal/controller/prose"
@@ -73,37 +73,37 @@ func badStory(bad []v1alpha1.TargetStatus) string {
 			same++
 		}
 	}
-	return on(phrase(growth.Verdict(worst.Verdict), worst.Reason)+" on", worst.Target, same)
+	return on(phrase(health.Verdict(worst.Verdict), worst.Reason)+" on", worst.Target, same)
 }
 
 // phrases describe the verdicts whose reason adds nothing.
-var phrases = map[growth.Verdict]string{
-	growth.Stuck:            "the parser hangs",
-	growth.SourceUnreadable: "files cannot be read",
-	growth.SinkDown:         "the sink does not answer",
-	growth.Leaking:          "memory runs out",
-	growth.Unreachable:      "no report",
-	growth.SourceStalled:    "the node does not write",
+var phrases = map[health.Verdict]string{
+	health.Stuck:            "the parser hangs",
+	health.SourceUnreadable: "files cannot be read",
+	health.SinkDown:         "the sink does not answer",
+	health.Leaking:          "memory runs out",
+	health.Unreachable:      "no report",
+	health.SourceStalled:    "the node does not write",
 }
 
 // phrase describes a verdict in a few words.
-func phrase(verdict growth.Verdict, reason string) string {
+func phrase(verdict health.Verdict, reason string) string {
 	switch {
-	case verdict == growth.SinkDown && reason == growth.ReasonSecretMissing:
+	case verdict == health.SinkDown && reason == health.ReasonSecretMissing:
 		return "a Secret is missing"
-	case verdict == growth.NotRunning && reason == growth.ReasonStreamFailed:
+	case verdict == health.NotRunning && reason == health.ReasonStreamFailed:
 		return "a stream has failed"
-	case verdict == growth.NotRunning:
+	case verdict == health.NotRunning:
 		return prose.Line(reason, MaxStory/2)
-	case verdict == growth.Growing && reason == growth.ReasonUnbounded:
+	case verdict == health.Growing && reason == health.ReasonUnbounded:
 		return "buffers pass their bound"
-	case verdict == growth.Growing:
+	case verdict == health.Growing:
 		return "the parser is too slow"
-	case verdict == growth.Overloaded && reason == growth.ReasonSink:
+	case verdict == health.Overloaded && reason == health.ReasonSink:
 		return "the sink is too slow"
-	case verdict == growth.Overloaded && reason == growth.ReasonCPU:
+	case verdict == health.Overloaded && reason == health.ReasonCPU:
 		return "too little CPU"
-	case verdict == growth.Overloaded:
+	case verdict == health.Overloaded:
 		return "the disk is too slow"
 	}
 	if text, ok := phrases[verdict]; ok {

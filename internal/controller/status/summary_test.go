@@ -17,7 +17,7 @@ import (
 	"sigs.k8s.io/yaml"
 
 	"github.com/hlparser/hyperliquid-parser-operator/api/v1alpha1"
-	"github.com/hlparser/hyperliquid-parser-operator/internal/controller/growth"
+	"github.com/hlparser/hyperliquid-parser-operator/internal/controller/health"
 	"github.com/hlparser/hyperliquid-parser-operator/internal/controller/observed"
 	"github.com/hlparser/hyperliquid-parser-operator/internal/controller/plan"
 	"github.com/hlparser/hyperliquid-parser-operator/internal/controller/target"
@@ -84,7 +84,7 @@ var fleetStories = map[string]struct {
 	"a dead sink": {
 		func(_ *v1alpha1.HyperliquidParser, s *scenery, next *plan.Result) {
 			for i := range s.Targets {
-				s.judge(i, growth.SinkDown)
+				s.judge(i, health.SinkDown)
 			}
 			next.FleetWide, next.Outage = true, "3 of 3 targets are bad"
 		},
@@ -92,7 +92,7 @@ var fleetStories = map[string]struct {
 	},
 	"a hang": {
 		func(_ *v1alpha1.HyperliquidParser, s *scenery, _ *plan.Result) {
-			s.judge(1, growth.Stuck)
+			s.judge(1, health.Stuck)
 			s.Outcome.Ledger.Total = 2
 		},
 		"Stuck   3        3      3        1    2", "mainnet-new  the parser hangs on node-0001",
@@ -149,7 +149,7 @@ var fleetStories = map[string]struct {
 	"pods that start for the first time": {
 		func(_ *v1alpha1.HyperliquidParser, s *scenery, _ *plan.Result) {
 			for i := range s.Targets {
-				s.judge(i, growth.Unknown)
+				s.judge(i, health.Unknown)
 				s.unready(i)
 				s.Pods[i].CreationTimestamp = metav1.NewTime(s.Now)
 			}
@@ -157,7 +157,7 @@ var fleetStories = map[string]struct {
 		"Starting  3        0      3        0    0", "mainnet-new  0 of 3 targets have a ready parser",
 	},
 	"pods that were not asked yet": {
-		func(_ *v1alpha1.HyperliquidParser, s *scenery, _ *plan.Result) { s.judge(1, growth.Unknown) },
+		func(_ *v1alpha1.HyperliquidParser, s *scenery, _ *plan.Result) { s.judge(1, health.Unknown) },
 		"Unknown  3        3      3        0    0", "mainnet-new  waiting for reports",
 	},
 	"a refused pod": {
@@ -209,7 +209,7 @@ var fleetStories = map[string]struct {
 	"a loss": {
 		func(_ *v1alpha1.HyperliquidParser, s *scenery, _ *plan.Result) {
 			for i := range s.Targets {
-				s.raise(i, growth.Alerts{DataLost: growth.Alert{Since: noon, Message: "a file vanished"}})
+				s.raise(i, health.Alerts{DataLost: health.Alert{Since: noon, Message: "a file vanished"}})
 			}
 		},
 		"DataLost  3        3      3        0    0", "mainnet-new  unread lines are lost on node-0000 and 2 more",
@@ -260,13 +260,13 @@ func TestWhatKubectlGetShows(t *testing.T) {
 }
 
 func TestAStoryIsShortAndSaysHowManyMore(t *testing.T) {
-	for _, verdict := range growth.Verdicts() {
+	for _, verdict := range health.Verdicts() {
 		if !verdict.Bad() {
 			continue
 		}
 		for _, reason := range []string{
-			"", "Fills", growth.ReasonUnbounded, growth.ReasonParserSlow, growth.ReasonSink, growth.ReasonCPU, growth.ReasonDisk,
-			growth.ReasonMemory, growth.ReasonStreamFailed, growth.ReasonSecretMissing, strings.Repeat("Long", 32),
+			"", "Fills", health.ReasonUnbounded, health.ReasonParserSlow, health.ReasonSink, health.ReasonCPU, health.ReasonDisk,
+			health.ReasonMemory, health.ReasonStreamFailed, health.ReasonSecretMissing, strings.Repeat("Long", 32),
 		} {
 			for _, length := range []int{4, 63, 253} {
 				bad := slices.Repeat([]v1alpha1.TargetStatus{{Verdict: string(verdict)}}, 5000)
@@ -275,7 +275,7 @@ func TestAStoryIsShortAndSaysHowManyMore(t *testing.T) {
 				if len(story) > MaxStory || !strings.Contains(story, " on n") || !strings.HasSuffix(story, " and 4999 more") {
 					t.Errorf("%s/%s: %q", verdict, reason, story)
 				}
-				if verdict != growth.NotRunning && strings.HasPrefix(story, string(verdict)) {
+				if verdict != health.NotRunning && strings.HasPrefix(story, string(verdict)) {
 					t.Errorf("%s/%s has no words of its own: %q", verdict, reason, story)
 				}
 			}

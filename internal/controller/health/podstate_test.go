@@ -1,4 +1,4 @@
-package growth_test
+package health_test
 
 import (
 	"strings"
@@ -10,7 +10,7 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"github.com/hlparser/hyperliquid-parser-operator/api/v1alpha1"
-	"github.com/hlparser/hyperliquid-parser-operator/internal/controller/growth"
+	"github.com/hlparser/hyperliquid-parser-operator/internal/controller/health"
 )
 
 // limited returns a parser's pod with a memory limit of 512 MiB and the given container statuses.
@@ -127,7 +127,7 @@ func TestWhyAContainerDoesNotRunIsSaidFirst(t *testing.T) {
 		"is being made": {limited(done, is(waitsFor("ContainerCreating", ""))), "ContainerCreating", ""},
 	} {
 		t.Run(name, func(t *testing.T) {
-			got := growth.StateOf(test.pod)
+			got := health.StateOf(test.pod)
 			if got.Reason != test.reason || got.Detail != test.want {
 				t.Errorf("got %q, %q, want %q, %q", got.Reason, got.Detail, test.reason, test.want)
 			}
@@ -138,7 +138,7 @@ func TestWhyAContainerDoesNotRunIsSaidFirst(t *testing.T) {
 	}
 	evicted := &corev1.Pod{Status: corev1.PodStatus{Phase: corev1.PodFailed, Reason: "Evicted",
 		Message: "The node was low on resource: memory. Threshold quantity: 100Mi, available: 88Mi. "}}
-	if got, want := growth.StateOf(
+	if got, want := health.StateOf(
 		evicted,
 	).Detail, "Evicted: The node was low on resource: memory. Threshold quantity: 100Mi, available: 88Mi."; got != want {
 		t.Errorf("evicted: got %q, want %q", got, want)
@@ -167,7 +167,7 @@ func TestWhatHasNeverRunIsUnstarted(t *testing.T) {
 		"evicted": {&corev1.Pod{Status: corev1.PodStatus{Phase: corev1.PodFailed}}, false},
 	} {
 		t.Run(name, func(t *testing.T) {
-			if got := growth.StateOf(test.pod).Unstarted; got != test.want {
+			if got := health.StateOf(test.pod).Unstarted; got != test.want {
 				t.Errorf("got %v", got)
 			}
 		})
@@ -176,9 +176,9 @@ func TestWhatHasNeverRunIsUnstarted(t *testing.T) {
 
 // The verdict lasts until polls are clean, and its message is true: the container runs.
 func TestAContainerThatRunsAgainDidNotRunUntil(t *testing.T) {
-	var tracker growth.Tracker
+	var tracker health.Tracker
 	clock := noon
-	see := func(container string, state, last corev1.ContainerState) growth.Judgement {
+	see := func(container string, state, last corev1.ContainerState) health.Judgement {
 		t.Helper()
 		clock = clock.Add(10 * time.Second)
 		pod := limited(
@@ -188,7 +188,7 @@ func TestAContainerThatRunsAgainDidNotRunUntil(t *testing.T) {
 		pod.Status.ContainerStatuses[0].ContainerID = container
 		pod.CreationTimestamp = metav1.NewTime(noon)
 		before := tracker.Judgement()
-		changed := tracker.ObservePod(growth.StateOf(pod), clock, growth.Settings{PollInterval: 5 * time.Second})
+		changed := tracker.ObservePod(health.StateOf(pod), clock, health.Settings{PollInterval: 5 * time.Second})
 		if got := tracker.Judgement(); changed != (got != before) {
 			t.Errorf("it reports %v, from %+v to %+v", changed, before, got)
 		}
@@ -198,9 +198,9 @@ func TestAContainerThatRunsAgainDidNotRunUntil(t *testing.T) {
 		return corev1.ContainerState{Running: &corev1.ContainerStateRunning{StartedAt: metav1.NewTime(at)}}
 	}
 	none := corev1.ContainerState{}
-	is := func(got growth.Judgement, want string) {
+	is := func(got health.Judgement, want string) {
 		t.Helper()
-		if got.Verdict != growth.NotRunning || got.Message != want {
+		if got.Verdict != health.NotRunning || got.Message != want {
 			t.Errorf("got %+v, want %q", got, want)
 		}
 	}

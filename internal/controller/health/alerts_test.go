@@ -1,4 +1,4 @@
-package growth_test
+package health_test
 
 import (
 	"strings"
@@ -7,7 +7,7 @@ import (
 
 	"pgregory.net/rapid"
 
-	"github.com/hlparser/hyperliquid-parser-operator/internal/controller/growth"
+	"github.com/hlparser/hyperliquid-parser-operator/internal/controller/health"
 	"github.com/hlparser/hyperliquid-parser-operator/internal/parser/report"
 )
 
@@ -22,7 +22,7 @@ func loses(process time.Time, files, skipped, gaps int64) func(*report.Report) {
 
 func TestAnAcknowledgedLossRaisesNothingAndMoreOfItDoes(t *testing.T) {
 	another := start.Add(time.Hour)
-	type figures = growth.Loss
+	type figures = health.Loss
 	for name, test := range map[string]struct {
 		lost, gap          figures
 		process            time.Time
@@ -81,7 +81,7 @@ func TestAnAcknowledgedLossRaisesNothingAndMoreOfItDoes(t *testing.T) {
 func TestALossIsKnownUntilAllOfItIsAcknowledged(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		w := watch()
-		process, files, seen := start, int64(0), growth.Loss{}
+		process, files, seen := start, int64(0), health.Loss{}
 		w.poll(loses(process, files, 0, 0))
 		for range rapid.IntRange(1, 30).Draw(t, "steps") {
 			switch rapid.SampledFrom([]string{"lose", "poll", "acknowledge", "restart"}).Draw(t, "step") {
@@ -97,7 +97,7 @@ func TestALossIsKnownUntilAllOfItIsAcknowledged(t *testing.T) {
 				pod.Container = process.String()
 				w.ObservePod(pod, w.now, settings())
 			}
-			w.Acknowledge(seen, growth.Loss{})
+			w.Acknowledge(seen, health.Loss{})
 			w.poll(loses(process, files, 0, 0))
 			known := int64(0)
 			if seen.Process.Equal(process) {

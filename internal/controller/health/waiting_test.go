@@ -1,11 +1,11 @@
-package growth_test
+package health_test
 
 import (
 	"strings"
 	"testing"
 	"time"
 
-	"github.com/hlparser/hyperliquid-parser-operator/internal/controller/growth"
+	"github.com/hlparser/hyperliquid-parser-operator/internal/controller/health"
 	"github.com/hlparser/hyperliquid-parser-operator/internal/parser/report"
 )
 
@@ -64,12 +64,12 @@ func TestAStreamWithNothingToReadIsStalledOnceTheNodeWritesOthersForMinutes(t *t
 				w.now, w.moved = w.now.Add(5*time.Second), w.moved+1_000_000
 				r := report.Report{Now: w.now, Streams: []report.Stream{stream(w.now, w.moved), nothingYet(test.waits)}}
 				test.first(w.now, &r)
-				w.ObservePoll(growth.Poll{Report: &r}, w.now, settings)
+				w.ObservePoll(health.Poll{Report: &r}, w.now, settings)
 				got := w.Judgement()
 				if !got.Verdict.Bad() {
 					continue
 				}
-				if got.Verdict != growth.SourceStalled || got.Reason != test.waits || w.now.Sub(start) > test.within ||
+				if got.Verdict != health.SourceStalled || got.Reason != test.waits || w.now.Sub(start) > test.within ||
 					test.message != "" && got.Message != test.message {
 					t.Errorf("after %s: %+v", w.now.Sub(start), got)
 				}
@@ -95,7 +95,7 @@ func TestAStreamThatNobodyCanSeeIsNotSaidToWait(t *testing.T) {
 					r.Streams = append(r.Streams, nothingYet("Fills"))
 					edit(&r.Streams[1])
 				})
-				if got.Verdict == growth.SourceStalled || got.Verdict == growth.Healthy {
+				if got.Verdict == health.SourceStalled || got.Verdict == health.Healthy {
 					t.Fatalf("%+v", got)
 				}
 			}
@@ -119,16 +119,16 @@ func TestNothingIsHealthyBeforeSomethingWasAcknowledged(t *testing.T) {
 	t.Run("a new pod is Unknown", func(t *testing.T) {
 		w := watch()
 		for i := range 60 {
-			if got := w.poll(dead); got.Verdict != growth.Unknown {
+			if got := w.poll(dead); got.Verdict != health.Unknown {
 				t.Fatalf("poll %d: %+v", i, got)
 			}
 		}
 		got := w.Judgement()
 		want := "Fills: 3.0 MiB waiting, nothing acknowledged since the parser started: connection refused"
-		if got.Reason != growth.ReasonNothingAcknowledged || got.Message != want {
+		if got.Reason != health.ReasonNothingAcknowledged || got.Message != want {
 			t.Errorf("%+v", got)
 		}
-		if got := w.poll(nil); got.Verdict != growth.Healthy {
+		if got := w.poll(nil); got.Verdict != health.Healthy {
 			t.Errorf("once something was acknowledged: %+v", got)
 		}
 	})
@@ -139,14 +139,14 @@ func TestNothingIsHealthyBeforeSomethingWasAcknowledged(t *testing.T) {
 		again.Container = "container-2"
 		w.ObservePod(again, w.now, settings())
 		for i := range 60 {
-			if got := w.poll(dead); got.Verdict != growth.Stuck || !got.Fading {
+			if got := w.poll(dead); got.Verdict != health.Stuck || !got.Fading {
 				t.Fatalf("poll %d: %+v", i, got)
 			}
 		}
 		for range 12 {
 			w.poll(nil)
 		}
-		if got := w.Judgement(); got.Verdict != growth.Healthy {
+		if got := w.Judgement(); got.Verdict != health.Healthy {
 			t.Errorf("after twelve polls with something acknowledged: %+v", got)
 		}
 	})
@@ -159,7 +159,7 @@ func TestNothingIsHealthyBeforeSomethingWasAcknowledged(t *testing.T) {
 				r.Streams = append(r.Streams, second.Streams...)
 			})
 		}
-		if got := w.Judgement(); got.Verdict != growth.Unknown || !strings.HasPrefix(got.Message, "Fills: ") {
+		if got := w.Judgement(); got.Verdict != health.Unknown || !strings.HasPrefix(got.Message, "Fills: ") {
 			t.Errorf("%+v", got)
 		}
 	})
@@ -171,7 +171,7 @@ func TestNothingIsHealthyBeforeSomethingWasAcknowledged(t *testing.T) {
 				s.Name, s.ReadBytesTotal, s.ParsedBytesTotal, s.AckedBytesTotal = "Fills", 0, 0, 0
 			})
 		}
-		if got := w.Judgement(); got.Verdict != growth.Healthy {
+		if got := w.Judgement(); got.Verdict != health.Healthy {
 			t.Errorf("%+v", got)
 		}
 	})
@@ -180,7 +180,7 @@ func TestNothingIsHealthyBeforeSomethingWasAcknowledged(t *testing.T) {
 		for range 20 {
 			w.poll(func(r *report.Report) { r.Streams = nil })
 		}
-		if got := w.Judgement(); got.Verdict != growth.Unknown || got.Message != "the report contains no streams" {
+		if got := w.Judgement(); got.Verdict != health.Unknown || got.Message != "the report contains no streams" {
 			t.Errorf("%+v", got)
 		}
 	})
@@ -197,10 +197,10 @@ func TestTheLatestJudgementHasTheFiguresOfNow(t *testing.T) {
 		t.Errorf("the judgement follows its figures: %+v", w.Judgement())
 	}
 	got := w.Latest()
-	if got.Verdict != growth.Stuck || !strings.Contains(got.Message, "nothing parsed or acknowledged for 10m30s") {
+	if got.Verdict != health.Stuck || !strings.Contains(got.Message, "nothing parsed or acknowledged for 10m30s") {
 		t.Errorf("%+v", got)
 	}
-	if w.poll(nil); w.Latest().Verdict != growth.Healthy || w.Judgement().Verdict != growth.Stuck {
+	if w.poll(nil); w.Latest().Verdict != health.Healthy || w.Judgement().Verdict != health.Stuck {
 		t.Errorf("%+v while %+v", w.Latest(), w.Judgement())
 	}
 }

@@ -1,4 +1,4 @@
-package growth_test
+package health_test
 
 import (
 	"math"
@@ -9,7 +9,7 @@ import (
 
 	"pgregory.net/rapid"
 
-	"github.com/hlparser/hyperliquid-parser-operator/internal/controller/growth"
+	"github.com/hlparser/hyperliquid-parser-operator/internal/controller/health"
 	"github.com/hlparser/hyperliquid-parser-operator/internal/parser/report"
 )
 
@@ -85,10 +85,10 @@ func (f forger) stream(t *rapid.T, name string) report.Stream {
 func TestAForgedReportSpoilsNoJudgement(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		forged, clock := newForger(), noon
-		var tracker growth.Tracker
-		settings := growth.Settings{PollInterval: 5 * time.Second, Lag: 30 * time.Second, StuckAfter: 30 * time.Second,
+		var tracker health.Tracker
+		settings := health.Settings{PollInterval: 5 * time.Second, Lag: 30 * time.Second, StuckAfter: 30 * time.Second,
 			Retention: 24 * time.Hour, BufferLimit: 32 << 20}
-		tracker.ObservePod(growth.PodState{UID: "u", Container: "c", Running: true}, clock, settings)
+		tracker.ObservePod(health.PodState{UID: "u", Container: "c", Running: true}, clock, settings)
 		started := forged.at.Draw(t, "started")
 		names := rapid.SliceOfN(rapid.SampledFrom([]string{"Fills", "OrderStatuses", strings.Repeat("x", 64)}), 1, 3).Draw(t,
 			"names")
@@ -101,7 +101,7 @@ func TestAForgedReportSpoilsNoJudgement(t *testing.T) {
 			for _, name := range names {
 				r.Streams = append(r.Streams, forged.stream(t, name))
 			}
-			tracker.ObservePoll(growth.Poll{Report: &r}, clock, settings)
+			tracker.ObservePoll(health.Poll{Report: &r}, clock, settings)
 
 			j, alerts := tracker.Judgement(), tracker.Alerts()
 			for _, text := range []string{j.Message, j.Reason, alerts.DataLost.Message, alerts.DataGap.Message,

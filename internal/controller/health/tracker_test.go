@@ -1,4 +1,4 @@
-package growth_test
+package health_test
 
 import (
 	"fmt"
@@ -6,15 +6,15 @@ import (
 	"testing"
 	"time"
 
-	"github.com/hlparser/hyperliquid-parser-operator/internal/controller/growth"
+	"github.com/hlparser/hyperliquid-parser-operator/internal/controller/health"
 	"github.com/hlparser/hyperliquid-parser-operator/internal/parser/report"
 )
 
 // slow polls a stream that is far behind and stays so, after a minute of health. why returns the cause of each poll.
-func slow(t *testing.T, w *watched, polls int, why func(poll int) string) []growth.Judgement {
+func slow(t *testing.T, w *watched, polls int, why func(poll int) string) []health.Judgement {
 	t.Helper()
 	var busy, cpu, wait float64
-	out := make([]growth.Judgement, 0, polls)
+	out := make([]health.Judgement, 0, polls)
 	for i := range polls {
 		out = append(out, w.poll(func(r *report.Report) {
 			s := &r.Streams[0]
@@ -23,11 +23,11 @@ func slow(t *testing.T, w *watched, polls int, why func(poll int) string) []grow
 			base := 60.0
 			r.Process.CPULimit = 2
 			switch why(i) {
-			case growth.ReasonSink:
+			case health.ReasonSink:
 				busy = busy + base
-			case growth.ReasonCPU:
+			case health.ReasonCPU:
 				cpu = cpu + base*r.Process.CPULimit
-			case growth.ReasonDisk:
+			case health.ReasonDisk:
 				wait = wait + base
 			}
 			s.Sink.BusySecondsTotal, r.Process.CPUSecondsTotal, s.ReadWaitSecondsTotal = busy, cpu, wait
@@ -37,7 +37,7 @@ func slow(t *testing.T, w *watched, polls int, why func(poll int) string) []grow
 }
 
 // entered returns the first poll with a bad judgement, from 1, and the judgement; 0 for none.
-func entered(js []growth.Judgement) (poll int, what string) {
+func entered(js []health.Judgement) (poll int, what string) {
 	for i, j := range js {
 		if j.Verdict.Bad() {
 			return i + 1, string(j.Verdict) + "/" + j.Reason
@@ -70,7 +70,7 @@ func TestASlowParserIsBelievedAfterSixPollsRunning(t *testing.T) {
 }
 
 func TestAnOverloadedParserIsBelievedAtEighteenOfTheLastTwentyFour(t *testing.T) {
-	for _, reason := range []string{growth.ReasonSink, growth.ReasonCPU, growth.ReasonDisk} {
+	for _, reason := range []string{health.ReasonSink, health.ReasonCPU, health.ReasonDisk} {
 		w := watch()
 		for range 30 {
 			w.poll(nil)
@@ -139,7 +139,7 @@ func TestAParserThatBeganAnewBeginsAWindow(t *testing.T) {
 		t.Fatalf("%d reports", w.Reports())
 	}
 	got := w.poll(func(r *report.Report) { r.StartedAt = start.Add(time.Second) })
-	if w.Reports() != 1 || got.Verdict != growth.Stuck || !got.Fading {
+	if w.Reports() != 1 || got.Verdict != health.Stuck || !got.Fading {
 		t.Errorf("%d reports, %+v", w.Reports(), got)
 	}
 }
@@ -157,9 +157,9 @@ func TestRatesAreOverAMinuteHoweverOftenAParserIsPolled(t *testing.T) {
 			for range 200 {
 				o.run(interval)
 				r := o.report()
-				o.ObservePoll(growth.Poll{Report: &r}, o.now, settings)
-				if j := o.Judgement(); j.Verdict == growth.Overloaded {
-					if j.Reason != growth.ReasonSink {
+				o.ObservePoll(health.Poll{Report: &r}, o.now, settings)
+				if j := o.Judgement(); j.Verdict == health.Overloaded {
+					if j.Reason != health.ReasonSink {
 						t.Errorf("%+v", j)
 					}
 					evidence := o.Evidence()
@@ -186,7 +186,7 @@ func TestASinkThatRefusesMostRequestsExplainsALag(t *testing.T) {
 		p.run(time.Second)
 		p.sink = refuses
 		switch j := o.poll(nil); {
-		case j.Verdict == growth.Overloaded && j.Reason == growth.ReasonSink:
+		case j.Verdict == health.Overloaded && j.Reason == health.ReasonSink:
 			return
 		case j.Verdict.Bad():
 			t.Fatalf("poll %d: %+v", i, j)
@@ -198,29 +198,29 @@ func TestASinkThatRefusesMostRequestsExplainsALag(t *testing.T) {
 func TestAlerts(t *testing.T) {
 	tests := map[string]struct {
 		edit func(*report.Stream)
-		kind growth.AlertKind // empty: none
+		kind health.AlertKind // empty: none
 		text string
 	}{
 		"nothing": {func(*report.Stream) {}, "", ""},
 		"a file vanished": {
 			func(s *report.Stream) { s.PrunedUnreadTotal, s.SkippedBytesTotal = 1, 3<<20 },
-			growth.DataLost, "OrderStatuses: 3.0 MiB never read, 1 file deleted too early: keep the node's files longer",
+			health.DataLost, "OrderStatuses: 3.0 MiB never read, 1 file deleted too early: keep the node's files longer",
 		},
 		"files vanished": {
 			func(s *report.Stream) { s.PrunedUnreadTotal = 2 },
-			growth.DataLost, "OrderStatuses: 0 B never read, 2 files deleted too early: keep the node's files longer",
+			health.DataLost, "OrderStatuses: 0 B never read, 2 files deleted too early: keep the node's files longer",
 		},
 		"bytes were skipped": {
 			func(s *report.Stream) { s.SkippedBytesTotal = 1 },
-			growth.DataLost, "OrderStatuses: 1 B never read, 0 files deleted too early: keep the node's files longer",
+			health.DataLost, "OrderStatuses: 1 B never read, 0 files deleted too early: keep the node's files longer",
 		},
 		"blocks are missing": {
 			func(s *report.Stream) { s.BlockGapsTotal, s.LastBlock = 1200, 978995377 },
-			growth.DataGap, "OrderStatuses: the node left out 1,200 blocks up to block 978995377: check the node's peers",
+			health.DataGap, "OrderStatuses: the node left out 1,200 blocks up to block 978995377: check the node's peers",
 		},
 		"lines wait for twelve hours of the day that they are kept": {
 			func(s *report.Stream) { *s.LagSeconds = 12 * 3600 },
-			growth.NearRetention,
+			health.NearRetention,
 			"OrderStatuses: lines have waited for 12h0m0s, and files are kept for 24h0m0s: deliver the lines or keep the " +
 				"files longer",
 		},
@@ -230,10 +230,10 @@ func TestAlerts(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			w := watch()
 			w.poll(func(r *report.Report) { test.edit(&r.Streams[0]) })
-			for _, kind := range growth.AlertKinds() {
-				want := growth.Alert{}
+			for _, kind := range health.AlertKinds() {
+				want := health.Alert{}
 				if kind == test.kind {
-					want = growth.Alert{Since: w.now, Message: test.text}
+					want = health.Alert{Since: w.now, Message: test.text}
 				}
 				if got := w.Alerts().Of(kind); got != want || got.Raised() != (kind == test.kind) {
 					t.Errorf("%s is %+v, want %+v", kind, got, want)
@@ -251,7 +251,7 @@ func TestAnAlertIsRaisedOnceWithTheFiguresOfThatMomentAndStaysForTheLifeOfThePod
 	raised := w.Alerts()
 	more := report.Report{Now: w.now, Streams: []report.Stream{stream(w.now, 0)}}
 	more.Streams[0].PrunedUnreadTotal = 7
-	if w.ObservePoll(growth.Poll{Report: &more}, w.now, settings()) || w.Alerts() != raised {
+	if w.ObservePoll(health.Poll{Report: &more}, w.now, settings()) || w.Alerts() != raised {
 		t.Errorf("another file: %+v, want %+v", w.Alerts(), raised)
 	}
 	again := running()
@@ -264,7 +264,7 @@ func TestAnAlertIsRaisedOnceWithTheFiguresOfThatMomentAndStaysForTheLifeOfThePod
 	again.UID = "pod-2"
 	w.ObservePod(again, w.now, settings())
 	w.poll(nil)
-	if w.Alerts() != (growth.Alerts{}) {
+	if w.Alerts() != (health.Alerts{}) {
 		t.Errorf("a new pod: %+v", w.Alerts())
 	}
 }
@@ -279,7 +279,7 @@ func TestAnAlertWakesThoughTheVerdictStays(t *testing.T) {
 		w.moved += 1000
 		r := report.Report{Now: w.now, Streams: []report.Stream{stream(w.now, w.moved)}}
 		edit(&r.Streams[0])
-		return w.ObservePoll(growth.Poll{Report: &r}, w.now, settings())
+		return w.ObservePoll(health.Poll{Report: &r}, w.now, settings())
 	}
 	if see(func(*report.Stream) {}) {
 		t.Error("nothing new woke the object")
@@ -309,7 +309,7 @@ func TestAnAgeAboutHalfTheRetentionDoesNotComeAndGo(t *testing.T) {
 }
 
 func TestTakingInAReportAllocatesNothing(t *testing.T) {
-	var tracker growth.Tracker
+	var tracker health.Tracker
 	now, moved := start, int64(0)
 	tracker.ObservePod(running(), now, settings())
 	r := report.Report{Streams: []report.Stream{stream(now, 0), stream(now, 0)}}
@@ -320,7 +320,7 @@ func TestTakingInAReportAllocatesNothing(t *testing.T) {
 		for i := range r.Streams {
 			r.Streams[i].ReadBytesTotal, r.Streams[i].ParsedBytesTotal, r.Streams[i].AckedBytesTotal = moved, moved, moved
 		}
-		tracker.ObservePoll(growth.Poll{Report: &r}, now, settings())
+		tracker.ObservePoll(health.Poll{Report: &r}, now, settings())
 	}
 	for range 30 {
 		next()
@@ -328,7 +328,7 @@ func TestTakingInAReportAllocatesNothing(t *testing.T) {
 	if n := testing.AllocsPerRun(1000, next); n != 0 {
 		t.Errorf("%.1f allocations a report", n)
 	}
-	if got := tracker.Judgement(); got.Verdict != growth.Healthy {
+	if got := tracker.Judgement(); got.Verdict != health.Healthy {
 		t.Errorf("%+v", got)
 	}
 }
@@ -345,10 +345,10 @@ func BenchmarkFleet(b *testing.B) {
 		r.Streams = append(r.Streams, s)
 	}
 	before := heap()
-	trackers := make([]growth.Tracker, targets)
+	trackers := make([]health.Tracker, targets)
 	see := func(i int) {
 		r.Now = now
-		trackers[i%targets].ObservePoll(growth.Poll{Report: &r}, now, settings())
+		trackers[i%targets].ObservePoll(health.Poll{Report: &r}, now, settings())
 		if i%targets == 0 {
 			now = now.Add(5 * time.Second)
 			for s := range r.Streams {
@@ -380,36 +380,36 @@ func heap() uint64 {
 
 func TestAParserIsSeenDeliveringByTwoReportsOfOneProcess(t *testing.T) {
 	start := time.Date(2026, 11, 29, 0, 0, 0, 0, time.UTC)
-	says := func(process time.Time, delivered ...int64) growth.Poll {
+	says := func(process time.Time, delivered ...int64) health.Poll {
 		r := &report.Report{StartedAt: process}
 		for i, n := range delivered {
 			r.Streams = append(r.Streams, report.Stream{Name: string(rune('a' + i)), DeliveredTotal: n})
 		}
-		return growth.Poll{Report: r}
+		return health.Poll{Report: r}
 	}
 	later := start.Add(time.Hour)
 	for _, test := range []struct {
 		what  string
-		polls []growth.Poll
+		polls []health.Poll
 		want  bool
 	}{
-		{"one report says what may be long ago", []growth.Poll{says(start, 100)}, false},
-		{"none is more", []growth.Poll{says(start, 100), says(start, 100)}, false},
-		{"one more", []growth.Poll{says(start, 100), says(start, 101)}, true},
-		{"of the second stream", []growth.Poll{says(start, 5, 0), says(start, 5, 1)}, true},
-		{"of another process", []growth.Poll{says(start, 5), says(later, 7)}, false},
-		{"and then of that", []growth.Poll{says(start, 5), says(later, 0), says(later, 1)}, true},
-		{"a stream that comes later", []growth.Poll{says(start, 5), says(start, 5, 9)}, false},
-		{"it stays seen", []growth.Poll{says(start, 0), says(start, 1), {Failure: "no answer"}, says(later, 0)}, true},
+		{"one report says what may be long ago", []health.Poll{says(start, 100)}, false},
+		{"none is more", []health.Poll{says(start, 100), says(start, 100)}, false},
+		{"one more", []health.Poll{says(start, 100), says(start, 101)}, true},
+		{"of the second stream", []health.Poll{says(start, 5, 0), says(start, 5, 1)}, true},
+		{"of another process", []health.Poll{says(start, 5), says(later, 7)}, false},
+		{"and then of that", []health.Poll{says(start, 5), says(later, 0), says(later, 1)}, true},
+		{"a stream that comes later", []health.Poll{says(start, 5), says(start, 5, 9)}, false},
+		{"it stays seen", []health.Poll{says(start, 0), says(start, 1), {Failure: "no answer"}, says(later, 0)}, true},
 	} {
-		var tracker growth.Tracker
+		var tracker health.Tracker
 		for i, poll := range test.polls {
-			tracker.ObservePoll(poll, start.Add(time.Duration(i)*time.Second), growth.Settings{})
+			tracker.ObservePoll(poll, start.Add(time.Duration(i)*time.Second), health.Settings{})
 		}
 		if got := tracker.Delivered(); got != test.want {
 			t.Errorf("%s: delivered %v", test.what, got)
 		}
-		if tracker.ObservePod(growth.PodState{UID: "another"}, later, growth.Settings{}); tracker.Delivered() {
+		if tracker.ObservePod(health.PodState{UID: "another"}, later, health.Settings{}); tracker.Delivered() {
 			t.Errorf("%s: another pod's sink was not seen", test.what)
 		}
 	}

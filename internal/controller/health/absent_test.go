@@ -1,11 +1,11 @@
-package growth_test
+package health_test
 
 import (
 	"encoding/json"
 	"testing"
 	"time"
 
-	"github.com/hlparser/hyperliquid-parser-operator/internal/controller/growth"
+	"github.com/hlparser/hyperliquid-parser-operator/internal/controller/health"
 	"github.com/hlparser/hyperliquid-parser-operator/internal/parser/report"
 )
 
@@ -29,11 +29,11 @@ func TestWhatIsNotKnownIsNeverHealthyAndCuresNothing(t *testing.T) {
 			absent := func(r *report.Report) { edit(&r.Streams[0]) }
 			w := watch()
 			for range 100 {
-				if got := w.poll(absent); got.Verdict != growth.Unknown {
+				if got := w.poll(absent); got.Verdict != health.Unknown {
 					t.Fatalf("%+v", got)
 				}
 			}
-			if got := w.Judgement(); got.Reason != growth.ReasonBacklogUnknown {
+			if got := w.Judgement(); got.Reason != health.ReasonBacklogUnknown {
 				t.Errorf("%+v", got)
 			}
 			if lag, known := w.Lag(); known || lag != 0 {
@@ -43,14 +43,14 @@ func TestWhatIsNotKnownIsNeverHealthyAndCuresNothing(t *testing.T) {
 			w = watch()
 			w.hang(t)
 			for i := range 100 {
-				if got := w.poll(absent); got.Verdict != growth.Stuck || !got.Fading {
+				if got := w.poll(absent); got.Verdict != health.Stuck || !got.Fading {
 					t.Fatalf("poll %d: %+v", i, got)
 				}
 			}
 			for range 12 {
 				w.poll(nil)
 			}
-			if got := w.Judgement(); got.Verdict != growth.Healthy {
+			if got := w.Judgement(); got.Verdict != health.Healthy {
 				t.Errorf("after twelve polls that are known to be clean: %+v", got)
 			}
 		})
@@ -67,7 +67,7 @@ func TestOneStreamThatIsNotKnownIsEnough(t *testing.T) {
 			r.Streams = append(r.Streams, second)
 		})
 	}
-	if got := w.Judgement(); got.Verdict != growth.Unknown || got.Message != "Fills: the backlog is unknown" {
+	if got := w.Judgement(); got.Verdict != health.Unknown || got.Message != "Fills: the backlog is unknown" {
 		t.Errorf("%+v", got)
 	}
 	if lag, known := w.Lag(); !known || lag != 3*time.Second {
@@ -86,7 +86,7 @@ func TestNoRateIsComputedAcrossWhatIsNotKnown(t *testing.T) {
 	}
 	for i := range 12 {
 		got := w.poll(func(r *report.Report) { *r.Streams[0].UncommittedBytes, *r.Streams[0].LagSeconds = 1<<30, 600 })
-		if got.Verdict != growth.Healthy {
+		if got.Verdict != health.Healthy {
 			t.Fatalf("%d polls after, %+v", i, got)
 		}
 	}
@@ -127,14 +127,14 @@ func TestAStreamThatIsBlockedLeadsToNoRestart(t *testing.T) {
 					*r.Streams[0].LagSeconds = float64(5 * i)
 					edit(&r.Streams[0])
 				})
-				if got.Verdict != growth.SourceUnreadable || got.Verdict.Restartable() || !got.Verdict.Bad() {
+				if got.Verdict != health.SourceUnreadable || got.Verdict.Restartable() || !got.Verdict.Bad() {
 					t.Fatalf("poll %d: %+v", i, got)
 				}
 			}
 			for range 12 {
 				w.poll(nil)
 			}
-			if got := w.Judgement(); got.Verdict != growth.Healthy {
+			if got := w.Judgement(); got.Verdict != health.Healthy {
 				t.Errorf("after it was cured: %+v", got)
 			}
 		})
@@ -153,7 +153,7 @@ func TestTheTimeInWhichAStreamWasBlockedIsNotTakenForAHang(t *testing.T) {
 	if got := w.poll(func(r *report.Report) {
 		still(r)
 		r.Streams[0].LastLineAt = &start
-	}); got.Verdict != growth.SourceUnreadable || !got.Fading {
+	}); got.Verdict != health.SourceUnreadable || !got.Fading {
 		t.Errorf("the first report after it: %+v", got)
 	}
 	w.hang(t) // but a hang that follows is one
@@ -190,7 +190,7 @@ func TestMemoryThatIsNotKnownIsNoMeasure(t *testing.T) {
 					r.Process.RSSBytes = new(int64(330+2*minute) << 20)
 				}
 			})
-			if got.Verdict == growth.Leaking {
+			if got.Verdict == health.Leaking {
 				return
 			}
 		}
@@ -211,11 +211,11 @@ func TestReportsOfEarlierVersionsAreRead(t *testing.T) {
 	for range 10 {
 		w.now = w.now.Add(5 * time.Second)
 		r.Now = w.now
-		w.ObservePoll(growth.Poll{Report: &r}, w.now, settings())
+		w.ObservePoll(health.Poll{Report: &r}, w.now, settings())
 	}
 	lag, known := w.Lag()
 	if *r.Process.RSSBytes != 60123456 || lag != 1500*time.Millisecond || !known ||
-		w.Judgement().Reason == growth.ReasonBacklogUnknown {
+		w.Judgement().Reason == health.ReasonBacklogUnknown {
 		t.Errorf("rss %d, lag %s, %+v", *r.Process.RSSBytes, lag, w.Judgement())
 	}
 }

@@ -1,10 +1,10 @@
-package growth_test
+package health_test
 
 import (
 	"strings"
 	"testing"
 
-	"github.com/hlparser/hyperliquid-parser-operator/internal/controller/growth"
+	"github.com/hlparser/hyperliquid-parser-operator/internal/controller/health"
 	"github.com/hlparser/hyperliquid-parser-operator/internal/parser/report"
 )
 
@@ -95,7 +95,7 @@ func TestWhatCannotBeReadSaysWhatToDo(t *testing.T) {
 				r.Streams[0].State, r.Streams[0].Blocked = report.Blocked, test.blocked
 			})
 			want := "cannot read the files of OrderStatuses: " + test.want
-			if got.Verdict != growth.SourceUnreadable || got.Message != want {
+			if got.Verdict != health.SourceUnreadable || got.Message != want {
 				t.Errorf("%s\n got %q\nwant %q", got.Verdict, got.Message, want)
 			}
 		})
@@ -105,7 +105,7 @@ func TestWhatCannotBeReadSaysWhatToDo(t *testing.T) {
 // Every state of a stream with every situation of its lines and sink: only a parser that can read, and has something to
 // read, is Stuck.
 func TestEachStateOfAStreamHasItsVerdict(t *testing.T) {
-	type outcome map[string]growth.Verdict
+	type outcome map[string]health.Verdict
 	const (
 		level  = "level"  // it delivers
 		stands = "stands" // lines wait, and nothing moves
@@ -128,24 +128,24 @@ func TestEachStateOfAStreamHasItsVerdict(t *testing.T) {
 	}
 	for state, want := range map[report.StreamState]outcome{
 		report.Running: {
-			level: growth.Healthy, stands: growth.Stuck, dead: growth.SinkDown, fresh: growth.Unknown, blind: growth.Unknown,
+			level: health.Healthy, stands: health.Stuck, dead: health.SinkDown, fresh: health.Unknown, blind: health.Unknown,
 		},
 		report.WaitingForData: {
-			level: growth.Healthy, stands: growth.Stuck, dead: growth.SinkDown, fresh: growth.Unknown, blind: growth.Unknown,
+			level: health.Healthy, stands: health.Stuck, dead: health.SinkDown, fresh: health.Unknown, blind: health.Unknown,
 		},
 		report.Blocked: {
-			level: growth.SourceUnreadable, stands: growth.SourceUnreadable, dead: growth.SourceUnreadable,
-			fresh: growth.SourceUnreadable, blind: growth.SourceUnreadable,
+			level: health.SourceUnreadable, stands: health.SourceUnreadable, dead: health.SourceUnreadable,
+			fresh: health.SourceUnreadable, blind: health.SourceUnreadable,
 		},
 		report.Draining: {
-			level: growth.Healthy, stands: growth.Healthy, dead: growth.SinkDown, fresh: growth.Unknown, blind: growth.Unknown,
+			level: health.Healthy, stands: health.Healthy, dead: health.SinkDown, fresh: health.Unknown, blind: health.Unknown,
 		},
 		report.Failed: {
-			level: growth.NotRunning, stands: growth.NotRunning, dead: growth.NotRunning, fresh: growth.NotRunning,
-			blind: growth.NotRunning,
+			level: health.NotRunning, stands: health.NotRunning, dead: health.NotRunning, fresh: health.NotRunning,
+			blind: health.NotRunning,
 		},
 		"a state of a later version": {
-			level: growth.Healthy, stands: growth.Stuck, dead: growth.SinkDown, fresh: growth.Unknown, blind: growth.Unknown,
+			level: health.Healthy, stands: health.Stuck, dead: health.SinkDown, fresh: health.Unknown, blind: health.Unknown,
 		},
 	} {
 		for situation, verdict := range want {

@@ -1,4 +1,4 @@
-package growth_test
+package health_test
 
 import (
 	"slices"
@@ -6,17 +6,17 @@ import (
 	"testing"
 	"time"
 
-	"github.com/hlparser/hyperliquid-parser-operator/internal/controller/growth"
+	"github.com/hlparser/hyperliquid-parser-operator/internal/controller/health"
 	"github.com/hlparser/hyperliquid-parser-operator/internal/parser/report"
 )
 
 // fine are the verdicts of a healthy parser.
-var fine = []growth.Verdict{growth.Unknown, growth.Healthy}
+var fine = []health.Verdict{health.Unknown, health.Healthy}
 
 // observed is a simulated parser with a tracker, polled every five seconds.
 type observed struct {
 	*parser
-	growth.Tracker
+	health.Tracker
 }
 
 func observe(p *parser) *observed {
@@ -26,18 +26,18 @@ func observe(p *parser) *observed {
 }
 
 // poll lets an interval pass and observes the report, which edit may change.
-func (o *observed) poll(edit func(*report.Report)) growth.Judgement {
+func (o *observed) poll(edit func(*report.Report)) health.Judgement {
 	o.run(5 * time.Second)
 	r := o.report()
 	if edit != nil {
 		edit(&r)
 	}
-	o.ObservePoll(growth.Poll{Report: &r}, o.now, settings())
+	o.ObservePoll(health.Poll{Report: &r}, o.now, settings())
 	return o.Judgement()
 }
 
 // only polls for a time and fails at any verdict other than those wanted.
-func (o *observed) only(t *testing.T, d time.Duration, want ...growth.Verdict) {
+func (o *observed) only(t *testing.T, d time.Duration, want ...health.Verdict) {
 	t.Helper()
 	for range d / (5 * time.Second) {
 		if got := o.poll(nil); !slices.Contains(want, got.Verdict) {
@@ -47,7 +47,7 @@ func (o *observed) only(t *testing.T, d time.Duration, want ...growth.Verdict) {
 }
 
 // reaches polls until the verdict and reason are reached. It fails at another bad verdict, and after the given time.
-func (o *observed) reaches(t *testing.T, within time.Duration, verdict growth.Verdict, reason string) growth.Judgement {
+func (o *observed) reaches(t *testing.T, within time.Duration, verdict health.Verdict, reason string) health.Judgement {
 	t.Helper()
 	began := o.now
 	for o.now.Sub(began) < within {
@@ -60,7 +60,7 @@ func (o *observed) reaches(t *testing.T, within time.Duration, verdict growth.Ve
 		}
 	}
 	t.Fatalf("not %s/%s within %s, but %+v", verdict, reason, within, o.Judgement())
-	return growth.Judgement{}
+	return health.Judgement{}
 }
 
 // busy is 23,500 lines per second, the highest rate known.
@@ -96,7 +96,7 @@ func TestRightAnswersAboutBuffers(t *testing.T) {
 				}
 			}
 			got := o.poll(nil)
-			if got.Verdict != growth.Growing || got.Reason != growth.ReasonUnbounded ||
+			if got.Verdict != health.Growing || got.Reason != health.ReasonUnbounded ||
 				!strings.HasPrefix(got.Message, "buffers hold 477 MiB in ") ||
 				!strings.HasSuffix(got.Message, " lines, over their bound of 68 MiB") {
 				t.Errorf("got %+v", got)
@@ -106,7 +106,7 @@ func TestRightAnswersAboutBuffers(t *testing.T) {
 			o := observe(newParser(steady(100)))
 			for _, n := range []int64{43_878_206, 44_095_415} {
 				got := o.poll(func(r *report.Report) { inFlight(r, n) })
-				if got.Verdict != growth.Growing || got.Reason != growth.ReasonUnbounded {
+				if got.Verdict != health.Growing || got.Reason != health.ReasonUnbounded {
 					t.Fatalf("%d lines: %+v", n, got)
 				}
 			}
@@ -160,8 +160,8 @@ func TestRightAnswersAboutNormalTraffic(t *testing.T) {
 			p.sinkSpeed = 200_000 * lineBytes / 60
 			o := observe(p)
 			o.only(t, 10*time.Minute, fine...)
-			o.only(t, 10*time.Minute, growth.Healthy, growth.CatchingUp)
-			if got := o.Judgement(); got.Verdict != growth.Healthy {
+			o.only(t, 10*time.Minute, health.Healthy, health.CatchingUp)
+			if got := o.Judgement(); got.Verdict != health.Healthy {
 				t.Errorf("in the end %+v", got)
 			}
 		},
@@ -233,14 +233,14 @@ func TestRightAnswersAboutBacklogs(t *testing.T) {
 			p.arrivals = []arrival{{p.written, start}}
 			p.sinkSpeed = 60e6
 			o := observe(p)
-			got := o.reaches(t, 65*time.Second, growth.CatchingUp, "OrderStatuses")
+			got := o.reaches(t, 65*time.Second, health.CatchingUp, "OrderStatuses")
 			if !strings.HasPrefix(
 				got.Message, "OrderStatuses: 1m5s behind, 16 GiB waiting, gaining 42 MiB/s: caught up in about 6m30s",
 			) {
 				t.Errorf("it says %q", got.Message)
 			}
-			o.only(t, 10*time.Minute, growth.CatchingUp, growth.Healthy)
-			if got := o.Judgement(); got.Verdict != growth.Healthy {
+			o.only(t, 10*time.Minute, health.CatchingUp, health.Healthy)
+			if got := o.Judgement(); got.Verdict != health.Healthy {
 				t.Errorf("in the end %+v", got)
 			}
 		},
@@ -250,15 +250,15 @@ func TestRightAnswersAboutBacklogs(t *testing.T) {
 			o := observe(p)
 			o.only(t, 10*time.Minute, fine...)
 			p.sink = refuses
-			o.reaches(t, 40*time.Second, growth.SinkDown, "OrderStatuses")
-			o.only(t, 10*time.Minute, growth.SinkDown)
+			o.reaches(t, 40*time.Second, health.SinkDown, "OrderStatuses")
+			o.only(t, 10*time.Minute, health.SinkDown)
 			p.sink = answers
-			o.only(t, 75*time.Second, growth.SinkDown, growth.CatchingUp)
-			if got := o.Judgement(); got.Verdict != growth.CatchingUp {
+			o.only(t, 75*time.Second, health.SinkDown, health.CatchingUp)
+			if got := o.Judgement(); got.Verdict != health.CatchingUp {
 				t.Errorf("after 75 s %+v", got)
 			}
-			o.only(t, 10*time.Minute, growth.CatchingUp, growth.Healthy)
-			if got := o.Judgement(); got.Verdict != growth.Healthy {
+			o.only(t, 10*time.Minute, health.CatchingUp, health.Healthy)
+			if got := o.Judgement(); got.Verdict != health.Healthy {
 				t.Errorf("in the end %+v", got)
 			}
 		},
@@ -270,7 +270,7 @@ func TestRightAnswersAboutBacklogs(t *testing.T) {
 				return 100
 			})
 			p.sinkSpeed = 0.3e6 // a batch of 32 MiB takes two minutes
-			observe(p).only(t, 10*time.Minute, growth.Unknown, growth.Healthy, growth.Overloaded, growth.CatchingUp)
+			observe(p).only(t, 10*time.Minute, health.Unknown, health.Healthy, health.Overloaded, health.CatchingUp)
 		},
 	}
 	for name, test := range tests {
@@ -285,40 +285,40 @@ func TestRightAnswersAboutFaults(t *testing.T) {
 			o := observe(p)
 			o.only(t, 10*time.Minute, fine...)
 			p.sink = refuses
-			o.reaches(t, 40*time.Second, growth.SinkDown, "OrderStatuses")
-			o.only(t, time.Hour, growth.SinkDown)
+			o.reaches(t, 40*time.Second, health.SinkDown, "OrderStatuses")
+			o.only(t, time.Hour, health.SinkDown)
 		},
 		"a black hole is SinkDown within 40 s": func(t *testing.T) {
 			p := newParser(steady(busy))
 			o := observe(p)
 			o.only(t, 10*time.Minute, fine...)
 			p.sink = swallows
-			o.reaches(t, 40*time.Second, growth.SinkDown, "OrderStatuses")
-			o.only(t, time.Hour, growth.SinkDown)
+			o.reaches(t, 40*time.Second, health.SinkDown, "OrderStatuses")
+			o.only(t, time.Hour, health.SinkDown)
 		},
 		"a hang is Stuck within 40 s, though its reader goes on filling the buffer": func(t *testing.T) {
 			p := newParser(steady(130))
 			o := observe(p)
 			o.only(t, 10*time.Minute, fine...)
 			p.hung = true
-			got := o.reaches(t, 40*time.Second, growth.Stuck, "OrderStatuses")
+			got := o.reaches(t, 40*time.Second, health.Stuck, "OrderStatuses")
 			if !strings.HasSuffix(got.Message, "behind, nothing parsed or acknowledged for 30s; the sink is idle") {
 				t.Errorf("it says %q", got.Message)
 			}
-			o.only(t, time.Hour, growth.Stuck)
+			o.only(t, time.Hour, health.Stuck)
 		},
 		"a sink at half speed is Overloaded by it": func(t *testing.T) {
 			p := newParser(steady(busy))
 			o := observe(p)
 			o.only(t, 10*time.Minute, fine...)
 			p.sinkSpeed = busy * lineBytes / 2
-			got := o.reaches(t, 200*time.Second, growth.Overloaded, growth.ReasonSink)
+			got := o.reaches(t, 200*time.Second, health.Overloaded, health.ReasonSink)
 			want := "OrderStatuses: 1m13s behind and losing 5.7 MiB/s, sink 99 % busy: the sink is too slow for 11 MiB/s of " +
 				"lines"
 			if got.Message != want {
 				t.Errorf("it says %q", got.Message)
 			}
-			o.only(t, time.Hour, growth.Overloaded)
+			o.only(t, time.Hour, health.Overloaded)
 		},
 		"a parser at half speed is ParserSlow": func(t *testing.T) {
 			p := newParser(steady(busy))
@@ -326,14 +326,14 @@ func TestRightAnswersAboutFaults(t *testing.T) {
 			o.only(t, 10*time.Minute, fine...)
 			p.speed, p.cores = busy*lineBytes/2/0.8, 0.8 // it waits for itself, and uses 0.8 of its 2 cores
 			slow := func(r *report.Report) { r.Process.CPULimit = 2 }
-			for o.Judgement().Verdict != growth.Growing {
+			for o.Judgement().Verdict != health.Growing {
 				if got := o.poll(slow); o.now.Sub(start) > 10*time.Minute+120*time.Second ||
-					got.Verdict.Bad() && got.Verdict != growth.Growing {
+					got.Verdict.Bad() && got.Verdict != health.Growing {
 					t.Fatalf("after %s: %+v", o.now.Sub(start), got)
 				}
 			}
 			want := "OrderStatuses: 43s behind and losing 5.6 MiB/s, sink idle, CPU 40 %: the parser is slow"
-			if got := o.Judgement(); got.Reason != growth.ReasonParserSlow || got.Message != want {
+			if got := o.Judgement(); got.Reason != health.ReasonParserSlow || got.Message != want {
 				t.Errorf("got %+v", got)
 			}
 		},
@@ -342,18 +342,18 @@ func TestRightAnswersAboutFaults(t *testing.T) {
 			o := observe(p)
 			o.only(t, 10*time.Minute, fine...)
 			p.speed = busy * lineBytes * 0.7 / p.cores
-			got := o.reaches(t, 300*time.Second, growth.Overloaded, growth.ReasonCPU)
+			got := o.reaches(t, 300*time.Second, health.Overloaded, health.ReasonCPU)
 			if !strings.HasSuffix(got.Message, ", CPU 100 % of 2 cores: raise the CPU limit or filter more") {
 				t.Errorf("it says %q", got.Message)
 			}
-			o.only(t, time.Hour, growth.Overloaded)
+			o.only(t, time.Hour, health.Overloaded)
 		},
 		"a disk that reads slower than the node writes is Overloaded by that": func(t *testing.T) {
 			p := newParser(steady(busy))
 			o := observe(p)
 			o.only(t, 10*time.Minute, fine...)
 			p.readSpeed = busy * lineBytes * 0.5
-			got := o.reaches(t, 300*time.Second, growth.Overloaded, growth.ReasonDisk)
+			got := o.reaches(t, 300*time.Second, health.Overloaded, health.ReasonDisk)
 			if !strings.Contains(got.Message, ", waiting for reads 9") ||
 				!strings.HasSuffix(got.Message, " % of the time: the disk is too slow") {
 				t.Errorf("it says %q", got.Message)
@@ -371,7 +371,7 @@ func TestRightAnswersAboutMemoryAndTheSource(t *testing.T) {
 			p := newParser(steady(100))
 			p.memory = func(since time.Duration) int64 { return sawTooth(p, 80<<20) + int64(since.Minutes()*5*(1<<20)) }
 			o := observe(p)
-			got := o.reaches(t, 80*time.Minute, growth.Leaking, growth.ReasonMemory)
+			got := o.reaches(t, 80*time.Minute, health.Leaking, health.ReasonMemory)
 			if r := o.report(); *r.Process.RSSBytes < 307<<20 || *r.Process.RSSBytes > 400<<20 {
 				t.Errorf("at %d MiB of 512", *r.Process.RSSBytes>>20)
 			}
@@ -390,14 +390,14 @@ func TestRightAnswersAboutMemoryAndTheSource(t *testing.T) {
 			o := observe(p)
 			o.only(t, 10*time.Minute, fine...)
 			p.feed = steady(0)
-			got := o.reaches(t, 65*time.Second, growth.SourceStalled, "OrderStatuses")
+			got := o.reaches(t, 65*time.Second, health.SourceStalled, "OrderStatuses")
 			if got.Message != "OrderStatuses: no new line for 1m0s: check the Hyperliquid node" {
 				t.Errorf("it says %q", got.Message)
 			}
-			o.only(t, time.Hour, growth.SourceStalled)
+			o.only(t, time.Hour, health.SourceStalled)
 			p.feed = steady(100)
-			o.only(t, 65*time.Second, growth.SourceStalled, growth.Healthy)
-			if got := o.Judgement(); got.Verdict != growth.Healthy {
+			o.only(t, 65*time.Second, health.SourceStalled, health.Healthy)
+			if got := o.Judgement(); got.Verdict != health.Healthy {
 				t.Errorf("a minute after the node is back %+v", got)
 			}
 		},

@@ -1,4 +1,4 @@
-package growth_test
+package health_test
 
 import (
 	"math/rand/v2"

@@ -1,4 +1,4 @@
-// Package growth judges one target: from the reports of its parser and the state of its pod it derives a verdict, a
+// Package health judges one target: from the reports of its parser and the state of its pod it derives a verdict, a
 // reason and a one-line message. Beside the verdict it raises alerts for facts that a verdict does not cover, such as
 // lost data.
 //
@@ -98,4 +98,4 @@
 //     bounded and printable.
 //   - One operator watches thousands of parsers, up to 1,000 reports a second. Taking in a report allocates nothing
 //     once a parser's streams are known, and a target of seven streams takes about 12 KB (BenchmarkFleet).
-package growth
+package health
