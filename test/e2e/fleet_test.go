@@ -67,6 +67,7 @@ func newFleet(ctx context.Context, namespace string, rate float64) *fleet {
 	}}})).To(Succeed())
 	for n := 1; n <= nodes; n++ {
 		kubectl(ctx, "label", "node", fmt.Sprintf("node-%d", n), "--overwrite", f.label()+"=")
+		f.removeFiles(ctx, n) // an interrupted run leaves them
 	}
 	f.write()
 	DeferCleanup(func(ctx SpecContext) {
@@ -78,13 +79,20 @@ func newFleet(ctx context.Context, namespace string, rate float64) *fleet {
 		Expect(client.IgnoreNotFound(k8s.Delete(ctx, &corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: namespace}}))).To(Succeed())
 		for n := 1; n <= nodes; n++ {
 			kubectl(ctx, "label", "node", fmt.Sprintf("node-%d", n), f.label()+"-")
-			cluster.onNode(ctx, n, "rm", "-rf", "/home/hluser/"+namespace, "/var/lib/hlparser/"+namespace, "/var/lib/hlparser-out/"+namespace)
+			f.removeFiles(ctx, n)
 		}
 		Eventually(func() error {
 			return k8s.Get(ctx, client.ObjectKey{Name: namespace}, &corev1.Namespace{})
 		}).WithContext(ctx).WithTimeout(whole).Should(MatchError(ContainSubstring("not found")))
 	}, NodeTimeout(whole+time.Minute))
 	return f
+}
+
+// removeFiles removes all that the fleet has on a node.
+func (f *fleet) removeFiles(ctx context.Context, node int) {
+	GinkgoHelper()
+	cluster.onNode(ctx, node, "rm", "-rf", "/home/hluser/"+f.namespace,
+		"/var/lib/hlparser/"+f.namespace, "/var/lib/hlparser-out/"+f.namespace)
 }
 
 // write writes onto all nodes until rest.
