@@ -149,7 +149,8 @@ func TestDescriptionsStateDefaults(t *testing.T) {
 // A reader of kubectl explain must not have to guess what leaving a field out means.
 func TestDescriptionsStateWhatUnsetMeans(t *testing.T) {
 	unset := []string{
-		"Defaults to", "Optional.", "If unset,", "If empty,", "must be set", "Required without", "the defaults of its fields apply.",
+		"Defaults to", "Optional.", "If unset,", "If empty,", "must be set", "Required without",
+		"the defaults of its fields apply.",
 	}
 	// Members of a union are explained by their parent.
 	unions := []string{"spec.target", "spec.sink", "spec.sinks[]"}

@@ -27,7 +27,7 @@ func (c *cluster) down(ctx context.Context) error {
 			errs = append(errs, err)
 		}
 	}
-	for _, name := range []string{"kube-proxy", "kube-scheduler", "kube-controller-manager"} {
+	for _, name := range []string{proxy, scheduler, controllerManager} {
 		check(c.stop(ctx, name, syscall.SIGTERM))
 	}
 	// Kubelets before containers: they would start them again.
@@ -42,7 +42,7 @@ func (c *cluster) down(ctx context.Context) error {
 		check(killCgroup(ctx, n)) // what a containerd that was killed left
 		check(c.stop(ctx, namespaceOf(n), syscall.SIGKILL))
 	}
-	for _, name := range []string{"kube-apiserver", "etcd"} {
+	for _, name := range []string{apiserver, etcd} {
 		check(c.resume(ctx, name))
 		check(c.stop(ctx, name, syscall.SIGKILL))
 	}
@@ -102,17 +102,13 @@ func killCgroup(ctx context.Context, n int) error {
 	empty := eventually(ctx, stopLimit, func() bool {
 		left := false
 		for _, dir := range dirs {
-			_ = filepath.WalkDir(dir, func(path string, d fs.DirEntry, err error) error {
-				if err != nil || d.Name() != "cgroup.procs" {
-					return nil // a cgroup may go at any time
-				}
-				procs, _ := os.ReadFile(path)
+			for _, cgroup := range below(dir) {
+				procs, _ := os.ReadFile(filepath.Join(cgroup, "cgroup.procs")) // a cgroup may go at any time
 				for pid := range strings.FieldsSeq(string(procs)) {
 					left = true
 					kill(pid)
 				}
-				return nil
-			})
+			}
 		}
 		return !left
 	})
@@ -129,6 +125,18 @@ func kill(pid string) {
 	}
 }
 
+// below returns a directory and all directories below it, those above first.
+func below(dir string) []string {
+	var dirs []string
+	_ = filepath.WalkDir(dir, func(path string, d fs.DirEntry, err error) error {
+		if err == nil && d.IsDir() {
+			dirs = append(dirs, path)
+		}
+		return nil
+	})
+	return dirs
+}
+
 // removeCgroup removes a node's cgroup, which must be empty.
 func removeCgroup(n int) error {
 	dirs, err := cgroupDirs(n)
@@ -137,14 +145,7 @@ func removeCgroup(n int) error {
 	}
 	var errs []error
 	for _, dir := range dirs {
-		var below []string
-		_ = filepath.WalkDir(dir, func(path string, d fs.DirEntry, err error) error {
-			if err == nil && d.IsDir() {
-				below = append(below, path)
-			}
-			return nil
-		})
-		for _, path := range slices.Backward(below) {
+		for _, path := range slices.Backward(below(dir)) {
 			if err := os.Remove(path); err != nil && !errors.Is(err, fs.ErrNotExist) {
 				errs = append(errs, err)
 			}
@@ -159,14 +160,14 @@ func (c *cluster) unmount() error {
 	if err != nil {
 		return fmt.Errorf("listing mounts: %w", err)
 	}
-	var below []string
+	var mounted []string
 	for line := range strings.Lines(string(mounts)) {
 		if fields := strings.Fields(line); len(fields) > 1 && strings.HasPrefix(fields[1], c.dir+"/") {
-			below = append(below, fields[1])
+			mounted = append(mounted, fields[1])
 		}
 	}
 	var errs []error
-	for _, path := range slices.Backward(below) {
+	for _, path := range slices.Backward(mounted) {
 		if err := syscall.Unmount(path, syscall.MNT_DETACH); err != nil && !errors.Is(err, syscall.EINVAL) {
 			errs = append(errs, fmt.Errorf("unmounting %s: %w", path, err))
 		}
@@ -212,8 +213,8 @@ func removeNetworks(ctx context.Context) error {
 	}
 	for _, family := range []string{"ip", "ip6"} {
 		// There is none where kube-proxy never ran.
-		if _, err := runTool(ctx, "nft", "list", "table", family, "kube-proxy"); err == nil {
-			_, err = runTool(ctx, "nft", "delete", "table", family, "kube-proxy")
+		if _, err := runTool(ctx, "nft", "list", "table", family, proxy); err == nil {
+			_, err = runTool(ctx, "nft", "delete", "table", family, proxy)
 			errs = append(errs, err)
 		}
 	}

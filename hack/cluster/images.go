@@ -33,7 +33,8 @@ func pauseImage(ctx context.Context, archive string) (string, error) {
 	if err != nil {
 		return "", fmt.Errorf("finding the repository (run this inside it): %w", err)
 	}
-	if _, err := runTool(ctx, "go", "-C", strings.TrimSpace(string(root))+"/hack/image", "run", "./pause", pause, archive); err != nil {
+	dir := strings.TrimSpace(string(root)) + "/hack/image"
+	if _, err := runTool(ctx, "go", "-C", dir, "run", "./pause", pause, archive); err != nil {
 		return "", fmt.Errorf("building %s: %w", pause, err)
 	}
 	return archive, nil

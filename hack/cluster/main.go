@@ -6,7 +6,7 @@
 //	cluster up [--nodes=2]        starts what does not run and waits until all nodes are Ready; prints a kubeconfig's path
 //	cluster down                  stops everything and removes all of it
 //	cluster start NAME            starts a process again; names are those of files in DIR/log
-//	cluster stop NAME [SIGNAL]    sends a process a signal (TERM), and waits for its end; STOP and CONT only suspend and resume
+//	cluster stop NAME [SIGNAL]    sends a process a signal (TERM) and waits for its end, unless it is STOP or CONT
 //	cluster node N COMMAND...     runs a command in node N's file system
 //	cluster load ARCHIVE...       imports docker-archives into every node
 //
@@ -36,6 +36,8 @@ const (
 	defaultDir   = "/tmp/hlparser-cluster" // short: a socket's path has at most 107 bytes
 	defaultNodes = 2
 	maxNodes     = 9
+
+	usage = "usage: cluster [flags] up|down|start NAME|stop NAME [SIGNAL]|node N COMMAND...|load ARCHIVE..."
 )
 
 // cluster is one cluster of processes. There is one per machine: its ports, bridges and cgroups have fixed names.
@@ -56,10 +58,11 @@ func main() {
 
 func run(ctx context.Context, args []string) error {
 	flags := flag.NewFlagSet("cluster", flag.ContinueOnError)
-	dir := flags.String("dir", defaultDir, "directory of the cluster's state; not below a directory that nodes have of their own")
+	dir := flags.String("dir", defaultDir,
+		"directory of the cluster's state; not below a directory that nodes have of their own")
 	nodes := flags.Int("nodes", defaultNodes, fmt.Sprintf("number of nodes, 1 to %d; used by up", maxNodes))
 	flags.Usage = func() {
-		fmt.Fprintln(flags.Output(), "usage: cluster [flags] up|down|start NAME|stop NAME [SIGNAL]|node N COMMAND...|load ARCHIVE...")
+		_, _ = fmt.Fprintln(flags.Output(), usage)
 		flags.PrintDefaults()
 	}
 	var name string
@@ -100,13 +103,13 @@ func run(ctx context.Context, args []string) error {
 		return c.start(args[0])
 	case name == "stop" && (len(args) == 1 || len(args) == 2):
 		defer unlock()
-		signal := syscall.SIGTERM
+		sig := syscall.SIGTERM
 		if len(args) == 2 {
-			if signal = unix.SignalNum("SIG" + strings.TrimPrefix(strings.ToUpper(args[1]), "SIG")); signal == 0 {
+			if sig = unix.SignalNum("SIG" + strings.TrimPrefix(strings.ToUpper(args[1]), "SIG")); sig == 0 {
 				return fmt.Errorf("%s is no signal", args[1])
 			}
 		}
-		return c.stop(ctx, args[0], signal)
+		return c.stop(ctx, args[0], sig)
 	case name == "load" && len(args) > 0:
 		defer unlock()
 		return c.load(ctx, args...)
@@ -173,10 +176,12 @@ func (c *cluster) checkPrograms() error {
 		}
 	}
 	if len(missing) > 0 {
-		return fmt.Errorf("KUBEBUILDER_ASSETS=%s lacks %s: run `go -C hack/controlplane run . --with %s` and export what it prints",
-			c.assets, strings.Join(missing, ", "), strings.Join(kubernetesPrograms, ","))
+		return fmt.Errorf("KUBEBUILDER_ASSETS=%s lacks %s: "+
+			"run `go -C hack/controlplane run . --with %s` and export what it prints", c.assets, strings.Join(missing, ", "), strings.Join(kubernetesPrograms, ","))
 	}
-	for _, program := range []string{"containerd", "ctr", "runc", "iptables", "nft", "conntrack", "ip", "nsenter", "unshare"} {
+	for _, program := range []string{
+		"containerd", "ctr", "runc", "iptables", "nft", "conntrack", "ip", "nsenter", "unshare",
+	} {
 		if _, err := exec.LookPath(program); err != nil {
 			missing = append(missing, program)
 		}

@@ -10,6 +10,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strconv"
+	"strings"
 	"time"
 
 	"sigs.k8s.io/yaml"
@@ -51,7 +52,8 @@ func (c *cluster) startNode(ctx context.Context, n int, pauseArchive string) err
 	if err := c.configureContainerd(n); err != nil {
 		return err
 	}
-	if err := c.define(containerdOf(n), append(enter, "containerd", "--config", c.nodePath(n, "containerd.toml"))...); err != nil {
+	containerd := append(enter, "containerd", "--config", c.nodePath(n, "containerd.toml"))
+	if err := c.define(containerdOf(n), containerd...); err != nil {
 		return err
 	}
 	if err := c.start(containerdOf(n)); err != nil {
@@ -85,23 +87,24 @@ func (c *cluster) startNode(ctx context.Context, n int, pauseArchive string) err
 
 // startNamespace starts the process that keeps a node's mount namespace alive.
 func (c *cluster) startNamespace(ctx context.Context, n int) error {
-	script := ""
+	var script strings.Builder
 	for _, dir := range nodesOwn {
 		own := c.nodePath(n, "host", dir)
 		if err := os.MkdirAll(own, 0o755); err != nil {
 			return fmt.Errorf("making %s of %s: %w", dir, nodeName(n), err)
 		}
-		script += fmt.Sprintf("mount --bind %s /%s\n", own, dir)
+		fmt.Fprintf(&script, "mount --bind %s /%s\n", own, dir)
 	}
 	// Shared from there on: containers see what is mounted later, such as a data disk.
-	script += "mount --make-rshared /\ntouch " + c.nodePath(n, "mounted") + "\nexec sleep infinity\n"
+	fmt.Fprintf(&script, "mount --make-rshared /\ntouch %s\nexec sleep infinity\n", c.nodePath(n, "mounted"))
 	if _, running, err := c.running(namespaceOf(n)); err != nil || running {
 		return err
 	}
 	if err := os.Remove(c.nodePath(n, "mounted")); err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return fmt.Errorf("starting the namespace of %s: %w", nodeName(n), err)
 	}
-	if err := c.define(namespaceOf(n), "unshare", "--mount", "--propagation", "private", "sh", "-ec", script); err != nil {
+	if err := c.define(namespaceOf(n), "unshare", "--mount", "--propagation", "private",
+		"sh", "-ec", script.String()); err != nil {
 		return err
 	}
 	if err := c.start(namespaceOf(n)); err != nil {
@@ -185,8 +188,9 @@ func makeCgroup(n int) error {
 		}
 		// cgroup v2: what is to be limited below must be delegated above.
 		if controllers, err := os.ReadFile(filepath.Join(dir, "cgroup.controllers")); err == nil {
-			for _, controller := range bytes.Fields(controllers) {
-				if err := os.WriteFile(filepath.Join(dir, "cgroup.subtree_control"), append([]byte("+"), controller...), 0o644); err != nil {
+			for controller := range bytes.FieldsSeq(controllers) {
+				enable := append([]byte("+"), controller...)
+				if err := os.WriteFile(filepath.Join(dir, "cgroup.subtree_control"), enable, 0o644); err != nil {
 					return fmt.Errorf("delegating %s: %w", controller, err)
 				}
 			}
@@ -221,7 +225,8 @@ state = %q
     conf_dir = %q
   [plugins."io.containerd.grpc.v1.cri".containerd.runtimes.runc]
     runtime_type = "io.containerd.runc.v2"
-`, c.nodePath(n, "root"), c.nodePath(n, "run"), c.socket(n), c.nodePath(n, "opt"), pause, cniPlugins, c.nodePath(n, "cni")))
+`, c.nodePath(n, "root"), c.nodePath(n, "run"), c.socket(n), c.nodePath(n, "opt"), pause,
+		cniPlugins, c.nodePath(n, "cni")))
 }
 
 func (c *cluster) configureKubelet(n int) error {
@@ -266,7 +271,8 @@ func copyProgram(from, to string) error {
 	if err != nil {
 		return fmt.Errorf("copying %s: %w", from, err)
 	}
-	if copied, err := os.Stat(to); err == nil && copied.Size() == source.Size() && !copied.ModTime().Before(source.ModTime()) {
+	if copied, err := os.Stat(to); err == nil && copied.Size() == source.Size() &&
+		!copied.ModTime().Before(source.ModTime()) {
 		return nil
 	}
 	data, err := os.ReadFile(from)

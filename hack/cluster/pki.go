@@ -52,7 +52,7 @@ func (c *cluster) writeKeys() error {
 		return err
 	}
 	server := []net.IP{net.ParseIP(serviceIP), net.IPv4(127, 0, 0, 1), net.ParseIP(bridgeIP(1))}
-	if err := c.issue(ca, "apiserver", pkix.Name{CommonName: "kube-apiserver"}, server,
+	if err := c.issue(ca, "apiserver", pkix.Name{CommonName: apiserver}, server,
 		"kubernetes", "kubernetes.default", "kubernetes.default.svc", "localhost"); err != nil {
 		return err
 	}
@@ -67,7 +67,8 @@ func (c *cluster) writeKeys() error {
 			return err
 		}
 	}
-	if err := c.issue(ca, "admin", pkix.Name{Organization: []string{"system:masters"}, CommonName: "admin"}, nil); err != nil {
+	admin := pkix.Name{Organization: []string{"system:masters"}, CommonName: "admin"}
+	if err := c.issue(ca, "admin", admin, nil); err != nil {
 		return err
 	}
 	return c.writeKubeconfig("admin") // last: it says that all are there

@@ -31,8 +31,17 @@ const (
 
 // kubernetesPrograms are those that KUBEBUILDER_ASSETS must hold.
 var kubernetesPrograms = []string{
-	"etcd", "kube-apiserver", "kube-controller-manager", "kube-scheduler", "kubelet", "kube-proxy",
+	etcd, apiserver, controllerManager, scheduler, "kubelet", proxy,
 }
+
+// Names of the control plane's processes, which are those of their programs.
+const (
+	etcd              = "etcd"
+	apiserver         = "kube-apiserver"
+	controllerManager = "kube-controller-manager"
+	scheduler         = "kube-scheduler"
+	proxy             = "kube-proxy"
+)
 
 const (
 	// readyLimit is generous: the machine may be compiling at the same time.
@@ -79,13 +88,13 @@ func (c *cluster) up(ctx context.Context) error {
 			return err
 		}
 	}
-	if err := c.define("kube-proxy", c.program("kube-proxy"), "--kubeconfig="+c.path("admin.conf"),
+	if err := c.define(proxy, c.program(proxy), "--kubeconfig="+c.path("admin.conf"),
 		"--proxy-mode=nftables", "--cluster-cidr="+podCIDR, "--hostname-override="+nodeName(1),
 		"--healthz-bind-address="+proxyHealth,
 		"--conntrack-max-per-core=0", "--conntrack-min=0"); err != nil {
 		return err
 	}
-	if err := c.start("kube-proxy"); err != nil {
+	if err := c.start(proxy); err != nil {
 		return err
 	}
 	if err := c.waitNodes(ctx); err != nil {
@@ -101,7 +110,8 @@ func (c *cluster) up(ctx context.Context) error {
 // checkRunning returns an error for each process that has ended.
 func (c *cluster) checkRunning() error {
 	names, err := c.defined()
-	errs := []error{err}
+	errs := make([]error, 0, len(names)+1)
+	errs = append(errs, err)
 	for _, name := range names {
 		_, running, err := c.running(name)
 		if err == nil && !running {
@@ -137,14 +147,14 @@ func (c *cluster) startControlPlane(ctx context.Context) error {
 		name string
 		args []string
 	}{
-		{"etcd", []string{
-			c.program("etcd"), "--data-dir", c.path("etcd"), "--listen-client-urls", etcdClient,
+		{etcd, []string{
+			c.program(etcd), "--data-dir", c.path("etcd"), "--listen-client-urls", etcdClient,
 			"--advertise-client-urls", etcdClient, "--listen-peer-urls", etcdPeer,
 			"--initial-advertise-peer-urls", etcdPeer, "--initial-cluster", "default=" + etcdPeer,
 			"--unsafe-no-fsync", // the cluster is thrown away
 		}},
-		{"kube-apiserver", []string{
-			c.program("kube-apiserver"), "--etcd-servers=" + etcdClient, "--secure-port=" + apiPort,
+		{apiserver, []string{
+			c.program(apiserver), "--etcd-servers=" + etcdClient, "--secure-port=" + apiPort,
 			"--bind-address=0.0.0.0", "--advertise-address=" + bridgeIP(1),
 			"--tls-cert-file=" + c.path("pki", "apiserver.crt"), "--tls-private-key-file=" + c.path("pki", "apiserver.key"),
 			"--client-ca-file=" + c.path("pki", "ca.crt"), "--kubelet-certificate-authority=" + c.path("pki", "ca.crt"),
@@ -156,13 +166,13 @@ func (c *cluster) startControlPlane(ctx context.Context) error {
 			"--authorization-mode=Node,RBAC", "--enable-admission-plugins=NodeRestriction",
 			"--service-cluster-ip-range=" + serviceCIDR, "--allow-privileged=true",
 		}},
-		{"kube-controller-manager", []string{
-			c.program("kube-controller-manager"), admin, "--service-account-private-key-file=" + c.path("pki", "sa.key"),
+		{controllerManager, []string{
+			c.program(controllerManager), admin, "--service-account-private-key-file=" + c.path("pki", "sa.key"),
 			"--root-ca-file=" + c.path("pki", "ca.crt"), "--use-service-account-credentials", "--leader-elect=false",
 			"--bind-address=127.0.0.1",
 		}},
-		{"kube-scheduler", []string{
-			c.program("kube-scheduler"), admin, "--leader-elect=false", "--bind-address=127.0.0.1",
+		{scheduler, []string{
+			c.program(scheduler), admin, "--leader-elect=false", "--bind-address=127.0.0.1",
 		}},
 	} {
 		if err := c.define(p.name, p.args...); err != nil {
@@ -171,7 +181,7 @@ func (c *cluster) startControlPlane(ctx context.Context) error {
 		if err := c.start(p.name); err != nil {
 			return err
 		}
-		if p.name == "kube-apiserver" {
+		if p.name == apiserver {
 			if err := c.waitAPIServer(ctx); err != nil {
 				return err
 			}
@@ -205,7 +215,7 @@ func (c *cluster) waitAPIServer(ctx context.Context) error {
 		return last == nil
 	})
 	if !ready {
-		return fmt.Errorf("waiting for kube-apiserver: %w; see %s", last, c.path("log", "kube-apiserver"))
+		return fmt.Errorf("waiting for kube-apiserver: %w; see %s", last, c.path("log", apiserver))
 	}
 	return nil
 }

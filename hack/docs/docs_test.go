@@ -372,7 +372,7 @@ func (s *source) declaring(name, dir string) []string {
 
 var (
 	function = regexp.MustCompile("`([A-Za-z0-9_/.-]+\\.go):([A-Za-z_][A-Za-z0-9_.]*)`")
-	testName = regexp.MustCompile("\\b(?:Test|Fuzz|Benchmark|Example)[A-Z][A-Za-z0-9_]+")
+	testName = regexp.MustCompile(`\b(?:Test|Fuzz|Benchmark|Example)[A-Z][A-Za-z0-9_]+`)
 	specName = regexp.MustCompile(`\bspecs? ("[^"]+"(?:(?:, (?:and )?| and )"[^"]+")*)`)
 	quoted   = regexp.MustCompile(`"([^"]+)"`)
 )
@@ -492,8 +492,8 @@ func TestNamedTestsExist(t *testing.T) {
 
 var (
 	metricName = regexp.MustCompile("`hlparser_([a-z_]+)`")
-	makeTarget = regexp.MustCompile("`make (?:-s )?([a-z-]+)[^`]*`")
-	targetLine = regexp.MustCompile(`(?m)^([a-z-]+):`)
+	makeTarget = regexp.MustCompile("`make (?:-s )?([a-z0-9-]+)[^`]*`")
+	targetLine = regexp.MustCompile(`(?m)^([a-z0-9-]+):`)
 )
 
 // TestNamedMetricsAndTargetsExist checks each metric and each target of make that a page names.

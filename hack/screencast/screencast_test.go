@@ -21,7 +21,7 @@ func TestATableIsDrawnInPlaceAndPausesAreShortened(t *testing.T) {
 	all := frames("run", lines)
 	last := all[len(all)-1]
 	want := "$ run|begin|message||" + strings.TrimSpace(table) + "|  node-1 Healthy||lost=0"
-	var texts []string
+	texts := make([]string, 0, len(last.rows))
 	for _, r := range last.rows {
 		texts = append(texts, r.text)
 	}

@@ -36,7 +36,7 @@ type Bounds struct {
 	// contains another's.
 	StateRoots  []string
 	OutputRoots []string
-	// Images are the repositories of which spec.image may be an image; see allowsImage.
+	// Images are the repositories that spec.image may name; see allowsImage.
 	Images []string
 	// PodLabels and PodAnnotations are patterns of the form KEY or KEY=VALUE. KEY alone allows any value.
 	PodLabels      []string

@@ -82,7 +82,7 @@ func (r *Reconciler) ensureConfig(
 }
 
 // configTaken handles the ConfigMap that has the name of a revision's config. One that holds another config is
-// reported, whoever owns it.
+// reported, whatever its owner.
 func (r *Reconciler) configTaken(
 	ctx context.Context, obj *v1alpha1.HyperliquidParser, f *observed.Fleet, v *revisions, revision *observed.Revision,
 	wanted *corev1.ConfigMap,

@@ -580,7 +580,7 @@ func TestTheStatusOfALargeFleetStaysSmall(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if len(text) > 8000 {
+	if len(text) > 9000 {
 		t.Errorf("the status has %d bytes", len(text))
 	}
 	if got := status.Targets[0].Message; !strings.HasSuffix(got, "x; paused: no restart") ||

@@ -64,7 +64,7 @@ func (p place) places() []place {
 	return all(p, nil)
 }
 
-// unions are the replacements in a valid spec for places of which exactly one must be set. The first matching prefix
+// unions are the replacements in a valid spec for places where exactly one must be set. The first matching prefix
 // applies.
 var unions = []struct{ prefix, spec string }{
 	{"spec.target.pods", "target: {pods: {selector: {matchLabels: {a: b}}, volume: data}}"},

@@ -57,7 +57,7 @@ func (s *SetAside) Collect(out chan<- prometheus.Metric) {
 	}
 }
 
-// setAside handles an object of which only the metadata can be decoded. It leaves the object's pods alone, drops the
+// setAside handles an object whose metadata alone can be decoded. It leaves the object's pods alone, drops the
 // state of the fleet, and reports the problem in ways that need no more than the metadata: the log, an event, a metric,
 // and conditions, which it reads and writes without the Go types.
 func (r *Reconciler) setAside(ctx context.Context, obj *v1alpha1.HyperliquidParser, reason string) error {

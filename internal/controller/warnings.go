@@ -23,7 +23,7 @@ import (
 )
 
 const (
-	// firstRead is how long a pod has not started when its events are read. That is a little before package health judges it
+	// firstRead is how long a pod has not started when its events are read. That is a little before health judges it
 	// NotRunning, so that the first verdict has the reason.
 	firstRead = 25 * time.Second
 	// minReadInterval is the least time between two reads of the events of one object's pods, so many pods that start

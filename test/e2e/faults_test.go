@@ -98,15 +98,18 @@ var _ = Describe("a fleet", Label("fleet"), func() {
 	It("says that a sink is down, and restarts nothing for it", func(ctx SpecContext) {
 		f := newFleet(ctx, "sink-down", rate)
 		obj := f.object()
-		obj.Spec.Sink = v1alpha1.Sink{NATS: &v1alpha1.NATSSink{URL: "nats://192.0.2.1:4222", Stream: "HYPERLIQUID"}} // TEST-NET-1: no one answers
+		// TEST-NET-1: no one answers.
+		obj.Spec.Sink = v1alpha1.Sink{NATS: &v1alpha1.NATSSink{URL: "nats://192.0.2.1:4222", Stream: "HYPERLIQUID"}}
 		Expect(k8s.Create(ctx, obj)).To(Succeed())
 		begin := time.Now()
 		f.waitVerdict(ctx, noticed, "SinkDown")
 		report("sink-down: noticed after %s", since(begin))
-		Eventually(func() int32 { return f.get(ctx).Status.Bad }).WithContext(ctx).WithTimeout(noticed).Should(BeEquivalentTo(nodes))
+		Eventually(func() int32 { return f.get(ctx).Status.Bad }).
+			WithContext(ctx).WithTimeout(noticed).Should(BeEquivalentTo(nodes))
 		keep(ctx, f, "sink-down")
 		uid := f.pod(ctx, 1).UID
-		Consistently(func() any { return f.pod(ctx, 1).UID }).WithContext(ctx).WithTimeout(20 * time.Second).Should(Equal(uid))
+		Consistently(func() any { return f.pod(ctx, 1).UID }).
+			WithContext(ctx).WithTimeout(20 * time.Second).Should(Equal(uid))
 		Expect(f.get(ctx).Status.Restarts).To(BeZero())
 		By("going on where it stood, once there is another sink")
 		f.change(ctx, func(obj *v1alpha1.HyperliquidParser) { obj.Spec.Sink = f.object().Spec.Sink })
@@ -126,7 +129,8 @@ var _ = Describe("a fleet", Label("fleet"), func() {
 		f.waitVerdict(ctx, noticed, "NotRunning")
 		report("crash: noticed after %s: %s", since(begin), f.get(ctx).Status.Targets[0].Message)
 		Eventually(func() string { return kubectl(ctx, "describe", "hlp", f.name, "-n", f.namespace) }).
-			WithContext(ctx).WithTimeout(noticed).Should(Or(ContainSubstring("CrashLoopBackOff"), ContainSubstring("OOMKilled"), ContainSubstring("StartError")))
+			WithContext(ctx).WithTimeout(noticed).Should(Or(
+			ContainSubstring("CrashLoopBackOff"), ContainSubstring("OOMKilled"), ContainSubstring("StartError")))
 		keep(ctx, f, "crash")
 		By("going back")
 		f.change(ctx, func(obj *v1alpha1.HyperliquidParser) { obj.Spec.Resources = corev1.ResourceRequirements{} })
@@ -177,7 +181,7 @@ var _ = Describe("a node", Label("node"), func() {
 		data := f.dataPath()
 		begin := time.Now()
 		cluster.onNode(ctx, 1, "chmod", "0700", data)
-		target := f.waitVerdict(ctx, noticed, "SourceUnreadable", data)
+		target := f.waitVerdict(ctx, noticed, "SourceUnreadable", "the data directory (owner 0, mode 0700)")
 		report("unreadable: noticed after %s: %s", since(begin), target.Message)
 		keep(ctx, f, "unreadable")
 		cluster.onNode(ctx, 1, "chmod", "0755", data)
@@ -287,9 +291,12 @@ var _ = Describe("a rollout", Label("rollout"), func() {
 
 	It("says why a pod is refused, and makes it when nothing is in the way any more", func(ctx SpecContext) {
 		f := newFleet(ctx, "refused", rate)
-		quota := &corev1.ResourceQuota{ObjectMeta: metav1.ObjectMeta{Namespace: f.namespace, Name: "one"}, Spec: corev1.ResourceQuotaSpec{
-			Hard: corev1.ResourceList{corev1.ResourcePods: resource.MustParse("1")},
-		}}
+		quota := &corev1.ResourceQuota{
+			ObjectMeta: metav1.ObjectMeta{Namespace: f.namespace, Name: "one"},
+			Spec: corev1.ResourceQuotaSpec{
+				Hard: corev1.ResourceList{corev1.ResourcePods: resource.MustParse("1")},
+			},
+		}
 		Expect(k8s.Create(ctx, quota)).To(Succeed())
 		Eventually(func(g Gomega) {
 			g.Expect(k8s.Get(ctx, client.ObjectKeyFromObject(quota), quota)).To(Succeed())

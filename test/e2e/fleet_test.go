@@ -76,7 +76,8 @@ func newFleet(ctx context.Context, namespace string, rate float64) *fleet {
 			keep(ctx, f, "failed-"+namespace)
 			AddReportEntry(namespace, kubectl(ctx, "get", "hlp,pods,events", "-n", namespace, "-o", "wide"))
 		}
-		Expect(client.IgnoreNotFound(k8s.Delete(ctx, &corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: namespace}}))).To(Succeed())
+		gone := &corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: namespace}}
+		Expect(client.IgnoreNotFound(k8s.Delete(ctx, gone))).To(Succeed())
 		for n := 1; n <= nodes; n++ {
 			kubectl(ctx, "label", "node", fmt.Sprintf("node-%d", n), f.label()+"-")
 			f.removeFiles(ctx, n)
@@ -108,7 +109,8 @@ func (f *fleet) write() {
 			g, err := gen.New(gen.Options{Source: src, Seed: uint64(100*n + i), EventsPerBlock: perBlock})
 			Expect(err).NotTo(HaveOccurred())
 			clock := gen.Clock{Start: time.Now(), HourEvery: time.Minute} // several hours pass in each spec
-			w := gen.NewWriter(cluster.hostPath(n, f.dataPath()), src, g, gen.WriterOptions{LateFor: clock.During(700 * time.Millisecond)})
+			late := gen.WriterOptions{LateFor: clock.During(700 * time.Millisecond)}
+			w := gen.NewWriter(cluster.hostPath(n, f.dataPath()), src, g, late)
 			f.writers = append(f.writers, w)
 			f.done.Go(func() {
 				err := errors.Join(gen.Pace(ctx, w, clock, rate, 0), w.Close())
@@ -182,7 +184,9 @@ func (f *fleet) waitWell(ctx context.Context, limit time.Duration) {
 	f.waitStatus(ctx, limit, func(g Gomega, obj *v1alpha1.HyperliquidParser) {
 		g.Expect(obj.Status.ObservedGeneration).To(Equal(obj.Generation))
 		g.Expect(obj.Status.Ready).To(Equal(int32(nodes)))
-		for _, condition := range []string{v1alpha1.ConditionReady, v1alpha1.ConditionDelivering, v1alpha1.ConditionBuffersStable} {
+		for _, condition := range []string{
+			v1alpha1.ConditionReady, v1alpha1.ConditionDelivering, v1alpha1.ConditionBuffersStable,
+		} {
 			g.Expect(meta.IsStatusConditionTrue(obj.Status.Conditions, condition)).To(BeTrue(), "%s: %+v", condition, obj.Status)
 		}
 	})
@@ -197,7 +201,9 @@ func (f *fleet) waitWellBut(ctx context.Context) {
 }
 
 // waitVerdict waits until a target has a verdict, and returns it.
-func (f *fleet) waitVerdict(ctx context.Context, limit time.Duration, verdict string, words ...string) v1alpha1.TargetStatus {
+func (f *fleet) waitVerdict(
+	ctx context.Context, limit time.Duration, verdict string, words ...string,
+) v1alpha1.TargetStatus {
 	GinkgoHelper()
 	var found v1alpha1.TargetStatus
 	f.waitStatus(ctx, limit, func(g Gomega, obj *v1alpha1.HyperliquidParser) {
@@ -231,7 +237,8 @@ func (f *fleet) pod(ctx context.Context, node int) *corev1.Pod {
 	var found *corev1.Pod
 	Eventually(func(g Gomega) {
 		var pods corev1.PodList
-		g.Expect(k8s.List(ctx, &pods, client.InNamespace(f.namespace), client.MatchingLabels{v1alpha1.LabelParser: f.name})).To(Succeed())
+		ours := client.MatchingLabels{v1alpha1.LabelParser: f.name}
+		g.Expect(k8s.List(ctx, &pods, client.InNamespace(f.namespace), ours)).To(Succeed())
 		found = nil
 		for i := range pods.Items {
 			if pods.Items[i].Spec.NodeName == fmt.Sprintf("node-%d", node) && pods.Items[i].DeletionTimestamp == nil {

@@ -1,5 +1,5 @@
 // Package e2e tests the operator and the parser on a real cluster: kubelets, containers, the scheduler and the
-// controllers of Kubernetes, and the image that is shipped. `make e2e` runs it. Every group counts the records that were
+// controllers of Kubernetes, and the image that is shipped. `make e2e` runs it. Every spec counts the records that are
 // lost and delivered twice.
 //
 // What stands on a node's disk, and what happens to a node, needs hack/cluster: those specs are skipped on another
@@ -188,7 +188,8 @@ func (p *processes) signal(ctx context.Context, node int, pod *corev1.Pod, signa
 	Expect(pod.Status.ContainerStatuses).NotTo(BeEmpty())
 	id := strings.TrimPrefix(pod.Status.ContainerStatuses[0].ContainerID, "containerd://")
 	socket := filepath.Join(p.dir, fmt.Sprintf("n%d", node), "run", "containerd.sock")
-	out, err := exec.CommandContext(ctx, "ctr", "--address", socket, "--namespace", "k8s.io", "task", "ls").CombinedOutput()
+	ctr := exec.CommandContext(ctx, "ctr", "--address", socket, "--namespace", "k8s.io", "task", "ls")
+	out, err := ctr.CombinedOutput()
 	Expect(err).NotTo(HaveOccurred(), "%s", out)
 	for line := range strings.Lines(string(out)) {
 		fields := strings.Fields(line)

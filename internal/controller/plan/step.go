@@ -164,7 +164,7 @@ func (s *step) createMissing() {
 }
 
 // forget drops records that are LedgerRetention old and whose target is gone or has been Healthy for as long, and
-// records of which nothing can be true.
+// records that cannot be true in any part.
 func (s *step) forget() {
 	for name, record := range s.Ledger {
 		record = record.sanitized(s.Now)

@@ -243,8 +243,8 @@ func worstMessage(worst []v1alpha1.TargetStatus) string {
 	return text
 }
 
-// unlessKnown returns a condition of which nothing is known that makes it false. It is true if all targets are known,
-// and there is one. A condition that was true stays so until it is known: a new leader has no reports yet.
+// unlessKnown returns a condition that nothing known makes false. It is true if all targets are known, and there is at
+// least one. A condition that was true stays true until it is known: a new leader has no reports yet.
 func unlessKnown(f *observed.Fleet, before *metav1.Condition, known bool, good, goodText string) (
 	value metav1.ConditionStatus, reason, text string,
 ) {
@@ -259,7 +259,7 @@ func unlessKnown(f *observed.Fleet, before *metav1.Condition, known bool, good, 
 	return metav1.ConditionUnknown, v1alpha1.ReasonNotYetJudged, waitingForReports
 }
 
-// waitingForReports is what is said of parsers of which nothing is known yet.
+// waitingForReports is the message about parsers without a report so far.
 const waitingForReports = "waiting for reports"
 
 // everyView reports whether something holds for the view of every target that has a pod, and whether there is one.

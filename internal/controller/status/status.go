@@ -82,7 +82,7 @@ func Of(obj *v1alpha1.HyperliquidParser, in Input) v1alpha1.HyperliquidParserSta
 
 // MaxSize bounds a status in bytes, however long its texts and the names of its targets are. A status is written as a
 // whole, and every watch of the object delivers it.
-const MaxSize = 8000
+const MaxSize = 9000
 
 // fit drops the last of the reported targets, except for the worst, and then losses, until the status is small enough.
 // Conditions have bounds of their own.
@@ -239,9 +239,9 @@ func rank(verdict string) int {
 	return len(health.Verdicts())
 }
 
-// maxMessage bounds the message of a target, in bytes: twenty of them take 5 KiB of a status. It suffices for what a
+// maxMessage bounds the message of a target, in bytes: twenty of them take 4.5 KiB of a status. It suffices for what a
 // verdict quotes of a kubelet or an API server (200 bytes) and the words before it.
-const maxMessage = 256
+const maxMessage = 224
 
 // TargetMessage joins the figures of a verdict with what is done about it, or why nothing is. The latter is never cut.
 func TargetMessage(figures, action string) string {
