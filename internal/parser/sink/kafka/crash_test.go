@@ -128,7 +128,6 @@ func (p *crashing) run(steps int) (done bool) {
 }
 
 func TestNothingIsLostOrDoubledThroughCrashesOfTheSink(t *testing.T) {
-	t.Parallel()
 	crashes := 200
 	if testing.Short() {
 		crashes = 20

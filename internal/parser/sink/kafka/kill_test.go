@@ -149,7 +149,6 @@ func (n *killNode) write(stop <-chan struct{}) {
 }
 
 func TestNothingIsLostOrDoubledThroughKill9OfTheParser(t *testing.T) {
-	t.Parallel()
 	if testing.Short() {
 		t.Skip("builds and kills the parser")
 	}
