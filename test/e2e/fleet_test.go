@@ -80,11 +80,13 @@ func newFleet(ctx context.Context, namespace string, rate float64) *fleet {
 		Expect(client.IgnoreNotFound(k8s.Delete(ctx, gone))).To(Succeed())
 		for n := 1; n <= nodes; n++ {
 			kubectl(ctx, "label", "node", fmt.Sprintf("node-%d", n), f.label()+"-")
-			f.removeFiles(ctx, n)
 		}
 		Eventually(func() error {
 			return k8s.Get(ctx, client.ObjectKey{Name: namespace}, &corev1.Namespace{})
 		}).WithContext(ctx).WithTimeout(whole).Should(MatchError(ContainSubstring("not found")))
+		for n := 1; n <= nodes; n++ {
+			f.removeFiles(ctx, n) // no parser writes any more
+		}
 	}, NodeTimeout(whole+time.Minute))
 	return f
 }
