@@ -3,7 +3,7 @@
 // needs Linux, root and the Debian packages containerd, runc, containernetworking-plugins, iptables, nftables,
 // conntrack, iproute2 and util-linux; no Docker, and no image of any registry.
 //
-//	cluster up [--nodes=2]        starts what does not run and waits until all nodes are Ready; prints a kubeconfig's path
+//	cluster up [--nodes=2]        starts what does not run, waits until all nodes are Ready, prints a kubeconfig's path
 //	cluster down                  stops everything and removes all of it
 //	cluster start NAME            starts a process again; names are those of files in DIR/log
 //	cluster stop NAME [SIGNAL]    sends a process a signal (TERM) and waits for its end, unless it is STOP or CONT
@@ -177,7 +177,8 @@ func (c *cluster) checkPrograms() error {
 	}
 	if len(missing) > 0 {
 		return fmt.Errorf("KUBEBUILDER_ASSETS=%s lacks %s: "+
-			"run `go -C hack/controlplane run . --with %s` and export what it prints", c.assets, strings.Join(missing, ", "), strings.Join(kubernetesPrograms, ","))
+			"run `go -C hack/controlplane run . --with %s` and export what it prints",
+			c.assets, strings.Join(missing, ", "), strings.Join(kubernetesPrograms, ","))
 	}
 	for _, program := range []string{
 		"containerd", "ctr", "runc", "iptables", "nft", "conntrack", "ip", "nsenter", "unshare",

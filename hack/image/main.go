@@ -2,10 +2,10 @@
 //
 //	go -C hack/image run . --tag hyperliquid-parser-operator:dev
 //
-// It writes into --out: an OCI layout of all platforms (oci/), a docker-archive for each platform (image-ARCH.tar) and a
-// software bill of materials in CycloneDX form (sbom.cdx.json). It prints the image's digest, which is the same for the
-// same commit on every machine with the same Go version. With --push it pushes all platforms under the tag, with the
-// credentials that docker and podman keep.
+// It writes into --out: an OCI layout of all platforms (oci/), a docker-archive for each platform (image-ARCH.tar) and
+// a software bill of materials in CycloneDX form (sbom.cdx.json). It prints the image's digest, which is the same for
+// the same commit on every machine with the same Go version. With --push it pushes all platforms under the tag, with
+// the credentials that docker and podman keep.
 package main
 
 import (
@@ -52,7 +52,8 @@ type options struct {
 func main() {
 	o := options{root: filepath.Join("..", "..")}
 	flag.StringVar(&o.tag, "tag", "hyperliquid-parser-operator:dev", "name and tag of the image")
-	flag.StringVar(&o.out, "out", filepath.Join("..", "..", "dist", "image"), "directory to write to; what is there is replaced")
+	flag.StringVar(&o.out, "out", filepath.Join("..", "..", "dist", "image"),
+		"directory to write to; what is there is replaced")
 	platforms := flag.String("platforms", "linux/amd64,linux/arm64", "comma-separated list of platforms")
 	flag.StringVar(&o.version, "version", "", "version of the programs; defaults to what git describe says")
 	flag.BoolVar(&o.push, "push", false, "push the image to the registry that its tag names")
@@ -116,7 +117,8 @@ func run(ctx context.Context, o options) error {
 		return err
 	}
 	if o.push {
-		if err := remote.WriteIndex(tag, index, remote.WithAuthFromKeychain(authn.DefaultKeychain), remote.WithContext(ctx)); err != nil {
+		login := remote.WithAuthFromKeychain(authn.DefaultKeychain)
+		if err := remote.WriteIndex(tag, index, login, remote.WithContext(ctx)); err != nil {
 			return fmt.Errorf("pushing %s: %w", tag, err)
 		}
 	}
@@ -170,7 +172,8 @@ func compile(ctx context.Context, o options, hash, platform, dir string) error {
 	if err != nil {
 		return fmt.Errorf("building for %s: %w", platform, err)
 	}
-	cmd := exec.CommandContext(ctx, "make", "--silent", "-C", o.root, "build", "BIN="+out, "VERSION="+o.version, "COMMIT="+hash)
+	cmd := exec.CommandContext(ctx, "make", "--silent", "-C", o.root, "build",
+		"BIN="+out, "VERSION="+o.version, "COMMIT="+hash)
 	cmd.Stderr = os.Stderr
 	cmd.Env = append(os.Environ(), "GOOS="+goos, "GOARCH="+goarch)
 	if err := cmd.Run(); err != nil {
@@ -209,7 +212,9 @@ func write(o options, tag name.Tag, index v1.ImageIndex, images map[string]v1.Im
 	if err != nil {
 		return fmt.Errorf("writing %s: %w", oci, err)
 	}
-	annotations := map[string]string{"org.opencontainers.image.ref.name": tag.TagStr(), "io.containerd.image.name": tag.Name()}
+	annotations := map[string]string{
+		"org.opencontainers.image.ref.name": tag.TagStr(), "io.containerd.image.name": tag.Name(),
+	}
 	if err := path.AppendIndex(index, layout.WithAnnotations(annotations)); err != nil {
 		return fmt.Errorf("writing %s: %w", oci, err)
 	}

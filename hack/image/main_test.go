@@ -76,7 +76,9 @@ func TestTheDockerfileGivesAnEqualImage(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	for _, line := range []string{"FROM scratch", "USER " + config.Config.User, `ENTRYPOINT ["` + config.Config.Entrypoint[0] + `"]`} {
+	for _, line := range []string{
+		"FROM scratch", "USER " + config.Config.User, `ENTRYPOINT ["` + config.Config.Entrypoint[0] + `"]`,
+	} {
 		if !bytes.Contains(dockerfile, []byte("\n"+line+"\n")) {
 			t.Errorf("the Dockerfile lacks %s", line)
 		}

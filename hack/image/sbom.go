@@ -32,7 +32,8 @@ func writeSBOM(path, version string, from commit, dir string) error {
 			modules[used.Path] = c
 		}
 	}
-	components := slices.SortedFunc(maps.Values(modules), func(a, b cdx.Component) int { return cmp.Compare(a.Name, b.Name) })
+	components := slices.SortedFunc(maps.Values(modules),
+		func(a, b cdx.Component) int { return cmp.Compare(a.Name, b.Name) })
 	bom := cdx.NewBOM()
 	bom.Metadata = &cdx.Metadata{
 		Timestamp: from.time.Format(time.RFC3339),

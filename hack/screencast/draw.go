@@ -154,17 +154,20 @@ func percent(of, total time.Duration) string {
 	return fmt.Sprintf("%.3f", 100*float64(of)/float64(total))
 }
 
-// green is the class of what is well.
-const green = "green"
+// Classes of words.
+const (
+	green = "green"
+	red   = "red"
+)
 
 // wordColors are classes of words, and lineColors those of lines by what they begin with or contain.
 var (
 	wordColors = map[string]string{
-		"Healthy": green, "Stuck": "red", "NotRunning": "red", "Unreachable": "red", "Unknown": "dim",
+		"Healthy": green, "Stuck": red, "NotRunning": red, "Unreachable": red, "Unknown": "dim",
 		"CatchingUp": "yellow", "lost=0": green, "duplicated=0": green,
 	}
 	lineColors = []struct{ part, class string }{
-		{" lines/s ", "bold"}, {"NODE ", "dim"}, {"hangs from now on", "red"}, {"  event ", "yellow"},
+		{" lines/s ", "bold"}, {"NODE ", "dim"}, {"hangs from now on", red}, {"  event ", "yellow"},
 	}
 )
 

@@ -1,6 +1,6 @@
-// Package archive builds container images out of files, without a container engine and without a base image. Equal files
-// and metadata give an image of the same digest on every machine. It must never read the clock, the user's name or a
-// file's time.
+// Package archive builds container images out of files, without a container engine and without a base image. Equal
+// files and metadata give an image of the same digest on every machine. It must never read the clock, the user's name
+// or a file's time.
 package archive
 
 import (
@@ -31,13 +31,13 @@ type File struct {
 	Data []byte
 }
 
-// Read returns a file of this machine as one at path inside the image.
-func Read(source, path string, mode int64) (File, error) {
+// Read returns a file of this machine as the one at dest inside the image.
+func Read(source, dest string, mode int64) (File, error) {
 	data, err := os.ReadFile(source)
 	if err != nil {
 		return File{}, fmt.Errorf("reading %s for the image: %w", source, err)
 	}
-	return File{Path: path, Mode: mode, Data: data}, nil
+	return File{Path: dest, Mode: mode, Data: data}, nil
 }
 
 // Metadata is what an image says of itself.

@@ -122,7 +122,8 @@ func TestConfigSaysWhatTheImageIs(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if config.Config.User != meta.User || len(config.Config.Entrypoint) != 1 || config.Config.Entrypoint[0] != "/manager" ||
+	if config.Config.User != meta.User ||
+		len(config.Config.Entrypoint) != 1 || config.Config.Entrypoint[0] != "/manager" ||
 		config.OS != "linux" || config.Architecture != "amd64" || !config.Created.Equal(meta.Created) ||
 		config.Config.Labels["org.opencontainers.image.version"] != "v1.2.3" {
 		t.Errorf("got %+v", config)

@@ -1,5 +1,5 @@
-// Command pause writes a docker-archive of an image that does nothing until it is asked to end: what every pod's sandbox
-// runs, for clusters that reach no registry. It is for the machine's own architecture.
+// Command pause writes a docker-archive of an image that does nothing until it is asked to end: what every pod's
+// sandbox runs, for clusters that reach no registry. It is for the machine's own architecture.
 //
 //	go run ./pause NAME ARCHIVE
 package main
