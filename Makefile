@@ -118,6 +118,7 @@ demo: ## Run a fleet on this machine, without Docker or root; KEEP=1 leaves it r
 e2e: ## Test the image on a real cluster out of processes (root, Linux, Debian's containerd); KEEP=1 leaves it running, LABEL=node chooses.
 	assets=$$($(CONTROLPLANE) --with $(CLUSTER_PROGRAMS)); export KUBEBUILDER_ASSETS="$$assets"; \
 	go build -o bin/cluster ./hack/cluster; \
+	$(GO_BUILD) -o bin/ ./cmd/manager; \
 	go -C hack/image run . --tag $(E2E_IMG) --platforms linux/$(ARCH) --out $(CURDIR)/dist/e2e; \
 	$(MAKE) build-installer IMG=$(E2E_IMG); \
 	bin/cluster up; \
@@ -125,6 +126,7 @@ e2e: ## Test the image on a real cluster out of processes (root, Linux, Debian's
 	bin/cluster load dist/e2e/image-$(ARCH).tar; \
 	KUBECONFIG=/tmp/hlparser-cluster/admin.conf E2E_INSTALLER=$(CURDIR)/dist/install.yaml \
 		E2E_CLUSTER=$(CURDIR)/bin/cluster E2E_CLUSTER_DIR=/tmp/hlparser-cluster E2E_ARTIFACTS=$(CURDIR)/dist/e2e/shown \
+		E2E_IMAGE=$(E2E_IMG) E2E_MANAGER=$(CURDIR)/bin/manager \
 		go test -count 1 -timeout 60m ./test/e2e -v -ginkgo.v $(if $(LABEL),-ginkgo.label-filter='$(LABEL)')
 
 .PHONY: bench

@@ -1,7 +1,11 @@
 package e2e_test
 
 import (
+	"context"
 	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
 	"syscall"
 	"time"
 
@@ -332,4 +336,49 @@ var _ = Describe("a parser's pod", Label("security"), func() {
 		}
 		f.exact(ctx)
 	}, SpecTimeout(8*time.Minute))
+
+	It("is reached by an operator outside of the cluster, through the API server", func(ctx SpecContext) {
+		if env.manager == "" {
+			Skip("E2E_MANAGER names no program to run outside of the cluster")
+		}
+		scaleOperator(ctx, 0)
+		DeferCleanup(func(ctx SpecContext) { scaleOperator(ctx, 2) }, NodeTimeout(installed))
+		log, err := os.Create(filepath.Join(GinkgoT().TempDir(), "manager.log"))
+		Expect(err).NotTo(HaveOccurred())
+		manager := exec.Command(env.manager, "--kubeconfig="+env.kubeconfig, "--poll-via=port-forward",
+			"--parser-image="+env.image, "--key-secret=default/outside-keys")
+		manager.Stdout, manager.Stderr = log, log
+		Expect(manager.Start()).To(Succeed())
+		DeferCleanup(func() {
+			_ = manager.Process.Signal(syscall.SIGTERM)
+			_ = manager.Wait() // its status is that of the signal
+			if CurrentSpecReport().Failed() {
+				text, err := os.ReadFile(log.Name())
+				Expect(err).NotTo(HaveOccurred())
+				AddReportEntry("the manager's log", string(text))
+			}
+		})
+		f := newFleet(ctx, "outside", rate)
+		f.create(ctx, f.object())
+		By("reporting what the kubelet says when a parser does not answer")
+		begin := time.Now()
+		cluster.signal(ctx, 1, f.pod(ctx, 1), syscall.SIGSTOP)
+		target := f.waitVerdict(ctx, noticed, "Unreachable")
+		report("outside: noticed after %s: %s", since(begin), target.Message)
+		f.waitWell(ctx, whole)
+		report("outside: whole after %s", since(begin))
+		f.exact(ctx)
+	}, SpecTimeout(10*time.Minute))
 })
+
+// scaleOperator sets the number of managers and waits until as many are ready, and the others are gone.
+func scaleOperator(ctx context.Context, replicas int) {
+	GinkgoHelper()
+	kubectl(ctx, "-n", operatorNamespace, "scale", "deployment", operatorName, fmt.Sprintf("--replicas=%d", replicas))
+	waitOperator(ctx)
+	Eventually(func(g Gomega) {
+		pods, err := clients.CoreV1().Pods(operatorNamespace).List(ctx, metav1.ListOptions{})
+		g.Expect(err).NotTo(HaveOccurred())
+		g.Expect(pods.Items).To(HaveLen(replicas))
+	}).WithContext(ctx).WithTimeout(installed).Should(Succeed())
+}
