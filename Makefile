@@ -80,6 +80,7 @@ vet: ## Run go vet.
 .PHONY: lint
 lint: words ## Run golangci-lint, and look for words to avoid.
 	$(TOOL) golangci-lint run
+	$(TOOL) golangci-lint-kube-api-linter run --config=.golangci-api.yml ./api/...
 	cd hack/controlplane && go tool -modfile=../tools/go.mod golangci-lint run
 	cd hack/image && go tool -modfile=../tools/go.mod golangci-lint run ./...
 
