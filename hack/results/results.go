@@ -56,7 +56,7 @@ func (t *Table) String() string {
 	return out.String()
 }
 
-// Reached returns the text for the column that says whether a goal was reached.
+// Reached returns the text for the column that reports whether a goal was reached.
 func Reached(yes bool) string {
 	if yes {
 		return "yes"

@@ -267,7 +267,7 @@ type Result struct {
 	// once more.
 	Ineffective []string
 	// Affected is the number of affected targets among the Counted ones, whose state can be known. FleetWide reports
-	// whether they are so many that the fault is not that of single parsers. Outage then describes it, with figures.
+	// whether they are too many for a fault of single parsers. Outage then describes it, with figures.
 	Affected  int
 	Counted   int
 	FleetWide bool
