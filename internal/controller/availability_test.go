@@ -154,7 +154,7 @@ var _ = Describe("restarts that would not help", func() {
 		f.parser(1).fault(sinkDown)
 		Eventually(ctx, func() []string { return eventNotes(ctx, obj, v1alpha1.ReasonFleetWide) }).WithTimeout(judged).Should(
 			ConsistOf(
-				"2 of 5 targets are bad or were restarted lately: no parser is restarted until fewer targets are bad"))
+				"2 of 5 targets are bad or were restarted recently: no parser is restarted until fewer targets are bad"))
 		f.parser(2).fault(hangs)
 		eventuallyCondition(ctx, obj, v1alpha1.ConditionBuffersStable, "False/"+v1alpha1.ReasonFleetWide, judged)
 		now := current(ctx, obj)

@@ -256,7 +256,7 @@ var _ = Describe("two objects on one claim", func() {
 		Expect(k8s.Create(ctx, second)).To(Succeed())
 		eventuallyCondition(ctx, second, v1alpha1.ConditionStalled, "True/"+v1alpha1.ReasonPathNotAllowed, soon)
 		Expect(conditionMessage(current(ctx, second), v1alpha1.ConditionStalled)).To(
-			ContainSubstring("which HyperliquidParser b, the older one, writes into"))
+			ContainSubstring("which the older HyperliquidParser b writes into"))
 		Expect(f.pod(ctx, second.Name, 0)).To(BeNil())
 		By("going elsewhere")
 		change(ctx, second, func(o *v1alpha1.HyperliquidParser) { o.Spec.Sink.File.Path = "/archive" })

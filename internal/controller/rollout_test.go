@@ -72,7 +72,7 @@ var _ = Describe("a canary", func() {
 			return conditionMessage(current(ctx, obj),
 				v1alpha1.ConditionReconciling)
 		}).WithTimeout(judged).
-			Should(MatchRegexp(`soaks until \d\d:\d\d:\d\d UTC`))
+			Should(MatchRegexp(`soaking until \d\d:\d\d:\d\d UTC`))
 
 		By("letting it soak")
 		Eventually(ctx, func() string { return current(ctx, obj).Status.CurrentRevision }).WithTimeout(judged).Should(

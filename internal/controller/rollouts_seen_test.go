@@ -110,7 +110,7 @@ var _ = Describe("a rollout and its witnesses", func() {
 		Eventually(ctx, dies).WithTimeout(judged).Should(BeTrue())
 		Eventually(ctx, dies).WithTimeout(judged).Should(BeTrue(), "one lost canary is replaced")
 		Consistently(ctx, dies).WithTimeout(10 * time.Second).Should(BeFalse())
-		Expect(conditionMessage(current(ctx, obj), v1alpha1.ConditionReady)).To(ContainSubstring("cannot be asked any more"))
+		Expect(conditionMessage(current(ctx, obj), v1alpha1.ConditionReady)).To(ContainSubstring("cannot be observed"))
 	})
 
 	It("leaves the pods of nodes alone that are only cut off", func(ctx SpecContext) {
@@ -261,7 +261,7 @@ var _ = Describe("a rollout and its witnesses", func() {
 			wake(ctx, obj)
 			Eventually(ctx, func() string { return conditionMessage(current(ctx, obj), v1alpha1.ConditionReady) }).WithTimeout(
 				judged).
-				Should(ContainSubstring("the rollout waits for a ready parser of " + f.namespace))
+				Should(ContainSubstring("the rollout is waiting for a ready parser of " + f.namespace))
 			Consistently(ctx, updated(ctx, obj)).Should(Equal(int32(1)))
 		}
 		Expect(f.mostDown()).To(Equal(1))
@@ -350,7 +350,7 @@ var _ = Describe("what no client can do", func() {
 		wake(ctx, obj)
 		Eventually(ctx, func() int32 { return current(ctx, obj).Status.Restarts }).WithTimeout(judged).Should(Equal(int32(1)))
 		Eventually(ctx, func() string { return conditionMessage(current(ctx, obj), v1alpha1.ConditionReady) }).
-			Should(And(ContainSubstring("pods that do not end"), ContainSubstring(f.node(1))))
+			Should(And(ContainSubstring("pods that do not terminate"), ContainSubstring(f.node(1))))
 	})
 
 	It("brings a pod back as it was while a new spec is refused", func(ctx SpecContext) {

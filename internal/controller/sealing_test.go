@@ -171,7 +171,7 @@ var _ = Describe("sealed reports", func() {
 			g.Expect(targets).To(HaveLen(1))
 			g.Expect(targets[0].Message).To(ContainSubstring("the operator has no key to request reports with"))
 		}).WithTimeout(judged).Should(Succeed())
-		Expect(logs.text()).To(ContainSubstring("the operator's keys cannot be read"))
+		Expect(logs.text()).To(ContainSubstring("the operator's keys are not available"))
 		Expect(logs.text()).NotTo(ContainSubstring("nonsense"))
 		now := &corev1.Secret{}
 		Expect(k8s.Get(ctx, keySecret, now)).To(Succeed())

@@ -246,7 +246,7 @@ var _ = Describe("an owner that is gone", func() {
 		Expect(k8s.Delete(ctx, obj)).To(Succeed())
 		collected()
 		run(runOptions{wrap: cache.wrap})
-		Eventually(logs.text).Should(ContainSubstring("making no pods for an object that the API server does not have"))
+		Eventually(logs.text).Should(ContainSubstring("creating no pods for an object that only the cache has"))
 		Consistently(ctx, func() map[string]string { return f.uids(ctx) }).Should(BeEmpty())
 		By("being rid of it, and of another of the name")
 		change(ctx, obj, func(o *v1alpha1.HyperliquidParser) { o.Finalizers = nil })
