@@ -18,7 +18,8 @@ import (
 // share. Nothing is persisted: a new leader has no verdicts either. It is safe for concurrent use.
 //
 // Objects of one namespace trust each other: every fault of one counts for the others. A stranger, an object of another
-// namespace, may belong to any tenant, and parsers report what their image makes them report. So strangers count only if
+// namespace, may belong to any tenant, and parsers report what their image makes them report. So strangers count only
+// if
 //
 //   - both name the same server in a way that means the same in every namespace (sharedSinks), and have no other sink,
 //     because verdicts do not show which of several is at fault;

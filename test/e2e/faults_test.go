@@ -106,7 +106,7 @@ var _ = Describe("a fleet", Label("fleet"), func() {
 		obj.Spec.Sink = v1alpha1.Sink{NATS: &v1alpha1.NATSSink{URL: "nats://192.0.2.1:4222", Stream: "HYPERLIQUID"}}
 		Expect(k8s.Create(ctx, obj)).To(Succeed())
 		begin := time.Now()
-		f.waitVerdict(ctx, noticed, "SinkDown")
+		f.waitVerdict(ctx, "SinkDown")
 		report("sink-down: noticed after %s", since(begin))
 		Eventually(func() int32 { return f.get(ctx).Status.Bad }).
 			WithContext(ctx).WithTimeout(noticed).Should(BeEquivalentTo(nodes))
@@ -130,7 +130,7 @@ var _ = Describe("a fleet", Label("fleet"), func() {
 			obj.Spec.Resources.Limits = corev1.ResourceList{corev1.ResourceMemory: resource.MustParse("6Mi")}
 			obj.Spec.Resources.Requests = corev1.ResourceList{corev1.ResourceMemory: resource.MustParse("6Mi")}
 		})
-		f.waitVerdict(ctx, noticed, "NotRunning")
+		f.waitVerdict(ctx, "NotRunning")
 		report("crash: noticed after %s: %s", since(begin), f.get(ctx).Status.Targets[0].Message)
 		Eventually(func() string { return kubectl(ctx, "describe", "hlp", f.name, "-n", f.namespace) }).
 			WithContext(ctx).WithTimeout(noticed).Should(Or(
@@ -185,7 +185,7 @@ var _ = Describe("a node", Label("node"), func() {
 		data := f.dataPath()
 		begin := time.Now()
 		cluster.onNode(ctx, 1, "chmod", "0700", data)
-		target := f.waitVerdict(ctx, noticed, "SourceUnreadable", "the data directory (owner 0, mode 0700)")
+		target := f.waitVerdict(ctx, "SourceUnreadable", "the data directory (owner 0, mode 0700)")
 		report("unreadable: noticed after %s: %s", since(begin), target.Message)
 		keep(ctx, f, "unreadable")
 		cluster.onNode(ctx, 1, "chmod", "0755", data)
@@ -363,7 +363,7 @@ var _ = Describe("a parser's pod", Label("security"), func() {
 		By("reporting what the kubelet says when a parser does not answer")
 		begin := time.Now()
 		cluster.signal(ctx, 1, f.pod(ctx, 1), syscall.SIGSTOP)
-		target := f.waitVerdict(ctx, noticed, "Unreachable")
+		target := f.waitVerdict(ctx, "Unreachable")
 		report("outside: noticed after %s: %s", since(begin), target.Message)
 		f.waitWell(ctx, whole)
 		report("outside: whole after %s", since(begin))

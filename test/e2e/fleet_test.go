@@ -203,12 +203,10 @@ func (f *fleet) waitWellBut(ctx context.Context) {
 }
 
 // waitVerdict waits until a target has a verdict, and returns it.
-func (f *fleet) waitVerdict(
-	ctx context.Context, limit time.Duration, verdict string, words ...string,
-) v1alpha1.TargetStatus {
+func (f *fleet) waitVerdict(ctx context.Context, verdict string, words ...string) v1alpha1.TargetStatus {
 	GinkgoHelper()
 	var found v1alpha1.TargetStatus
-	f.waitStatus(ctx, limit, func(g Gomega, obj *v1alpha1.HyperliquidParser) {
+	f.waitStatus(ctx, noticed, func(g Gomega, obj *v1alpha1.HyperliquidParser) {
 		var matching []v1alpha1.TargetStatus
 		for _, target := range obj.Status.Targets {
 			if target.Verdict == verdict {
