@@ -115,7 +115,7 @@ var _ = Describe("an operator outside the cluster", func() {
 			g.Expect(obj.Status.Targets).To(HaveLen(1))
 			g.Expect(obj.Status.Targets[0].Target).To(Equal(f.node(1)))
 			g.Expect(obj.Status.Targets[0].Verdict).To(Equal(string(health.Unreachable)))
-			g.Expect(obj.Status.Targets[0].Message).To(And(ContainSubstring("the API server forwar"),
+			g.Expect(obj.Status.Targets[0].Message).To(And(ContainSubstring("forwarding a port through the API server"),
 				ContainSubstring("no preferred addresses found")))
 		}
 		Eventually(delivering).WithTimeout(judged).Should(Succeed())
