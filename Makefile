@@ -122,8 +122,8 @@ e2e: ## Test the image on a real cluster out of processes (root, Linux, Debian's
 	$(GO_BUILD) -o bin/ ./cmd/manager; \
 	go -C hack/image run . --tag $(E2E_IMG) --platforms linux/$(ARCH) --out $(CURDIR)/dist/e2e; \
 	$(MAKE) build-installer IMG=$(E2E_IMG); \
-	bin/cluster up; \
 	trap '$(if $(KEEP),,bin/cluster down)' EXIT; \
+	bin/cluster up; \
 	bin/cluster load dist/e2e/image-$(ARCH).tar; \
 	KUBECONFIG=/tmp/hlparser-cluster/admin.conf E2E_INSTALLER=$(CURDIR)/dist/install.yaml \
 		E2E_CLUSTER=$(CURDIR)/bin/cluster E2E_CLUSTER_DIR=/tmp/hlparser-cluster E2E_ARTIFACTS=$(CURDIR)/dist/e2e/shown \
@@ -164,7 +164,6 @@ image: ## Build the image IMG for amd64 and arm64 without a container engine, in
 .PHONY: docker-build
 docker-build: ## Build the image IMG for linux/ARCH.
 	GOOS=linux GOARCH=$(ARCH) $(GO_BUILD) -o bin/linux/$(ARCH)/ ./cmd/manager ./cmd/hlparser
-	go -C hack/image run ./roots $(CURDIR)/bin/linux/ca-certificates.crt
 	$(CONTAINER_TOOL) build --platform linux/$(ARCH) --build-arg TARGETARCH=$(ARCH) \
 		--build-arg VERSION=$(VERSION) --build-arg COMMIT=$(COMMIT) -t $(IMG) .
 

@@ -182,7 +182,7 @@ func compile(ctx context.Context, o options, hash, platform, dir string) error {
 	return nil
 }
 
-// imageOf returns the image of one platform: CA certificates in one layer, which seldom changes, programs in the other.
+// imageOf returns the image of one platform: the programs, and nothing else.
 func imageOf(platform string, meta archive.Metadata, dir string) (v1.Image, error) {
 	p, err := v1.ParsePlatform(platform)
 	if err != nil {
@@ -196,8 +196,7 @@ func imageOf(platform string, meta archive.Metadata, dir string) (v1.Image, erro
 		}
 		files = append(files, f)
 	}
-	roots := archive.File{Path: archive.RootsPath, Mode: 0o644, Data: archive.Roots()}
-	return archive.Image(*p, meta, []archive.File{roots}, files)
+	return archive.Image(*p, meta, files)
 }
 
 func write(o options, tag name.Tag, index v1.ImageIndex, images map[string]v1.Image) error {

@@ -26,7 +26,7 @@ const (
 	// firstRead is how long a pod has not started when its events are read. That is a little before health judges it
 	// NotRunning, so that the first verdict has the reason.
 	firstRead = 25 * time.Second
-	// minReadInterval is the least time between two reads of the events of one object's pods, so many pods that start
+	// minReadInterval is the least time between two reads of the events of one object's pods: many pods that start
 	// together need one read. For each pod it doubles with each read of its events, up to maxReadInterval.
 	minReadInterval = 30 * time.Second
 	maxReadInterval = 5 * time.Minute

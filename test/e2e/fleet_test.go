@@ -194,6 +194,15 @@ func (f *fleet) waitWell(ctx context.Context, limit time.Duration) {
 	})
 }
 
+// waitChange changes the spec in a way that replaces no pod, and waits until the operator has observed it.
+func (f *fleet) waitChange(ctx context.Context) {
+	GinkgoHelper()
+	f.change(ctx, func(obj *v1alpha1.HyperliquidParser) { obj.Spec.Paused = !obj.Spec.Paused })
+	f.waitStatus(ctx, whole, func(g Gomega, obj *v1alpha1.HyperliquidParser) {
+		g.Expect(obj.Status.ObservedGeneration).To(Equal(obj.Generation))
+	})
+}
+
 // waitWellBut waits until all pods but those of a failed canary's revision run.
 func (f *fleet) waitWellBut(ctx context.Context) {
 	GinkgoHelper()

@@ -49,21 +49,19 @@ type Metadata struct {
 	Created time.Time
 }
 
-// Image returns the image for one platform. Each element of layers becomes one layer, in that order.
-func Image(platform v1.Platform, meta Metadata, layers ...[]File) (v1.Image, error) {
+// Image returns the image of one layer for one platform.
+func Image(platform v1.Platform, meta Metadata, files []File) (v1.Image, error) {
+	layer, err := layerOf(files)
+	if err != nil {
+		return nil, err
+	}
 	image := mutate.ConfigMediaType(mutate.MediaType(empty.Image, types.OCIManifestSchema1), types.OCIConfigJSON)
-	for _, files := range layers {
-		layer, err := layerOf(files)
-		if err != nil {
-			return nil, err
-		}
-		image, err = mutate.Append(image, mutate.Addendum{
-			Layer: layer, MediaType: types.OCILayer,
-			History: v1.History{Created: v1.Time{Time: meta.Created}, CreatedBy: "COPY " + strings.Join(paths(files), " ")},
-		})
-		if err != nil {
-			return nil, fmt.Errorf("appending a layer: %w", err)
-		}
+	image, err = mutate.Append(image, mutate.Addendum{
+		Layer: layer, MediaType: types.OCILayer,
+		History: v1.History{Created: v1.Time{Time: meta.Created}, CreatedBy: "COPY " + strings.Join(paths(files), " ")},
+	})
+	if err != nil {
+		return nil, fmt.Errorf("appending a layer: %w", err)
 	}
 	config, err := image.ConfigFile()
 	if err != nil {

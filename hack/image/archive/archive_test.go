@@ -2,9 +2,6 @@ package archive_test
 
 import (
 	"archive/tar"
-	"bytes"
-	"crypto/x509"
-	"encoding/pem"
 	"errors"
 	"io"
 	"strings"
@@ -135,26 +132,5 @@ func TestRelativePathsAreRefused(t *testing.T) {
 		if _, err := archive.Image(amd64, meta, []archive.File{{Path: path}}); err == nil {
 			t.Errorf("%q is accepted", path)
 		}
-	}
-}
-
-func TestRootsAreCertificates(t *testing.T) {
-	rest, n := archive.Roots(), 0
-	for {
-		var block *pem.Block
-		if block, rest = pem.Decode(rest); block == nil {
-			break
-		}
-		n++
-		cert, err := x509.ParseCertificate(block.Bytes)
-		if err != nil {
-			t.Fatal(err)
-		}
-		if !cert.IsCA {
-			t.Errorf("%s is no authority", cert.Subject)
-		}
-	}
-	if len(bytes.TrimSpace(rest)) > 0 || n < 100 {
-		t.Errorf("%d certificates, and %d more bytes", n, len(rest))
 	}
 }
