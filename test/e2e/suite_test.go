@@ -60,6 +60,9 @@ type settings struct {
 	dir        string // E2E_CLUSTER_DIR: its --dir
 	manager    string // E2E_MANAGER: the manager's program, to run it outside of the cluster
 	artifacts  string // E2E_ARTIFACTS: a directory for what kubectl shows; empty: nothing is kept
+	report     string // E2E_REPORT: the file for the table of what was measured; empty: it is printed only
+	faults     string // E2E_FAULTS_IMAGE: an image whose parser can be made to hang; loaded into the nodes already
+	record     bool   // E2E_RECORD=1: write what Kubernetes reports of a fault to internal/controller/testdata/recorded
 }
 
 var env settings
@@ -73,12 +76,23 @@ func TestE2E(t *testing.T) {
 	RunSpecs(t, "the operator on a real cluster")
 }
 
-var _ = BeforeSuite(func(ctx SpecContext) {
+// The operator is installed once. Specs run in several processes; those that touch what others use are Serial.
+var _ = SynchronizedBeforeSuite(func(ctx SpecContext) {
+	connect()
+	By("installing the operator")
+	kubectl(ctx, "apply", "--server-side", "--force-conflicts", "-f", env.installer)
+	waitOperator(ctx)
+}, func() { connect() }, NodeTimeout(installed+time.Minute))
+
+// connect reads the settings and makes the clients of one process.
+func connect() {
+	GinkgoHelper()
 	SetDefaultEventuallyPollingInterval(250 * time.Millisecond)
 	env = settings{
 		kubeconfig: os.Getenv("KUBECONFIG"), installer: os.Getenv("E2E_INSTALLER"), image: os.Getenv("E2E_IMAGE"),
 		cluster: os.Getenv("E2E_CLUSTER"), dir: os.Getenv("E2E_CLUSTER_DIR"), manager: os.Getenv("E2E_MANAGER"),
-		artifacts: os.Getenv("E2E_ARTIFACTS"),
+		artifacts: os.Getenv("E2E_ARTIFACTS"), report: os.Getenv("E2E_REPORT"), faults: os.Getenv("E2E_FAULTS_IMAGE"),
+		record: os.Getenv("E2E_RECORD") == "1",
 	}
 	var err error
 	restConf, err = clientcmd.BuildConfigFromFlags("", env.kubeconfig)
@@ -93,10 +107,7 @@ var _ = BeforeSuite(func(ctx SpecContext) {
 	if env.cluster != "" {
 		cluster = &processes{program: env.cluster, dir: env.dir}
 	}
-	By("installing the operator")
-	kubectl(ctx, "apply", "--server-side", "--force-conflicts", "-f", env.installer)
-	waitOperator(ctx)
-}, NodeTimeout(installed+time.Minute))
+}
 
 // waitOperator waits until all managers are ready.
 func waitOperator(ctx context.Context) {

@@ -1,0 +1,75 @@
+package e2e_test
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"os"
+	"path/filepath"
+
+	. "github.com/onsi/ginkgo/v2"
+	. "github.com/onsi/gomega"
+	corev1 "k8s.io/api/core/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+)
+
+// recordings is where tests of the operator read what Kubernetes reports, so that they match what it really says.
+const recordings = "../../internal/controller/testdata/recorded"
+
+// recording is what Kubernetes reports of a fault: the status of a pod with its container specs, events of type
+// Warning, or the error of a request.
+type recording struct {
+	// Kubernetes is the version of the API server.
+	Kubernetes string `json:"kubernetes"`
+	// Pod is a pod as the API server has it, without its managed fields.
+	Pod *corev1.Pod `json:"pod,omitempty"`
+	// Events are the pod's events of type Warning.
+	Events []corev1.Event `json:"events,omitempty"`
+	// Error is the response to a request that the API server refuses.
+	Error *metav1.Status `json:"error,omitempty"`
+}
+
+// record writes a pod and its warnings to testdata, if E2E_RECORD is set.
+func record(ctx context.Context, f *fleet, name string, pod *corev1.Pod) {
+	GinkgoHelper()
+	if !env.record {
+		return
+	}
+	pod = pod.DeepCopy()
+	pod.ManagedFields = nil
+	events, err := clients.CoreV1().Events(f.namespace).List(ctx, metav1.ListOptions{
+		FieldSelector: "type=Warning,involvedObject.kind=Pod,involvedObject.uid=" + string(pod.UID),
+	})
+	Expect(err).NotTo(HaveOccurred())
+	for i := range events.Items {
+		events.Items[i].ManagedFields = nil
+	}
+	writeRecording(name, &recording{Pod: pod, Events: events.Items})
+}
+
+// recordError writes the API server's refusal to testdata, if E2E_RECORD is set.
+func recordError(name string, refused error) {
+	GinkgoHelper()
+	if !env.record {
+		return
+	}
+	status := apierrors.APIStatus(nil)
+	Expect(errors.As(refused, &status)).To(BeTrue(), "%v", refused)
+	said := status.Status()
+	writeRecording(name, &recording{Error: &said})
+}
+
+func writeRecording(name string, r *recording) {
+	GinkgoHelper()
+	version, err := clients.Discovery().ServerVersion()
+	Expect(err).NotTo(HaveOccurred())
+	r.Kubernetes = version.GitVersion
+	text, err := json.MarshalIndent(r, "", "  ")
+	Expect(err).NotTo(HaveOccurred())
+	// What differs between machines: the cluster's directory.
+	text = bytes.ReplaceAll(text, []byte(env.dir), []byte("/var/lib/cluster"))
+	Expect(os.MkdirAll(recordings, 0o755)).To(Succeed())
+	Expect(os.WriteFile(filepath.Join(recordings, name+".json"), append(text, '\n'), 0o644)).To(Succeed())
+}
