@@ -347,6 +347,7 @@ func (f *podFleet) exact(ctx context.Context) {
 	}
 	report("%s: %d events, %d lost, %d twice, %d foreign, %d out of order",
 		f.namespace, all.Events, all.Lost, all.Duplicated, all.Foreign, all.Disordered)
+	reportResult(&all)
 	Expect(all.Exact()).To(BeTrue(), strings.Join(all.Examples, "\n"))
 	Expect(all.Events).To(Equal(wanted))
 }
@@ -408,14 +409,14 @@ var _ = Describe("a parser beside a pod", Label("pods"), func() {
 			now := f.parser(ctx, 0)
 			return now == nil || now.DeletionTimestamp != nil || now.UID != first.UID
 		}).WithContext(ctx).WithTimeout(noticed).Should(BeTrue(), "the parser holds the claim of a pod that ends")
-		report("statefulset: the parser ends %s after its pod was deleted", since(begin))
+		reportNoticed(begin, "the parser ends, since its pod was deleted")
 		Eventually(func(g Gomega) {
 			now := f.parser(ctx, 0)
 			g.Expect(now).NotTo(BeNil())
 			g.Expect(now.UID).NotTo(Equal(first.UID))
 		}).WithContext(ctx).WithTimeout(whole).Should(Succeed())
 		f.waitTargets(ctx, 2)
-		report("statefulset: whole %s after a pod was deleted", since(begin))
+		reportWhole(begin)
 		Expect(f.parser(ctx, 1).UID).To(Equal(other.UID), "the other pod's parser is left alone")
 
 		By("scaling down, with lines that nobody has read yet")
@@ -462,7 +463,7 @@ var _ = Describe("a parser beside a pod", Label("pods"), func() {
 			now := f.parser(ctx, 1)
 			g.Expect(now == nil || now.DeletionTimestamp != nil).To(BeTrue())
 		}).WithContext(ctx).WithTimeout(noticed).Should(Succeed())
-		report("pod-node-lost: the parser lets go of its claim %s after the node was lost", since(begin))
+		reportNoticed(begin, "the parser on the lost node is deleted, for its claim")
 		keep(ctx, f.fleet, "pod-node-lost")
 		begin = time.Now()
 		cluster.start(ctx, "kubelet-2")
@@ -472,7 +473,7 @@ var _ = Describe("a parser beside a pod", Label("pods"), func() {
 			g.Expect(now.UID).NotTo(Equal(parser.UID))
 		}).WithContext(ctx).WithTimeout(whole).Should(Succeed())
 		f.waitTargets(ctx, 2)
-		report("pod-node-lost: whole %s after the node was back", since(begin))
+		reportWhole(begin)
 		Expect(f.parser(ctx, 0).UID).To(Equal(other.UID), "the other node's parser is left alone")
 		f.exact(ctx)
 		waitOperator(ctx)
@@ -494,7 +495,7 @@ var _ = Describe("a parser beside a pod", Label("pods"), func() {
 			message = conditions[0].Message
 			g.Expect(message).To(And(ContainSubstring("ReadWriteOncePod"), ContainSubstring(podName(0))))
 		})
-		report("one-pod-claim: said after %s: %s", since(begin), message)
+		reportNoticed(begin, "%s", message)
 		keep(ctx, f.fleet, "one-pod-claim")
 		Expect(f.parser(ctx, 0)).To(BeNil())
 	}, SpecTimeout(6*time.Minute))
