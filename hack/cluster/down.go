@@ -160,8 +160,8 @@ func (c *cluster) removeCgroup(n int) error {
 	return errors.Join(errs...)
 }
 
-// natRules returns the rules of the cluster's networks in what iptables prints of a table, and the chains that they jump
-// to. CNI's plugins write the name of a network into the comment of each of its rules.
+// natRules returns the rules of the cluster's networks in what iptables prints of a table, and the chains that they
+// jump to. CNI's plugins write the name of a network into the comment of each of its rules.
 func (c *cluster) natRules(table []byte) (rules, chains []string) {
 	ours := regexp.MustCompile(`^-A (.* --comment "name: \\"` + regexp.QuoteMeta(c.Name) + `-n[0-9]\\" .*)$`)
 	jump := regexp.MustCompile(` -j (CNI-[0-9a-f]+)$`)

@@ -31,7 +31,8 @@ func built(t *testing.T) v1.Image {
 			t.Fatal(err)
 		}
 	}
-	image, err := imageOf("linux/amd64", archive.Metadata{User: user, Entrypoint: []string{"/" + programs[0]}}, dir, filepath.Join("..", ".."))
+	meta := archive.Metadata{User: user, Entrypoint: []string{"/" + programs[0]}}
+	image, err := imageOf("linux/amd64", meta, dir, filepath.Join("..", ".."))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -134,7 +135,8 @@ func TestTheBillOfMaterialsListsModules(t *testing.T) {
 	if second, err := os.ReadFile(path); err != nil || !bytes.Equal(first, second) {
 		t.Errorf("a second one differs: %v", err)
 	}
-	if err := writeSBOM(path, "v1.2.3", from, dir, modules[1:]); err == nil || !strings.Contains(err.Error(), modules[0].Path) {
+	err = writeSBOM(path, "v1.2.3", from, dir, modules[1:])
+	if err == nil || !strings.Contains(err.Error(), modules[0].Path) {
 		t.Errorf("a module without a licence: %v", err)
 	}
 }
@@ -147,7 +149,8 @@ func modulesOf(t *testing.T, program string) []license.Module {
 		t.Fatal(err)
 	}
 	licenses := []string{"Apache-2.0", "MIT"}
-	out := []license.Module{{Path: license.Std, Licenses: licenses}}
+	out := make([]license.Module, 0, len(info.Deps)+1)
+	out = append(out, license.Module{Path: license.Std, Licenses: licenses})
 	for _, m := range info.Deps {
 		out = append(out, license.Module{Path: m.Path, Licenses: licenses})
 	}

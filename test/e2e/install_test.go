@@ -6,7 +6,6 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
-	"regexp"
 	"slices"
 	"strings"
 	"time"
@@ -60,18 +59,17 @@ func everything(ctx context.Context) []string {
 	return objects
 }
 
-// isOurs matches objects of the operator and of its fleets.
-var isOurs = regexp.MustCompile(`hyperliquid-parser-operator|hlparser`)
+// ours matches objects of the operator and of its fleets.
+const ours = `hyperliquid-parser-operator|hlparser`
 
 // waitNothing waits until the cluster has what it had before, and nothing of ours.
 func waitNothing(ctx context.Context, before []string) {
 	GinkgoHelper()
 	Eventually(func(g Gomega) {
 		now := everything(ctx)
-		g.Expect(slices.DeleteFunc(slices.Clone(now), func(o string) bool { return !isOurs.MatchString(o) })).To(BeEmpty())
+		g.Expect(now).NotTo(ContainElement(MatchRegexp(ours)))
 		if before != nil {
-			g.Expect(slices.DeleteFunc(slices.Clone(now), func(o string) bool { return slices.Contains(before, o) })).To(BeEmpty())
-			g.Expect(slices.DeleteFunc(slices.Clone(before), func(o string) bool { return slices.Contains(now, o) })).To(BeEmpty())
+			g.Expect(now).To(Equal(before))
 		}
 	}).WithContext(ctx).WithTimeout(whole).WithPolling(2 * time.Second).Should(Succeed())
 }
@@ -90,15 +88,17 @@ func olderInstaller(ctx context.Context) older {
 	GinkgoHelper()
 	dir := GinkgoT().TempDir()
 	image := env.image + "-older"
-	tag, err := exec.CommandContext(ctx, "git", "-C", repository, "describe", "--tags", "--abbrev=0", "--match=v[0-9]*").Output()
-	if err == nil {
-		release := strings.TrimSpace(string(tag))
+	git := func(ctx context.Context, args ...string) (string, error) {
+		out, err := exec.CommandContext(ctx, "git", append([]string{"-C", repository}, args...)...).Output()
+		return strings.TrimSpace(string(out)), err
+	}
+	if release, err := git(ctx, "describe", "--tags", "--abbrev=0", "--match=v[0-9]*"); err == nil {
 		tree := filepath.Join(dir, "release")
-		out, err := exec.CommandContext(ctx, "git", "-C", repository, "worktree", "add", "--detach", tree, release).CombinedOutput()
-		Expect(err).NotTo(HaveOccurred(), "%s", out)
+		_, err := git(ctx, "worktree", "add", "--detach", tree, release)
+		Expect(err).NotTo(HaveOccurred())
 		DeferCleanup(func(ctx SpecContext) {
-			out, err := exec.CommandContext(ctx, "git", "-C", repository, "worktree", "remove", "--force", tree).CombinedOutput()
-			Expect(err).NotTo(HaveOccurred(), "%s", out)
+			_, err := git(ctx, "worktree", "remove", "--force", tree)
+			Expect(err).NotTo(HaveOccurred())
 		})
 		runMake(ctx, tree, "image", "build-installer", "IMG="+image)
 		archives, err := filepath.Glob(filepath.Join(tree, "dist", "image", "image-*.tar"))
@@ -124,7 +124,10 @@ func olderInstaller(ctx context.Context) older {
 	Expect(changed).To(ContainSubstring(image))
 	path := filepath.Join(dir, "install.yaml")
 	Expect(os.WriteFile(path, []byte(changed), 0o644)).To(Succeed())
-	return older{path: path, from: "today's, since there is no release: another name of the image, no field engine.readRate", lacksField: true}
+	return older{
+		path: path, lacksField: true,
+		from: "today's, since there is no release: another name of the image, no field engine.readRate",
+	}
 }
 
 // withoutReadRate returns the CRD without the field engine.readRate.

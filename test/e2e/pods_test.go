@@ -190,13 +190,13 @@ func (f *podFleet) remove(ctx context.Context, pods int) {
 	Eventually(func() error {
 		return k8s.Get(ctx, client.ObjectKey{Name: f.namespace}, &corev1.Namespace{})
 	}).WithContext(ctx).WithTimeout(whole).Should(MatchError(ContainSubstring("not found")))
-	names := []string{f.namespace + "-" + recordsClaim}
-	for pod := range pods {
-		names = append(names, fmt.Sprintf("%s-%d", f.namespace, pod))
-	}
-	for _, name := range names {
-		volume := &corev1.PersistentVolume{ObjectMeta: metav1.ObjectMeta{Name: name}}
+	removeVolume := func(of string) {
+		volume := &corev1.PersistentVolume{ObjectMeta: metav1.ObjectMeta{Name: f.namespace + "-" + of}}
 		Expect(client.IgnoreNotFound(k8s.Delete(ctx, volume))).To(Succeed())
+	}
+	removeVolume(recordsClaim)
+	for pod := range pods {
+		removeVolume(fmt.Sprint(pod))
 	}
 	for n := 1; n <= nodes; n++ {
 		f.removeFiles(ctx, n)

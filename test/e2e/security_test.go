@@ -59,7 +59,8 @@ var _ = Describe("the Pod Security level of a namespace", Label("security"), fun
 		f.setLevel(ctx, "baseline")
 		begin := time.Now()
 		Expect(k8s.Create(ctx, f.object())).To(Succeed())
-		message := f.waitStalled(ctx, v1alpha1.ReasonPodRejected, `violates PodSecurity "baseline:latest"`, "hostPath volumes")
+		message := f.waitStalled(ctx, v1alpha1.ReasonPodRejected,
+			`violates PodSecurity "baseline:latest"`, "hostPath volumes")
 		reportNoticed(begin, "%s", message)
 		keep(ctx, f, "level-baseline")
 		f.setLevel(ctx, "privileged")
@@ -247,7 +248,7 @@ var _ = Describe("admission policies", Label("security"), Serial, func() {
 		bad.Spec.Target.Nodes.DataPath = "/etc"
 		var refusal error
 		begin := time.Now()
-		Eventually(func() error { // until the API server has compiled the policy
+		Eventually(func() error { // the API server takes a moment to compile a policy
 			refusal = k8s.Create(ctx, bad.DeepCopy(), client.DryRunAll)
 			return refusal
 		}).WithContext(ctx).WithTimeout(time.Minute).ShouldNot(Succeed())

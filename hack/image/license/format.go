@@ -23,8 +23,8 @@ Written by make licenses. The bill of materials of an image has the versions.
 
 `
 
-// Format returns a list of modules and the text of each licence and notice, once. It has no versions, so that it changes
-// only with what it is about.
+// Format returns a list of modules and the text of each licence and notice, once. It has no versions, so that it
+// changes only with what it is about.
 func Format(modules []Module) []byte {
 	var out bytes.Buffer
 	out.WriteString(heading)

@@ -77,7 +77,8 @@ func Collect(ctx context.Context, root string, platforms, programs []string) ([]
 	}
 	var out []Module
 	var errs []error
-	for _, m := range slices.SortedFunc(maps.Values(modules), func(a, b *Module) int { return cmp.Compare(a.Path, b.Path) }) {
+	for _, path := range slices.Sorted(maps.Keys(modules)) {
+		m := modules[path]
 		var err error
 		m.Licenses, err = identify(m.Texts)
 		if err != nil {

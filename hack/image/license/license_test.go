@@ -3,7 +3,6 @@ package license
 import (
 	"bytes"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -62,7 +61,7 @@ func TestALicenceThatNobodyHasReadIsAnError(t *testing.T) {
 		"a notice alone":     {map[string]string{"NOTICE": "Thanks to all."}, "there is no licence"},
 		"none":               {nil, "there is no licence"},
 		"unknown":            {map[string]string{"LICENSE": "You may use this on Sundays."}, "LICENSE holds no licence"},
-		"not allowed":        {map[string]string{"LICENSE": ok, "third/COPYING": gpl}, "third/COPYING holds GPL-3.0-or-later"},
+		"not allowed":        {map[string]string{"LICENSE": ok, "third/COPYING": gpl}, "third/COPYING holds GPL-3.0"},
 		"an unknown one too": {map[string]string{"LICENSE": ok, "LICENSE.other": "On Sundays."}, "LICENSE.other holds no"},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -97,9 +96,6 @@ func TestWhatLiesBesideAPackageCounts(t *testing.T) {
 	write("dep/linked/LICENSE.txt", ok+"\nA second one.\n")
 	write("dep/other/other.go", "package other\n")
 	write("dep/other/LICENSE", "On Sundays.")
-	if out, err := exec.CommandContext(t.Context(), "go", "-C", filepath.Join(dir, "main"), "list", ".").CombinedOutput(); err != nil {
-		t.Fatalf("%v: %s", err, out)
-	}
 	modules, err := Collect(t.Context(), filepath.Join(dir, "main"), Platforms()[:1], []string{"."})
 	if err != nil {
 		t.Fatal(err)
