@@ -172,9 +172,10 @@ docker-push: ## Push the image IMG.
 	$(CONTAINER_TOOL) push $(IMG)
 
 .PHONY: build-installer
-build-installer: rendered ## Write everything that deploy applies to dist/install.yaml.
+build-installer: rendered ## Write what deploy applies to dist/install.yaml, and with rights in one namespace to dist/install-namespaced.yaml.
 	mkdir -p dist
 	$(KUSTOMIZE) build bin/$(CONFIG) > dist/install.yaml
+	$(KUSTOMIZE) build bin/config/namespaced > dist/install-namespaced.yaml
 
 ##@ Deployment
 
