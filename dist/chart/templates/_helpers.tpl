@@ -86,7 +86,7 @@ app.kubernetes.io/name: hyperliquid-parser-operator
 {{- if not .Values.networkPolicy.parsers }}
 - --network-policies=false
 {{- end }}
-{{- $scrape := include "hlp.labelSelector" .Values.networkPolicy.scrapeFromNamespaces }}
+{{- $scrape := join "," .Values.networkPolicy.scrapeFromNamespaces }}
 {{- if ne $scrape "metrics=enabled" }}
 - --scrape-from-namespaces={{ $scrape }}
 {{- end }}
@@ -121,15 +121,6 @@ state-root: stateRoots
 {{- $out := list }}
 {{- range . }}
 {{- if kindIs "string" . }}{{ $out = append $out . }}{{ else }}{{ $out = append $out (printf "%d" (int64 .)) }}{{ end }}
-{{- end }}
-{{- join "," $out }}
-{{- end }}
-
-{{/* A label selector as a flag takes it. */}}
-{{- define "hlp.labelSelector" -}}
-{{- $out := list }}
-{{- range $key, $value := . }}
-{{- $out = append $out (printf "%s=%s" $key $value) }}
 {{- end }}
 {{- join "," $out }}
 {{- end }}
