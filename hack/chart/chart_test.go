@@ -54,9 +54,9 @@ func values(t *testing.T, text string) map[string]any {
 }
 
 // render returns what a release consists of, as `helm template` prints it.
-func render(t *testing.T, release, namespace, text string) []byte {
+func render(t *testing.T, releaseName, namespace, text string) []byte {
 	t.Helper()
-	manifest, err := tryRender(t, release, namespace, text)
+	manifest, err := tryRender(t, releaseName, namespace, text)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -153,8 +153,8 @@ func unlabelled(object map[string]any) {
 	}
 }
 
-// TestHelmInstallsWhatKustomizeDoes compares the two object by object. The prefix of names is removed from both, because
-// what config keeps out of config/default has none there.
+// TestHelmInstallsWhatKustomizeDoes compares the two object by object. The prefix of names is removed from both: what is
+// not part of config/default has none there.
 func TestHelmInstallsWhatKustomizeDoes(t *testing.T) {
 	for _, test := range []struct {
 		name   string

@@ -3,9 +3,9 @@
 //	go -C hack/chart run . docs
 //	go -C hack/chart run . package --version v1.2.3 --out ../../dist
 //
-// docs writes the table of values in the chart's README.md from the comments in values.yaml. package lints the chart and
-// writes an archive that `helm install` takes and `helm push` pushes to an OCI registry; the same commit gives the same
-// archive.
+// docs writes the table of values in the chart's README.md from the comments in values.yaml. package lints the chart
+// and writes an archive that `helm install` takes and `helm push` pushes to an OCI registry; the same commit gives the
+// same archive.
 package main
 
 import (

@@ -85,7 +85,8 @@ func TestARelease(t *testing.T) {
 	install := action.NewInstall(config)
 	install.ReleaseName, install.Namespace, install.CreateNamespace = name, namespace, true
 	install.WaitStrategy, install.Timeout, install.ServerSideApply = kube.HookOnlyStrategy, time.Minute, true
-	if _, err := install.RunWithContext(ctx, load(t), values(t, "admissionPolicy: {bounds: true, operator: true}")); err != nil {
+	policed := values(t, "admissionPolicy: {bounds: true, operator: true}")
+	if _, err := install.RunWithContext(ctx, load(t), policed); err != nil {
 		t.Fatalf("installing: %v", err)
 	}
 	installed := args()
@@ -141,7 +142,8 @@ func TestARelease(t *testing.T) {
 	if _, err := parsers.Get(ctx, "mainnet", metav1.GetOptions{}); err != nil {
 		t.Errorf("the object is gone with the release: %v", err)
 	}
-	accounts, err := clients.CoreV1().ServiceAccounts(namespace).List(ctx, metav1.ListOptions{LabelSelector: "helm.sh/chart"})
+	ofCharts := metav1.ListOptions{LabelSelector: "helm.sh/chart"}
+	accounts, err := clients.CoreV1().ServiceAccounts(namespace).List(ctx, ofCharts)
 	if err != nil || len(accounts.Items) > 0 {
 		t.Errorf("the release leaves %d accounts: %v", len(accounts.Items), err)
 	}
