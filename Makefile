@@ -54,14 +54,15 @@ help: ## Show this help.
 ##@ Development
 
 .PHONY: manifests
-manifests: ## Generate the CRD and the operator's roles from the markers in the code.
+manifests: ## Generate the CRD and the operator's roles from the markers in the code, and the chart's copies of config.
 	$(CONTROLLER_GEN) crd rbac:roleName=manager-role paths=./api/... paths=./internal/controller/... \
 		output:crd:dir=config/crd/bases output:rbac:dir=config/rbac
 	go run ./hack/manifests
 
 .PHONY: generate
-generate: api-docs ## Generate the API types' DeepCopy methods and the API reference.
+generate: api-docs ## Generate the API types' DeepCopy methods, the API reference and the table of the chart's values.
 	$(CONTROLLER_GEN) object:headerFile=hack/boilerplate.go.txt paths=./api/...
+	go -C hack/chart run . docs
 
 .PHONY: licenses
 licenses: ## Write the licences of all that is linked into the image to THIRD_PARTY_LICENSES.
@@ -82,6 +83,7 @@ vet: ## Run go vet.
 	go vet -tags faultinject ./cmd/hlparser ./internal/parser/engine
 	go -C hack/controlplane vet .
 	go -C hack/image vet ./...
+	go -C hack/chart vet ./...
 
 .PHONY: lint
 lint: words ## Run golangci-lint, and look for words to avoid.
@@ -89,6 +91,7 @@ lint: words ## Run golangci-lint, and look for words to avoid.
 	$(TOOL) golangci-lint-kube-api-linter run --config=.golangci-api.yml ./api/...
 	cd hack/controlplane && go tool -modfile=../tools/go.mod golangci-lint run
 	cd hack/image && go tool -modfile=../tools/go.mod golangci-lint run ./...
+	cd hack/chart && go tool -modfile=../tools/go.mod golangci-lint run ./...
 
 # Words that make sentences hard to read. Say who does what: a component reports, observes, reads.
 AVOID = told|whoever|of which|anew|look(s|ed|ing)? at
@@ -105,9 +108,10 @@ vulncheck: ## Look for known vulnerabilities in what the programs call; needs ht
 
 .PHONY: test
 test: vet ## Run all tests; the first time, kube-apiserver is built for them where it cannot be downloaded.
-	assets=$$($(CONTROLPLANE)); \
-	KUBEBUILDER_ASSETS="$$assets" go test -race -timeout 70m $(TESTFLAGS) $(PKG)
-	go -C hack/image test ./...
+	assets=$$($(CONTROLPLANE)); export KUBEBUILDER_ASSETS="$$assets"; \
+	go test -race -timeout 70m $(TESTFLAGS) $(PKG); \
+	go -C hack/image test ./...; \
+	go -C hack/chart test ./...
 
 .PHONY: soak
 soak: ## Kill the parser, hide, tear and prune files at random for as long as SOAK says (more as root), then try SOAK_CHECKS random sequences on its models.
@@ -186,6 +190,10 @@ build-installer: rendered ## Write what deploy applies to dist/install.yaml, and
 	mkdir -p dist
 	$(KUSTOMIZE) build bin/$(CONFIG) > dist/install.yaml
 	$(KUSTOMIZE) build bin/config/namespaced > dist/install-namespaced.yaml
+
+.PHONY: chart
+chart: ## Package the Helm chart into dist; with VERSION=v1.2.3 as version 1.2.3, with the image of that tag.
+	go -C hack/chart run . package --out $(CURDIR)/dist $(if $(VERSION),--version $(VERSION))
 
 ##@ Deployment
 

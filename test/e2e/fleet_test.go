@@ -46,6 +46,8 @@ type fleet struct {
 	hour time.Duration
 	// disk is the path on a node below which the suite writes. It is the data directory unless a spec mounts that.
 	disk string
+	// later: the spec calls write itself, and there is no data directory before.
+	later bool
 	// prunes: hours that are over are removed soon, and kept elsewhere for the comparison.
 	prunes bool
 	// records returns a directory of a stream's records. It is the file sink's unless a spec has another sink.
@@ -101,7 +103,10 @@ func (f *fleet) start(ctx context.Context) {
 		kubectl(ctx, "label", "node", fmt.Sprintf("node-%d", n), "--overwrite", f.label()+"=")
 		f.removeFiles(ctx, n) // an interrupted run leaves them
 	}
-	f.write()
+	f.stop = func() {}
+	if !f.later {
+		f.write()
+	}
 	DeferCleanup(func(ctx SpecContext) {
 		f.rest()
 		if CurrentSpecReport().Failed() {
@@ -290,6 +295,14 @@ func (f *fleet) waitWellBut(ctx context.Context) {
 	})
 }
 
+// waitStory waits until the status' story has the words.
+func (f *fleet) waitStory(ctx context.Context, words string) {
+	GinkgoHelper()
+	f.waitStatus(ctx, noticed, func(g Gomega, obj *v1alpha1.HyperliquidParser) {
+		g.Expect(obj.Status.Story).To(ContainSubstring(words))
+	})
+}
+
 // waitVerdict waits until a target has a verdict, and returns it.
 func (f *fleet) waitVerdict(ctx context.Context, verdict string, words ...string) v1alpha1.TargetStatus {
 	GinkgoHelper()
@@ -337,6 +350,23 @@ func (f *fleet) pod(ctx context.Context, node int) *corev1.Pod {
 		g.Expect(found.Status.ContainerStatuses).NotTo(BeEmpty())
 	}).WithContext(ctx).WithTimeout(started).Should(Succeed())
 	return found
+}
+
+// pods returns all of the fleet's pods on a node.
+func (f *fleet) pods(ctx context.Context, node int) []corev1.Pod {
+	GinkgoHelper()
+	var all corev1.PodList
+	Expect(k8s.List(ctx, &all, client.InNamespace(f.namespace))).To(Succeed())
+	return slices.DeleteFunc(all.Items, func(p corev1.Pod) bool { return nodeOf(&p) != node })
+}
+
+// nodeOf returns the number of a pod's node; 0 if it has none.
+func nodeOf(pod *corev1.Pod) int {
+	var n int
+	if _, err := fmt.Sscanf(pod.Spec.NodeName, "node-%d", &n); err != nil {
+		return 0
+	}
+	return n
 }
 
 // delivered returns the directory of a stream's records on a node, or "" before there is one.

@@ -13,6 +13,9 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+
+	"github.com/hlparser/hyperliquid-parser-operator/api/v1alpha1"
 )
 
 // recordings is where tests of the operator read what Kubernetes reports, so that they match what it really says.
@@ -47,6 +50,26 @@ func record(ctx context.Context, f *fleet, name string, pod *corev1.Pod) {
 		events.Items[i].ManagedFields = nil
 	}
 	writeRecording(name, &recording{Pod: pod, Events: events.Items})
+}
+
+// recordPods writes the first of the fleet's pods, which need not have a node.
+func recordPods(ctx context.Context, f *fleet, name string) {
+	GinkgoHelper()
+	if !env.record {
+		return
+	}
+	pods := f.pods(ctx, 0)
+	Expect(pods).NotTo(BeEmpty())
+	record(ctx, f, name, &pods[0])
+}
+
+// dryRunPod returns the error with which the API server refuses a pod in the fleet's namespace.
+func (f *fleet) dryRunPod(ctx context.Context) error {
+	pod := &corev1.Pod{
+		ObjectMeta: metav1.ObjectMeta{Name: "refused", Namespace: f.namespace},
+		Spec:       corev1.PodSpec{Containers: []corev1.Container{{Name: v1alpha1.ContainerName, Image: env.image}}},
+	}
+	return k8s.Create(ctx, pod, client.DryRunAll)
 }
 
 // recordError writes the API server's refusal to testdata, if E2E_RECORD is set.

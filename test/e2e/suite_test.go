@@ -10,9 +10,12 @@ import (
 	"bytes"
 	"context"
 	"fmt"
+	"maps"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
+	"strconv"
 	"strings"
 	"syscall"
 	"testing"
@@ -193,24 +196,101 @@ func (p *processes) onNode(ctx context.Context, node int, args ...string) {
 	Expect(err).NotTo(HaveOccurred(), "cluster %s: %s", strings.Join(args, " "), out)
 }
 
+// ctr runs containerd's client on a node.
+func (p *processes) ctr(ctx context.Context, node int, args ...string) (string, error) {
+	socket := filepath.Join(p.dir, fmt.Sprintf("n%d", node), "run", "containerd.sock")
+	out, err := exec.CommandContext(ctx, "ctr", append([]string{"--address", socket, "--namespace", "k8s.io"}, args...)...).
+		CombinedOutput()
+	return string(out), err
+}
+
+// waitContainerd waits until a node's containerd answers.
+func (p *processes) waitContainerd(ctx context.Context, node int) {
+	GinkgoHelper()
+	Eventually(func() error { _, err := p.ctr(ctx, node, "version"); return err }).
+		WithContext(ctx).WithTimeout(time.Minute).Should(Succeed())
+}
+
+// tasks returns the first processes of a node's containers by the containers' IDs.
+func (p *processes) tasks(ctx context.Context, node int) map[string]int {
+	GinkgoHelper()
+	out, err := p.ctr(ctx, node, "task", "ls")
+	Expect(err).NotTo(HaveOccurred(), "%s", out)
+	tasks := map[string]int{}
+	for line := range strings.Lines(out) {
+		fields := strings.Fields(line)
+		if len(fields) < 3 || fields[0] == "TASK" || fields[2] == "STOPPED" {
+			continue
+		}
+		pid, err := strconv.Atoi(fields[1])
+		Expect(err).NotTo(HaveOccurred(), "%s", out)
+		tasks[fields[0]] = pid
+	}
+	return tasks
+}
+
 // signal sends a signal to the first process of a pod's container.
 func (p *processes) signal(ctx context.Context, node int, pod *corev1.Pod, signal syscall.Signal) {
 	GinkgoHelper()
 	Expect(pod.Status.ContainerStatuses).NotTo(BeEmpty())
 	id := strings.TrimPrefix(pod.Status.ContainerStatuses[0].ContainerID, "containerd://")
-	socket := filepath.Join(p.dir, fmt.Sprintf("n%d", node), "run", "containerd.sock")
-	ctr := exec.CommandContext(ctx, "ctr", "--address", socket, "--namespace", "k8s.io", "task", "ls")
-	out, err := ctr.CombinedOutput()
-	Expect(err).NotTo(HaveOccurred(), "%s", out)
-	for line := range strings.Lines(string(out)) {
-		fields := strings.Fields(line)
-		if len(fields) >= 2 && fields[0] == id {
-			var pid int
-			_, err := fmt.Sscanf(fields[1], "%d", &pid)
-			Expect(err).NotTo(HaveOccurred())
-			Expect(syscall.Kill(pid, signal)).To(Succeed())
-			return
+	tasks := p.tasks(ctx, node)
+	Expect(tasks).To(HaveKey(id), "containerd has no task of pod %s", pod.Name)
+	Expect(syscall.Kill(tasks[id], signal)).To(Succeed())
+}
+
+// signalIfRunning sends a signal like signal, unless the container has ended meanwhile.
+func (p *processes) signalIfRunning(ctx context.Context, node int, pod *corev1.Pod, signal syscall.Signal) {
+	GinkgoHelper()
+	id := strings.TrimPrefix(pod.Status.ContainerStatuses[0].ContainerID, "containerd://")
+	if pid := p.tasks(ctx, node)[id]; pid != 0 {
+		if err := syscall.Kill(pid, signal); err != nil {
+			Expect(err).To(MatchError(syscall.ESRCH))
 		}
 	}
-	Fail(fmt.Sprintf("containerd has no task of pod %s: %s", pod.Name, out))
+}
+
+// powerOff ends everything that runs on a node at once: its kubelet, its containerd and all containers.
+func (p *processes) powerOff(ctx context.Context, node int) {
+	GinkgoHelper()
+	ends := slices.Collect(maps.Values(p.tasks(ctx, node)))
+	ends = append(ends, p.shims(node)...)
+	p.stop(ctx, fmt.Sprintf("kubelet-%d", node), "KILL")
+	p.stop(ctx, fmt.Sprintf("containerd-%d", node), "KILL")
+	for _, pid := range ends {
+		if err := syscall.Kill(pid, syscall.SIGKILL); err != nil {
+			Expect(err).To(MatchError(syscall.ESRCH))
+		}
+	}
+}
+
+// shims returns the processes that hold a node's containers for its containerd.
+func (p *processes) shims(node int) []int {
+	GinkgoHelper()
+	socket := filepath.Join(p.dir, fmt.Sprintf("n%d", node), "run", "containerd.sock")
+	files, err := filepath.Glob("/proc/[0-9]*/cmdline")
+	Expect(err).NotTo(HaveOccurred())
+	var pids []int
+	for _, file := range files {
+		args, err := os.ReadFile(file)
+		if err != nil {
+			continue // it has ended
+		}
+		words := strings.Split(string(args), "\x00")
+		if !strings.Contains(filepath.Base(words[0]), "containerd-shim") || !slices.Contains(words, socket) {
+			continue
+		}
+		pid, err := strconv.Atoi(filepath.Base(filepath.Dir(file)))
+		Expect(err).NotTo(HaveOccurred())
+		pids = append(pids, pid)
+	}
+	return pids
+}
+
+// powerOn starts what powerOff has ended, as the boot of a node does.
+func (p *processes) powerOn(ctx context.Context, node int) {
+	GinkgoHelper()
+	p.start(ctx, fmt.Sprintf("containerd-%d", node))
+	p.waitContainerd(ctx, node)
+	p.start(ctx, fmt.Sprintf("kubelet-%d", node))
 }
