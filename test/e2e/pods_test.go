@@ -72,8 +72,8 @@ type written struct {
 
 func claimName(pod int) string     { return fmt.Sprintf("data-%s-%d", nodePod, pod) }
 func podName(pod int) string       { return fmt.Sprintf("%s-%d", nodePod, pod) }
-func nodeOf(pod int) int           { return pod%nodes + 1 }
-func nodeNameOf(pod int) string    { return fmt.Sprintf("node-%d", nodeOf(pod)) }
+func hostOf(pod int) int           { return pod%nodes + 1 }
+func hostNameOf(pod int) string    { return fmt.Sprintf("node-%d", hostOf(pod)) }
 func (f *podFleet) volume() string { return filepath.Join("/mnt", f.namespace) }
 
 // newPodFleet makes a namespace with a Pod Security level, volumes for a number of pods, and the StatefulSet without
@@ -89,12 +89,12 @@ func newPodFleet(ctx context.Context, namespace, level string, pods int, c chart
 	}}})).To(Succeed())
 	DeferCleanup(func(ctx SpecContext) { f.remove(ctx, pods) }, NodeTimeout(whole+time.Minute))
 	for pod := range pods {
-		f.makeVolume(ctx, fmt.Sprint(pod), claimName(pod), nodeOf(pod))
-		cluster.onNode(ctx, nodeOf(pod), "mkdir", "-p", filepath.Join(f.volume(), fmt.Sprint(pod), c.data))
+		f.makeVolume(ctx, fmt.Sprint(pod), claimName(pod), hostOf(pod))
+		cluster.onNode(ctx, hostOf(pod), "mkdir", "-p", filepath.Join(f.volume(), fmt.Sprint(pod), c.data))
 		// No one else may enter.
 		owner := fmt.Sprintf("%d:%d", c.user, c.user)
-		cluster.onNode(ctx, nodeOf(pod), "chown", "-R", owner, filepath.Join(f.volume(), fmt.Sprint(pod)))
-		cluster.onNode(ctx, nodeOf(pod), "chmod", "0700", filepath.Join(f.volume(), fmt.Sprint(pod), c.data))
+		cluster.onNode(ctx, hostOf(pod), "chown", "-R", owner, filepath.Join(f.volume(), fmt.Sprint(pod)))
+		cluster.onNode(ctx, hostOf(pod), "chmod", "0700", filepath.Join(f.volume(), fmt.Sprint(pod), c.data))
 	}
 	Expect(k8s.Create(ctx, f.statefulSet())).To(Succeed())
 	return f
@@ -219,7 +219,7 @@ func (f *podFleet) scale(ctx context.Context, pods int) {
 
 // hostData returns where the data directory of a pod is on this machine.
 func (f *podFleet) hostData(pod int) string {
-	return cluster.hostPath(nodeOf(pod), filepath.Join(f.volume(), fmt.Sprint(pod), f.chart.data))
+	return cluster.hostPath(hostOf(pod), filepath.Join(f.volume(), fmt.Sprint(pod), f.chart.data))
 }
 
 // writeAs begins to write as the node of a pod does, until restOf. A later writer of the same pod writes other events.
@@ -328,7 +328,7 @@ func (f *podFleet) parser(ctx context.Context, pod int) *corev1.Pod {
 // records returns the directory of a stream's records of a pod.
 func (f *podFleet) records(pod int, src gen.Source) string {
 	root := "/var/lib/hlparser-out"
-	node := nodeOf(pod)
+	node := hostOf(pod)
 	if f.claims {
 		root, node = filepath.Join(f.volume(), recordsClaim), 1
 	}
@@ -446,12 +446,12 @@ var _ = Describe("a parser beside a pod", Label("pods"), func() {
 
 		By("draining the node")
 		begin := time.Now()
-		kubectl(ctx, "drain", nodeNameOf(1), "--ignore-daemonsets", "--delete-emptydir-data", "--timeout=2m")
-		DeferCleanup(func(ctx SpecContext) { kubectl(ctx, "uncordon", nodeNameOf(1)) })
+		kubectl(ctx, "drain", hostNameOf(1), "--ignore-daemonsets", "--delete-emptydir-data", "--timeout=2m")
+		DeferCleanup(func(ctx SpecContext) { kubectl(ctx, "uncordon", hostNameOf(1)) })
 		report("pod-node-lost: drained in %s", since(begin))
 		f.waitTargets(ctx, 1)
 		begin = time.Now()
-		kubectl(ctx, "uncordon", nodeNameOf(1))
+		kubectl(ctx, "uncordon", hostNameOf(1))
 		f.waitTargets(ctx, 2)
 		report("pod-node-lost: whole %s after the node was uncordoned", since(begin))
 
@@ -524,7 +524,7 @@ func (f *podFleet) prune(ctx context.Context, pod int) {
 	GinkgoHelper()
 	const rested = 10 * time.Second
 	data := f.hostData(pod)
-	pruned := cluster.hostPath(nodeOf(pod), f.volume()+"-pruned")
+	pruned := cluster.hostPath(hostOf(pod), f.volume()+"-pruned")
 	DeferCleanup(func() { Expect(os.RemoveAll(pruned)).To(Succeed()) })
 	var taken []string
 	Eventually(func(g Gomega) {

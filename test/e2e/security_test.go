@@ -19,7 +19,6 @@ import (
 	networkingv1 "k8s.io/api/networking/v1"
 	rbacv1 "k8s.io/api/rbac/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
-	"k8s.io/apimachinery/pkg/api/meta"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/client-go/rest"
 	"sigs.k8s.io/controller-runtime/pkg/client"
@@ -36,32 +35,16 @@ func (f *fleet) setLevel(ctx context.Context, level string) {
 	kubectl(ctx, "label", "namespace", f.namespace, "--overwrite", "pod-security.kubernetes.io/enforce="+level)
 }
 
-// waitStalled waits until the object cannot go on, for a reason, with all words in its message.
-func (f *fleet) waitStalled(ctx context.Context, reason string, words ...string) string {
-	GinkgoHelper()
-	var message string
-	f.waitStatus(ctx, noticed, func(g Gomega, obj *v1alpha1.HyperliquidParser) {
-		stalled := meta.FindStatusCondition(obj.Status.Conditions, v1alpha1.ConditionStalled)
-		g.Expect(stalled).NotTo(BeNil())
-		g.Expect(stalled.Status).To(Equal(metav1.ConditionTrue), "%+v", obj.Status.Conditions)
-		g.Expect(stalled.Reason).To(Equal(reason))
-		for _, word := range words {
-			g.Expect(stalled.Message).To(ContainSubstring(word))
-		}
-		message = stalled.Message
-	})
-	return message
-}
-
 var _ = Describe("the Pod Security level of a namespace", Label("security"), func() {
 	It("must be privileged for host paths, which is said", func(ctx SpecContext) {
 		f := newFleet(ctx, "level-nodes", rate)
 		f.setLevel(ctx, "baseline")
 		begin := time.Now()
 		Expect(k8s.Create(ctx, f.object())).To(Succeed())
-		message := f.waitStalled(ctx, v1alpha1.ReasonPodRejected,
-			`violates PodSecurity "baseline:latest"`, "hostPath volumes")
+		message := f.waitStalled(ctx, v1alpha1.ReasonPodRejected).Message
 		reportNoticed(begin, "%s", message)
+		Expect(message).To(And(
+			ContainSubstring(`violates PodSecurity "baseline:latest"`), ContainSubstring("hostPath volumes")))
 		keep(ctx, f, "level-baseline")
 		f.setLevel(ctx, "privileged")
 		begin = time.Now()
@@ -77,8 +60,10 @@ var _ = Describe("the Pod Security level of a namespace", Label("security"), fun
 		f.scale(ctx, 1) // the Hyperliquid node itself is allowed
 		begin := time.Now()
 		Expect(k8s.Create(ctx, f.object())).To(Succeed())
-		message := f.waitStalled(ctx, v1alpha1.ReasonPodRejected, `violates PodSecurity "restricted:latest"`, "prepare")
+		message := f.waitStalled(ctx, v1alpha1.ReasonPodRejected).Message
 		reportNoticed(begin, "%s", message)
+		Expect(message).To(And(
+			ContainSubstring(`violates PodSecurity "restricted:latest"`), ContainSubstring(`container "prepare"`)))
 		keep(ctx, f.fleet, "level-restricted")
 		f.setLevel(ctx, "baseline")
 		begin = time.Now()
