@@ -6,6 +6,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"runtime"
 	"slices"
 	"strings"
 	"time"
@@ -101,9 +102,7 @@ func olderInstaller(ctx context.Context) older {
 			Expect(err).NotTo(HaveOccurred())
 		})
 		runMake(ctx, tree, "image", "build-installer", "IMG="+image)
-		archives, err := filepath.Glob(filepath.Join(tree, "dist", "image", "image-*.tar"))
-		Expect(err).NotTo(HaveOccurred())
-		cluster.run(ctx, append([]string{"load"}, archives...)...)
+		cluster.run(ctx, "load", filepath.Join(tree, "dist", "image", "image-"+runtime.GOARCH+".tar"))
 		return older{path: filepath.Join(tree, "dist", "install.yaml"), from: "release " + release}
 	}
 	for n := 1; n <= nodes; n++ {
