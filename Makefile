@@ -33,8 +33,7 @@ VERSION_PKG = github.com/hlparser/hyperliquid-parser-operator/internal/version
 GO_BUILD = CGO_ENABLED=0 go build -trimpath \
 	-ldflags="-s -w -X $(VERSION_PKG).version=$(VERSION) -X $(VERSION_PKG).commit=$(COMMIT)"
 
-# What a cluster out of processes needs of Kubernetes, and the image that runs on it, which no registry has.
-CLUSTER_PROGRAMS = kube-controller-manager,kube-scheduler,kubelet,kube-proxy
+# The image that make e2e tests, which no registry has.
 E2E_IMG = docker.io/library/hyperliquid-parser-operator:e2e
 # How many processes run its specs. Most of a spec is waiting.
 PROCS ?= 4
@@ -122,21 +121,18 @@ demo: ## Run a fleet on this machine, without Docker or root; KEEP=1 leaves it r
 	KUBEBUILDER_ASSETS="$$assets" bin/demo/demo --sink=$(or $(SINK),file) $(if $(KEEP),--keep)
 
 .PHONY: e2e
-e2e: ## Test the image on a real cluster out of processes (root, Linux, Debian's containerd); KEEP=1 leaves it running, LABEL=node or FOCUS=canary chooses, PROCS=1 runs spec after spec.
-	assets=$$($(CONTROLPLANE) --with $(CLUSTER_PROGRAMS)); export KUBEBUILDER_ASSETS="$$assets"; \
-	go build -o bin/cluster ./hack/cluster; \
-	$(GO_BUILD) -o bin/ ./cmd/manager; \
-	go -C hack/image run . --tag $(E2E_IMG) --platforms linux/$(ARCH) --out $(CURDIR)/dist/e2e; \
+e2e: ## Test the image on a real cluster (hack/e2e chooses which); KEEP=1 leaves it running, LABEL=node or FOCUS=canary chooses specs, PROCS=1 runs one after the other, E2E_RECORD=1 updates testdata and docs.
+	$(GO_BUILD) -o bin/ ./cmd/manager
+	go -C hack/image run . --tag $(E2E_IMG) --platforms linux/$(ARCH) --out $(CURDIR)/dist/e2e
 	GOFLAGS=-tags=faultinject go -C hack/image run . --tag $(E2E_IMG)-faults --platforms linux/$(ARCH) \
-		--out $(CURDIR)/dist/e2e/faults; \
-	$(MAKE) build-installer IMG=$(E2E_IMG); \
-	trap '$(if $(KEEP),,bin/cluster down)' EXIT; \
-	bin/cluster up; \
-	bin/cluster load dist/e2e/image-$(ARCH).tar dist/e2e/faults/image-$(ARCH).tar; \
-	KUBECONFIG=/tmp/hlparser-cluster/admin.conf E2E_INSTALLER=$(CURDIR)/dist/install.yaml \
-		E2E_CLUSTER=$(CURDIR)/bin/cluster E2E_CLUSTER_DIR=/tmp/hlparser-cluster E2E_ARTIFACTS=$(CURDIR)/dist/e2e/shown \
-		E2E_IMAGE=$(E2E_IMG) E2E_FAULTS_IMAGE=$(E2E_IMG)-faults E2E_MANAGER=$(CURDIR)/bin/manager \
-		E2E_REPORT=$(CURDIR)/dist/e2e/report.md \
+		--out $(CURDIR)/dist/e2e/faults
+	$(MAKE) build-installer IMG=$(E2E_IMG)
+	trap '$(if $(KEEP),,go run ./hack/e2e down)' EXIT; \
+	settings=$$(go run ./hack/e2e up $(CURDIR)/dist/e2e/image-$(ARCH).tar $(CURDIR)/dist/e2e/faults/image-$(ARCH).tar); \
+	eval "$$settings"; \
+	E2E_INSTALLER=$(CURDIR)/dist/install.yaml E2E_MANAGER=$(CURDIR)/bin/manager \
+		E2E_IMAGE=$(E2E_IMG) E2E_FAULTS_IMAGE=$(E2E_IMG)-faults \
+		E2E_ARTIFACTS=$(CURDIR)/dist/e2e/shown E2E_REPORT=$(CURDIR)/dist/e2e/report.md \
 		go run github.com/onsi/ginkgo/v2/ginkgo -v --procs=$(PROCS) --timeout=60m --keep-going \
 		$(if $(LABEL),--label-filter='$(LABEL)') $(if $(FOCUS),--focus='$(FOCUS)') ./test/e2e
 

@@ -1,7 +1,7 @@
 // Command e2e finds or starts the cluster that `make e2e` tests on, and stops it again:
 //
-//	e2e up ARCHIVE    starts a cluster, loads the docker-archive into it, and prints the suite's settings for a shell
-//	e2e down          stops what up has started
+//	e2e up ARCHIVE...    starts a cluster, loads docker-archives into it, and prints the suite's settings for a shell
+//	e2e down             stops what up has started
 //
 // The cluster is, in this order:
 //
@@ -26,7 +26,7 @@ import (
 )
 
 const (
-	usage = "usage: e2e [flags] up ARCHIVE | down"
+	usage = "usage: e2e [flags] up ARCHIVE... | down"
 
 	kindName = "hlparser-e2e"
 	// kindConfig has two nodes that take pods, as hack/cluster has.
@@ -72,16 +72,16 @@ func run(ctx context.Context, args []string) error {
 		return err
 	}
 	switch args := flags.Args(); {
-	case len(args) == 2 && args[0] == "up":
-		return o.up(ctx, on, args[1])
+	case len(args) > 1 && args[0] == "up":
+		return o.up(ctx, on, args[1:])
 	case len(args) == 1 && args[0] == "down":
 		return o.down(ctx, on)
 	}
 	return errors.New(usage)
 }
 
-// up starts a cluster with the image of an archive, and prints the suite's settings.
-func (o options) up(ctx context.Context, on kind, archive string) error {
+// up starts a cluster with the images of archives, and prints the suite's settings.
+func (o options) up(ctx context.Context, on kind, archives []string) error {
 	fmt.Fprintf(os.Stderr, "e2e: testing on %s\n", on)
 	switch on {
 	case existing:
@@ -100,7 +100,7 @@ func (o options) up(ctx context.Context, on kind, archive string) error {
 		if err := o.runTool(ctx, nil, o.cluster(), "up", "--dir="+o.dir, "--name="+o.name); err != nil {
 			return err
 		}
-		if err := o.runTool(ctx, nil, o.cluster(), "load", "--dir="+o.dir, archive); err != nil {
+		if err := o.runTool(ctx, nil, append([]string{o.cluster(), "load", "--dir=" + o.dir}, archives...)...); err != nil {
 			return err
 		}
 		return o.print("KUBECONFIG="+filepath.Join(o.dir, "admin.conf"),
@@ -111,8 +111,10 @@ func (o options) up(ctx context.Context, on kind, archive string) error {
 			"--kubeconfig="+config, "--wait=3m", "--config=-"); err != nil {
 			return err
 		}
-		if err := o.runTool(ctx, nil, "kind", "load", "image-archive", archive, "--name="+kindName); err != nil {
-			return err
+		for _, archive := range archives {
+			if err := o.runTool(ctx, nil, "kind", "load", "image-archive", archive, "--name="+kindName); err != nil {
+				return err
+			}
 		}
 		return o.print("KUBECONFIG=" + config)
 	}
