@@ -11,7 +11,6 @@ import (
 	"errors"
 	"fmt"
 	"maps"
-	mathrand "math/rand/v2"
 	"net"
 	"os"
 	"os/exec"
@@ -39,10 +38,7 @@ const (
 	// startLimit bounds the start of a broker, and electionLimit the time until it serves its cluster.
 	startLimit    = 2 * time.Minute
 	electionLimit = time.Minute
-	// Ports are below those that the kernel gives to clients, so that none takes a stopped broker's port.
-	firstPort, lastPort = 20000, 30000
-
-	serverPEM = "broker.pem"
+	serverPEM     = "broker.pem"
 )
 
 //go:embed log4j2.properties
@@ -176,7 +172,7 @@ func (c *Cluster) plan() error {
 			port += i
 		} else {
 			var err error
-			if port, err = freePort(c.opts.Host); err != nil {
+			if port, err = child.FreePort(c.opts.Host); err != nil {
 				return err
 			}
 		}
@@ -189,7 +185,7 @@ func (c *Cluster) plan() error {
 			}
 		}
 		for _, address := range []*string{&n.internal, &n.controller} {
-			port, err := freePort(loopback)
+			port, err := child.FreePort(loopback)
 			if err != nil {
 				return err
 			}
@@ -198,19 +194,6 @@ func (c *Cluster) plan() error {
 		c.brokers = append(c.brokers, n)
 	}
 	return nil
-}
-
-// freePort returns a port of a host that nobody listens on.
-func freePort(host string) (int, error) {
-	var err error
-	for range 100 {
-		port := firstPort + mathrand.IntN(lastPort-firstPort)
-		var l net.Listener
-		if l, err = net.Listen("tcp", net.JoinHostPort(host, strconv.Itoa(port))); err == nil {
-			return port, l.Close()
-		}
-	}
-	return 0, fmt.Errorf("finding a free port of %s: %w", host, err)
 }
 
 // clusterID returns the id of the cluster whose data is in the directory, or a new one.

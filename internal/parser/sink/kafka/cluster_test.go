@@ -36,6 +36,8 @@ type cluster struct {
 	seeds []string
 	proxy *proxy
 	now   func() time.Time
+	// transactionTimeout is the sinks', unless it is 0.
+	transactionTimeout time.Duration
 	// journal records the logs of the sinks' clients.
 	journal *journal
 	// direct dials brokers without the proxy if the brokers advertise the proxy's addresses. Otherwise it is nil.
@@ -106,9 +108,13 @@ func (c *cluster) config(delivery config.Delivery) *config.KafkaSink {
 
 // output returns the output of a new process.
 func (c *cluster) output(settings *config.KafkaSink) *kafka.Output {
+	opts := []kgo.Opt{kgo.Dialer(c.proxy.dial), kgo.WithLogger(c.journal)}
+	if c.transactionTimeout > 0 && settings.Delivery == config.ExactlyOnce {
+		opts = append(opts, kgo.TransactionTimeout(c.transactionTimeout))
+	}
 	return kafka.New(kafka.Options{
 		Config: settings, Writer: "cluster/ns/" + c.unit, Target: "node-1", OutageAfter: time.Second, Now: c.now,
-		Client: []kgo.Opt{kgo.Dialer(c.proxy.dial), kgo.WithLogger(c.journal)},
+		Client: opts,
 	})
 }
 
