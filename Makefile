@@ -127,19 +127,19 @@ demo: ## Run a fleet on this machine, without Docker or root; KEEP=1 leaves it r
 	KUBEBUILDER_ASSETS="$$assets" bin/demo/demo --sink=$(or $(SINK),file) $(if $(KEEP),--keep)
 
 .PHONY: e2e
-e2e: ## Test the image on a real cluster, which hack/e2e chooses; KEEP=1 leaves it running, LABEL=node or FOCUS=canary chooses specs, PROCS=1 runs spec after spec.
-	$(GO_BUILD) -o bin/ ./cmd/manager; \
-	go -C hack/image run . --tag $(E2E_IMG) --platforms linux/$(ARCH) --out $(CURDIR)/dist/e2e; \
+e2e: ## Test the image on a real cluster (hack/e2e chooses which); KEEP=1 leaves it running, LABEL=node or FOCUS=canary chooses specs, PROCS=1 runs one after the other, E2E_RECORD=1 updates testdata and docs.
+	$(GO_BUILD) -o bin/ ./cmd/manager
+	go -C hack/image run . --tag $(E2E_IMG) --platforms linux/$(ARCH) --out $(CURDIR)/dist/e2e
 	GOFLAGS=-tags=faultinject go -C hack/image run . --tag $(E2E_IMG)-faults --platforms linux/$(ARCH) \
-		--out $(CURDIR)/dist/e2e/faults; \
-	$(MAKE) build-installer IMG=$(E2E_IMG); \
+		--out $(CURDIR)/dist/e2e/faults
+	$(MAKE) build-installer IMG=$(E2E_IMG)
 	trap '$(if $(KEEP),,go run ./hack/e2e $(E2E_CLUSTER_FLAGS) down)' EXIT; \
 	settings=$$(go run ./hack/e2e $(E2E_CLUSTER_FLAGS) up \
-		dist/e2e/image-$(ARCH).tar dist/e2e/faults/image-$(ARCH).tar); \
+		$(CURDIR)/dist/e2e/image-$(ARCH).tar $(CURDIR)/dist/e2e/faults/image-$(ARCH).tar); \
 	eval "$$settings"; \
-	E2E_INSTALLER=$(CURDIR)/dist/install.yaml E2E_ARTIFACTS=$(CURDIR)/dist/e2e/shown \
-		E2E_IMAGE=$(E2E_IMG) E2E_FAULTS_IMAGE=$(E2E_IMG)-faults E2E_MANAGER=$(CURDIR)/bin/manager \
-		E2E_REPORT=$(CURDIR)/dist/e2e/report.md \
+	E2E_INSTALLER=$(CURDIR)/dist/install.yaml E2E_MANAGER=$(CURDIR)/bin/manager \
+		E2E_IMAGE=$(E2E_IMG) E2E_FAULTS_IMAGE=$(E2E_IMG)-faults \
+		E2E_ARTIFACTS=$(CURDIR)/dist/e2e/shown E2E_REPORT=$(CURDIR)/dist/e2e/report.md \
 		go run github.com/onsi/ginkgo/v2/ginkgo -v --procs=$(PROCS) --timeout=60m --keep-going \
 		$(if $(LABEL),--label-filter='$(LABEL)') $(if $(FOCUS),--focus='$(FOCUS)') ./test/e2e
 

@@ -1,7 +1,6 @@
 package e2e_test
 
 import (
-	"fmt"
 	"time"
 
 	. "github.com/onsi/ginkgo/v2"
@@ -87,8 +86,8 @@ var _ = Describe("a node", Label("node"), Serial, func() {
 		Eventually(func() string { return leader(ctx) }).WithContext(ctx).WithTimeout(whole).
 			ShouldNot(Or(BeEmpty(), Equal(before)))
 		report("another one leads after %s", since(begin))
-		f.waitStory(ctx, fmt.Sprintf("none for node-%d", lost))
-		reportNoticed(begin, "%s", f.get(ctx).Status.Story)
+		target := f.waitVerdict(ctx, "Unreachable")
+		reportNoticed(begin, "%s", target.Message)
 		keep(ctx, f, "power-lost")
 		begin = time.Now()
 		cluster.powerOn(ctx, lost)
@@ -104,6 +103,12 @@ var _ = Describe("a node", Label("node"), Serial, func() {
 		f.create(ctx, f.object())
 		uid := f.pod(ctx, 1).UID
 		DeferCleanup(waitOperator, NodeTimeout(installed))
+		DeferCleanup(func(ctx SpecContext) {
+			if k8s.Get(ctx, client.ObjectKey{Name: "node-2"}, &corev1.Node{}) != nil { // the spec did not get that far
+				cluster.run(ctx, "stop", "kubelet-2")
+				cluster.run(ctx, "start", "kubelet-2")
+			}
+		}, NodeTimeout(time.Minute))
 		begin := time.Now()
 		Expect(k8s.Delete(ctx, &corev1.Node{ObjectMeta: metav1.ObjectMeta{Name: "node-2"}})).To(Succeed())
 		f.waitStatus(ctx, noticed, func(g Gomega, obj *v1alpha1.HyperliquidParser) {
@@ -186,6 +191,11 @@ var _ = Describe("a node's data", Label("node"), func() {
 		target := f.waitVerdict(ctx, "SourceUnreadable")
 		reportNoticed(begin, "%s", target.Message)
 		keep(ctx, f, "disk-away")
+		Consistently(func(g Gomega) {
+			intact := meta.FindStatusCondition(f.get(ctx).Status.Conditions, v1alpha1.ConditionDataIntact)
+			g.Expect(intact).NotTo(BeNil())
+			g.Expect(intact.Status).To(Equal(metav1.ConditionTrue), intact.Message)
+		}).WithContext(ctx).WithTimeout(15*time.Second).Should(Succeed(), "what is out of sight is not lost")
 		begin = time.Now()
 		mount(1)
 		f.waitWell(ctx, whole)

@@ -16,23 +16,11 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"github.com/hlparser/hyperliquid-parser-operator/api/v1alpha1"
+	"github.com/hlparser/hyperliquid-parser-operator/internal/controller/recorded"
 )
 
-// recordings is where tests of the operator read what Kubernetes reports, so that they match what it really says.
-const recordings = "../../internal/controller/testdata/recorded"
-
-// recording is what Kubernetes reports of a fault: the status of a pod with its container specs, events of type
-// Warning, or the error of a request.
-type recording struct {
-	// Kubernetes is the version of the API server.
-	Kubernetes string `json:"kubernetes"`
-	// Pod is a pod as the API server has it, without its managed fields.
-	Pod *corev1.Pod `json:"pod,omitempty"`
-	// Events are the pod's events of type Warning.
-	Events []corev1.Event `json:"events,omitempty"`
-	// Error is the response to a request that the API server refuses.
-	Error *metav1.Status `json:"error,omitempty"`
-}
+// recordings is where tests of the operator read what Kubernetes reports.
+const recordings = "../../internal/controller/recorded/testdata"
 
 // record writes a pod and its warnings to testdata, if E2E_RECORD is set.
 func record(ctx context.Context, f *fleet, name string, pod *corev1.Pod) {
@@ -40,8 +28,33 @@ func record(ctx context.Context, f *fleet, name string, pod *corev1.Pod) {
 	if !env.record {
 		return
 	}
-	pod = pod.DeepCopy()
-	pod.ManagedFields = nil
+	writeRecording(name, &recorded.Recording{Pod: essence(pod), Events: f.warnings(ctx, pod)})
+}
+
+// essence returns the parts of a pod that a recording has.
+func essence(pod *corev1.Pod) *corev1.Pod {
+	containers := func(all []corev1.Container) (named []corev1.Container) {
+		for i := range all {
+			named = append(named, corev1.Container{Name: all[i].Name, Resources: all[i].Resources})
+		}
+		return named
+	}
+	return &corev1.Pod{
+		ObjectMeta: metav1.ObjectMeta{
+			Name: pod.Name, Namespace: pod.Namespace, UID: pod.UID,
+			CreationTimestamp: pod.CreationTimestamp, DeletionTimestamp: pod.DeletionTimestamp,
+		},
+		Spec: corev1.PodSpec{
+			NodeName:       pod.Spec.NodeName,
+			InitContainers: containers(pod.Spec.InitContainers), Containers: containers(pod.Spec.Containers),
+		},
+		Status: pod.Status,
+	}
+}
+
+// warnings returns a pod's events of type Warning.
+func (f *fleet) warnings(ctx context.Context, pod *corev1.Pod) []corev1.Event {
+	GinkgoHelper()
 	events, err := clients.CoreV1().Events(f.namespace).List(ctx, metav1.ListOptions{
 		FieldSelector: "type=Warning,involvedObject.kind=Pod,involvedObject.uid=" + string(pod.UID),
 	})
@@ -49,7 +62,7 @@ func record(ctx context.Context, f *fleet, name string, pod *corev1.Pod) {
 	for i := range events.Items {
 		events.Items[i].ManagedFields = nil
 	}
-	writeRecording(name, &recording{Pod: pod, Events: events.Items})
+	return events.Items
 }
 
 // recordPods writes the first of the fleet's pods, which need not have a node.
@@ -81,10 +94,10 @@ func recordError(name string, refused error) {
 	status := apierrors.APIStatus(nil)
 	Expect(errors.As(refused, &status)).To(BeTrue(), "%v", refused)
 	said := status.Status()
-	writeRecording(name, &recording{Error: &said})
+	writeRecording(name, &recorded.Recording{Refusal: &said})
 }
 
-func writeRecording(name string, r *recording) {
+func writeRecording(name string, r *recorded.Recording) {
 	GinkgoHelper()
 	version, err := clients.Discovery().ServerVersion()
 	Expect(err).NotTo(HaveOccurred())

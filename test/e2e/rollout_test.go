@@ -48,14 +48,14 @@ var _ = Describe("a rollout", Label("rollout"), func() {
 		f.create(ctx, obj)
 		begin := time.Now()
 		f.change(ctx, func(obj *v1alpha1.HyperliquidParser) {
-			obj.Spec.Image = "registry.invalid/hyperliquid-parser-operator:v9"
+			obj.Spec.Image = "hyperliquid-parser-operator:nowhere"
 		})
 		f.waitStatus(ctx, whole, func(g Gomega, obj *v1alpha1.HyperliquidParser) {
 			stalled := meta.FindStatusCondition(obj.Status.Conditions, v1alpha1.ConditionStalled)
 			g.Expect(stalled).NotTo(BeNil())
 			g.Expect(stalled.Status).To(Equal(metav1.ConditionTrue), "%+v", obj.Status.Conditions)
 			g.Expect(stalled.Reason).To(Equal(v1alpha1.ReasonCanaryFailed))
-			g.Expect(stalled.Message).To(ContainSubstring("registry.invalid/hyperliquid-parser-operator:v9"))
+			g.Expect(stalled.Message).To(ContainSubstring("hyperliquid-parser-operator:nowhere"))
 		})
 		reportNoticed(begin, "CanaryFailed")
 		keep(ctx, f, "canary-image")
@@ -129,9 +129,13 @@ var _ = Describe("a rollout", Label("rollout"), func() {
 			canary = 2
 		}
 		uid := f.pod(ctx, canary).UID
+		crashed := f.pod(ctx, canary)
 		begin := time.Now()
 		Eventually(func(g Gomega) {
 			pod := f.pod(ctx, canary)
+			if state := pod.Status.ContainerStatuses[0].State; pod.UID == uid && state.Running == nil {
+				crashed = pod
+			}
 			if pod.UID == uid && pod.Status.ContainerStatuses[0].State.Running != nil {
 				// As a panic of Go: with the stacks on standard error.
 				cluster.signalIfRunning(ctx, canary, pod, syscall.SIGABRT)
@@ -143,6 +147,7 @@ var _ = Describe("a rollout", Label("rollout"), func() {
 		stalled := f.waitStalled(ctx, v1alpha1.ReasonCanaryFailed)
 		reportNoticed(begin, "%s", stalled.Message)
 		keep(ctx, f, "canary-crash")
+		record(ctx, f, "aborted", crashed)
 		begin = time.Now()
 		f.waitStatus(ctx, whole, func(g Gomega, obj *v1alpha1.HyperliquidParser) {
 			g.Expect(obj.Status.Ready).To(BeEquivalentTo(nodes))

@@ -65,7 +65,7 @@ type settings struct {
 	artifacts  string // E2E_ARTIFACTS: a directory for what kubectl shows; empty: nothing is kept
 	report     string // E2E_REPORT: the file for the table of what was measured; empty: it is printed only
 	faults     string // E2E_FAULTS_IMAGE: an image whose parser can be made to hang; loaded into the nodes already
-	record     bool   // E2E_RECORD=1: write what Kubernetes reports of a fault to internal/controller/testdata/recorded
+	record     bool   // E2E_RECORD=1: what Kubernetes reports goes to internal/controller/recorded, and results to docs
 }
 
 var env settings
@@ -134,24 +134,6 @@ func kubectl(ctx context.Context, args ...string) string {
 	out, err := cmd.Output()
 	Expect(err).NotTo(HaveOccurred(), "kubectl %s: %s", strings.Join(args, " "), stderr.String())
 	return string(out)
-}
-
-// keep stores what kubectl shows of an object, for people to read.
-func keep(ctx context.Context, f *fleet, name string) {
-	GinkgoHelper()
-	if env.artifacts == "" {
-		return
-	}
-	var out strings.Builder
-	for _, args := range [][]string{
-		{"get", "hlp", f.name, "-n", f.namespace, "-o", "wide"},
-		{"describe", "hlp", f.name, "-n", f.namespace},
-		{"get", "pods", "-n", f.namespace, "-o", "wide"},
-	} {
-		fmt.Fprintf(&out, "$ kubectl %s\n%s\n", strings.Join(args, " "), kubectl(ctx, args...))
-	}
-	Expect(os.MkdirAll(env.artifacts, 0o755)).To(Succeed())
-	Expect(os.WriteFile(filepath.Join(env.artifacts, name+".txt"), []byte(out.String()), 0o644)).To(Succeed())
 }
 
 // processes are a cluster of hack/cluster.
@@ -257,6 +239,7 @@ func (p *processes) powerOff(ctx context.Context, node int) {
 	ends = append(ends, p.shims(node)...)
 	p.stop(ctx, fmt.Sprintf("kubelet-%d", node), "KILL")
 	p.stop(ctx, fmt.Sprintf("containerd-%d", node), "KILL")
+	DeferCleanup(p.powerOn, node)
 	for _, pid := range ends {
 		if err := syscall.Kill(pid, syscall.SIGKILL); err != nil {
 			Expect(err).To(MatchError(syscall.ESRCH))
@@ -287,7 +270,7 @@ func (p *processes) shims(node int) []int {
 	return pids
 }
 
-// powerOn starts what powerOff has ended, as the boot of a node does.
+// powerOn starts what powerOff has ended and does not run yet, as the boot of a node does.
 func (p *processes) powerOn(ctx context.Context, node int) {
 	GinkgoHelper()
 	p.start(ctx, fmt.Sprintf("containerd-%d", node))
