@@ -114,28 +114,42 @@ func BenchmarkBrokers(b *testing.B) {
 		settings := benchSettings(c.Addresses(), delivery, compression)
 		settings.Create = &config.KafkaCreate{Partitions: 1} // the topic of positions
 		ours, theirs := sinkWriter(b, settings), bareWriter(true)(b, settings)
-		turn := func(write func()) time.Duration {
-			began := time.Now()
-			for range benchTurn {
-				write()
-			}
-			return time.Since(began)
-		}
 		for range 3 { // the broker compiles what it runs often
-			turn(ours)
-			turn(theirs)
+			turn(b, ours)
+			turn(b, theirs)
 		}
-		var own, bare []time.Duration
+		var own, bare benchTurns
 		for b.Loop() {
-			own, bare = append(own, turn(ours)), append(bare, turn(theirs))
+			own.add(turn(b, ours))
+			bare.add(turn(b, theirs))
 		}
-		// Medians: one slow moment of the machine does not decide.
-		ourTime, theirTime := median(own).Seconds(), median(bare).Seconds()
 		const records = benchTurn * benchRecords
-		b.ReportMetric(records/ourTime, "records/s")
-		b.ReportMetric(records/theirTime, "bare-records/s")
-		b.ReportMetric(theirTime/ourTime, "ratio")
+		b.ReportMetric(records/median(own.elapsed).Seconds(), "records/s")
+		b.ReportMetric(records/median(bare.elapsed).Seconds(), "bare-records/s")
+		b.ReportMetric(median(bare.elapsed).Seconds()/median(own.elapsed).Seconds(), "ratio")
+		// The processor time of the client, without the broker's.
+		b.ReportMetric(float64(median(own.processor).Nanoseconds())/records, "cpu-ns/record")
+		b.ReportMetric(float64(median(bare.processor).Nanoseconds())/records, "bare-cpu-ns/record")
 	})
+}
+
+// benchTurns holds what each turn took. Medians are reported: one slow moment of the machine does not decide.
+type benchTurns struct {
+	elapsed, processor []time.Duration
+}
+
+func (t *benchTurns) add(elapsed, processor time.Duration) {
+	t.elapsed, t.processor = append(t.elapsed, elapsed), append(t.processor, processor)
+}
+
+// turn writes batches, and returns the time and the processor time that they took.
+func turn(b *testing.B, write func()) (elapsed, processor time.Duration) {
+	b.Helper()
+	began, before := time.Now(), processorTime(b)
+	for range benchTurn {
+		write()
+	}
+	return time.Since(began), processorTime(b) - before
 }
 
 func median(d []time.Duration) time.Duration {
