@@ -119,6 +119,33 @@ soak: ## Kill the parser, hide, tear and prune files at random for as long as SO
 	HLPARSER_SOAK=$(SOAK) go test -timeout 0 -count 1 -run '^TestSoak$$' -v ./cmd/hlparser
 	go test -timeout 0 -count 1 -run '^TestModel' -v ./internal/parser/tail ./internal/parser/engine -rapid.checks=$(SOAK_CHECKS)
 
+# How often the brokers' tests kill the parser on Kafka, and one of three brokers for each delivery.
+BROKERS_KILLS ?= 100
+BROKERS_BROKER_KILLS ?= 4
+# Runs a package's tests on real brokers: $(call brokers_test,heading,name of the log,variables,package).
+define brokers_test
+	@mkdir -p dist/brokers; echo '==> $(1); log: dist/brokers/$(2).log'; \
+	HLPARSER_BROKERS=1 $(3) go test -count 1 -timeout 15m -v $(4) > dist/brokers/$(2).log 2>&1 || \
+		{ cat dist/brokers/$(2).log; exit 1; }; \
+	grep -E '^(--- |ok |tests run )| kills' dist/brokers/$(2).log | grep -v '^--- SKIP'
+endef
+
+.PHONY: brokers
+brokers: ## Test the sinks on Apache Kafka (needs Java 17 and Maven) and on two versions of nats-server, as processes; without Java or Maven, BROKERS_OPTIONAL=1 skips Kafka.
+	$(call brokers_test,the NATS sink on the oldest nats-server that it supports,nats-oldest,HLPARSER_NATS=oldest,./internal/parser/sink/nats)
+	$(call brokers_test,the NATS sink on the nats-server of go.mod,nats-newest,HLPARSER_NATS=newest,./internal/parser/sink/nats)
+	go build -o bin/ ./hack/kafka
+	@status=0; bin/kafka --prepare || status=$$?; \
+	if [ $$status = 0 ]; then $(MAKE) --no-print-directory brokers-kafka; \
+	elif [ $$status = 2 ] && [ -n "$(BROKERS_OPTIONAL)" ]; then \
+		echo '*** NOT TESTED on Apache Kafka: Java or Maven is missing, and BROKERS_OPTIONAL is set. ***'; \
+	else echo '*** FAILED: Apache Kafka cannot be run, as said above. ***'; exit 1; fi
+
+.PHONY: brokers-kafka
+brokers-kafka:
+	$(call brokers_test,processes of Apache Kafka,kafka-broker,,./hack/kafka/broker)
+	$(call brokers_test,the Kafka sink on Apache Kafka,kafka-sink,HLPARSER_KILLS=$(BROKERS_KILLS) HLPARSER_BROKER_KILLS=$(BROKERS_BROKER_KILLS),./internal/parser/sink/kafka)
+
 .PHONY: demo
 demo: ## Run a fleet on this machine, without Docker or root; KEEP=1 leaves it running, SINK=nats delivers to a NATS server.
 	$(GO_BUILD) -o bin/demo/ ./cmd/manager ./hack/demo
