@@ -372,7 +372,7 @@ var _ = Describe("what the manager's flags forbid", func() {
 			now := current(ctx, obj)
 			Expect(conditionMessage(now, v1alpha1.ConditionStalled)).To(ContainSubstring(message))
 			Expect(condition(now, v1alpha1.ConditionReady)).To(Equal("False/" + reason))
-			Expect(condition(now, v1alpha1.ConditionReconciling)).To(Equal("False/UpToDate"))
+			Expect(condition(now, v1alpha1.ConditionReconciling)).To(Equal("False/" + reason))
 			Consistently(ctx, func() map[string]string { return f.uids(ctx) }).WithTimeout(tick * 5).Should(BeEmpty())
 			Eventually(ctx, func() []string { return eventNotes(ctx, obj, reason) }).Should(HaveLen(1))
 		},
