@@ -42,9 +42,9 @@ const (
 	DefaultRunAsGroup int64 = 10000
 )
 
-// Defaults of items of lists, and of the types that they share with spec.sink. The schema does not set them: client-side
-// apply compares a list as a whole, and would find a difference each time. SetDefaults sets them. Objects that were
-// stored before have them in their spec.
+// Defaults of items of lists, and of the types that they share with spec.sink. The schema does not set them:
+// client-side apply compares a list as a whole, and would find a difference each time. SetDefaults sets them. Objects
+// that were stored before have them in their spec.
 const (
 	DefaultStreamMode = StreamModeAuto
 
@@ -67,8 +67,7 @@ const (
 	DefaultKafkaPartitions  int32 = 1
 )
 
-// Defaults that nobody sets, because they depend on other fields or belong to the parser. An unset field
-// stays unset.
+// Defaults that nobody sets, because they depend on other fields or belong to the parser. An unset field stays unset.
 const (
 	// DefaultLag is the default of growth.lag. Three poll intervals apply instead if they are longer.
 	DefaultLag = 30 * time.Second

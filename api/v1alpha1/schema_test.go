@@ -87,8 +87,8 @@ func TestSetDefaultsSetsThoseOfTheSchemaToo(t *testing.T) {
 	}
 }
 
-// listDefaults are the defaults that the schema does not set, by the path below an item of sinks, or below spec.sink. An
-// operator of an earlier version has them in its schema, so they never change.
+// listDefaults are the defaults that the schema does not set, by the path below an item of sinks, or below spec.sink.
+// Objects that an earlier schema admitted have them in their spec, so they never change.
 func listDefaults() map[string]any {
 	return map[string]any{
 		"file.maxSize": "1Gi", "file.maxAge": "1h",

@@ -65,8 +65,9 @@ var _ = Describe("a canary", func() {
 		change(ctx, obj, func(o *v1alpha1.HyperliquidParser) { o.Spec.Format = "Raw" })
 		f.canary(ctx, obj, 3)
 		eventuallyCondition(ctx, obj, v1alpha1.ConditionReconciling, "True/CanarySoaking", soon)
+		Eventually(ctx, func() v1alpha1.HyperliquidParserStatus { return current(ctx, obj).Status }).Should(
+			And(HaveField("Updated", int32(1)), HaveField("CurrentRevision", first)))
 		now := current(ctx, obj).Status
-		Expect(now).To(And(HaveField("Updated", int32(1)), HaveField("CurrentRevision", first)))
 		Expect(condition(current(ctx, obj), v1alpha1.ConditionReady)).To(Equal("False/CanarySoaking"))
 		Eventually(ctx, func() string {
 			return conditionMessage(current(ctx, obj),

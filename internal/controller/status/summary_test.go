@@ -361,7 +361,7 @@ func TestARolloutIsOneChangeForEachTarget(t *testing.T) {
 			if got, want := slices.Compact(reasons), []string{"ReplacingPods", "UpToDate"}; !slices.Equal(got, want) {
 				t.Errorf("the reasons are %v, want %v", got, want)
 			}
-			var want, wantStories []string
+			want, wantStories := make([]string, 0, n+1), make([]string, 0, n+2)
 			for i := range n + 1 {
 				want = append(want, fmt.Sprintf(test.message, share(i, n)))
 				wantStories = append(wantStories, fmt.Sprintf(test.story, share(i, n)))
