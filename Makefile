@@ -52,10 +52,11 @@ help: ## Show this help.
 ##@ Development
 
 .PHONY: manifests
-manifests: ## Generate the CRD and the operator's roles from the markers in the code.
+manifests: ## Generate the CRD and the operator's roles from the markers in the code, and what Argo CD needs from its scripts.
 	$(CONTROLLER_GEN) crd rbac:roleName=manager-role paths=./api/... paths=./internal/controller/... \
 		output:crd:dir=config/crd/bases output:rbac:dir=config/rbac
 	go run ./hack/manifests
+	go run ./hack/argocd
 
 .PHONY: generate
 generate: api-docs ## Generate the API types' DeepCopy methods and the API reference.
