@@ -55,10 +55,11 @@ help: ## Show this help.
 ##@ Development
 
 .PHONY: manifests
-manifests: ## Generate the CRD and the operator's roles from the markers in the code, and the chart's copies of config.
+manifests: ## Generate the CRD and the operator's roles from the markers in the code, and what the chart and Argo CD copy.
 	$(CONTROLLER_GEN) crd rbac:roleName=manager-role paths=./api/... paths=./internal/controller/... \
 		output:crd:dir=config/crd/bases output:rbac:dir=config/rbac
 	go run ./hack/manifests
+	go run ./hack/argocd
 
 .PHONY: generate
 generate: api-docs ## Generate the API types' DeepCopy methods, the API reference and the table of the chart's values.

@@ -13,7 +13,6 @@ import (
 const (
 	DefaultStatePath    = "/var/lib/hlparser"
 	DefaultStateSubPath = "hlparser"
-	DefaultStreamMode   = StreamModeAuto
 	DefaultFormat       = FormatEnveloped
 
 	DefaultBufferLimit       int64 = 32 << 20 // bytes
@@ -41,6 +40,13 @@ const (
 	// DefaultRunAsUser and DefaultRunAsGroup are those of the official Hyperliquid node image, which owns the data.
 	DefaultRunAsUser  int64 = 10000
 	DefaultRunAsGroup int64 = 10000
+)
+
+// Defaults of items of lists, and of the types that they share with spec.sink. The schema does not set them:
+// client-side apply compares a list as a whole, and would find a difference each time. SetDefaults sets them. Objects
+// that were stored before have them in their spec.
+const (
+	DefaultStreamMode = StreamModeAuto
 
 	DefaultMaxSize int64 = 1 << 30 // bytes
 	DefaultMaxAge        = time.Hour
@@ -61,8 +67,7 @@ const (
 	DefaultKafkaPartitions  int32 = 1
 )
 
-// Defaults that the schema does not set, because they depend on other fields or belong to the parser. An unset field
-// stays unset.
+// Defaults that nobody sets, because they depend on other fields or belong to the parser. An unset field stays unset.
 const (
 	// DefaultLag is the default of growth.lag. Three poll intervals apply instead if they are longer.
 	DefaultLag = 30 * time.Second
@@ -78,8 +83,8 @@ const (
 	DefaultReadRate int64 = 0
 )
 
-// SetDefaults sets the unset fields of an object to the defaults of the schema, as the API server does. It is for
-// objects that were stored before a field existed, and for clients that render an object without a cluster.
+// SetDefaults sets the unset fields of an object to their defaults: those that the API server sets, and those of items
+// of lists, which it leaves to the operator. An unset field and its default mean the same everywhere.
 func SetDefaults(obj *HyperliquidParser) {
 	spec := &obj.Spec
 	if spec.Target.Nodes != nil {

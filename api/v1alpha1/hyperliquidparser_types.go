@@ -29,8 +29,10 @@ type HyperliquidParser struct {
 	// +required
 	Spec HyperliquidParserSpec `json:"spec"`
 
-	// status is the observed state of the fleet. Its size does not depend on the size of the fleet.
+	// status is the observed state of the fleet. Its size does not depend on the size of the fleet. Defaults to an
+	// observedGeneration of -1, so that tools that wait for an object see that nobody has reconciled it yet.
 	// +optional
+	// +kubebuilder:default:={"observedGeneration":-1}
 	Status HyperliquidParserStatus `json:"status,omitzero"`
 }
 

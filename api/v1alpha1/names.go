@@ -96,7 +96,8 @@ const (
 	// ReasonClaimNotShareable means that the claim of a selected pod is ReadWriteOncePod, so that no parser can mount
 	// it too.
 	ReasonClaimNotShareable = "ClaimNotShareable"
-	// ReasonPaused means that pods of an older revision stay because spec.paused is set.
+	// ReasonPaused means that pods of an older revision, or from before a requested restart, stay because spec.paused is
+	// set.
 	ReasonPaused = "Paused"
 	// ReasonCreatingPods means that targets without a pod are getting one.
 	ReasonCreatingPods = "CreatingPods"
@@ -174,6 +175,9 @@ const (
 	// ReasonRestartIneffective means that restarts did not help. The operator tries another one after an hour, and
 	// then at growing intervals.
 	ReasonRestartIneffective = "RestartIneffective"
+	// ReasonRestartLimit means that a target was restarted as often as growth.restart.maxPerHour allows, and needs a
+	// restart again. The operator restarts it when the hour is over.
+	ReasonRestartLimit = "RestartLimit"
 	// ReasonNotYetJudged means that too few reports have arrived for a judgement.
 	ReasonNotYetJudged = "NotYetJudged"
 )

@@ -8,11 +8,15 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"k8s.io/apiextensions-apiserver/pkg/apis/apiextensions"
 	apiextensionsv1 "k8s.io/apiextensions-apiserver/pkg/apis/apiextensions/v1"
 	structuralschema "k8s.io/apiextensions-apiserver/pkg/apiserver/schema"
 	"k8s.io/apiextensions-apiserver/pkg/apiserver/schema/defaulting"
+	"k8s.io/apimachinery/pkg/api/resource"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/utils/ptr"
 	"sigs.k8s.io/yaml"
 
 	"github.com/hlparser/hyperliquid-parser-operator/api/v1alpha1"
@@ -55,7 +59,7 @@ growth: {restart: {}}
 rollout: {}`,
 }
 
-func TestSetDefaultsEqualsTheSchema(t *testing.T) {
+func TestSetDefaultsSetsThoseOfTheSchemaToo(t *testing.T) {
 	schema := structural(t)
 	reached := map[string]bool{}
 	for name, spec := range minimal {
@@ -68,16 +72,60 @@ func TestSetDefaultsEqualsTheSchema(t *testing.T) {
 				t.Fatal(err)
 			}
 			want := decode[v1alpha1.HyperliquidParser](t, string(text))
+			setListDefaults(&want)
 			got := decode[v1alpha1.HyperliquidParser](t, "spec: "+indented(spec))
 			v1alpha1.SetDefaults(&got)
 			if got, want := encode(t, got.Spec), encode(t, want.Spec); got != want {
-				t.Errorf("SetDefaults yields\n%s\nthe schema yields\n%s", got, want)
+				t.Errorf("SetDefaults yields\n%s\nthe schema, and the defaults of items, yield\n%s", got, want)
 			}
 		})
 	}
 	for path, value := range defaultsOf(schema) {
 		if !reached[path] && !foreign(path) {
 			t.Errorf("no minimal spec reaches %s, which defaults to %v", path, value)
+		}
+	}
+}
+
+// listDefaults are the defaults that the schema does not set, by the path below an item of sinks, or below spec.sink.
+// Objects that an earlier schema admitted have them in their spec, so they never change.
+func listDefaults() map[string]any {
+	return map[string]any{
+		"file.maxSize": "1Gi", "file.maxAge": "1h",
+		"nats.subject": "hl.{stream}.{coin}", "nats.delivery": "Best", "nats.identity": "Position",
+		"nats.recordsPerMessage": 1, "nats.create.replicas": 1, "nats.credentialsSecretRef.key": "nats.creds",
+		"kafka.topic": "hl.{stream}", "kafka.key": "{coin}", "kafka.delivery": "ExactlyOnce",
+		"kafka.positionsTopic": "hlparser-positions", "kafka.compression": "zstd", "kafka.maxMessageBytes": 1048576,
+		"kafka.create.partitions": 1,
+	}
+}
+
+// setListDefaults sets the defaults that earlier schemas set in streams and sinks.
+func setListDefaults(obj *v1alpha1.HyperliquidParser) {
+	for i := range obj.Spec.Streams {
+		obj.Spec.Streams[i].Mode = "Auto"
+	}
+	for _, sink := range obj.Spec.AllSinks() {
+		if f := sink.File; f != nil {
+			f.MaxSize, f.MaxAge = ptr.To(resource.MustParse("1Gi")), &metav1.Duration{Duration: time.Hour}
+		}
+		if n := sink.NATS; n != nil {
+			n.Subject, n.Delivery, n.Identity, n.RecordsPerMessage = "hl.{stream}.{coin}", "Best", "Position", ptr.To[int32](1)
+			n.Create.Replicas, n.CredentialsSecretRef.Key = ptr.To[int32](1), "nats.creds"
+		}
+		if k := sink.Kafka; k != nil {
+			k.Topic, k.Key, k.Delivery, k.PositionsTopic = "hl.{stream}", "{coin}", "ExactlyOnce", "hlparser-positions"
+			k.Compression, k.MaxMessageBytes, k.Create.Partitions = "zstd", ptr.To[int32](1048576), ptr.To[int32](1)
+		}
+	}
+}
+
+// Client-side apply replaces a list as a whole if an item differs from the manifest, and reports "configured" each time
+// if the schema adds a field to an item.
+func TestItemsOfListsHaveNoDefaults(t *testing.T) {
+	for path, value := range defaultsOf(structural(t)) {
+		if strings.Contains(path, "[]") && path != ".spec.imagePullSecrets[].name" { // which every item has
+			t.Errorf("%s defaults to %v in the schema: set it in SetDefaults instead", path, value)
 		}
 	}
 }
@@ -108,7 +156,7 @@ runAsGroup: 3000`
 	}
 }
 
-// The schema's defaults, and those of the operator and the parser, which the schema does not set.
+// The schema's defaults, and those of items of lists, of the operator and of the parser, which the schema does not set.
 func TestDescriptionsStateDefaults(t *testing.T) {
 	descriptions := map[string]string{}
 	describe(crd(t).Properties["spec"], "spec", func(path string, schema apiextensionsv1.JSONSchemaProps) {
@@ -125,6 +173,7 @@ func TestDescriptionsStateDefaults(t *testing.T) {
 		"spec.growth.lag":               v1alpha1.DefaultLag,
 		"spec.sink.file.minFreePercent": v1alpha1.DefaultMinFreePercent,
 		"spec.sink.file.rotate":         v1alpha1.DefaultRotation,
+		"spec.streams[].mode":           v1alpha1.DefaultStreamMode,
 		"spec.engine.readRate":          v1alpha1.DefaultReadRate,
 		"spec.paused":                   false,
 		"spec.engine.markers":           false,
@@ -134,6 +183,14 @@ func TestDescriptionsStateDefaults(t *testing.T) {
 	} {
 		if want := fmt.Sprintf("Defaults to %v", value); !strings.Contains(descriptions[path], want) {
 			t.Errorf("the description of %s does not state %q: %s", path, want, descriptions[path])
+		}
+	}
+	for path, value := range listDefaults() {
+		for _, sink := range []string{"spec.sink.", "spec.sinks[]."} {
+			want := fmt.Sprintf("Defaults to %v.", value)
+			if !strings.Contains(descriptions[sink+path], want) {
+				t.Errorf("the description of %s does not state %q: %s", sink+path, want, descriptions[sink+path])
+			}
 		}
 	}
 	for _, want := range []string{

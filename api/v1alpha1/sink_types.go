@@ -122,7 +122,6 @@ type NATSSink struct {
 	// subject is the subject of a record, with {stream}, {coin} and {target}. For a record without a coin, {coin} is "_".
 	// Defaults to hl.{stream}.{coin}.
 	// +optional
-	// +kubebuilder:default="hl.{stream}.{coin}"
 	// +kubebuilder:validation:MaxLength=255
 	// +kubebuilder:validation:XValidation:rule="self.matches('^([-A-Za-z0-9_]|[{](stream|coin|target)[}])+([.]([-A-Za-z0-9_]|[{](stream|coin|target)[}])+)*$')",message="write words between single dots, with {stream}, {coin} or {target}, such as hl.{stream}.{coin}"
 	Subject string `json:"subject,omitempty"`
@@ -134,20 +133,17 @@ type NATSSink struct {
 	// delivery is the delivery guarantee: ExactlyOnce, AtLeastOnce, or Best, which is ExactlyOnce if the server supports
 	// it and AtLeastOnce otherwise. Defaults to Best.
 	// +optional
-	// +kubebuilder:default=Best
 	Delivery Delivery `json:"delivery,omitempty"`
 
 	// identity determines which messages the server treats as duplicates. Position identifies a record by where it was
 	// read. Chain identifies it by stream, block and index, so that the same event from redundant Hyperliquid nodes is
 	// kept once; it requires streams of mode ByBlock. Defaults to Position.
 	// +optional
-	// +kubebuilder:default=Position
 	Identity RecordIdentity `json:"identity,omitempty"`
 
 	// recordsPerMessage is the maximum number of records per message, from 1 to 10000. The records of a message share a
 	// subject, and are written one per line. Defaults to 1.
 	// +optional
-	// +kubebuilder:default=1
 	// +kubebuilder:validation:Minimum=1
 	// +kubebuilder:validation:Maximum=10000
 	RecordsPerMessage *int32 `json:"recordsPerMessage,omitempty"`
@@ -178,7 +174,6 @@ const (
 type NATSCreate struct {
 	// replicas is the number of replicas of the stream, from 1 to 5. Defaults to 1.
 	// +optional
-	// +kubebuilder:default=1
 	// +kubebuilder:validation:Minimum=1
 	// +kubebuilder:validation:Maximum=5
 	Replicas *int32 `json:"replicas,omitempty"`
@@ -207,7 +202,6 @@ type KafkaSink struct {
 
 	// topic is the topic of a record, with {stream}, {coin} and {target}. Defaults to hl.{stream}.
 	// +optional
-	// +kubebuilder:default="hl.{stream}"
 	// +kubebuilder:validation:MaxLength=249
 	// +kubebuilder:validation:XValidation:rule="self.matches('^([-A-Za-z0-9._]|[{](stream|coin|target)[}])+$')",message="write letters, digits, dots, dashes and underscores, with {stream}, {coin} or {target}, such as hl.{stream}"
 	Topic string `json:"topic,omitempty"`
@@ -215,21 +209,18 @@ type KafkaSink struct {
 	// key is the key of a record, with {stream}, {coin} and {target}. Records with the same key stay in order. For a
 	// record without a coin, {coin} is the stream's name. Defaults to {coin}.
 	// +optional
-	// +kubebuilder:default="{coin}"
 	// +kubebuilder:validation:MaxLength=249
 	// +kubebuilder:validation:XValidation:rule="self.matches('^([^{}]|[{](stream|coin|target)[}])+$')",message="write text with {stream}, {coin} or {target}, such as {coin}"
 	Key string `json:"key,omitempty"`
 
 	// delivery is the delivery guarantee: ExactlyOnce, by transactions, or AtLeastOnce. Defaults to ExactlyOnce.
 	// +optional
-	// +kubebuilder:default=ExactlyOnce
 	// +kubebuilder:validation:XValidation:rule="self != 'Best'",message="every broker supports transactions: write ExactlyOnce or AtLeastOnce"
 	Delivery Delivery `json:"delivery,omitempty"`
 
 	// positionsTopic is the compacted topic that holds positions. It is created if it does not exist. Defaults to
 	// hlparser-positions.
 	// +optional
-	// +kubebuilder:default="hlparser-positions"
 	// +kubebuilder:validation:MaxLength=249
 	// +kubebuilder:validation:XValidation:rule="self.matches('^[-A-Za-z0-9._]+$')",message="write letters, digits, dots, dashes and underscores, such as hlparser-positions"
 	PositionsTopic string `json:"positionsTopic,omitempty"`
@@ -240,13 +231,11 @@ type KafkaSink struct {
 
 	// compression is the compression of record batches: none, snappy, lz4 or zstd. Defaults to zstd.
 	// +optional
-	// +kubebuilder:default=zstd
 	Compression KafkaCompression `json:"compression,omitempty"`
 
 	// maxMessageBytes is the size of the largest record, in bytes, from 1024 to 1073741824. It corresponds to the brokers'
 	// max.message.bytes. Larger records go to the dead letter. Defaults to 1048576.
 	// +optional
-	// +kubebuilder:default=1048576
 	// +kubebuilder:validation:Minimum=1024
 	// +kubebuilder:validation:Maximum=1073741824
 	MaxMessageBytes *int32 `json:"maxMessageBytes,omitempty"`
@@ -286,7 +275,6 @@ type Broker string
 type KafkaCreate struct {
 	// partitions is the number of partitions of each topic, from 1 to 10000. Defaults to 1.
 	// +optional
-	// +kubebuilder:default=1
 	// +kubebuilder:validation:Minimum=1
 	// +kubebuilder:validation:Maximum=10000
 	Partitions *int32 `json:"partitions,omitempty"`
@@ -342,7 +330,6 @@ type CredentialsSecretRef struct {
 
 	// key is the key of the Secret that holds the credentials file. Defaults to nats.creds.
 	// +optional
-	// +kubebuilder:default="nats.creds"
 	// +kubebuilder:validation:MaxLength=253
 	// +kubebuilder:validation:XValidation:rule="self.matches('^[-._a-zA-Z0-9]+$') && self != '.' && self != '..'",message="write a key of the Secret, such as nats.creds"
 	Key string `json:"key,omitempty"`

@@ -292,7 +292,6 @@ type Stream struct {
 	// mode is how the stream's events are framed into lines. Auto follows the directory that the node writes. Defaults to
 	// Auto.
 	// +optional
-	// +kubebuilder:default=Auto
 	Mode StreamMode `json:"mode,omitempty"`
 
 	// sink is the name of the sink that receives the stream's records. It must be set if spec.sinks is set, and must be
@@ -434,7 +433,7 @@ const (
 // FileSink writes records to files on the node or on a claim, in one directory per stream.
 //
 // +kubebuilder:validation:XValidation:rule="has(self.path) || has(self.claimName)",message="write path, a directory of the node, or claimName"
-// +kubebuilder:validation:XValidation:rule="!has(self.maxTotalSize) || !has(self.maxSize) || !string(self.maxTotalSize).matches('^[0-9.]{1,28}([KMGTPE]i|[numkMGTPE]|[eE][+-]?[0-9]{1,2})?$') || !string(self.maxSize).matches('^[0-9.]{1,28}([KMGTPE]i|[numkMGTPE]|[eE][+-]?[0-9]{1,2})?$') || quantity(string(self.maxTotalSize)).asApproximateFloat() >= 2.0 * quantity(string(self.maxSize)).asApproximateFloat()",fieldPath=".maxTotalSize",message="write at least twice maxSize, so that closed files can be removed when the limit is reached"
+// +kubebuilder:validation:XValidation:rule="!has(self.maxTotalSize) || !string(self.maxTotalSize).matches('^[0-9.]{1,28}([KMGTPE]i|[numkMGTPE]|[eE][+-]?[0-9]{1,2})?$') || has(self.maxSize) && !string(self.maxSize).matches('^[0-9.]{1,28}([KMGTPE]i|[numkMGTPE]|[eE][+-]?[0-9]{1,2})?$') || quantity(string(self.maxTotalSize)).asApproximateFloat() >= 2.0 * (has(self.maxSize) ? quantity(string(self.maxSize)).asApproximateFloat() : 1073741824.0)",fieldPath=".maxTotalSize",message="write at least twice maxSize, so that closed files can be removed when the limit is reached"
 type FileSink struct {
 	// path is the directory on the host. It must be exactly one of the manager's --output-root. The parser uses
 	// <namespace>/<name> below it, which is created for runAsUser. With claimName, path is a directory of the claim, such
@@ -453,13 +452,11 @@ type FileSink struct {
 	// maxSize bounds a file, in bytes on disk, from 64Ki to 1Ei. A file is closed before it would exceed it. Defaults to
 	// 1Gi.
 	// +optional
-	// +kubebuilder:default="1Gi"
 	// +kubebuilder:validation:XValidation:rule="string(self).matches('^[0-9.]{1,28}([KMGTPE]i|[numkMGTPE]|[eE][+-]?[0-9]{1,2})?$') && isQuantity(string(self)) && quantity(string(self)).compareTo(quantity('64Ki')) >= 0 && quantity(string(self)).compareTo(quantity('1Ei')) <= 0",message="write a size of at least 64Ki, such as 1Gi, and at most 1Ei"
 	MaxSize *resource.Quantity `json:"maxSize,omitempty"`
 
 	// maxAge is the age at which a file is closed, from 1s to 24h. It has no effect with rotate Hour. Defaults to 1h.
 	// +optional
-	// +kubebuilder:default="1h"
 	// +kubebuilder:validation:Type=string
 	// +kubebuilder:validation:MaxLength=32
 	// +kubebuilder:validation:XValidation:rule="self.matches('^([0-9]{1,5}([.][0-9]{1,3})?(ms|s|m|h)){1,3}$') && duration(self).getMilliseconds() >= 1000 && duration(self).getMilliseconds() <= 86400000",message="write a duration from 1s to 24h, such as 1h"

@@ -14,8 +14,10 @@ const (
 // HyperliquidParserStatus is the observed state of a fleet. Figures in messages are those of the moment when a verdict
 // changed, so a fleet at rest causes no writes while its figures fluctuate.
 type HyperliquidParserStatus struct {
-	// observedGeneration is the generation of the spec that this status describes.
+	// observedGeneration is the generation of the spec that this status describes. It is -1, or another number below 1,
+	// until the operator has seen the object. Defaults to -1.
 	// +optional
+	// +kubebuilder:default=-1
 	ObservedGeneration int64 `json:"observedGeneration,omitempty"`
 
 	// state is the state of the fleet, in one word. While a target is bad it is the verdict on the worst target, such as

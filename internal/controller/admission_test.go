@@ -105,6 +105,9 @@ var _ = Describe("admission", func() {
 		Entry("no target", "target: {}", "spec.target", "exactly one of the fields in [nodes pods] must be set"),
 		Entry("two targets", "target: {nodes: {selector: {matchLabels: {a: b}}, dataPath: /data}, pods: {selector: "+
 			"{matchLabels: {a: b}}, volume: data}}", "spec.target", "exactly one of the fields in [nodes pods] must be set"),
+		Entry("too little room for two files of the default size",
+			"sink: {file: {path: /var/lib/hlparser-out, maxTotalSize: 1Gi}}", "spec.sink.file.maxTotalSize",
+			"write at least twice maxSize"),
 		Entry("an empty selector of pods", "target: {pods: {selector: {}, volume: data}}", "spec.target.pods.selector",
 			"write the label of the Hyperliquid nodes' pods"),
 		Entry("pods without a volume", "target: {pods: {selector: {matchLabels: {a: b}}}}", "spec.target.pods.volume",
@@ -343,9 +346,9 @@ var _ = Describe("admission", func() {
 		Expect(err).NotTo(HaveOccurred())
 		Expect(string(text)).To(MatchYAML(`
 target: {nodes: {selector: {matchLabels: {a: b}}, dataPath: /data, statePath: /var/lib/hlparser}}
-streams: [{name: Fills, mode: Auto}]
+streams: [{name: Fills}]
 format: Enveloped
-sink: {file: {path: /out, maxSize: 1Gi, maxAge: 1h0m0s}}
+sink: {file: {path: /out}}
 engine: {bufferLimit: 32Mi, parallelThreshold: 1000, workers: 2, startAt: End, maxLineBytes: 64Mi}
 growth: {pollInterval: 5s, stuckAfter: 30s, retention: 24h0m0s, action: Restart,
   restart: {cooldown: 5m0s, maxPerHour: 3, maxConcurrent: 10%}, fleetWideThreshold: 30%}
@@ -369,7 +372,7 @@ var _ = Describe("what the manager's flags forbid", func() {
 			now := current(ctx, obj)
 			Expect(conditionMessage(now, v1alpha1.ConditionStalled)).To(ContainSubstring(message))
 			Expect(condition(now, v1alpha1.ConditionReady)).To(Equal("False/" + reason))
-			Expect(condition(now, v1alpha1.ConditionReconciling)).To(Equal("False/UpToDate"))
+			Expect(condition(now, v1alpha1.ConditionReconciling)).To(Equal("False/" + reason))
 			Consistently(ctx, func() map[string]string { return f.uids(ctx) }).WithTimeout(tick * 5).Should(BeEmpty())
 			Eventually(ctx, func() []string { return eventNotes(ctx, obj, reason) }).Should(HaveLen(1))
 		},

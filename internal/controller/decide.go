@@ -58,6 +58,7 @@ func (r *Reconciler) decide(obj *v1alpha1.HyperliquidParser, f *observed.Fleet, 
 	}
 	in := plan.Input{
 		Now:         f.Now,
+		Object:      obj.Name,
 		Current:     v.current.PlanName(),
 		Update:      v.update.PlanName(),
 		RestartedAt: obj.Annotations[v1alpha1.AnnotationRestartedAt],

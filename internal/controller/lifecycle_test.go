@@ -200,7 +200,7 @@ var _ = Describe("a fleet", func() {
 		})
 		eventuallyCondition(ctx, obj, v1alpha1.ConditionReady, "False/Paused", soon)
 		Consistently(ctx, func() map[string]string { return f.uids(ctx) }).WithTimeout(tick * 10).Should(Equal(before))
-		Expect(condition(current(ctx, obj), v1alpha1.ConditionReconciling)).To(Equal("False/UpToDate"))
+		Expect(condition(current(ctx, obj), v1alpha1.ConditionReconciling)).To(Equal("False/Paused"))
 		Expect(k8s.Get(ctx, client.ObjectKey{Namespace: f.namespace, Name: oldConfig}, &corev1.ConfigMap{})).To(Succeed(),
 			"pods refer to it")
 		Expect(k8s.Delete(ctx, f.pod(ctx, obj.Name, 4))).To(Succeed())

@@ -35,7 +35,7 @@ func (v *revisions) lastComplete(obj *v1alpha1.HyperliquidParser, pods []corev1.
 		}
 	}
 	// Earlier operators marked none.
-	if revision := v.find(obj.Status.CurrentRevision); revision != nil || obj.Status.ObservedGeneration != 0 {
+	if revision := v.find(obj.Status.CurrentRevision); revision != nil || obj.Status.ObservedGeneration > 0 {
 		return revision
 	}
 	return v.commonest(pods)

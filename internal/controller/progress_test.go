@@ -182,6 +182,10 @@ func TestTheCurrentRevisionIsKeptWithTheRevisions(t *testing.T) {
 	if got := s.lastComplete(a.obj, pods).PlanName(); got != "x" {
 		t.Errorf("without a status the commonest is %q", got)
 	}
+	a.obj.Status.ObservedGeneration = -1 // the schema's default
+	if got := s.lastComplete(a.obj, pods).PlanName(); got != "x" {
+		t.Errorf("before a status was written the commonest is %q", got)
+	}
 	a.obj.Status.ObservedGeneration = 1
 	if got := s.lastComplete(a.obj, pods).PlanName(); got != "" {
 		t.Errorf("before a first one was complete it is %q", got)

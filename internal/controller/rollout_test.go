@@ -65,8 +65,9 @@ var _ = Describe("a canary", func() {
 		change(ctx, obj, func(o *v1alpha1.HyperliquidParser) { o.Spec.Format = "Raw" })
 		f.canary(ctx, obj, 3)
 		eventuallyCondition(ctx, obj, v1alpha1.ConditionReconciling, "True/CanarySoaking", soon)
+		Eventually(ctx, func() v1alpha1.HyperliquidParserStatus { return current(ctx, obj).Status }).Should(
+			And(HaveField("Updated", int32(1)), HaveField("CurrentRevision", first)))
 		now := current(ctx, obj).Status
-		Expect(now).To(And(HaveField("Updated", int32(1)), HaveField("CurrentRevision", first)))
 		Expect(condition(current(ctx, obj), v1alpha1.ConditionReady)).To(Equal("False/CanarySoaking"))
 		Eventually(ctx, func() string {
 			return conditionMessage(current(ctx, obj),
@@ -118,9 +119,9 @@ var _ = Describe("a canary", func() {
 		eventuallyCondition(ctx, obj, v1alpha1.ConditionStalled, "True/"+v1alpha1.ReasonCanaryFailed, judged)
 		now := current(ctx, obj)
 		Expect(conditionMessage(now, v1alpha1.ConditionStalled)).To(And(
-			ContainSubstring(f.node(canary)+" on revision"), ContainSubstring("4.8 MiB of whole lines wait"),
-			ContainSubstring("before, on")))
-		Expect(condition(now, v1alpha1.ConditionReconciling)).To(Equal("False/UpToDate"))
+			ContainSubstring(f.node(canary)+" on revision "+now.Status.UpdateRevision), ContainSubstring("4.8 MiB of whole lines wait"),
+			ContainSubstring("before, on "+now.Status.CurrentRevision)))
+		Expect(condition(now, v1alpha1.ConditionReconciling)).To(Equal("False/" + v1alpha1.ReasonCanaryFailed))
 		Expect(condition(now, v1alpha1.ConditionReady)).To(Equal("False/" + v1alpha1.ReasonCanaryFailed))
 		Expect(now.Spec.Format).To(BeEquivalentTo("Raw"), "the spec is left alone")
 		Eventually(ctx, func() bool {

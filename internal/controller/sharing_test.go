@@ -130,7 +130,7 @@ func TestWhatIsSaidOfTargetsThatHaveNoParser(t *testing.T) {
 		text   string
 	}{
 		"two on one claim": {shared, metav1.ConditionTrue, v1alpha1.ReasonAllReady,
-			"1 of 1 targets have a ready parser, 1 are of revision mainnet-r; 1 target cannot take a new one now: hl-a " +
+			"1 of 1 target has a ready parser of revision mainnet-r; 1 target cannot take a new one now: hl-a " +
 				"(ClaimInUse: the parser of claim data-hl is beside pod hl-b)"},
 		"nothing is selected": {&observed.Fleet{Known: true}, metav1.ConditionTrue, v1alpha1.ReasonNoTargets,
 			"nothing matches the selector of spec.target: label the nodes, or the pods, that hold data"},

@@ -114,6 +114,7 @@ var _ = BeforeSuite(func(ctx SpecContext) {
 	adminREST.QPS = -1
 	k8s, err = client.New(adminREST, client.Options{Scheme: scheme})
 	Expect(err).NotTo(HaveOccurred())
+	capture(context.Background(), adminREST)
 
 	// The operator runs as its service account, with the generated role and nothing else.
 	user, err := env.AddUser(envtest.User{Name: operatorUser, Groups: []string{

@@ -290,7 +290,7 @@ var _ = Describe("pods that share a claim", func() {
 		Eventually(ctx, func() map[string]corev1.Pod { return parsers(ctx, f) }).Should(And(HaveLen(1), HaveKey("hl-a")))
 		gone(ctx, old)
 		Eventually(ctx, func() string { return conditionMessage(current(ctx, obj), v1alpha1.ConditionReady) }).Should(
-			HavePrefix("1 of 1 targets have a ready parser"))
+			HavePrefix("1 of 1 target has a ready parser"))
 	})
 })
 

@@ -117,7 +117,9 @@ func (r *Reconciler) stall(raw *unstructured.Unstructured, text string) (changed
 		}
 		changed = meta.SetStatusCondition(&conditions, condition) || changed
 	}
-	if !changed {
+	seen, _, err := unstructured.NestedInt64(raw.Object, "status", "observedGeneration")
+	stale := err != nil || seen != raw.GetGeneration()
+	if !changed && !stale {
 		return false, nil
 	}
 	status.SortConditions(conditions)
@@ -131,6 +133,10 @@ func (r *Reconciler) stall(raw *unstructured.Unstructured, text string) (changed
 	if written == nil {
 		written = map[string]any{}
 		raw.Object["status"] = written
+	}
+	if stale {
+		written["observedGeneration"] = raw.GetGeneration()
+		delete(written, "updateRevision") // which is that of an earlier generation
 	}
 	written["conditions"] = plain
 	written["state"] = v1alpha1.StateStalled

@@ -137,6 +137,9 @@ var _ = Describe("an object that cannot be decoded", func() {
 		Eventually(ctx, func() string { return rawCondition(ctx, odd, v1alpha1.ConditionStalled) }).Should(
 			Equal("True/" + v1alpha1.ReasonUndecodable))
 		Expect(rawCondition(ctx, odd, v1alpha1.ConditionReady)).To(Equal("False/" + v1alpha1.ReasonUndecodable))
+		seen := bare(odd)
+		Expect(k8s.Get(ctx, client.ObjectKeyFromObject(odd), seen)).To(Succeed())
+		Expect(seen.Object["status"]).To(HaveKeyWithValue("observedGeneration", seen.GetGeneration()))
 		Eventually(ctx, func() []string { return eventNotes(ctx, odd, v1alpha1.ReasonUndecodable) }).Should(
 			ConsistOf(ContainSubstring("3000000000")))
 		Expect(series(manager.metrics, aside)).To(Equal(map[string]float64{"mainnet/" + g.namespace: 1}))

@@ -148,7 +148,7 @@ func (s *step) lostForLong(lost []string) []string {
 func (s *step) lostMessage(lost []string) string {
 	return fmt.Sprintf("%s cannot be observed since they were given revision %s: their nodes are lost, "+
 		"their pods do not terminate, or the state of their parsers is unknown",
-		firstFew(lost), s.Update)
+		firstFew(lost), s.nameOf(s.Update))
 }
 
 // countReboots counts how often the nodes of canaries have rebooted since they were selected.
@@ -301,7 +301,7 @@ func (s *step) comparison(t *slot, now string) string {
 		was = append(was, "not ready")
 	}
 	return fmt.Sprintf("%s on revision %s: %s; before, on %s: %s",
-		t.Name, s.Update, now, s.Current, strings.Join(was, ", "))
+		t.Name, s.nameOf(s.Update), now, s.nameOf(s.Current), strings.Join(was, ", "))
 }
 
 // failCanary sends the canaries back to Current. No target is selected until there is another Update, or promotion.

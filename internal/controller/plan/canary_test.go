@@ -76,6 +76,14 @@ func TestUnobservedTimeDoesNotCountForTheSoak(t *testing.T) {
 		phase(plan.PhaseCanary, "soaking until 17:02:00 UTC")
 }
 
+func TestMessagesCallARevisionByItsFullName(t *testing.T) {
+	s := begin(t, canary(fleet(3), 1, time.Hour)).with(update("newer")).
+		with(func(in *plan.Input) { in.Object = "mainnet" })
+	s.does("Delete a: Outdated").does("Create a at newer").is("a", health.Overloaded).does("Delete a: RolledBack").
+		phase(plan.PhaseFailed,
+			"a on revision mainnet-newer: Overloaded, as it is; before, on mainnet-new: Healthy, lag 0s")
+}
+
 func TestACanaryThatIsWorseThanBeforeGoesBackAndNothingElseMoves(t *testing.T) {
 	for name, test := range map[string]struct {
 		change  func(*story)

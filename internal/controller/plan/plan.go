@@ -156,6 +156,8 @@ type Peers struct {
 // Input is everything that a plan depends on.
 type Input struct {
 	Now time.Time
+	// Object is the name of the object. Messages call a revision by its full name, which begins with it.
+	Object string
 	// Current is the revision that the whole fleet last had; "" before the first. Update is the revision that it should
 	// have; "" if that is not known: then everything stays at Current.
 	Current string
@@ -266,6 +268,8 @@ type Result struct {
 	// Ineffective lists, sorted, the targets that need a restart while restarts do not help, and those that are tried
 	// once more.
 	Ineffective []string
+	// Capped lists, sorted, the targets that need a restart and had MaxPerHour of them within the hour.
+	Capped []string
 	// Affected is the number of affected targets among the Counted ones, whose state can be known. FleetWide reports
 	// whether they are too many for a fault of single parsers. Outage then describes it, with figures.
 	Affected  int

@@ -360,6 +360,15 @@ func TestNext(t *testing.T) {
 			if fmt.Sprint(got.Waiting) != fmt.Sprint(test.waiting) {
 				t.Errorf("waiting\n got %v\nwant %v", got.Waiting, test.waiting)
 			}
+			var capped []string
+			for name, why := range got.Waiting {
+				if strings.Contains(why, "within the hour") {
+					capped = append(capped, name)
+				}
+			}
+			if !slices.Equal(got.Capped, capped) {
+				t.Errorf("capped %v, want %v", got.Capped, capped)
+			}
 			if !slices.Equal(got.Forget, test.forget) {
 				t.Errorf("forget %v, want %v", got.Forget, test.forget)
 			}

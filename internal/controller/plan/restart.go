@@ -125,6 +125,7 @@ func (s *step) restartOne(t *slot) {
 		}
 		if i := n - s.Limits.MaxPerHour; i >= 0 {
 			if at := record.Times[i].Add(LedgerRetention); s.Now.Before(at) {
+				s.result.Capped = append(s.result.Capped, t.Name)
 				s.wait(t, fmt.Sprintf("restarted %s within the hour, no more before %s", times(n), clock(at)), at)
 				return
 			}

@@ -313,7 +313,7 @@ func (s *step) stopIfWorse() {
 		updated.degraded*max(others.all, 1) > others.degraded*updated.all {
 		s.phase = PhaseStopped
 		j := worst.judgement
-		s.result.Message = fmt.Sprintf("%s is %s on revision %s: %s", worst.Name, j.Verdict, s.Update, j.Message)
+		s.result.Message = fmt.Sprintf("%s is %s on revision %s: %s", worst.Name, j.Verdict, s.nameOf(s.Update), j.Message)
 	}
 }
 

@@ -52,7 +52,9 @@ func TestARolloutStopsWhileSelectedTargetsAreWorseThanBefore(t *testing.T) {
 	// One was bad before and still is: that is not worse.
 	s.is("c", health.Stuck).does("Delete b: Outdated", "Delete d: Outdated").does("Create b at newer", "Create d at newer")
 	s.is("b", health.Growing).does().phase(plan.PhaseStopped, "b is Growing on revision newer: as it is")
-	s.dies("e").does("Create e at new")
+	s.with(func(in *plan.Input) { in.Object = "mainnet" }).does().
+		phase(plan.PhaseStopped, "b is Growing on revision mainnet-newer: as it is")
+	s.with(func(in *plan.Input) { in.Object = "" }).dies("e").does("Create e at new")
 	s.is("b", health.SinkDown).does("Delete e: Outdated", "Delete f: Outdated") // external
 	s.does("Create e at newer", "Create f at newer").is("b", health.Growing).does().
 		phase(plan.PhaseStopped, "b is Growing on revision newer: as it is")

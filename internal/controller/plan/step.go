@@ -194,6 +194,7 @@ func (s *step) finish() Result {
 	s.result.Ineffective = append(s.result.Ineffective, s.retried()...)
 	slices.Sort(s.result.Ineffective)
 	s.result.Ineffective = slices.Compact(s.result.Ineffective)
+	slices.Sort(s.result.Capped)
 	s.result.Phase = s.phase
 	s.explain()
 	if !s.trials.equal(s.Trials) {
@@ -259,6 +260,14 @@ func (s *step) reached(t time.Time) bool {
 		return false
 	}
 	return true
+}
+
+// nameOf returns the name of a revision as the status and kubectl show it.
+func (s *step) nameOf(revision string) string {
+	if s.Object == "" {
+		return revision
+	}
+	return s.Object + "-" + revision
 }
 
 func times(n int) string {

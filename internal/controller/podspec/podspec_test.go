@@ -385,6 +385,69 @@ func TestTheIdentityOfASpecIsNotWhatAnOperatorMakesOfIt(t *testing.T) {
 	}
 }
 
+// Earlier schemas stored the defaults of streams and sinks, which the schema no longer sets. An object that was stored
+// then and the same manifest now mean the same revision, so that neither an upgrade nor the next apply replaces a pod.
+func TestAnUnsetFieldIsItsDefault(t *testing.T) {
+	for name, sink := range map[string]struct{ unset, stored v1alpha1.Sink }{
+		"files": {
+			v1alpha1.Sink{File: &v1alpha1.FileSink{Path: "/out"}},
+			v1alpha1.Sink{File: &v1alpha1.FileSink{
+				Path: "/out", MaxSize: ptr.To(resource.MustParse("1Gi")), MaxAge: &metav1.Duration{Duration: time.Hour},
+			}},
+		},
+		"NATS": {
+			v1alpha1.Sink{NATS: &v1alpha1.NATSSink{URL: "nats://nats:4222", Stream: "HL", Create: &v1alpha1.NATSCreate{},
+				CredentialsSecretRef: &v1alpha1.CredentialsSecretRef{SecretRef: v1alpha1.SecretRef{Name: "creds"}}}},
+			v1alpha1.Sink{NATS: &v1alpha1.NATSSink{URL: "nats://nats:4222", Stream: "HL", Subject: "hl.{stream}.{coin}",
+				Delivery: "Best", Identity: "Position", RecordsPerMessage: ptr.To[int32](1),
+				Create: &v1alpha1.NATSCreate{Replicas: ptr.To[int32](1)},
+				CredentialsSecretRef: &v1alpha1.CredentialsSecretRef{
+					SecretRef: v1alpha1.SecretRef{Name: "creds"}, Key: "nats.creds"}}},
+		},
+		"Kafka": {
+			v1alpha1.Sink{Kafka: &v1alpha1.KafkaSink{
+				Brokers: []v1alpha1.Broker{"kafka:9092"}, Create: &v1alpha1.KafkaCreate{}}},
+			v1alpha1.Sink{Kafka: &v1alpha1.KafkaSink{Brokers: []v1alpha1.Broker{"kafka:9092"}, Topic: "hl.{stream}",
+				Key: "{coin}", Delivery: "ExactlyOnce", PositionsTopic: "hlparser-positions", Compression: "zstd",
+				MaxMessageBytes: ptr.To[int32](1048576), Create: &v1alpha1.KafkaCreate{Partitions: ptr.To[int32](1)}}},
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			var ids, hashes [2]string
+			for i, sink := range []v1alpha1.Sink{sink.unset, sink.stored} {
+				for _, named := range []bool{false, true} {
+					obj := object()
+					obj.Spec.Streams = []v1alpha1.Stream{{Name: "Fills"}}
+					if i == 1 {
+						obj.Spec.Streams[0].Mode = "Auto"
+					}
+					obj.Spec.Sink = sink
+					if named {
+						obj.Spec.Streams[0].Sink, obj.Spec.Sink = "a", v1alpha1.Sink{}
+						obj.Spec.Sinks = []v1alpha1.NamedSink{{Name: "a", File: sink.File, NATS: sink.NATS, Kafka: sink.Kafka}}
+					}
+					before := obj.DeepCopy()
+					id, err := podspec.Identity(obj)
+					if err != nil {
+						t.Fatal(err)
+					}
+					ids[i] += id
+					hashes[i] += revision(t, obj).Hash
+					if !reflect.DeepEqual(obj, before) {
+						t.Error("the object has changed")
+					}
+				}
+			}
+			if ids[0] != ids[1] {
+				t.Errorf("the identities are %s and %s", ids[0], ids[1])
+			}
+			if hashes[0] != hashes[1] {
+				t.Errorf("the revisions are %s and %s", hashes[0], hashes[1])
+			}
+		})
+	}
+}
+
 func TestAStoredRevisionMakesTheSamePodToTheByte(t *testing.T) {
 	obj := object()
 	before := revision(t, obj)

@@ -36,10 +36,12 @@ type Revision struct {
 }
 
 // NewRevision renders the object's spec into a revision with its name. defaultImage replaces an empty spec.image.
-// cluster distinguishes the parsers of this cluster from those of another that write to the same server. It fails with
-// a
-// *config.FieldError for a setting that admission accepted and the parser would refuse.
+// cluster distinguishes the parsers of this cluster from those of another that write to the same server. An unset field
+// renders as its default does. It fails with a *config.FieldError for a setting that admission accepted and the parser
+// would refuse.
 func NewRevision(obj *v1alpha1.HyperliquidParser, defaultImage, cluster string) (Revision, error) {
+	obj = obj.DeepCopy()
+	v1alpha1.SetDefaults(obj)
 	rendered := render(&obj.Spec)
 	// The parser applies the same defaults and checks. The number of CPUs is the default of a setting that the schema
 	// defaults.
@@ -259,9 +261,11 @@ func pinnedTo(node string, affinity *corev1.Affinity) *corev1.Affinity {
 
 // Identity returns a hash of the fields of a spec that shape pods and the parser's config. It does not depend on how an
 // operator renders them. A new field of the spec is part of the identity, so setting it replaces pods, unless it is
-// excluded here.
+// excluded here. An unset field is its default: earlier versions of the schema stored those of streams and sinks.
 func Identity(obj *v1alpha1.HyperliquidParser) (string, error) {
-	spec := *obj.Spec.DeepCopy()
+	obj = obj.DeepCopy()
+	v1alpha1.SetDefaults(obj)
+	spec := obj.Spec
 	spec.Growth = v1alpha1.Growth{}
 	spec.Rollout = v1alpha1.Rollout{}
 	spec.Paused = false

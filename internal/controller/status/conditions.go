@@ -34,14 +34,15 @@ func setConditions(
 ) {
 	set := setter(status, in.Fleet.Now)
 	failing := in.Outcome.Failing
-	stalled, reconciling := stalling(in), progress(obj, in, c)
+	stalled, reconciling := stalling(in), progress(status, obj, in, c)
 	if stalled != nil {
 		set(v1alpha1.ConditionStalled, metav1.ConditionTrue, stalled.Reason, stalled.Message)
 		reconciling = ""
 	} else {
 		set(v1alpha1.ConditionStalled, metav1.ConditionFalse, v1alpha1.ReasonNotStalled, notStalled)
 	}
-	ready, reason, text := readiness(stalled, c, reconciling, status.UpdateRevision)
+	text := having(status, c, restarted(status, obj, reconciling))
+	ready, reason, text := readiness(stalled, c, reconciling, text)
 	if in.Plan.Message != "" && stalled == nil {
 		text += "; " + in.Plan.Message
 	}
@@ -49,9 +50,14 @@ func setConditions(
 		text = failing.Message + "; " + text
 	}
 	set(v1alpha1.ConditionReady, ready, reason, text)
-	if reconciling != "" {
+	switch {
+	case reconciling != "":
 		set(v1alpha1.ConditionReconciling, metav1.ConditionTrue, reconciling, text)
-	} else {
+	case stalled != nil:
+		set(v1alpha1.ConditionReconciling, metav1.ConditionFalse, stalled.Reason, heldBack)
+	case c.outdated > 0:
+		set(v1alpha1.ConditionReconciling, metav1.ConditionFalse, v1alpha1.ReasonPaused, pausedStory(c))
+	default:
 		set(v1alpha1.ConditionReconciling, metav1.ConditionFalse, v1alpha1.ReasonUpToDate, notReconciling)
 	}
 
@@ -73,6 +79,7 @@ func setConditions(
 const (
 	notStalled     = "the operator can proceed"
 	notReconciling = "no change is in progress"
+	heldBack       = "no change is in progress while the object is stalled"
 )
 
 // setter returns a function that sets conditions of a status at a time.
@@ -135,32 +142,74 @@ func missingSecret(f *observed.Fleet) *observed.Problem {
 		what, FirstNames(without))}
 }
 
-// progress returns the reason for which the fleet is being changed; "" when it is not.
-func progress(obj *v1alpha1.HyperliquidParser, in *Input, c census) string {
-	paused := obj.Spec.Paused
-	switch {
+// progress returns the reason for which the fleet is being changed; "" when it is not. A pod that is being replaced is
+// missing for a moment, and then starts: neither is a reason of its own, and the reason of a rollout or a restart stays
+// until the last pod is ready.
+func progress(
+	status *v1alpha1.HyperliquidParserStatus, obj *v1alpha1.HyperliquidParser, in *Input, c census,
+) string {
+	incomplete := c.missing+c.starting > 0
+	switch paused := obj.Spec.Paused; {
 	case in.Outcome.Failing != nil:
 		return in.Outcome.Failing.Reason
-	case c.missing > 0:
-		return v1alpha1.ReasonCreatingPods
 	case in.Plan.Phase == plan.PhaseCanary && !paused:
 		return v1alpha1.ReasonCanarySoaking
 	case in.Plan.Phase == plan.PhaseStopped && !paused:
 		return v1alpha1.ReasonRolloutStopped
-	case c.outdated > 0 && !paused:
+	case c.outdated > 0 && !paused, incomplete && (moving(status) || replacing(status)) && !paused:
 		return v1alpha1.ReasonReplacingPods
+	case c.missing > 0:
+		return v1alpha1.ReasonCreatingPods
 	case c.starting > 0:
 		return v1alpha1.ReasonWaitingForPods
 	}
 	return ""
 }
 
-// readiness returns the condition Ready.
+// moving reports whether the fleet is on its way from one revision to another.
+func moving(status *v1alpha1.HyperliquidParserStatus) bool {
+	return status.CurrentRevision != "" && status.UpdateRevision != "" && status.CurrentRevision != status.UpdateRevision
+}
+
+// replacing reports whether the status before has pods being replaced.
+func replacing(before *v1alpha1.HyperliquidParserStatus) bool {
+	c := meta.FindStatusCondition(before.Conditions, v1alpha1.ConditionReconciling)
+	return c != nil && c.Status == metav1.ConditionTrue && c.Reason == v1alpha1.ReasonReplacingPods
+}
+
+// restarted reports whether pods are being replaced because a restart was requested, and not by another revision.
+func restarted(
+	status *v1alpha1.HyperliquidParserStatus, obj *v1alpha1.HyperliquidParser, reconciling string,
+) bool {
+	return reconciling == v1alpha1.ReasonReplacingPods && obj.Annotations[v1alpha1.AnnotationRestartedAt] != "" &&
+		status.CurrentRevision != "" && status.CurrentRevision == status.UpdateRevision
+}
+
+// having counts the targets that have what they should have. It changes once for each of them.
+func having(status *v1alpha1.HyperliquidParserStatus, c census, restart bool) string {
+	switch {
+	case status.UpdateRevision == "":
+		return share(c.ready, c.desired) + " a ready parser"
+	case restart:
+		return share(c.complete, c.desired) + " a ready parser that is newer than the requested restart"
+	}
+	return share(c.complete, c.desired) + " a ready parser of revision " + status.UpdateRevision
+}
+
+// share returns "n of all targets have", in the right number.
+func share(n, all int) string {
+	have := "have"
+	if n == 1 || all == 1 {
+		have = "has"
+	}
+	return fmt.Sprintf("%d of %s %s", n, Plural(all, "target"), have)
+}
+
+// readiness returns the condition Ready. parsers is what the targets have.
 func readiness(
-	stalled *observed.Problem, c census, reconciling, revision string,
+	stalled *observed.Problem, c census, reconciling, parsers string,
 ) (value metav1.ConditionStatus, reason, text string) {
-	text = fmt.Sprintf("%d of %d targets have a ready parser, %d are of revision %s",
-		c.ready, c.desired, c.updated, revision)
+	text = parsers
 	if n := len(c.waiting); n > 0 {
 		text += fmt.Sprintf("; %s cannot take a new one now: %s (%s)",
 			Plural(n, "target"), FirstNames(c.waiting), c.waitingFor)
@@ -215,14 +264,16 @@ func judged(
 		return metav1.ConditionFalse, worst[0].Verdict, worstMessage(worst)
 	}
 	before := meta.FindStatusCondition(status.Conditions, kind)
+	reported := false // a parser that never ran shows nothing about buffers
 	known := everyView(in.Fleet, func(v *poller.View) bool {
+		reported = reported || v.Reports > 0
 		return cmp.Or(v.Judgement.Verdict, health.Unknown) != health.Unknown
-	})
+	}) && reported
 	return unlessKnown(in.Fleet, before, known, good, goodText)
 }
 
 // noRestart returns the reason for which a target is not restarted though a restart is due, if that is that it would
-// not help; "" for others.
+// not help, or that the target was restarted as often as an hour allows; "" for others.
 func noRestart(in *Input, name string) (reason, text string) {
 	_, waits := in.Plan.Waiting[name]
 	held := in.Limits.AlertOnly || in.Limits.Paused || in.Limits.Hold || in.Outcome.Problem != nil
@@ -231,6 +282,8 @@ func noRestart(in *Input, name string) (reason, text string) {
 		return v1alpha1.ReasonRestartIneffective, ""
 	case waits && in.Plan.FleetWide && !held:
 		return v1alpha1.ReasonFleetWide, "; " + in.Plan.Outage
+	case slices.Contains(in.Plan.Capped, name):
+		return v1alpha1.ReasonRestartLimit, ""
 	}
 	return "", ""
 }

@@ -80,7 +80,7 @@ func (s *scenery) raise(i int, alerts health.Alerts) {
 func (s *scenery) fails(i int, reason string) {
 	s.judge(i, health.NotRunning)
 	view := s.Views[s.Targets[i].Name]
-	view.Judgement.Reason = reason
+	view.Judgement.Reason, view.Reports = reason, 0
 	s.Views[s.Targets[i].Name] = view
 }
 

@@ -124,6 +124,7 @@ func WithoutTexts(status v1alpha1.HyperliquidParserStatus) v1alpha1.HyperliquidP
 // census counts targets.
 type census struct {
 	desired, current, ready, updated int
+	complete                         int // with a pod that is both ready and updated
 	// Among targets that can take a pod now:
 	missing  int // without a pod, or with a Terminating one
 	outdated int // with a pod of an older revision, or of before a restart was requested
@@ -167,6 +168,9 @@ func count(obj *v1alpha1.HyperliquidParser, in *Input) census {
 		updated := p.Revision == in.Update.PlanName() && (restartedAt == "" || p.RestartedAt == restartedAt)
 		if updated {
 			c.updated++
+		}
+		if updated && p.Ready {
+			c.complete++
 		}
 		switch {
 		case !schedulable:

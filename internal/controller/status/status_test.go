@@ -52,6 +52,34 @@ func TestConditions(t *testing.T) {
 				s.older(0, 1)
 			},
 			"Paused: Ready False/Paused, Delivering True/AllDelivering, BuffersStable True/AllStable, " +
+				"DataIntact True/NothingLost, Reconciling False/Paused, Stalled False/NotStalled",
+		},
+		"no parser has ever run": {
+			func(_ *v1alpha1.HyperliquidParser, s *scenery) {
+				for i := range s.Targets {
+					s.fails(i, "ImagePullBackOff")
+					s.unready(i)
+				}
+			},
+			"NotRunning: Ready False/PodsNotReady, Delivering False/NotRunning, BuffersStable Unknown/NotYetJudged, " +
+				"DataIntact Unknown/NotYetJudged, Reconciling False/UpToDate, Stalled False/NotStalled",
+		},
+		"one parser has never run": {
+			func(_ *v1alpha1.HyperliquidParser, s *scenery) {
+				s.fails(0, "ImagePullBackOff")
+				s.unready(0)
+			},
+			"NotRunning: Ready False/PodsNotReady, Delivering False/NotRunning, BuffersStable True/AllStable, " +
+				"DataIntact Unknown/NotYetJudged, Reconciling False/UpToDate, Stalled False/NotStalled",
+		},
+		"a target that may not be restarted again within the hour": {
+			func(_ *v1alpha1.HyperliquidParser, s *scenery) {
+				s.judge(0, health.Stuck)
+				s.judge(1, health.Stuck)
+				s.Plan = plan.Result{Capped: []string{"node-0001"},
+					Waiting: map[string]string{"node-0001": "restarted 3 times within the hour, no more before 12:40:00 UTC"}}
+			},
+			"Stuck: Ready True/AllReady, Delivering False/RestartLimit, BuffersStable False/RestartLimit, " +
 				"DataIntact True/NothingLost, Reconciling False/UpToDate, Stalled False/NotStalled",
 		},
 		"a canary has failed": {
@@ -60,7 +88,7 @@ func TestConditions(t *testing.T) {
 				s.Plan = plan.Result{Phase: plan.PhaseFailed, Message: "node-0000 is slower than before"}
 			},
 			"Stalled: Ready False/CanaryFailed, Delivering True/AllDelivering, BuffersStable True/AllStable, " +
-				"DataIntact True/NothingLost, Reconciling False/UpToDate, Stalled True/CanaryFailed",
+				"DataIntact True/NothingLost, Reconciling False/CanaryFailed, Stalled True/CanaryFailed",
 		},
 		"a write is refused": {
 			func(_ *v1alpha1.HyperliquidParser, s *scenery) {
@@ -68,7 +96,7 @@ func TestConditions(t *testing.T) {
 				s.Outcome.Problem = &observed.Problem{Reason: v1alpha1.ReasonPodRejected, Message: "quota"}
 			},
 			"Stalled: Ready False/PodRejected, Delivering True/AllDelivering, BuffersStable True/AllStable, " +
-				"DataIntact True/NothingLost, Reconciling False/UpToDate, Stalled True/PodRejected",
+				"DataIntact True/NothingLost, Reconciling False/PodRejected, Stalled True/PodRejected",
 		},
 		"a write fails for now": {
 			func(_ *v1alpha1.HyperliquidParser, s *scenery) {
@@ -85,7 +113,7 @@ func TestConditions(t *testing.T) {
 				s.Outcome.Problem = &observed.Problem{Reason: v1alpha1.ReasonSpecInvalid, Message: "selector"}
 			},
 			"Stalled: Ready False/SpecInvalid, Delivering Unknown/NotYetJudged, BuffersStable Unknown/NotYetJudged, " +
-				"DataIntact Unknown/NotYetJudged, Reconciling False/UpToDate, Stalled True/SpecInvalid",
+				"DataIntact Unknown/NotYetJudged, Reconciling False/SpecInvalid, Stalled True/SpecInvalid",
 		},
 	} {
 		t.Run(name, func(t *testing.T) {

@@ -37,15 +37,15 @@ func summary(
 	case stalled.Status == metav1.ConditionTrue:
 		return v1alpha1.StateStalled, stalled.Reason + ": " + stalled.Message
 	case ready.Reason == v1alpha1.ReasonNoTargets:
-		return v1alpha1.ReasonNoTargets, "nothing matches the selector of spec.target"
+		return v1alpha1.ReasonNoTargets, noTargetsStory(c)
 	case loss.Status == metav1.ConditionFalse:
 		return loss.Reason, lossStory(status, in.Fleet, loss.Reason)
 	case obj.Spec.Paused:
 		return v1alpha1.StatePaused, pausedStory(c)
 	case is(v1alpha1.ConditionReconciling).Status == metav1.ConditionTrue:
-		return progressing(status, in.Plan, c)
+		return progressing(status, in.Plan, c, restarted(status, obj, is(v1alpha1.ConditionReconciling).Reason))
 	case ready.Status == metav1.ConditionFalse:
-		return v1alpha1.StateNotReady, fmt.Sprintf("%s: %d of %d targets are ready", ready.Reason, c.ready, c.desired)
+		return v1alpha1.StateNotReady, ready.Reason + ": " + share(c.ready, c.desired) + " a ready parser"
 	case is(v1alpha1.ConditionDelivering).Status == metav1.ConditionTrue:
 		return v1alpha1.StateDelivering, deliveringStory(c)
 	}
@@ -141,18 +141,36 @@ func pausedStory(c census) string {
 	return "no rollout and no restart"
 }
 
-// progressing returns how the fleet is being changed.
-func progressing(status *v1alpha1.HyperliquidParserStatus, next plan.Result, c census) (state, story string) {
-	moving := c.outdated > 0 || status.CurrentRevision != "" && status.CurrentRevision != status.UpdateRevision
+// progressing returns how the fleet is being changed. restart reports whether a requested restart is why.
+func progressing(
+	status *v1alpha1.HyperliquidParserStatus, next plan.Result, c census, restart bool,
+) (state, story string) {
 	switch {
 	case next.Phase == plan.PhaseStopped:
-		return v1alpha1.ReasonRolloutStopped, fmt.Sprintf("%d of %d targets have the new revision", c.updated, c.desired)
+		return v1alpha1.ReasonRolloutStopped, share(c.updated, c.desired) + " the new revision"
 	case next.Phase == plan.PhaseCanary:
-		return v1alpha1.StateRollingOut, fmt.Sprintf("canaries soak: %d of %d targets", c.updated, c.desired)
-	case moving:
-		return v1alpha1.StateRollingOut, fmt.Sprintf("%d of %d targets have the new revision", c.updated, c.desired)
+		return v1alpha1.StateRollingOut, fmt.Sprintf("canaries soak: %d of %s", c.updated, Plural(c.desired, "target"))
+	case restart:
+		return v1alpha1.StateRollingOut, share(c.updated, c.desired) + " restarted as requested"
+	case c.outdated > 0, moving(status):
+		return v1alpha1.StateRollingOut, share(c.updated, c.desired) + " the new revision"
 	}
-	return v1alpha1.StateStarting, fmt.Sprintf("%d of %d targets have a ready parser", c.ready, c.desired)
+	return v1alpha1.StateStarting, share(c.ready, c.desired) + " a ready parser"
+}
+
+// noTargetsStory returns why there is no target.
+func noTargetsStory(c census) string {
+	if c.excluded > 0 {
+		return fmt.Sprintf("spec.affinity excludes all %s of the selector", matches(c.excluded))
+	}
+	return "nothing matches the selector of spec.target"
+}
+
+func matches(n int) string {
+	if n == 1 {
+		return "1 match"
+	}
+	return fmt.Sprintf("%d matches", n)
 }
 
 func deliveringStory(c census) string {

@@ -11,7 +11,9 @@ import (
 	"text/tabwriter"
 	"time"
 
+	corev1 "k8s.io/api/core/v1"
 	apiextensionsv1 "k8s.io/apiextensions-apiserver/pkg/apis/apiextensions/v1"
+	"k8s.io/apimachinery/pkg/api/meta"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/client-go/util/jsonpath"
 	"sigs.k8s.io/yaml"
@@ -186,6 +188,21 @@ var fleetStories = map[string]struct {
 		},
 		"NoTargets  0        0      0        0    0", "mainnet-new  nothing matches the selector of spec.target",
 	},
+	"an affinity that excludes everything": {
+		func(_ *v1alpha1.HyperliquidParser, s *scenery, _ *plan.Result) {
+			s.Targets, s.Pairs, s.Pods, s.Views, s.Excluded = nil, nil, nil, nil, 5000
+		},
+		"NoTargets  0        0      0        0    0", "mainnet-new  spec.affinity excludes all 5000 matches of the selector",
+	},
+	"a requested restart": {
+		func(obj *v1alpha1.HyperliquidParser, s *scenery, _ *plan.Result) {
+			obj.Annotations = map[string]string{v1alpha1.AnnotationRestartedAt: "now"}
+			obj.Status.CurrentRevision = "mainnet-new"
+			s.Current = s.Update
+			s.Pods[0].Annotations = map[string]string{v1alpha1.AnnotationRestartedAt: "now"}
+		},
+		"RollingOut  3        3      1        0    0", "mainnet-new  1 of 3 targets has restarted as requested",
+	},
 	"a node that was cordoned": {
 		func(_ *v1alpha1.HyperliquidParser, s *scenery, _ *plan.Result) {
 			s.without(1)
@@ -204,7 +221,7 @@ var fleetStories = map[string]struct {
 	},
 	"pods that are not ready for long, for no verdict's reason": {
 		func(_ *v1alpha1.HyperliquidParser, s *scenery, _ *plan.Result) { s.unready(1) },
-		"NotReady  3        2      3        0    0", "mainnet-new  PodsNotReady: 2 of 3 targets are ready",
+		"NotReady  3        2      3        0    0", "mainnet-new  PodsNotReady: 2 of 3 targets have a ready parser",
 	},
 	"a loss": {
 		func(_ *v1alpha1.HyperliquidParser, s *scenery, _ *plan.Result) {
@@ -280,5 +297,82 @@ func TestAStoryIsShortAndSaysHowManyMore(t *testing.T) {
 				}
 			}
 		}
+	}
+}
+
+// A person who watches a rollout or a restart sees one line for each target, and one reason from its beginning to its
+// end: a pod that is gone for a moment, and then starts, is no news.
+func TestARolloutIsOneChangeForEachTarget(t *testing.T) {
+	for name, test := range map[string]struct {
+		begin   func(*v1alpha1.HyperliquidParser, *scenery)
+		replace func(*scenery, int)
+		message string // of the condition Ready, with the number of targets
+		story   string
+	}{
+		"a new revision": {
+			func(obj *v1alpha1.HyperliquidParser, s *scenery) {
+				obj.Status.CurrentRevision = "mainnet-old"
+				s.older(0, 1, 2, 3)
+			},
+			func(s *scenery, i int) { s.Pods[i].Labels[v1alpha1.LabelRevision] = "new" },
+			"%s a ready parser of revision mainnet-new", "%s the new revision",
+		},
+		"a requested restart": {
+			func(obj *v1alpha1.HyperliquidParser, s *scenery) {
+				obj.Status.CurrentRevision, s.Current = "mainnet-new", s.Update
+				obj.Annotations = map[string]string{v1alpha1.AnnotationRestartedAt: "now"}
+			},
+			func(s *scenery, i int) {
+				s.Pods[i].Annotations = map[string]string{v1alpha1.AnnotationRestartedAt: "now"}
+			},
+			"%s a ready parser that is newer than the requested restart", "%s restarted as requested",
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			const n = 4
+			obj, s := scene(n)
+			test.begin(obj, s)
+			next := plan.Result{Phase: plan.PhaseRolling}
+			var reasons, messages, stories []string
+			observe := func() {
+				obj.Status = s.status(obj, next)
+				c := meta.FindStatusCondition(obj.Status.Conditions, v1alpha1.ConditionReconciling)
+				reasons = append(reasons, c.Reason)
+				c = meta.FindStatusCondition(obj.Status.Conditions, v1alpha1.ConditionReady)
+				messages, stories = append(messages, c.Message), append(stories, obj.Status.Story)
+			}
+			observe()
+			for i := range n {
+				view := s.Views[s.Targets[i].Name]
+				s.without(i)
+				observe()
+				test.replace(s, i)
+				s.Pods[i].CreationTimestamp = metav1.NewTime(s.Now)
+				s.Pairs[i].Pod = &s.Pods[i]
+				s.unready(i)
+				s.judge(i, health.Unknown)
+				observe()
+				s.Pods[i].Status.Conditions[0].Status = corev1.ConditionTrue
+				s.Views[s.Targets[i].Name] = view
+				observe()
+			}
+			next = plan.Result{Complete: true}
+			observe()
+			if got, want := slices.Compact(reasons), []string{"ReplacingPods", "UpToDate"}; !slices.Equal(got, want) {
+				t.Errorf("the reasons are %v, want %v", got, want)
+			}
+			want, wantStories := make([]string, 0, n+1), make([]string, 0, n+2)
+			for i := range n + 1 {
+				want = append(want, fmt.Sprintf(test.message, share(i, n)))
+				wantStories = append(wantStories, fmt.Sprintf(test.story, share(i, n)))
+			}
+			want[n] = "4 of 4 targets have a ready parser of revision mainnet-new"
+			if got := slices.Compact(messages); !slices.Equal(got, want) {
+				t.Errorf("the messages are\n%s", strings.Join(got, "\n"))
+			}
+			if got := slices.Compact(stories); !slices.Equal(got, append(wantStories, "all 4 targets deliver")) {
+				t.Errorf("the stories are\n%s", strings.Join(got, "\n"))
+			}
+		})
 	}
 }
