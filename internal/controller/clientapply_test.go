@@ -80,10 +80,15 @@ var _ = Describe("client-side apply", func() {
 	DescribeTable("reports an object as unchanged the second time",
 		func(ctx SpecContext, spec string) {
 			applyTwice(ctx, []byte("apiVersion: fleet.hlparser.dev/v1alpha1\nkind: HyperliquidParser\n"+
-				"metadata: {name: twice}\nspec:\n  target: {nodes: {selector: {matchLabels: {role: none}}, dataPath: /data}}\n"+spec))
+				"metadata: {name: twice}\nspec:\n"+
+				"  target: {nodes: {selector: {matchLabels: {role: none}}, dataPath: /data}}\n"+spec))
 		},
 		Entry("with all kinds of sink by name", `
-  streams: [{name: Fills, sink: a}, {name: Trades, sink: b}, {name: OrderStatuses, sink: c}, {name: MiscEvents, sink: d}]
+  streams:
+  - {name: Fills, sink: a}
+  - {name: Trades, sink: b}
+  - {name: OrderStatuses, sink: c}
+  - {name: MiscEvents, sink: d}
   sinks:
   - {name: a, file: {path: /var/lib/hlparser-out}}
   - {name: b, nats: {url: "nats://nats:4222", stream: HL, create: {}, credentialsSecretRef: {name: creds}}}

@@ -174,7 +174,8 @@ var _ = Describe("restarts", func() {
 		change(ctx, obj, func(o *v1alpha1.HyperliquidParser) { metav1.SetMetaDataAnnotation(&o.ObjectMeta, "look", "2") })
 		Eventually(ctx, note).WithTimeout(judged).Should(
 			ContainSubstring("restarted 2 times within the hour, no more before"))
-		Expect(condition(current(ctx, obj), v1alpha1.ConditionBuffersStable)).To(Equal("False/" + v1alpha1.ReasonRestartLimit))
+		Expect(condition(current(ctx, obj), v1alpha1.ConditionBuffersStable)).To(
+			Equal("False/" + v1alpha1.ReasonRestartLimit))
 		Consistently(ctx, restarts).Should(Equal(int32(2)))
 		Expect(ledgerOf(ctx, f, obj.Name)[f.node(0)]).To(And(HaveField("Times", HaveLen(2)), HaveField("Doublings", 1)))
 	})

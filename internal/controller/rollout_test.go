@@ -119,7 +119,8 @@ var _ = Describe("a canary", func() {
 		eventuallyCondition(ctx, obj, v1alpha1.ConditionStalled, "True/"+v1alpha1.ReasonCanaryFailed, judged)
 		now := current(ctx, obj)
 		Expect(conditionMessage(now, v1alpha1.ConditionStalled)).To(And(
-			ContainSubstring(f.node(canary)+" on revision "+now.Status.UpdateRevision), ContainSubstring("4.8 MiB of whole lines wait"),
+			ContainSubstring(f.node(canary)+" on revision "+now.Status.UpdateRevision),
+			ContainSubstring("4.8 MiB of whole lines wait"),
 			ContainSubstring("before, on "+now.Status.CurrentRevision)))
 		Expect(condition(now, v1alpha1.ConditionReconciling)).To(Equal("False/" + v1alpha1.ReasonCanaryFailed))
 		Expect(condition(now, v1alpha1.ConditionReady)).To(Equal("False/" + v1alpha1.ReasonCanaryFailed))
