@@ -204,6 +204,7 @@ func (c *Cluster) clusterID() (string, error) {
 	if errors.Is(err, os.ErrNotExist) {
 		id = make([]byte, 16)
 		_, _ = rand.Read(id) // never fails
+		id[0] &= 0x7f        // the text does not begin with a dash, which would be taken for a flag
 		id = []byte(base64.RawURLEncoding.EncodeToString(id))
 		err = os.WriteFile(path, id, 0o644)
 	}
