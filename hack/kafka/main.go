@@ -27,7 +27,7 @@ func main() {
 	flag.IntVar(&opts.Brokers, "brokers", 1, "number of brokers: 1 or 3")
 	flag.StringVar(&opts.Host, "host", "127.0.0.1", "name or address that the brokers listen on and advertise")
 	flag.IntVar(&opts.Port, "port", 9092, "first broker's port; the others have the next ones; 0: free ones")
-	flag.StringVar(&opts.Dir, "dir", "", "directory of data and logs, kept; defaults to a temporary one, removed in the end")
+	flag.StringVar(&opts.Dir, "dir", "", "directory of data and logs; defaults to a temporary one, which is removed")
 	flag.BoolVar(&opts.Secure, "secure", false, "TLS, and SCRAM-SHA-512 as the user "+broker.Admin+
 		" with the password "+broker.AdminPassword)
 	flag.IntVar(&opts.HeapMiB, "heap", 256, "each broker's heap in MiB")

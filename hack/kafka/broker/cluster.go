@@ -1,5 +1,6 @@
-// Package broker runs a real Apache Kafka cluster out of processes on this machine, for tests, benchmarks and trials:
-// brokers that are controllers, too (KRaft), from the jars that pom.xml names. They need Java, and Maven the first time.
+// Package broker runs a real Apache Kafka cluster out of processes on this machine, for tests, benchmarks and trials.
+// Its brokers are controllers, too (KRaft). They run from the jars that pom.xml names, and need Java, and the first time
+// Maven.
 package broker
 
 import (
@@ -203,6 +204,7 @@ func (c *Cluster) clusterID() (string, error) {
 	if errors.Is(err, os.ErrNotExist) {
 		id = make([]byte, 16)
 		_, _ = rand.Read(id) // never fails
+		id[0] &= 0x7f        // the text does not begin with a dash, which would be taken for a flag
 		id = []byte(base64.RawURLEncoding.EncodeToString(id))
 		err = os.WriteFile(path, id, 0o644)
 	}
@@ -226,13 +228,14 @@ func (c *Cluster) properties(n *node) map[string]string {
 	if c.opts.Secure {
 		protocol = "SASL_SSL"
 	}
+	listeners := fmt.Sprintf("CLIENT://%s,INTERNAL://%s,CONTROLLER://%s", n.address, n.internal, n.controller)
 	p := map[string]string{
 		"process.roles":                  "broker,controller",
 		"node.id":                        strconv.Itoa(n.id),
 		"controller.quorum.voters":       strings.Join(voters, ","),
 		"controller.listener.names":      "CONTROLLER",
 		"inter.broker.listener.name":     "INTERNAL",
-		"listeners":                      fmt.Sprintf("CLIENT://%s,INTERNAL://%s,CONTROLLER://%s", n.address, n.internal, n.controller),
+		"listeners":                      listeners,
 		"advertised.listeners":           fmt.Sprintf("CLIENT://%s,INTERNAL://%s", n.advertised, n.internal),
 		"listener.security.protocol.map": "CLIENT:" + protocol + ",INTERNAL:PLAINTEXT,CONTROLLER:PLAINTEXT",
 		"log.dirs":                       c.path(n.name(), "data"),

@@ -133,6 +133,7 @@ func findJava(ctx context.Context) (string, error) {
 	if err != nil {
 		return "", fmt.Errorf("%w: %w: %s", ErrMissing, err, install)
 	}
+	//nolint:gosec // JAVA_HOME is a setting of the user with whose rights this runs.
 	out, err := exec.CommandContext(ctx, java, "-version").CombinedOutput()
 	if err != nil {
 		return "", fmt.Errorf("reading the version of %s: %w: %s", java, err, out)

@@ -185,12 +185,12 @@ func (c *cluster) createTopic(name string, partitions int32) {
 
 // createTopicFor creates a topic that accepts messages of at most the given number of bytes. A real cluster may still
 // be deleting the topic of that name.
-func (c *cluster) createTopicFor(name string, partitions int32, bytes int) {
+func (c *cluster) createTopicFor(name string, partitions int32, largest int) {
 	c.t.Helper()
 	admin := kadm.NewClient(c.client())
 	eventually(c.t, func() error {
 		_, err := admin.CreateTopic(c.t.Context(), partitions, -1,
-			map[string]*string{"max.message.bytes": kadm.StringPtr(strconv.Itoa(bytes))}, name)
+			map[string]*string{"max.message.bytes": kadm.StringPtr(strconv.Itoa(largest))}, name)
 		return err
 	})
 }

@@ -161,7 +161,9 @@ func TestRecordsAreWrittenAgainAfterTheBrokersHaveAbortedTheTransaction(t *testi
 }
 
 // suspended delivers records, waits until the brokers have reacted to the silence, and delivers more.
-func (c *cluster) suspended(delivery config.Delivery, uncommitted int, reacted func(*cluster, *kadm.Client) error) *parser {
+func (c *cluster) suspended(
+	delivery config.Delivery, uncommitted int, reacted func(*cluster, *kadm.Client) error,
+) *parser {
 	c.t.Helper()
 	c.transactionTimeout = time.Second // instead of a minute
 	c.freeze()

@@ -335,9 +335,11 @@ func TestATopicMayGetMorePartitions(t *testing.T) {
 func TestAForgottenProducerContinues(t *testing.T) {
 	for _, answer := range []*kerr.Error{
 		kerr.InvalidProducerIDMapping, kerr.UnknownProducerID, kerr.OutOfOrderSequenceNumber, kerr.InvalidTxnState,
+		kerr.InvalidProducerEpoch,
 	} {
 		for _, delivery := range deliveries {
-			if delivery == config.AtLeastOnce && (answer == kerr.InvalidTxnState || answer == kerr.InvalidProducerIDMapping) {
+			ofTransactions := []*kerr.Error{kerr.InvalidTxnState, kerr.InvalidProducerIDMapping, kerr.InvalidProducerEpoch}
+			if delivery == config.AtLeastOnce && slices.Contains(ofTransactions, answer) {
 				continue // that delivery has no transactions
 			}
 			for _, uncommitted := range []int{0, 10} {
@@ -359,6 +361,40 @@ func TestAForgottenProducerContinues(t *testing.T) {
 					}
 				})
 			}
+		}
+	}
+}
+
+// Apache Kafka gave these answers for a moment, while its brokers were killed. kfake never gives them on its own.
+func TestPassingAnswersAreRetried(t *testing.T) {
+	for _, passing := range []struct {
+		request kmsg.Key
+		answer  *kerr.Error
+	}{
+		{kmsg.Produce, kerr.ConcurrentTransactions}, // the markers of the previous transaction are still written
+		{kmsg.Produce, kerr.NotEnoughReplicas},
+		{kmsg.InitProducerID, kerr.CoordinatorLoadInProgress},
+	} {
+		for _, delivery := range deliveries {
+			t.Run(fmt.Sprintf("%s, %s", passing.answer.Message, delivery), func(t *testing.T) {
+				t.Parallel()
+				c := newFake(t)
+				c.freeze()
+				fault := kfake.Fault{Keys: []kmsg.Key{passing.request}, Err: passing.answer, Count: 3}
+				if passing.request == kmsg.Produce {
+					fault.Topic = c.topic("fills")
+				}
+				faults := c.fake.Fault(fault)
+				p := c.parser(c.config(delivery))
+				p.deliver(10)
+				p.commit()
+				p.deliver(30)
+				p.commit()
+				p.mustHoldFrom(0, 30, true)
+				if p.reopened > 0 || faults.Hits() != 3 {
+					t.Errorf("after %d answers the stream restarted %d times, want 3 and none", faults.Hits(), p.reopened)
+				}
+			})
 		}
 	}
 }

@@ -9,6 +9,7 @@ import (
 	"log/slog"
 	"net"
 	"os"
+	"path/filepath"
 	"strconv"
 	"strings"
 	"sync"
@@ -126,9 +127,21 @@ func (r *running) port(t testing.TB) int {
 
 func (r *running) storeDir() string {
 	if r.process != nil {
-		return r.process.StoreDir()
+		return filepath.Join(r.process.StoreDir(), "jetstream")
 	}
 	return r.embedded.StoreDir()
+}
+
+// awaitDeletions waits until the files of deleted streams are gone. The server removes them in the background, from a
+// directory that begins with a dot. Until then the deletion of another stream of that name fails halfway, and the next
+// one begins with its messages (nats-server 2.15.2, fileStore.Delete).
+func (r *running) awaitDeletions(t testing.TB) {
+	t.Helper()
+	eventually(t, "the files of a deleted stream are removed", func() bool {
+		left, err := filepath.Glob(filepath.Join(r.storeDir(), "*", "streams", ".*"))
+		must(t, err)
+		return len(left) == 0
+	})
 }
 
 func (r *running) stop() {

@@ -39,9 +39,12 @@ func target(edit func(*config.NATSSink)) func(t *testing.T) sinktest.Target {
 				out, err := messages(t.Context(), js, fmt.Sprintf("hl.%s.>", stream))
 				return records(out), err
 			},
-			Outage:      p.outage,
-			Block:       p.hold,
-			Recreate:    func() error { return ignoreMissing(js.DeleteStream(t.Context(), "HL")) }, // the sink creates it again
+			Outage: p.outage,
+			Block:  p.hold,
+			Recreate: func() error { // the sink creates it again
+				s.awaitDeletions(t)
+				return ignoreMissing(js.DeleteStream(t.Context(), "HL"))
+			},
 			ExactlyOnce: c.Delivery != config.AtLeastOnce,
 			Fenced:      c.Delivery != config.AtLeastOnce,
 		}
