@@ -15,10 +15,9 @@ func TestRecordedPods(t *testing.T) {
 		detail              []string
 		starting, unstarted bool
 	}{
-		"oom-killed":        {reason: "OOMKilled", detail: []string{"OOMKilled (limit 96Mi)"}},
-		"crash":             {reason: "CrashLoopBackOff", detail: []string{"exit 2", "nonsense"}},
-		"aborted":           {reason: "CrashLoopBackOff", detail: []string{"exit 2", "SIGABRT"}},
-		"start-error":       {reason: "CrashLoopBackOff", detail: []string{"StartError (exit 128)", `exec: "/nothing"`}},
+		"oom-killed":  {reason: "OOMKilled", detail: []string{"OOMKilled (limit 96Mi)"}},
+		"crash":       {reason: "CrashLoopBackOff", detail: []string{"exit 2", "nonsense"}},
+		"start-error": {reason: "CrashLoopBackOff", detail: []string{"StartError (exit 128)", `exec: "/nothing"`}},
 		// A parser that drains in time is evicted as if it had ended by itself. Its event says why.
 		"evicted":           {reason: "Succeeded", detail: []string{"Succeeded"}},
 		"secret-missing":    {reason: "CreateContainerConfigError", detail: []string{`secret "nats-creds" not found`}, unstarted: true},
