@@ -33,8 +33,10 @@ VERSION_PKG = github.com/hlparser/hyperliquid-parser-operator/internal/version
 GO_BUILD = CGO_ENABLED=0 go build -trimpath \
 	-ldflags="-s -w -X $(VERSION_PKG).version=$(VERSION) -X $(VERSION_PKG).commit=$(COMMIT)"
 
-# The image that make e2e tests, which no registry has.
-E2E_IMG = docker.io/library/hyperliquid-parser-operator:e2e
+# The image of the end-to-end tests. No registry has it, unless you push one for E2E_EXISTING=1.
+E2E_IMG ?= docker.io/library/hyperliquid-parser-operator:e2e
+# Flags of hack/e2e for a second cluster on one machine: --dir=/tmp/other --name=other.
+E2E_CLUSTER_FLAGS ?=
 # How many processes run its specs. Most of a spec is waiting.
 PROCS ?= 4
 
@@ -62,6 +64,10 @@ manifests: ## Generate the CRD and the operator's roles from the markers in the 
 generate: api-docs ## Generate the API types' DeepCopy methods, the API reference and the table of the chart's values.
 	$(CONTROLLER_GEN) object:headerFile=hack/boilerplate.go.txt paths=./api/...
 	go -C hack/chart run . docs
+
+.PHONY: licenses
+licenses: ## Write the licences of all that is linked into the image to THIRD_PARTY_LICENSES.
+	go -C hack/image run ./licenses
 
 .PHONY: api-docs
 api-docs: ## Generate docs/api.md from the API types.
@@ -94,7 +100,7 @@ AVOID = told|whoever|of which|anew|look(s|ed|ing)? at
 .PHONY: words
 words:
 	@if git grep -I --line-number --word-regexp --ignore-case --extended-regexp '$(AVOID)' -- . \
-			':!Makefile' ':!**/testdata/**' ':!**/go.sum' ':!hack/controlplane/go.mod'; then \
+			':!Makefile' ':!**/testdata/**' ':!**/go.sum' ':!hack/controlplane/go.mod' ':!THIRD_PARTY_LICENSES'; then \
 		echo 'Avoid these words: $(AVOID)'; exit 1; fi
 
 .PHONY: vulncheck
@@ -113,6 +119,33 @@ soak: ## Kill the parser, hide, tear and prune files at random for as long as SO
 	HLPARSER_SOAK=$(SOAK) go test -timeout 0 -count 1 -run '^TestSoak$$' -v ./cmd/hlparser
 	go test -timeout 0 -count 1 -run '^TestModel' -v ./internal/parser/tail ./internal/parser/engine -rapid.checks=$(SOAK_CHECKS)
 
+# How often the brokers' tests kill the parser on Kafka, and one of three brokers for each delivery.
+BROKERS_KILLS ?= 100
+BROKERS_BROKER_KILLS ?= 4
+# Runs a package's tests on real brokers: $(call brokers_test,heading,name of the log,variables,package).
+define brokers_test
+	@mkdir -p dist/brokers; echo '==> $(1); log: dist/brokers/$(2).log'; \
+	HLPARSER_BROKERS=1 $(3) go test -count 1 -timeout 15m -v $(4) > dist/brokers/$(2).log 2>&1 || \
+		{ cat dist/brokers/$(2).log; exit 1; }; \
+	grep -E '^(--- |ok |tests run )| kills' dist/brokers/$(2).log | grep -v '^--- SKIP'
+endef
+
+.PHONY: brokers
+brokers: ## Test the sinks on Apache Kafka (needs Java 17 and Maven) and on two versions of nats-server, as processes; without Java or Maven, BROKERS_OPTIONAL=1 skips Kafka.
+	$(call brokers_test,the NATS sink on the oldest nats-server that it supports,nats-oldest,HLPARSER_NATS=oldest,./internal/parser/sink/nats)
+	$(call brokers_test,the NATS sink on the nats-server of go.mod,nats-newest,HLPARSER_NATS=newest,./internal/parser/sink/nats)
+	go build -o bin/ ./hack/kafka
+	@status=0; bin/kafka --prepare || status=$$?; \
+	if [ $$status = 0 ]; then $(MAKE) --no-print-directory brokers-kafka; \
+	elif [ $$status = 2 ] && [ -n "$(BROKERS_OPTIONAL)" ]; then \
+		echo '*** NOT TESTED on Apache Kafka: Java or Maven is missing, and BROKERS_OPTIONAL is set. ***'; \
+	else echo '*** FAILED: Apache Kafka cannot be run, as said above. ***'; exit 1; fi
+
+.PHONY: brokers-kafka
+brokers-kafka:
+	$(call brokers_test,processes of Apache Kafka,kafka-broker,,./hack/kafka/broker)
+	$(call brokers_test,the Kafka sink on Apache Kafka,kafka-sink,HLPARSER_KILLS=$(BROKERS_KILLS) HLPARSER_BROKER_KILLS=$(BROKERS_BROKER_KILLS),./internal/parser/sink/kafka)
+
 .PHONY: demo
 demo: ## Run a fleet on this machine, without Docker or root; KEEP=1 leaves it running, SINK=nats delivers to a NATS server.
 	$(GO_BUILD) -o bin/demo/ ./cmd/manager ./hack/demo
@@ -127,8 +160,9 @@ e2e: ## Test the image on a real cluster (hack/e2e chooses which); KEEP=1 leaves
 	GOFLAGS=-tags=faultinject go -C hack/image run . --tag $(E2E_IMG)-faults --platforms linux/$(ARCH) \
 		--out $(CURDIR)/dist/e2e/faults
 	$(MAKE) build-installer IMG=$(E2E_IMG)
-	trap '$(if $(KEEP),,go run ./hack/e2e down)' EXIT; \
-	settings=$$(go run ./hack/e2e up $(CURDIR)/dist/e2e/image-$(ARCH).tar $(CURDIR)/dist/e2e/faults/image-$(ARCH).tar); \
+	trap '$(if $(KEEP),,go run ./hack/e2e $(E2E_CLUSTER_FLAGS) down)' EXIT; \
+	settings=$$(go run ./hack/e2e $(E2E_CLUSTER_FLAGS) up \
+		$(CURDIR)/dist/e2e/image-$(ARCH).tar $(CURDIR)/dist/e2e/faults/image-$(ARCH).tar); \
 	eval "$$settings"; \
 	E2E_INSTALLER=$(CURDIR)/dist/install.yaml E2E_MANAGER=$(CURDIR)/bin/manager \
 		E2E_IMAGE=$(E2E_IMG) E2E_FAULTS_IMAGE=$(E2E_IMG)-faults \

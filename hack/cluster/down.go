@@ -3,6 +3,7 @@ package main
 import (
 	"bytes"
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -50,10 +51,7 @@ func (c *cluster) down(ctx context.Context) error {
 	check(c.unmount())
 	for n := 1; n <= c.Nodes; n++ {
 		check(c.removeCgroup(n))
-		if _, err := net.InterfaceByName(c.bridge(n)); err == nil {
-			_, err := runTool(ctx, "ip", "link", "del", c.bridge(n))
-			check(err)
-		}
+		check(c.removeBridge(ctx, n))
 	}
 	check(c.removeNetworks(ctx))
 	if len(errs) == 0 { // otherwise what says what is left is kept
@@ -160,8 +158,8 @@ func (c *cluster) removeCgroup(n int) error {
 	return errors.Join(errs...)
 }
 
-// natRules returns the rules of the cluster's networks in what iptables prints of a table, and the chains that they jump
-// to. CNI's plugins write the name of a network into the comment of each of its rules.
+// natRules returns the rules of the cluster's networks in what iptables prints of a table, and the chains that they
+// jump to. CNI's plugins write the name of a network into the comment of each of its rules.
 func (c *cluster) natRules(table []byte) (rules, chains []string) {
 	ours := regexp.MustCompile(`^-A (.* --comment "name: \\"` + regexp.QuoteMeta(c.Name) + `-n[0-9]\\" .*)$`)
 	jump := regexp.MustCompile(` -j (CNI-[0-9a-f]+)$`)
@@ -198,6 +196,36 @@ func (c *cluster) unmount() error {
 		}
 	}
 	return errors.Join(errs...)
+}
+
+// removeBridge removes a node's bridge and what pods are attached to it by. A socket that a killed process left may keep
+// the other end alive for minutes.
+func (c *cluster) removeBridge(ctx context.Context, n int) error {
+	if _, err := net.InterfaceByName(c.bridge(n)); err != nil {
+		return nil //nolint:nilerr // there is none
+	}
+	out, err := runTool(ctx, "ip", "-json", "link", "show", "master", c.bridge(n))
+	if err != nil {
+		return err
+	}
+	var ports []struct {
+		Name string `json:"ifname"`
+	}
+	if len(bytes.TrimSpace(out)) > 0 {
+		if err := json.Unmarshal(out, &ports); err != nil {
+			return fmt.Errorf("listing the ports of %s: %w", c.bridge(n), err)
+		}
+	}
+	var errs []error
+	for _, port := range ports {
+		// It may have gone with its pod meanwhile. Some versions of ip print an object without a name for other interfaces.
+		if _, err := net.InterfaceByName(port.Name); err == nil {
+			_, err := runTool(ctx, "ip", "link", "del", port.Name)
+			errs = append(errs, err)
+		}
+	}
+	_, err = runTool(ctx, "ip", "link", "del", c.bridge(n))
+	return errors.Join(append(errs, err)...)
 }
 
 // removeNetworks removes what CNI left of pods that were killed rather than deleted, and what kube-proxy made.

@@ -5,7 +5,7 @@
 //
 // The cluster is, in this order:
 //
-//   - that of KUBECONFIG, if E2E_EXISTING=1. Its nodes must be able to pull the image; nothing is loaded or stopped.
+//   - that of KUBECONFIG, if E2E_EXISTING=1. Its nodes must be able to pull the images; nothing is loaded or stopped.
 //   - processes of hack/cluster, as root on Linux with the packages that they need. All specs run on it.
 //   - kind, if Docker runs and kind is installed. Specs that touch what a node is made of are skipped.
 package main
