@@ -109,7 +109,7 @@ var _ = Describe("the control plane", Label("control"), Serial, func() {
 		f.exact(ctx)
 	}, SpecTimeout(10*time.Minute))
 
-	It("may lose the operator in the middle of a rollout, which goes on when it is installed again", func(ctx SpecContext) {
+	It("may lose the operator in mid-rollout, which goes on when it is installed again", func(ctx SpecContext) {
 		f := newFleet(ctx, "mid-rollout", rate)
 		obj := f.object()
 		withCanary(obj, 20*time.Second)

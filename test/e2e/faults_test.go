@@ -127,7 +127,11 @@ var _ = Describe("a fleet", Label("fleet"), func() {
 		target := f.waitVerdict(ctx, "NotRunning", "OOMKilled (limit 96Mi)")
 		reportNoticed(begin, "%s", target.Message)
 		keep(ctx, f, "memory")
-		record(ctx, f, "oom-killed", f.pod(ctx, 1))
+		Eventually(func(g Gomega) {
+			pod := f.pod(ctx, 1)
+			g.Expect(pod.Status.ContainerStatuses[0].State.Running).To(BeNil(), "it runs again, until it reads the line")
+			record(ctx, f, "oom-killed", pod)
+		}).WithContext(ctx).WithTimeout(whole).Should(Succeed())
 		Expect(f.pod(ctx, 2).UID).To(Equal(uid))
 		By("giving the parsers as much as such a line needs")
 		begin = time.Now()

@@ -130,7 +130,7 @@ func (f *fleet) start(ctx context.Context) {
 // archive is where hours are kept that a pruner has removed.
 func (f *fleet) archive() string { return "/home/hluser/archive/" + f.namespace }
 
-// written returns the directory of all that was written on a node, pruned or not.
+// written returns the directory of all that was written on a node. What a pruner has removed is in the archive.
 func (f *fleet) written(node int) string {
 	if f.prunes {
 		return cluster.hostPath(node, f.archive())

@@ -81,10 +81,11 @@ var _ = ReportAfterSuite("what was measured", func(all Report) {
 
 // introduction of the table in docs/benchmarks.md.
 const introduction = `
-Written by ` + "`E2E_RECORD=1 make e2e`" + `: Kubernetes out of processes, containerd, two nodes, two managers, the file
-sink unless the case names another, ` + "`pollInterval: 1s` and `stuckAfter: 6s`" + `. Specs run in parallel on this machine, which also
-runs the control plane, the nodes, and what writes their data. Every spec compares every event that was written with
-every record that was delivered, and their order. Standard output delivers at least once; all else is exact.
+Written by ` + "`E2E_RECORD=1 make e2e`" + `: Kubernetes out of processes, containerd, two nodes, two managers, the
+file sink unless the case names another, ` + "`pollInterval: 1s` and `stuckAfter: 6s`" + `. Specs run in parallel on
+this machine, which also runs the control plane, the nodes, and what writes their data. Every spec compares every event
+that was written with every record that was delivered, and their order. Standard output delivers at least once; all else
+is exact.
 
 A sink is due to be reported 30 s after its last acknowledgement, and a pod that does not start 30 s after its creation.
 The kubelet's node is lost 40 s after its last report, which is Kubernetes' default. Whole is measured from the end of

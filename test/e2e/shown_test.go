@@ -31,8 +31,10 @@ func keep(ctx context.Context, f *fleet, name string) {
 		Expect(os.MkdirAll(env.artifacts, 0o755)).To(Succeed())
 		Expect(os.WriteFile(filepath.Join(env.artifacts, file), []byte(text), 0o644)).To(Succeed())
 	}
-	write(name+".txt", fmt.Sprintf("$ kubectl get hlp %s -o wide\n%s\n$ kubectl describe hlp %s\n%s\n$ kubectl get pods\n%s",
-		f.name, table, f.name, described, pods))
+	write(name+".txt", fmt.Sprintf(
+		"$ kubectl get hlp %s -o wide\n%s\n$ kubectl describe hlp %s\n%s\n$ kubectl get pods\n%s",
+		f.name, table, f.name, described, pods,
+	))
 	write(name+".md", "```\n$ kubectl get hlp "+f.name+" -o wide\n"+withoutColumn(table, "REVISION")+"\n"+
 		shownConditions(conditions)+"\n"+shownEvents(described)+"```\n")
 }

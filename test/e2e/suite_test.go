@@ -181,8 +181,8 @@ func (p *processes) onNode(ctx context.Context, node int, args ...string) {
 // ctr runs containerd's client on a node.
 func (p *processes) ctr(ctx context.Context, node int, args ...string) (string, error) {
 	socket := filepath.Join(p.dir, fmt.Sprintf("n%d", node), "run", "containerd.sock")
-	out, err := exec.CommandContext(ctx, "ctr", append([]string{"--address", socket, "--namespace", "k8s.io"}, args...)...).
-		CombinedOutput()
+	args = append([]string{"--address", socket, "--namespace", "k8s.io"}, args...)
+	out, err := exec.CommandContext(ctx, "ctr", args...).CombinedOutput()
 	return string(out), err
 }
 

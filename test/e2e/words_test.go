@@ -51,6 +51,7 @@ var _ = Describe("what Kubernetes says", Label("words"), func() {
 				Path: path, Type: ptr.To(corev1.HostPathDirectory),
 			}})
 		}
+		nobody := map[string]string{"e2e.hlparser.dev/none": ""}
 		for name, spec := range map[string]corev1.PodSpec{
 			"start-error":    {Containers: []corev1.Container{ours("/nothing")}},
 			"crash":          {Containers: []corev1.Container{ours("/hlparser", "run", "--nonsense")}},
@@ -63,7 +64,7 @@ var _ = Describe("what Kubernetes says", Label("words"), func() {
 			})},
 			"directory-missing": {Containers: []corev1.Container{pause}, Volumes: directory("/home/hluser/nowhere/data")},
 			"directory-file":    {Containers: []corev1.Container{pause}, Volumes: directory("/etc/hostname")},
-			"no-node":           {Containers: []corev1.Container{pause}, NodeSelector: map[string]string{"e2e.hlparser.dev/none": ""}},
+			"no-node":           {Containers: []corev1.Container{pause}, NodeSelector: nobody},
 			"evicted": {Containers: []corev1.Container{pause}, Volumes: volume(corev1.VolumeSource{
 				EmptyDir: &corev1.EmptyDirVolumeSource{SizeLimit: ptr.To(resource.MustParse("64Ki"))},
 			})},

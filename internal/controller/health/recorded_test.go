@@ -15,16 +15,21 @@ func TestRecordedPods(t *testing.T) {
 		detail              []string
 		starting, unstarted bool
 	}{
-		"oom-killed":        {reason: "OOMKilled", detail: []string{"OOMKilled (limit 96Mi)"}},
-		"crash":             {reason: "CrashLoopBackOff", detail: []string{"exit 2", "nonsense"}},
-		"aborted":           {reason: "CrashLoopBackOff", detail: []string{"exit 2", "SIGABRT"}},
-		"start-error":       {reason: "CrashLoopBackOff", detail: []string{"StartError (exit 128)", `exec: "/nothing"`}},
+		"oom-killed":  {reason: "OOMKilled", detail: []string{"OOMKilled (limit 96Mi)"}},
+		"crash":       {reason: "CrashLoopBackOff", detail: []string{"exit 2", "nonsense"}},
+		"start-error": {reason: "CrashLoopBackOff", detail: []string{"StartError (exit 128)", `exec: "/nothing"`}},
 		// A parser that drains in time is evicted as if it had ended by itself. Its event says why.
-		"evicted":           {reason: "Succeeded", detail: []string{"Succeeded"}},
-		"secret-missing":    {reason: "CreateContainerConfigError", detail: []string{`secret "nats-creds" not found`}, unstarted: true},
-		"image-never":       {reason: "ErrImageNeverPull", detail: []string{"not present with pull policy of Never"}, unstarted: true},
-		"image-invalid":     {reason: "InvalidImageName", detail: []string{"Not-A-Name:v9"}, unstarted: true},
-		"image-nowhere":     {reason: "ImagePullBackOff", detail: []string{"registry.invalid/hlparser:v9"}, unstarted: true},
+		"evicted": {reason: "Succeeded", detail: []string{"Succeeded"}},
+		"secret-missing": {
+			reason: "CreateContainerConfigError", detail: []string{`secret "nats-creds" not found`}, unstarted: true,
+		},
+		"image-never": {
+			reason: "ErrImageNeverPull", detail: []string{"not present with pull policy of Never"}, unstarted: true,
+		},
+		"image-invalid": {reason: "InvalidImageName", detail: []string{"Not-A-Name:v9"}, unstarted: true},
+		"image-nowhere": {
+			reason: "ImagePullBackOff", detail: []string{"registry.invalid/hlparser:v9"}, unstarted: true,
+		},
 		"configmap-missing": {reason: "ContainerCreating", starting: true, unstarted: true},
 		"no-node": {
 			reason: "Unschedulable", detail: []string{"didn't match Pod's node affinity"}, starting: true, unstarted: true,
