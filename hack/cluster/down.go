@@ -198,8 +198,8 @@ func (c *cluster) unmount() error {
 	return errors.Join(errs...)
 }
 
-// removeBridge removes a node's bridge and what pods are attached to it by. A socket that a killed process left may keep
-// the other end alive for minutes.
+// removeBridge removes a node's bridge and its ports. A port would go with its pod, but a socket that a killed process
+// left may keep the pod's network for minutes.
 func (c *cluster) removeBridge(ctx context.Context, n int) error {
 	if _, err := net.InterfaceByName(c.bridge(n)); err != nil {
 		return nil //nolint:nilerr // there is none

@@ -106,9 +106,7 @@ func olderInstaller(ctx context.Context) older {
 		return older{path: filepath.Join(tree, "dist", "install.yaml"), from: "release " + release}
 	}
 	for n := 1; n <= nodes; n++ {
-		socket := filepath.Join(env.dir, fmt.Sprintf("n%d", n), "run", "containerd.sock")
-		out, err := exec.CommandContext(ctx, "ctr", "--address", socket, "--namespace", "k8s.io",
-			"images", "tag", "--force", env.image, image).CombinedOutput()
+		out, err := cluster.ctr(ctx, n, "images", "tag", "--force", env.image, image)
 		Expect(err).NotTo(HaveOccurred(), "%s", out)
 	}
 	text, err := os.ReadFile(env.installer)
@@ -168,8 +166,8 @@ func deployment(ctx context.Context) *appsv1.Deployment {
 }
 
 var _ = Describe("the installation", Label("install"), Serial, func() {
-	It("is upgraded, removed and made again, and a fleet loses nothing", func(ctx SpecContext) {
-		f := newFleet(ctx, "installation", rate)
+	It("is upgraded, removed and made again for one namespace, and a fleet loses nothing", func(ctx SpecContext) {
+		f := newFleet(ctx, "hyperliquid", rate) // as config/namespaced has it
 		from := olderInstaller(ctx)
 		report("installation: upgrade from %s", from.from)
 		By("removing what the suite has installed")
@@ -233,43 +231,46 @@ var _ = Describe("the installation", Label("install"), Serial, func() {
 			Expect(cluster.hostPath(n, filepath.Join("/var/lib/hlparser", f.namespace, f.name))).To(BeADirectory())
 		}
 
-		By("installing it again, by server-side apply, after the nodes wrote for a while without it")
+		By("installing it again, for one namespace, after the nodes wrote for a while without it")
 		begin = time.Now()
-		restoreOperator(ctx)
-		f.create(ctx, f.object())
-		reportWhole(begin)
-		f.exact(ctx)
-	}, SpecTimeout(12*time.Minute))
-
-	It("may be for one namespace", func(ctx SpecContext) {
-		f := newFleet(ctx, "hyperliquid", rate) // as config/namespaced has it
-		elsewhere := f.object()
-		elsewhere.Namespace = "default"
-		DeferCleanup(func(ctx SpecContext) { restoreOperator(ctx) }, NodeTimeout(installed))
 		kubectl(ctx, "apply", "-f", namespacedInstaller())
 		waitOperator(ctx)
-		operator := "--as=system:serviceaccount:" + operatorNamespace + ":" + operatorName
-		Expect(canI(ctx, operator, "create", "pods", "--namespace="+f.namespace)).To(BeTrue())
-		for _, denied := range [][]string{
-			{"create", "pods", "--namespace=default"}, {"list", "pods", "--all-namespaces"},
-			{"get", "secrets", "--namespace=" + f.namespace}, {"get", "hyperliquidparsers", "--namespace=default"},
-		} {
-			Expect(canI(ctx, append([]string{operator}, denied...)...)).To(BeFalse(), "%v", denied)
-		}
-		Expect(k8s.Create(ctx, elsewhere)).To(Succeed())
-		DeferCleanup(func(ctx SpecContext) { Expect(k8s.Delete(ctx, elsewhere)).To(Succeed()) })
 		f.create(ctx, f.object())
+		reportWhole(begin)
+		kubectl(ctx, "apply", "--server-side", "--force-conflicts", "-f", namespacedInstaller())
+		waitOperator(ctx)
+		f.onlyHere(ctx)
 		pod := f.pod(ctx, 1)
-		begin := time.Now()
+		begin = time.Now()
 		Expect(k8s.Delete(ctx, pod)).To(Succeed())
 		Eventually(func() bool { return f.pod(ctx, 1).UID != pod.UID }).WithContext(ctx).WithTimeout(whole).Should(BeTrue())
 		f.waitWell(ctx, whole)
-		reportWhole(begin)
-		Expect(k8s.Get(ctx, client.ObjectKeyFromObject(elsewhere), elsewhere)).To(Succeed())
-		Expect(elsewhere.Status.Conditions).To(BeEmpty(), "the operator acts in a namespace that it does not watch")
+		report("installation: with rights in one namespace, whole %s after a pod was deleted", since(begin))
 		f.exact(ctx)
-	}, SpecTimeout(8*time.Minute))
+	}, SpecTimeout(12*time.Minute))
 })
+
+// onlyHere checks that the operator has rights in the fleet's namespace alone, and does nothing elsewhere.
+func (f *fleet) onlyHere(ctx context.Context) {
+	GinkgoHelper()
+	operator := "--as=system:serviceaccount:" + operatorNamespace + ":" + operatorName
+	Expect(canI(ctx, operator, "create", "pods", "--namespace="+f.namespace)).To(BeTrue())
+	for _, denied := range [][]string{
+		{"create", "pods", "--namespace=default"}, {"list", "pods", "--all-namespaces"},
+		{"get", "secrets", "--namespace=" + f.namespace}, {"get", "hyperliquidparsers", "--namespace=default"},
+	} {
+		Expect(canI(ctx, append([]string{operator}, denied...)...)).To(BeFalse(), "%v", denied)
+	}
+	elsewhere := f.object()
+	elsewhere.Namespace = "default"
+	Expect(k8s.Create(ctx, elsewhere)).To(Succeed())
+	DeferCleanup(func(ctx SpecContext) { Expect(client.IgnoreNotFound(k8s.Delete(ctx, elsewhere))).To(Succeed()) })
+	for range 2 { // to and fro
+		f.waitChange(ctx)
+	}
+	Expect(k8s.Get(ctx, client.ObjectKeyFromObject(elsewhere), elsewhere)).To(Succeed())
+	Expect(elsewhere.Status.Conditions).To(BeEmpty(), "the operator acts in a namespace that it does not watch")
+}
 
 // canI reports what the API server says of a user's rights.
 func canI(ctx context.Context, args ...string) bool {

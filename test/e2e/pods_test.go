@@ -449,7 +449,7 @@ var _ = Describe("a parser beside a pod", Label("pods"), func() {
 		kubectl(ctx, "drain", hostNameOf(1), "--ignore-daemonsets", "--delete-emptydir-data", "--timeout=2m")
 		DeferCleanup(func(ctx SpecContext) { kubectl(ctx, "uncordon", hostNameOf(1)) })
 		report("pod-node-lost: drained in %s", since(begin))
-		f.waitTargets(ctx, 1)
+		Eventually(func() any { return f.parser(ctx, 1) }).WithContext(ctx).WithTimeout(noticed).Should(BeNil())
 		begin = time.Now()
 		kubectl(ctx, "uncordon", hostNameOf(1))
 		f.waitTargets(ctx, 2)
