@@ -12,6 +12,8 @@ KUBECTL ?= kubectl
 # More for go test, e.g. TESTFLAGS='-run TestPlan -v'; what to test, e.g. PKG=./internal/parser/...
 TESTFLAGS ?=
 PKG ?= ./...
+# In how many processes the specs run, each with an API server of its own: they mostly wait.
+PROCS ?= 3
 # How long make soak lasts, and how many random sequences its models try after that.
 SOAK ?= 10m
 SOAK_CHECKS ?= 2000
@@ -78,11 +80,12 @@ vet: ## Run go vet.
 	go -C hack/image vet ./...
 
 .PHONY: lint
-lint: words ## Run golangci-lint, and look for words to avoid.
+lint: words ## Run golangci-lint, actionlint on the workflows, and look for words to avoid.
 	$(TOOL) golangci-lint run
 	$(TOOL) golangci-lint-kube-api-linter run --config=.golangci-api.yml ./api/...
 	cd hack/controlplane && go tool -modfile=../tools/go.mod golangci-lint run
 	cd hack/image && go tool -modfile=../tools/go.mod golangci-lint run ./...
+	$(TOOL) actionlint
 
 # Words that make sentences hard to read. Say who does what: a component reports, observes, reads.
 AVOID = told|whoever|of which|anew|look(s|ed|ing)? at
@@ -97,10 +100,24 @@ words:
 vulncheck: ## Look for known vulnerabilities in what the programs call; needs https://vuln.go.dev.
 	$(TOOL) govulncheck ./...
 
+# Packages whose tests take only some steps under the race detector, since they take thousands in one goroutine.
+EVERY_STEP = ./internal/parser/sink/file
+# The specs, which are the test TestController of this package.
+SPECS = ./internal/controller
+
 .PHONY: test
 test: vet ## Run all tests; the first time, kube-apiserver is built for them where it cannot be downloaded.
-	assets=$$($(CONTROLPLANE)); \
-	KUBEBUILDER_ASSETS="$$assets" go test -race -timeout 70m $(TESTFLAGS) $(PKG)
+	assets=$$($(CONTROLPLANE)); export KUBEBUILDER_ASSETS="$$assets"; \
+	if [ -n '$(TESTFLAGS)' ] || [ '$(PKG)' != ./... ]; then \
+		go test -race -timeout 70m $(TESTFLAGS) $(PKG); \
+	else \
+		go test -race -timeout 70m -skip '^TestController$$' ./...; \
+		go tool ginkgo run --race --procs=$(PROCS) --timeout=70m $(SPECS) -- -test.run='^TestController$$'; \
+	fi
+	packages=$$(go list $(PKG)); \
+	for every in $$(go list $(EVERY_STEP)); do \
+		if grep --quiet --line-regexp --fixed-strings "$$every" <<< "$$packages"; then go test $(TESTFLAGS) "$$every"; fi; \
+	done
 	go -C hack/image test ./...
 
 .PHONY: soak
