@@ -240,3 +240,18 @@ func TestCIRunTakesEveryStepAndSaysWhatItDidNotRun(t *testing.T) {
 		})
 	}
 }
+
+func TestCIRunTakesTheNamedStepsAndFailsIfOneCannotRun(t *testing.T) {
+	c := newClone(t)
+	for name, body := range fakes {
+		c.write("bin/"+name, "#!/bin/sh\n"+body+"\n")
+	}
+	c.env = append(c.env, "PATH="+filepath.Join(c.dir, "bin")+":"+os.Getenv("PATH"))
+	output, code := c.run(".ci/run", "lint", "modules")
+	if code != 0 || !strings.Contains(output, "made lint") || strings.Contains(output, "made test") {
+		t.Errorf("exit code %d: %s", code, output)
+	}
+	if output, code := c.run(".ci/run", "e2e"); code != 1 || !strings.Contains(output, "FAILED: e2e") {
+		t.Errorf("exit code %d: %s", code, output)
+	}
+}
