@@ -12,8 +12,6 @@ KUBECTL ?= kubectl
 # More for go test, e.g. TESTFLAGS='-run TestPlan -v'; what to test, e.g. PKG=./internal/parser/...
 TESTFLAGS ?=
 PKG ?= ./...
-# In how many processes the specs run, each with an API server of its own: they mostly wait.
-PROCS ?= 3
 # How long make soak lasts, and how many random sequences its models try after that.
 SOAK ?= 10m
 SOAK_CHECKS ?= 2000
@@ -35,9 +33,12 @@ VERSION_PKG = github.com/hlparser/hyperliquid-parser-operator/internal/version
 GO_BUILD = CGO_ENABLED=0 go build -trimpath \
 	-ldflags="-s -w -X $(VERSION_PKG).version=$(VERSION) -X $(VERSION_PKG).commit=$(COMMIT)"
 
-# What a cluster out of processes needs of Kubernetes, and the image that runs on it, which no registry has.
-CLUSTER_PROGRAMS = kube-controller-manager,kube-scheduler,kubelet,kube-proxy
-E2E_IMG = docker.io/library/hyperliquid-parser-operator:e2e
+# The image of the end-to-end tests. No registry has it, unless you push one for E2E_EXISTING=1.
+E2E_IMG ?= docker.io/library/hyperliquid-parser-operator:e2e
+# Flags of hack/e2e for a second cluster on one machine: --dir=/tmp/other --name=other.
+E2E_CLUSTER_FLAGS ?=
+# How many processes run its specs. Most of a spec is waiting.
+PROCS ?= 4
 
 SHELL = /usr/bin/env bash -o pipefail
 .SHELLFLAGS = -ec
@@ -54,14 +55,19 @@ help: ## Show this help.
 ##@ Development
 
 .PHONY: manifests
-manifests: ## Generate the CRD and the operator's roles from the markers in the code.
+manifests: ## Generate the CRD and the operator's roles from the markers in the code, and the chart's copies of config.
 	$(CONTROLLER_GEN) crd rbac:roleName=manager-role paths=./api/... paths=./internal/controller/... \
 		output:crd:dir=config/crd/bases output:rbac:dir=config/rbac
 	go run ./hack/manifests
 
 .PHONY: generate
-generate: api-docs ## Generate the API types' DeepCopy methods and the API reference.
+generate: api-docs ## Generate the API types' DeepCopy methods, the API reference and the table of the chart's values.
 	$(CONTROLLER_GEN) object:headerFile=hack/boilerplate.go.txt paths=./api/...
+	go -C hack/chart run . docs
+
+.PHONY: licenses
+licenses: ## Write the licences of all that is linked into the image to THIRD_PARTY_LICENSES.
+	go -C hack/image run ./licenses
 
 .PHONY: api-docs
 api-docs: ## Generate docs/api.md from the API types.
@@ -78,6 +84,7 @@ vet: ## Run go vet.
 	go vet -tags faultinject ./cmd/hlparser ./internal/parser/engine
 	go -C hack/controlplane vet .
 	go -C hack/image vet ./...
+	go -C hack/chart vet ./...
 
 .PHONY: lint
 lint: words ## Run golangci-lint, actionlint on the workflows, and look for words to avoid.
@@ -85,7 +92,8 @@ lint: words ## Run golangci-lint, actionlint on the workflows, and look for word
 	$(TOOL) golangci-lint-kube-api-linter run --config=.golangci-api.yml ./api/...
 	cd hack/controlplane && go tool -modfile=../tools/go.mod golangci-lint run
 	cd hack/image && go tool -modfile=../tools/go.mod golangci-lint run ./...
-	$(TOOL) actionlint
+	cd hack/chart && go tool -modfile=../tools/go.mod golangci-lint run ./...
+	go tool -modfile=hack/actionlint/go.mod actionlint
 
 # Words that make sentences hard to read. Say who does what: a component reports, observes, reads.
 AVOID = told|whoever|of which|anew|look(s|ed|ing)? at
@@ -93,7 +101,7 @@ AVOID = told|whoever|of which|anew|look(s|ed|ing)? at
 .PHONY: words
 words:
 	@if git grep -I --line-number --word-regexp --ignore-case --extended-regexp '$(AVOID)' -- . \
-			':!Makefile' ':!**/testdata/**' ':!**/go.sum' ':!hack/controlplane/go.mod'; then \
+			':!Makefile' ':!**/testdata/**' ':!**/go.sum' ':!hack/controlplane/go.mod' ':!THIRD_PARTY_LICENSES'; then \
 		echo 'Avoid these words: $(AVOID)'; exit 1; fi
 
 .PHONY: vulncheck
@@ -102,28 +110,55 @@ vulncheck: ## Look for known vulnerabilities in what the programs call; needs ht
 
 # Packages whose tests take only some steps under the race detector, since they take thousands in one goroutine.
 EVERY_STEP = ./internal/parser/sink/file
-# The specs, which are the test TestController of this package.
-SPECS = ./internal/controller
+# All tests, with the specs, which are the test TestController of one package, in several processes. Each has an API
+# server of its own.
+TEST_ALL = go test -race -timeout 70m -skip '^TestController$$' ./...; \
+	go run github.com/onsi/ginkgo/v2/ginkgo --race --procs=$(PROCS) --timeout=70m ./internal/controller -- -test.run='^TestController$$'
+# What PKG and TESTFLAGS choose, the specs in one process.
+TEST_CHOSEN = go test -race -timeout 70m $(TESTFLAGS) $(PKG)
 
 .PHONY: test
 test: vet ## Run all tests; the first time, kube-apiserver is built for them where it cannot be downloaded.
 	assets=$$($(CONTROLPLANE)); export KUBEBUILDER_ASSETS="$$assets"; \
-	if [ -n '$(TESTFLAGS)' ] || [ '$(PKG)' != ./... ]; then \
-		go test -race -timeout 70m $(TESTFLAGS) $(PKG); \
-	else \
-		go test -race -timeout 70m -skip '^TestController$$' ./...; \
-		go tool ginkgo run --race --procs=$(PROCS) --timeout=70m $(SPECS) -- -test.run='^TestController$$'; \
-	fi
+	$(if $(TESTFLAGS)$(filter-out ./...,$(PKG)),$(TEST_CHOSEN),$(TEST_ALL)); \
 	packages=$$(go list $(PKG)); \
 	for every in $$(go list $(EVERY_STEP)); do \
-		if grep --quiet --line-regexp --fixed-strings "$$every" <<< "$$packages"; then go test $(TESTFLAGS) "$$every"; fi; \
-	done
-	go -C hack/image test ./...
+		if grep -q -x -F "$$every" <<< "$$packages"; then go test -timeout 30m $(TESTFLAGS) "$$every"; fi; \
+	done; \
+	go -C hack/image test ./...; \
+	go -C hack/chart test ./...
 
 .PHONY: soak
 soak: ## Kill the parser, hide, tear and prune files at random for as long as SOAK says (more as root), then try SOAK_CHECKS random sequences on its models.
 	HLPARSER_SOAK=$(SOAK) go test -timeout 0 -count 1 -run '^TestSoak$$' -v ./cmd/hlparser
 	go test -timeout 0 -count 1 -run '^TestModel' -v ./internal/parser/tail ./internal/parser/engine -rapid.checks=$(SOAK_CHECKS)
+
+# How often the brokers' tests kill the parser on Kafka, and one of three brokers for each delivery.
+BROKERS_KILLS ?= 100
+BROKERS_BROKER_KILLS ?= 4
+# Runs a package's tests on real brokers: $(call brokers_test,heading,name of the log,variables,package).
+define brokers_test
+	@mkdir -p dist/brokers; echo '==> $(1); log: dist/brokers/$(2).log'; \
+	HLPARSER_BROKERS=1 $(3) go test -count 1 -timeout 15m -v $(4) > dist/brokers/$(2).log 2>&1 || \
+		{ cat dist/brokers/$(2).log; exit 1; }; \
+	grep -E '^(--- |ok |tests run )| kills' dist/brokers/$(2).log | grep -v '^--- SKIP'
+endef
+
+.PHONY: brokers
+brokers: ## Test the sinks on Apache Kafka (needs Java 17 and Maven) and on two versions of nats-server, as processes; without Java or Maven, BROKERS_OPTIONAL=1 skips Kafka.
+	$(call brokers_test,the NATS sink on the oldest nats-server that it supports,nats-oldest,HLPARSER_NATS=oldest,./internal/parser/sink/nats)
+	$(call brokers_test,the NATS sink on the nats-server of go.mod,nats-newest,HLPARSER_NATS=newest,./internal/parser/sink/nats)
+	go build -o bin/ ./hack/kafka
+	@status=0; bin/kafka --prepare || status=$$?; \
+	if [ $$status = 0 ]; then $(MAKE) --no-print-directory brokers-kafka; \
+	elif [ $$status = 2 ] && [ -n "$(BROKERS_OPTIONAL)" ]; then \
+		echo '*** NOT TESTED on Apache Kafka: Java or Maven is missing, and BROKERS_OPTIONAL is set. ***'; \
+	else echo '*** FAILED: Apache Kafka cannot be run, as said above. ***'; exit 1; fi
+
+.PHONY: brokers-kafka
+brokers-kafka:
+	$(call brokers_test,processes of Apache Kafka,kafka-broker,,./hack/kafka/broker)
+	$(call brokers_test,the Kafka sink on Apache Kafka,kafka-sink,HLPARSER_KILLS=$(BROKERS_KILLS) HLPARSER_BROKER_KILLS=$(BROKERS_BROKER_KILLS),./internal/parser/sink/kafka)
 
 .PHONY: demo
 demo: ## Run a fleet on this machine, without Docker or root; KEEP=1 leaves it running, SINK=nats delivers to a NATS server.
@@ -133,19 +168,21 @@ demo: ## Run a fleet on this machine, without Docker or root; KEEP=1 leaves it r
 	KUBEBUILDER_ASSETS="$$assets" bin/demo/demo --sink=$(or $(SINK),file) $(if $(KEEP),--keep)
 
 .PHONY: e2e
-e2e: ## Test the image on a real cluster out of processes (root, Linux, Debian's containerd); KEEP=1 leaves it running, LABEL=node chooses.
-	assets=$$($(CONTROLPLANE) --with $(CLUSTER_PROGRAMS)); export KUBEBUILDER_ASSETS="$$assets"; \
-	go build -o bin/cluster ./hack/cluster; \
-	$(GO_BUILD) -o bin/ ./cmd/manager; \
-	go -C hack/image run . --tag $(E2E_IMG) --platforms linux/$(ARCH) --out $(CURDIR)/dist/e2e; \
-	$(MAKE) build-installer IMG=$(E2E_IMG); \
-	trap '$(if $(KEEP),,bin/cluster down)' EXIT; \
-	bin/cluster up; \
-	bin/cluster load dist/e2e/image-$(ARCH).tar; \
-	KUBECONFIG=/tmp/hlparser-cluster/admin.conf E2E_INSTALLER=$(CURDIR)/dist/install.yaml \
-		E2E_CLUSTER=$(CURDIR)/bin/cluster E2E_CLUSTER_DIR=/tmp/hlparser-cluster E2E_ARTIFACTS=$(CURDIR)/dist/e2e/shown \
-		E2E_IMAGE=$(E2E_IMG) E2E_MANAGER=$(CURDIR)/bin/manager \
-		go test -count 1 -timeout 60m ./test/e2e -v -ginkgo.v $(if $(LABEL),-ginkgo.label-filter='$(LABEL)')
+e2e: ## Test the image on a real cluster (hack/e2e chooses which); KEEP=1 leaves it running, LABEL=node or FOCUS=canary chooses specs, PROCS=1 runs one after the other, E2E_RECORD=1 updates testdata and docs.
+	$(GO_BUILD) -o bin/ ./cmd/manager
+	go -C hack/image run . --tag $(E2E_IMG) --platforms linux/$(ARCH) --out $(CURDIR)/dist/e2e
+	GOFLAGS=-tags=faultinject go -C hack/image run . --tag $(E2E_IMG)-faults --platforms linux/$(ARCH) \
+		--out $(CURDIR)/dist/e2e/faults
+	$(MAKE) build-installer IMG=$(E2E_IMG)
+	trap '$(if $(KEEP),,go run ./hack/e2e $(E2E_CLUSTER_FLAGS) down)' EXIT; \
+	settings=$$(go run ./hack/e2e $(E2E_CLUSTER_FLAGS) up \
+		$(CURDIR)/dist/e2e/image-$(ARCH).tar $(CURDIR)/dist/e2e/faults/image-$(ARCH).tar); \
+	eval "$$settings"; \
+	E2E_INSTALLER=$(CURDIR)/dist/install.yaml E2E_MANAGER=$(CURDIR)/bin/manager \
+		E2E_IMAGE=$(E2E_IMG) E2E_FAULTS_IMAGE=$(E2E_IMG)-faults \
+		E2E_ARTIFACTS=$(CURDIR)/dist/e2e/shown E2E_REPORT=$(CURDIR)/dist/e2e/report.md \
+		go run github.com/onsi/ginkgo/v2/ginkgo -v --procs=$(PROCS) --timeout=60m --keep-going \
+		$(if $(LABEL),--label-filter='$(LABEL)') $(if $(FOCUS),--focus='$(FOCUS)') ./test/e2e
 
 .PHONY: bench
 bench: ## Measure hlparser beside its peers, some minutes, into docs/benchmarks.md.
@@ -189,9 +226,14 @@ docker-push: ## Push the image IMG.
 	$(CONTAINER_TOOL) push $(IMG)
 
 .PHONY: build-installer
-build-installer: rendered ## Write everything that deploy applies to dist/install.yaml.
+build-installer: rendered ## Write what deploy applies to dist/install.yaml, and with rights in one namespace to dist/install-namespaced.yaml.
 	mkdir -p dist
 	$(KUSTOMIZE) build bin/$(CONFIG) > dist/install.yaml
+	$(KUSTOMIZE) build bin/config/namespaced > dist/install-namespaced.yaml
+
+.PHONY: chart
+chart: ## Package the Helm chart into dist; with VERSION=v1.2.3 as version 1.2.3, with the image of that tag.
+	go -C hack/chart run . package --out $(CURDIR)/dist $(if $(VERSION),--version $(VERSION))
 
 ##@ Deployment
 

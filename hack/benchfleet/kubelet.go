@@ -59,8 +59,8 @@ func (k *kubelets) run(ctx context.Context) error {
 			return obj, nil
 		}))
 	_, err := factory.Core().V1().Pods().Informer().AddEventHandler(cache.ResourceEventHandlerFuncs{
-		AddFunc:    func(obj any) { k.seen(obj) },
-		UpdateFunc: func(_, obj any) { k.seen(obj) },
+		AddFunc:    func(obj any) { k.observe(obj) },
+		UpdateFunc: func(_, obj any) { k.observe(obj) },
 		DeleteFunc: func(obj any) { k.gone(obj) },
 	})
 	if err != nil {
@@ -94,8 +94,8 @@ func (k *kubelets) fail(ctx context.Context, err error) {
 	k.failed = errors.Join(k.failed, err)
 }
 
-// seen queues a new pod and a pod under deletion, each once.
-func (k *kubelets) seen(obj any) {
+// observe queues a new pod and a pod under deletion, each once.
+func (k *kubelets) observe(obj any) {
 	pod, ok := obj.(*corev1.Pod)
 	if !ok || pod.Spec.NodeName == "" {
 		return

@@ -3,9 +3,11 @@ package main
 import (
 	"bytes"
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io/fs"
+	"net"
 	"os"
 	"path/filepath"
 	"regexp"
@@ -31,15 +33,15 @@ func (c *cluster) down(ctx context.Context) error {
 		check(c.stop(ctx, name, syscall.SIGTERM))
 	}
 	// Kubelets before containers: they would start them again.
-	for n := 1; n <= c.nodes; n++ {
+	for n := 1; n <= c.Nodes; n++ {
 		check(c.resume(ctx, kubeletOf(n)))
 		check(c.stop(ctx, kubeletOf(n), syscall.SIGKILL))
 	}
-	for n := 1; n <= c.nodes; n++ {
+	for n := 1; n <= c.Nodes; n++ {
 		check(c.resume(ctx, containerdOf(n)))
 		check(c.removeContainers(ctx, n))
 		check(c.stop(ctx, containerdOf(n), syscall.SIGTERM))
-		check(killCgroup(ctx, n)) // what a containerd that was killed left
+		check(c.killCgroup(ctx, n)) // what a containerd that was killed left
 		check(c.stop(ctx, namespaceOf(n), syscall.SIGKILL))
 	}
 	for _, name := range []string{apiserver, etcd} {
@@ -47,14 +49,11 @@ func (c *cluster) down(ctx context.Context) error {
 		check(c.stop(ctx, name, syscall.SIGKILL))
 	}
 	check(c.unmount())
-	for n := 1; n <= c.nodes; n++ {
-		check(removeCgroup(n))
-		if _, err := os.Stat("/sys/class/net/" + bridge(n)); err == nil {
-			_, err := runTool(ctx, "ip", "link", "del", bridge(n))
-			check(err)
-		}
+	for n := 1; n <= c.Nodes; n++ {
+		check(c.removeCgroup(n))
+		check(c.removeBridge(ctx, n))
 	}
-	check(removeNetworks(ctx))
+	check(c.removeNetworks(ctx))
 	if len(errs) == 0 { // otherwise what says what is left is kept
 		check(os.RemoveAll(c.dir))
 	}
@@ -99,8 +98,8 @@ func (c *cluster) removeContainers(ctx context.Context, n int) error {
 }
 
 // killCgroup kills what still runs in a node's cgroup.
-func killCgroup(ctx context.Context, n int) error {
-	dirs, err := cgroupDirs(n)
+func (c *cluster) killCgroup(ctx context.Context, n int) error {
+	dirs, err := c.cgroupDirs(n)
 	if err != nil {
 		return err
 	}
@@ -143,8 +142,8 @@ func below(dir string) []string {
 }
 
 // removeCgroup removes a node's cgroup, which must be empty.
-func removeCgroup(n int) error {
-	dirs, err := cgroupDirs(n)
+func (c *cluster) removeCgroup(n int) error {
+	dirs, err := c.cgroupDirs(n)
 	if err != nil {
 		return err
 	}
@@ -157,6 +156,25 @@ func removeCgroup(n int) error {
 		}
 	}
 	return errors.Join(errs...)
+}
+
+// natRules returns the rules of the cluster's networks in what iptables prints of a table, and the chains that they
+// jump to. CNI's plugins write the name of a network into the comment of each of its rules.
+func (c *cluster) natRules(table []byte) (rules, chains []string) {
+	ours := regexp.MustCompile(`^-A (.* --comment "name: \\"` + regexp.QuoteMeta(c.Name) + `-n[0-9]\\" .*)$`)
+	jump := regexp.MustCompile(` -j (CNI-[0-9a-f]+)$`)
+	for line := range bytes.Lines(table) {
+		rule := ours.FindSubmatch(bytes.TrimSpace(line))
+		if rule == nil {
+			continue
+		}
+		rules = append(rules, string(rule[1]))
+		if chain := jump.FindSubmatch(rule[1]); chain != nil {
+			chains = append(chains, string(chain[1]))
+		}
+	}
+	slices.Sort(chains)
+	return rules, slices.Compact(chains)
 }
 
 // unmount detaches all that is mounted below the cluster's directory in this mount namespace.
@@ -180,41 +198,56 @@ func (c *cluster) unmount() error {
 	return errors.Join(errs...)
 }
 
-// Names that CNI's plugins give to what they make for the networks of configureContainerd.
-var (
-	ruleOfNetwork = regexp.MustCompile(`^-A (.*name: \\"n[0-9]\\".*)$`)
-	chainOfCNI    = regexp.MustCompile(`^-N (CNI-[0-9a-f]+)$`)
-)
-
-// removeNetworks removes what CNI left of pods that were killed rather than deleted, and what kube-proxy made.
-func removeNetworks(ctx context.Context) error {
-	var errs []error
-	rules, err := runTool(ctx, "iptables", "-t", "nat", "-S")
+// removeBridge removes a node's bridge and what pods are attached to it by. A socket that a killed process left may keep
+// the other end alive for minutes.
+func (c *cluster) removeBridge(ctx context.Context, n int) error {
+	if _, err := net.InterfaceByName(c.bridge(n)); err != nil {
+		return nil //nolint:nilerr // there is none
+	}
+	out, err := runTool(ctx, "ip", "-json", "link", "show", "master", c.bridge(n))
 	if err != nil {
 		return err
 	}
-	for line := range bytes.Lines(rules) {
-		if m := ruleOfNetwork.FindSubmatch(bytes.TrimSpace(line)); m != nil {
-			// iptables prints words as a shell would need them.
-			_, err := runTool(ctx, "sh", "-c", "iptables -t nat -D "+string(m[1]))
+	var ports []struct {
+		Name string `json:"ifname"`
+	}
+	if len(bytes.TrimSpace(out)) > 0 {
+		if err := json.Unmarshal(out, &ports); err != nil {
+			return fmt.Errorf("listing the ports of %s: %w", c.bridge(n), err)
+		}
+	}
+	var errs []error
+	for _, port := range ports {
+		// It may have gone with its pod meanwhile. Some versions of ip print an object without a name for other interfaces.
+		if _, err := net.InterfaceByName(port.Name); err == nil {
+			_, err := runTool(ctx, "ip", "link", "del", port.Name)
 			errs = append(errs, err)
 		}
 	}
-	for line := range bytes.Lines(rules) {
-		if m := chainOfCNI.FindSubmatch(bytes.TrimSpace(line)); m != nil {
-			_, err := runTool(ctx, "iptables", "-t", "nat", "-F", string(m[1]))
-			errs = append(errs, err)
-			if err == nil {
-				_, err = runTool(ctx, "iptables", "-t", "nat", "-X", string(m[1]))
-				errs = append(errs, err)
-			}
-		}
+	_, err = runTool(ctx, "ip", "link", "del", c.bridge(n))
+	return errors.Join(append(errs, err)...)
+}
+
+// removeNetworks removes what CNI left of pods that were killed rather than deleted, and what kube-proxy made.
+func (c *cluster) removeNetworks(ctx context.Context) error {
+	var errs []error
+	table, err := runTool(ctx, "iptables", "-t", "nat", "-S")
+	if err != nil {
+		return err
 	}
-	namespaces, err := filepath.Glob("/run/netns/cni-*")
-	errs = append(errs, err)
-	for _, path := range namespaces {
-		_, err := runTool(ctx, "ip", "netns", "del", filepath.Base(path))
+	rules, chains := c.natRules(table)
+	for _, rule := range rules {
+		// iptables prints words as a shell would need them.
+		_, err := runTool(ctx, "sh", "-c", "iptables -t nat -D "+rule)
 		errs = append(errs, err)
+	}
+	for _, chain := range chains {
+		_, err := runTool(ctx, "iptables", "-t", "nat", "-F", chain)
+		errs = append(errs, err)
+		if err == nil {
+			_, err = runTool(ctx, "iptables", "-t", "nat", "-X", chain)
+			errs = append(errs, err)
+		}
 	}
 	for _, family := range []string{"ip", "ip6"} {
 		// There is none where kube-proxy never ran.

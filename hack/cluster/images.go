@@ -10,7 +10,7 @@ import (
 // load imports docker-archives into every node.
 func (c *cluster) load(ctx context.Context, archives ...string) error {
 	for _, archive := range archives {
-		for i := range c.nodes {
+		for i := range c.Nodes {
 			if err := c.loadOn(ctx, i+1, archive); err != nil {
 				return err
 			}

@@ -3,7 +3,8 @@
 // needs Linux, root and the Debian packages containerd, runc, containernetworking-plugins, iptables, nftables,
 // conntrack, iproute2 and util-linux; no Docker, and no image of any registry.
 //
-//	cluster up [--nodes=2]        starts what does not run, waits until all nodes are Ready, prints a kubeconfig's path
+//	cluster up [--nodes=2] [--name=hlp]
+//	                              starts what does not run, waits until all nodes are Ready, prints a kubeconfig's path
 //	cluster down                  stops everything and removes all of it
 //	cluster start NAME            starts a process again; names are those of files in DIR/log
 //	cluster stop NAME [SIGNAL]    sends a process a signal (TERM) and waits for its end, unless it is STOP or CONT
@@ -11,6 +12,12 @@
 //	cluster load ARCHIVE...       imports docker-archives into every node
 //
 // Programs of Kubernetes and etcd come from the directory in KUBEBUILDER_ASSETS, which hack/controlplane prepares.
+//
+// Several clusters run on one machine if each has its own --dir, --name and network namespace; in one network namespace
+// their addresses and ports are the same:
+//
+//	unshare --net sh -c 'ip link set lo up; ip route add default dev lo; exec "$@"' sh \
+//		cluster up --dir=/tmp/other --name=other
 //
 // It is a tool for tests and must not be exposed to a network: the API server listens on every address.
 package main
@@ -24,6 +31,7 @@ import (
 	"os/exec"
 	"os/signal"
 	"path/filepath"
+	"regexp"
 	"runtime"
 	"strconv"
 	"strings"
@@ -34,17 +42,30 @@ import (
 
 const (
 	defaultDir   = "/tmp/hlparser-cluster" // short: a socket's path has at most 107 bytes
+	defaultName  = "hlp"
 	defaultNodes = 2
 	maxNodes     = 9
+
+	identityFile = "cluster.json"
 
 	usage = "usage: cluster [flags] up|down|start NAME|stop NAME [SIGNAL]|node N COMMAND...|load ARCHIVE..."
 )
 
-// cluster is one cluster of processes. There is one per machine: its ports, bridges and cgroups have fixed names.
+// namePattern leaves room for a node's number in the name of a network interface, which has at most 15 bytes.
+var namePattern = regexp.MustCompile(`^[a-z]([-a-z0-9]{0,12}[a-z])?$`)
+
+// cluster is one cluster of processes. There is one per network namespace: its ports and addresses are fixed.
 type cluster struct {
-	dir    string // state, keys, logs and the nodes' file systems
-	assets string // the programs
-	nodes  int
+	dir     string // state, keys, logs and the nodes' file systems
+	assets  string // the programs
+	cgroups string // where cgroups are mounted
+	identity
+}
+
+// identity is what a cluster keeps from its first start on.
+type identity struct {
+	Name  string `json:"name"` // the prefix of its bridges and cgroups
+	Nodes int    `json:"nodes"`
 }
 
 func main() {
@@ -60,6 +81,8 @@ func run(ctx context.Context, args []string) error {
 	flags := flag.NewFlagSet("cluster", flag.ContinueOnError)
 	dir := flags.String("dir", defaultDir,
 		"directory of the cluster's state; not below a directory that nodes have of their own")
+	clusterName := flags.String("name", defaultName,
+		"prefix of the names of bridges and cgroups; another for each cluster of the machine; used by up")
 	nodes := flags.Int("nodes", defaultNodes, fmt.Sprintf("number of nodes, 1 to %d; used by up", maxNodes))
 	flags.Usage = func() {
 		_, _ = fmt.Fprintln(flags.Output(), usage)
@@ -83,7 +106,7 @@ func run(ctx context.Context, args []string) error {
 	if runtime.GOOS != "linux" || os.Geteuid() != 0 {
 		return errors.New("a cluster of processes needs Linux and root; elsewhere use kind or another cluster")
 	}
-	c, err := open(*dir, *nodes)
+	c, err := open(*dir, identity{Name: *clusterName, Nodes: *nodes})
 	if err != nil {
 		return err
 	}
@@ -126,8 +149,8 @@ func run(ctx context.Context, args []string) error {
 	return fmt.Errorf("there is no command %s with %d arguments", name, len(args))
 }
 
-// open returns the cluster in a directory. Its number of nodes is that with which it was first started.
-func open(dir string, nodes int) (*cluster, error) {
+// open returns the cluster in a directory. Its identity is that with which it was first started.
+func open(dir string, wanted identity) (*cluster, error) {
 	dir, err := filepath.Abs(dir)
 	if err != nil {
 		return nil, fmt.Errorf("opening the cluster: %w", err)
@@ -137,14 +160,18 @@ func open(dir string, nodes int) (*cluster, error) {
 			return nil, fmt.Errorf("--dir must not be below /%s: each node has a directory of its own there", own)
 		}
 	}
-	if nodes < 1 || nodes > maxNodes {
-		return nil, fmt.Errorf("--nodes=%d is out of range: 1 to %d", nodes, maxNodes)
+	if wanted.Nodes < 1 || wanted.Nodes > maxNodes {
+		return nil, fmt.Errorf("--nodes=%d is out of range: 1 to %d", wanted.Nodes, maxNodes)
 	}
-	c := &cluster{dir: dir, assets: os.Getenv("KUBEBUILDER_ASSETS"), nodes: nodes}
-	var was int
-	switch err := readJSON(c.path("nodes.json"), &was); {
+	if !namePattern.MatchString(wanted.Name) {
+		return nil, fmt.Errorf("--name=%s must be at most 14 lower-case letters, digits and dashes, "+
+			"and begin and end with a letter", wanted.Name)
+	}
+	c := &cluster{dir: dir, assets: os.Getenv("KUBEBUILDER_ASSETS"), cgroups: "/sys/fs/cgroup", identity: wanted}
+	var was identity
+	switch err := readJSON(c.path(identityFile), &was); {
 	case err == nil:
-		c.nodes = was
+		c.identity = was
 	case !errors.Is(err, os.ErrNotExist):
 		return nil, err
 	}

@@ -9,6 +9,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -17,11 +18,11 @@ import (
 )
 
 // nodesOwn are the directories that every node has of its own: on a shared file system a hostPath would be one
-// directory on all nodes. The cluster's own directory is below none of them.
-var nodesOwn = []string{"home", "var/lib", "var/log", "mnt", "srv"}
+// directory on all nodes. The cluster's own directory is below none of them. The last is where containerd mounts the
+// network namespaces of pods, which go with the node.
+var nodesOwn = []string{"home", "var/lib", "var/log", "mnt", "srv", "run/netns"}
 
 const (
-	cgroups    = "/sys/fs/cgroup"
 	cniPlugins = "/usr/lib/cni" // where Debian's package has them
 	pause      = "registry.k8s.io/pause:3.10"
 )
@@ -42,7 +43,7 @@ func (c *cluster) startNode(ctx context.Context, n int, pauseArchive string) err
 	if err := c.startNamespace(ctx, n); err != nil {
 		return err
 	}
-	if err := makeCgroup(n); err != nil {
+	if err := c.makeCgroup(n); err != nil {
 		return err
 	}
 	enter, err := c.enter(n)
@@ -93,7 +94,7 @@ func (c *cluster) startNamespace(ctx context.Context, n int) error {
 		if err := os.MkdirAll(own, 0o755); err != nil {
 			return fmt.Errorf("making %s of %s: %w", dir, nodeName(n), err)
 		}
-		fmt.Fprintf(&script, "mount --bind %s /%s\n", own, dir)
+		fmt.Fprintf(&script, "mkdir -p /%[2]s; mount --bind %[1]s /%[2]s\n", own, dir)
 	}
 	// Shared from there on: containers see what is mounted later, such as a data disk.
 	fmt.Fprintf(&script, "mount --make-rshared /\ntouch %s\nexec sleep infinity\n", c.nodePath(n, "mounted"))
@@ -130,8 +131,8 @@ func (c *cluster) enter(n int) ([]string, error) {
 
 // onNode runs a command in a node's file system, with this program's input and output.
 func (c *cluster) onNode(ctx context.Context, n int, args []string) error {
-	if n < 1 || n > c.nodes {
-		return fmt.Errorf("there is no node %d: they are 1 to %d", n, c.nodes)
+	if n < 1 || n > c.Nodes {
+		return fmt.Errorf("there is no node %d: they are 1 to %d", n, c.Nodes)
 	}
 	enter, err := c.enter(n)
 	if err != nil {
@@ -146,29 +147,41 @@ func (c *cluster) onNode(ctx context.Context, n int, args []string) error {
 	return nil
 }
 
-func cgroupName(n int) string { return "hlp-n" + strconv.Itoa(n) }
+func (c *cluster) cgroupName(n int) string { return c.Name + "-n" + strconv.Itoa(n) }
+
+// cgroup2 reports whether the machine has cgroup v2 alone; a hybrid has its controllers in hierarchies of v1.
+func (c *cluster) cgroup2() bool {
+	_, err := os.Stat(filepath.Join(c.cgroups, "cgroup.controllers"))
+	return err == nil
+}
+
+// Controllers of cgroup v2 that a kubelet needs, and those that it uses where they are.
+var (
+	neededControllers = []string{"cpu", "cpuset", "memory", "pids"}
+	usedControllers   = append(slices.Clone(neededControllers), "hugetlb")
+)
 
 // cgroupDirs returns a node's cgroup, one in every hierarchy of cgroup v1. Two kubelets with one cgroup root would kill
 // each other's pods as orphans.
-func cgroupDirs(n int) ([]string, error) {
-	if _, err := os.Stat(filepath.Join(cgroups, "cgroup.controllers")); err == nil {
-		return []string{filepath.Join(cgroups, cgroupName(n))}, nil
+func (c *cluster) cgroupDirs(n int) ([]string, error) {
+	if c.cgroup2() {
+		return []string{filepath.Join(c.cgroups, c.cgroupName(n))}, nil
 	}
-	entries, err := os.ReadDir(cgroups)
+	entries, err := os.ReadDir(c.cgroups)
 	if err != nil {
 		return nil, fmt.Errorf("listing cgroups: %w", err)
 	}
 	var dirs []string
 	for _, e := range entries {
 		if e.IsDir() {
-			dirs = append(dirs, filepath.Join(cgroups, e.Name(), cgroupName(n)))
+			dirs = append(dirs, filepath.Join(c.cgroups, e.Name(), c.cgroupName(n)))
 		}
 	}
 	return dirs, nil
 }
 
-func makeCgroup(n int) error {
-	dirs, err := cgroupDirs(n)
+func (c *cluster) makeCgroup(n int) error {
+	dirs, err := c.cgroupDirs(n)
 	if err != nil {
 		return err
 	}
@@ -186,26 +199,48 @@ func makeCgroup(n int) error {
 				return fmt.Errorf("making a cgroup: %w", err)
 			}
 		}
-		// cgroup v2: what is to be limited below must be delegated above.
-		if controllers, err := os.ReadFile(filepath.Join(dir, "cgroup.controllers")); err == nil {
-			for controller := range bytes.FieldsSeq(controllers) {
-				enable := append([]byte("+"), controller...)
-				if err := os.WriteFile(filepath.Join(dir, "cgroup.subtree_control"), enable, 0o644); err != nil {
-					return fmt.Errorf("delegating %s: %w", controller, err)
-				}
-			}
+	}
+	if c.cgroup2() {
+		// What is to be limited below must be delegated above, from the top on.
+		return errors.Join(delegate(c.cgroups), delegate(dirs[0]))
+	}
+	return nil
+}
+
+// delegate enables a kubelet's controllers of cgroup v2 for the cgroups below a directory.
+func delegate(dir string) error {
+	text, err := os.ReadFile(filepath.Join(dir, "cgroup.controllers"))
+	if err != nil {
+		return fmt.Errorf("reading the controllers of cgroup %s: %w", dir, err)
+	}
+	available := strings.Fields(string(text))
+	for _, controller := range neededControllers {
+		if !slices.Contains(available, controller) {
+			return fmt.Errorf("cgroup %s has no controller %s, which a kubelet needs: it has %q", dir, controller, available)
 		}
+	}
+	var enable []string
+	for _, controller := range usedControllers {
+		if slices.Contains(available, controller) {
+			enable = append(enable, "+"+controller)
+		}
+	}
+	path := filepath.Join(dir, "cgroup.subtree_control")
+	if err := os.WriteFile(path, []byte(strings.Join(enable, " ")), 0o644); err != nil {
+		// The root of a machine delegates while it has processes; that of a container does not.
+		return fmt.Errorf("delegating controllers to the cgroups below %s, which must have no processes of its own: %w",
+			dir, err)
 	}
 	return nil
 }
 
 func (c *cluster) configureContainerd(n int) error {
-	network := fmt.Sprintf(`{"cniVersion": "0.4.0", "name": "n%d", "plugins": [
+	network := fmt.Sprintf(`{"cniVersion": "0.4.0", "name": "%s-n%d", "plugins": [
  {"type": "bridge", "bridge": %q, "isGateway": true, "ipMasq": true, "hairpinMode": true,
   "ipam": {"type": "host-local", "dataDir": %q,
    "ranges": [[{"subnet": "10.244.%d.0/24", "rangeStart": "10.244.%d.10"}]], "routes": [{"dst": "0.0.0.0/0"}]}},
  {"type": "portmap", "capabilities": {"portMappings": true}}]}
-`, n, bridge(n), c.nodePath(n, "ipam"), n, n)
+`, c.Name, n, c.bridge(n), c.nodePath(n, "ipam"), n, n)
 	if err := writeFile(c.nodePath(n, "cni", "10.conflist"), []byte(network)); err != nil {
 		return err
 	}
@@ -244,7 +279,7 @@ func (c *cluster) configureKubelet(n int) error {
 		"readOnlyPort":                0,
 		"healthzPort":                 healthPort + 10*(n-1),
 		"cgroupDriver":                "cgroupfs",
-		"cgroupRoot":                  "/" + cgroupName(n),
+		"cgroupRoot":                  "/" + c.cgroupName(n),
 		"failSwapOn":                  false,
 		"failCgroupV1":                false,
 		"containerRuntimeEndpoint":    "unix://" + c.socket(n),

@@ -56,7 +56,7 @@ func (c *cluster) writeKeys() error {
 		"kubernetes", "kubernetes.default", "kubernetes.default.svc", "localhost"); err != nil {
 		return err
 	}
-	for i := range c.nodes {
+	for i := range c.Nodes {
 		n := i + 1
 		name := pkix.Name{Organization: []string{"system:nodes"}, CommonName: "system:node:" + nodeName(n)}
 		addresses := []net.IP{net.IPv4(127, 0, 0, 1), net.ParseIP(bridgeIP(n))}

@@ -11,7 +11,7 @@ import (
 // testCluster returns a cluster that has made nothing yet. Processes need no privileges.
 func testCluster(t *testing.T) *cluster {
 	t.Helper()
-	c := &cluster{dir: t.TempDir(), nodes: 1}
+	c := &cluster{dir: t.TempDir(), cgroups: t.TempDir(), identity: identity{Name: defaultName, Nodes: 1}}
 	for _, dir := range []string{"cmd", "pid", "log"} {
 		if err := os.Mkdir(c.path(dir), 0o755); err != nil {
 			t.Fatal(err)
@@ -117,24 +117,38 @@ func TestTheDirectoryIsNotOneOfTheNodesOwn(t *testing.T) {
 	for dir, ok := range map[string]bool{
 		"/home/user/cluster": false, "/var/lib/x": false, "/mnt": false, "/srv/a": false, "/homes/x": true, t.TempDir(): true,
 	} {
-		if _, err := open(dir, 1); (err == nil) != ok {
+		if _, err := open(dir, identity{Name: defaultName, Nodes: 1}); (err == nil) != ok {
 			t.Errorf("%s: %v", dir, err)
-		}
-	}
-	for _, nodes := range []int{0, -1, maxNodes + 1} {
-		if _, err := open(t.TempDir(), nodes); err == nil {
-			t.Errorf("%d nodes are accepted", nodes)
 		}
 	}
 }
 
-func TestAClusterKeepsItsNumberOfNodes(t *testing.T) {
+func TestWhatAClusterMayBeNamedAndHave(t *testing.T) {
+	for _, nodes := range []int{0, -1, maxNodes + 1} {
+		if _, err := open(t.TempDir(), identity{Name: defaultName, Nodes: nodes}); err == nil {
+			t.Errorf("%d nodes are accepted", nodes)
+		}
+	}
+	// A name that ends in a digit would share bridges with another: hlp1 and its node 1, hlp and its node 11.
+	for name, ok := range map[string]bool{
+		"a": true, "hlp": true, "hlp-b": true, "abcdefghijklmn": true,
+		"": false, "hlp1": false, "abcdefghijklmno": false, "Hlp": false, "-a": false, "a-": false,
+		"a/b": false, "a.b": false,
+	} {
+		if _, err := open(t.TempDir(), identity{Name: name, Nodes: 1}); (err == nil) != ok {
+			t.Errorf("name %q: %v", name, err)
+		}
+	}
+}
+
+func TestAClusterKeepsItsIdentity(t *testing.T) {
 	dir := t.TempDir()
-	if err := writeJSON(filepath.Join(dir, "nodes.json"), 3); err != nil {
+	was := identity{Name: "other", Nodes: 3}
+	if err := writeJSON(filepath.Join(dir, identityFile), was); err != nil {
 		t.Fatal(err)
 	}
-	c, err := open(dir, 1)
-	if err != nil || c.nodes != 3 {
-		t.Errorf("%d nodes, %v", c.nodes, err)
+	c, err := open(dir, identity{Name: defaultName, Nodes: 1})
+	if err != nil || c.identity != was {
+		t.Errorf("%+v, %v", c.identity, err)
 	}
 }

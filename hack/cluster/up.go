@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net"
 	"os"
 	"path/filepath"
 	"strconv"
@@ -51,9 +52,10 @@ const (
 	nodeStatus = "5s"
 )
 
-func bridge(n int) string   { return "hlp" + strconv.Itoa(n) }
 func bridgeIP(n int) string { return fmt.Sprintf("10.244.%d.1", n) }
 func nodeName(n int) string { return "node-" + strconv.Itoa(n) }
+
+func (c *cluster) bridge(n int) string { return c.Name + strconv.Itoa(n) }
 
 // up starts what does not run and returns when all nodes are Ready.
 func (c *cluster) up(ctx context.Context) error {
@@ -65,14 +67,14 @@ func (c *cluster) up(ctx context.Context) error {
 			return fmt.Errorf("making the cluster's directory: %w", err)
 		}
 	}
-	if err := writeJSON(c.path("nodes.json"), c.nodes); err != nil {
+	if err := writeJSON(c.path(identityFile), c.identity); err != nil {
 		return err
 	}
 	if err := c.writeKeys(); err != nil {
 		return err
 	}
-	for i := range c.nodes {
-		if err := makeBridge(ctx, i+1); err != nil {
+	for i := range c.Nodes {
+		if err := c.makeBridge(ctx, i+1); err != nil {
 			return err
 		}
 	}
@@ -83,7 +85,7 @@ func (c *cluster) up(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	for i := range c.nodes {
+	for i := range c.Nodes {
 		if err := c.startNode(ctx, i+1, pause); err != nil {
 			return err
 		}
@@ -125,14 +127,15 @@ func (c *cluster) checkRunning() error {
 func (c *cluster) program(name string) string { return filepath.Join(c.assets, name) }
 
 // makeBridge makes a node's network unless it is there.
-func makeBridge(ctx context.Context, n int) error {
-	if _, err := os.Stat("/sys/class/net/" + bridge(n)); err == nil {
+func (c *cluster) makeBridge(ctx context.Context, n int) error {
+	bridge := c.bridge(n)
+	if _, err := net.InterfaceByName(bridge); err == nil {
 		return nil
 	}
 	for _, args := range [][]string{
-		{"ip", "link", "add", bridge(n), "type", "bridge"},
-		{"ip", "addr", "add", bridgeIP(n) + "/24", "dev", bridge(n)},
-		{"ip", "link", "set", bridge(n), "up"},
+		{"ip", "link", "add", bridge, "type", "bridge"},
+		{"ip", "addr", "add", bridgeIP(n) + "/24", "dev", bridge},
+		{"ip", "link", "set", bridge, "up"},
 	} {
 		if _, err := runTool(ctx, args...); err != nil {
 			return err
@@ -240,10 +243,10 @@ func (c *cluster) waitNodes(ctx context.Context) error {
 				}
 			}
 		}
-		return ready == c.nodes
+		return ready == c.Nodes
 	})
 	if !all {
-		return fmt.Errorf("waiting for nodes: %d of %d are Ready; see %s", ready, c.nodes, c.path("log"))
+		return fmt.Errorf("waiting for nodes: %d of %d are Ready; see %s", ready, c.Nodes, c.path("log"))
 	}
 	return nil
 }

@@ -30,6 +30,7 @@ import (
 	"github.com/google/go-containerregistry/pkg/v1/tarball"
 
 	"github.com/hlparser/hyperliquid-parser-operator/hack/image/archive"
+	"github.com/hlparser/hyperliquid-parser-operator/hack/image/license"
 )
 
 const (
@@ -37,8 +38,13 @@ const (
 	user   = "65532:65532"
 )
 
-// programs of the image, at its root. The first is the entrypoint.
-var programs = []string{"manager", "hlparser"}
+// Files of the image, at its root.
+var (
+	// programs are built. The first is the entrypoint.
+	programs = []string{"manager", "hlparser"}
+	// texts are in the repository.
+	texts = []string{"LICENSE", license.File}
+)
 
 type options struct {
 	root      string // of the repository
@@ -101,7 +107,7 @@ func run(ctx context.Context, o options) error {
 		if err := compile(ctx, o, commit.hash, platform, dir); err != nil {
 			return err
 		}
-		if images[platform], err = imageOf(platform, meta, dir); err != nil {
+		if images[platform], err = imageOf(platform, meta, dir, o.root); err != nil {
 			return err
 		}
 	}
@@ -113,7 +119,11 @@ func run(ctx context.Context, o options) error {
 		return err
 	}
 	first := filepath.Join(bin, strings.ReplaceAll(o.platforms[0], "/", "-"))
-	if err := writeSBOM(filepath.Join(o.out, "sbom.cdx.json"), o.version, commit, first); err != nil {
+	modules, err := license.Collect(ctx, o.root, o.platforms, license.Programs())
+	if err != nil {
+		return err
+	}
+	if err := writeSBOM(filepath.Join(o.out, "sbom.cdx.json"), o.version, commit, first, modules); err != nil {
 		return err
 	}
 	if o.push {
@@ -182,15 +192,22 @@ func compile(ctx context.Context, o options, hash, platform, dir string) error {
 	return nil
 }
 
-// imageOf returns the image of one platform: the programs, and nothing else.
-func imageOf(platform string, meta archive.Metadata, dir string) (v1.Image, error) {
+// imageOf returns the image of one platform: the programs in dir, the licences of the repository, and nothing else.
+func imageOf(platform string, meta archive.Metadata, dir, root string) (v1.Image, error) {
 	p, err := v1.ParsePlatform(platform)
 	if err != nil {
 		return nil, fmt.Errorf("parsing the platform %s: %w", platform, err)
 	}
-	files := make([]archive.File, 0, len(programs))
+	files := make([]archive.File, 0, len(programs)+len(texts))
 	for _, program := range programs {
 		f, err := archive.Read(filepath.Join(dir, program), "/"+program, 0o755)
+		if err != nil {
+			return nil, err
+		}
+		files = append(files, f)
+	}
+	for _, text := range texts {
+		f, err := archive.Read(filepath.Join(root, text), "/"+text, 0o644)
 		if err != nil {
 			return nil, err
 		}

@@ -2,10 +2,12 @@ package main
 
 import (
 	"bytes"
+	"debug/buildinfo"
 	"os"
 	"path/filepath"
 	"regexp"
 	"slices"
+	"strings"
 	"testing"
 	"time"
 
@@ -17,6 +19,7 @@ import (
 	"io"
 
 	"github.com/hlparser/hyperliquid-parser-operator/hack/image/archive"
+	"github.com/hlparser/hyperliquid-parser-operator/hack/image/license"
 )
 
 // built returns an image of small files in the programs' place.
@@ -28,7 +31,8 @@ func built(t *testing.T) v1.Image {
 			t.Fatal(err)
 		}
 	}
-	image, err := imageOf("linux/amd64", archive.Metadata{User: user, Entrypoint: []string{"/" + programs[0]}}, dir)
+	meta := archive.Metadata{User: user, Entrypoint: []string{"/" + programs[0]}}
+	image, err := imageOf("linux/amd64", meta, dir, filepath.Join("..", ".."))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -102,7 +106,8 @@ func TestTheBillOfMaterialsListsModules(t *testing.T) {
 	}
 	path := filepath.Join(dir, "sbom.json")
 	from := commit{hash: "0123abcd", time: time.Unix(1_700_000_000, 0).UTC()}
-	if err := writeSBOM(path, "v1.2.3", from, dir); err != nil {
+	modules := modulesOf(t, self)
+	if err := writeSBOM(path, "v1.2.3", from, dir, modules); err != nil {
 		t.Fatal(err)
 	}
 	first, err := os.ReadFile(path)
@@ -115,7 +120,8 @@ func TestTheBillOfMaterialsListsModules(t *testing.T) {
 	}
 	names := map[string]bool{}
 	for _, c := range *bom.Components {
-		if c.Version == "" || c.PackageURL == "" || names[c.Name] {
+		if c.Version == "" || c.PackageURL == "" || names[c.Name] || c.Licenses == nil ||
+			len(*c.Licenses) != 1 || (*c.Licenses)[0].Expression != "Apache-2.0 AND MIT" {
 			t.Errorf("%+v", c)
 		}
 		names[c.Name] = true
@@ -123,10 +129,30 @@ func TestTheBillOfMaterialsListsModules(t *testing.T) {
 	if !names["std"] || !names["github.com/google/go-containerregistry"] {
 		t.Errorf("got %v", names)
 	}
-	if err := writeSBOM(path, "v1.2.3", from, dir); err != nil {
+	if err := writeSBOM(path, "v1.2.3", from, dir, modules); err != nil {
 		t.Fatal(err)
 	}
 	if second, err := os.ReadFile(path); err != nil || !bytes.Equal(first, second) {
 		t.Errorf("a second one differs: %v", err)
 	}
+	err = writeSBOM(path, "v1.2.3", from, dir, modules[1:])
+	if err == nil || !strings.Contains(err.Error(), modules[0].Path) {
+		t.Errorf("a module without a licence: %v", err)
+	}
+}
+
+// modulesOf returns what a program is built from, with licences.
+func modulesOf(t *testing.T, program string) []license.Module {
+	t.Helper()
+	info, err := buildinfo.ReadFile(program)
+	if err != nil {
+		t.Fatal(err)
+	}
+	licenses := []string{"Apache-2.0", "MIT"}
+	out := make([]license.Module, 0, len(info.Deps)+1)
+	out = append(out, license.Module{Path: license.Std, Licenses: licenses})
+	for _, m := range info.Deps {
+		out = append(out, license.Module{Path: m.Path, Licenses: licenses})
+	}
+	return out
 }

@@ -8,13 +8,21 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strings"
 	"time"
 
 	cdx "github.com/CycloneDX/cyclonedx-go"
+
+	"github.com/hlparser/hyperliquid-parser-operator/hack/image/license"
 )
 
-// writeSBOM writes the modules that the programs in dir were built from, as the programs themselves say.
-func writeSBOM(path, version string, from commit, dir string) error {
+// writeSBOM writes the modules that the programs in dir were built from, as the programs themselves say, with the
+// licences of those modules. A module whose licence is not known is an error.
+func writeSBOM(path, version string, from commit, dir string, licensed []license.Module) error {
+	licenses := map[string][]string{}
+	for _, m := range licensed {
+		licenses[m.Path] = m.Licenses
+	}
 	modules := map[string]cdx.Component{}
 	for _, program := range programs {
 		info, err := buildinfo.ReadFile(filepath.Join(dir, program))
@@ -22,7 +30,7 @@ func writeSBOM(path, version string, from commit, dir string) error {
 			return fmt.Errorf("reading what %s is built from: %w", program, err)
 		}
 		goVersion := info.GoVersion[len("go"):]
-		modules["std"] = component("std", "v"+goVersion, "pkg:golang/std@"+goVersion)
+		modules[license.Std] = component(license.Std, "v"+goVersion, "pkg:golang/std@"+goVersion)
 		for _, m := range info.Deps {
 			used := m
 			if m.Replace != nil {
@@ -31,6 +39,14 @@ func writeSBOM(path, version string, from commit, dir string) error {
 			c := component(used.Path, used.Version, "pkg:golang/"+used.Path+"@"+used.Version)
 			modules[used.Path] = c
 		}
+	}
+	for _, name := range slices.Sorted(maps.Keys(modules)) {
+		c := modules[name]
+		if len(licenses[name]) == 0 {
+			return fmt.Errorf("writing the bill of materials: no licence of %s %s is known", name, c.Version)
+		}
+		c.Licenses = &cdx.Licenses{{Expression: strings.Join(licenses[name], " AND ")}}
+		modules[name] = c
 	}
 	components := slices.SortedFunc(maps.Values(modules),
 		func(a, b cdx.Component) int { return cmp.Compare(a.Name, b.Name) })

@@ -8,6 +8,7 @@
 //     as an affinity, and are forgotten. The API server then admits only values that the Go types can hold and that
 //     cost the operator little.
 //   - The operator's ClusterRole is split for config/namespaced: namespaced resources move to a Role.
+//   - The Helm chart gets its copies of what config has.
 package main
 
 import (
@@ -59,7 +60,7 @@ func run() error {
 			return fmt.Errorf("writing a manifest: %w", err)
 		}
 	}
-	return nil
+	return writeChart()
 }
 
 // remake applies a change to one YAML document.

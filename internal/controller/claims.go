@@ -92,28 +92,28 @@ func (c *Claims) record(object types.NamespacedName, exclusive map[string]bool, 
 func (r *Reconciler) checkClaims(obj *v1alpha1.HyperliquidParser, f *observed.Fleet, t *attempts) {
 	key := client.ObjectKeyFromObject(obj)
 	uids := map[string]bool{}
-	for i, of := range f.Targets {
-		if of.Claim != "" && f.Pairs[i].Pod == nil {
-			uids[of.UID] = true
+	for i, one := range f.Targets {
+		if one.Claim != "" && f.Pairs[i].Pod == nil {
+			uids[one.UID] = true
 		}
 	}
 	exclusive, retryAt, failed := r.Claims.known(key, uids)
 	unknown := map[string]string{} // claims by UID of their pods
 	refused := false
 	for i := range f.Targets {
-		of := &f.Targets[i]
-		if !uids[of.UID] {
+		one := &f.Targets[i]
+		if !uids[one.UID] {
 			continue
 		}
-		switch e, known := exclusive[of.UID]; {
+		switch e, known := exclusive[one.UID]; {
 		case !known:
 			if len(unknown) < claimsPerRead {
-				unknown[of.UID] = of.Claim
+				unknown[one.UID] = one.Claim
 			}
-			of.Waits = target.ClaimUnseen
+			one.Waits = target.ClaimUnseen
 		case e:
 			refused = true
-			of.Node, of.Waits = "", target.NotShareable
+			one.Node, one.Waits = "", target.NotShareable
 		}
 	}
 	if refused {

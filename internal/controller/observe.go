@@ -103,12 +103,12 @@ func (r *Reconciler) observeTargets(ctx context.Context, obj *v1alpha1.Hyperliqu
 // selections returns the one of the two that the object asks for.
 func selections(obj *v1alpha1.HyperliquidParser) (*target.Nodes, *target.Pods, error) {
 	affinity, tolerations := obj.Spec.Affinity, target.Tolerations(obj.Spec.Tolerations)
-	switch of := obj.Spec.Target; {
-	case of.Nodes != nil:
-		nodes, err := target.NewNodes(of.Nodes.Selector, affinity, tolerations)
+	switch spec := obj.Spec.Target; {
+	case spec.Nodes != nil:
+		nodes, err := target.NewNodes(spec.Nodes.Selector, affinity, tolerations)
 		return &nodes, nil, err
-	case of.Pods != nil:
-		pods, err := target.NewPods(of.Pods.Selector, of.Pods.Volume, affinity, tolerations)
+	case spec.Pods != nil:
+		pods, err := target.NewPods(spec.Pods.Selector, spec.Pods.Volume, affinity, tolerations)
 		return nil, &pods, err
 	}
 	return nil, nil, errors.New("spec.target is empty: set nodes or pods")

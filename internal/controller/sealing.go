@@ -134,7 +134,7 @@ func (r *Reconciler) publishKeys(
 		}
 		return outcome{}, nil
 	case !metav1.IsControlledBy(there, obj):
-		return r.taken("ConfigMap", wanted.Name, "operator's public keys"), nil
+		return r.nameTaken("ConfigMap", wanted.Name, "operator's public keys"), nil
 	}
 	// Without its labels it is not in the cache.
 	return outcome{}, r.relabel(ctx, there, v1alpha1.ComponentKeys, obj)
@@ -144,8 +144,8 @@ func publishError(m *corev1.ConfigMap, err error) error {
 	return fmt.Errorf("publishing the operator's keys in ConfigMap %s/%s: %w", m.Namespace, m.Name, err)
 }
 
-// taken returns the outcome for an object of another owner that has the name of one of ours.
-func (r *Reconciler) taken(kind, name, what string) outcome {
+// nameTaken returns the outcome for an object of another owner that has the name of one of ours.
+func (r *Reconciler) nameTaken(kind, name, what string) outcome {
 	return outcome{
 		problem:   nameTaken(kind, name, what),
 		requeueAt: r.retryAt(retryRejected),
@@ -185,7 +185,7 @@ func (r *Reconciler) ensurePolicy(
 	case there.DeletionTimestamp != nil:
 		return outcome{requeueAt: r.retryAt(retryTaken)}, nil
 	case !left && !metav1.IsControlledBy(there, obj):
-		return r.taken("NetworkPolicy", wanted.Name, "parsers' policy"), nil
+		return r.nameTaken("NetworkPolicy", wanted.Name, "parsers' policy"), nil
 	case !left && equality.Semantic.DeepEqual(there.Spec, wanted.Spec) && covers(there.Labels, wanted.Labels):
 		return outcome{}, nil
 	}

@@ -10,9 +10,12 @@ import (
 	"bytes"
 	"context"
 	"fmt"
+	"maps"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
+	"strconv"
 	"strings"
 	"syscall"
 	"testing"
@@ -60,6 +63,9 @@ type settings struct {
 	dir        string // E2E_CLUSTER_DIR: its --dir
 	manager    string // E2E_MANAGER: the manager's program, to run it outside of the cluster
 	artifacts  string // E2E_ARTIFACTS: a directory for what kubectl shows; empty: nothing is kept
+	report     string // E2E_REPORT: the file for the table of what was measured; empty: it is printed only
+	faults     string // E2E_FAULTS_IMAGE: an image whose parser can be made to hang; loaded into the nodes already
+	record     bool   // E2E_RECORD=1: what Kubernetes reports goes to internal/controller/recorded, and results to docs
 }
 
 var env settings
@@ -73,12 +79,23 @@ func TestE2E(t *testing.T) {
 	RunSpecs(t, "the operator on a real cluster")
 }
 
-var _ = BeforeSuite(func(ctx SpecContext) {
+// The operator is installed once. Specs run in several processes; those that touch what others use are Serial.
+var _ = SynchronizedBeforeSuite(func(ctx SpecContext) {
+	connect()
+	By("installing the operator")
+	kubectl(ctx, "apply", "--server-side", "--force-conflicts", "-f", env.installer)
+	waitOperator(ctx)
+}, func() { connect() }, NodeTimeout(installed+time.Minute))
+
+// connect reads the settings and makes the clients of one process.
+func connect() {
+	GinkgoHelper()
 	SetDefaultEventuallyPollingInterval(250 * time.Millisecond)
 	env = settings{
 		kubeconfig: os.Getenv("KUBECONFIG"), installer: os.Getenv("E2E_INSTALLER"), image: os.Getenv("E2E_IMAGE"),
 		cluster: os.Getenv("E2E_CLUSTER"), dir: os.Getenv("E2E_CLUSTER_DIR"), manager: os.Getenv("E2E_MANAGER"),
-		artifacts: os.Getenv("E2E_ARTIFACTS"),
+		artifacts: os.Getenv("E2E_ARTIFACTS"), report: os.Getenv("E2E_REPORT"), faults: os.Getenv("E2E_FAULTS_IMAGE"),
+		record: os.Getenv("E2E_RECORD") == "1",
 	}
 	var err error
 	restConf, err = clientcmd.BuildConfigFromFlags("", env.kubeconfig)
@@ -93,10 +110,7 @@ var _ = BeforeSuite(func(ctx SpecContext) {
 	if env.cluster != "" {
 		cluster = &processes{program: env.cluster, dir: env.dir}
 	}
-	By("installing the operator")
-	kubectl(ctx, "apply", "--server-side", "--force-conflicts", "-f", env.installer)
-	waitOperator(ctx)
-}, NodeTimeout(installed+time.Minute))
+}
 
 // waitOperator waits until all managers are ready.
 func waitOperator(ctx context.Context) {
@@ -120,24 +134,6 @@ func kubectl(ctx context.Context, args ...string) string {
 	out, err := cmd.Output()
 	Expect(err).NotTo(HaveOccurred(), "kubectl %s: %s", strings.Join(args, " "), stderr.String())
 	return string(out)
-}
-
-// keep stores what kubectl shows of an object, for people to read.
-func keep(ctx context.Context, f *fleet, name string) {
-	GinkgoHelper()
-	if env.artifacts == "" {
-		return
-	}
-	var out strings.Builder
-	for _, args := range [][]string{
-		{"get", "hlp", f.name, "-n", f.namespace, "-o", "wide"},
-		{"describe", "hlp", f.name, "-n", f.namespace},
-		{"get", "pods", "-n", f.namespace, "-o", "wide"},
-	} {
-		fmt.Fprintf(&out, "$ kubectl %s\n%s\n", strings.Join(args, " "), kubectl(ctx, args...))
-	}
-	Expect(os.MkdirAll(env.artifacts, 0o755)).To(Succeed())
-	Expect(os.WriteFile(filepath.Join(env.artifacts, name+".txt"), []byte(out.String()), 0o644)).To(Succeed())
 }
 
 // processes are a cluster of hack/cluster.
@@ -182,24 +178,102 @@ func (p *processes) onNode(ctx context.Context, node int, args ...string) {
 	Expect(err).NotTo(HaveOccurred(), "cluster %s: %s", strings.Join(args, " "), out)
 }
 
+// ctr runs containerd's client on a node.
+func (p *processes) ctr(ctx context.Context, node int, args ...string) (string, error) {
+	socket := filepath.Join(p.dir, fmt.Sprintf("n%d", node), "run", "containerd.sock")
+	args = append([]string{"--address", socket, "--namespace", "k8s.io"}, args...)
+	out, err := exec.CommandContext(ctx, "ctr", args...).CombinedOutput()
+	return string(out), err
+}
+
+// waitContainerd waits until a node's containerd answers.
+func (p *processes) waitContainerd(ctx context.Context, node int) {
+	GinkgoHelper()
+	Eventually(func() error { _, err := p.ctr(ctx, node, "version"); return err }).
+		WithContext(ctx).WithTimeout(time.Minute).Should(Succeed())
+}
+
+// tasks returns the first processes of a node's containers by the containers' IDs.
+func (p *processes) tasks(ctx context.Context, node int) map[string]int {
+	GinkgoHelper()
+	out, err := p.ctr(ctx, node, "task", "ls")
+	Expect(err).NotTo(HaveOccurred(), "%s", out)
+	tasks := map[string]int{}
+	for line := range strings.Lines(out) {
+		fields := strings.Fields(line)
+		if len(fields) < 3 || fields[0] == "TASK" || fields[2] == "STOPPED" {
+			continue
+		}
+		pid, err := strconv.Atoi(fields[1])
+		Expect(err).NotTo(HaveOccurred(), "%s", out)
+		tasks[fields[0]] = pid
+	}
+	return tasks
+}
+
 // signal sends a signal to the first process of a pod's container.
 func (p *processes) signal(ctx context.Context, node int, pod *corev1.Pod, signal syscall.Signal) {
 	GinkgoHelper()
 	Expect(pod.Status.ContainerStatuses).NotTo(BeEmpty())
 	id := strings.TrimPrefix(pod.Status.ContainerStatuses[0].ContainerID, "containerd://")
-	socket := filepath.Join(p.dir, fmt.Sprintf("n%d", node), "run", "containerd.sock")
-	ctr := exec.CommandContext(ctx, "ctr", "--address", socket, "--namespace", "k8s.io", "task", "ls")
-	out, err := ctr.CombinedOutput()
-	Expect(err).NotTo(HaveOccurred(), "%s", out)
-	for line := range strings.Lines(string(out)) {
-		fields := strings.Fields(line)
-		if len(fields) >= 2 && fields[0] == id {
-			var pid int
-			_, err := fmt.Sscanf(fields[1], "%d", &pid)
-			Expect(err).NotTo(HaveOccurred())
-			Expect(syscall.Kill(pid, signal)).To(Succeed())
-			return
+	tasks := p.tasks(ctx, node)
+	Expect(tasks).To(HaveKey(id), "containerd has no task of pod %s", pod.Name)
+	Expect(syscall.Kill(tasks[id], signal)).To(Succeed())
+}
+
+// signalIfRunning sends a signal like signal, unless the container has ended meanwhile.
+func (p *processes) signalIfRunning(ctx context.Context, node int, pod *corev1.Pod, signal syscall.Signal) {
+	GinkgoHelper()
+	id := strings.TrimPrefix(pod.Status.ContainerStatuses[0].ContainerID, "containerd://")
+	if pid := p.tasks(ctx, node)[id]; pid != 0 {
+		if err := syscall.Kill(pid, signal); err != nil {
+			Expect(err).To(MatchError(syscall.ESRCH))
 		}
 	}
-	Fail(fmt.Sprintf("containerd has no task of pod %s: %s", pod.Name, out))
+}
+
+// powerOff ends everything that runs on a node at once: its kubelet, its containerd and all containers.
+func (p *processes) powerOff(ctx context.Context, node int) {
+	GinkgoHelper()
+	ends := slices.Collect(maps.Values(p.tasks(ctx, node)))
+	ends = append(ends, p.shims(node)...)
+	p.stop(ctx, fmt.Sprintf("kubelet-%d", node), "KILL")
+	p.stop(ctx, fmt.Sprintf("containerd-%d", node), "KILL")
+	DeferCleanup(p.powerOn, node)
+	for _, pid := range ends {
+		if err := syscall.Kill(pid, syscall.SIGKILL); err != nil {
+			Expect(err).To(MatchError(syscall.ESRCH))
+		}
+	}
+}
+
+// shims returns the processes that hold a node's containers for its containerd.
+func (p *processes) shims(node int) []int {
+	GinkgoHelper()
+	socket := filepath.Join(p.dir, fmt.Sprintf("n%d", node), "run", "containerd.sock")
+	files, err := filepath.Glob("/proc/[0-9]*/cmdline")
+	Expect(err).NotTo(HaveOccurred())
+	var pids []int
+	for _, file := range files {
+		args, err := os.ReadFile(file)
+		if err != nil {
+			continue // it has ended
+		}
+		words := strings.Split(string(args), "\x00")
+		if !strings.Contains(filepath.Base(words[0]), "containerd-shim") || !slices.Contains(words, socket) {
+			continue
+		}
+		pid, err := strconv.Atoi(filepath.Base(filepath.Dir(file)))
+		Expect(err).NotTo(HaveOccurred())
+		pids = append(pids, pid)
+	}
+	return pids
+}
+
+// powerOn starts what powerOff has ended and does not run yet, as the boot of a node does.
+func (p *processes) powerOn(ctx context.Context, node int) {
+	GinkgoHelper()
+	p.start(ctx, fmt.Sprintf("containerd-%d", node))
+	p.waitContainerd(ctx, node)
+	p.start(ctx, fmt.Sprintf("kubelet-%d", node))
 }

@@ -93,8 +93,8 @@ func (a *Agent) Register(ctx context.Context) error {
 func (a *Agent) Run(ctx context.Context) error {
 	factory := informers.NewSharedInformerFactory(a.opts.Client, 0)
 	_, err := factory.Core().V1().Pods().Informer().AddEventHandler(cache.ResourceEventHandlerFuncs{
-		AddFunc:    func(obj any) { a.seen(ctx, obj.(*corev1.Pod)) },
-		UpdateFunc: func(_, obj any) { a.seen(ctx, obj.(*corev1.Pod)) },
+		AddFunc:    func(obj any) { a.observe(ctx, obj.(*corev1.Pod)) },
+		UpdateFunc: func(_, obj any) { a.observe(ctx, obj.(*corev1.Pod)) },
 		DeleteFunc: func(obj any) {
 			if tombstone, ok := obj.(cache.DeletedFinalStateUnknown); ok {
 				obj = tombstone.Obj
@@ -154,8 +154,8 @@ func capacity() corev1.ResourceList {
 	}
 }
 
-// seen passes a pod's latest state to its worker, and starts a worker for a new pod.
-func (a *Agent) seen(ctx context.Context, pod *corev1.Pod) {
+// observe passes a pod's latest state to its worker, and starts a worker for a new pod.
+func (a *Agent) observe(ctx context.Context, pod *corev1.Pod) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	if w, ok := a.workers[pod.UID]; ok {

@@ -34,23 +34,23 @@ func (s *stream) arrive(t *Target, from, dt float64) {
 	if from < s.burstTo {
 		factor *= 1 + (s.burst-1)*min((s.burstTo-from)/dt, 1)
 	}
-	s.came = poisson(r, s.rate*factor*dt/s.line)
-	s.bytes = s.came * s.line
-	if s.came > 0 {
-		s.bytes *= max(1+0.15*r.NormFloat64()/math.Sqrt(s.came), 0.3)
+	s.arrived = poisson(r, s.rate*factor*dt/s.line)
+	s.bytes = s.arrived * s.line
+	if s.arrived > 0 {
+		s.bytes *= max(1+0.15*r.NormFloat64()/math.Sqrt(s.arrived), 0.3)
 	}
-	if t.node.switched && s.kind.hourly > 0 && s.came > 0 {
+	if t.node.switched && s.kind.hourly > 0 && s.arrived > 0 {
 		long := scale(r, 1e5, s.kind.hourly)
 		s.bytes, s.largest = s.bytes+long, max(s.largest, long)
 	}
-	if s.chunk > 0 && s.came > 0 {
+	if s.chunk > 0 && s.arrived > 0 {
 		s.pending += s.bytes
 		s.bytes = math.Floor(s.pending/s.chunk) * s.chunk
 		s.pending -= s.bytes
-		s.came = min(s.came, s.bytes/s.line)
+		s.arrived = min(s.arrived, s.bytes/s.line)
 	}
 	if t.seconds < s.tornTo || t.fault.hides(s) { // nothing follows an endless line, nor comes from what cannot be read
-		s.pending, s.bytes, s.came = s.pending+s.bytes, 0, 0
+		s.pending, s.bytes, s.arrived = s.pending+s.bytes, 0, 0
 	} else if s.chunk == 0 && s.pending > 0 {
 		s.bytes, s.pending = s.bytes+s.pending, 0
 	}
@@ -60,7 +60,7 @@ func (s *stream) arrive(t *Target, from, dt float64) {
 	s.largest = max(s.largest, s.line*between(r, 1, 1.2))
 	s.queue.push(waiting{s.seen, s.seen + s.bytes, from, t.seconds})
 	s.seen += s.bytes
-	s.lastLine = t.seconds - dt*min(r.Float64()/max(s.came, 1), 1)
+	s.lastLine = t.seconds - dt*min(r.Float64()/max(s.arrived, 1), 1)
 }
 
 // plan computes how much of what waits can be served in the interval if there is enough processor time.
@@ -211,7 +211,7 @@ func (s *stream) busyShare(dt float64) float64 {
 	if s.cycle <= 0 || s.bytes == 0 {
 		return 0
 	}
-	batches := min(dt/s.cycle, max(s.came, 1))
+	batches := min(dt/s.cycle, max(s.arrived, 1))
 	return (s.served*s.perByte + (s.overhead-0.002)*batches) / dt
 }
 

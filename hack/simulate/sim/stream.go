@@ -49,7 +49,7 @@ type stream struct {
 	inFlight, buffered                   float64
 
 	// Of the interval.
-	came     float64 // lines
+	arrived  float64 // lines
 	bytes    float64
 	served   float64
 	open     float64 // seconds in which work was possible

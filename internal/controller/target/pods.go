@@ -125,8 +125,8 @@ func levelOf(pod *corev1.Pod, volume string) string {
 			return c.SecurityContext.SELinuxOptions.Level
 		}
 	}
-	if of := pod.Spec.SecurityContext; of != nil && of.SELinuxOptions != nil {
-		return of.SELinuxOptions.Level
+	if options := pod.Spec.SecurityContext; options != nil && options.SELinuxOptions != nil {
+		return options.SELinuxOptions.Level
 	}
 	return ""
 }
@@ -194,11 +194,11 @@ func Slim(pod *corev1.Pod) *corev1.Pod {
 // slimLevels returns the SELinux level of a pod, and the levels and mounts of its containers that have SELinux options
 // of their own.
 func slimLevels(spec *corev1.PodSpec) (*corev1.PodSecurityContext, []corev1.Container) {
-	var of *corev1.PodSecurityContext
+	var sc *corev1.PodSecurityContext
 	var containers []corev1.Container
 	size := 0
 	if c := spec.SecurityContext; c != nil && c.SELinuxOptions != nil && c.SELinuxOptions.Level != "" {
-		of = &corev1.PodSecurityContext{SELinuxOptions: &corev1.SELinuxOptions{Level: c.SELinuxOptions.Level}}
+		sc = &corev1.PodSecurityContext{SELinuxOptions: &corev1.SELinuxOptions{Level: c.SELinuxOptions.Level}}
 		size = len(c.SELinuxOptions.Level)
 	}
 	for i := range spec.Containers {
@@ -220,5 +220,5 @@ func slimLevels(spec *corev1.PodSpec) (*corev1.PodSecurityContext, []corev1.Cont
 	if size > maxKept {
 		return nil, nil
 	}
-	return of, containers
+	return sc, containers
 }

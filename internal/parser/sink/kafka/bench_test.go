@@ -2,14 +2,18 @@ package kafka_test
 
 import (
 	"context"
+	"crypto/rand"
 	"fmt"
+	"slices"
 	"syscall"
 	"testing"
 	"time"
 
+	"github.com/twmb/franz-go/pkg/kadm"
 	"github.com/twmb/franz-go/pkg/kfake"
 	"github.com/twmb/franz-go/pkg/kgo"
 
+	"github.com/hlparser/hyperliquid-parser-operator/hack/kafka/broker"
 	"github.com/hlparser/hyperliquid-parser-operator/internal/parser/config"
 	"github.com/hlparser/hyperliquid-parser-operator/internal/parser/position"
 	"github.com/hlparser/hyperliquid-parser-operator/internal/parser/sink"
@@ -51,41 +55,126 @@ func later(b sink.Batch) {
 	}
 }
 
-// BenchmarkSink compares this sink with a bare client that produces the same values, keys and headers, in transactions
-// of 10,000 records and without. The result is records/s. The cluster is kfake in this process, which discards the
-// records.
-func BenchmarkSink(b *testing.B) {
+// benchModes are what the benchmarks measure.
+func benchModes(b *testing.B, run func(b *testing.B, delivery config.Delivery, compression config.KafkaCompression)) {
+	b.Helper()
 	for _, compression := range []config.KafkaCompression{config.KafkaNone, config.KafkaZstd} {
 		for _, delivery := range []config.Delivery{config.ExactlyOnce, config.AtLeastOnce} {
-			name := fmt.Sprintf("%s/%s/", delivery, compression)
-			b.Run(name+"sink", func(b *testing.B) { benchmark(b, delivery, compression, (*benchCluster).sink) })
-			b.Run(name+"bare", func(b *testing.B) { benchmark(b, delivery, compression, (*benchCluster).bare) })
-			b.Run(name+"bare without headers", func(b *testing.B) {
-				benchmark(b, delivery, compression, (*benchCluster).bareValues)
-			})
+			b.Run(fmt.Sprintf("%s/%s", delivery, compression), func(b *testing.B) { run(b, delivery, compression) })
 		}
 	}
 }
 
-type benchCluster struct {
-	b        *testing.B
-	settings *config.KafkaSink
+// benchSettings returns the settings of the sink and of the bare client.
+func benchSettings(brokers []string, delivery config.Delivery, compression config.KafkaCompression) *config.KafkaSink {
+	return &config.KafkaSink{
+		Brokers: brokers, Topic: "hl.{stream}", Key: "{coin}", Delivery: delivery, PositionsTopic: "positions",
+		Compression: compression, MaxMessageBytes: config.DefaultMaxMessageBytes,
+	}
 }
 
-func benchmark(b *testing.B, delivery config.Delivery, compression config.KafkaCompression, run func(*benchCluster)) {
+const (
+	benchTopic = "hl.order-statuses" // the sink's
+	bareTopic  = "bare"
+	benchParts = 4
+	benchTurn  = 10 // batches of one before the other's turn
+)
+
+// BenchmarkSink compares this sink with a bare client that produces the same values, keys and headers, in transactions
+// of 10,000 records and without. The result is records/s. The cluster is kfake in this process, which discards the
+// records.
+func BenchmarkSink(b *testing.B) {
+	benchModes(b, func(b *testing.B, delivery config.Delivery, compression config.KafkaCompression) {
+		b.Run("sink", func(b *testing.B) { benchmark(b, delivery, compression, sinkWriter) })
+		b.Run("bare", func(b *testing.B) { benchmark(b, delivery, compression, bareWriter(true)) })
+		b.Run("bare without headers", func(b *testing.B) { benchmark(b, delivery, compression, bareWriter(false)) })
+	})
+}
+
+// BenchmarkBrokers alternates between this sink and a bare client with the same settings, ten batches each, on one real
+// broker. It reports the records/s of both, and their ratio.
+func BenchmarkBrokers(b *testing.B) {
+	if !realBrokers() {
+		b.Skipf("needs Apache Kafka: set %s=1", brokersVariable)
+	}
+	c, err := broker.Start(b.Context(), broker.Options{Dir: b.TempDir(), HeapMiB: 1024})
+	if err != nil {
+		b.Fatal(err)
+	}
+	b.Cleanup(c.Close)
+	client, err := kgo.NewClient(kgo.SeedBrokers(c.Addresses()...))
+	if err != nil {
+		b.Fatal(err)
+	}
+	defer client.Close()
+	admin := kadm.NewClient(client)
+	if _, err := admin.CreateTopics(b.Context(), benchParts, 1, nil, benchTopic, bareTopic); err != nil {
+		b.Fatal(err)
+	}
+	benchModes(b, func(b *testing.B, delivery config.Delivery, compression config.KafkaCompression) {
+		settings := benchSettings(c.Addresses(), delivery, compression)
+		settings.Create = &config.KafkaCreate{Partitions: 1} // the topic of positions
+		ours, theirs := sinkWriter(b, settings), bareWriter(true)(b, settings)
+		for range 3 { // the broker compiles what it runs often
+			turn(b, ours)
+			turn(b, theirs)
+		}
+		var own, bare benchTurns
+		for b.Loop() {
+			own.add(turn(b, ours))
+			bare.add(turn(b, theirs))
+		}
+		const records = benchTurn * benchRecords
+		b.ReportMetric(records/median(own.elapsed).Seconds(), "records/s")
+		b.ReportMetric(records/median(bare.elapsed).Seconds(), "bare-records/s")
+		b.ReportMetric(median(bare.elapsed).Seconds()/median(own.elapsed).Seconds(), "ratio")
+		// The processor time of the client, without the broker's.
+		b.ReportMetric(float64(median(own.processor).Nanoseconds())/records, "cpu-ns/record")
+		b.ReportMetric(float64(median(bare.processor).Nanoseconds())/records, "bare-cpu-ns/record")
+	})
+}
+
+// benchTurns holds what each turn took. Medians are reported: one slow moment of the machine does not decide.
+type benchTurns struct {
+	elapsed, processor []time.Duration
+}
+
+func (t *benchTurns) add(elapsed, processor time.Duration) {
+	t.elapsed, t.processor = append(t.elapsed, elapsed), append(t.processor, processor)
+}
+
+// turn writes batches, and returns the time and the processor time that they took.
+func turn(b *testing.B, write func()) (elapsed, processor time.Duration) {
+	b.Helper()
+	began, before := time.Now(), processorTime(b)
+	for range benchTurn {
+		write()
+	}
+	return time.Since(began), processorTime(b) - before
+}
+
+func median(d []time.Duration) time.Duration {
+	slices.Sort(d)
+	return d[len(d)/2]
+}
+
+// benchWriter returns a function that delivers a batch, and with delivery ExactlyOnce commits it.
+type benchWriter func(b *testing.B, settings *config.KafkaSink) func()
+
+func benchmark(b *testing.B, delivery config.Delivery, compression config.KafkaCompression, writer benchWriter) {
 	b.Helper()
 	fake, err := kfake.NewCluster(kfake.NumBrokers(1), kfake.BlackholeProduce(),
-		kfake.SeedTopics(4, "hl.order-statuses"), kfake.SeedTopics(1, "positions"))
+		kfake.SeedTopics(benchParts, benchTopic, bareTopic), kfake.SeedTopics(1, "positions"))
 	if err != nil {
 		b.Fatal(err)
 	}
 	defer fake.Close()
 	b.ReportAllocs()
 	before := processorTime(b)
-	run(&benchCluster{b, &config.KafkaSink{
-		Brokers: fake.ListenAddrs(), Topic: "hl.{stream}", Key: "{coin}", Delivery: delivery, PositionsTopic: "positions",
-		Compression: compression, MaxMessageBytes: config.DefaultMaxMessageBytes,
-	}})
+	write := writer(b, benchSettings(fake.ListenAddrs(), delivery, compression))
+	for b.Loop() {
+		write()
+	}
 	records := float64(b.N) * benchRecords
 	b.ReportMetric(records/b.Elapsed().Seconds(), "records/s")
 	// The processor time of client and cluster together is comparable on a busy machine, too.
@@ -102,51 +191,79 @@ func processorTime(b *testing.B) time.Duration {
 	return time.Duration(u.Utime.Nano() + u.Stime.Nano())
 }
 
-func (c *benchCluster) sink() {
-	out := kafka.New(kafka.Options{Config: c.settings, Writer: "bench", Target: "node-1"})
-	s, err := out.Open(c.b.Context(), "order-statuses", nil)
+func sinkWriter(b *testing.B, settings *config.KafkaSink) func() {
+	b.Helper()
+	// A sink of the same writer would skip what an earlier one has delivered.
+	out := kafka.New(kafka.Options{Config: settings, Writer: rand.Text(), Target: "node-1"})
+	s, err := out.Open(b.Context(), "order-statuses", nil)
 	if err != nil {
-		c.b.Fatal(err)
+		b.Fatal(err)
 	}
-	defer func() { _ = s.Close() }()
+	b.Cleanup(func() { _ = s.Close() })
 	batch := benchBatch()
-	for c.b.Loop() {
+	return func() {
 		later(batch)
-		if err := s.Write(c.b.Context(), batch); err != nil {
-			c.b.Fatal(err)
+		if err := s.Write(b.Context(), batch); err != nil {
+			b.Fatal(err)
 		}
 	}
 }
 
-func (c *benchCluster) bare() { c.produce(true) }
+// bareWriter is the minimum for any program: prepared records and a flush.
+func bareWriter(headers bool) benchWriter {
+	return func(b *testing.B, settings *config.KafkaSink) func() {
+		b.Helper()
+		codec := kgo.NoCompression()
+		if settings.Compression == config.KafkaZstd {
+			codec = kgo.ZstdCompression()
+		}
+		opts := []kgo.Opt{
+			kgo.SeedBrokers(settings.Brokers...), kgo.ProducerBatchCompression(codec),
+			kgo.ProducerBatchMaxBytes(int32(settings.MaxMessageBytes)), kgo.ProducerLinger(time.Second),
+			kgo.MaxBufferedRecords(2 * benchRecords), kgo.RecordPartitioner(kgo.StickyKeyPartitioner(nil)),
+		}
+		transactions := settings.Delivery == config.ExactlyOnce
+		if transactions {
+			opts = append(opts, kgo.TransactionalID("bare"))
+		}
+		client, err := kgo.NewClient(opts...)
+		if err != nil {
+			b.Fatal(err)
+		}
+		b.Cleanup(client.Close)
+		records := bareRecords(headers)
+		ctx := context.Background()
+		return func() {
+			if transactions {
+				if err := client.BeginTransaction(); err != nil {
+					b.Fatal(err)
+				}
+			}
+			for i := range records {
+				client.Produce(ctx, &records[i], func(_ *kgo.Record, err error) {
+					if err != nil {
+						b.Error(err)
+					}
+				})
+			}
+			if err := client.Flush(ctx); err != nil {
+				b.Fatal(err)
+			}
+			if transactions {
+				if err := client.EndTransaction(ctx, kgo.TryCommit); err != nil {
+					b.Fatal(err)
+				}
+			}
+		}
+	}
+}
 
-func (c *benchCluster) bareValues() { c.produce(false) }
-
-// produce is the minimum for any program: prepared records and a flush.
-func (c *benchCluster) produce(headers bool) {
-	codec := kgo.NoCompression()
-	if c.settings.Compression == config.KafkaZstd {
-		codec = kgo.ZstdCompression()
-	}
-	opts := []kgo.Opt{
-		kgo.SeedBrokers(c.settings.Brokers...), kgo.ProducerBatchCompression(codec),
-		kgo.ProducerBatchMaxBytes(int32(c.settings.MaxMessageBytes)), kgo.ProducerLinger(time.Second),
-		kgo.MaxBufferedRecords(2 * benchRecords), kgo.RecordPartitioner(kgo.StickyKeyPartitioner(nil)),
-	}
-	transactions := c.settings.Delivery == config.ExactlyOnce
-	if transactions {
-		opts = append(opts, kgo.TransactionalID("bare"))
-	}
-	client, err := kgo.NewClient(opts...)
-	if err != nil {
-		c.b.Fatal(err)
-	}
-	defer client.Close()
+func bareRecords(headers bool) []kgo.Record {
 	batch := benchBatch()
 	records := make([]kgo.Record, 0, len(batch.Records))
 	for i, r := range batch.Records {
 		value := batch.Record(i)
-		record := kgo.Record{Topic: "hl.order-statuses", Key: []byte(r.Coin), Value: value[:len(value)-1]}
+		record := kgo.Record{Topic: bareTopic, Key: []byte(r.Coin), Value: value[:len(value)-1]}
 		if headers {
 			record.Headers = []kgo.RecordHeader{
 				{Key: kafka.HeaderTarget, Value: []byte("node-1")}, {Key: kafka.HeaderStream, Value: []byte("order-statuses")},
@@ -157,27 +274,5 @@ func (c *benchCluster) produce(headers bool) {
 		}
 		records = append(records, record)
 	}
-	ctx := context.Background()
-	for c.b.Loop() {
-		if transactions {
-			if err := client.BeginTransaction(); err != nil {
-				c.b.Fatal(err)
-			}
-		}
-		for i := range records {
-			client.Produce(ctx, &records[i], func(_ *kgo.Record, err error) {
-				if err != nil {
-					c.b.Error(err)
-				}
-			})
-		}
-		if err := client.Flush(ctx); err != nil {
-			c.b.Fatal(err)
-		}
-		if transactions {
-			if err := client.EndTransaction(ctx, kgo.TryCommit); err != nil {
-				c.b.Fatal(err)
-			}
-		}
-	}
+	return records
 }

@@ -8,8 +8,8 @@ import (
 	"fmt"
 	"maps"
 	"net"
-	"os"
 	"slices"
+	"strconv"
 	"strings"
 	"sync"
 	"testing"
@@ -20,24 +20,24 @@ import (
 	"github.com/twmb/franz-go/pkg/kgo"
 	"go.uber.org/goleak"
 
+	"github.com/hlparser/hyperliquid-parser-operator/hack/kafka/broker"
 	"github.com/hlparser/hyperliquid-parser-operator/internal/parser/config"
 	"github.com/hlparser/hyperliquid-parser-operator/internal/parser/sink"
 	"github.com/hlparser/hyperliquid-parser-operator/internal/parser/sink/kafka"
 )
 
-// realBroker names the environment variable with the addresses of a real cluster. Tests that do not control the cluster
-// use it instead of kfake.
-const realBroker = "HLPARSER_KAFKA"
-
-func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+func TestMain(m *testing.M) { goleak.VerifyTestMain(testMain{m}) }
 
 // cluster is a Kafka cluster with a proxy in front of each broker.
 type cluster struct {
 	t     *testing.T
-	fake  *kfake.Cluster // nil for a real cluster
+	fake  *kfake.Cluster  // nil for a real cluster
+	real  *broker.Cluster // nil for a fake one
 	seeds []string
 	proxy *proxy
 	now   func() time.Time
+	// transactionTimeout is the sinks', unless it is 0.
+	transactionTimeout time.Duration
 	// journal records the logs of the sinks' clients.
 	journal *journal
 	// direct dials brokers without the proxy if the brokers advertise the proxy's addresses. Otherwise it is nil.
@@ -45,22 +45,31 @@ type cluster struct {
 	unit   string // part of every name in this test, so that a real cluster can be reused
 }
 
-// newCluster returns a cluster for a test. It is a real one if realBroker is set.
+// newCluster returns a cluster for a test. If real brokers are wanted, it is the one that tests share.
 func newCluster(t *testing.T) *cluster {
 	t.Helper()
-	c := &cluster{t: t, proxy: newProxy(t), journal: newJournal(t), unit: strings.ToLower(rand.Text())}
-	if real := os.Getenv(realBroker); real != "" {
-		c.seeds = strings.Split(real, ",")
-		return c
+	if !realBrokers() {
+		return newFake(t)
 	}
-	return c.start()
+	c := emptyCluster(t)
+	c.real = shared.cluster(t)
+	c.seeds = c.real.Addresses()
+	t.Cleanup(c.deleteOwnTopics)
+	return c
 }
 
-// newFake returns a cluster that the test controls.
+// newFake returns a cluster that the test controls. The test is skipped if real brokers are wanted.
 func newFake(t *testing.T, opts ...kfake.Opt) *cluster {
 	t.Helper()
-	c := &cluster{t: t, proxy: newProxy(t), journal: newJournal(t), unit: strings.ToLower(rand.Text())}
-	return c.start(opts...)
+	if realBrokers() {
+		t.Skip("only a fake cluster can be in that situation, or fail in that way")
+	}
+	return emptyCluster(t).start(opts...)
+}
+
+func emptyCluster(t *testing.T) *cluster {
+	t.Helper()
+	return &cluster{t: t, proxy: newProxy(t), journal: newJournal(t), unit: strings.ToLower(rand.Text())}
 }
 
 func (c *cluster) start(opts ...kfake.Opt) *cluster {
@@ -99,9 +108,13 @@ func (c *cluster) config(delivery config.Delivery) *config.KafkaSink {
 
 // output returns the output of a new process.
 func (c *cluster) output(settings *config.KafkaSink) *kafka.Output {
+	opts := []kgo.Opt{kgo.Dialer(c.proxy.dial), kgo.WithLogger(c.journal)}
+	if c.transactionTimeout > 0 && settings.Delivery == config.ExactlyOnce {
+		opts = append(opts, kgo.TransactionTimeout(c.transactionTimeout))
+	}
 	return kafka.New(kafka.Options{
 		Config: settings, Writer: "cluster/ns/" + c.unit, Target: "node-1", OutageAfter: time.Second, Now: c.now,
-		Client: []kgo.Opt{kgo.Dialer(c.proxy.dial), kgo.WithLogger(c.journal)},
+		Client: opts,
 	})
 }
 
@@ -167,11 +180,19 @@ func (c *cluster) client(opts ...kgo.Opt) *kgo.Client {
 // createTopic creates a topic that accepts large messages.
 func (c *cluster) createTopic(name string, partitions int32) {
 	c.t.Helper()
-	_, err := kadm.NewClient(c.client()).CreateTopic(c.t.Context(), partitions, -1,
-		map[string]*string{"max.message.bytes": kadm.StringPtr("100000000")}, name)
-	if err != nil {
-		c.t.Fatal(err)
-	}
+	c.createTopicFor(name, partitions, 100_000_000)
+}
+
+// createTopicFor creates a topic that accepts messages of at most the given number of bytes. A real cluster may still
+// be deleting the topic of that name.
+func (c *cluster) createTopicFor(name string, partitions int32, bytes int) {
+	c.t.Helper()
+	admin := kadm.NewClient(c.client())
+	eventually(c.t, func() error {
+		_, err := admin.CreateTopic(c.t.Context(), partitions, -1,
+			map[string]*string{"max.message.bytes": kadm.StringPtr(strconv.Itoa(bytes))}, name)
+		return err
+	})
 }
 
 // deleteTopics deletes the existing ones of some topics, and waits until they are gone.

@@ -173,14 +173,21 @@ func (o *opened) close() {
 	}
 }
 
-// eventually calls until the call succeeds.
+// eventually calls until the call succeeds, for a minute at most.
 func eventually(t *testing.T, call func() error) {
 	t.Helper()
-	deadline := time.Now().Add(time.Minute)
+	within(t, time.Minute, call)
+}
+
+// within calls until the call succeeds, within a limit.
+func within(t *testing.T, limit time.Duration, call func() error) {
+	t.Helper()
+	deadline := time.Now().Add(limit)
 	for err := call(); err != nil; err = call() {
 		if time.Now().After(deadline) {
 			t.Fatal(err)
 		}
+		time.Sleep(10 * time.Millisecond)
 	}
 }
 
@@ -230,7 +237,7 @@ func TestANewParserOfTheSameNameFencesThePreviousOne(t *testing.T) {
 
 // The engine knows whether a stream is new. Kafka knows whether it was ever written.
 func TestAPositionWithoutACheckpointIsRemembered(t *testing.T) {
-	c := newFake(t)
+	c := newCluster(t)
 	first := open(t, c.output(c.config(config.ExactlyOnce)), nil)
 	first.mustWrite(0, 10)
 	first.mustCommit()
@@ -514,7 +521,8 @@ func TestARecordThatIsTooLargeIsRefusedBeforeAnythingIsSent(t *testing.T) {
 func TestARecordThatIsTooLargeForTheBrokerIsRefused(t *testing.T) {
 	for _, delivery := range []config.Delivery{config.AtLeastOnce, config.ExactlyOnce} {
 		t.Run(string(delivery), func(t *testing.T) {
-			c := newFake(t, kfake.BrokerConfigs(map[string]string{"message.max.bytes": "2000"}))
+			c := newCluster(t)
+			c.createTopicFor(c.topic("fills"), 3, 2000)
 			settings := c.config(delivery)
 			settings.Compression = config.KafkaNone
 			out := c.output(settings)
@@ -660,7 +668,8 @@ func TestAnUnreadableStateFails(t *testing.T) {
 // A refusal aborts the records that were acknowledged earlier in the same transaction, once. On the retry each chunk
 // has its own transaction, so the refused record is found.
 func TestARefusedRecordDoesNotBlockTheStream(t *testing.T) {
-	c := newFake(t, kfake.BrokerConfigs(map[string]string{"message.max.bytes": "2000"}))
+	c := newCluster(t)
+	c.createTopicFor(c.topic("fills"), 3, 2000)
 	c.freeze()
 	settings := c.config(config.ExactlyOnce)
 	settings.Compression = config.KafkaNone

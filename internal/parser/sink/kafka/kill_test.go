@@ -20,6 +20,8 @@ import (
 
 	"github.com/twmb/franz-go/pkg/kfake"
 	"github.com/twmb/franz-go/pkg/kgo"
+
+	"github.com/hlparser/hyperliquid-parser-operator/hack/kafka/broker"
 )
 
 // killCount names the variable with the number of kills of the real binary. killSeed names the one with the seed for
@@ -37,27 +39,33 @@ type behind struct {
 
 func (b behind) Addr() net.Addr { return b.front }
 
-// newProxied returns a fake cluster whose brokers advertise only the proxies' addresses.
+// newProxied returns a cluster whose brokers advertise only the proxies' addresses.
 func newProxied(t *testing.T) *cluster {
 	t.Helper()
-	var p *proxy
+	p := newProxy(t)
 	brokers := map[string]string{} // by the proxy's address
-	c := newFake(t, kfake.ListenFn(func(network, address string) (net.Listener, error) {
-		if p == nil {
-			p = newProxy(t)
-		}
-		l, err := net.Listen(network, address)
-		if err != nil {
-			return nil, err
-		}
-		front, err := p.front(l.Addr().String())
-		if err != nil {
-			return nil, err
-		}
-		brokers[front] = l.Addr().String()
-		addr, err := net.ResolveTCPAddr(network, front)
-		return behind{l, addr}, err
-	}))
+	advertise := func(address string) (string, error) {
+		front, err := p.front(address)
+		brokers[front] = address
+		return front, err
+	}
+	var c *cluster
+	if realBrokers() {
+		c = newReal(t, broker.Options{Advertise: advertise})
+	} else {
+		c = newFake(t, kfake.ListenFn(func(network, address string) (net.Listener, error) {
+			l, err := net.Listen(network, address)
+			if err != nil {
+				return nil, err
+			}
+			front, err := advertise(l.Addr().String())
+			if err != nil {
+				return nil, err
+			}
+			addr, err := net.ResolveTCPAddr(network, front)
+			return behind{l, addr}, err
+		}))
+	}
 	c.proxy = p
 	c.direct = func(ctx context.Context, network, address string) (net.Conn, error) {
 		return (&net.Dialer{}).DialContext(ctx, network, brokers[address])

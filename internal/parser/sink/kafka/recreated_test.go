@@ -132,11 +132,23 @@ var kafkas = map[string][]kfake.Opt{
 	"newest": nil,
 }
 
+// newVersion returns a cluster of a version. A real one is the newest.
+func newVersion(t *testing.T, version string, opts ...kfake.Opt) *cluster {
+	t.Helper()
+	if realBrokers() && version == "newest" {
+		return newCluster(t)
+	}
+	return newFake(t, opts...)
+}
+
 // With one broker the client's next batch goes to the broker of the old topic, whether the client knows the new topic
 // or not.
 func TestARecreatedTopicOfRecordsIsWrittenToAgain(t *testing.T) {
 	for version, opts := range kafkas {
 		for _, brokers := range []int{1, 2} {
+			if realBrokers() && brokers > 1 {
+				continue // the shared cluster has one
+			}
 			for _, delivery := range deliveries {
 				for _, uncommitted := range []int{0, 10} {
 					if version == "2.7" && uncommitted > 0 {
@@ -147,7 +159,7 @@ func TestARecreatedTopicOfRecordsIsWrittenToAgain(t *testing.T) {
 							version, brokers, delivery, uncommitted, partitions)
 						t.Run(name, func(t *testing.T) {
 							t.Parallel()
-							c := newFake(t, append(slices.Clone(opts), kfake.NumBrokers(brokers))...)
+							c := newVersion(t, version, append(slices.Clone(opts), kfake.NumBrokers(brokers))...)
 							c.freeze()
 							p := c.parser(c.config(delivery))
 							p.deliver(10)
@@ -185,7 +197,7 @@ func TestATopicDeletedBeforeACommitIsWrittenToAgain(t *testing.T) {
 			for _, partitions := range []int32{0, 1, 3, 5} {
 				t.Run(fmt.Sprintf("Kafka %s, %s, %d partitions", version, delivery, partitions), func(t *testing.T) {
 					t.Parallel()
-					c := newFake(t, opts...)
+					c := newVersion(t, version, opts...)
 					c.freeze()
 					p := c.parser(c.config(delivery))
 					p.deliver(10)
@@ -210,7 +222,7 @@ func TestADeletedTopicIsAnOutageUntilItIsRecreated(t *testing.T) {
 	for _, delivery := range deliveries {
 		t.Run(string(delivery), func(t *testing.T) {
 			t.Parallel()
-			c := newFake(t)
+			c := newCluster(t)
 			c.createTopic(c.topic("fills"), 3)
 			settings := c.config(delivery)
 			settings.Create = nil
@@ -242,7 +254,7 @@ func TestARecreatedTopicOfPositionsLosesNothing(t *testing.T) {
 	for _, uncommitted := range []int{0, 10} {
 		t.Run(fmt.Sprintf("%d uncommitted", uncommitted), func(t *testing.T) {
 			t.Parallel()
-			c := newFake(t)
+			c := newCluster(t)
 			c.freeze()
 			p := c.parser(c.config(config.ExactlyOnce))
 			p.deliver(10)
@@ -295,7 +307,7 @@ func TestATopicMayGetMorePartitions(t *testing.T) {
 	for _, delivery := range deliveries {
 		t.Run(string(delivery), func(t *testing.T) {
 			t.Parallel()
-			c := newFake(t)
+			c := newCluster(t)
 			p := c.parser(c.config(delivery))
 			p.deliver(10)
 			p.commit()
@@ -353,7 +365,7 @@ func TestAForgottenProducerContinues(t *testing.T) {
 
 // A sink that replaces its client must not take the stream back from the parser that has taken it over meanwhile.
 func TestAReplacedParserThatMeetsANewTopicIsStillReplaced(t *testing.T) {
-	c := newFake(t)
+	c := newCluster(t)
 	old := c.parser(c.config(config.ExactlyOnce))
 	old.deliver(10)
 	old.commit()

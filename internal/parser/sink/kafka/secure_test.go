@@ -23,6 +23,7 @@ import (
 	"github.com/twmb/franz-go/pkg/kmsg"
 	"github.com/twmb/franz-go/pkg/sasl/scram"
 
+	"github.com/hlparser/hyperliquid-parser-operator/hack/kafka/broker"
 	"github.com/hlparser/hyperliquid-parser-operator/internal/parser/config"
 	"github.com/hlparser/hyperliquid-parser-operator/internal/parser/sink/kafka"
 	"github.com/hlparser/hyperliquid-parser-operator/internal/parser/sink/secret"
@@ -45,36 +46,62 @@ func newSecured(t *testing.T) *secured {
 		t: t, ca: filepath.Join(dir, "ca.crt"), cert: filepath.Join(dir, "tls.crt"), key: filepath.Join(dir, "tls.key"),
 		user: filepath.Join(dir, "username"), pass: filepath.Join(dir, "password"),
 	}
-	authority, authorityKey := certificate(t, nil, nil)
-	server, serverKey := certificate(t, authority, authorityKey)
-	client, clientKey := certificate(t, authority, authorityKey)
-	s.caText, s.certText = encode("CERTIFICATE", authority.Raw), encode("CERTIFICATE", client.Raw)
-	der, err := x509.MarshalECPrivateKey(clientKey)
+	admin := scram.Auth{User: broker.Admin, Pass: broker.AdminPassword}
+	if realBrokers() {
+		s.cluster = newReal(t, broker.Options{Secure: true, Users: map[string]string{"parser": "right"}})
+		s.readCertificates()
+	} else {
+		s.cluster = newFake(t,
+			kfake.TLS(s.makeCertificates()), kfake.EnableSASL(), kfake.EnableACLs(),
+			kfake.Superuser("SCRAM-SHA-512", admin.User, admin.Pass), kfake.User("SCRAM-SHA-512", "parser", "right"),
+		)
+	}
+	pool := x509.NewCertPool()
+	pool.AppendCertsFromPEM(s.caText)
+	own, err := tls.X509KeyPair(s.certText, s.keyText)
 	if err != nil {
 		t.Fatal(err)
 	}
-	s.keyText = encode("EC PRIVATE KEY", der)
-	pool := x509.NewCertPool()
-	pool.AddCert(authority)
-	s.cluster = newFake(t,
-		kfake.TLS(&tls.Config{
-			Certificates: []tls.Certificate{{Certificate: [][]byte{server.Raw}, PrivateKey: serverKey}},
-			ClientCAs:    pool, ClientAuth: tls.RequireAndVerifyClientCert, MinVersion: tls.VersionTLS12,
-		}),
-		kfake.EnableSASL(), kfake.EnableACLs(),
-		kfake.Superuser("SCRAM-SHA-512", "root", "root"), kfake.User("SCRAM-SHA-512", "parser", "right"),
-	)
 	s.settings = s.config(config.ExactlyOnce)
 	s.settings.TLS = &config.TLS{CAFile: s.ca, CertFile: s.cert, KeyFile: s.key}
 	s.settings.SASL = &config.KafkaSASL{UsernameFile: s.user, PasswordFile: s.pass}
 	s.admin = kadm.NewClient(s.client(
-		kgo.DialTLSConfig(&tls.Config{
-			RootCAs: pool, MinVersion: tls.VersionTLS12,
-			Certificates: []tls.Certificate{{Certificate: [][]byte{client.Raw}, PrivateKey: clientKey}},
-		}),
-		kgo.SASL(scram.Auth{User: "root", Pass: "root"}.AsSha512Mechanism()),
+		kgo.DialTLSConfig(&tls.Config{RootCAs: pool, MinVersion: tls.VersionTLS12, Certificates: []tls.Certificate{own}}),
+		kgo.SASL(admin.AsSha512Mechanism()),
 	))
 	return s
+}
+
+// readCertificates reads those of a real cluster.
+func (s *secured) readCertificates() {
+	s.t.Helper()
+	cert, key := s.real.ClientCertificate()
+	for path, text := range map[string]*[]byte{s.real.CAFile(): &s.caText, cert: &s.certText, key: &s.keyText} {
+		var err error
+		if *text, err = os.ReadFile(path); err != nil {
+			s.t.Fatal(err)
+		}
+	}
+}
+
+// makeCertificates makes a fake cluster's certificates and a client's, and returns the settings of the brokers.
+func (s *secured) makeCertificates() *tls.Config {
+	s.t.Helper()
+	authority, authorityKey := certificate(s.t, nil, nil)
+	server, serverKey := certificate(s.t, authority, authorityKey)
+	client, clientKey := certificate(s.t, authority, authorityKey)
+	s.caText, s.certText = encode("CERTIFICATE", authority.Raw), encode("CERTIFICATE", client.Raw)
+	der, err := x509.MarshalECPrivateKey(clientKey)
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	s.keyText = encode("EC PRIVATE KEY", der)
+	pool := x509.NewCertPool()
+	pool.AddCert(authority)
+	return &tls.Config{
+		Certificates: []tls.Certificate{{Certificate: [][]byte{server.Raw}, PrivateKey: serverKey}},
+		ClientCAs:    pool, ClientAuth: tls.RequireAndVerifyClientCert, MinVersion: tls.VersionTLS12,
+	}
 }
 
 func encode(kind string, der []byte) []byte {
@@ -155,14 +182,16 @@ func TestMissingSecretsAreOutagesUntilTheyExist(t *testing.T) {
 		}
 		s.put(step.path, step.text)
 	}
+	accept := func() {}
+	if s.fake != nil { // it closes the connection on a wrong password, where Kafka returns an error
+		refused := s.fake.Fault(kfake.Fault{
+			Keys: []kmsg.Key{kmsg.SASLAuthenticate}, Err: kerr.SaslAuthenticationFailed, Count: -1,
+		})
+		accept = func() { refused.Remove() }
+	}
 	_, err := try(t, out, nil)
-	mustBe(t, err, nil, "") // kfake closes the connection on a wrong password, where Kafka returns an error
-	refused := s.fake.Fault(kfake.Fault{
-		Keys: []kmsg.Key{kmsg.SASLAuthenticate}, Err: kerr.SaslAuthenticationFailed, Count: -1,
-	})
-	_, err = try(t, out, nil)
 	mustBe(t, err, nil, "the broker rejects this user and password")
-	refused.Remove()
+	accept()
 	s.put(s.pass, []byte("right\n"))
 	sink := open(t, out, nil)
 	sink.mustWrite(0, 10)

@@ -6,7 +6,6 @@ import (
 	"testing"
 	"time"
 
-	"github.com/nats-io/nats-server/v2/server"
 	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
 	"github.com/nats-io/nuid"
@@ -70,11 +69,11 @@ func BenchmarkSink(b *testing.B) {
 	} {
 		for _, size := range []int{550, 5500} { // records per batch; the engine's batches have 256 KiB
 			b.Run(fmt.Sprintf("%s/batches of %d", c.name, size), func(b *testing.B) {
-				s := startServer(b, &server.Options{})
-				w := open(b, newOutput(b, settings(s.ClientURL(), func(n *config.NATSSink) {
+				s := startServer(b)
+				w := open(b, newOutput(b, settings(s.url(), func(n *config.NATSSink) {
 					n.Delivery, n.RecordsPerMessage = c.delivery, c.packed
 				})), nil)
-				js := client(b, s.ClientURL())
+				js := client(b, s.url())
 				js, err := jetstream.New(js.Conn(), jetstream.WithPublishAsyncMaxPending(4096))
 				must(b, err)
 				_, err = js.CreateStream(b.Context(), jetstream.StreamConfig{

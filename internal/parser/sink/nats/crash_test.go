@@ -16,7 +16,6 @@ import (
 	"testing"
 	"time"
 
-	"github.com/nats-io/nats-server/v2/server"
 	"github.com/nats-io/nats.go/jetstream"
 
 	"github.com/hlparser/hyperliquid-parser-operator/internal/parser/config"
@@ -52,8 +51,8 @@ func TestCrashesAtAnyMomentStoreEachRecordOnce(t *testing.T) {
 	seed := uint64(time.Now().UnixNano())
 	t.Logf("seed %d", seed)
 	r := rand.New(rand.NewPCG(seed, 1))
-	s := startServer(t, &server.Options{})
-	c := settings(s.ClientURL(), func(c *config.NATSSink) { c.Delivery = config.ExactlyOnce })
+	s := startServer(t)
+	c := settings(s.url(), func(c *config.NATSSink) { c.Delivery = config.ExactlyOnce })
 
 	type saved struct {
 		state json.RawMessage
@@ -113,7 +112,7 @@ func TestCrashesAtAnyMomentStoreEachRecordOnce(t *testing.T) {
 		}
 		cancel()
 	}
-	got, err := messages(t.Context(), client(t, s.ClientURL()), "hl.>")
+	got, err := messages(t.Context(), client(t, s.url()), "hl.>")
 	must(t, err)
 	want := 0
 	for _, n := range disk.read {
@@ -227,8 +226,8 @@ func TestNothingIsLostOrDoubledThroughKill9(t *testing.T) {
 		"github.com/hlparser/hyperliquid-parser-operator/cmd/hlparser").CombinedOutput(); err != nil {
 		t.Fatalf("building the parser: %v\n%s", err, out)
 	}
-	s := startServer(t, &server.Options{})
-	p := startProxy(t, func() string { return s.Addr().String() })
+	s := startServer(t)
+	p := startProxy(t, func() string { return s.address() })
 	n := &node{t: t, data: filepath.Join(dir, "data"), rand: rand.New(rand.NewPCG(seed, 2))}
 	args := func(url string) []string {
 		return []string{"run", "--data-dir", n.data, "--state-dir", filepath.Join(dir, "state"),
@@ -286,12 +285,12 @@ func TestNothingIsLostOrDoubledThroughKill9(t *testing.T) {
 		}
 	}
 	halt()
-	js := client(t, s.ClientURL())
+	js := client(t, s.url())
 	before := 0
 	if got, err := messages(t.Context(), js, "hl.>"); err == nil {
 		before = len(got)
 	}
-	lastRun := exec.CommandContext(t.Context(), parser, append(args(s.ClientURL()), "--once")...)
+	lastRun := exec.CommandContext(t.Context(), parser, append(args(s.url()), "--once")...)
 	if out, err := lastRun.CombinedOutput(); err != nil {
 		t.Fatalf("the last run: %v\n%s", err, out)
 	}

@@ -23,8 +23,8 @@ import (
 var bothDeliveries = []config.Delivery{config.ExactlyOnce, config.AtLeastOnce}
 
 func TestHeadersDescribeTheirMessage(t *testing.T) {
-	s := startServer(t, &server.Options{})
-	js := client(t, s.ClientURL())
+	s := startServer(t)
+	js := client(t, s.url())
 	for _, c := range []struct {
 		delivery config.Delivery
 		identity config.RecordIdentity
@@ -48,7 +48,7 @@ func TestHeadersDescribeTheirMessage(t *testing.T) {
 		}, ""},
 	} {
 		t.Run(fmt.Sprint(c.delivery, c.identity, c.packed), func(t *testing.T) {
-			o := newOutput(t, settings(s.ClientURL(), func(n *config.NATSSink) {
+			o := newOutput(t, settings(s.url(), func(n *config.NATSSink) {
 				n.Delivery, n.Identity, n.RecordsPerMessage = c.delivery, c.identity, c.packed
 			}))
 			must(t, open(t, o, nil).Write(t.Context(), batch(0, c.coin, numbered(0, 5)...)))
@@ -62,7 +62,7 @@ func TestHeadersDescribeTheirMessage(t *testing.T) {
 			}
 		})
 	}
-	lines := open(t, newOutput(t, settings(s.ClientURL(), nil)), json.RawMessage(`{"generation":9}`))
+	lines := open(t, newOutput(t, settings(s.url(), nil)), json.RawMessage(`{"generation":9}`))
 	b := batch(0, "", `{"n":0}`)
 	b.Records[0].Block = 0
 	b.File.Directory = "node_order_statuses"
@@ -75,9 +75,9 @@ func TestHeadersDescribeTheirMessage(t *testing.T) {
 }
 
 func TestPackedRecordsShareASubject(t *testing.T) {
-	s := startServer(t, &server.Options{})
-	js := client(t, s.ClientURL())
-	o := newOutput(t, settings(s.ClientURL(), func(c *config.NATSSink) { c.RecordsPerMessage = 100 }))
+	s := startServer(t)
+	js := client(t, s.url())
+	o := newOutput(t, settings(s.url(), func(c *config.NATSSink) { c.RecordsPerMessage = 100 }))
 	b := batch(0, "BTC", numbered(0, 250)...)
 	for i := 120; i < 130; i++ {
 		b.Records[i].Coin = "ETH"
@@ -101,13 +101,13 @@ func TestARecordThatFitsInNoMessageIsRefusedAndTheOthersAreStored(t *testing.T) 
 		for _, delivery := range bothDeliveries {
 			for _, where := range []string{"max_payload", "max_msg_size"} {
 				t.Run(fmt.Sprint(where, delivery, packed), func(t *testing.T) {
-					opts := &server.Options{}
+					payload := largestPayload
 					if where == "max_payload" {
-						opts.MaxPayload = 1 << 20
+						payload = 1 << 20
 					}
-					s := startServer(t, opts)
-					js := client(t, s.ClientURL())
-					o := newOutput(t, settings(s.ClientURL(), func(c *config.NATSSink) {
+					s := startServerOn(t, 0, t.TempDir(), payload)
+					js := client(t, s.url())
+					o := newOutput(t, settings(s.url(), func(c *config.NATSSink) {
 						c.Delivery, c.RecordsPerMessage = delivery, packed
 					}))
 					w := open(t, o, nil)
@@ -172,22 +172,19 @@ func writeAll(t testing.TB, w sink.Sink, from, to int) {
 
 func TestAServerRestartDuringAWriteStoresEachRecordOnce(t *testing.T) {
 	dir := t.TempDir()
-	s := startServer(t, &server.Options{StoreDir: dir})
-	port := s.Addr().String()
-	var at int
-	_, err := fmt.Sscanf(port[strings.LastIndexByte(port, ':')+1:], "%d", &at)
-	must(t, err)
-	w := open(t, newOutput(t, settings(s.ClientURL(), nil)), nil)
+	s := startServerOn(t, 0, dir, largestPayload)
+	at := s.port(t)
+	w := open(t, newOutput(t, settings(s.url(), nil)), nil)
 	const total = 30_000
 	var writing sync.WaitGroup
 	writing.Go(func() { writeAll(t, w, 0, total) })
 	for range 3 {
 		time.Sleep(300 * time.Millisecond)
-		stopServer(s)
-		s = startServer(t, &server.Options{StoreDir: dir, Port: at})
+		s.stop()
+		s = startServerOn(t, at, dir, largestPayload)
 	}
 	writing.Wait()
-	got, err := messages(t.Context(), client(t, s.ClientURL()), "hl.>")
+	got, err := messages(t.Context(), client(t, s.url()), "hl.>")
 	must(t, err)
 	wantNumbered(t, records(got), total)
 }
@@ -239,6 +236,9 @@ func TestALeaderThatStepsDownStoresEachRecordOnce(t *testing.T) {
 
 func startCluster(t testing.TB) []*server.Server {
 	t.Helper()
+	if realBrokers() {
+		t.Skip("needs servers in this process")
+	}
 	servers, ports := make([]*server.Server, 3), make([]int, 3)
 	routes := make([]string, 0, len(ports))
 	for i := range ports {
@@ -256,7 +256,7 @@ func startCluster(t testing.TB) []*server.Server {
 		})
 		must(t, err)
 		go s.Start()
-		t.Cleanup(func() { stopServer(s) })
+		t.Cleanup(func() { stopEmbedded(s) })
 		servers[i] = s
 	}
 	for _, s := range servers {
@@ -278,14 +278,14 @@ func startCluster(t testing.TB) []*server.Server {
 func TestAFullStreamIsAnOutage(t *testing.T) {
 	for _, delivery := range bothDeliveries {
 		t.Run(string(delivery), func(t *testing.T) {
-			s := startServer(t, &server.Options{})
-			js := client(t, s.ClientURL())
+			s := startServer(t)
+			js := client(t, s.url())
 			st, err := js.CreateStream(t.Context(), jetstream.StreamConfig{
 				Name: "HL", Subjects: []string{"hl.>", "hlparser.HL.>"}, MaxBytes: 200_000, Discard: jetstream.DiscardNew,
 				AllowAtomicPublish: true,
 			})
 			must(t, err)
-			w := open(t, newOutput(t, settings(s.ClientURL(), func(c *config.NATSSink) { c.Delivery = delivery })), nil)
+			w := open(t, newOutput(t, settings(s.url(), func(c *config.NATSSink) { c.Delivery = delivery })), nil)
 			var full error
 			n := 0
 			for ; full == nil; n++ {
@@ -306,12 +306,12 @@ func TestAFullStreamIsAnOutage(t *testing.T) {
 }
 
 func TestAnOldParserCannotWriteAfterANewOneHasOpened(t *testing.T) {
-	s := startServer(t, &server.Options{})
-	js := client(t, s.ClientURL())
-	old := open(t, newOutput(t, settings(s.ClientURL(), nil)), nil)
+	s := startServer(t)
+	js := client(t, s.url())
+	old := open(t, newOutput(t, settings(s.url(), nil)), nil)
 	state := commit(t, old)
 	must(t, old.Write(t.Context(), batch(0, "BTC", numbered(0, 10)...)))
-	young := open(t, newOutput(t, settings(s.ClientURL(), nil)), state)
+	young := open(t, newOutput(t, settings(s.url(), nil)), state)
 	for range 2 {
 		err := old.Write(t.Context(), batch(10, "BTC", numbered(10, 5)...))
 		if !errors.Is(err, sink.ErrFailed) || !strings.Contains(err.Error(), "another parser writes as test/node-1") {
@@ -325,9 +325,9 @@ func TestAnOldParserCannotWriteAfterANewOneHasOpened(t *testing.T) {
 }
 
 func TestABatchInFlightAtATakeoverIsStoredOnceOrNotAtAll(t *testing.T) {
-	s := startServer(t, &server.Options{})
-	p := startProxy(t, func() string { return s.Addr().String() })
-	js := client(t, s.ClientURL())
+	s := startServer(t)
+	p := startProxy(t, func() string { return s.address() })
+	js := client(t, s.url())
 	old := open(t, newOutput(t, settings(p.url(), nil)), nil)
 	state := commit(t, old)
 	p.hold(true)
@@ -336,7 +336,7 @@ func TestABatchInFlightAtATakeoverIsStoredOnceOrNotAtAll(t *testing.T) {
 	if err := old.Write(ctx, batch(0, "BTC", numbered(0, 10)...)); !errors.Is(err, context.DeadlineExceeded) {
 		t.Fatalf("got %v", err)
 	}
-	young := open(t, newOutput(t, settings(s.ClientURL(), nil)), state)
+	young := open(t, newOutput(t, settings(s.url(), nil)), state)
 	p.hold(false) // now the batch arrives
 	must(t, young.Write(t.Context(), batch(0, "BTC", numbered(0, 20)...)))
 	got, err := messages(t.Context(), js, "hl.>")
@@ -347,8 +347,8 @@ func TestABatchInFlightAtATakeoverIsStoredOnceOrNotAtAll(t *testing.T) {
 func TestTheContextEndsABlockedWriteAndTheOtherStreamsWrites(t *testing.T) {
 	for _, delivery := range bothDeliveries {
 		t.Run(string(delivery), func(t *testing.T) {
-			s := startServer(t, &server.Options{})
-			p := startProxy(t, func() string { return s.Addr().String() })
+			s := startServer(t)
+			p := startProxy(t, func() string { return s.address() })
 			o := newOutput(t, settings(p.url(), func(c *config.NATSSink) { c.Delivery = delivery }))
 			big := open(t, o, nil)
 			small, err := o.Open(t.Context(), "trades", nil)
@@ -389,12 +389,12 @@ func TestTheContextEndsABlockedWriteAndTheOtherStreamsWrites(t *testing.T) {
 }
 
 func TestRedundantParsersWithIdentityByChainStoreEachEventOnce(t *testing.T) {
-	s := startServer(t, &server.Options{})
-	js := client(t, s.ClientURL())
+	s := startServer(t)
+	js := client(t, s.url())
 	sinks := make([]sink.Sink, 2)
 	for i := range sinks {
 		o := hlnats.New(hlnats.Options{
-			Config: settings(s.ClientURL(), func(c *config.NATSSink) { c.Identity = config.ByChain }),
+			Config: settings(s.url(), func(c *config.NATSSink) { c.Identity = config.ByChain }),
 			Writer: fmt.Sprint("test/node-", i), Target: fmt.Sprint("node-", i),
 		})
 		t.Cleanup(func() { _ = o.Close() })
@@ -431,12 +431,12 @@ func TestWithoutAtomicBatchesDeliveryIsAtLeastOnceOrFails(t *testing.T) {
 		"interest retention": {AllowAtomicPublish: true, Retention: jetstream.InterestPolicy},
 	} {
 		t.Run(title, func(t *testing.T) {
-			s := startServer(t, &server.Options{})
+			s := startServer(t)
 			stream.Name, stream.Subjects = "HL", []string{"hl.>", "hlparser.HL.>"}
-			_, err := client(t, s.ClientURL()).CreateStream(t.Context(), stream)
+			_, err := client(t, s.url()).CreateStream(t.Context(), stream)
 			must(t, err)
-			must(t, open(t, newOutput(t, settings(s.ClientURL(), nil)), nil).Write(t.Context(), batch(0, "BTC", "x")))
-			o := newOutput(t, settings(s.ClientURL(), func(c *config.NATSSink) { c.Delivery = config.ExactlyOnce }))
+			must(t, open(t, newOutput(t, settings(s.url(), nil)), nil).Write(t.Context(), batch(0, "BTC", "x")))
+			o := newOutput(t, settings(s.url(), func(c *config.NATSSink) { c.Delivery = config.ExactlyOnce }))
 			if _, err := o.Open(t.Context(), "fills", nil); !errors.Is(err, sink.ErrFailed) {
 				t.Errorf("exactly once: got %v, want ErrFailed", err)
 			}
@@ -445,10 +445,10 @@ func TestWithoutAtomicBatchesDeliveryIsAtLeastOnceOrFails(t *testing.T) {
 }
 
 func TestMissingStreamsAndSubjectsAreOutagesWithInstructions(t *testing.T) {
-	s := startServer(t, &server.Options{})
-	js := client(t, s.ClientURL())
+	s := startServer(t)
+	js := client(t, s.url())
 	for _, delivery := range bothDeliveries {
-		o := newOutput(t, settings(s.ClientURL(), func(c *config.NATSSink) { c.Create, c.Delivery = nil, delivery }))
+		o := newOutput(t, settings(s.url(), func(c *config.NATSSink) { c.Create, c.Delivery = nil, delivery }))
 		openAnd := func(do func(sink.Sink) error) error {
 			w, err := o.Open(t.Context(), "fills", nil)
 			if err != nil {
@@ -477,9 +477,9 @@ func TestMissingStreamsAndSubjectsAreOutagesWithInstructions(t *testing.T) {
 }
 
 func TestARecreatedStreamRestartsFromTheCheckpoint(t *testing.T) {
-	s := startServer(t, &server.Options{})
-	js := client(t, s.ClientURL())
-	o := newOutput(t, settings(s.ClientURL(), nil))
+	s := startServer(t)
+	js := client(t, s.url())
+	o := newOutput(t, settings(s.url(), nil))
 	w := open(t, o, nil)
 	must(t, w.Write(t.Context(), batch(0, "BTC", numbered(0, 10)...)))
 	state := commit(t, w)
@@ -502,8 +502,8 @@ func TestARecreatedStreamRestartsFromTheCheckpoint(t *testing.T) {
 }
 
 func TestALostCheckpointIsReported(t *testing.T) {
-	s := startServer(t, &server.Options{})
-	strict := newOutput(t, settings(s.ClientURL(), func(c *config.NATSSink) { c.Delivery = config.ExactlyOnce }))
+	s := startServer(t)
+	strict := newOutput(t, settings(s.url(), func(c *config.NATSSink) { c.Delivery = config.ExactlyOnce }))
 	w := open(t, strict, nil)
 	if sink.Remembers(w) {
 		t.Error("Remembers is true for a new stream")
@@ -517,12 +517,12 @@ func TestALostCheckpointIsReported(t *testing.T) {
 	}
 	// Best continues, and skips what the position covers. The engine receives Remembers, because it knows whether the
 	// stream is new.
-	best := open(t, newOutput(t, settings(s.ClientURL(), nil)), nil)
+	best := open(t, newOutput(t, settings(s.url(), nil)), nil)
 	if !sink.Remembers(best) {
 		t.Error("Remembers is false after the loss of the checkpoint")
 	}
 	must(t, best.Write(t.Context(), batch(0, "BTC", numbered(0, 20)...)))
-	got, err := messages(t.Context(), client(t, s.ClientURL()), "hl.>")
+	got, err := messages(t.Context(), client(t, s.url()), "hl.>")
 	must(t, err)
 	wantNumbered(t, records(got), 20)
 }

@@ -9,6 +9,7 @@ import (
 	"log/slog"
 	"net"
 	"os"
+	"strconv"
 	"strings"
 	"sync"
 	"testing"
@@ -19,13 +20,14 @@ import (
 	"github.com/nats-io/nats.go/jetstream"
 	"go.uber.org/goleak"
 
+	"github.com/hlparser/hyperliquid-parser-operator/hack/nats/broker"
 	"github.com/hlparser/hyperliquid-parser-operator/internal/parser/config"
 	"github.com/hlparser/hyperliquid-parser-operator/internal/parser/position"
 	"github.com/hlparser/hyperliquid-parser-operator/internal/parser/sink"
 	hlnats "github.com/hlparser/hyperliquid-parser-operator/internal/parser/sink/nats"
 )
 
-func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+func TestMain(m *testing.M) { goleak.VerifyTestMain(testMain{m}) }
 
 func must(t testing.TB, err error) {
 	t.Helper()
@@ -44,34 +46,100 @@ func eventually(t testing.TB, what string, holds func() bool) {
 	}
 }
 
-// startServer runs a server with a file store on a free port.
-func startServer(t testing.TB, opts *server.Options) *server.Server {
+// largestPayload is the size of the servers' largest message, in bytes.
+const largestPayload = 32 << 20
+
+// running is a server with a file store: in this process, or a process of its own.
+type running struct {
+	embedded *server.Server // nil for a process
+	process  *broker.Server // nil for a server in this process
+}
+
+// startServer runs a server with a file store on a free port. It is a process if real brokers are wanted.
+func startServer(t testing.TB) *running {
 	t.Helper()
+	return startServerOn(t, 0, t.TempDir(), largestPayload)
+}
+
+// startServerOn is startServer on a port, unless it is 0, with a directory of its own and a maximum size of messages.
+func startServerOn(t testing.TB, port int, dir string, payload int) *running {
+	t.Helper()
+	if program := realServer(t); program != "" {
+		s, err := broker.Start(t.Context(), broker.Options{Program: program, Dir: dir, Port: port, MaxPayload: payload})
+		must(t, err)
+		t.Cleanup(s.Close)
+		return &running{process: s}
+	}
+	if port == 0 {
+		port = server.RANDOM_PORT
+	}
+	return startEmbedded(t, &server.Options{
+		Port: port, StoreDir: dir, MaxPayload: int32(payload), MaxPending: int64(8 * payload),
+	})
+}
+
+// startEmbedded runs a server in this process with settings that startServer does not have. The test is skipped if real
+// brokers are wanted.
+func startEmbedded(t testing.TB, opts *server.Options) *running {
+	t.Helper()
+	if realBrokers() {
+		t.Skip("needs a server in this process")
+	}
 	if opts.StoreDir == "" {
 		opts.StoreDir = t.TempDir()
 	}
-	opts.Host, opts.JetStream, opts.NoSigs, opts.NoLog = "127.0.0.1", true, true, true
 	if opts.Port == 0 {
-		opts.Port = -1
+		opts.Port = server.RANDOM_PORT
 	}
-	if opts.MaxPayload == 0 {
-		opts.MaxPayload = 32 << 20
-		opts.MaxPending = 256 << 20
-	}
+	opts.Host, opts.JetStream, opts.NoSigs, opts.NoLog = "127.0.0.1", true, true, true
 	// By default the server keeps the last 10,000 ended connections, about 20 KiB each, which a test of memory would
 	// count.
 	opts.MaxClosedClients = 1
 	s, err := server.NewServer(opts)
 	must(t, err)
 	s.Start()
-	t.Cleanup(func() { stopServer(s) })
+	r := &running{embedded: s}
+	t.Cleanup(r.stop)
 	if !s.ReadyForConnections(10 * time.Second) {
 		t.Fatal("the server did not start")
 	}
-	return s
+	return r
 }
 
-func stopServer(s *server.Server) {
+func (r *running) address() string {
+	if r.process != nil {
+		return r.process.Address()
+	}
+	return r.embedded.Addr().String()
+}
+
+func (r *running) url() string { return "nats://" + r.address() }
+
+func (r *running) port(t testing.TB) int {
+	t.Helper()
+	_, port, err := net.SplitHostPort(r.address())
+	must(t, err)
+	n, err := strconv.Atoi(port)
+	must(t, err)
+	return n
+}
+
+func (r *running) storeDir() string {
+	if r.process != nil {
+		return r.process.StoreDir()
+	}
+	return r.embedded.StoreDir()
+}
+
+func (r *running) stop() {
+	if r.process != nil {
+		r.process.Stop(10 * time.Second)
+		return
+	}
+	stopEmbedded(r.embedded)
+}
+
+func stopEmbedded(s *server.Server) {
 	s.Shutdown()
 	s.WaitForShutdown()
 }

@@ -4,13 +4,11 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"net"
 	"os"
 	"slices"
 	"strings"
 	"testing"
 
-	"github.com/nats-io/nats-server/v2/server"
 	"github.com/nats-io/nats.go/jetstream"
 
 	"github.com/hlparser/hyperliquid-parser-operator/internal/parser/config"
@@ -28,6 +26,7 @@ type parser struct {
 	state     json.RawMessage // of the checkpoint
 	committed int             // records before the checkpoint
 	next      int             // acknowledged records
+	reopened  int
 }
 
 func (p *parser) open() {
@@ -48,6 +47,7 @@ func (p *parser) step(call func() error) (done bool) {
 		return err
 	})
 	if reopen {
+		p.reopened++
 		must(p.t, p.sink.Close())
 		p.open()
 	}
@@ -77,25 +77,22 @@ func (p *parser) commit() {
 }
 
 // lossesOfStream are ways to lose the stream under a sink. recreate creates it again if the sink may not.
-var lossesOfStream = map[string]func(t *testing.T, s *server.Server, recreate func()) *server.Server{
-	"deleted": func(t *testing.T, s *server.Server, recreate func()) *server.Server {
-		must(t, client(t, s.ClientURL()).DeleteStream(t.Context(), "HL"))
+var lossesOfStream = map[string]func(t *testing.T, s *running, recreate func()) *running{
+	"deleted": func(t *testing.T, s *running, recreate func()) *running {
+		must(t, client(t, s.url()).DeleteStream(t.Context(), "HL"))
 		recreate()
 		return s
 	},
-	"deleted and recreated unnoticed": func(t *testing.T, s *server.Server, _ func()) *server.Server {
-		js := client(t, s.ClientURL())
+	"deleted and recreated unnoticed": func(t *testing.T, s *running, _ func()) *running {
+		js := client(t, s.url())
 		must(t, js.DeleteStream(t.Context(), "HL"))
 		createStream(t, js)
 		return s
 	},
-	"on a server that lost its storage": func(t *testing.T, s *server.Server, recreate func()) *server.Server {
-		to, err := net.ResolveTCPAddr("tcp", s.Addr().String())
-		must(t, err)
-		dir := s.StoreDir()
-		stopServer(s)
-		must(t, os.RemoveAll(dir))
-		s = startServer(t, &server.Options{Port: to.Port})
+	"on a server that lost its storage": func(t *testing.T, s *running, recreate func()) *running {
+		s.stop()
+		must(t, os.RemoveAll(s.storeDir()))
+		s = startServerOn(t, s.port(t), t.TempDir(), largestPayload)
 		recreate()
 		return s
 	},
@@ -115,9 +112,9 @@ func TestARecreatedStreamReceivesEverythingUncommitted(t *testing.T) {
 			for _, create := range []bool{true, false} {
 				for _, uncommitted := range []int{0, 10} {
 					t.Run(fmt.Sprintf("%s, %s, create %t, %d uncommitted", title, delivery, create, uncommitted), func(t *testing.T) {
-						s := startServer(t, &server.Options{})
-						createStream(t, client(t, s.ClientURL()))
-						p := &parser{t: t, out: newOutput(t, settings(s.ClientURL(), func(c *config.NATSSink) {
+						s := startServer(t)
+						createStream(t, client(t, s.url()))
+						p := &parser{t: t, out: newOutput(t, settings(s.url(), func(c *config.NATSSink) {
 							c.Delivery = delivery
 							if !create {
 								c.Create = nil
@@ -138,13 +135,13 @@ func TestARecreatedStreamReceivesEverythingUncommitted(t *testing.T) {
 								}
 								return strings.Contains(err.Error(), "create it with the subjects")
 							})
-							createStream(t, client(t, s.ClientURL()))
+							createStream(t, client(t, s.url()))
 						})
 						p.deliver(30)
 						p.commit()
 						p.deliver(40)
 						p.commit()
-						got, err := messages(t.Context(), client(t, s.ClientURL()), "hl.>")
+						got, err := messages(t.Context(), client(t, s.url()), "hl.>")
 						must(t, err)
 						held := strings.Fields(string(records(got)))
 						if delivery == config.AtLeastOnce { // some records may be duplicated or out of order

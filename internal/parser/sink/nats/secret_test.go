@@ -136,8 +136,8 @@ func TestSecretsAreReadAtEachConnectAndMissingOnesAreOutages(t *testing.T) {
 		MinVersion: tls.VersionTLS12, Certificates: []tls.Certificate{pair}, ClientCAs: pool,
 		ClientAuth: tls.RequireAndVerifyClientCert,
 	}
-	s := startServer(t, &opts)
-	p := startProxy(t, func() string { return s.Addr().String() })
+	s := startEmbedded(t, &opts)
+	p := startProxy(t, func() string { return s.address() })
 
 	o := newOutput(t, settings(p.url(), func(c *config.NATSSink) {
 		c.TLS = &config.TLS{CAFile: path("ca"), CertFile: path("cert"), KeyFile: path("key")}
@@ -180,7 +180,7 @@ func TestSecretsAreReadAtEachConnectAndMissingOnesAreOutages(t *testing.T) {
 	})
 	writeFile(t, path("creds"), op.credentials())
 	retry(t, func() error { return w.Write(t.Context(), batch(5, "BTC", numbered(5, 5)...)) })
-	js := client(t, s.ClientURL(), nats.UserCredentials(path("creds")),
+	js := client(t, s.url(), nats.UserCredentials(path("creds")),
 		nats.Secure(&tls.Config{MinVersion: tls.VersionTLS12, RootCAs: pool, Certificates: []tls.Certificate{pair}}))
 	got, err := messages(t.Context(), js, "hl.>")
 	must(t, err)
@@ -193,8 +193,8 @@ func TestAMissingPermissionIsANamedOutage(t *testing.T) {
 			Publish: &server.SubjectPermission{Deny: []string{"hl.fills.BTC"}},
 		}},
 	}
-	s := startServer(t, &server.Options{Users: users})
-	at := strings.Replace(s.ClientURL(), "nats://", "nats://a:b@", 1)
+	s := startEmbedded(t, &server.Options{Users: users})
+	at := strings.Replace(s.url(), "nats://", "nats://a:b@", 1)
 	w := open(t, newOutput(t, settings(at, func(c *config.NATSSink) { c.Delivery = config.AtLeastOnce })), nil)
 	err := w.Write(t.Context(), batch(0, "BTC", "x"))
 	if err == nil || isNoOutage(err) || !strings.Contains(strings.ToLower(err.Error()), "permissions violation") {

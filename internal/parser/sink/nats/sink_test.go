@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"testing"
 
-	"github.com/nats-io/nats-server/v2/server"
 	"github.com/nats-io/nats.go/jetstream"
 
 	"github.com/hlparser/hyperliquid-parser-operator/internal/parser/config"
@@ -30,9 +29,9 @@ var deliveries = map[string]func(*config.NATSSink){
 func target(edit func(*config.NATSSink)) func(t *testing.T) sinktest.Target {
 	return func(t *testing.T) sinktest.Target {
 		t.Helper()
-		s := startServer(t, &server.Options{})
-		p := startProxy(t, func() string { return s.Addr().String() })
-		js := client(t, s.ClientURL())
+		s := startServer(t)
+		p := startProxy(t, func() string { return s.address() })
+		js := client(t, s.url())
 		c := settings(p.url(), edit)
 		return sinktest.Target{
 			Open: func() (sink.Output, error) { return newOutput(t, c), nil },
