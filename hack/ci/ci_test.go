@@ -102,11 +102,11 @@ func TestAStepRunsUnlessItIsKnownThatNothingOfItHasChanged(t *testing.T) {
 	}{
 		"a single commit":      {func(*clone) {}, true, "no commit to compare with"},
 		"the tip of main":      {func(c *clone) { c.commit(doc); branch(c) }, true, "no commit to compare with"},
-		"a branch without it":  {func(c *clone) { branch(c); c.commit(doc) }, false, "since where the branch left origin/main"},
+		"a branch without it":  {func(c *clone) { branch(c); c.commit(doc) }, false, "since where the branch left"},
 		"a branch with it":     {func(c *clone) { branch(c); c.commit(sink); c.commit(doc) }, true, sink + " has changed"},
 		"a removal":            {func(c *clone) { branch(c); c.git("rm", "-q", sink); c.commit(doc) }, true, sink + " has"},
 		"a move away":          {func(c *clone) { branch(c); c.git("mv", sink, "x.go"); c.commit(doc) }, true, sink + " has"},
-		"a file not committed": {func(c *clone) { branch(c); c.commit(doc); c.write(sink, "y") }, true, sink + " has changed"},
+		"a file not committed": {func(c *clone) { branch(c); c.commit(doc); c.write(sink, "y") }, true, sink + " has"},
 		"an untracked file": {func(c *clone) { branch(c); c.commit(doc); c.write("hack/kafka/x.go", "") }, true,
 			"hack/kafka/x.go has changed"},
 		"a list that has changed": {func(c *clone) { branch(c); c.commit(".ci/paths/brokers") }, true, ".ci/paths"},
@@ -117,7 +117,7 @@ func TestAStepRunsUnlessItIsKnownThatNothingOfItHasChanged(t *testing.T) {
 			}
 			c.commit(sink)
 		}, true, "has changed since"},
-		"everything is wanted": {func(c *clone) { branch(c); c.commit(doc); c.env = append(c.env, "CI_FULL=1") }, true, "FULL"},
+		"everything is wanted": {func(c *clone) { branch(c); c.commit(doc); c.env = append(c.env, "CI_FULL=1") }, true, "CI"},
 		"a base": {func(c *clone) {
 			c.env = append(c.env, "CI_BASE="+c.git("rev-parse", "HEAD"))
 			c.commit(doc)
@@ -137,7 +137,11 @@ func TestAStepRunsUnlessItIsKnownThatNothingOfItHasChanged(t *testing.T) {
 		"a release, and a change":      {func(c *clone) { c.git("tag", "v1.0.0"); c.commit(sink) }, true, "since v1.0.0"},
 		"the release itself":           {func(c *clone) { c.commit(doc); c.git("tag", "v1.0.0") }, true, "no commit"},
 		"another tag":                  {func(c *clone) { c.git("tag", "nightly"); c.commit(doc) }, true, "no commit"},
-		"no list":                      {func(c *clone) { branch(c); c.commit(doc); c.git("rm", "-q", ".ci/paths/brokers") }, true, "names no paths"},
+		"no list": {func(c *clone) {
+			branch(c)
+			c.commit(doc)
+			c.git("rm", "-q", ".ci/paths/brokers")
+		}, true, "names no paths"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
