@@ -88,12 +88,13 @@ vet: ## Run go vet.
 	go -C hack/chart vet ./...
 
 .PHONY: lint
-lint: words ## Run golangci-lint, and look for words to avoid.
+lint: words ## Run golangci-lint, actionlint on the workflows, and look for words to avoid.
 	$(TOOL) golangci-lint run
 	$(TOOL) golangci-lint-kube-api-linter run --config=.golangci-api.yml ./api/...
 	cd hack/controlplane && go tool -modfile=../tools/go.mod golangci-lint run
 	cd hack/image && go tool -modfile=../tools/go.mod golangci-lint run ./...
 	cd hack/chart && go tool -modfile=../tools/go.mod golangci-lint run ./...
+	go tool -modfile=hack/actionlint/go.mod actionlint
 
 # Words that make sentences hard to read. Say who does what: a component reports, observes, reads.
 AVOID = told|whoever|of which|anew|look(s|ed|ing)? at
@@ -108,10 +109,23 @@ words:
 vulncheck: ## Look for known vulnerabilities in what the programs call; needs https://vuln.go.dev.
 	$(TOOL) govulncheck ./...
 
+# Packages whose tests take only some steps under the race detector, since they take thousands in one goroutine.
+EVERY_STEP = ./internal/parser/sink/file
+# All tests, with the specs, which are the test TestController of one package, in several processes. Each has an API
+# server of its own.
+TEST_ALL = go test -race -timeout 70m -skip '^TestController$$' ./...; \
+	go run github.com/onsi/ginkgo/v2/ginkgo --race --procs=$(PROCS) --timeout=70m ./internal/controller -- -test.run='^TestController$$'
+# What PKG and TESTFLAGS choose, the specs in one process.
+TEST_CHOSEN = go test -race -timeout 70m $(TESTFLAGS) $(PKG)
+
 .PHONY: test
 test: vet ## Run all tests; the first time, kube-apiserver is built for them where it cannot be downloaded.
 	assets=$$($(CONTROLPLANE)); export KUBEBUILDER_ASSETS="$$assets"; \
-	go test -race -timeout 70m $(TESTFLAGS) $(PKG); \
+	$(if $(TESTFLAGS)$(filter-out ./...,$(PKG)),$(TEST_CHOSEN),$(TEST_ALL)); \
+	packages=$$(go list $(PKG)); \
+	for every in $$(go list $(EVERY_STEP)); do \
+		if grep -q -x -F "$$every" <<< "$$packages"; then go test -timeout 30m $(TESTFLAGS) "$$every"; fi; \
+	done; \
 	go -C hack/image test ./...; \
 	go -C hack/chart test ./...
 

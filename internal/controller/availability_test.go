@@ -131,7 +131,9 @@ var _ = Describe("a rollout whose leader changes", func() {
 		run(runOptions{})
 		Eventually(ctx, func() int { return len(f.seenDeaths()) }).WithTimeout(judged).Should(BeNumerically(">=", 1))
 		close(h.pass)
-		Eventually(ctx, func() int32 { return current(ctx, obj).Status.Updated }).WithTimeout(3 * judged).Should(
+		// The status is that of before the change until the new operator writes it.
+		Eventually(ctx, func() int { return len(f.seenDeaths()) }).WithTimeout(3 * judged).Should(BeNumerically(">=", 4))
+		Eventually(ctx, func() int32 { return current(ctx, obj).Status.Updated }).WithTimeout(judged).Should(
 			Equal(int32(4)))
 		Eventually(ctx, func() int32 { return current(ctx, obj).Status.Ready }).Should(Equal(int32(4)))
 		Consistently(ctx, func() int { return len(f.seenDeaths()) }).Should(Equal(4))

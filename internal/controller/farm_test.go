@@ -453,7 +453,8 @@ type parser struct {
 
 func newParser(node string) *parser {
 	n := addresses.Add(1)
-	return &parser{node: node, ip: fmt.Sprintf("127.64.%d.%d", n/250+1, n%250+1)}
+	// Suites that run in parallel may have the same port.
+	return &parser{node: node, ip: fmt.Sprintf("127.%d.%d.%d", 63+GinkgoParallelProcess(), n/250+1, n%250+1)}
 }
 
 // serve starts a new, healthy process for a pod, which lets in whom the guard does; nil: everybody.

@@ -584,6 +584,9 @@ func crashAtEveryStep(t *testing.T, newWorld func() *world) {
 	hits := map[string]int{}
 	runs, damaged, known := 0, 0, seen{}
 	for k, op := range clean.Steps() {
+		if k%sample != 0 {
+			continue
+		}
 		at := point(op)
 		var befores [2]*world
 		var lefts [2]*crashfs.FS
@@ -652,7 +655,7 @@ func powerLossAfterAKill(t *testing.T, newWorld func() *world) {
 	}
 	const second = 30 // the second crash is during the recovery or soon after
 	pairs, runs, known := 0, 0, seen{}
-	for k := range clean.Steps() {
+	for k := 0; k < len(clean.Steps()); k += sample {
 		before, left := crashed(t, newWorld(), k)
 		for j := range second {
 			w, fsys := before.copy(), left.Copy().Kill((k+j)%2 == 0)
@@ -677,7 +680,7 @@ func powerLossAfterAKill(t *testing.T, newWorld func() *world) {
 // TestAnyRunWithErrorsAndCrashes draws the sizes, the errors and the crashes.
 func TestAnyRunWithErrorsAndCrashes(t *testing.T) {
 	rounds := 5 // each is 100 runs of rapid, in about a tenth of a second
-	if testing.Short() {
+	if testing.Short() || sample > 1 {
 		rounds = 1
 	}
 	for round := range rounds {
