@@ -75,9 +75,12 @@ var _ = ReportAfterSuite("what was measured", func(all Report) {
 		return
 	}
 	updateShown()
-	Expect(results.Replace(benchmarksPage, "On a real cluster", "Measured on "+results.Machine()+"\n"+introduction+text)).
+	Expect(results.Replace(benchmarksPage, "On a real cluster", machine+introduction+text)).
 		To(Succeed())
 })
+
+// machine describes where the suite runs, with the load before its start.
+var machine = results.Machine()
 
 // introduction of the table in docs/benchmarks.md.
 const introduction = `
