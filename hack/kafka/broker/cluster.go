@@ -1,6 +1,6 @@
 // Package broker runs a real Apache Kafka cluster out of processes on this machine, for tests, benchmarks and trials.
-// Its brokers are controllers, too (KRaft). They run from the jars that pom.xml names, and need Java, and the first time
-// Maven.
+// Its brokers are controllers, too (KRaft). They run from the jars that pom.xml names, and need Java. The first start
+// needs Maven as well.
 package broker
 
 import (
