@@ -233,8 +233,8 @@ build-installer: rendered ## Write what deploy applies to dist/install.yaml, and
 	$(KUSTOMIZE) build bin/config/namespaced > dist/install-namespaced.yaml
 
 .PHONY: chart
-chart: ## Package the Helm chart into dist; with VERSION=v1.2.3 as version 1.2.3, with the image of that tag.
-	go -C hack/chart run . package --out $(CURDIR)/dist $(if $(VERSION),--version $(VERSION))
+chart: ## Package the Helm chart into dist; with VERSION=v1.2.3 as version 1.2.3, with the image of that tag; CHART_IMAGE names its repository.
+	go -C hack/chart run . package --out $(CURDIR)/dist $(if $(VERSION),--version $(VERSION)) $(if $(CHART_IMAGE),--image $(CHART_IMAGE))
 
 ##@ Deployment
 

@@ -508,7 +508,7 @@ func TestTheReadmeHasTheValues(t *testing.T) {
 func TestAPackageIsReproducible(t *testing.T) {
 	var archives [2][]byte
 	for i := range archives {
-		path, err := pack(chartDir, "v1.2.3", t.TempDir())
+		path, err := pack(chartDir, "v1.2.3", "example.com/op", t.TempDir())
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -524,6 +524,10 @@ func TestAPackageIsReproducible(t *testing.T) {
 		}
 		if c.Metadata.Version != "1.2.3" || c.Metadata.AppVersion != "v1.2.3" {
 			t.Errorf("the archive has versions %s and %s", c.Metadata.Version, c.Metadata.AppVersion)
+		}
+		repository := c.Values["manager"].(map[string]any)["image"].(map[string]any)["repository"]
+		if repository != "example.com/op" {
+			t.Errorf("the archive's image is of %v", repository)
 		}
 	}
 	if !bytes.Equal(archives[0], archives[1]) {

@@ -36,6 +36,7 @@ func run(args []string) error {
 	dir := flags.String("chart", "../../dist/chart", "directory of the chart")
 	version := flags.String("version", "", "version of the chart and tag of its image, such as v1.2.3. "+
 		"Defaults to those in Chart.yaml")
+	image := flags.String("image", "", "repository of the image in the archive. Defaults to that in values.yaml")
 	out := flags.String("out", "../../dist", "directory of the archive")
 	command := ""
 	if len(args) > 0 {
@@ -48,7 +49,7 @@ func run(args []string) error {
 	case "docs":
 		return writeDocs(*dir)
 	case "package":
-		path, err := pack(*dir, *version, *out)
+		path, err := pack(*dir, *version, *image, *out)
 		if err != nil {
 			return err
 		}
@@ -60,7 +61,7 @@ func run(args []string) error {
 }
 
 // pack lints and packages the chart, and returns the path of the archive.
-func pack(dir, version, out string) (string, error) {
+func pack(dir, version, image, out string) (path string, err error) {
 	if err := lint(dir, nil); err != nil {
 		return "", err
 	}
@@ -68,13 +69,42 @@ func pack(dir, version, out string) (string, error) {
 	if err != nil {
 		return "", err
 	}
+	if image != "" {
+		work, err := os.MkdirTemp("", "chart-")
+		if err != nil {
+			return "", fmt.Errorf("copying the chart: %w", err)
+		}
+		defer func() { err = errors.Join(err, os.RemoveAll(work)) }()
+		if err := withImage(dir, work, image); err != nil {
+			return "", fmt.Errorf("copying the chart: %w", err)
+		}
+		dir = work
+	}
 	p := action.NewPackage()
 	p.Version, p.AppVersion, p.Destination, p.SourceDateEpoch = strings.TrimPrefix(version, "v"), version, out, &date
-	path, err := p.Run(dir, nil)
-	if err != nil {
-		return "", fmt.Errorf("packaging %s: %w", dir, err)
+	if path, err = p.Run(dir, nil); err != nil {
+		return "", fmt.Errorf("packaging the chart: %w", err)
 	}
 	return path, nil
+}
+
+// withImage copies the chart, with another repository of the manager's image. Comments of its values stay.
+func withImage(from, to, image string) error {
+	const repository = "    repository: "
+	if err := os.CopyFS(to, os.DirFS(from)); err != nil {
+		return err
+	}
+	path := filepath.Join(to, "values.yaml")
+	text, err := os.ReadFile(path)
+	if err != nil {
+		return err
+	}
+	before, rest, ok := strings.Cut(string(text), repository) // the manager's is the first
+	_, after, ok2 := strings.Cut(rest, "\n")
+	if !ok || !ok2 {
+		return errors.New("values.yaml has no repository")
+	}
+	return os.WriteFile(path, []byte(before+repository+image+"\n"+after), 0o644)
 }
 
 // commitTime returns the time of the last commit, so that the archive does not depend on when it is made.
