@@ -227,7 +227,7 @@ func TestNothingIsLostOrDoubledThroughKill9(t *testing.T) {
 		t.Fatalf("building the parser: %v\n%s", err, out)
 	}
 	s := startServer(t)
-	p := startProxy(t, func() string { return s.address() })
+	p := startProxy(t, func() string { return s.address })
 	n := &node{t: t, data: filepath.Join(dir, "data"), rand: rand.New(rand.NewPCG(seed, 2))}
 	args := func(url string) []string {
 		return []string{"run", "--data-dir", n.data, "--state-dir", filepath.Join(dir, "state"),

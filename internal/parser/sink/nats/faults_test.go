@@ -326,7 +326,7 @@ func TestAnOldParserCannotWriteAfterANewOneHasOpened(t *testing.T) {
 
 func TestABatchInFlightAtATakeoverIsStoredOnceOrNotAtAll(t *testing.T) {
 	s := startServer(t)
-	p := startProxy(t, func() string { return s.address() })
+	p := startProxy(t, func() string { return s.address })
 	js := client(t, s.url())
 	old := open(t, newOutput(t, settings(p.url(), nil)), nil)
 	state := commit(t, old)
@@ -348,7 +348,7 @@ func TestTheContextEndsABlockedWriteAndTheOtherStreamsWrites(t *testing.T) {
 	for _, delivery := range bothDeliveries {
 		t.Run(string(delivery), func(t *testing.T) {
 			s := startServer(t)
-			p := startProxy(t, func() string { return s.address() })
+			p := startProxy(t, func() string { return s.address })
 			o := newOutput(t, settings(p.url(), func(c *config.NATSSink) { c.Delivery = delivery }))
 			big := open(t, o, nil)
 			small, err := o.Open(t.Context(), "trades", nil)

@@ -54,6 +54,8 @@ const largestPayload = 32 << 20
 type running struct {
 	embedded *server.Server // nil for a process
 	process  *broker.Server // nil for a server in this process
+	address  string         // also after its end
+	storeDir string
 }
 
 // startServer runs a server with a file store on a free port. It is a process if real brokers are wanted.
@@ -69,7 +71,7 @@ func startServerOn(t testing.TB, port int, dir string, payload int) *running {
 		s, err := broker.Start(t.Context(), broker.Options{Program: program, Dir: dir, Port: port, MaxPayload: payload})
 		must(t, err)
 		t.Cleanup(s.Close)
-		return &running{process: s}
+		return &running{process: s, address: s.Address(), storeDir: filepath.Join(s.StoreDir(), "jetstream")}
 	}
 	if port == 0 {
 		port = server.RANDOM_PORT
@@ -104,32 +106,19 @@ func startEmbedded(t testing.TB, opts *server.Options) *running {
 	if !s.ReadyForConnections(10 * time.Second) {
 		t.Fatal("the server did not start")
 	}
+	r.address, r.storeDir = s.Addr().String(), s.StoreDir()
 	return r
 }
 
-func (r *running) address() string {
-	if r.process != nil {
-		return r.process.Address()
-	}
-	return r.embedded.Addr().String()
-}
-
-func (r *running) url() string { return "nats://" + r.address() }
+func (r *running) url() string { return "nats://" + r.address }
 
 func (r *running) port(t testing.TB) int {
 	t.Helper()
-	_, port, err := net.SplitHostPort(r.address())
+	_, port, err := net.SplitHostPort(r.address)
 	must(t, err)
 	n, err := strconv.Atoi(port)
 	must(t, err)
 	return n
-}
-
-func (r *running) storeDir() string {
-	if r.process != nil {
-		return filepath.Join(r.process.StoreDir(), "jetstream")
-	}
-	return r.embedded.StoreDir()
 }
 
 // awaitDeletions waits until the files of deleted streams are gone. The server removes them in the background, from a
@@ -138,7 +127,7 @@ func (r *running) storeDir() string {
 func (r *running) awaitDeletions(t testing.TB) {
 	t.Helper()
 	eventually(t, "the files of a deleted stream are removed", func() bool {
-		left, err := filepath.Glob(filepath.Join(r.storeDir(), "*", "streams", ".*"))
+		left, err := filepath.Glob(filepath.Join(r.storeDir, "*", "streams", ".*"))
 		must(t, err)
 		return len(left) == 0
 	})

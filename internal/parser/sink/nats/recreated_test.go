@@ -91,7 +91,7 @@ var lossesOfStream = map[string]func(t *testing.T, s *running, recreate func()) 
 	},
 	"on a server that lost its storage": func(t *testing.T, s *running, recreate func()) *running {
 		s.stop()
-		must(t, os.RemoveAll(s.storeDir()))
+		must(t, os.RemoveAll(s.storeDir))
 		s = startServerOn(t, s.port(t), t.TempDir(), largestPayload)
 		recreate()
 		return s

@@ -137,7 +137,7 @@ func TestSecretsAreReadAtEachConnectAndMissingOnesAreOutages(t *testing.T) {
 		ClientAuth: tls.RequireAndVerifyClientCert,
 	}
 	s := startEmbedded(t, &opts)
-	p := startProxy(t, func() string { return s.address() })
+	p := startProxy(t, func() string { return s.address })
 
 	o := newOutput(t, settings(p.url(), func(c *config.NATSSink) {
 		c.TLS = &config.TLS{CAFile: path("ca"), CertFile: path("cert"), KeyFile: path("key")}

@@ -30,7 +30,7 @@ func target(edit func(*config.NATSSink)) func(t *testing.T) sinktest.Target {
 	return func(t *testing.T) sinktest.Target {
 		t.Helper()
 		s := startServer(t)
-		p := startProxy(t, func() string { return s.address() })
+		p := startProxy(t, func() string { return s.address })
 		js := client(t, s.url())
 		c := settings(p.url(), edit)
 		return sinktest.Target{
