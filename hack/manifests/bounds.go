@@ -54,7 +54,7 @@ var lengths = map[string]int{
 
 // boundCRD adds the missing bounds to the leaves of the CRD's spec and status.
 func boundCRD(crd map[string]any) error {
-	spec, _ := crd["spec"].(map[string]any)
+	spec, _ := crd[specKey].(map[string]any)
 	versions, _ := spec["versions"].([]any)
 	if len(versions) == 0 {
 		return errors.New("the CRD has no versions")
@@ -64,7 +64,7 @@ func boundCRD(crd map[string]any) error {
 		schema, _ := version["schema"].(map[string]any)
 		root, _ := schema["openAPIV3Schema"].(map[string]any)
 		fields, _ := root["properties"].(map[string]any)
-		for _, name := range []string{"spec", "status"} {
+		for _, name := range []string{specKey, "status"} {
 			field, ok := fields[name].(map[string]any)
 			if !ok {
 				return fmt.Errorf("the schema of version %v has no %s", version["name"], name)

@@ -15,6 +15,12 @@ import (
 // both kustomize and Helm install is written once.
 const chartDir = "dist/chart"
 
+// Keys of what templates include.
+const (
+	rulesKey = "rules"
+	specKey  = "spec"
+)
+
 // chartFile is a part of a manifest that a template of the chart includes.
 type chartFile struct {
 	from string
@@ -24,21 +30,21 @@ type chartFile struct {
 
 func chartFiles() []chartFile {
 	return []chartFile{
-		{roleFile, "rules", "manager-rules.yaml"},
-		{clusterRoleFile, "rules", "manager-cluster-rules.yaml"},
-		{watchedRoleFile, "rules", "manager-namespaced-rules.yaml"},
-		{"config/rbac/leader_election_role.yaml", "rules", "leader-election-rules.yaml"},
-		{"config/rbac/keys_role.yaml", "rules", "keys-rules.yaml"},
-		{"config/rbac/metrics_auth_role.yaml", "rules", "metrics-auth-rules.yaml"},
-		{"config/rbac/metrics_reader_role.yaml", "rules", "metrics-reader-rules.yaml"},
-		{"config/rbac/hyperliquidparser_admin_role.yaml", "rules", "admin-rules.yaml"},
-		{"config/rbac/hyperliquidparser_editor_role.yaml", "rules", "editor-rules.yaml"},
-		{"config/rbac/hyperliquidparser_viewer_role.yaml", "rules", "viewer-rules.yaml"},
-		{"config/prometheus/monitor.yaml", "spec", "service-monitor-spec.yaml"},
-		{"config/prometheus/parsers.yaml", "spec", "pod-monitor-spec.yaml"},
-		{"config/prometheus/rules.yaml", "spec", "rules-spec.yaml"},
-		{"config/admission-policy/policy.yaml", "spec", "bounds-policy-spec.yaml"},
-		{"config/operator-policy/policy.yaml", "spec", "operator-policy-spec.yaml"},
+		{roleFile, rulesKey, "manager-rules.yaml"},
+		{clusterRoleFile, rulesKey, "manager-cluster-rules.yaml"},
+		{watchedRoleFile, rulesKey, "manager-namespaced-rules.yaml"},
+		{"config/rbac/leader_election_role.yaml", rulesKey, "leader-election-rules.yaml"},
+		{"config/rbac/keys_role.yaml", rulesKey, "keys-rules.yaml"},
+		{"config/rbac/metrics_auth_role.yaml", rulesKey, "metrics-auth-rules.yaml"},
+		{"config/rbac/metrics_reader_role.yaml", rulesKey, "metrics-reader-rules.yaml"},
+		{"config/rbac/hyperliquidparser_admin_role.yaml", rulesKey, "admin-rules.yaml"},
+		{"config/rbac/hyperliquidparser_editor_role.yaml", rulesKey, "editor-rules.yaml"},
+		{"config/rbac/hyperliquidparser_viewer_role.yaml", rulesKey, "viewer-rules.yaml"},
+		{"config/prometheus/monitor.yaml", specKey, "service-monitor-spec.yaml"},
+		{"config/prometheus/parsers.yaml", specKey, "pod-monitor-spec.yaml"},
+		{"config/prometheus/rules.yaml", specKey, "rules-spec.yaml"},
+		{"config/admission-policy/policy.yaml", specKey, "bounds-policy-spec.yaml"},
+		{"config/operator-policy/policy.yaml", specKey, "operator-policy-spec.yaml"},
 	}
 }
 

@@ -40,7 +40,7 @@ func rename(role map[string]any) error {
 
 // keepRules removes the resources that keep refuses, and rules without resources.
 func keepRules(role map[string]any, keep func(resource string) bool) error {
-	rules, _ := role["rules"].([]any)
+	rules, _ := role[rulesKey].([]any)
 	var kept []any
 	for _, r := range rules {
 		rule, _ := r.(map[string]any)
@@ -57,6 +57,6 @@ func keepRules(role map[string]any, keep func(resource string) bool) error {
 	if len(kept) == 0 {
 		return errors.New("no rule is left")
 	}
-	role["rules"] = kept
+	role[rulesKey] = kept
 	return nil
 }
