@@ -153,8 +153,8 @@ func unlabelled(object map[string]any) {
 	}
 }
 
-// TestHelmInstallsWhatKustomizeDoes compares the two object by object. The prefix of names is removed from both: what is
-// not part of config/default has none there.
+// TestHelmInstallsWhatKustomizeDoes compares the two object by object. The prefix of names is removed from both: what
+// is not part of config/default has none there.
 func TestHelmInstallsWhatKustomizeDoes(t *testing.T) {
 	for _, test := range []struct {
 		name   string
