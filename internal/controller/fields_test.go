@@ -247,7 +247,7 @@ func fieldBounds() map[string]bound {
 			"engine.readRate":   "7777777",
 			"file.maxTotalSize": "7777777777", "file.minFreePercent": "7", "file.rotate": "Hour", "file.compress": "zstd",
 			"nats.url": "nats://" + marker + ":4222", "nats.create.replicas": "3", "nats.delivery": "AtLeastOnce",
-			"nats.identity":          "Position",
+			"nats.identity":          "Chain",
 			"nats.recordsPerMessage": "7", "kafka.delivery": "AtLeastOnce", "kafka.create.partitions": "7",
 			"kafka.create.replicationFactor": "3",
 			"kafka.compression":              "lz4",
