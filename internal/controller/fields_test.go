@@ -388,6 +388,11 @@ func around(path string) *v1alpha1.HyperliquidParser {
 		if strings.HasSuffix(kind, ".key") {
 			sink.NATS.CredentialsSecretRef = &v1alpha1.CredentialsSecretRef{SecretRef: v1alpha1.SecretRef{Name: "creds"}}
 		}
+		if strings.HasSuffix(kind, ".identity") { // Chain needs blocks
+			for i := range obj.Spec.Streams {
+				obj.Spec.Streams[i].Mode = "ByBlock"
+			}
+		}
 	case strings.HasPrefix(kind, "kafka"):
 		sink.Kafka = &v1alpha1.KafkaSink{Brokers: []v1alpha1.Broker{"kafka:9092"}, Topic: "hl", Key: "k", PositionsTopic: "p"}
 	default:
