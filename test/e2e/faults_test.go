@@ -197,7 +197,7 @@ var _ = Describe("a fleet", Label("fleet"), func() {
 	}, SpecTimeout(12*time.Minute))
 })
 
-// writeLong writes an hour with one order status of about so many bytes, which a parser must hold as a whole.
+// writeLong writes an hour with one order status of about that many bytes, which a parser must hold as a whole.
 func (f *fleet) writeLong(node, bytes int) {
 	GinkgoHelper()
 	g, err := gen.New(gen.Options{Source: sources[0], Seed: 99})

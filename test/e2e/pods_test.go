@@ -296,7 +296,7 @@ func (f *podFleet) recordsOnClaim(ctx context.Context) {
 	})).To(Succeed())
 }
 
-// waitTargets waits until so many parsers deliver, and there is no other.
+// waitTargets waits until count parsers deliver, and there is no other.
 func (f *podFleet) waitTargets(ctx context.Context, count int) {
 	GinkgoHelper()
 	f.waitStatus(ctx, whole, func(g Gomega, obj *v1alpha1.HyperliquidParser) {

@@ -227,7 +227,7 @@ func withCanary(obj *v1alpha1.HyperliquidParser, soak time.Duration) {
 	}
 }
 
-// waitUpdated waits until so many targets have a ready pod of the spec's revision, and the others of the one before.
+// waitUpdated waits until that many targets have a ready pod of the spec's revision, and the others of the one before.
 func (f *fleet) waitUpdated(ctx context.Context, targets int) {
 	GinkgoHelper()
 	f.waitStatus(ctx, whole, func(g Gomega, obj *v1alpha1.HyperliquidParser) {

@@ -24,7 +24,7 @@ const (
 	oldestJava = 17
 	// copyGoal names the plugin with its version, so that the result does not depend on Maven's own default.
 	copyGoal = "org.apache.maven.plugins:maven-dependency-plugin:3.11.0:copy-dependencies"
-	// install tells what to install.
+	// install names the packages to install.
 	install = "install Java 17 or later and Maven; on Debian: apt-get install openjdk-17-jre-headless maven"
 )
 
