@@ -70,8 +70,8 @@ func pack(dir, version, image, out string) (path string, err error) {
 		return "", err
 	}
 	if image != "" {
-		work, err := os.MkdirTemp("", "chart-")
-		if err != nil {
+		var work string
+		if work, err = os.MkdirTemp("", "chart-"); err != nil {
 			return "", fmt.Errorf("copying the chart: %w", err)
 		}
 		defer func() { err = errors.Join(err, os.RemoveAll(work)) }()
@@ -217,12 +217,12 @@ func comment(head string) (string, bool) {
 
 // inline returns a value in one line.
 func inline(value *yaml.Node) (string, error) {
-	var any any
-	if err := value.Decode(&any); err != nil {
+	var decoded any
+	if err := value.Decode(&decoded); err != nil {
 		return "", err
 	}
 	flow := yaml.Node{}
-	if err := flow.Encode(any); err != nil {
+	if err := flow.Encode(decoded); err != nil {
 		return "", err
 	}
 	setFlow(&flow)
