@@ -122,7 +122,9 @@ func (c *cluster) output(settings *config.KafkaSink) *kafka.Output {
 // of a broker is rare, and its cause is hard to reproduce. It is a kgo.Logger.
 type journal struct {
 	start time.Time
-	mu    sync.Mutex
+	// observe, unless nil, is called with each line, by the goroutine of the client that logs it.
+	observe func(msg string, keyvals ...any)
+	mu      sync.Mutex
 	lines []string // a ring buffer
 	next  int
 }
@@ -144,6 +146,9 @@ func (j *journal) Level() kgo.LogLevel { return kgo.LogLevelDebug }
 
 // Log implements kgo.Logger.
 func (j *journal) Log(level kgo.LogLevel, msg string, keyvals ...any) {
+	if j.observe != nil {
+		j.observe(msg, keyvals...)
+	}
 	line := fmt.Sprintf("%s %s %s %v", time.Since(j.start), level, msg, keyvals)
 	j.mu.Lock()
 	defer j.mu.Unlock()

@@ -8,6 +8,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -724,6 +725,37 @@ func TestALargeBatchIsSeveralTransactions(t *testing.T) {
 		t.Errorf("after the commit %d transactions have ended, want 3", n)
 	}
 	c.mustHold(25_000)
+}
+
+// The client sends records for a new topic while its metadata loop still stores the topic's partitions. A transaction
+// that ends in that moment would be aborted although it is to be committed. The test holds the metadata loop after it
+// has handed over the records, when it comes to another topic in the same update. The order of topics is random.
+func TestATransactionEndsAfterItsTopicsAreLoaded(t *testing.T) {
+	const hold = 200 * time.Millisecond
+	c := newFake(t)
+	var handedOver, held, released atomic.Bool
+	c.journal.observe = func(msg string, keyvals ...any) {
+		switch msg {
+		case "metadata refresh new produce partition":
+			handedOver.Store(slices.Contains(keyvals, any(c.topic("fills"))))
+		case "metadata refresh has identical topic partition data":
+			if handedOver.Load() && slices.Contains(keyvals, any(c.positions())) && held.CompareAndSwap(false, true) {
+				time.Sleep(hold)
+				released.Store(true)
+			}
+		}
+	}
+	for first := 0; !held.Load(); first += 10 {
+		if first == 1000 {
+			t.Fatal("in none of 100 updates the client came to the new topic before the one that it knows")
+		}
+		s := open(t, c.output(c.config(config.ExactlyOnce)), nil)
+		handedOver.Store(false)
+		s.mustWrite(first, first+10)
+		if held.Load() && !released.Load() {
+			t.Error("records of a new topic are reported as produced before the client has stored its partitions")
+		}
+	}
 }
 
 func TestAPositionIsFoundInARecreatedTopic(t *testing.T) {

@@ -41,6 +41,7 @@ type stream struct {
 	fatal       error // the permanent error that every call returns
 	packer      packer
 	topics      map[string]kadm.TopicID // known to exist
+	loaded      map[string]bool         // topics whose partitions the client has stored; see awaitLoad
 	held        map[string]heldTopic    // topics with acknowledged records that are not committed
 	staleClient bool                    // the client caches deleted topics: the next Write replaces it
 	oneByOne    bool                    // send the records of the next batch one by one, to find the one that is too large
@@ -102,7 +103,7 @@ func (s *stream) connect() error {
 	if err != nil {
 		return fmt.Errorf("%w: creating the Kafka client of %s: %w", sink.ErrFailed, s.name, err)
 	}
-	s.client, s.admin = client, kadm.NewClient(client)
+	s.client, s.admin, s.loaded = client, kadm.NewClient(client), map[string]bool{}
 	return nil
 }
 
@@ -324,7 +325,34 @@ func (s *stream) send(records []kgo.Record) (int, error) {
 	if err := s.client.Flush(s.ctx); err != nil {
 		return 0, err // promises may still come
 	}
+	s.awaitLoad(records)
 	return acked, worst
+}
+
+// noTopic is a name that no topic can have.
+const noTopic = "/"
+
+// awaitLoad waits until the client has stored the partitions of the records' topics. When it meets a topic for the first
+// time, kgo 1.22 sends the waiting records before it stores the topic's partitions. EndTransaction and the reset of
+// sequence numbers visit stored partitions only. If both happen in between, EndTransaction aborts the transaction that
+// it is asked to commit and reports success, or the next transaction fails with OUT_OF_ORDER_SEQUENCE_NUMBER. The client
+// stores partitions in its metadata loop, and a purge, here of nothing, runs in that loop between two updates.
+func (s *stream) awaitLoad(records []kgo.Record) {
+	known := len(s.loaded)
+	topic := ""
+	for i := range records {
+		if records[i].Topic != topic {
+			topic = records[i].Topic
+			s.loaded[topic] = true
+		}
+	}
+	if len(s.loaded) == known {
+		return
+	}
+	s.client.PurgeTopicsFromProducing(noTopic)
+	if len(s.loaded) > maxKnownTopics {
+		clear(s.loaded)
+	}
 }
 
 // errTooLarge reports that a broker rejected a batch as too large. A single record of it may be the cause.
