@@ -273,6 +273,7 @@ func (a *attempt) save() (saved bool, err error) {
 		return false, fmt.Errorf("saving the checkpoint: %w", err)
 	}
 	a.saved, a.savedVersion = state, version
+	a.tail.Saved()
 	if all {
 		a.committedVersion = version
 		a.tail.Committed()

@@ -64,6 +64,7 @@ type source interface {
 	Ack(block *buffer.Block)
 	Version() uint64
 	Files() []checkpoint.File
+	Saved()
 	Committed()
 	Stats() tail.Stats
 	Close()

@@ -230,10 +230,15 @@ func (f *hourFile) lastMarker() int64 {
 
 // assignUniqueGeneration gives a file a generation that does not come from its first line, because another file of its
 // hour had or may have had that generation. A node that recreates a pruned hour may start it with the same line, and
-// positions in the two files must not be confused. The sequence of the resumed checkpoint distinguishes files that were
-// forgotten before it. The caller holds Tailer.mu.
-func (t *Tailer) assignUniqueGeneration(f *hourFile) {
-	g := fmt.Sprintf("%s/%d, inode %d, after checkpoint %d", f.id.Date, f.id.Hour, f.inode, t.checkpointSequence)
+// positions in the two files must not be confused. It comes from the inode and the creation time, so that the next
+// process gives the file the same one if this process ends before a checkpoint contains it. Where the file system does
+// not report the creation time, the sequence of the resumed checkpoint distinguishes files that were forgotten before
+// it. The caller holds Tailer.mu.
+func (t *Tailer) assignUniqueGeneration(f *hourFile, born time.Time) {
+	g := fmt.Sprintf("%s/%d, inode %d, created %d", f.id.Date, f.id.Hour, f.inode, born.UnixNano())
+	if born.IsZero() {
+		g = fmt.Sprintf("%s/%d, inode %d, after checkpoint %d", f.id.Date, f.id.Hour, f.inode, t.checkpointSequence)
+	}
 	for id := f.id; ; {
 		g = generationOf([]byte(g))
 		if id.Generation = g; !t.usedIDs[id] {

@@ -53,7 +53,9 @@ func (t *Tailer) identify(d *directory) {
 		})
 	}
 	for _, f := range unidentified {
-		t.startNew(d, f)
+		if err := t.startNew(d, f); err != nil {
+			t.recordFailure(f.rel, err)
+		}
 	}
 }
 
@@ -246,8 +248,8 @@ func (t *Tailer) inspect(known, f *hourFile) (inspection, error) {
 		return got, err
 	}
 	defer func() { _ = source.Close() }()
+	got.born = vfs.Born(source)
 	if f.size > known.next {
-		got.born = vfs.Born(source)
 		if got.end, err = afterLastNewline(source, known.next, f.size); err != nil {
 			return got, err
 		}
@@ -298,7 +300,7 @@ func (t *Tailer) adopt(d *directory, known, f *hourFile) error {
 	if renamed && known.origin != nil {
 		known.renamed = true
 		if t.usedIDs[known.id] {
-			t.assignUniqueGeneration(known)
+			t.assignUniqueGeneration(known, got.born)
 		}
 		t.setOrigin(known, known.id.Generation) // blocks in flight keep their origin
 	}
@@ -347,14 +349,20 @@ func (t *Tailer) insertIdentified(d *directory, f *hourFile) {
 	}
 }
 
-// startNew makes a new file readable from its first byte.
-func (t *Tailer) startNew(d *directory, f *hourFile) {
+// startNew makes a new file readable from its first byte. A file whose generation needs its creation time stays undecided
+// if it cannot be opened.
+func (t *Tailer) startNew(d *directory, f *hourFile) error {
 	var born time.Time
 	end := int64(-1)
-	if !d.steady {
+	unique := t.needsUniqueGeneration(d, f)
+	if !d.steady || unique {
 		// No process observed its arrival. If it cannot be read here, its modification time is used instead. The reader
 		// reports the error.
-		if h, err := t.tree.Open(f.rel); err == nil {
+		h, err := t.tree.Open(f.rel)
+		if err != nil && unique {
+			return err
+		}
+		if err == nil {
 			born = vfs.Born(h)
 			if last, err := afterLastNewline(h, 0, f.size); err == nil {
 				end = last
@@ -364,7 +372,6 @@ func (t *Tailer) startNew(d *directory, f *hourFile) {
 	}
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	i := slices.Index(d.files, f)
 	f.undecided = false
 	d.undecided--
 	d.inodes[f.inode] = f
@@ -377,11 +384,21 @@ func (t *Tailer) startNew(d *directory, f *hourFile) {
 			t.setWholeEnd(f, end)
 		}
 	}
-	sameHour := func(other *hourFile) bool { return other != f && compareHours(other.id, f.id) == 0 }
-	if slices.ContainsFunc(d.missing, sameHour) || i > 0 && sameHour(d.files[i-1]) || i <= d.head && d.started ||
-		compareHours(f.id, d.newest) <= 0 {
-		t.assignUniqueGeneration(f)
+	if unique {
+		t.assignUniqueGeneration(f, born)
 	}
+	return nil
+}
+
+// needsUniqueGeneration reports whether another file of f's hour had, or may have had, the generation that comes from the
+// first line: one is known, or the checkpoint on disk has that hour or a later one and may have forgotten it. What the
+// process knows beyond the checkpoint does not count. After a crash the next process must come to the same answer, or
+// the destination does not recognise what it stored.
+func (t *Tailer) needsUniqueGeneration(d *directory, f *hourFile) bool {
+	sameHour := func(other *hourFile) bool { return other != f && compareHours(other.id, f.id) == 0 }
+	i := slices.Index(d.files, f)
+	return slices.ContainsFunc(d.missing, sameHour) || i > 0 && sameHour(d.files[i-1]) ||
+		compareHours(f.id, d.newest) <= 0
 }
 
 // estimateArrival records when the bytes after an offset may have arrived, if no process observed that. It assumes that
@@ -433,9 +450,7 @@ func (t *Tailer) restore(state *checkpoint.State) {
 				t.origins[f.origin] = f
 			}
 			t.usedIDs[e.FileID] = true
-			if compareHours(e.FileID, d.newest) > 0 {
-				d.newest = e.FileID
-			}
+			d.newest = laterHour(d.newest, e.FileID)
 			d.missing = append(d.missing, f)
 			if !f.isFinished() {
 				d.unfinished = append(d.unfinished, f)

@@ -46,7 +46,8 @@ type directory struct {
 	failures  int             // number of unreadable paths that may hide known files
 	doubtful  int             // number of names that were listed but not found
 	started   bool            // something was read from it, by this process or before a restart
-	newest    position.FileID // the newest hour in the checkpoint
+	newest    position.FileID // the newest hour in the checkpoint on disk
+	offered   position.FileID // the newest hour in the last result of Files
 }
 
 // day is one date's folder as it was last listed.
@@ -363,6 +364,13 @@ func compareHours(a, b position.FileID) int {
 		return 1
 	}
 	return a.Hour - b.Hour
+}
+
+func laterHour(a, b position.FileID) position.FileID {
+	if compareHours(a, b) >= 0 {
+		return a
+	}
+	return b
 }
 
 // addFile adds a file whose name is in its folder to the table. identify decides later which file it is, and where it

@@ -479,22 +479,41 @@ func (t *Tailer) Files() []checkpoint.File {
 	defer t.mu.Unlock()
 	var out []checkpoint.File
 	for _, d := range t.dirs {
+		offer := func(f *hourFile) {
+			out = append(out, f.entry())
+			d.offered = laterHour(d.offered, f.id)
+		}
 		for _, f := range d.files {
 			if !f.undecided {
-				out = append(out, f.entry())
+				offer(f)
 			}
 		}
 		for _, f := range d.missing {
-			out = append(out, f.entry())
+			offer(f)
 		}
 	}
 	return out
+}
+
+// Saved records that a checkpoint with the files of the last result of Files is on disk, at the positions of that result
+// or at earlier ones.
+func (t *Tailer) Saved() {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.saved()
+}
+
+func (t *Tailer) saved() {
+	for _, d := range t.dirs {
+		d.newest = laterHour(d.newest, d.offered)
+	}
 }
 
 // Committed records that a checkpoint with the last result of Files is on disk.
 func (t *Tailer) Committed() {
 	t.mu.Lock()
 	defer t.mu.Unlock()
+	t.saved()
 	for _, d := range t.dirs {
 		for _, f := range d.files {
 			f.committed = f.offered

@@ -681,7 +681,8 @@ func TestARemovedDataDirectoryEndsTheRun(t *testing.T) {
 }
 
 // Whatever a node does to its files, except taking lines back, each line after the acknowledged ones is emitted once,
-// and the lines of one file in order.
+// and the lines of one file in order. A line that is emitted again after a restart has the position that it had, by
+// which a destination recognises it.
 func TestModelOfANodeAndRestarts(t *testing.T) {
 	base := t.TempDir()
 	runs := 0
@@ -712,20 +713,27 @@ func TestModelOfANodeAndRestarts(t *testing.T) {
 		write(0, true, 3)
 		r := open(rt, newSetup(d), nil)
 		saved := r.checkpoint()
-		delivered := map[int][]string{} // up to the saved checkpoint
-		fresh := map[int][]string{}     // since
+		delivered := map[int][]string{}  // up to the saved checkpoint
+		fresh := map[int][]string{}      // since
+		positions := map[string]string{} // of each line that was ever emitted
 		collect := func() {
-			for _, line := range r.got {
+			for i, line := range r.got {
 				var h int
 				if _, err := fmt.Sscanf(line, "%d ", &h); err != nil {
 					rt.Fatalf("line %q: %v", line, err)
 				}
+				if before, ok := positions[line]; ok && before != r.positions[i] {
+					rt.Fatalf("line %.20q was at %s, and is at %s after a restart", line, before, r.positions[i])
+				}
+				positions[line] = r.positions[i]
 				fresh[h] = append(fresh[h], line)
 			}
 			r.got, r.positions = nil, nil
 		}
 		for range rapid.IntRange(1, 60).Draw(rt, "steps") {
-			steps := []string{"write", "write", "torn", "huge", "hour", "late", "step", "step", "save", "restart"}
+			steps := []string{
+				"write", "write", "torn", "huge", "hour", "gap", "late", "step", "step", "save", "restart",
+			}
 			switch rapid.SampledFrom(steps).Draw(rt, "step") {
 			case "write":
 				write(hour, true, rapid.IntRange(0, 2000).Draw(rt, "size"))
@@ -736,6 +744,9 @@ func TestModelOfANodeAndRestarts(t *testing.T) {
 			case "hour":
 				hour++
 				write(hour, rapid.Bool().Draw(rt, "whole"), 10)
+			case "gap": // the hour between may come late
+				hour += 2
+				write(hour, true, 10)
 			case "late":
 				write(rapid.IntRange(0, hour).Draw(rt, "hour"), true, 20)
 			case "step":
@@ -743,7 +754,9 @@ func TestModelOfANodeAndRestarts(t *testing.T) {
 				r.step(rapid.SampledFrom(pauses).Draw(rt, "pause"))
 				collect()
 			case "save":
+				sequence := saved.Sequence + 1
 				saved = r.checkpoint()
+				saved.Sequence = sequence
 				for h, lines := range fresh {
 					delivered[h] = append(delivered[h], lines...)
 				}

@@ -125,8 +125,8 @@ type journal struct {
 	// observe, unless nil, is called with each line, by the goroutine of the client that logs it.
 	observe func(msg string, keyvals ...any)
 	mu      sync.Mutex
-	lines []string // a ring buffer
-	next  int
+	lines   []string // a ring buffer
+	next    int
 }
 
 const journalLines = 300

@@ -10,6 +10,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -239,6 +240,7 @@ func TestNothingIsLostOrDoubledThroughKill9(t *testing.T) {
 	halt := sync.OnceFunc(func() { close(stop); busy.Wait() })
 	defer halt()
 	busy.Go(func() { n.write(stop) })
+	var history bytes.Buffer // what the parsers log
 	flaps := 0
 	busy.Go(func() {
 		line := rand.New(rand.NewPCG(seed, 3))
@@ -280,6 +282,7 @@ func TestNothingIsLostOrDoubledThroughKill9(t *testing.T) {
 		if err := <-ended; err == nil {
 			t.Fatalf("after %d kills the parser ended on its own\n%s", kill, &logs)
 		}
+		fmt.Fprintf(&history, "%s: killed after %d ms:\n%s", time.Now().Format(time.StampMilli), pause, &logs)
 		if strings.Contains(logs.String(), "the stream has failed") {
 			t.Fatalf("after %d kills: %s", kill, &logs)
 		}
@@ -291,16 +294,23 @@ func TestNothingIsLostOrDoubledThroughKill9(t *testing.T) {
 		before = len(got)
 	}
 	lastRun := exec.CommandContext(t.Context(), parser, append(args(s.url()), "--once")...)
-	if out, err := lastRun.CombinedOutput(); err != nil {
+	out, err := lastRun.CombinedOutput()
+	if err != nil {
 		t.Fatalf("the last run: %v\n%s", err, out)
 	}
+	history.Write(out)
 	got, err := messages(t.Context(), js, "hl.>")
 	must(t, err)
 	counts := inOrderOnce(t, got)
-	last, fills := map[string]int{}, map[int]bool{}
+	last, fills := map[string]int{}, map[int]string{}
+	var twice []string
 	for _, m := range got {
 		if m.Headers().Get("Hl-Stream") == "fills" {
-			fills[numberOf(t, m.Data(), "tid")] = true
+			tid, at := numberOf(t, m.Data(), "tid"), m.Headers().Get("Hl-Position")
+			if before, ok := fills[tid]; ok {
+				twice = append(twice, fmt.Sprintf("fill %d at %s and %s", tid, before, at))
+			}
+			fills[tid] = at
 			continue
 		}
 		oid := numberOf(t, m.Data(), "oid")
@@ -311,8 +321,9 @@ func TestNothingIsLostOrDoubledThroughKill9(t *testing.T) {
 	}
 	if counts["order-statuses"] != n.statuses || counts["fills"] != n.fills || len(fills) != n.fills ||
 		len(last) != len(coins) {
-		t.Errorf("%d statuses and %d fills (%d different) are stored on %v; want %d and %d",
-			counts["order-statuses"], counts["fills"], len(fills), maps.Keys(last), n.statuses, n.fills)
+		t.Errorf("%d statuses and %d fills (%d different) are stored on %v; want %d and %d; twice:\n%s\nthe parsers:\n%s",
+			counts["order-statuses"], counts["fills"], len(fills), slices.Sorted(maps.Keys(last)), n.statuses, n.fills,
+			strings.Join(twice, "\n"), &history)
 	}
 	t.Logf("%d kills, the connection changed %d times; %d statuses and %d fills (%d late blocks), %d of them before "+
 		"the last run",
