@@ -196,7 +196,7 @@ func TestThePathsOfTheBrokersHoldAllThatTheirTestsAreBuiltOf(t *testing.T) {
 
 // fakes are programs in the place of those that .ci/run calls. make fails for the target that FAILS names.
 var fakes = map[string]string{
-	"make": "echo made $*; [ \"$1\" != \"${FAILS:-}\" ]",
+	"make": "echo made $*; [ \"$1\" != \"${FAILS:-}\" ] || { echo '--- FAIL: TestOf'$1; exit 1; }",
 	"go":   "exit 0",
 	"curl": "exit 7",
 	"id":   "echo 1000",
@@ -215,7 +215,11 @@ func TestCIRunTakesEveryStepAndSaysWhatItDidNotRun(t *testing.T) {
 			}
 			c.env = append(c.env, "PATH="+filepath.Join(c.dir, "bin")+":"+os.Getenv("PATH"), "FAILS="+fails)
 			output, code := c.run(".ci/run")
-			_, table, _ := strings.Cut(output, "step         seconds")
+			rest, table, _ := strings.Cut(output, "step         seconds")
+			if _, named, _ := strings.Cut(rest, "what failed in "+failed); failed != "" &&
+				!strings.Contains(named, "--- FAIL: TestOf"+fails) {
+				t.Error("the end does not name the failed test")
+			}
 			for _, name := range steps {
 				outcome := "passed"
 				if name == failed {

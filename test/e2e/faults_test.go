@@ -119,12 +119,12 @@ var _ = Describe("a fleet", Label("fleet"), func() {
 			obj.Spec.Resources.Limits = corev1.ResourceList{corev1.ResourceMemory: resource.MustParse(memory)}
 			obj.Spec.Resources.Requests = corev1.ResourceList{corev1.ResourceMemory: resource.MustParse("32Mi")}
 		}
-		limit(obj, "96Mi")
+		limit(obj, "64Mi") // a line is held as a whole, and a parser without any takes some 15 MiB
 		f.create(ctx, obj)
 		uid := f.pod(ctx, 2).UID
 		begin := time.Now()
 		f.writeLong(1, 60<<20)
-		target := f.waitVerdict(ctx, "NotRunning", "OOMKilled (limit 96Mi)")
+		target := f.waitVerdict(ctx, "NotRunning", "OOMKilled (limit 64Mi)")
 		reportNoticed(begin, "%s", target.Message)
 		keep(ctx, f, "memory")
 		Eventually(func(g Gomega) {
