@@ -47,6 +47,8 @@ type stream struct {
 	oneByOne    bool                    // send the records of the next batch one by one, to find the one that is too large
 	inTxn       bool                    // whether the client is in a transaction
 	pending     int                     // acknowledged records in it
+	sentValue   string                  // the position in it that is still the stream's position; empty for none
+	sentOffset  int64                   // where sentValue is
 	acked       int64                   // records acknowledged so far
 	durable     int64                   // of them, in committed transactions, or confirmed to be still there
 	flushed     int64                   // the value of acked at the last Flush
@@ -240,11 +242,12 @@ func (s *stream) deliver(ctx context.Context, b sink.Batch, i int) error {
 			n = 1
 		}
 		j := chunk(b, i, n)
-		if err := s.produce(ctx, b, i, j); err != nil {
+		due := s.id != "" && s.commitDue(j-i)
+		if err := s.produce(ctx, b, i, j, due); err != nil {
 			return err
 		}
 		i = j
-		if s.id != "" && s.commitDue() {
+		if due {
 			if err := s.commit(ctx); err != nil {
 				return err
 			}
@@ -253,10 +256,10 @@ func (s *stream) deliver(ctx context.Context, b sink.Batch, i int) error {
 	return nil
 }
 
-// commitDue reports whether the current transaction must be committed. Records that are sent one by one have their own
-// transactions, so that one record's failure affects no other.
-func (s *stream) commitDue() bool {
-	return s.oneByOne || s.pending >= transactionRecords || s.out.opts.Now().Sub(s.committedAt) >= transactionAge ||
+// commitDue reports whether the current transaction must be committed after the next n records. Records that are sent
+// one by one have their own transactions, so that one record's failure affects no other.
+func (s *stream) commitDue(n int) bool {
+	return s.oneByOne || s.pending+n >= transactionRecords || s.out.opts.Now().Sub(s.committedAt) >= transactionAge ||
 		s.out.isIsolated(s.name)
 }
 
@@ -274,12 +277,21 @@ func chunk(b sink.Batch, i, n int) int {
 	return j
 }
 
-// produce sends the records i to j-1 and waits until all are acknowledged.
-func (s *stream) produce(ctx context.Context, b sink.Batch, i, j int) error {
+// produce sends the records i to j-1 and waits until all are acknowledged. With last, it sends the position after them
+// too, which saves the commit that follows a round trip.
+func (s *stream) produce(ctx context.Context, b sink.Batch, i, j int, last bool) error {
+	file, end, n := b.File, resume.PointOf(b, j-1), j-i
 	records := s.packer.records(b, i, j)
-	file, last, n := b.File, resume.PointOf(b, j-1), j-i
+	var position []kgo.Record
+	if last {
+		var err error
+		if position, err = s.positionRecord(s.progress.Position(file, end)); err != nil {
+			return err
+		}
+	}
+	s.sentValue = ""
 	var taken int
-	s.begin("producing", func() (err error) { taken, err = s.send(records); return err }, func(err error) error {
+	s.begin("producing", func() (err error) { taken, err = s.send(records, position); return err }, func(err error) error {
 		if s.id == "" {
 			s.delivered.Add(int64(taken))
 		}
@@ -289,11 +301,14 @@ func (s *stream) produce(ctx context.Context, b sink.Batch, i, j int) error {
 		if s.dataLost.Swap(false) && s.acked > s.saved {
 			return s.reopen("the brokers have lost records that they acknowledged")
 		}
-		s.progress.Stored(file, last)
+		s.progress.Stored(file, end)
 		s.acked += int64(n)
 		s.trackHeld(records)
 		if s.id != "" {
 			s.pending += n
+		}
+		if last {
+			s.sentValue, s.sentOffset = string(position[0].Value), position[0].Offset
 		}
 		return nil
 	})
@@ -308,7 +323,7 @@ func (s *stream) produce(ctx context.Context, b sink.Batch, i, j int) error {
 
 // send hands records to the client and waits until each is acknowledged or has failed. It returns the number of
 // acknowledged records and the most severe error of the others.
-func (s *stream) send(records []kgo.Record) (int, error) {
+func (s *stream) send(parts ...[]kgo.Record) (int, error) {
 	var acked int
 	var worst error
 	promise := func(_ *kgo.Record, err error) { // the client calls it for one record at a time
@@ -319,13 +334,15 @@ func (s *stream) send(records []kgo.Record) (int, error) {
 			worst = err
 		}
 	}
-	for i := range records {
-		s.client.Produce(s.ctx, &records[i], promise)
+	for _, records := range parts {
+		for i := range records {
+			s.client.Produce(s.ctx, &records[i], promise)
+		}
 	}
 	if err := s.client.Flush(s.ctx); err != nil {
 		return 0, err // promises may still come
 	}
-	s.awaitLoad(records)
+	s.awaitLoad(parts)
 	return acked, worst
 }
 
@@ -337,13 +354,15 @@ const noTopic = "/"
 // sequence numbers visit stored partitions only. If both happen in between, EndTransaction aborts the transaction that
 // it is asked to commit and reports success, or the next transaction fails with OUT_OF_ORDER_SEQUENCE_NUMBER. The client
 // stores partitions in its metadata loop, and a purge, here of nothing, runs in that loop between two updates.
-func (s *stream) awaitLoad(records []kgo.Record) {
+func (s *stream) awaitLoad(parts [][]kgo.Record) {
 	known := len(s.loaded)
 	topic := ""
-	for i := range records {
-		if records[i].Topic != topic {
-			topic = records[i].Topic
-			s.loaded[topic] = true
+	for _, records := range parts {
+		for i := range records {
+			if records[i].Topic != topic {
+				topic = records[i].Topic
+				s.loaded[topic] = true
+			}
 		}
 	}
 	if len(s.loaded) == known {
@@ -417,16 +436,20 @@ func (s *stream) commit(ctx context.Context) error {
 		}
 		s.inTxn = true
 	}
-	acked := s.acked
+	acked, value := s.acked, string(record[0].Value)
+	sent := s.sentValue == value
+	s.sentValue = ""
 	s.begin("committing a transaction", func() error {
-		if _, err := s.send(record); err != nil {
-			return fmt.Errorf("producing the position: %w", err)
+		if !sent {
+			if _, err := s.send(record); err != nil {
+				return fmt.Errorf("producing the position: %w", err)
+			}
 		}
 		return s.client.EndTransaction(s.ctx, kgo.TryCommit)
 	}, func(err error) error {
 		if err != nil {
 			// The transaction may be committed nevertheless. The position shows it at the next Open.
-			s.out.markInDoubt(s.name, inDoubt{position: string(record[0].Value), records: acked - s.durable})
+			s.out.markInDoubt(s.name, inDoubt{position: value, records: acked - s.durable})
 			if isTxnFatal(err) {
 				return s.fenced("committing a transaction", err)
 			}
@@ -434,6 +457,9 @@ func (s *stream) commit(ctx context.Context) error {
 		}
 		s.delivered.Add(acked - s.durable)
 		s.inTxn, s.pending, s.durable, s.committedAt, s.offset = false, 0, acked, s.out.opts.Now(), record[0].Offset
+		if sent {
+			s.offset = s.sentOffset
+		}
 		clear(s.held)
 		return nil
 	})
