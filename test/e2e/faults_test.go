@@ -7,6 +7,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"syscall"
 	"time"
@@ -119,12 +120,12 @@ var _ = Describe("a fleet", Label("fleet"), func() {
 			obj.Spec.Resources.Limits = corev1.ResourceList{corev1.ResourceMemory: resource.MustParse(memory)}
 			obj.Spec.Resources.Requests = corev1.ResourceList{corev1.ResourceMemory: resource.MustParse("32Mi")}
 		}
-		limit(obj, "64Mi") // a line is held as a whole, and a parser without any takes some 15 MiB
+		limit(obj, "96Mi")
 		f.create(ctx, obj)
 		uid := f.pod(ctx, 2).UID
 		begin := time.Now()
 		f.writeLong(1, 60<<20)
-		target := f.waitVerdict(ctx, "NotRunning", "OOMKilled (limit 64Mi)")
+		target := f.waitVerdict(ctx, "NotRunning", "OOMKilled (limit 96Mi)")
 		reportNoticed(begin, "%s", target.Message)
 		keep(ctx, f, "memory")
 		Eventually(func(g Gomega) {
@@ -208,7 +209,7 @@ func (f *fleet) writeLong(node, bytes int) {
 	long := strings.Replace(string(line), `"status":"`, `"status":"`+strings.Repeat("x", bytes), 1)
 	dir := filepath.Join(cluster.hostPath(node, f.disk), sources[0].Dir(), at.Format("20060102"))
 	Expect(os.MkdirAll(dir, 0o755)).To(Succeed())
-	Expect(os.WriteFile(filepath.Join(dir, at.Format("15")), []byte(long), 0o644)).To(Succeed())
+	Expect(os.WriteFile(filepath.Join(dir, strconv.Itoa(at.Hour())), []byte(long), 0o644)).To(Succeed())
 	f.extra++
 }
 
