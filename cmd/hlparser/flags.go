@@ -31,6 +31,7 @@ type settings struct {
 	maxAge  time.Duration
 	rotate  string
 	pack    string
+	metrics []string
 	flags   config.Config
 }
 
@@ -65,6 +66,8 @@ func (s *settings) register(cmd *cobra.Command) {
 		"where a stream without a position begins: end or beginning (default end; with --once, beginning)")
 	f.BoolVar(&c.Once, "once", false, "read what is on disk at the start, deliver it and exit")
 	f.StringVar(&c.Listen, "listen", "", "address for /status, /metrics, /healthz and /readyz, such as 127.0.0.1:9464")
+	f.StringArrayVar(&s.metrics, "metrics", nil, "serve more metrics to every scrape: all, classic-buckets "+
+		"(for scrapers without native histograms) or created-samples; repeatable")
 	f.StringVar(&c.SealKey, "seal-key", "",
 		"file of this parser's key pair, created by prepare: only holders of "+
 			"--operator-keys can read /status and /debug/stack (default $"+sealKeyVariable+")")
@@ -147,6 +150,12 @@ func (s *settings) apply(cmd *cobra.Command, c *config.Config) error {
 	if set("format") {
 		c.Format = config.Format(title(s.format))
 	}
+	if set("metrics") {
+		c.Metrics = nil
+		for _, v := range s.metrics {
+			c.Metrics = append(c.Metrics, metricsDetail(v))
+		}
+	}
 	if set("start-at") {
 		c.Engine.StartAt = config.StartAt(title(s.startAt))
 	}
@@ -195,6 +204,16 @@ func (s *settings) apply(cmd *cobra.Command, c *config.Config) error {
 
 // fileFlags are the flags of the file sink.
 var fileFlags = []string{"max-size", "max-age", "max-total-size", "min-free-percent", "rotate", "compress"}
+
+// metricsDetail returns the detail with the flag's value; the value itself for Validate to refuse, if there is none.
+func metricsDetail(value string) config.MetricsDetail {
+	for _, d := range config.MetricsDetails() {
+		if d.Kebab() == value {
+			return d
+		}
+	}
+	return config.MetricsDetail(value)
+}
 
 // title converts a flag's "beginning" to the file's "Beginning".
 func title(s string) string {

@@ -78,14 +78,16 @@ type oneStream struct{}
 // Streams returns a stream with all figures: an unknown figure has no sample.
 func (oneStream) Streams() []report.Stream {
 	return []report.Stream{{
-		Name: "Fills", UncommittedBytes: new(int64), LagSeconds: new(float64), MalformedShare: new(float64),
+		Name: "Fills", Mode: "ByBlock", UncommittedBytes: new(int64), LagSeconds: new(float64), MalformedShare: new(float64),
 		FilteredShare: new(float64),
 		LastBlock:     1, LastLineAt: new(time.Time), LastCommitAt: new(time.Time),
 	}}
 }
 func (oneStream) Ready() bool { return true }
 
-// metricNames are all that the operator and its parsers serve.
+func (oneStream) Distributions() *report.Distributions { return nil }
+
+// metricNames are all that the operator, and its parsers by default, serve.
 func metricNames(t *testing.T) map[string]bool {
 	t.Helper()
 	d := described{names: map[string]bool{}}

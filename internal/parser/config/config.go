@@ -106,6 +106,26 @@ const (
 	RotateByHour Rotation = "Hour"
 )
 
+// MetricsDetail is a part of the metrics that is not served by default, since each series has its price at the scraper.
+type MetricsDetail string
+
+const (
+	// AllMetrics are all metrics of the parser, of the Go runtime and of the process.
+	AllMetrics MetricsDetail = "All"
+	// ClassicBuckets are the classic buckets of the histograms, for scrapers without native histograms.
+	ClassicBuckets MetricsDetail = "ClassicBuckets"
+	// CreatedSamples are samples with the start of each counter, in OpenMetrics.
+	CreatedSamples MetricsDetail = "CreatedSamples"
+)
+
+// MetricsDetails lists all of them.
+func MetricsDetails() []MetricsDetail {
+	return []MetricsDetail{AllMetrics, ClassicBuckets, CreatedSamples}
+}
+
+// Kebab returns the value of the flag and of a scrape's parameter, such as "classic-buckets".
+func (d MetricsDetail) Kebab() string { return kebab(string(d)) }
+
 // Bounds of the settings, and the defaults of omitted fields.
 const (
 	DefaultBufferLimit       Bytes = 32 << 20
@@ -168,6 +188,8 @@ type Config struct {
 	Engine Engine      `json:"engine,omitzero"`
 	// Listen is the address of the report's HTTP server, as host:port. Empty means no server.
 	Listen string `json:"listen,omitempty"`
+	// Metrics is what every scrape gets beyond the default metrics. A scrape may ask for more.
+	Metrics []MetricsDetail `json:"metrics,omitempty"`
 	// Once reads to the sizes observed at start, delivers, commits and exits.
 	Once bool `json:"once,omitempty"`
 	// LogBatches logs one line per batch.
@@ -345,6 +367,12 @@ func (c Config) Validate() error {
 	}
 	if err := c.validateSinks(); err != nil {
 		return err
+	}
+	for i, d := range c.Metrics {
+		if !slices.Contains(MetricsDetails(), d) {
+			return &FieldError{fmt.Sprintf("metrics[%d]", i),
+				fmt.Sprintf("%q is unknown: write one of %s", d, joinNames(MetricsDetails()))}
+		}
 	}
 	if c.ShutdownTimeout.Duration < 0 {
 		return &FieldError{"shutdownTimeout", "is negative: write it as \"20s\""}

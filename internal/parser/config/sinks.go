@@ -184,6 +184,21 @@ func (s Sink) Keyed() bool {
 		s.Kafka != nil && strings.Contains(s.Kafka.Topic+s.Kafka.Key, "{coin}")
 }
 
+// Kind returns the kind of the sink: stdout, file, nats or kafka; "" for none.
+func (s Sink) Kind() string {
+	switch {
+	case s.Stdout != nil:
+		return "stdout"
+	case s.File != nil:
+		return "file"
+	case s.NATS != nil:
+		return "nats"
+	case s.Kafka != nil:
+		return "kafka"
+	}
+	return ""
+}
+
 func (s Sink) withDefaults() Sink {
 	switch {
 	case s.File != nil:

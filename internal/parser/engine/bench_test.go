@@ -69,3 +69,42 @@ func BenchmarkDeduplication(b *testing.B) {
 		}
 	}
 }
+
+// BenchmarkLineMode delivers a backlog of 100,000 lines in line mode to memory.
+func BenchmarkLineMode(b *testing.B) {
+	const lines = 100_000
+	var text strings.Builder
+	for i := range lines {
+		text.WriteString(trade(i) + "\n")
+	}
+	dir := b.TempDir()
+	f, err := open(dir + "/node_trades/hourly/20260430/8")
+	if err != nil {
+		b.Fatal(err)
+	}
+	if _, err := f.WriteString(text.String()); err != nil {
+		b.Fatal(err)
+	}
+	if err := f.Close(); err != nil {
+		b.Fatal(err)
+	}
+	b.SetBytes(int64(text.Len()))
+	for b.Loop() {
+		cfg := config.Config{
+			Target: "node-1", DataDir: dir, StateDir: "state", Format: config.Raw, Once: true,
+			Streams: []config.StreamConfig{{Name: config.Trades, Mode: config.Line}},
+			Sink:    config.Sink{Stdout: &config.StdoutSink{}},
+			Engine:  config.Engine{StartAt: config.Beginning, Workers: 2},
+		}
+		e, err := New(Options{
+			Config: cfg.WithDefaults(2), Output: &memory{}, FS: crashfs.New(),
+			Log: slog.New(slog.NewTextHandler(io.Discard, nil)),
+		})
+		if err != nil {
+			b.Fatal(err)
+		}
+		if err := e.Run(b.Context()); err != nil {
+			b.Fatal(err)
+		}
+	}
+}

@@ -30,10 +30,11 @@ type commit struct {
 	began         time.Time
 	flushed       sink.Flushed
 	state         checkpoint.State
-	version       uint64 // of the tailer's files in state
-	bytes         int64  // acknowledged since the previous commit
-	changed       bool   // state differs from the saved state
-	progressSaved bool   // progress was saved while the commit was in progress
+	version       uint64    // of the tailer's files in state
+	bytes         int64     // acknowledged since the previous commit
+	seen          time.Time // when the first of those bytes were observed on disk; zero: nobody observed it
+	changed       bool      // state differs from the saved state
+	progressSaved bool      // progress was saved while the commit was in progress
 	cancel        context.CancelFunc
 	done          chan struct{} // closed when the disk is done or has failed
 	err           error         // valid once done is closed
@@ -105,7 +106,7 @@ func (a *attempt) commit(ctx context.Context, final bool) error {
 func (a *attempt) beginCommit(ctx context.Context, final bool) error {
 	now := a.engine.now()
 	a.commitAt = now.Add(commitEvery)
-	c := &commit{began: now, version: a.tail.Version(), bytes: a.ackedBytes, done: make(chan struct{})}
+	c := &commit{began: now, version: a.tail.Version(), bytes: a.ackedBytes, seen: a.ackedSeen, done: make(chan struct{})}
 	c.state.CommittedAt = now.UTC()
 	if err := a.retry(ctx, "flushing the sink", func() (err error) {
 		done := a.trackSinkCall()
@@ -135,7 +136,7 @@ func (a *attempt) beginCommit(ctx context.Context, final bool) error {
 		c.state.Blocks = a.committable.checkpoint()
 		a.stats.set(func(s *stats) { c.state.LastBlock = s.lastBlock })
 	}
-	a.ackedBytes, a.fileSwitches, a.pending = 0, 0, c
+	a.ackedBytes, a.ackedSeen, a.fileSwitches, a.pending = 0, time.Time{}, 0, c
 	work, cancel := context.WithCancel(ctx)
 	c.cancel = cancel
 	go func() {
@@ -149,7 +150,7 @@ func (a *attempt) beginCommit(ctx context.Context, final bool) error {
 func (a *attempt) persist(ctx context.Context, c *commit) error {
 	if c.flushed.Sync != nil {
 		stop := tickUntilStopped(func() { a.saveProgressDuring(c) })
-		err := a.retry(ctx, "syncing the sink", func() error { return c.flushed.Sync(ctx) })
+		err := a.retry(ctx, "syncing the sink", func() error { return a.sync(ctx, c) })
 		stop()
 		if err != nil {
 			return err
@@ -158,7 +159,28 @@ func (a *attempt) persist(ctx context.Context, c *commit) error {
 	if !c.changed {
 		return nil
 	}
-	return a.retry(ctx, "saving the checkpoint", func() error { return a.store.Save(c.state) })
+	return a.retry(ctx, "saving the checkpoint", func() error { return a.saveState(c.state) })
+}
+
+// sync makes the sink's records durable, and measures that.
+func (a *attempt) sync(ctx context.Context, c *commit) error {
+	began := a.engine.now()
+	err := c.flushed.Sync(ctx)
+	took := a.engine.now().Sub(began)
+	if a.kind == "file" {
+		a.distributions.Fsync(took)
+	} else {
+		a.distributions.Request(took)
+	}
+	return err
+}
+
+// saveState saves a checkpoint, and measures that.
+func (a *attempt) saveState(state checkpoint.State) error {
+	began := a.engine.now()
+	err := a.store.Save(state)
+	a.distributions.Fsync(a.engine.now().Sub(began))
+	return err
 }
 
 // awaitPending waits for the pending commit, if there is one, and completes it. Meanwhile the stream is blocked by the
@@ -190,6 +212,9 @@ func (a *attempt) completePending(ctx context.Context) error {
 		s.committed += c.bytes
 		s.lastCommit = a.engine.now()
 	})
+	if !c.seen.IsZero() {
+		a.distributions.Committed(a.engine.now().Sub(c.seen))
+	}
 	return a.retry(ctx, "completing the sink's commit", func() error { return a.sink.Committed(ctx) })
 }
 
@@ -269,7 +294,7 @@ func (a *attempt) save() (saved bool, err error) {
 	if a.readerStarted {
 		state.Files, all = uncommitted(a.saved.Files, state.Files)
 	}
-	if err := a.store.Save(state); err != nil {
+	if err := a.saveState(state); err != nil {
 		return false, fmt.Errorf("saving the checkpoint: %w", err)
 	}
 	a.saved, a.savedVersion = state, version

@@ -112,9 +112,10 @@ func (a *attempt) write(ctx context.Context, block *buffer.Block, b sink.Batch) 
 // down it commits what was acknowledged, so that a crash during the outage repeats nothing.
 func (a *attempt) writeUntilAcked(ctx context.Context, b sink.Batch) error {
 	for retries := newRetries(); ; {
-		done := a.trackSinkCall()
+		began, done := a.engine.now(), a.trackSinkCall()
 		err := a.sink.Write(ctx, b)
 		done()
+		a.distributions.Request(a.engine.now().Sub(began))
 		a.countDelivered()
 		if err == nil {
 			a.stats.set(func(s *stats) {

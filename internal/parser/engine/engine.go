@@ -72,6 +72,8 @@ type Engine struct {
 	pipelines []*pipeline
 	fault     fault
 
+	distributions *report.Distributions
+
 	touchEvery time.Duration
 	state      *state // set once Run has acquired the state directory
 }
@@ -88,6 +90,8 @@ func New(opt Options) (*Engine, error) {
 		budget:    buffer.NewBudget(int64(opt.Config.Engine.BufferLimit), len(opt.Config.Streams)),
 		readRate:  tail.NewReadRate(int64(opt.Config.Engine.ReadRate)),
 		maxDead:   deadletter.DefaultMaxBytes,
+
+		distributions: report.NewDistributions(),
 	}
 	if e.now == nil {
 		e.now = time.Now
@@ -196,6 +200,9 @@ func (e *Engine) Streams() []report.Stream {
 	}
 	return out
 }
+
+// Distributions returns the histograms of all streams.
+func (e *Engine) Distributions() *report.Distributions { return e.distributions }
 
 // Ready reports whether every stream has started and none has failed. A started stream has its position on disk and has
 // reached its sink. A parser all of whose streams have failed exits, so a parser with some failed streams is not ready

@@ -36,6 +36,9 @@ type pipeline struct {
 	stats  stats
 	batch  batchLog
 
+	distributions report.StreamDistributions
+	kind          string // of the sink
+
 	mu             sync.Mutex // guards what an attempt replaces while reports are built
 	buf            *buffer.Buffer
 	current        *attempt    // nil while the position is unknown
@@ -62,6 +65,7 @@ type source interface {
 	Run(ctx context.Context) error
 	Decided() <-chan struct{}
 	Ack(block *buffer.Block)
+	SeenAt(block *buffer.Block) (at time.Time, observed bool)
 	Version() uint64
 	Files() []checkpoint.File
 	Saved()
@@ -81,7 +85,9 @@ type attempt struct {
 	deliveredCounted int64     // the sink's Delivered that is in the stats
 	commitAt         time.Time // when the next commit is due
 	pending          *commit   // the commit in progress; nil: none
+	batchSeen        time.Time // when the first line of the current batch was observed on disk; zero: nobody observed it
 	ackedBytes       int64     // since the last commit began
+	ackedSeen        time.Time // batchSeen of the first batch acknowledged since then
 	fileSwitches     int       // how often the file changed since then
 	lastFile         *buffer.Origin
 	committedOnce    bool // the first commit is done
@@ -110,6 +116,7 @@ func newPipeline(e *Engine, s config.StreamConfig) (*pipeline, error) {
 	p := &pipeline{
 		engine: e, stream: s, kebab: s.Name.Kebab(), log: e.log.With("stream", s.Name.Kebab()),
 		codecs: map[string]codec{}, buf: e.budget.NewBuffer(),
+		distributions: e.distributions.Of(string(s.Name)), kind: e.cfg.SinkOf(s).Kind(),
 	}
 	for i := range p.slots {
 		p.slots[i] = make([]slot, e.cfg.Engine.Workers)
@@ -507,7 +514,7 @@ func (a *attempt) loop(ctx context.Context, ended <-chan error) (err, readErr er
 		batch := a.buf.Swap()
 		empty := len(batch.Blocks()) == 0
 		if !empty {
-			a.batch.record(batch)
+			a.beginBatch(batch)
 			err = a.process(ctx, work, batch)
 		}
 		a.recycle(batch)
@@ -554,6 +561,16 @@ func (a *attempt) loop(ctx context.Context, ended <-chan error) (err, readErr er
 	readAll := errors.Is(readErr, errReadToEnd) || errors.Is(readErr, tail.ErrUnread)
 	final := a.engine.cfg.Once && ctx.Err() == nil && readAll
 	return a.finish(work, final), readErr
+}
+
+// beginBatch logs and measures a batch that holds a block.
+func (a *attempt) beginBatch(batch *buffer.Snapshot) {
+	a.batch.record(batch)
+	a.distributions.Batch(batch.Lines)
+	a.batchSeen = time.Time{}
+	if at, observed := a.tail.SeenAt(batch.Blocks()[0]); observed {
+		a.batchSeen = at
+	}
 }
 
 // workContext returns the context for calls to the sink. It outlives ctx by half of the shutdown timeout, so that the

@@ -80,6 +80,9 @@ func (a *attempt) process(ctx, work context.Context, batch *buffer.Snapshot) err
 				a.committable = a.live.clone()
 			}
 			a.tail.Ack(done.block)
+			if a.ackedSeen.IsZero() {
+				a.ackedSeen = a.batchSeen
+			}
 			done.span = hyperliquid.Span{}
 			w.tasks.release(done.block)
 			if err := a.commitIfDue(work); err != nil {
@@ -89,6 +92,9 @@ func (a *attempt) process(ctx, work context.Context, batch *buffer.Snapshot) err
 				return nil
 			}
 		}
+	}
+	if !a.batchSeen.IsZero() {
+		a.distributions.Acked(a.engine.now().Sub(a.batchSeen))
 	}
 	return nil
 }

@@ -193,6 +193,7 @@ func (p *pipeline) report() report.Stream {
 		File:                 t.File, Position: t.Position, CommittedPosition: t.Committed,
 		LastLineAt: timeOrNil(t.LastLine), LastCommitAt: timeOrNil(s.lastCommit),
 		Sink: report.Sink{
+			Kind: p.kind, Destination: p.stream.Sink,
 			State: s.sinkState, Since: timeOrNil(s.sinkSince), LastError: s.sinkError, RetriesTotal: s.retries,
 			MissingSecret: s.sinkSecret, LastAckAt: timeOrNil(s.lastAck), BusySecondsTotal: s.busy.Seconds(),
 		},

@@ -173,6 +173,8 @@ type starting struct{ ready atomic.Bool }
 func (*starting) Streams() []Stream { return nil }
 func (s *starting) Ready() bool     { return s.ready.Load() }
 
+func (s *starting) Distributions() *Distributions { return nil }
+
 // A probe of StartPath during the start gets its response when the parser is ready, and after StartWait at the latest.
 func TestAStartFailsNoProbe(t *testing.T) {
 	for name, test := range map[string]struct {

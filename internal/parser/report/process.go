@@ -1,6 +1,7 @@
 package report
 
 import (
+	"math"
 	"runtime/metrics"
 
 	"github.com/prometheus/procfs"
@@ -25,4 +26,12 @@ func heapBytes() int64 {
 	sample := []metrics.Sample{{Name: "/memory/classes/heap/objects:bytes"}}
 	metrics.Read(sample)
 	return int64(sample[0].Value.Uint64())
+}
+
+// goMemoryLimit returns the Go runtime's memory limit in bytes. known is false if there is none.
+func goMemoryLimit() (limit float64, known bool) {
+	sample := []metrics.Sample{{Name: "/gc/gomemlimit:bytes"}}
+	metrics.Read(sample)
+	bytes := sample[0].Value.Uint64()
+	return float64(bytes), bytes < math.MaxInt64
 }

@@ -179,6 +179,9 @@ type BlockedPath struct {
 
 // Sink describes one stream's requests to its sink.
 type Sink struct {
+	// Kind is the kind of the sink: stdout, file, nats or kafka. Destination is its name, if the streams have several.
+	Kind         string     `json:"kind,omitempty"`
+	Destination  string     `json:"destination,omitempty"`
 	State        SinkState  `json:"state"`
 	Since        *time.Time `json:"since"`               // when State began
 	LastError    string     `json:"lastError,omitempty"` // at most 512 bytes

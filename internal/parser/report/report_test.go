@@ -18,12 +18,15 @@ import (
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
 type fixed struct {
-	streams []Stream
-	ready   bool
+	streams       []Stream
+	ready         bool
+	distributions *Distributions
 }
 
 func (f fixed) Streams() []Stream { return f.streams }
 func (f fixed) Ready() bool       { return f.ready }
+
+func (f fixed) Distributions() *Distributions { return f.distributions }
 
 var at = time.Date(2026, 4, 30, 20, 46, 43, 0, time.UTC)
 
@@ -85,13 +88,13 @@ hlparser_buffer_lines{stream="OrderStatuses"} 1174
 # HELP hlparser_delivered_total Records acknowledged by the sink.
 # TYPE hlparser_delivered_total counter
 hlparser_delivered_total{stream="OrderStatuses"} 7
-# HELP hlparser_lag_seconds Age of the oldest unacknowledged line since it was first observed on disk.
+# HELP hlparser_lag_seconds Age of the oldest unacknowledged line since it was first observed on disk; 0 if there is none. Absent when hlparser_uncommitted_bytes is.
 # TYPE hlparser_lag_seconds gauge
 hlparser_lag_seconds{stream="OrderStatuses"} 1.5
 # HELP hlparser_sink_retrying 1: the last request to the sink failed and is repeated.
 # TYPE hlparser_sink_retrying gauge
 hlparser_sink_retrying{stream="OrderStatuses"} 1
-# HELP hlparser_last_commit_timestamp_seconds When the position was last committed.
+# HELP hlparser_last_commit_timestamp_seconds When the position was last committed. Absent before the first commit.
 # TYPE hlparser_last_commit_timestamp_seconds gauge
 hlparser_last_commit_timestamp_seconds{stream="OrderStatuses"} 1.777582003e+09
 `
@@ -136,7 +139,7 @@ func TestUnknownFiguresAreNullWithoutASampleAndZeroIsAFigure(t *testing.T) {
 		if err := json.Unmarshal([]byte(get("/status")), &r); err != nil {
 			t.Fatal(err)
 		}
-		metrics := get("/metrics")
+		metrics := get("/metrics?metrics=all")
 		for name, metric := range figures {
 			value, there := r.Streams[0][name]
 			if !there || (value != nil) != known {

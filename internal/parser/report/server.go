@@ -12,12 +12,7 @@ import (
 	"runtime"
 	"time"
 
-	"github.com/prometheus/client_golang/prometheus"
-	"github.com/prometheus/client_golang/prometheus/collectors"
-	"github.com/prometheus/client_golang/prometheus/promhttp"
-
 	"github.com/hlparser/hyperliquid-parser-operator/internal/parser/report/seal"
-	"github.com/hlparser/hyperliquid-parser-operator/internal/version"
 )
 
 const (
@@ -44,8 +39,6 @@ const (
 	// maxSealed bounds a sealed response, in bytes, because both ends hold it in memory. A report has a few KiB. Stacks
 	// are cut to fit.
 	maxSealed = 192 << 10
-	// maxScrapes bounds the concurrent scrapes of the metrics.
-	maxScrapes = 4
 	// maxHeader bounds the headers of a request, in bytes; net/http adds 4 KiB.
 	maxHeader = 4 << 10
 	// requestTime bounds a request, from its first byte to the end of the response. Responses are a few KiB.
@@ -60,6 +53,8 @@ type Source interface {
 	Streams() []Stream
 	// Ready reports whether every stream has started and none has failed.
 	Ready() bool
+	// Distributions returns the histograms; nil for none.
+	Distributions() *Distributions
 }
 
 // Identity holds the values that do not change while the process runs.
@@ -68,6 +63,8 @@ type Identity struct {
 	Namespace, PodUID    string // of the pod; empty outside Kubernetes
 	StartedAt            time.Time
 	MemoryLimitBytes     int64 // limit of the cgroup, in bytes; 0: none
+	// Detail is what every scrape of the metrics gets. A scrape may ask for more.
+	Detail Detail
 }
 
 // Gather builds a report.
@@ -99,15 +96,8 @@ func Handler(id Identity, source Source) http.Handler {
 
 // handler serves the endpoints. guarded wraps those that are for the operator only.
 func handler(id Identity, source Source, longestStacks int, guarded func(http.Handler) http.Handler) http.Handler {
-	registry := prometheus.NewRegistry()
-	registry.MustRegister(
-		collectors.NewGoCollector(),
-		collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}),
-		newCollector(id, source),
-		version.Get().NewCollector("hlparser_build_info", "the parser"),
-	)
 	mux := http.NewServeMux()
-	mux.Handle("GET /metrics", promhttp.HandlerFor(registry, promhttp.HandlerOpts{MaxRequestsInFlight: maxScrapes}))
+	mux.Handle("GET /metrics", newScrapes(id, source))
 	mux.Handle("GET "+StatusPath, guarded(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
 		w.Header().Set("Content-Type", "application/json")
 		_ = json.NewEncoder(w).Encode(Gather(id, source, time.Now())) // an error means that the client has gone

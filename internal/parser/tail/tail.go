@@ -464,6 +464,19 @@ func (t *Tailer) Ack(block *buffer.Block) {
 	f.arrivals.acknowledge(f.acked)
 }
 
+// SeenAt returns when the first line of a block was first observed on disk, by this process or an earlier one. observed
+// is false if nobody observed its arrival. The block must not be acknowledged yet.
+func (t *Tailer) SeenAt(block *buffer.Block) (at time.Time, observed bool) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	f := t.origins[block.Origin]
+	if f == nil {
+		return time.Time{}, false
+	}
+	at, estimated := f.arrivals.oldest(block.Offset)
+	return at, !at.IsZero() && !estimated
+}
+
 // Version returns a number that changes whenever the result of Files changes. An idle stream can thus avoid calling
 // Files, which may return ten thousand entries.
 func (t *Tailer) Version() uint64 {
