@@ -62,7 +62,7 @@ manifests: ## Generate the CRD and the operator's roles from the markers in the 
 	go run ./hack/argocd
 
 .PHONY: generate
-generate: api-docs ## Generate the API types' DeepCopy methods, the API reference and the table of the chart's values.
+generate: api-docs metrics-docs ## Generate the API types' DeepCopy methods, the references of the API and the metrics, and the table of the chart's values.
 	$(CONTROLLER_GEN) object:headerFile=hack/boilerplate.go.txt paths=./api/...
 	go -C hack/chart run . docs
 
@@ -74,6 +74,10 @@ licenses: ## Write the licences of all that is linked into the image to THIRD_PA
 api-docs: ## Generate docs/api.md from the API types.
 	$(CRD_REF_DOCS) --source-path=api --config=hack/apidocs/config.yaml --templates-dir=hack/apidocs/templates \
 		--renderer=markdown --output-path=docs/api.md --log-level=ERROR
+
+.PHONY: metrics-docs
+metrics-docs: ## Generate docs/metrics.md from the metrics that the programs register.
+	go run ./hack/metrics
 
 .PHONY: fmt
 fmt: ## Format the code.

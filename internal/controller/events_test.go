@@ -480,6 +480,7 @@ func TestLostDataIsNotDelivered(t *testing.T) {
 }
 
 func TestMetricsShowTheAlertsThatAreRaised(t *testing.T) {
+	const alerts = "hlparser_fleet_target_alert"
 	m, err := NewMetrics(prometheus.NewRegistry())
 	if err != nil {
 		t.Fatal(err)
@@ -490,20 +491,20 @@ func TestMetricsShowTheAlertsThatAreRaised(t *testing.T) {
 	m.set(obj, s.Fleet, plan.Result{}, v1alpha1.HyperliquidParserStatus{})
 	want := `
 # HELP hlparser_fleet_target_alert 1 for each raised alert of a target, independent of the verdict: ` +
-		`DataLost, DataGap, NearRetention, FormatDrift. A loss stays raised until it is acknowledged.
+		`DataLost, DataGap, NearRetention, FormatDrift. A loss stays raised until it is acknowledged. Absent for an alert that is not raised.
 # TYPE hlparser_fleet_target_alert gauge
 hlparser_fleet_target_alert{alert="DataLost",name="mainnet",namespace="ns",target="node-0001"} 1
 hlparser_fleet_target_alert{alert="NearRetention",name="mainnet",namespace="ns",target="node-0001"} 1
 `
-	if err := testutil.CollectAndCompare(m.alerts, strings.NewReader(want)); err != nil {
+	if err := testutil.CollectAndCompare(m, strings.NewReader(want), alerts); err != nil {
 		t.Error(err)
 	}
 	s.raise(1, health.Alerts{})
 	m.set(obj, s.Fleet, plan.Result{}, v1alpha1.HyperliquidParserStatus{})
-	if n := testutil.CollectAndCount(m.alerts); n != 0 {
+	if n := testutil.CollectAndCount(m, alerts); n != 0 {
 		t.Errorf("%d alerts are shown still", n)
 	}
-	if n := testutil.CollectAndCount(m.bad); n != 1 {
+	if n := testutil.CollectAndCount(m, "hlparser_fleet_target_bad"); n != 1 {
 		t.Errorf("%d bad targets are shown, want one", n)
 	}
 	kept := v1alpha1.HyperliquidParserStatus{Losses: []v1alpha1.LossStatus{
@@ -511,13 +512,13 @@ hlparser_fleet_target_alert{alert="NearRetention",name="mainnet",namespace="ns",
 		{Target: "node-that-was", Reason: "DataGap"}, {Target: nodeName(0), Reason: "DataLost", Acknowledged: true},
 	}}
 	m.set(obj, s.Fleet, plan.Result{}, kept)
-	if n := testutil.CollectAndCount(m.alerts); n != 2 {
+	if n := testutil.CollectAndCount(m, alerts); n != 2 {
 		t.Errorf("%d alerts are shown, want the two losses that are not acknowledged", n)
 	}
 	s.raise(1, health.Alerts{DataGap: health.Alert{Since: noon}})
 	m.set(obj, s.Fleet, plan.Result{}, v1alpha1.HyperliquidParserStatus{})
 	m.forget(client.ObjectKeyFromObject(obj))
-	if n := testutil.CollectAndCount(m.alerts); n != 0 {
+	if n := testutil.CollectAndCount(m, alerts); n != 0 {
 		t.Errorf("%d alerts of an object that is gone are shown", n)
 	}
 }

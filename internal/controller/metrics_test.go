@@ -5,14 +5,19 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
+	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/api/resource"
 	"k8s.io/apimachinery/pkg/types"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"github.com/hlparser/hyperliquid-parser-operator/api/v1alpha1"
 	"github.com/hlparser/hyperliquid-parser-operator/internal/controller/health"
 	"github.com/hlparser/hyperliquid-parser-operator/internal/controller/plan"
+	"github.com/hlparser/hyperliquid-parser-operator/internal/controller/poller"
+	"github.com/hlparser/hyperliquid-parser-operator/internal/controller/target"
 )
 
 // seriesOf returns the gathered series of the metrics with a prefix, with their values.
@@ -64,7 +69,7 @@ func TestNoSeriesIsAwayWhileItsCauseLasts(t *testing.T) {
 		m.set(obj, s.Fleet, plan.Result{FleetWide: true}, v1alpha1.HyperliquidParserStatus{Desired: targets})
 	}
 	want := seriesOf(t, registry, "hlparser_fleet_")
-	if n := objects * (targets*2 + 4 + 5 + len(health.Verdicts()) + 1); len(want) != n {
+	if n := objects * (targets*3 + 5 + 5 + len(health.Verdicts()) + 1 + len(plan.Holds()) + 1 + len(poller.Failures())); len(want) != n {
 		t.Fatalf("%d series, want %d", len(want), n)
 	}
 
@@ -147,7 +152,7 @@ func TestAStrangeReasonSpoilsNoScrape(t *testing.T) {
 	s.Views[nodeName(0)] = view
 	s.judge(1, health.Stuck)
 	m.set(obj, s.Fleet, plan.Result{}, v1alpha1.HyperliquidParserStatus{})
-	if got := seriesOf(t, registry, "hlparser_fleet_target_bad"); len(got) != 2 {
+	if got := shown(t, registry, "hlparser_fleet_target_bad"); len(got) != 2 {
 		t.Errorf("shown: %v", got)
 	}
 }
@@ -168,5 +173,141 @@ func TestWhatIsForgottenIsNotShown(t *testing.T) {
 	m.forget(client.ObjectKeyFromObject(obj))
 	if got := seriesOf(t, registry, "hlparser_fleet_"); len(got) > 0 {
 		t.Errorf("shown still: %v", got)
+	}
+}
+
+// registered returns metrics with a registry of their own.
+func registered(t *testing.T) (*Metrics, *prometheus.Registry) {
+	t.Helper()
+	registry := prometheus.NewPedanticRegistry()
+	m, err := NewMetrics(registry)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return m, registry
+}
+
+// shown returns the series of one metric of the object of scene, by their other labels.
+func shown(t *testing.T, from prometheus.Gatherer, metric string) map[string]float64 {
+	t.Helper()
+	out := map[string]float64{}
+	for series, value := range seriesOf(t, from, metric) {
+		if name, _, _ := strings.Cut(series, " "); name != metric {
+			continue
+		}
+		series = strings.TrimPrefix(series, metric)
+		out[strings.TrimSpace(strings.ReplaceAll(series, " name=mainnet namespace=ns", ""))] = value
+	}
+	return out
+}
+
+// A target whose node takes no pod is no lack of a parser. One with a ready pod there is none either.
+func TestTargetsThatCanTakeNoPodWait(t *testing.T) {
+	m, registry := registered(t)
+	obj, s := scene(5)
+	unready := func(i int) { s.Pods[i].Status.Conditions = nil }
+	s.Targets[0].Waits = target.NotReady // its pod is ready, as far as anybody knows
+	s.Targets[1].Waits = target.NotReady
+	unready(1)
+	s.Targets[2].Waits = target.Cordoned
+	s.Pods[2].Name = "another"
+	unready(3) // it takes pods
+	s.pair(obj.Name)
+	m.set(obj, s.Fleet, plan.Result{}, v1alpha1.HyperliquidParserStatus{Desired: 5})
+	if got := shown(t, registry, "hlparser_fleet_targets")["state=waiting"]; got != 2 {
+		t.Errorf("%v targets wait, want 2", got)
+	}
+}
+
+func TestBadTargetsShowSinceWhen(t *testing.T) {
+	m, registry := registered(t)
+	obj, s := scene(3)
+	s.judge(1, health.Stuck)
+	s.judge(2, health.Stuck)
+	view := s.Views[nodeName(2)]
+	view.Judgement.Since = time.Time{}
+	s.Views[nodeName(2)] = view
+	m.set(obj, s.Fleet, plan.Result{}, v1alpha1.HyperliquidParserStatus{})
+	got := shown(t, registry, "hlparser_fleet_target_bad_since_timestamp_seconds")
+	if len(got) != 1 || got["target="+nodeName(1)] != float64(noon.Unix()) {
+		t.Errorf("%v, want node 1 alone, since %d: an unknown time is absent", got, noon.Unix())
+	}
+}
+
+func TestRestartsThatAreHeldBackAreCountedByReason(t *testing.T) {
+	m, registry := registered(t)
+	obj, s := scene(3)
+	m.set(obj, s.Fleet, plan.Result{Held: map[string]plan.Hold{
+		nodeName(0): plan.HeldCooldown, nodeName(1): plan.HeldCooldown, nodeName(2): plan.HeldBudget,
+	}}, v1alpha1.HyperliquidParserStatus{})
+	got := shown(t, registry, "hlparser_fleet_restarts_held")
+	if len(got) != len(plan.Holds()) || got["reason=Cooldown"] != 2 || got["reason=Budget"] != 1 || got["reason=Paused"] != 0 {
+		t.Errorf("%v", got)
+	}
+}
+
+func TestTheBacklogIsReadAtTheScrape(t *testing.T) {
+	m, registry := registered(t)
+	obj, s := scene(1)
+	m.set(obj, s.Fleet, plan.Result{}, v1alpha1.HyperliquidParserStatus{})
+	backlogs := map[types.NamespacedName]poller.Backlog{}
+	m.readBacklogs(func() map[types.NamespacedName]poller.Backlog { return backlogs })
+	names := []string{"hlparser_fleet_worst_lag_seconds", "hlparser_fleet_uncommitted_bytes",
+		"hlparser_fleet_worst_uncommitted_bytes"}
+	for _, name := range names {
+		if got := shown(t, registry, name); len(got) > 0 {
+			t.Errorf("%s is %v while no parser reports one", name, got)
+		}
+	}
+	backlogs[client.ObjectKeyFromObject(obj)] = poller.Backlog{Lag: 1500 * time.Millisecond, Uncommitted: 70, Worst: 50}
+	backlogs[types.NamespacedName{Namespace: "ns", Name: "unknown"}] = poller.Backlog{}
+	for i, want := range []float64{1.5, 70, 50} {
+		if got := shown(t, registry, names[i]); len(got) != 1 || got[""] != want {
+			t.Errorf("%s is %v, want %v", names[i], got, want)
+		}
+	}
+}
+
+func TestLimitsAreThoseOfTheParsers(t *testing.T) {
+	m, registry := registered(t)
+	obj, s := scene(1)
+	check := func(memory, cpu float64, what string) {
+		t.Helper()
+		m.set(obj, s.Fleet, plan.Result{}, v1alpha1.HyperliquidParserStatus{})
+		for name, want := range map[string]float64{
+			"hlparser_fleet_memory_limit_bytes": memory, "hlparser_fleet_cpu_limit_cores": cpu,
+		} {
+			got, is := shown(t, registry, name)[""]
+			if got != want || is != (want != 0) {
+				t.Errorf("%s: %s is %v (there: %v), want %v", what, name, got, is, want)
+			}
+		}
+	}
+	check(512<<20, 0, "by default")
+	obj.Spec.Resources.Limits = corev1.ResourceList{corev1.ResourceCPU: resource.MustParse("1500m")}
+	check(0, 1.5, "with a CPU limit alone")
+}
+
+func TestFailedPollsAreCountedByObjectAndReason(t *testing.T) {
+	m, registry := registered(t)
+	obj, s := scene(1)
+	object := client.ObjectKeyFromObject(obj)
+	m.Polled(object, time.Second, poller.Timeout) // nothing is known of the object yet
+	m.set(obj, s.Fleet, plan.Result{}, v1alpha1.HyperliquidParserStatus{})
+	m.Polled(object, time.Second, poller.Timeout)
+	m.Polled(object, time.Second, poller.Timeout)
+	m.Polled(object, time.Second, poller.WrongPod)
+	m.Polled(object, time.Second, "")
+	m.set(obj, s.Fleet, plan.Result{}, v1alpha1.HyperliquidParserStatus{})
+	const name = "hlparser_fleet_poll_failures_total"
+	got := shown(t, registry, name)
+	if len(got) != len(poller.Failures()) || got["reason=Timeout"] != 2 || got["reason=WrongPod"] != 1 ||
+		got["reason=Seal"] != 0 {
+		t.Errorf("%v", got)
+	}
+	m.forget(object)
+	m.Polled(object, time.Second, poller.Timeout) // the poll began before
+	if got := shown(t, registry, name); len(got) > 0 {
+		t.Errorf("of an object that is gone: %v", got)
 	}
 }

@@ -55,7 +55,7 @@ func (r *Reconciler) reportUnsynced(
 		return r.until(at), nil
 	}
 	after := status.OfUnsynced(obj, f)
-	r.Metrics.unseen(obj, after)
+	r.Metrics.unseen(obj, f.Now, after)
 	r.Events.conditions(obj, obj.Status, after)
 	if !equality.Semantic.DeepEqual(obj.Status, after) {
 		if err := r.writeStatus(ctx, obj, after); err != nil {

@@ -108,6 +108,7 @@ func Add(mgr ctrl.Manager, options Options) error {
 		Workers: options.PollWorkers,
 		Polled:  metrics.Polled,
 	})
+	metrics.readBacklogs(polls.Backlogs)
 	if err := mgr.Add(polls); err != nil {
 		return fmt.Errorf("adding the poller to the manager: %w", err)
 	}
@@ -221,10 +222,7 @@ func (r *Reconciler) SetupWithManager(
 		return workqueue.NewTypedRateLimitingQueueWithConfig(
 			limiter, workqueue.TypedRateLimitingQueueConfig[reconcile.Request]{DelayingQueue: delaying})
 	}
-	depth := prometheus.NewGaugeFunc(prometheus.GaugeOpts{
-		Name: "hlparser_fleet_queue_depth", Help: "Objects that wait for a reconcile.",
-	}, func() float64 { return float64(turns.Len()) })
-	if err := registry.Register(depth); err != nil {
+	if err := registry.Register(queueDepth(turns.Len)); err != nil {
 		return fmt.Errorf("registering the queue's metric: %w", err)
 	}
 	build := ctrl.NewControllerManagedBy(mgr).

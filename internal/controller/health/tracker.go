@@ -76,6 +76,9 @@ func (t *Tracker) Missed() int { return t.window.Missed }
 // none of its streams has a lag.
 func (t *Tracker) Lag() (lag time.Duration, known bool) { return t.window.Lag() }
 
+// Uncommitted returns the uncommitted bytes in the newest report of the running process; see Window.Uncommitted.
+func (t *Tracker) Uncommitted() (bytes int64, known bool) { return t.window.Uncommitted() }
+
 // MissingSecret returns the path, in the pod, of a secret without which the parser cannot reach a sink, from the newest
 // report; "" when none is missing.
 func (t *Tracker) MissingSecret() string {

@@ -108,6 +108,16 @@ func (w *Window) Lag() (lag time.Duration, known bool) {
 	return lag, known
 }
 
+// Uncommitted returns the uncommitted bytes of all streams in the newest report. known is false, and the sum 0, when no
+// stream reports them.
+func (w *Window) Uncommitted() (bytes int64, known bool) {
+	for i := range w.Streams {
+		bytes += w.Streams[i].Uncommitted
+		known = known || !w.Streams[i].BacklogUnknown
+	}
+	return bytes, known
+}
+
 // showsDelivery reports whether a report, which is not in the window yet, shows a record delivered since the one
 // before.
 func (w *Window) showsDelivery(r *report.Report) bool {

@@ -216,6 +216,29 @@ const (
 	WhyUnfinished       = "Unfinished"       // the restart is recorded, and its pod still lives
 )
 
+// Hold is why a restart that a target needs is not made now, as a word for metrics. Result.Waiting says it in words.
+type Hold string
+
+// The holds.
+const (
+	HeldBudget      Hold = "Budget"      // growth.maxConcurrent or maxUnavailable is used up
+	HeldAlert       Hold = "Alert"       // growth.action is Alert
+	HeldPaused      Hold = "Paused"      // the object is paused
+	HeldStalled     Hold = "Stalled"     // the spec cannot be carried out
+	HeldFleetWide   Hold = "FleetWide"   // the fault is fleet-wide
+	HeldUnjudged    Hold = "Unjudged"    // other parsers have no verdict yet: the fault may be fleet-wide
+	HeldTrial       Hold = "Trial"       // another target's restart is being tried
+	HeldIneffective Hold = "Ineffective" // restarts did not help
+	HeldCooldown    Hold = "Cooldown"    // the target was restarted lately
+	HeldMaxPerHour  Hold = "MaxPerHour"  // the target was restarted growth.maxPerHour times within the hour
+)
+
+// Holds lists every hold.
+func Holds() []Hold {
+	return []Hold{HeldBudget, HeldAlert, HeldPaused, HeldStalled, HeldFleetWide, HeldUnjudged, HeldTrial,
+		HeldIneffective, HeldCooldown, HeldMaxPerHour}
+}
+
 // Why a restart that is due waits.
 const (
 	blockedByBudget   = "waiting for other parsers to become ready"
@@ -265,6 +288,8 @@ type Result struct {
 	Complete bool
 	// Waiting is, by target, why a restart that is due is not done.
 	Waiting map[string]string
+	// Held has the same targets, with the reason as a word.
+	Held map[string]Hold
 	// Ineffective lists, sorted, the targets that need a restart while restarts do not help, and those that are tried
 	// once more.
 	Ineffective []string

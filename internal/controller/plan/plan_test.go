@@ -366,6 +366,7 @@ func TestNext(t *testing.T) {
 					capped = append(capped, name)
 				}
 			}
+			checkHeld(t, got)
 			if !slices.Equal(got.Capped, capped) {
 				t.Errorf("capped %v, want %v", got.Capped, capped)
 			}
@@ -373,6 +374,28 @@ func TestNext(t *testing.T) {
 				t.Errorf("forget %v, want %v", got.Forget, test.forget)
 			}
 		})
+	}
+}
+
+// checkHeld checks that each target that waits has the word for what it waits for.
+func checkHeld(t *testing.T, got plan.Result) {
+	t.Helper()
+	words := map[string]plan.Hold{
+		"waiting for other parsers": plan.HeldBudget, "growth.action is Alert": plan.HeldAlert, "paused": plan.HeldPaused,
+		"no restart while Stalled": plan.HeldStalled, "the fault is fleet-wide": plan.HeldFleetWide,
+		"waiting for verdicts": plan.HeldUnjudged, "waiting to see": plan.HeldTrial,
+		"restarts do not help": plan.HeldIneffective, ", next not before": plan.HeldCooldown,
+		"within the hour": plan.HeldMaxPerHour,
+	}
+	if len(got.Held) != len(got.Waiting) {
+		t.Errorf("held %v, waiting %v", got.Held, got.Waiting)
+	}
+	for name, why := range got.Waiting {
+		for text, want := range words {
+			if strings.Contains(why, text) && got.Held[name] != want {
+				t.Errorf("%s is held by %q, and waits: %s", name, got.Held[name], why)
+			}
+		}
 	}
 }
 

@@ -22,25 +22,25 @@ func (s *step) unfinishedRestart(t *slot) bool {
 		(t.unjudged() || t.judgement.Verdict.Restartable() && !t.judgement.Fading)
 }
 
-// restartsBlockedBy returns why no target may be restarted at all; "" if they may.
-func (s *step) restartsBlockedBy() string {
+// restartsBlockedBy returns why no target may be restarted at all, as a word and in words; "" if they may.
+func (s *step) restartsBlockedBy() (as Hold, why string) {
 	switch {
 	case s.Limits.AlertOnly:
-		return blockedByAction
+		return HeldAlert, blockedByAction
 	case s.Limits.Paused:
-		return blockedByPause
+		return HeldPaused, blockedByPause
 	case s.Limits.Hold, s.Limits.NoPods:
-		return blockedByStall
+		return HeldStalled, blockedByStall
 	case s.outage.fleetWide:
-		return blockedByOutage
+		return HeldFleetWide, blockedByOutage
 	}
-	return ""
+	return "", ""
 }
 
 // completeRestarts deletes the pods of restarts that a leader recorded and did not carry out. They count against the
 // budget as other restarts do, and come before them. Cooldown and hourly cap counted them when they were recorded.
 func (s *step) completeRestarts() {
-	if s.restartsBlockedBy() != "" {
+	if as, _ := s.restartsBlockedBy(); as != "" {
 		return
 	}
 	for _, t := range s.slots {
@@ -56,7 +56,7 @@ func (s *step) completeRestarts() {
 // reserveRestart takes a restart of t out of the budgets, and reports whether there was one. Otherwise t waits.
 func (s *step) reserveRestart(t *slot) bool {
 	if s.restartBudget <= 0 {
-		s.result.Waiting[t.Name] = blockedByBudget
+		s.hold(t, HeldBudget, blockedByBudget)
 		return false
 	}
 	s.restartBudget--
@@ -71,8 +71,8 @@ func (s *step) restart() {
 		if !t.live() || t.pod.Failed || !t.Schedulable || !j.Verdict.Restartable() || j.Fading {
 			continue
 		}
-		if why := s.restartsBlockedBy(); why != "" {
-			s.result.Waiting[t.Name] = why
+		if as, why := s.restartsBlockedBy(); as != "" {
+			s.hold(t, as, why)
 			continue
 		}
 		// The rollout is about to replace the others.
@@ -106,27 +106,28 @@ func urgency(v health.Verdict) int {
 func (s *step) restartOne(t *slot) {
 	if at, why := s.ineffective(t); why != "" {
 		s.result.Ineffective = append(s.result.Ineffective, t.Name)
-		s.wait(t, fmt.Sprintf("%s, next try not before %s", why, clock(at)), at)
+		s.holdUntil(t, HeldIneffective, fmt.Sprintf("%s, next try not before %s", why, clock(at)), at)
 		return
 	}
 	if why := s.blockedByTrial(t); why != "" {
-		s.result.Waiting[t.Name] = why
+		s.hold(t, HeldTrial, why)
 		return
 	}
 	if s.outage.uncertain {
-		s.result.Waiting[t.Name] = blockedByVerdicts
+		s.hold(t, HeldUnjudged, blockedByVerdicts)
 		return
 	}
 	record := t.record.after(s.Now.Add(-LedgerRetention))
 	if n := len(record.Times); n > 0 {
 		if at := record.Last().Add(cooldown(s.Limits.Cooldown, record.Doublings)); s.Now.Before(at) {
-			s.wait(t, fmt.Sprintf("restarted %s, next not before %s", times(n), clock(at)), at)
+			s.holdUntil(t, HeldCooldown, fmt.Sprintf("restarted %s, next not before %s", times(n), clock(at)), at)
 			return
 		}
 		if i := n - s.Limits.MaxPerHour; i >= 0 {
 			if at := record.Times[i].Add(LedgerRetention); s.Now.Before(at) {
 				s.result.Capped = append(s.result.Capped, t.Name)
-				s.wait(t, fmt.Sprintf("restarted %s within the hour, no more before %s", times(n), clock(at)), at)
+				s.holdUntil(t, HeldMaxPerHour,
+					fmt.Sprintf("restarted %s within the hour, no more before %s", times(n), clock(at)), at)
 				return
 			}
 		}

@@ -80,7 +80,7 @@ func newStep(in Input) *step {
 	s := &step{
 		Input: in, timestamp: in.Now.UTC().Truncate(time.Second),
 		rollout: in.Rollout.clone(), trials: in.Trials.clone(),
-		result: Result{Waiting: map[string]string{}},
+		result: Result{Waiting: map[string]string{}, Held: map[string]Hold{}},
 	}
 	s.Update = cmp.Or(in.Update, in.Current)
 	byPod := make(map[string]*slot, len(in.Targets))
@@ -241,8 +241,14 @@ func (s *step) delete(t *slot, why string, grace time.Duration) {
 
 func (s *step) act(a Action) { s.result.Actions = append(s.result.Actions, a) }
 
-func (s *step) wait(t *slot, why string, until time.Time) {
-	s.result.Waiting[t.Name] = why
+// hold records why a restart of t waits.
+func (s *step) hold(t *slot, as Hold, why string) {
+	s.result.Waiting[t.Name], s.result.Held[t.Name] = why, as
+}
+
+// holdUntil is hold with the time at which the plan must be made again.
+func (s *step) holdUntil(t *slot, as Hold, why string, until time.Time) {
+	s.hold(t, as, why)
 	s.recheckAt(until)
 }
 

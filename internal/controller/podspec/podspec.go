@@ -184,7 +184,7 @@ func prepareContainer(obj *v1alpha1.HyperliquidParser, image string) corev1.Cont
 			{Name: targetVariable, ValueFrom: fieldRef("metadata.annotations['" + v1alpha1.AnnotationTarget + "']")},
 		}, prepareSealEnv()...),
 		// Those of the parser: a pod requests the larger of the two, and its QoS class follows from both.
-		Resources: resources(spec.Resources),
+		Resources: Resources(spec.Resources),
 		SecurityContext: &corev1.SecurityContext{
 			RunAsNonRoot:             ptr.To(false),
 			RunAsUser:                ptr.To[int64](0),
@@ -294,7 +294,7 @@ func parserContainer(obj *v1alpha1.HyperliquidParser, image, cluster string) cor
 		},
 		Env:       env,
 		Ports:     []corev1.ContainerPort{{Name: "report", ContainerPort: ReportPort, Protocol: corev1.ProtocolTCP}},
-		Resources: resources(spec.Resources),
+		Resources: Resources(spec.Resources),
 		// Liveness checks only that the process answers. The operator judges a stuck or blocked pipeline, within its budgets:
 		// the kubelet must not kill parsers in the middle of an outage.
 		StartupProbe:   startupProbe(),
@@ -345,7 +345,8 @@ func probe(url string, period, failures int32) *corev1.Probe {
 	}
 }
 
-func resources(set corev1.ResourceRequirements) corev1.ResourceRequirements {
+// Resources returns the resources of a parser: those of the spec, or the defaults.
+func Resources(set corev1.ResourceRequirements) corev1.ResourceRequirements {
 	if len(set.Requests) > 0 || len(set.Limits) > 0 || len(set.Claims) > 0 {
 		return *set.DeepCopy()
 	}

@@ -103,9 +103,9 @@ func (c *Client) fetch(
 		return err
 	}
 	if err := decode(text, e, r); err != nil {
-		return err
+		return failed(Invalid, err)
 	}
-	return e.checkOwner(namespace, r)
+	return failed(WrongPod, e.checkOwner(namespace, r))
 }
 
 // maxStartDelay is the longest time from the start of a container, by its node's clock, to the start that its process
@@ -181,12 +181,12 @@ func (c *Client) get(
 	defer func() { _ = response.Body.Close() }()
 	switch encoding := response.Header.Get("Content-Encoding"); {
 	case session != nil && response.StatusCode == http.StatusUnauthorized:
-		return nil, errors.New("the parser does not know the operator's key, which its kubelet delivers within minutes, " +
-			"or another process answers at its address")
+		return nil, failed(Unauthorized, errors.New("the parser does not know the operator's key, which its kubelet "+
+			"delivers within minutes, or another process answers at its address"))
 	case response.StatusCode != http.StatusOK:
-		return nil, fmt.Errorf("GET %s returned %d", d.path, response.StatusCode)
+		return nil, failed(BadStatus, fmt.Errorf("GET %s returned %d", d.path, response.StatusCode))
 	case encoding != "":
-		return nil, fmt.Errorf("%s is compressed (%.20q), which was not requested", d.name, encoding)
+		return nil, failed(Invalid, fmt.Errorf("%s is compressed (%.20q), which was not requested", d.name, encoding))
 	}
 	if _, err := body.ReadFrom(io.LimitReader(response.Body, int64(maxLength)+1)); err != nil {
 		return nil, withoutAddress("reading "+d.name, err, d.limit)
@@ -195,13 +195,14 @@ func (c *Client) get(
 		return body.Bytes(), nil // truncated: a part is useful too
 	}
 	if body.Len() > maxLength {
-		return nil, fmt.Errorf("%s is longer than %d KiB", d.name, maxBody>>10)
+		return nil, failed(Invalid, fmt.Errorf("%s is longer than %d KiB", d.name, maxBody>>10))
 	}
 	if session == nil {
 		return body.Bytes(), nil
 	}
 	opened.Grow(body.Len())
-	return session.Open(opened.AvailableBuffer(), body.Bytes(), challenge)
+	text, err := session.Open(opened.AvailableBuffer(), body.Bytes(), challenge)
+	return text, failed(NotSealed, err)
 }
 
 // getBuffer returns an empty buffer.
@@ -222,16 +223,16 @@ func (e *Endpoint) session(before *seal.Session) (*seal.Session, error) {
 	case e.Plain:
 		return nil, nil
 	case e.Key == seal.PublicKey{}:
-		return nil, errors.New("the pod's status has no public key of its parser: its init container wrote none; " +
-			"its image may not support sealed reports")
+		return nil, failed(NoKey, errors.New("the pod's status has no public key of its parser: its init container wrote "+
+			"none; its image may not support sealed reports"))
 	case e.Operator == nil:
-		return nil, errors.New("the operator has no key to request reports with: see its log")
+		return nil, failed(NoKey, errors.New("the operator has no key to request reports with: see its log"))
 	case before.Between(e.Operator, e.Key):
 		return before, nil
 	}
 	s, err := seal.NewOperatorSession(e.Operator, e.Key)
 	if err != nil {
-		return nil, fmt.Errorf("the pod's status has no public key of its parser: %w", err)
+		return nil, failed(NoKey, fmt.Errorf("the pod's status has no public key of its parser: %w", err))
 	}
 	return s, nil
 }
@@ -252,9 +253,9 @@ func decode(body []byte, e Endpoint, r *report.Report) error {
 	case r.Parser != "hlparser":
 		return errors.New("the response is not a parser's report")
 	case r.Pod != e.PodName:
-		return fmt.Errorf("the report is from pod %.63q", r.Pod)
+		return failed(WrongPod, fmt.Errorf("the report is from pod %.63q", r.Pod))
 	case r.Target != e.Target:
-		return fmt.Errorf("the report is for target %.63q", r.Target)
+		return failed(WrongPod, fmt.Errorf("the report is for target %.63q", r.Target))
 	case len(r.Streams) == 0:
 		return errors.New("the report has no streams") // it could never show a fault
 	}
@@ -295,7 +296,7 @@ func withoutAddress(doing string, err error, limit time.Duration) error {
 	var network *net.OpError
 	switch {
 	case errors.Is(err, context.DeadlineExceeded):
-		return fmt.Errorf("no answer within %s", limit)
+		return failed(Timeout, fmt.Errorf("no answer within %s", limit))
 	case errors.As(err, &network):
 		return fmt.Errorf("%s: %s: %w", doing, network.Op, network.Err)
 	}

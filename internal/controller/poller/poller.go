@@ -54,8 +54,9 @@ type Options struct {
 	// Workers is the number of concurrent polls, at least 1. As many again serve the parsers that did not answer the last
 	// poll. A parser that hangs occupies a worker for two seconds: a hundred workers poll 500 of them every ten seconds.
 	Workers int
-	// Polled, if set, receives the duration of each poll and whether it brought a report. It must not block.
-	Polled func(took time.Duration, ok bool)
+	// Polled, if set, receives the object and the duration of each poll, and why it failed; "" if it brought a report. It
+	// must not block.
+	Polled func(object types.NamespacedName, took time.Duration, why Failure)
 }
 
 // Endpoint is the current pod of a target.
@@ -198,6 +199,39 @@ func (p *Poller) Track(object types.NamespacedName, settings health.Settings, en
 	return views
 }
 
+// Backlog is what waits in an object's fleet, by the newest reports of the parsers that answer.
+type Backlog struct {
+	// Lag is that of the worst target.
+	Lag time.Duration
+	// Uncommitted is the sum over all targets, and Worst the part of the worst one, in bytes.
+	Uncommitted, Worst int64
+}
+
+// Backlogs returns the backlog of each object of which a parser that answers reports one.
+func (p *Poller) Backlogs() map[types.NamespacedName]Backlog {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	out := make(map[types.NamespacedName]Backlog, len(p.objects))
+	for object, entries := range p.objects {
+		var sum Backlog
+		any := false
+		for _, e := range entries {
+			bytes, known := e.tracker.Uncommitted()
+			if !known || e.tracker.Missed() >= health.MissedPolls {
+				continue
+			}
+			any = true
+			lag, _ := e.tracker.Lag()
+			sum.Lag, sum.Worst = max(sum.Lag, lag), max(sum.Worst, bytes)
+			sum.Uncommitted += bytes
+		}
+		if any {
+			out[object] = sum
+		}
+	}
+	return out
+}
+
 // update takes in the state of a pod. A new pod or container is polled within one interval, whatever the previous one
 // answered.
 func (p *Poller) update(e *entry, endpoint Endpoint, settings health.Settings, now time.Time) {
@@ -332,7 +366,7 @@ func (p *Poller) poll(ctx context.Context, e *entry, r *report.Report) {
 			*r = report.Report{} // do not retain what a forged report has filled it with
 		}
 		if p.options.Polled != nil {
-			p.options.Polled(p.options.Clock.Since(start), err == nil)
+			p.options.Polled(e.object, p.options.Clock.Since(start), FailureOf(err))
 		}
 	}
 	if p.finish(e, polled, outcome) {

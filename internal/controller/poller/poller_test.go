@@ -72,7 +72,10 @@ func (p *parsers) serve(handler http.HandlerFunc) string {
 }
 
 // good serves the reports of a parser that works and makes progress.
-func good(pod string) http.HandlerFunc {
+func good(pod string) http.HandlerFunc { return behind(pod, 0, 0) }
+
+// behind serves those of a parser with a backlog.
+func behind(pod string, uncommitted int64, lag float64) http.HandlerFunc {
 	var moved atomic.Int64
 	return func(w http.ResponseWriter, _ *http.Request) {
 		now, n := time.Now(), moved.Add(1000)
@@ -80,7 +83,7 @@ func good(pod string) http.HandlerFunc {
 			Parser: "hlparser", Target: strings.TrimPrefix(pod, "pod-"), Pod: pod, Now: now,
 			Streams: []report.Stream{{
 				Name: "Fills", State: report.Running, BufferLimitBytes: 32 << 20,
-				UncommittedBytes: new(int64), LagSeconds: new(float64),
+				UncommittedBytes: &uncommitted, LagSeconds: &lag,
 				ReadBytesTotal: n, ParsedBytesTotal: n, AckedBytesTotal: n, Sink: report.Sink{State: report.SinkHealthy},
 			}},
 		})
@@ -345,7 +348,7 @@ type stepped struct {
 func (p *parsers) stepped(workers int) *stepped {
 	s := &stepped{clock: testclock.NewFakeClock(time.Now())}
 	s.Poller = p.start(
-		poller.Options{Clock: s.clock, Workers: workers, Polled: func(time.Duration, bool) { s.polled.Add(1) }},
+		poller.Options{Clock: s.clock, Workers: workers, Polled: func(types.NamespacedName, time.Duration, poller.Failure) { s.polled.Add(1) }},
 	)
 	return s
 }

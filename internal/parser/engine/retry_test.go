@@ -15,6 +15,7 @@ import (
 	"github.com/hlparser/hyperliquid-parser-operator/internal/parser/buffer"
 	"github.com/hlparser/hyperliquid-parser-operator/internal/parser/config"
 	"github.com/hlparser/hyperliquid-parser-operator/internal/parser/deadletter"
+	"github.com/hlparser/hyperliquid-parser-operator/internal/parser/report"
 	"github.com/hlparser/hyperliquid-parser-operator/internal/parser/sink"
 	"github.com/hlparser/hyperliquid-parser-operator/internal/parser/tail"
 	"github.com/hlparser/hyperliquid-parser-operator/internal/parser/vfs/crashfs"
@@ -101,7 +102,7 @@ func TestParsersThatLoseOneDestinationRetryAtDifferentTimes(t *testing.T) {
 						e.cfg.DataDir = t.TempDir()
 						e.cfg.StateDir, e.touchEvery, e.maxDead = "state", touchEvery, deadletter.DefaultMaxBytes
 						p := &pipeline{engine: e, log: e.log, kebab: "trades", stream: config.StreamConfig{Name: config.Trades},
-							buf: e.budget.NewBuffer()}
+							buf: e.budget.NewBuffer(), distributions: report.NewDistributions().Of("Trades")}
 						unopened := tail.New(tail.Options{DataDir: "data", Log: e.log}, e.budget.NewBuffer())
 						work(ctx, &attempt{pipeline: p, tail: unopened}, note)
 					})
