@@ -80,9 +80,9 @@ type sweeper struct {
 func (s *sweeper) poll(ctx context.Context, by clock.Clock, nodes []int) (ended <-chan error, err error) {
 	p := poller.New(poller.Options{
 		Client: poller.NewClient(podspec.ReportPort), Clock: by, Workers: s.workers,
-		Polled: func(_ time.Duration, ok bool) {
+		Polled: func(_ types.NamespacedName, _ time.Duration, why poller.Failure) {
 			s.polls.Add(1)
-			if ok {
+			if why == "" {
 				s.reports.Add(1)
 			}
 		},

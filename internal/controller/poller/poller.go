@@ -207,7 +207,7 @@ type Backlog struct {
 	Uncommitted, Worst int64
 }
 
-// Backlogs returns the backlog of each object of which a parser that answers reports one.
+// Backlogs returns the backlog of each object, by the parsers that answer. It has no entry for an object without any.
 func (p *Poller) Backlogs() map[types.NamespacedName]Backlog {
 	p.mu.Lock()
 	defer p.mu.Unlock()

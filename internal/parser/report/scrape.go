@@ -21,7 +21,7 @@ const (
 	detailQuery = "metrics"
 )
 
-// Detail is what a scrape gets beyond the default metrics, each of which costs the scraper series.
+// Detail is what a scrape gets beyond the default metrics. Each part costs the scraper series.
 type Detail struct {
 	All            bool // all metrics of the parser, of the Go runtime and of the process
 	ClassicBuckets bool // classic buckets of the histograms, for scrapers without native histograms
