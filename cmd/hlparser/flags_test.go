@@ -21,6 +21,7 @@ streams: [{name: Fills, mode: ByBlock}]
 filter: {coins: [BTC, SOL], users: ["0x0000000000000000000000000000000000000001"]}
 format: Raw
 sink: {file: {path: /out, maxSize: 1Mi, maxAge: 90s}}
+metrics: [CreatedSamples]
 engine: {readRate: 64Mi, maxLineBytes: 2Mi, workers: 3, startAt: Beginning, markers: true}
 once: true
 shutdownTimeout: 9s
@@ -33,6 +34,7 @@ shutdownTimeout: 9s
 	if err := cmd.ParseFlags([]string{
 		"--coin", "ETH", "--config", file, "--coin", "HYPE", "--read-rate", "0", "--max-line-bytes", "1234567",
 		"--once=false", "--max-age", "2m", "--format", "normalized", "--shutdown-timeout", "1500ms", "--id", "node-1",
+		"--metrics", "all", "--metrics", "classic-buckets",
 	}); err != nil {
 		t.Fatal(err)
 	}
@@ -44,6 +46,7 @@ shutdownTimeout: 9s
 		"given":       c.Target == "node-1" && c.Format == config.Normalized,
 		"given times": c.ShutdownTimeout.Duration == 1500*time.Millisecond,
 		"given lists": slices.Equal(c.Filter.Coins, []string{"ETH", "HYPE"}),
+		"given parts": slices.Equal(c.Metrics, []config.MetricsDetail{config.AllMetrics, config.ClassicBuckets}),
 		"given zeros": c.Engine.ReadRate == 0 && !c.Once,
 		"given sizes": c.Engine.MaxLineBytes == 1234567,
 		"of the sink": c.Sink.File.MaxAge.Duration == 2*time.Minute && c.Sink.File.MaxSize == 1<<20,

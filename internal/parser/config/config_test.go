@@ -99,6 +99,7 @@ func TestEveryInvalidSettingIsNamed(t *testing.T) {
 		"engine.startAt":           func(c *Config) { c.Engine.StartAt = "Middle" },
 		"engine.deduplicateBlocks": func(c *Config) { c.Engine.DeduplicateBlocks, c.Streams[0].Mode = true, Line },
 		"shutdownTimeout":          func(c *Config) { c.ShutdownTimeout.Duration = -1 },
+		"metrics[1]":               func(c *Config) { c.Metrics = []MetricsDetail{AllMetrics, "Everything"} },
 		"engine.parallelThreshold": func(c *Config) { c.Engine.ParallelThreshold = -1 },
 	} {
 		t.Run(field, func(t *testing.T) {
