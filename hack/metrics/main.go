@@ -28,6 +28,7 @@ import (
 	"github.com/hlparser/hyperliquid-parser-operator/internal/controller/health"
 	"github.com/hlparser/hyperliquid-parser-operator/internal/controller/plan"
 	"github.com/hlparser/hyperliquid-parser-operator/internal/controller/poller"
+	"github.com/hlparser/hyperliquid-parser-operator/internal/parser/config"
 	"github.com/hlparser/hyperliquid-parser-operator/internal/parser/report"
 )
 
@@ -105,15 +106,14 @@ A scrape gets more by parameters of its request (%[1]sparams%[1]s of a PodMonito
 
 | parameter | flag | file | what it adds |
 |---|---|---|---|
-| %[1]smetrics=all%[1]s | %[1]s--metrics all%[1]s | %[1]sAll%[1]s | the metrics below, and all of the Go runtime and the process |
-| %[1]smetrics=classic-buckets%[1]s | %[1]s--metrics classic-buckets%[1]s | %[1]sClassicBuckets%[1]s | classic buckets of the histograms |
-| %[1]smetrics=created-samples%[1]s | %[1]s--metrics created-samples%[1]s | %[1]sCreatedSamples%[1]s | %[1]s_created%[1]s samples of counters and histograms in OpenMetrics |
-
+`, "`")
+	requests(&b)
+	b.WriteString(`
 Histograms are native. Prometheus scrapes them with the protobuf format, which also has the start of each counter. In
 the text formats a histogram has its count, its sum and one bucket, unless the scrape asks for classic buckets. A
-Prometheus without %[1]screated-timestamp-zero-ingestion%[1]s stores created samples as series.
+Prometheus without the feature created-timestamp-zero-ingestion stores created samples as series.
 
-`, "`")
+`)
 	table(&b, more)
 	b.WriteString("\n## Operator\n\n")
 	table(&b, operator)
@@ -134,6 +134,21 @@ Prometheus without %[1]screated-timestamp-zero-ingestion%[1]s stores created sam
 A parser's figures are for mode ByBlock, which has the most metrics. A test keeps the first at 60 or fewer.
 `, series.native, series.text, series.classic, series.created, fixed)
 	return b.Bytes(), nil
+}
+
+// requests writes the rows of what a scrape may ask for.
+func requests(b *bytes.Buffer) {
+	for _, r := range []struct {
+		detail config.MetricsDetail
+		adds   string
+	}{
+		{config.AllMetrics, "the metrics below, and all of the Go runtime and the process"},
+		{config.ClassicBuckets, "classic buckets of the histograms"},
+		{config.CreatedSamples, "`_created` samples of counters and histograms in OpenMetrics"},
+	} {
+		name := r.detail.Kebab()
+		fmt.Fprintf(b, "| `metrics=%s` | `--metrics %s` | `%s` | %s |\n", name, name, r.detail, r.adds)
+	}
 }
 
 // units are the units by the end of a name, without "_total".
@@ -263,7 +278,8 @@ func seriesOfAParser() (counts, error) {
 }
 
 // described matches the text of a prometheus.Desc, which has no accessors.
-var described = regexp.MustCompile(`^Desc{fqName: "([^"]+)", help: "([^"]+)",.* constLabels: {([^}]*)}, variableLabels: {([^}]*)}`)
+var described = regexp.MustCompile(
+	`^Desc{fqName: "([^"]+)", help: "([^"]+)",.* constLabels: {([^}]*)}, variableLabels: {([^}]*)}`)
 
 func operatorMetrics() ([]metric, error) {
 	var out []metric

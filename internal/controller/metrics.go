@@ -250,8 +250,8 @@ func (m *Metrics) define() {
 		"Age of the oldest unacknowledged line of all parsers that answer, by their newest reports. Absent while none "+
 			"reports one.", ofBacklog(func(b *poller.Backlog) float64 { return b.Lag.Seconds() }))
 	gauge("hlparser_fleet_uncommitted_bytes",
-		"Bytes of whole lines that are not committed, at all parsers that answer, by their newest reports. Absent while none "+
-			"reports them.", ofBacklog(func(b *poller.Backlog) float64 { return float64(b.Uncommitted) }))
+		"Bytes of whole lines that are not committed, at all parsers that answer, by their newest reports. Absent while "+
+			"none reports them.", ofBacklog(func(b *poller.Backlog) float64 { return float64(b.Uncommitted) }))
 	gauge("hlparser_fleet_worst_uncommitted_bytes",
 		"Bytes of whole lines that are not committed, at the parser that has most of them. Absent while none reports them.",
 		ofBacklog(func(b *poller.Backlog) float64 { return float64(b.Worst) }))

@@ -69,7 +69,8 @@ func TestNoSeriesIsAwayWhileItsCauseLasts(t *testing.T) {
 		m.set(obj, s.Fleet, plan.Result{FleetWide: true}, v1alpha1.HyperliquidParserStatus{Desired: targets})
 	}
 	want := seriesOf(t, registry, "hlparser_fleet_")
-	if n := objects * (targets*3 + 5 + 5 + len(health.Verdicts()) + 1 + len(plan.Holds()) + 1 + len(poller.Failures())); len(want) != n {
+	words := len(health.Verdicts()) + len(plan.Holds()) + len(poller.Failures())
+	if n := objects * (targets*3 + 5 + 5 + 1 + 1 + words); len(want) != n {
 		t.Fatalf("%d series, want %d", len(want), n)
 	}
 
@@ -241,7 +242,8 @@ func TestRestartsThatAreHeldBackAreCountedByReason(t *testing.T) {
 		nodeName(0): plan.HeldCooldown, nodeName(1): plan.HeldCooldown, nodeName(2): plan.HeldBudget,
 	}}, v1alpha1.HyperliquidParserStatus{})
 	got := shown(t, registry, "hlparser_fleet_restarts_held")
-	if len(got) != len(plan.Holds()) || got["reason=Cooldown"] != 2 || got["reason=Budget"] != 1 || got["reason=Paused"] != 0 {
+	if len(got) != len(plan.Holds()) || got["reason=Cooldown"] != 2 || got["reason=Budget"] != 1 ||
+		got["reason=Paused"] != 0 {
 		t.Errorf("%v", got)
 	}
 }

@@ -24,8 +24,10 @@ func TestEachFailureOfAPollHasItsReason(t *testing.T) {
 		poller.NoKey:      sealed,
 		poller.BadStatus:  endpoint("x", p.serve(func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(500) })),
 		poller.WrongPod:   endpoint("x", p.serve(good("pod-y"))),
-		poller.Invalid:    endpoint("x", p.serve(func(w http.ResponseWriter, _ *http.Request) { _, _ = w.Write([]byte("{")) })),
-		"":                endpoint("x", p.serve(good("pod-x"))),
+		poller.Invalid: endpoint("x", p.serve(func(w http.ResponseWriter, _ *http.Request) {
+			_, _ = w.Write([]byte("{"))
+		})),
+		"": endpoint("x", p.serve(good("pod-x"))),
 	} {
 		client := poller.NewClient(p.port)
 		t.Cleanup(client.Close)

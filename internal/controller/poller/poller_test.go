@@ -348,7 +348,9 @@ type stepped struct {
 func (p *parsers) stepped(workers int) *stepped {
 	s := &stepped{clock: testclock.NewFakeClock(time.Now())}
 	s.Poller = p.start(
-		poller.Options{Clock: s.clock, Workers: workers, Polled: func(types.NamespacedName, time.Duration, poller.Failure) { s.polled.Add(1) }},
+		poller.Options{Clock: s.clock, Workers: workers, Polled: func(types.NamespacedName, time.Duration, poller.Failure) {
+			s.polled.Add(1)
+		}},
 	)
 	return s
 }

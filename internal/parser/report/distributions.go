@@ -33,7 +33,7 @@ func NewDistributions() *Distributions {
 		return prometheus.NewHistogramVec(prometheus.HistogramOpts{
 			Name: "hlparser_" + name, Help: help, Buckets: buckets, NativeHistogramBucketFactor: bucketFactor,
 			NativeHistogramMaxBucketNumber: maxBuckets, NativeHistogramMinResetDuration: resetAfter,
-		}, []string{"stream"})
+		}, []string{labelStream})
 	}
 	return &Distributions{
 		acked: histogram("acked_latency_seconds",

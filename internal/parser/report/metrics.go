@@ -7,7 +7,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 )
 
-// defaultMetrics are what a scrape gets unless it asks for all: a parser of two streams has at most 60 series then. They
+// defaultMetrics are what a scrape gets unless it asks for all: at most 60 series for a parser of two streams. They
 // suffice for the rules and the dashboards.
 var defaultMetrics = map[string]bool{
 	"hlparser_lag_seconds": true, "hlparser_uncommitted_bytes": true, "hlparser_buffer_bytes": true,
@@ -58,7 +58,7 @@ func newCollector(id Identity, source Source) *collector {
 			"Version of the parser, and the name of what it reads. Always 1.", []string{"version", "id"}, nil),
 		stream: prometheus.NewDesc("hlparser_stream_info",
 			"Mode of the stream (Line, Streaming or ByBlock; Auto until it is decided), and the name and kind of its sink. "+
-				"The name is empty if all streams have one sink. Always 1.", []string{"stream", "mode", "sink", "kind"}, nil),
+				"The name is empty if all streams have one sink. Always 1.", []string{labelStream, "mode", "sink", "kind"}, nil),
 		buffers: prometheus.NewDesc("hlparser_buffer_limit_bytes",
 			"Limit of the buffers of all streams together.", nil, nil),
 	}
@@ -119,8 +119,9 @@ func newCollector(id Identity, source Source) *collector {
 		"Bytes of whole lines, on disk or in memory, that are not committed. Absent before the disk is first scanned, and "+
 			"while the position is unknown.",
 		func(s *Stream) (float64, bool) { return deref(s.UncommittedBytes) })
-	optional("lag_seconds", "Age of the oldest unacknowledged line since it was first observed on disk; 0 if there is none. Absent when "+
-		"hlparser_uncommitted_bytes is.",
+	optional("lag_seconds",
+		"Age of the oldest unacknowledged line since it was first observed on disk; 0 if there is none. Absent when "+
+			"hlparser_uncommitted_bytes is.",
 		func(s *Stream) *float64 { return s.LagSeconds })
 	truth("lag_estimated",
 		"1: the arrival of the oldest unacknowledged line was not observed; its age is that of the file's last write.",
@@ -198,6 +199,9 @@ func newCollector(id Identity, source Source) *collector {
 	return c
 }
 
+// labelStream is the label with the name of a stream.
+const labelStream = "stream"
+
 // Modes of a stream, as in a report.
 const (
 	modeStreaming = "Streaming"
@@ -205,7 +209,7 @@ const (
 )
 
 func describe(name, help string) *prometheus.Desc {
-	return prometheus.NewDesc("hlparser_"+name, help, []string{"stream"}, nil)
+	return prometheus.NewDesc("hlparser_"+name, help, []string{labelStream}, nil)
 }
 
 // deref returns an optional figure.

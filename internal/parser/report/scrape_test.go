@@ -1,6 +1,7 @@
 package report
 
 import (
+	"maps"
 	"math"
 	"net/http"
 	"net/http/httptest"
@@ -115,7 +116,8 @@ func TestWhatKindOfStreamItIs(t *testing.T) {
 	for _, l := range f.GetMetric()[0].GetLabel() {
 		labels[l.GetName()] = l.GetValue()
 	}
-	if labels["stream"] != "Fills" || labels["mode"] != "ByBlock" || labels["sink"] != "main" || labels["kind"] != "kafka" {
+	want := map[string]string{labelStream: "Fills", "mode": modeByBlock, "sink": "main", "kind": "kafka"}
+	if !maps.Equal(labels, want) {
 		t.Errorf("%v", labels)
 	}
 }
@@ -200,7 +202,8 @@ func TestAScrapeAsksForMoreByName(t *testing.T) {
 		code int
 		more bool
 	}{
-		"": {http.StatusOK, false}, "?metrics=all": {http.StatusOK, true}, "?metrics=everything": {http.StatusBadRequest, false},
+		"": {http.StatusOK, false}, "?metrics=all": {http.StatusOK, true},
+		"?metrics=everything": {http.StatusBadRequest, false},
 	} {
 		got := scrape(t, steady(), query, "")
 		if got.Code != want.code || strings.Contains(got.Body.String(), more) != want.more {
