@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"net"
 	"net/http"
 	"os"
 	"os/exec"
@@ -66,6 +67,7 @@ type scene struct {
 	agent    *agent.Agent
 	names    []string // of the nodes
 	operator *child.Child
+	metrics  string // URL of the operator's
 	watcher  *watcher
 	traffic  *traffic
 	broker   *broker // nil with the file sink
@@ -185,17 +187,36 @@ func (s *scene) startOperator(ctx context.Context) error {
 	if err := s.cp.WriteKubeconfig(kubeconfig, token, systemNamespace); err != nil {
 		return err
 	}
+	address, err := freeAddress(ctx)
+	if err != nil {
+		return err
+	}
 	cmd := exec.Command(s.manager,
 		"--kubeconfig="+kubeconfig,
 		"--leader-elect", "--leader-election-namespace="+systemNamespace,
 		"--parser-image=hyperliquid-parser-operator:demo",
-		"--metrics-bind-address=0", "--health-probe-bind-address=0")
+		"--metrics-bind-address="+address, "--metrics-secure=false", "--health-probe-bind-address=0")
 	cmd.Env = []string{}
 	if s.operator, err = s.children.Start("the operator", cmd, s.operatorLog()); err != nil {
 		return err
 	}
-	s.screen.say("operator runs as its service account, with its generated role (%s)", seconds(begin))
+	s.metrics = "http://" + address + "/metrics"
+	s.screen.say("operator runs as its service account, with its generated role (%s); its metrics: %s", seconds(begin),
+		s.metrics)
 	return nil
+}
+
+// freeAddress returns an address on loopback that no process listens at.
+func freeAddress(ctx context.Context) (string, error) {
+	listener, err := (&net.ListenConfig{}).Listen(ctx, "tcp", "127.0.0.1:0")
+	if err != nil {
+		return "", fmt.Errorf("finding a free port: %w", err)
+	}
+	address := listener.Addr().String()
+	if err := listener.Close(); err != nil {
+		return "", fmt.Errorf("finding a free port: %w", err)
+	}
+	return address, nil
 }
 
 func (s *scene) operatorLog() string { return filepath.Join(s.dir, "operator.log") }

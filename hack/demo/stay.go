@@ -23,12 +23,13 @@ func (s *scene) stay(ctx context.Context) error {
   kubectl get hlp -o wide
   kubectl get pods -o wide -w
   kubectl describe hlp %s
-  curl -s %s
+  curl -s %s      # the operator's metrics
+  curl -s %s      # those of the parser of %s
   curl -X POST %s      # the parser of %s hangs
   kubectl delete hlp %s
 
 Logs: %s and %s/*/logs
-`, kubeconfig, fleetName, reportURL(ip, "/metrics"), reportURL(ip, hangPath), node, fleetName,
+`, kubeconfig, fleetName, s.metrics, reportURL(ip, "/metrics"), node, reportURL(ip, hangPath), node, fleetName,
 		s.operatorLog(), filepath.Join(s.dir, "nodes")))
 	return s.traffic.run(ctx, trickle)
 }
