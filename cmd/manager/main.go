@@ -30,7 +30,6 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/healthz"
 	"sigs.k8s.io/controller-runtime/pkg/log/zap"
 	"sigs.k8s.io/controller-runtime/pkg/metrics"
-	"sigs.k8s.io/controller-runtime/pkg/metrics/filters"
 	metricsserver "sigs.k8s.io/controller-runtime/pkg/metrics/server"
 
 	"github.com/hlparser/hyperliquid-parser-operator/api/v1alpha1"
@@ -38,6 +37,7 @@ import (
 	"github.com/hlparser/hyperliquid-parser-operator/internal/controller/informers"
 	"github.com/hlparser/hyperliquid-parser-operator/internal/controller/keys"
 	"github.com/hlparser/hyperliquid-parser-operator/internal/controller/podspec"
+	"github.com/hlparser/hyperliquid-parser-operator/internal/controller/reports/serve"
 	"github.com/hlparser/hyperliquid-parser-operator/internal/version"
 )
 
@@ -185,7 +185,8 @@ func command() *cobra.Command {
 	f.StringVar(&s.metricsAddress, "metrics-bind-address", "0",
 		"address of the metrics endpoint, such as :8443. 0 disables it")
 	f.BoolVar(&s.metricsSecure, "metrics-secure", true,
-		"serve metrics over HTTPS, to clients that the API server authorizes")
+		"serve metrics, and parsers' reports for kubectl hlp, over HTTPS to clients that the API server authorizes. "+
+			"If false, reports are not served")
 	f.StringVar(&s.healthAddress, "health-probe-bind-address", "0",
 		"address of /healthz and /readyz, such as :8081. 0 disables them")
 	f.StringVar(&s.pprofAddress, "pprof-bind-address", "0",
@@ -308,7 +309,7 @@ func (s *settings) run(ctx context.Context) (err error) {
 	options.PprofBindAddress = s.pprofAddress
 	options.Metrics = metricsserver.Options{BindAddress: s.metricsAddress, SecureServing: s.metricsSecure}
 	if s.metricsSecure {
-		options.Metrics.FilterProvider = filters.WithAuthenticationAndAuthorization
+		options.Metrics.FilterProvider = serve.Filter
 	}
 	mgr, err := ctrl.NewManager(config, options)
 	if err != nil {
@@ -326,6 +327,7 @@ func (s *settings) run(ctx context.Context) (err error) {
 		Access:       access,
 		Registry:     metrics.Registry,
 		Namespaces:   s.namespaces,
+		ServeReports: s.metricsSecure && s.metricsAddress != "0",
 		Health:       watches,
 		Controller:   controller.Options{MaxConcurrentReconciles: s.reconciles},
 	})

@@ -33,6 +33,8 @@ import (
 	"github.com/hlparser/hyperliquid-parser-operator/internal/controller/keys"
 	"github.com/hlparser/hyperliquid-parser-operator/internal/controller/podspec"
 	"github.com/hlparser/hyperliquid-parser-operator/internal/controller/poller"
+	"github.com/hlparser/hyperliquid-parser-operator/internal/controller/reports"
+	"github.com/hlparser/hyperliquid-parser-operator/internal/controller/reports/serve"
 	"github.com/hlparser/hyperliquid-parser-operator/internal/controller/target"
 )
 
@@ -79,6 +81,9 @@ type Options struct {
 	KeySecret types.NamespacedName
 	// Access is who may connect to parsers. Nil disables network policies.
 	Access *podspec.Access
+	// ServeReports serves what the poller holds below reports.Path, on the manager's metrics server, whose filter must be
+	// serve.Filter.
+	ServeReports bool
 	// Controller are the settings of controller-runtime.
 	Controller controller.Options
 }
@@ -111,6 +116,12 @@ func Add(mgr ctrl.Manager, options Options) error {
 	metrics.readBacklogs(polls.Backlogs)
 	if err := mgr.Add(polls); err != nil {
 		return fmt.Errorf("adding the poller to the manager: %w", err)
+	}
+	if options.ServeReports {
+		handler := serve.Handler(polls, mgr.Elected(), options.Clock)
+		if err := mgr.AddMetricsServerExtraHandler(reports.Path, handler); err != nil {
+			return fmt.Errorf("serving reports: %w", err)
+		}
 	}
 	keeper, err := addKeeper(mgr, options)
 	if err != nil {

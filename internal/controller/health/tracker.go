@@ -90,6 +90,14 @@ func (t *Tracker) MissingSecret() string {
 	return ""
 }
 
+// Rates returns the rates of the streams in the newest report, in its order, and their names.
+func (t *Tracker) Rates() (names []string, rates []Rates) {
+	for i := range t.window.Streams {
+		names, rates = append(names, t.window.Streams[i].Name), append(rates, t.window.Streams[i].Rates)
+	}
+	return names, rates
+}
+
 // Evidence returns the totals behind the rates of the verdict, oldest first.
 func (t *Tracker) Evidence() []Sample { return t.window.samples() }
 

@@ -144,6 +144,7 @@ type entry struct {
 	endpoint Endpoint
 	settings health.Settings
 	tracker  health.Tracker
+	answer   lastAnswer
 	due      time.Time
 	lane     *lane // in which it is queued, or from which it was taken
 	index    int   // in the lane's queue; -1 while it is being polled, or was removed
@@ -237,6 +238,9 @@ func (p *Poller) Backlogs() map[types.NamespacedName]Backlog {
 func (p *Poller) update(e *entry, endpoint Endpoint, settings health.Settings, now time.Time) {
 	replaced := e.endpoint.IP != endpoint.IP || e.endpoint.Pod.UID != endpoint.Pod.UID ||
 		e.endpoint.Pod.Container != endpoint.Pod.Container || e.settings.PollInterval != settings.PollInterval
+	if e.endpoint.Pod.UID != endpoint.Pod.UID || e.endpoint.Pod.Container != endpoint.Pod.Container {
+		e.answer = lastAnswer{} // the report of a process that is gone
+	}
 	e.endpoint, e.settings = endpoint, settings
 	e.tracker.ObservePod(endpoint.Pod, now, settings)
 	e.tracker.Acknowledge(endpoint.AcknowledgedLost, endpoint.AcknowledgedGap)
@@ -393,6 +397,7 @@ func (p *Poller) finish(e *entry, polled Endpoint, outcome *health.Poll) bool {
 		changed = e.tracker.ObservePod(e.endpoint.Pod, now, e.settings) // time alone may change the judgement
 	default:
 		changed = e.tracker.ObservePoll(*outcome, now, e.settings)
+		e.answer.keep(outcome, now)
 		if outcome.Report == nil {
 			next = &p.unresponsive
 		}
