@@ -211,8 +211,12 @@ bench-fleet: ## Measure the operator with 100, 1,000 and 5,000 simulated nodes, 
 ##@ Build
 
 .PHONY: build
-build: ## Build both programs into bin/.
-	$(GO_BUILD) -o $(BIN)/ ./cmd/manager ./cmd/hlparser
+build: ## Build both programs, and kubectl hlp, into bin/.
+	$(GO_BUILD) -o $(BIN)/ ./cmd/manager ./cmd/hlparser ./cmd/kubectl-hlp
+
+.PHONY: kubectl-hlp
+kubectl-hlp: ## Build kubectl hlp alone into bin/.
+	$(GO_BUILD) -o $(BIN)/ ./cmd/kubectl-hlp
 
 .PHONY: run
 run: ## Run the operator here against the current kubeconfig's cluster (make install first).

@@ -18,6 +18,9 @@ const (
 	AnnotationTarget = Group + "/target"
 	// AnnotationIdentity, on a ControllerRevision, identifies the spec that last asked for the revision.
 	AnnotationIdentity = Group + "/identity"
+	// AnnotationSpec, on a ControllerRevision, has the fields of the spec that shape its pods, as JSON: what
+	// kubectl hlp rollout history compares and undo restores. The operator does not read it.
+	AnnotationSpec = Group + "/spec"
 	// AnnotationRollout, on a ControllerRevision, is the progress of the rollout to that revision.
 	AnnotationRollout = Group + "/rollout"
 	// AnnotationCurrent, on a ControllerRevision, marks the last revision that the whole fleet had. It is kept there

@@ -79,10 +79,17 @@ func (v *revisions) markPromotion(
 	}
 }
 
+// maxShape bounds the fields that are stored with a revision for people, in bytes: an object has 256 KiB of annotations,
+// and a revision whose fields are longer must be stored without them. Nothing is decided by them.
+const maxShape = 64 << 10
+
 // newAnnotations returns the annotations of a revision that is about to be stored. A promotion that exists already was
 // meant for an earlier rollout, whose revision was pruned since: the new one is not visible yet.
 func newAnnotations(obj *v1alpha1.HyperliquidParser, revision podspec.Revision, identity string) map[string]string {
 	out := map[string]string{v1alpha1.AnnotationIdentity: identity}
+	if shape, err := podspec.Shape(obj); err == nil && len(shape) <= maxShape {
+		out[v1alpha1.AnnotationSpec] = string(shape)
+	}
 	if promotes(obj, revision) {
 		out[v1alpha1.AnnotationPromotionOver] = marked
 	}

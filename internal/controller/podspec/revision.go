@@ -265,7 +265,18 @@ func pinnedTo(node string, affinity *corev1.Affinity) *corev1.Affinity {
 func Identity(obj *v1alpha1.HyperliquidParser) (string, error) {
 	obj = obj.DeepCopy()
 	v1alpha1.SetDefaults(obj)
-	spec := obj.Spec
+	text, err := Shape(obj)
+	if err != nil {
+		return "", err
+	}
+	sum := sha256.Sum256(text)
+	return encoding.EncodeToString(sum[:]), nil
+}
+
+// Shape returns the JSON of the fields of the spec that shape pods, as they are written: all but the selection of
+// targets, spec.growth, spec.rollout and spec.paused.
+func Shape(obj *v1alpha1.HyperliquidParser) ([]byte, error) {
+	spec := obj.DeepCopy().Spec
 	spec.Growth = v1alpha1.Growth{}
 	spec.Rollout = v1alpha1.Rollout{}
 	spec.Paused = false
@@ -279,10 +290,9 @@ func Identity(obj *v1alpha1.HyperliquidParser) (string, error) {
 	}
 	text, err := json.Marshal(spec)
 	if err != nil {
-		return "", fmt.Errorf("hashing the fields that shape pods: %w", err)
+		return nil, fmt.Errorf("encoding the fields that shape pods: %w", err)
 	}
-	sum := sha256.Sum256(text)
-	return encoding.EncodeToString(sum[:]), nil
+	return text, nil
 }
 
 func render(spec *v1alpha1.HyperliquidParserSpec) config.Config {

@@ -1,0 +1,284 @@
+package kubectl
+
+import (
+	"archive/tar"
+	"bytes"
+	"cmp"
+	"compress/gzip"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"path"
+	"slices"
+	"strings"
+	"time"
+
+	appsv1 "k8s.io/api/apps/v1"
+	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/client-go/kubernetes"
+	"k8s.io/utils/ptr"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+	"sigs.k8s.io/yaml"
+
+	"github.com/hlparser/hyperliquid-parser-operator/api/v1alpha1"
+	"github.com/hlparser/hyperliquid-parser-operator/internal/controller/health"
+)
+
+const (
+	// mostLogs bounds the pods whose logs are in a bundle, the worst first; logLines and logBytes bound each log.
+	mostLogs = 10
+	logLines = 500
+	logBytes = 1 << 20
+)
+
+// bundle is a tar.gz file that is being made. The zero time of its files makes it depend on its content alone.
+type bundle struct {
+	tar *tar.Writer
+	dir string
+	at  time.Time
+}
+
+func (b *bundle) add(name string, content []byte) error {
+	header := &tar.Header{
+		Typeflag: tar.TypeReg, Name: path.Join(b.dir, name), Mode: 0o644, Size: int64(len(content)), ModTime: b.at,
+	}
+	if err := b.tar.WriteHeader(header); err != nil {
+		return fmt.Errorf("writing %s of the bundle: %w", name, err)
+	}
+	if _, err := b.tar.Write(content); err != nil {
+		return fmt.Errorf("writing %s of the bundle: %w", name, err)
+	}
+	return nil
+}
+
+// document is a file of a bundle.
+type document struct {
+	name    string
+	content []byte
+}
+
+// diagnose writes a bundle about an object to a file.
+func (r *runner) diagnose(ctx context.Context, name, file string) (err error) {
+	fleets, err := r.fleets(ctx, selection{name: name, samples: true})
+	if err != nil {
+		return err
+	}
+	f := &fleets[0]
+	now := r.now().UTC().Truncate(time.Second)
+	dir := fmt.Sprintf("%s-%s", f.object.Name, now.Format("20060102-150405"))
+	documents, missing := r.collect(ctx, f)
+	readme, err := renderReadme(f, documents, missing, now)
+	if err != nil {
+		return err
+	}
+	out := r.streams.Out
+	if file != "-" {
+		file = cmp.Or(file, dir+".tar.gz")
+		// It may quote what others must not read.
+		created, err := os.OpenFile(file, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600)
+		if err != nil {
+			return fmt.Errorf("creating the bundle: %w", err)
+		}
+		defer func() { err = errors.Join(err, created.Close()) }()
+		out = created
+	}
+	packed := gzip.NewWriter(out)
+	b := &bundle{tar: tar.NewWriter(packed), dir: dir, at: now}
+	for _, d := range append([]document{{"README.txt", []byte(readme)}}, documents...) {
+		if err := b.add(d.name, d.content); err != nil {
+			return err
+		}
+	}
+	if err := errors.Join(b.tar.Close(), packed.Close()); err != nil {
+		return fmt.Errorf("writing the bundle: %w", err)
+	}
+	if file != "-" {
+		fmt.Fprintf(r.streams.Out, "%s\n", file)
+	}
+	return nil
+}
+
+// renderReadme returns the first file of a bundle: what is wrong, what it holds, and what is missing.
+func renderReadme(f *fleet, documents []document, missing []string, now time.Time) (string, error) {
+	const width = 120
+	s := screen{width: width}
+	why, err := renderWhy(s, f, "")
+	if err != nil {
+		return "", err
+	}
+	var out strings.Builder
+	fmt.Fprintf(&out, "%s, %s\n\n%s", f.object.Name, now.Format(time.RFC3339), why)
+	rows := rowsOf(f)
+	_ = sortRows(rows, "verdict") // the order exists
+	s.section(&out, "All targets")
+	if len(rows) > 0 {
+		out.WriteString(s.topTable([]fleet{*f}, rows, topOptions{}))
+	}
+	s.section(&out, "Files")
+	for _, d := range documents {
+		fmt.Fprintf(&out, "  %s\n", d.name)
+	}
+	if len(missing) > 0 {
+		s.section(&out, "Not in this bundle")
+		for _, text := range missing {
+			s.text(&out, text)
+		}
+	}
+	return out.String(), nil
+}
+
+// collect reads the documents of a bundle, and says what it could not read.
+func (r *runner) collect(ctx context.Context, f *fleet) (documents []document, missing []string) {
+	add := func(name string, object any) {
+		text, err := yaml.Marshal(object)
+		if err != nil {
+			missing = append(missing, fmt.Sprintf("%s: %v", name, err))
+			return
+		}
+		documents = append(documents, document{name, text})
+	}
+	object := f.object.DeepCopy()
+	object.ManagedFields = nil
+	add("object.yaml", object)
+	api, _, err := r.client()
+	if err != nil {
+		return documents, append(missing, err.Error())
+	}
+	var revisions appsv1.ControllerRevisionList
+	err = api.List(ctx, &revisions, client.InNamespace(object.Namespace),
+		client.MatchingLabels{v1alpha1.LabelParser: object.Name})
+	if err != nil {
+		missing = append(missing, fmt.Sprintf("revisions: %v", err))
+	}
+	for i := range revisions.Items {
+		revisions.Items[i].ManagedFields = nil
+	}
+	add("revisions.yaml", revisions.Items)
+	pods := make([]corev1.Pod, 0, len(f.pods))
+	for i := range f.pods {
+		pod := f.pods[i].DeepCopy()
+		pod.ManagedFields = nil
+		pods = append(pods, *pod)
+	}
+	add("pods.yaml", pods)
+	if f.targets != nil {
+		var lines bytes.Buffer
+		encode := json.NewEncoder(&lines)
+		for i := range f.targets {
+			if err := encode.Encode(&f.targets[i]); err != nil {
+				missing = append(missing, fmt.Sprintf("reports: %v", err))
+			}
+		}
+		documents = append(documents, document{"reports.jsonl", lines.Bytes()})
+	} else {
+		missing = append(missing, "reports: "+f.missing)
+	}
+	config, err := r.flags.ToRESTConfig()
+	if err != nil {
+		return documents, append(missing, err.Error())
+	}
+	core, err := kubernetes.NewForConfig(config)
+	if err != nil {
+		return documents, append(missing, err.Error())
+	}
+	text, err := eventsOf(ctx, core, f)
+	if err != nil {
+		missing = append(missing, fmt.Sprintf("events: %v", err))
+	}
+	documents = append(documents, document{"events.txt", []byte(text)})
+	if writesToStdout(f.object) {
+		return documents, append(missing, "logs: the parsers write records to standard output, which is in their logs")
+	}
+	for _, pod := range podsToLog(f) {
+		log, err := logOf(ctx, core, f.object.Namespace, pod)
+		if err != nil {
+			missing = append(missing, fmt.Sprintf("the log of %s: %v", pod, err))
+			continue
+		}
+		documents = append(documents, document{"logs/" + pod + ".log", log})
+	}
+	return documents, missing
+}
+
+// writesToStdout reports whether parsers of the object may write records to standard output. A log has both of a
+// container's streams.
+func writesToStdout(obj *v1alpha1.HyperliquidParser) bool {
+	return obj.Spec.Sink.Stdout != nil || slices.ContainsFunc(obj.Spec.Sinks, func(s v1alpha1.NamedSink) bool {
+		return s.Stdout != nil
+	})
+}
+
+// podsToLog returns the pods whose logs are in a bundle: those of the worst targets first.
+func podsToLog(f *fleet) (names []string) {
+	rows := rowsOf(f)
+	_ = sortRows(rows, "verdict") // the order exists
+	good := 0
+	for i := range rows {
+		r := &rows[i]
+		if !health.Verdict(r.Verdict).Bad() {
+			const toCompare = 2
+			if good++; good > toCompare {
+				continue
+			}
+		}
+		if r.Pod != "" && len(names) < mostLogs {
+			names = append(names, r.Pod)
+		}
+	}
+	return names
+}
+
+func logOf(ctx context.Context, api kubernetes.Interface, namespace, pod string) ([]byte, error) {
+	stream, err := api.CoreV1().Pods(namespace).GetLogs(pod, &corev1.PodLogOptions{
+		Container: v1alpha1.ContainerName, TailLines: ptr.To[int64](logLines), LimitBytes: ptr.To[int64](logBytes),
+		Timestamps: true,
+	}).Stream(ctx)
+	if err != nil {
+		return nil, err
+	}
+	defer func() { _ = stream.Close() }()
+	return io.ReadAll(io.LimitReader(stream, logBytes))
+}
+
+// eventsOf returns the events of an object, its pods included, oldest first.
+func eventsOf(ctx context.Context, api kubernetes.Interface, f *fleet) (string, error) {
+	list, err := api.CoreV1().Events(f.object.Namespace).List(ctx, metav1.ListOptions{})
+	if err != nil {
+		return "", err
+	}
+	return renderEvents(f, list.Items), nil
+}
+
+// renderEvents returns the events that are about an object or its pods, oldest first.
+func renderEvents(f *fleet, events []corev1.Event) string {
+	own := map[string]bool{"HyperliquidParser/" + f.object.Name: true}
+	for i := range f.pods {
+		own["Pod/"+f.pods[i].Name] = true
+	}
+	at := func(e *corev1.Event) time.Time {
+		switch {
+		case e.Series != nil:
+			return e.Series.LastObservedTime.Time
+		case !e.LastTimestamp.IsZero():
+			return e.LastTimestamp.Time
+		case !e.EventTime.IsZero():
+			return e.EventTime.Time
+		}
+		return e.CreationTimestamp.Time
+	}
+	slices.SortStableFunc(events, func(a, b corev1.Event) int { return at(&a).Compare(at(&b)) })
+	var out strings.Builder
+	for i := range events {
+		e := &events[i]
+		what := e.InvolvedObject.Kind + "/" + e.InvolvedObject.Name
+		if own[what] {
+			fmt.Fprintf(&out, "%s %s %s %s: %s\n", at(e).UTC().Format(time.RFC3339), e.Type, what, e.Reason,
+				printable(e.Message))
+		}
+	}
+	return out.String()
+}

@@ -1,0 +1,297 @@
+package kubectl
+
+import (
+	"context"
+	"crypto/tls"
+	"crypto/x509"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"net/url"
+	"os"
+	"strings"
+	"time"
+
+	authenticationv1 "k8s.io/api/authentication/v1"
+	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/client-go/kubernetes"
+	"k8s.io/client-go/rest"
+	"k8s.io/client-go/tools/portforward"
+	"k8s.io/client-go/transport"
+	"k8s.io/client-go/transport/spdy"
+	"k8s.io/utils/ptr"
+
+	"github.com/hlparser/hyperliquid-parser-operator/internal/controller/reports"
+)
+
+const (
+	// managerPods selects the manager's pods, in every way of installing it.
+	managerPods = "control-plane=controller-manager,app.kubernetes.io/name=hyperliquid-parser-operator"
+	// managerPort is the port of the manager's pods that serves metrics and reports.
+	managerPort = 8443
+	// managerTimeout bounds one request to a manager, and the opening of a tunnel to it.
+	managerTimeout = 30 * time.Second
+	// tokenSeconds is how long a token of a service account is valid: the least that the API server gives.
+	tokenSeconds = 600
+)
+
+// managerOptions say how the manager is reached.
+type managerOptions struct {
+	// address is the URL of its endpoint; empty: a port is forwarded to a pod of its.
+	address string
+	// authority is a file with the certificates that verify an address other than the loopback.
+	authority string
+	namespace string // of its pods
+	// serviceAccount is whose token is sent, as [NAMESPACE/]NAME; empty: the user's own.
+	serviceAccount string
+}
+
+// manager reads reports from the manager. It is not safe for concurrent use.
+type manager struct {
+	options   managerOptions
+	config    *rest.Config
+	api       kubernetes.Interface
+	namespace string // of a service account without one
+
+	token   string
+	renewal time.Time
+	address string // of a manager that has answered
+	http    *http.Client
+	close   func()
+}
+
+// errNotLeading means that another manager leads.
+var errNotLeading = errors.New("no manager leads")
+
+// read returns what the manager serves of an object. Only the named targets are served, or all if there are none.
+func (m *manager) read(ctx context.Context, namespace, name string, targets []string, samples bool) (
+	reports.Head, []reports.Target, error,
+) {
+	query := url.Values{}
+	for _, target := range targets {
+		query.Add(reports.QueryTarget, target)
+	}
+	if samples {
+		query.Set(reports.QuerySamples, "")
+	}
+	path := reports.Path + namespace + "/" + name + "?" + query.Encode()
+	if m.address != "" {
+		head, out, err := m.get(ctx, path)
+		if err == nil || ctx.Err() != nil {
+			return head, out, err
+		}
+		m.disconnect() // the manager may have ended
+	}
+	if m.options.address != "" {
+		if err := m.dialAddress(); err != nil {
+			return reports.Head{}, nil, err
+		}
+		return m.get(ctx, path)
+	}
+	return m.forwarded(ctx, path)
+}
+
+// forwarded tries the manager's pods in turn, until one leads.
+func (m *manager) forwarded(ctx context.Context, path string) (reports.Head, []reports.Target, error) {
+	if _, err := m.bearer(ctx); err != nil { // before anything is opened
+		return reports.Head{}, nil, err
+	}
+	pods, err := m.api.CoreV1().Pods(m.options.namespace).List(ctx, metav1.ListOptions{LabelSelector: managerPods})
+	if err != nil {
+		return reports.Head{}, nil, fmt.Errorf("listing the manager's pods in namespace %s: %w", m.options.namespace, err)
+	}
+	failure := fmt.Errorf("no manager runs in namespace %s: name another one with --operator-namespace",
+		m.options.namespace)
+	for i := range pods.Items {
+		pod := &pods.Items[i]
+		if pod.Status.Phase != corev1.PodRunning || pod.DeletionTimestamp != nil {
+			continue
+		}
+		if err := m.forward(pod.Namespace, pod.Name); err != nil {
+			failure = err
+			continue
+		}
+		head, out, err := m.get(ctx, path)
+		if err == nil {
+			return head, out, nil
+		}
+		failure = err
+		m.disconnect()
+	}
+	return reports.Head{}, nil, failure
+}
+
+// disconnect closes the connections to a manager.
+func (m *manager) disconnect() {
+	if m.http != nil {
+		m.http.CloseIdleConnections()
+	}
+	if m.close != nil {
+		m.close()
+	}
+	m.address, m.http, m.close = "", nil, nil
+}
+
+// dialAddress makes a client for the given address. A manager on the loopback has a certificate of its own making, as
+// behind a tunnel.
+func (m *manager) dialAddress() error {
+	at, err := url.Parse(m.options.address)
+	if err != nil || at.Scheme != "https" || at.Host == "" {
+		return usagef("--manager is %q: write https://HOST:PORT", m.options.address)
+	}
+	settings := &tls.Config{MinVersion: tls.VersionTLS13}
+	if ip := net.ParseIP(at.Hostname()); at.Hostname() == "localhost" || ip != nil && ip.IsLoopback() {
+		settings.InsecureSkipVerify = true //nolint:gosec // no stranger answers on the loopback
+	} else if m.options.authority != "" {
+		text, err := os.ReadFile(m.options.authority)
+		if err != nil {
+			return fmt.Errorf("reading --manager-ca: %w", err)
+		}
+		settings.RootCAs = x509.NewCertPool()
+		if !settings.RootCAs.AppendCertsFromPEM(text) {
+			return usagef("--manager-ca %s has no certificate", m.options.authority)
+		}
+	}
+	m.address = strings.TrimSuffix(m.options.address, "/")
+	m.http = &http.Client{Timeout: managerTimeout, Transport: &http.Transport{TLSClientConfig: settings}}
+	return nil
+}
+
+// forward opens a tunnel to a pod of the manager, through the API server and the pod's kubelet, as kubectl port-forward
+// does.
+func (m *manager) forward(namespace, pod string) error {
+	at := m.api.CoreV1().RESTClient().Post().Resource("pods").Namespace(namespace).Name(pod).SubResource("portforward").URL()
+	round, upgrader, err := spdy.RoundTripperFor(m.config)
+	if err != nil {
+		return fmt.Errorf("forwarding a port to pod %s: %w", pod, err)
+	}
+	var dialer = spdy.NewDialer(upgrader, &http.Client{Transport: round}, http.MethodPost, at)
+	if tunnel, err := portforward.NewSPDYOverWebsocketDialer(at, m.config); err == nil {
+		dialer = portforward.NewFallbackDialer(tunnel, dialer, func(err error) bool { return err != nil })
+	}
+	stop, ready, ended := make(chan struct{}), make(chan struct{}), make(chan error, 1)
+	forwarder, err := portforward.NewOnAddresses(dialer, []string{"127.0.0.1"}, []string{fmt.Sprintf("0:%d", managerPort)},
+		stop, ready, io.Discard, io.Discard)
+	if err != nil {
+		return fmt.Errorf("forwarding a port to pod %s: %w", pod, err)
+	}
+	go func() { ended <- forwarder.ForwardPorts() }()
+	select {
+	case <-ready:
+	case err := <-ended:
+		return fmt.Errorf("forwarding a port to pod %s: %w", pod, err)
+	case <-time.After(managerTimeout):
+		close(stop)
+		return fmt.Errorf("forwarding a port to pod %s: no answer within %s", pod, managerTimeout)
+	}
+	m.close = func() { close(stop); <-ended }
+	ports, err := forwarder.GetPorts()
+	if err != nil || len(ports) == 0 {
+		m.disconnect()
+		return fmt.Errorf("forwarding a port to pod %s: %w", pod, err)
+	}
+	m.address = fmt.Sprintf("https://127.0.0.1:%d", ports[0].Local)
+	settings := &tls.Config{MinVersion: tls.VersionTLS13, InsecureSkipVerify: true} //nolint:gosec // the tunnel ends in the pod
+	m.http = &http.Client{Timeout: managerTimeout, Transport: &http.Transport{TLSClientConfig: settings}}
+	return nil
+}
+
+// get makes a request of a manager. The transport asks for compression, and undoes it.
+func (m *manager) get(ctx context.Context, path string) (reports.Head, []reports.Target, error) {
+	token, err := m.bearer(ctx)
+	if err != nil {
+		return reports.Head{}, nil, err
+	}
+	request, err := http.NewRequestWithContext(ctx, http.MethodGet, m.address+path, http.NoBody)
+	if err != nil {
+		return reports.Head{}, nil, fmt.Errorf("requesting reports: %w", err)
+	}
+	request.Header.Set("Authorization", "Bearer "+token)
+	response, err := m.http.Do(request)
+	if err != nil {
+		return reports.Head{}, nil, fmt.Errorf("requesting reports: %w", err)
+	}
+	defer func() { _ = response.Body.Close() }()
+	switch response.StatusCode {
+	case http.StatusOK:
+		return reports.Read(response.Body)
+	case http.StatusServiceUnavailable:
+		return reports.Head{}, nil, errNotLeading
+	}
+	const most = 300
+	text, _ := io.ReadAll(io.LimitReader(response.Body, most)) // the code says enough
+	return reports.Head{}, nil, fmt.Errorf("the manager answers %d: %s", response.StatusCode,
+		printable(strings.TrimSpace(string(text))))
+}
+
+// errNoToken means that the user's credentials cannot be shown to a manager.
+var errNoToken = errors.New("the kubeconfig has no token to show the manager, such as with a client certificate: " +
+	"name a service account with --service-account")
+
+// errImpersonates means that a manager would see the wrong user.
+var errImpersonates = errors.New("a manager knows nothing of --as: name a service account with --service-account")
+
+// bearer returns the token to send.
+func (m *manager) bearer(ctx context.Context) (string, error) {
+	if m.options.serviceAccount != "" {
+		return m.accountToken(ctx)
+	}
+	if m.config.Impersonate.UserName != "" {
+		return "", errImpersonates
+	}
+	// What the kubeconfig's plugins and files yield is only known to the transport.
+	settings, err := m.config.TransportConfig()
+	if err != nil {
+		return "", fmt.Errorf("reading the kubeconfig's credentials: %w", err)
+	}
+	recorder := &headerRecorder{}
+	round, err := transport.HTTPWrappersForConfig(settings, recorder)
+	if err != nil {
+		return "", fmt.Errorf("reading the kubeconfig's credentials: %w", err)
+	}
+	request, err := http.NewRequestWithContext(ctx, http.MethodGet, "https://localhost/", http.NoBody)
+	if err != nil {
+		return "", fmt.Errorf("reading the kubeconfig's credentials: %w", err)
+	}
+	_, err = round.RoundTrip(request)
+	if token, ok := strings.CutPrefix(recorder.authorization, "Bearer "); ok {
+		return token, nil
+	}
+	if err != nil && !errors.Is(err, errRecorded) {
+		return "", fmt.Errorf("reading the kubeconfig's credentials: %w", err)
+	}
+	return "", errNoToken
+}
+
+var errRecorded = errors.New("recorded")
+
+// headerRecorder sends no request, and remembers its credentials.
+type headerRecorder struct{ authorization string }
+
+func (h *headerRecorder) RoundTrip(r *http.Request) (*http.Response, error) {
+	h.authorization = r.Header.Get("Authorization")
+	return nil, errRecorded
+}
+
+// accountToken returns a token of the service account.
+func (m *manager) accountToken(ctx context.Context) (string, error) {
+	if m.token != "" && time.Now().Before(m.renewal) {
+		return m.token, nil
+	}
+	namespace, name, found := strings.Cut(m.options.serviceAccount, "/")
+	if !found {
+		namespace, name = m.namespace, m.options.serviceAccount
+	}
+	request := &authenticationv1.TokenRequest{
+		Spec: authenticationv1.TokenRequestSpec{ExpirationSeconds: ptr.To[int64](tokenSeconds)},
+	}
+	answer, err := m.api.CoreV1().ServiceAccounts(namespace).CreateToken(ctx, name, request, metav1.CreateOptions{})
+	if err != nil {
+		return "", fmt.Errorf("requesting a token of service account %s/%s: %w", namespace, name, err)
+	}
+	m.token, m.renewal = answer.Status.Token, time.Now().Add(tokenSeconds*time.Second/2)
+	return m.token, nil
+}
