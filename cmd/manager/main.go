@@ -37,7 +37,7 @@ import (
 	"github.com/hlparser/hyperliquid-parser-operator/internal/controller/informers"
 	"github.com/hlparser/hyperliquid-parser-operator/internal/controller/keys"
 	"github.com/hlparser/hyperliquid-parser-operator/internal/controller/podspec"
-	"github.com/hlparser/hyperliquid-parser-operator/internal/controller/reports/serve"
+	"github.com/hlparser/hyperliquid-parser-operator/internal/controller/reports/server"
 	"github.com/hlparser/hyperliquid-parser-operator/internal/version"
 )
 
@@ -309,7 +309,7 @@ func (s *settings) run(ctx context.Context) (err error) {
 	options.PprofBindAddress = s.pprofAddress
 	options.Metrics = metricsserver.Options{BindAddress: s.metricsAddress, SecureServing: s.metricsSecure}
 	if s.metricsSecure {
-		options.Metrics.FilterProvider = serve.Filter
+		options.Metrics.FilterProvider = server.Filter
 	}
 	mgr, err := ctrl.NewManager(config, options)
 	if err != nil {

@@ -34,7 +34,7 @@ import (
 	"github.com/hlparser/hyperliquid-parser-operator/internal/controller/podspec"
 	"github.com/hlparser/hyperliquid-parser-operator/internal/controller/poller"
 	"github.com/hlparser/hyperliquid-parser-operator/internal/controller/reports"
-	"github.com/hlparser/hyperliquid-parser-operator/internal/controller/reports/serve"
+	"github.com/hlparser/hyperliquid-parser-operator/internal/controller/reports/server"
 	"github.com/hlparser/hyperliquid-parser-operator/internal/controller/target"
 )
 
@@ -82,7 +82,7 @@ type Options struct {
 	// Access is who may connect to parsers. Nil disables network policies.
 	Access *podspec.Access
 	// ServeReports serves what the poller holds below reports.Path, on the manager's metrics server, whose filter must be
-	// serve.Filter.
+	// server.Filter.
 	ServeReports bool
 	// Controller are the settings of controller-runtime.
 	Controller controller.Options
@@ -118,7 +118,7 @@ func Add(mgr ctrl.Manager, options Options) error {
 		return fmt.Errorf("adding the poller to the manager: %w", err)
 	}
 	if options.ServeReports {
-		handler := serve.Handler(polls, mgr.Elected(), options.Clock)
+		handler := server.Handler(polls, mgr.Elected(), options.Clock)
 		if err := mgr.AddMetricsServerExtraHandler(reports.Path, handler); err != nil {
 			return fmt.Errorf("serving reports: %w", err)
 		}

@@ -41,6 +41,7 @@ import (
 	"github.com/hlparser/hyperliquid-parser-operator/internal/controller/informers"
 	"github.com/hlparser/hyperliquid-parser-operator/internal/controller/keys"
 	"github.com/hlparser/hyperliquid-parser-operator/internal/controller/podspec"
+	"github.com/hlparser/hyperliquid-parser-operator/internal/controller/reports/server"
 )
 
 const (
@@ -235,6 +236,8 @@ type runOptions struct {
 	namespaces []string
 	// noPolicies switches network policies off.
 	noPolicies bool
+	// reports is the address at which it serves reports; empty: it serves none.
+	reports string
 }
 
 // running is a manager.
@@ -263,6 +266,11 @@ func run(o runOptions) running {
 	options, err := fleet.ManagerOptions(scheme, health)
 	Expect(err).NotTo(HaveOccurred())
 	options.Metrics = metricsserver.Options{BindAddress: "0"}
+	if o.reports != "" {
+		options.Metrics = metricsserver.Options{
+			BindAddress: o.reports, SecureServing: true, FilterProvider: server.Filter,
+		}
+	}
 	options.GracefulShutdownTimeout = ptr.To(5 * time.Second)
 	if o.lead {
 		options.LeaderElection, options.LeaderElectionID, options.LeaderElectionNamespace = true, "test", operatorNamespace
@@ -303,7 +311,7 @@ func run(o runOptions) running {
 		KeySecret:  cmp.Or(o.keySecret, keySecret),
 		Access:     access,
 		Registry:   registry,
-		Namespaces: o.namespaces,
+		Namespaces: o.namespaces, ServeReports: o.reports != "",
 		Health:     health,
 		Controller: controller.Options{SkipNameValidation: ptr.To(true), MaxConcurrentReconciles: o.workers},
 	})).To(Succeed())

@@ -30,7 +30,7 @@ import (
 
 	"github.com/hlparser/hyperliquid-parser-operator/api/v1alpha1"
 	"github.com/hlparser/hyperliquid-parser-operator/internal/controller/reports"
-	"github.com/hlparser/hyperliquid-parser-operator/internal/controller/reports/serve"
+	"github.com/hlparser/hyperliquid-parser-operator/internal/controller/reports/server"
 )
 
 // cluster is an API server with the object mainnet in namespace hl, and a manager that serves its reports.
@@ -100,7 +100,7 @@ func (k *cluster) serve(config *rest.Config) {
 	k.t.Helper()
 	http2, err := rest.HTTPClientFor(config)
 	k.must(err)
-	filter, err := serve.Filter(config, http2)
+	filter, err := server.Filter(config, http2)
 	k.must(err)
 	handler, err := filter(logr.Discard(), http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if !k.leads {
@@ -118,9 +118,9 @@ func (k *cluster) serve(config *rest.Config) {
 		}
 	}))
 	k.must(err)
-	server := httptest.NewTLSServer(handler)
-	k.t.Cleanup(server.Close)
-	k.manager = server.URL
+	endpoint := httptest.NewTLSServer(handler)
+	k.t.Cleanup(endpoint.Close)
+	k.manager = endpoint.URL
 }
 
 // fill creates the object with its status, pods, revisions and an event.

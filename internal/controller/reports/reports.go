@@ -1,5 +1,5 @@
 // Package reports defines what the manager serves about the targets of an object: a stream of JSON documents, one a
-// line, a Head and then one Target for each target that has a pod. Package serve answers with it, and kubectl hlp reads
+// line, a Head and then one Target for each target that has a pod. Package server answers with it, and kubectl hlp reads
 // it.
 //
 // The two are upgraded separately, so fields are added, never renamed or given another unit, and a reader accepts a

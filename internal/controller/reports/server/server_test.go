@@ -1,4 +1,4 @@
-package serve_test
+package server_test
 
 import (
 	"bytes"
@@ -17,7 +17,7 @@ import (
 	"github.com/hlparser/hyperliquid-parser-operator/internal/controller/health"
 	"github.com/hlparser/hyperliquid-parser-operator/internal/controller/poller"
 	"github.com/hlparser/hyperliquid-parser-operator/internal/controller/reports"
-	"github.com/hlparser/hyperliquid-parser-operator/internal/controller/reports/serve"
+	"github.com/hlparser/hyperliquid-parser-operator/internal/controller/reports/server"
 	"github.com/hlparser/hyperliquid-parser-operator/internal/parser/report"
 )
 
@@ -87,7 +87,7 @@ func get(t *testing.T, handler http.Handler, method, path string, header ...stri
 
 func TestFiveThousandReportsInOneRequest(t *testing.T) {
 	const n = 5000
-	handler := serve.Handler(fleet{mainnet, n}, closed(), clocktesting.NewFakePassiveClock(noon))
+	handler := server.Handler(fleet{mainnet, n}, closed(), clocktesting.NewFakePassiveClock(noon))
 	start := time.Now()
 	w := get(t, handler, http.MethodGet, "/reports/ns/mainnet", "Accept-Encoding", "gzip")
 	if w.Code != http.StatusOK || w.Header().Get("Content-Encoding") != "gzip" {
@@ -124,7 +124,7 @@ func TestFiveThousandReportsInOneRequest(t *testing.T) {
 }
 
 func TestWhichTargetsAreServed(t *testing.T) {
-	handler := serve.Handler(fleet{mainnet, 5}, closed(), clocktesting.NewFakePassiveClock(noon))
+	handler := server.Handler(fleet{mainnet, 5}, closed(), clocktesting.NewFakePassiveClock(noon))
 	w := get(t, handler, http.MethodGet, "/reports/ns/mainnet?target=node-00001&target=node-00004&target=other&samples")
 	_, targets, err := reports.Read(w.Body)
 	if err != nil || len(targets) != 2 || targets[0].Target != "node-00001" || targets[1].Target != "node-00004" {
@@ -153,7 +153,7 @@ func TestWhichRequestsAreRefused(t *testing.T) {
 		"a longer path":                {closed(), http.MethodGet, "/reports/ns/mainnet/x", 404},
 		"a namespace that is none":     {closed(), http.MethodGet, "/reports/n.s/mainnet", 404},
 	} {
-		if w := get(t, serve.Handler(source, test.leads, now), test.method, test.path); w.Code != test.code {
+		if w := get(t, server.Handler(source, test.leads, now), test.method, test.path); w.Code != test.code {
 			t.Errorf("%s: %d, want %d", name, w.Code, test.code)
 		}
 	}
@@ -173,7 +173,7 @@ func (s stuck) Write(p []byte) (int, error) {
 }
 
 func TestSlowReadersAreBounded(t *testing.T) {
-	handler := serve.Handler(fleet{mainnet, 0}, closed(), clocktesting.NewFakePassiveClock(noon))
+	handler := server.Handler(fleet{mainnet, 0}, closed(), clocktesting.NewFakePassiveClock(noon))
 	entered, hold, done := make(chan struct{}), make(chan struct{}), make(chan struct{})
 	const most = 8
 	for range most {
@@ -197,7 +197,7 @@ func TestSlowReadersAreBounded(t *testing.T) {
 }
 
 func TestAnAnswerThatIsCutOffIsNoAnswer(t *testing.T) {
-	handler := serve.Handler(fleet{mainnet, 3}, closed(), clocktesting.NewFakePassiveClock(noon))
+	handler := server.Handler(fleet{mainnet, 3}, closed(), clocktesting.NewFakePassiveClock(noon))
 	whole := get(t, handler, http.MethodGet, "/reports/ns/mainnet").Body.Bytes()
 	lines := bytes.SplitAfter(whole, []byte("\n"))
 	for n := range 4 {

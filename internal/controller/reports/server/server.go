@@ -1,8 +1,8 @@
-// Package serve answers people's requests for the reports of an object's parsers, from what the poller holds.
+// Package server answers people's requests for the reports of an object's parsers, from what the poller holds.
 //
 // It must never poll a parser, never decide who may ask without the API server, and never hold up the poller: it takes
 // one target at a time.
-package serve
+package server
 
 import (
 	"compress/gzip"

@@ -1,4 +1,4 @@
-package serve_test
+package server_test
 
 import (
 	"context"
@@ -23,7 +23,7 @@ import (
 	metricsserver "sigs.k8s.io/controller-runtime/pkg/metrics/server"
 	"sigs.k8s.io/yaml"
 
-	"github.com/hlparser/hyperliquid-parser-operator/internal/controller/reports/serve"
+	"github.com/hlparser/hyperliquid-parser-operator/internal/controller/reports/server"
 )
 
 // Who gets the reports of ns/mainnet, as an API server decides by the roles that are shipped.
@@ -152,10 +152,10 @@ func serveReports(t *testing.T, manager *rest.Config) string {
 	if err != nil {
 		t.Fatal(err)
 	}
-	server, err := metricsserver.NewServer(metricsserver.Options{
-		BindAddress: "127.0.0.1:0", SecureServing: true, FilterProvider: serve.Filter,
+	endpoint, err := metricsserver.NewServer(metricsserver.Options{
+		BindAddress: "127.0.0.1:0", SecureServing: true, FilterProvider: server.Filter,
 		ExtraHandlers: map[string]http.Handler{
-			"/reports/": serve.Handler(fleet{mainnet, 3}, closed(), clock.RealClock{}),
+			"/reports/": server.Handler(fleet{mainnet, 3}, closed(), clock.RealClock{}),
 		},
 	}, manager, client)
 	if err != nil {
@@ -163,14 +163,14 @@ func serveReports(t *testing.T, manager *rest.Config) string {
 	}
 	ctx, cancel := context.WithCancel(t.Context())
 	done := make(chan error, 1)
-	go func() { done <- server.Start(ctx) }()
+	go func() { done <- endpoint.Start(ctx) }()
 	t.Cleanup(func() {
 		cancel()
 		if err := <-done; err != nil {
 			t.Error(err)
 		}
 	})
-	address := server.(interface{ GetBindAddr() string })
+	address := endpoint.(interface{ GetBindAddr() string })
 	for end := time.Now().Add(30 * time.Second); time.Now().Before(end); time.Sleep(10 * time.Millisecond) {
 		if address.GetBindAddr() != "" {
 			return "https://" + address.GetBindAddr()
