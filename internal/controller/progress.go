@@ -79,8 +79,8 @@ func (v *revisions) markPromotion(
 	}
 }
 
-// maxShape bounds the fields that are stored with a revision for people, in bytes: an object has 256 KiB of annotations,
-// and a revision whose fields are longer must be stored without them. Nothing is decided by them.
+// maxShape bounds the fields that are stored with a revision for people, in bytes. An object has 256 KiB of
+// annotations, so a revision whose fields are longer is stored without them. Nothing is decided by them.
 const maxShape = 64 << 10
 
 // newAnnotations returns the annotations of a revision that is about to be stored. A promotion that exists already was

@@ -118,8 +118,8 @@ func Add(mgr ctrl.Manager, options Options) error {
 		return fmt.Errorf("adding the poller to the manager: %w", err)
 	}
 	if options.ServeReports {
-		handler := server.Handler(polls, mgr.Elected(), options.Clock)
-		if err := mgr.AddMetricsServerExtraHandler(reports.Path, handler); err != nil {
+		served := server.Handler(polls, mgr.Elected(), options.Clock)
+		if err := mgr.AddMetricsServerExtraHandler(reports.Path, served); err != nil {
 			return fmt.Errorf("serving reports: %w", err)
 		}
 	}

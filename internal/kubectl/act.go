@@ -7,6 +7,7 @@ import (
 	"strings"
 	"time"
 
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
@@ -18,9 +19,12 @@ type action struct {
 	name, short, done string
 	// patch returns the merge patch of the action, or why the object does not offer it.
 	patch func(obj *v1alpha1.HyperliquidParser, now time.Time) (map[string]any, error)
-	// reverts reports whether a sync of Argo CD or Flux may revert the action because of a field in git, which it names.
+	// field is what must not be in git, or a sync of Argo CD or Flux reverts the action.
 	field string
 }
+
+// pausedField is the JSON name of spec.paused.
+const pausedField = "paused"
 
 func annotate(name, value string) map[string]any {
 	return map[string]any{"metadata": map[string]any{"annotations": map[string]any{name: value}}}
@@ -43,7 +47,7 @@ func actions() []action {
 				if obj.Spec.Paused {
 					return nil, fmt.Errorf("%s is paused already", obj.Name)
 				}
-				return map[string]any{"spec": map[string]any{"paused": true}}, nil
+				return map[string]any{"spec": map[string]any{pausedField: true}}, nil
 			},
 		},
 		{
@@ -52,7 +56,7 @@ func actions() []action {
 				if !obj.Spec.Paused {
 					return nil, fmt.Errorf("%s is not paused", obj.Name)
 				}
-				return map[string]any{"spec": map[string]any{"paused": nil}}, nil
+				return map[string]any{"spec": map[string]any{pausedField: nil}}, nil
 			},
 		},
 		{
@@ -78,8 +82,8 @@ func promotion(obj *v1alpha1.HyperliquidParser, _ time.Time) (map[string]any, er
 	revision := obj.Status.UpdateRevision
 	reconciling := condition(obj.Status.Conditions, v1alpha1.ConditionReconciling)
 	stalled := condition(obj.Status.Conditions, v1alpha1.ConditionStalled)
-	soaks := reconciling != nil && reconciling.Status == "True" && reconciling.Reason == v1alpha1.ReasonCanarySoaking
-	failed := stalled != nil && stalled.Status == "True" && stalled.Reason == v1alpha1.ReasonCanaryFailed
+	soaks := reconciling != nil && reconciling.Status == metav1.ConditionTrue && reconciling.Reason == v1alpha1.ReasonCanarySoaking
+	failed := stalled != nil && stalled.Status == metav1.ConditionTrue && stalled.Reason == v1alpha1.ReasonCanaryFailed
 	switch {
 	case revision == "" || !soaks && !failed:
 		return nil, fmt.Errorf("%s has no canaries that soak or have failed", obj.Name)
@@ -150,13 +154,14 @@ func (r *runner) act(ctx context.Context, a action, name string, dryRun bool) er
 
 func (r *runner) warnOfGit(obj *v1alpha1.HyperliquidParser, text string) {
 	if tool := managedBy(obj); tool != "" {
-		fmt.Fprintf(r.streams.ErrOut, "Warning: %s applies %s from git: %s\n", tool, obj.Name, text)
+		say(r.streams.ErrOut, "Warning: %s applies %s from git: %s\n", tool, obj.Name, text)
 	}
 }
 
 // patch applies a merge patch to an object, and says so.
 func (r *runner) patch(
-	ctx context.Context, api client.Client, obj *v1alpha1.HyperliquidParser, patch map[string]any, dryRun bool, done string,
+	ctx context.Context, api client.Client, obj *v1alpha1.HyperliquidParser, patch map[string]any, dryRun bool,
+	done string,
 ) error {
 	text, err := json.Marshal(patch)
 	if err != nil {
@@ -170,7 +175,7 @@ func (r *runner) patch(
 	if err := api.Patch(ctx, obj, client.RawPatch(types.MergePatchType, text), options...); err != nil {
 		return fmt.Errorf("patching HyperliquidParser %s/%s: %w", obj.Namespace, obj.Name, err)
 	}
-	fmt.Fprintf(r.streams.Out, "hyperliquidparser.%s/%s %s%s\n", v1alpha1.GroupVersion.Group, obj.Name, done, suffix)
+	say(r.streams.Out, "hyperliquidparser.%s/%s %s%s\n", v1alpha1.GroupVersion.Group, obj.Name, done, suffix)
 	return nil
 }
 

@@ -7,6 +7,7 @@ import (
 	"encoding/json"
 	"errors"
 	"io"
+	"net"
 	"net/http"
 	"net/http/httptest"
 	"os"
@@ -23,6 +24,8 @@ import (
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/cli-runtime/pkg/genericiooptions"
 	"k8s.io/client-go/rest"
+	"k8s.io/cri-streaming/pkg/streaming/portforward"
+	"k8s.io/klog/v2"
 	"k8s.io/utils/ptr"
 	ctrl "sigs.k8s.io/controller-runtime"
 	"sigs.k8s.io/controller-runtime/pkg/client"
@@ -50,6 +53,7 @@ func start(t *testing.T) *cluster {
 		t.Fatal("KUBEBUILDER_ASSETS is not set: run make test, which finds or builds kube-apiserver and etcd")
 	}
 	ctrl.SetLogger(logr.Discard())
+	klog.SetLogger(logr.Discard())
 	env := &envtest.Environment{
 		CRDDirectoryPaths: []string{"../../config/crd/bases"}, ErrorIfCRDPathMissing: true,
 		ControlPlaneStartTimeout: 5 * time.Minute, ControlPlaneStopTimeout: 2 * time.Minute,
@@ -190,6 +194,62 @@ func (k *cluster) run(args ...string) (out, errs string, code int) {
 	return stdout.String(), stderr.String(), code
 }
 
+// managers makes two pods of the manager on a node. Ports of the first lead nowhere, and those of the second to the
+// endpoint.
+func (k *cluster) managers() {
+	k.t.Helper()
+	endpoint := strings.TrimPrefix(k.manager, "https://")
+	kubelet := httptest.NewTLSServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		path := strings.Split(strings.Trim(r.URL.Path, "/"), "/")
+		if len(path) != 3 || path[0] != "portForward" {
+			http.NotFound(w, r)
+			return
+		}
+		portforward.ServePortForward(w, r, forwards(endpoint), path[2], "", nil, time.Minute, time.Minute,
+			portforward.SupportedProtocols)
+	}))
+	k.t.Cleanup(kubelet.Close)
+	address := kubelet.Listener.Addr().(*net.TCPAddr)
+	node := &corev1.Node{ObjectMeta: metav1.ObjectMeta{Name: "node"}}
+	k.create(node)
+	node.Status.Addresses = []corev1.NodeAddress{{Type: corev1.NodeInternalIP, Address: address.IP.String()}}
+	node.Status.DaemonEndpoints.KubeletEndpoint.Port = int32(address.Port)
+	k.must(k.api.Status().Update(k.t.Context(), node))
+	const namespace = "hyperliquid-parser-operator-system"
+	k.create(&corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: namespace}})
+	for _, name := range []string{"manager-a", "manager-b"} {
+		pod := &corev1.Pod{
+			ObjectMeta: metav1.ObjectMeta{Namespace: namespace, Name: name, Labels: map[string]string{
+				"control-plane": "controller-manager", "app.kubernetes.io/name": "hyperliquid-parser-operator",
+			}},
+			Spec: corev1.PodSpec{NodeName: "node", Containers: []corev1.Container{{Name: "manager", Image: "manager"}}},
+		}
+		k.create(pod)
+		pod.Status.Phase = corev1.PodRunning
+		k.must(k.api.Status().Update(k.t.Context(), pod))
+	}
+}
+
+// forwards is the runtime of the manager's pods. It leads port 8443 of manager-b to an address.
+type forwards string
+
+func (f forwards) PortForward(_ context.Context, pod, _ string, port int32, stream io.ReadWriteCloser) error {
+	if pod != "manager-b" || port != managerPort {
+		return errors.Join(errors.New("connection refused"), stream.Close())
+	}
+	conn, err := net.Dial("tcp", string(f))
+	if err != nil {
+		return err
+	}
+	back := make(chan error, 1)
+	go func() {
+		_, err := io.Copy(stream, conn)
+		back <- errors.Join(err, stream.Close())
+	}()
+	_, err = io.Copy(conn, stream)
+	return errors.Join(err, conn.Close(), <-back)
+}
+
 // wants fails the test unless the text has all parts.
 func wants(t *testing.T, what, text string, parts ...string) {
 	t.Helper()
@@ -235,7 +295,7 @@ func TestOnAnAPIServer(t *testing.T) {
 			"connection refused":                          {"--manager", "https://127.0.0.1:1", "--service-account", "reader"},
 			"no manager runs in namespace":                {"--service-account", "reader"},
 			`serviceaccounts "nobody" not found`:          {"--manager", k.manager, "--service-account", "nobody"},
-			"knows nothing of --as":                       {"--manager", k.manager, "--as", "system:admin", "--as-group", "system:masters"},
+			"knows nothing of --as":                       {"--manager", k.manager, "--as", "root", "--as-group", "system:masters"},
 		} {
 			out, _, code := k.run(append([]string{"top", "mainnet"}, args...)...)
 			if code != ExitBad {
@@ -260,6 +320,14 @@ func TestOnAnAPIServer(t *testing.T) {
 		if _, _, code := k.run("top", "other"); code != ExitFailure {
 			t.Errorf("an object that does not exist: %d", code)
 		}
+	})
+	t.Run("through a forwarded port, from the manager that leads", func(t *testing.T) {
+		k.managers()
+		out, errs, code := k.run("top", "mainnet", "--service-account", "reader")
+		if code != ExitBad || errs != "" {
+			t.Errorf("exit code %d: %s", code, errs)
+		}
+		golden(t, "top.txt", out)
 	})
 	t.Run("actions", func(t *testing.T) { testActions(t, k) })
 	t.Run("rollout", func(t *testing.T) { testRollout(t, k) })

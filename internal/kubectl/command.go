@@ -1,13 +1,14 @@
 package kubectl
 
 import (
-	"fmt"
 	"os"
 	"time"
 
+	"github.com/go-logr/logr"
 	"github.com/spf13/cobra"
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/cli-runtime/pkg/genericiooptions"
+	"k8s.io/klog/v2"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"github.com/hlparser/hyperliquid-parser-operator/api/v1alpha1"
@@ -79,8 +80,8 @@ func (r *runner) topCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "top [NAME]",
 		Short: "Show the targets of an object, or of all objects, the worst first",
-		Long: `Show the targets of an object, or of all objects of a namespace, the worst first: also those that do not answer.
-A figure that is not known is "-". Rates are over the last minute.
+		Long: `Show the targets of an object, or of all objects of a namespace, the worst first: also those that do not
+answer. A figure that is not known is "-". Rates are over the last minute.
 ` + exitCodes,
 		Args:              arguments(0, 1),
 		ValidArgsFunction: r.complete,
@@ -109,8 +110,8 @@ func (r *runner) whyCommand() *cobra.Command {
 	return &cobra.Command{
 		Use:   "why NAME [TARGET]",
 		Short: "Explain the state of an object, or of one of its targets",
-		Long: `Explain the state of an object, or of one of its targets: the verdict and its figures, what waits at which of the five
-stages, what the operator does about it, and what is lost.
+		Long: `Explain the state of an object, or of one of its targets: the verdict and its figures, what waits at which of
+the five stages, what the operator does about it, and what is lost.
 ` + exitCodes,
 		Args:              arguments(1, 2),
 		ValidArgsFunction: r.complete,
@@ -122,7 +123,8 @@ stages, what the operator does about it, and what is lost.
 }
 
 func addDryRun(cmd *cobra.Command, into *string) {
-	cmd.Flags().StringVar(into, "dry-run", "none", "none, or server: the API server checks the change and does not store it")
+	cmd.Flags().StringVar(into, "dry-run", "none",
+		"none, or server: the API server checks the change and does not store it")
 	cmd.Flags().Lookup("dry-run").NoOptDefVal = "server"
 }
 
@@ -162,8 +164,8 @@ func (r *runner) rolloutCommand() *cobra.Command {
 	var number int64
 	undo := &cobra.Command{
 		Use: "undo NAME", Short: "Set the fields that shape parsers back to those of a revision",
-		Long: `Set the fields of the spec that shape parsers back to those of a revision. All others stay: the selection of targets,
-growth, rollout and paused. The operator rolls the revision out as any other change, with its canaries.`,
+		Long: `Set the fields of the spec that shape parsers back to those of a revision. All others stay: the selection of
+targets, growth, rollout and paused. The operator rolls the revision out as any other change, with its canaries.`,
 		Args: arguments(1, 1), ValidArgsFunction: r.complete,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			dry, err := dryRunOf(dryRun)
@@ -227,10 +229,11 @@ func (r *runner) complete(cmd *cobra.Command, args []string, _ string) ([]string
 // Main runs kubectl hlp with the process's arguments, and returns its exit code.
 func Main() int {
 	streams := genericiooptions.IOStreams{In: os.Stdin, Out: os.Stdout, ErrOut: os.Stderr}
+	klog.SetLogger(logr.Discard()) // what fails is an error of the command, or what it says is missing
 	cmd, err := Command(streams).ExecuteContextC(interrupted())
 	code := Exit(err, streams.ErrOut)
 	if code == ExitUsage {
-		fmt.Fprintf(streams.ErrOut, "See '%s --help'.\n", cmd.CommandPath())
+		say(streams.ErrOut, "See '%s --help'.\n", cmd.CommandPath())
 	}
 	return code
 }

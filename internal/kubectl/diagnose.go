@@ -97,7 +97,7 @@ func (r *runner) diagnose(ctx context.Context, name, file string) (err error) {
 		return fmt.Errorf("writing the bundle: %w", err)
 	}
 	if file != "-" {
-		fmt.Fprintf(r.streams.Out, "%s\n", file)
+		say(r.streams.Out, "%s\n", file)
 	}
 	return nil
 }

@@ -112,7 +112,8 @@ func served() []reports.Target {
 		report.Sink{State: report.SinkHealthy, LastAckAt: ptr.To(ago(3 * time.Second))}))
 	good.Rates = []reports.Rate{{Stream: "Fills", Written: 3 << 20, Acked: 3 << 20, SinkBusy: 0.1}}
 	down := reported("node-2", stream(6<<30, 5<<30, 240, report.Sink{
-		State: report.SinkRetrying, Since: ptr.To(ago(4 * time.Minute)), LastError: "dial tcp 192.0.2.7:4222: connection refused",
+		State: report.SinkRetrying, Since: ptr.To(ago(4 * time.Minute)),
+		LastError: "dial tcp 192.0.2.7:4222: connection refused",
 		LastAckAt: ptr.To(ago(4 * time.Minute)),
 	}))
 	down.Verdict, down.Reason, down.Since = "SinkDown", "Fills", ago(4*time.Minute)
@@ -128,7 +129,9 @@ func served() []reports.Target {
 	lost.Report.Streams[0].SkippedBytesTotal, lost.Report.Streams[0].PrunedUnreadTotal = 69206016, 1
 	// A figure that the parser does not know, and one that is too young for a rate.
 	lost.Report.Streams[0].UncommittedBytes, lost.Report.Streams[0].LagSeconds = nil, nil
-	lost.Alerts = []reports.Alert{{Alert: "DataLost", Since: ago(26 * time.Hour), Message: "1 file deleted before it was read"}}
+	lost.Alerts = []reports.Alert{{
+		Alert: "DataLost", Since: ago(26 * time.Hour), Message: "1 file deleted before it was read",
+	}}
 	silent := reports.Target{
 		Target: "node-4", Pod: "mainnet-node-4", Verdict: "Unreachable", Reason: "NoReport", Message: "no answer within 2s",
 		Since: ago(90 * time.Second), Missed: 9, Failure: "no answer within 2s",
@@ -183,7 +186,8 @@ func TestTop(t *testing.T) {
 func TestNoLineIsWiderThanTheWindow(t *testing.T) {
 	for _, width := range []int{10, 40, 79, 120} {
 		for _, o := range []string{"", "wide"} {
-			for line := range strings.Lines(top(t, screen{width: width}, watched(), "verdict", topOptions{output: o, objects: true})) {
+			text := top(t, screen{width: width}, watched(), "verdict", topOptions{output: o, objects: true})
+			for line := range strings.Lines(text) {
 				if n := len([]rune(strings.TrimSuffix(line, "\n"))); n > width {
 					t.Errorf("width %d: %d columns: %s", width, n, line)
 				}

@@ -42,6 +42,9 @@ type exitError int
 
 func (e exitError) Error() string { return fmt.Sprintf("exit code %d", int(e)) }
 
+// say writes to a terminal or a pipe. Nobody could read that it is closed.
+func say(to io.Writer, format string, args ...any) { _, _ = fmt.Fprintf(to, format, args...) }
+
 // Exit writes an error of a command as kubectl does, and returns the exit code that follows from it.
 func Exit(err error, to io.Writer) int {
 	var code exitError
@@ -51,7 +54,7 @@ func Exit(err error, to io.Writer) int {
 	case errors.As(err, &code):
 		return int(code)
 	}
-	fmt.Fprintln(to, "error: "+err.Error())
+	say(to, "error: %v\n", err)
 	if errors.As(err, new(usageError)) {
 		return ExitUsage
 	}
@@ -252,9 +255,9 @@ func (r *runner) top(ctx context.Context, s selection, sortBy string, o topOptio
 			// From the first line on, each line to its end, and what is below: nothing flickers.
 			text = "\x1b[H" + strings.ReplaceAll(text, "\n", "\x1b[K\n") + "\x1b[J"
 		}
-		fmt.Fprint(r.streams.Out, text)
+		say(r.streams.Out, "%s", text)
 		if len(fleets) == 0 && o.output != "json" {
-			fmt.Fprintln(r.streams.ErrOut, "No HyperliquidParsers found.")
+			say(r.streams.ErrOut, "No HyperliquidParsers found.\n")
 		}
 		if !watch {
 			if code := healthOf(fleets, rows); code != 0 {
@@ -266,7 +269,7 @@ func (r *runner) top(ctx context.Context, s selection, sortBy string, o topOptio
 			return nil
 		}
 		if screen.height == 0 {
-			fmt.Fprintln(r.streams.Out)
+			say(r.streams.Out, "\n")
 		}
 	}
 }
@@ -285,7 +288,7 @@ func (r *runner) why(ctx context.Context, name, target string) error {
 	if err != nil {
 		return err
 	}
-	fmt.Fprint(r.streams.Out, text)
+	say(r.streams.Out, "%s", text)
 	if code := codeOfWhy(&fleets[0], target); code != 0 {
 		return exitError(code)
 	}

@@ -163,12 +163,13 @@ func (m *manager) dialAddress() error {
 // forward opens a tunnel to a pod of the manager, through the API server and the pod's kubelet, as kubectl port-forward
 // does.
 func (m *manager) forward(namespace, pod string) error {
-	at := m.api.CoreV1().RESTClient().Post().Resource("pods").Namespace(namespace).Name(pod).SubResource("portforward").URL()
+	at := m.api.CoreV1().RESTClient().Post().
+		Resource("pods").Namespace(namespace).Name(pod).SubResource("portforward").URL()
 	round, upgrader, err := spdy.RoundTripperFor(m.config)
 	if err != nil {
 		return fmt.Errorf("forwarding a port to pod %s: %w", pod, err)
 	}
-	var dialer = spdy.NewDialer(upgrader, &http.Client{Transport: round}, http.MethodPost, at)
+	dialer := spdy.NewDialer(upgrader, &http.Client{Transport: round}, http.MethodPost, at)
 	if tunnel, err := portforward.NewSPDYOverWebsocketDialer(at, m.config); err == nil {
 		dialer = portforward.NewFallbackDialer(tunnel, dialer, func(err error) bool { return err != nil })
 	}
@@ -194,7 +195,9 @@ func (m *manager) forward(namespace, pod string) error {
 		return fmt.Errorf("forwarding a port to pod %s: %w", pod, err)
 	}
 	m.address = fmt.Sprintf("https://127.0.0.1:%d", ports[0].Local)
-	settings := &tls.Config{MinVersion: tls.VersionTLS13, InsecureSkipVerify: true} //nolint:gosec // the tunnel ends in the pod
+	settings := &tls.Config{
+		MinVersion: tls.VersionTLS13, InsecureSkipVerify: true, //nolint:gosec // the tunnel ends in the pod
+	}
 	m.http = &http.Client{Timeout: managerTimeout, Transport: &http.Transport{TLSClientConfig: settings}}
 	return nil
 }

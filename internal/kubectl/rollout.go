@@ -72,7 +72,7 @@ func (r *runner) rolloutStatus(ctx context.Context, name string, timeout time.Du
 			return err
 		}
 		if text != last {
-			fmt.Fprintln(r.streams.Out, printable(text))
+			say(r.streams.Out, "%s\n", printable(text))
 			last = text
 		}
 		if over {
@@ -120,8 +120,9 @@ func revisionsOf(obj *v1alpha1.HyperliquidParser, list []appsv1.ControllerRevisi
 
 // renderHistory returns the history of revisions, newest first.
 func renderHistory(s screen, obj *v1alpha1.HyperliquidParser, revisions []revision, now time.Time) string {
-	rows := [][]cell{{{text: "REVISION"}, {text: "NAME"}, {text: "AGE"}, {text: "PARSERS"}, {text: "STATE"},
-		{text: "CHANGED"}}}
+	rows := make([][]cell, 0, 1+len(revisions))
+	rows = append(rows, []cell{{text: "REVISION"}, {text: "NAME"}, {text: "AGE"}, {text: "PARSERS"}, {text: "STATE"},
+		{text: "CHANGED"}})
 	for i, r := range revisions {
 		var state []string
 		if r.object.Name == obj.Status.UpdateRevision {
@@ -216,8 +217,8 @@ func fields(spec *v1alpha1.HyperliquidParserSpec) map[string]any {
 // growth, rollout and paused.
 func undone(obj *v1alpha1.HyperliquidParser, to *revision) (*v1alpha1.HyperliquidParser, error) {
 	if to.spec == nil {
-		return nil, fmt.Errorf("revision %d was stored without its fields, by an older operator or because they are too long: "+
-			"set the spec back by hand", to.object.Revision)
+		return nil, fmt.Errorf("revision %d was stored without its fields, by an older operator or because they are too "+
+			"long: set the spec back by hand", to.object.Revision)
 	}
 	next := obj.DeepCopy()
 	next.Spec = *to.spec.DeepCopy()
@@ -278,7 +279,7 @@ func (r *runner) rolloutHistory(ctx context.Context, name string) error {
 	if err != nil {
 		return err
 	}
-	fmt.Fprint(r.streams.Out, renderHistory(r.screen(), obj, revisions, r.now()))
+	say(r.streams.Out, "%s", renderHistory(r.screen(), obj, revisions, r.now()))
 	return nil
 }
 
@@ -304,7 +305,7 @@ func (r *runner) rolloutUndo(ctx context.Context, name string, number int64, dry
 		return fmt.Errorf("the spec of %s is that of revision %d already", name, to.object.Revision)
 	}
 	for _, change := range changed {
-		fmt.Fprintln(r.streams.ErrOut, printable(change))
+		say(r.streams.ErrOut, "%s\n", printable(change))
 	}
 	r.warnOfGit(obj, "change the spec there too, or the next sync reverts this")
 	// Only the differences are sent, so that fields that this program does not know stay, and only if the object is still
@@ -318,7 +319,7 @@ func (r *runner) rolloutUndo(ctx context.Context, name string, number int64, dry
 	if err := api.Patch(ctx, next, patch, options...); err != nil {
 		return fmt.Errorf("patching HyperliquidParser %s/%s: %w", namespace, name, err)
 	}
-	fmt.Fprintf(r.streams.Out, "hyperliquidparser.%s/%s rolled back to revision %d%s\n", v1alpha1.GroupVersion.Group, name,
+	say(r.streams.Out, "hyperliquidparser.%s/%s rolled back to revision %d%s\n", v1alpha1.GroupVersion.Group, name,
 		to.object.Revision, suffix)
 	return nil
 }

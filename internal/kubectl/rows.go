@@ -9,6 +9,7 @@ import (
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"github.com/hlparser/hyperliquid-parser-operator/api/v1alpha1"
 	"github.com/hlparser/hyperliquid-parser-operator/internal/controller/health"
@@ -209,8 +210,8 @@ func healthOf(fleets []fleet, rows []row) int {
 	unknown := len(fleets) == 0
 	for i := range fleets {
 		s := &fleets[i].object.Status
-		stalled := conditionIs(s.Conditions, v1alpha1.ConditionStalled, "True")
-		lost := conditionIs(s.Conditions, v1alpha1.ConditionDataIntact, "False")
+		stalled := conditionIs(s.Conditions, v1alpha1.ConditionStalled, metav1.ConditionTrue)
+		lost := conditionIs(s.Conditions, v1alpha1.ConditionDataIntact, metav1.ConditionFalse)
 		if s.Bad > 0 || stalled || lost {
 			return ExitBad
 		}

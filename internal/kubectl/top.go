@@ -9,6 +9,9 @@ import (
 // topLines is how many rows top shows unless it shows all.
 const topLines = 20
 
+// outputWide is a value of --output.
+const outputWide = "wide"
+
 // topOptions are how top shows rows.
 type topOptions struct {
 	output string // "", wide, json or name
@@ -35,7 +38,7 @@ func renderTop(s screen, fleets []fleet, rows []row, o topOptions) (string, erro
 			fmt.Fprintln(&out, rows[i].Target)
 		}
 		return out.String(), nil
-	case "", "wide":
+	case "", outputWide:
 	default:
 		return "", usagef("--output is %q: write wide, json or name", o.output)
 	}
@@ -115,18 +118,19 @@ func (s screen) topTable(fleets []fleet, rows []row, o topOptions) string {
 	if o.objects {
 		heading = plain("OBJECT")
 	}
-	heading = append(heading, plain("TARGET", "VERDICT", "SINCE", "LAG", "WAITING", "WRITTEN", "ACKED", "MEMORY", "LOST")...)
+	heading = append(heading,
+		plain("TARGET", "VERDICT", "SINCE", "LAG", "WAITING", "WRITTEN", "ACKED", "MEMORY", "LOST")...)
 	first := len(heading) - 7
 	figures := map[int]bool{}
 	for i := first; i < len(heading); i++ {
 		figures[i] = true
 	}
-	if o.output == "wide" {
+	if o.output == outputWide {
 		figures[len(heading)], figures[len(heading)+1] = true, true
 		heading = append(heading, plain("BUFFERS", "REPORT", "POD")...)
 	}
 	heading = append(heading, cell{text: "WHY"})
-	table := [][]cell{heading}
+	table := append(make([][]cell, 0, 1+len(rows)), heading)
 	for i := range rows {
 		r := &rows[i]
 		f := now[r.Namespace+"/"+r.Name]
@@ -154,7 +158,7 @@ func (s screen) topTable(fleets []fleet, rows []row, o topOptions) string {
 		cells = append(cells, plain(since(r.Since, f.now), secondsOf(r.LagSeconds), bytesOf(r.WaitingBytes),
 			rateOf(r.WrittenBytesPerSec), rateOf(r.AckedBytesPerSec), memory)...)
 		cells = append(cells, lost)
-		if o.output == "wide" {
+		if o.output == outputWide {
 			cells = append(cells, plain(bytesOf(r.BufferBytes), since(r.ReportAt, f.now), printable(r.Pod))...)
 		}
 		table = append(table, append(cells, cell{text: whyOf(r), paint: dim}))

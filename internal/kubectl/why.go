@@ -7,6 +7,8 @@ import (
 	"strings"
 	"time"
 
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+
 	"github.com/hlparser/hyperliquid-parser-operator/api/v1alpha1"
 	"github.com/hlparser/hyperliquid-parser-operator/internal/controller/health"
 	"github.com/hlparser/hyperliquid-parser-operator/internal/controller/reports"
@@ -136,7 +138,7 @@ func (s screen) whyTarget(out *strings.Builder, f *fleet, r *row) {
 	s.section(out, "What the operator does")
 	s.text(out, "It "+response(f.object, r)+".")
 	for _, kind := range []string{v1alpha1.ConditionStalled, v1alpha1.ConditionReconciling} {
-		if c := condition(f.object.Status.Conditions, kind); c != nil && c.Status == "True" {
+		if c := condition(f.object.Status.Conditions, kind); c != nil && c.Status == metav1.ConditionTrue {
 			s.text(out, fmt.Sprintf("%s: %s", c.Reason, c.Message))
 		}
 	}
@@ -180,8 +182,11 @@ func (s screen) stream(out *strings.Builder, t *reports.Target, from *report.Str
 	if from.Message != "" {
 		s.text(out, from.Message)
 	}
-	rows := [][]cell{{{text: "  STAGE"}, {text: "TOTAL"}, {text: "RATE"}, {text: "MINUTE"}, {text: "WAITS AFTER IT"}}}
-	for _, stage := range stagesOf(t, from) {
+	stages := stagesOf(t, from)
+	rows := make([][]cell, 0, 1+len(stages))
+	rows = append(rows,
+		[]cell{{text: "  STAGE"}, {text: "TOTAL"}, {text: "RATE"}, {text: "MINUTE"}, {text: "WAITS AFTER IT"}})
+	for _, stage := range stages {
 		rows = append(rows, []cell{{text: "  " + stage.name}, {text: bytesOf(stage.total)}, {text: rateOf(stage.rate)},
 			{text: stage.line}, {text: stage.waits}})
 	}
@@ -275,7 +280,7 @@ func response(obj *v1alpha1.HyperliquidParser, r *row) string {
 	verdict := health.Verdict(r.Verdict)
 	is := func(reason string) string {
 		for _, kind := range []string{v1alpha1.ConditionBuffersStable, v1alpha1.ConditionDelivering} {
-			if c := condition(obj.Status.Conditions, kind); c != nil && c.Status == "False" && c.Reason == reason {
+			if c := condition(obj.Status.Conditions, kind); c != nil && c.Status == metav1.ConditionFalse && c.Reason == reason {
 				return c.Message
 			}
 		}

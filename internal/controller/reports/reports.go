@@ -1,6 +1,6 @@
 // Package reports defines what the manager serves about the targets of an object: a stream of JSON documents, one a
-// line, a Head and then one Target for each target that has a pod. Package server answers with it, and kubectl hlp reads
-// it.
+// line. A Head comes first, and then a Target for each target that has a pod. Package server answers with it, and
+// kubectl hlp reads it.
 //
 // The two are upgraded separately, so fields are added, never renamed or given another unit, and a reader accepts a
 // document without them. A figure that is not known is absent, never 0.

@@ -32,8 +32,8 @@ const (
 )
 
 // Filter lets in a request for reports if the API server knows the bearer of its token, and allows them to get the
-// reports of that object: the verb get on hyperliquidparsers/reports, in its namespace. Other requests, those for metrics, pass
-// controller-runtime's filter. It is the FilterProvider of a metrics server.
+// reports of that object: the verb get on hyperliquidparsers/reports, in its namespace. Other requests, those for
+// metrics, pass controller-runtime's filter. It is the FilterProvider of a metrics server.
 func Filter(config *rest.Config, client *http.Client) (metricsserver.Filter, error) {
 	metrics, err := filters.WithAuthenticationAndAuthorization(config, client)
 	if err != nil {
