@@ -82,7 +82,8 @@ func promotion(obj *v1alpha1.HyperliquidParser, _ time.Time) (map[string]any, er
 	revision := obj.Status.UpdateRevision
 	reconciling := condition(obj.Status.Conditions, v1alpha1.ConditionReconciling)
 	stalled := condition(obj.Status.Conditions, v1alpha1.ConditionStalled)
-	soaks := reconciling != nil && reconciling.Status == metav1.ConditionTrue && reconciling.Reason == v1alpha1.ReasonCanarySoaking
+	soaks := reconciling != nil && reconciling.Status == metav1.ConditionTrue &&
+		reconciling.Reason == v1alpha1.ReasonCanarySoaking
 	failed := stalled != nil && stalled.Status == metav1.ConditionTrue && stalled.Reason == v1alpha1.ReasonCanaryFailed
 	switch {
 	case revision == "" || !soaks && !failed:

@@ -295,7 +295,9 @@ func TestOnAnAPIServer(t *testing.T) {
 			"connection refused":                          {"--manager", "https://127.0.0.1:1", "--service-account", "reader"},
 			"no manager runs in namespace":                {"--service-account", "reader"},
 			`serviceaccounts "nobody" not found`:          {"--manager", k.manager, "--service-account", "nobody"},
-			"knows nothing of --as":                       {"--manager", k.manager, "--as", "root", "--as-group", "system:masters"},
+			"knows nothing of --as": {
+				"--manager", k.manager, "--as", "a", "--as-group", "system:masters",
+			},
 		} {
 			out, _, code := k.run(append([]string{"top", "mainnet"}, args...)...)
 			if code != ExitBad {
@@ -328,6 +330,20 @@ func TestOnAnAPIServer(t *testing.T) {
 			t.Errorf("exit code %d: %s", code, errs)
 		}
 		golden(t, "top.txt", out)
+	})
+	t.Run("again and again, until it is interrupted", func(t *testing.T) {
+		streams, _, out, _ := genericiooptions.NewTestIOStreams()
+		r := newRunner(streams)
+		waits := 0
+		r.wait = func(_ context.Context, d time.Duration) bool { waits++; return d == interval && waits < 3 }
+		cmd := r.command()
+		cmd.SetArgs(with("top", "mainnet", "--watch", "--kubeconfig", k.config, "-n", "hl"))
+		if err := cmd.ExecuteContext(t.Context()); err != nil {
+			t.Error(err)
+		}
+		if n := strings.Count(out.String(), "TARGET  VERDICT"); n != 3 {
+			t.Errorf("shown %d times, want 3", n)
+		}
 	})
 	t.Run("actions", func(t *testing.T) { testActions(t, k) })
 	t.Run("rollout", func(t *testing.T) { testRollout(t, k) })

@@ -185,9 +185,9 @@ func (r *runner) diagnoseCommand() *cobra.Command {
 	var file string
 	cmd := &cobra.Command{
 		Use: "diagnose NAME", Short: "Write a bundle for those who help: what is wrong, and all that shows it",
-		Long: `Write a bundle for those who help, as a tar.gz file: README.txt with what is wrong, the object, its revisions, pods,
-events and reports, and the last lines of the parsers' logs. It has no Secrets and no records: the logs of parsers that
-write records to standard output are left out. Texts of the node's files and of sinks' errors are in it: read it before
+		Long: `Write a bundle for those who help, as a tar.gz file: README.txt with what is wrong, the object, its revisions,
+pods, events and reports, and the last lines of the parsers' logs. It has no Secrets and no records: the logs of parsers
+that write records to standard output are left out. Texts of the node's files and of sinks' errors are in it: read it before
 you pass it on.`,
 		Args: arguments(1, 1), ValidArgsFunction: r.complete,
 		RunE: func(cmd *cobra.Command, args []string) error {
@@ -195,7 +195,8 @@ you pass it on.`,
 			return r.diagnose(cmd.Context(), args[0], file)
 		},
 	}
-	cmd.Flags().StringVarP(&file, "file", "f", "", `name of the file; "-" is standard output. Defaults to NAME-TIME.tar.gz`)
+	cmd.Flags().StringVarP(&file, "file", "f", "",
+		`name of the file; "-" is standard output. Defaults to NAME-TIME.tar.gz`)
 	return cmd
 }
 

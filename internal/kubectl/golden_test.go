@@ -46,7 +46,8 @@ func golden(t *testing.T, name, got string) {
 
 func set(kind string, status metav1.ConditionStatus, reason, message string) metav1.Condition {
 	return metav1.Condition{
-		Type: kind, Status: status, Reason: reason, Message: message, LastTransitionTime: metav1.NewTime(ago(5 * time.Minute)),
+		Type: kind, Status: status, Reason: reason, Message: message,
+		LastTransitionTime: metav1.NewTime(ago(5 * time.Minute)),
 	}
 }
 
@@ -247,8 +248,8 @@ func revised() []appsv1.ControllerRevision {
 	for i, spec := range []string{
 		"",
 		`{"target":{"nodes":{"selector":{},"dataPath":"/data"}},"streams":[{"name":"Fills"}],"image":"hlparser:v1","sink":{}}`,
-		`{"target":{"nodes":{"selector":{},"dataPath":"/data"}},"streams":[{"name":"Fills"}],"image":"hlparser:v2","sink":{},` +
-			`"engine":{"workers":4}}`,
+		`{"target":{"nodes":{"selector":{},"dataPath":"/data"}},"streams":[{"name":"Fills"}],"image":"hlparser:v2",` +
+			`"sink":{},"engine":{"workers":4}}`,
 	} {
 		r := appsv1.ControllerRevision{ObjectMeta: metav1.ObjectMeta{
 			Namespace: "hl", Name: "mainnet-" + []string{"z", "a", "b"}[i],

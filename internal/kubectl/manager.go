@@ -188,7 +188,10 @@ func (m *manager) forward(namespace, pod string) error {
 		close(stop)
 		return fmt.Errorf("forwarding a port to pod %s: no answer within %s", pod, managerTimeout)
 	}
-	m.close = func() { close(stop); <-ended }
+	m.close = func() {
+		close(stop)
+		_ = <-ended // the tunnel is closed on purpose
+	}
 	ports, err := forwarder.GetPorts()
 	if err != nil || len(ports) == 0 {
 		m.disconnect()
