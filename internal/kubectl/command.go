@@ -187,8 +187,8 @@ func (r *runner) diagnoseCommand() *cobra.Command {
 		Use: "diagnose NAME", Short: "Write a bundle for those who help: what is wrong, and all that shows it",
 		Long: `Write a bundle for those who help, as a tar.gz file: README.txt with what is wrong, the object, its revisions,
 pods, events and reports, and the last lines of the parsers' logs. It has no Secrets and no records: the logs of parsers
-that write records to standard output are left out. Texts of the node's files and of sinks' errors are in it: read it before
-you pass it on.`,
+that write records to standard output are left out. Texts of the node's files and of sinks' errors are in it: read it
+before you pass it on.`,
 		Args: arguments(1, 1), ValidArgsFunction: r.complete,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			defer r.close()

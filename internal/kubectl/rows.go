@@ -54,8 +54,8 @@ type row struct {
 	NoReport string    `json:"noReport,omitempty"`
 }
 
-// rowsOf returns a row for each target that is known: those that the manager serves, those with a pod, and those that the
-// status names. They are ordered by name.
+// rowsOf returns a row for each target that is known: those that the manager serves, those with a pod, and those that
+// the status names. They are ordered by name.
 func rowsOf(f *fleet) []row {
 	rows := map[string]*row{}
 	at := func(target string) *row {
