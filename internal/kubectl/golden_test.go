@@ -247,7 +247,8 @@ func revised() []appsv1.ControllerRevision {
 	out := make([]appsv1.ControllerRevision, 0, 3)
 	for i, spec := range []string{
 		"",
-		`{"target":{"nodes":{"selector":{},"dataPath":"/data"}},"streams":[{"name":"Fills"}],"image":"hlparser:v1","sink":{}}`,
+		`{"target":{"nodes":{"selector":{},"dataPath":"/data"}},"streams":[{"name":"Fills"}],"image":"hlparser:v1",` +
+			`"sink":{}}`,
 		`{"target":{"nodes":{"selector":{},"dataPath":"/data"}},"streams":[{"name":"Fills"}],"image":"hlparser:v2",` +
 			`"sink":{},"engine":{"workers":4}}`,
 	} {

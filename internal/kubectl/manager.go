@@ -190,7 +190,7 @@ func (m *manager) forward(namespace, pod string) error {
 	}
 	m.close = func() {
 		close(stop)
-		_ = <-ended // the tunnel is closed on purpose
+		<-ended //nolint:errcheck // the tunnel is closed on purpose
 	}
 	ports, err := forwarder.GetPorts()
 	if err != nil || len(ports) == 0 {
