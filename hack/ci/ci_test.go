@@ -194,26 +194,70 @@ func TestThePathsOfTheBrokersHoldAllThatTheirTestsAreBuiltOf(t *testing.T) {
 	}
 }
 
-// fakes are programs in the place of those that .ci/run calls. make fails for the target that FAILS names.
+// Each path of the list of Argo CD's step is there.
+func TestThePathsOfArgoCDExist(t *testing.T) {
+	data, err := os.ReadFile("../../.ci/paths/argocd")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for line := range strings.Lines(string(data)) {
+		line = strings.TrimSpace(line)
+		if line == "" || strings.HasPrefix(line, "#") {
+			continue
+		}
+		if _, err := os.Stat(filepath.Join("../..", line)); err != nil {
+			t.Error(err)
+		}
+	}
+}
+
+// argocdModule names a toolchain, as the file of the repository does.
+const argocdModule, argocdModuleText = "hack/argocd/module/go.mod", "module x\n\ngo 1.99.0\n\ntoolchain go1.99.1\n"
+
+func TestTheModuleOfArgoCDNamesItsToolchain(t *testing.T) {
+	data, err := os.ReadFile("../../" + argocdModule)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if !strings.Contains(string(data), "\ntoolchain go1.") {
+		t.Error(".ci/run and hack/argocd/build read the toolchain from the file, and it names none")
+	}
+}
+
+// fakes are programs in the place of those that .ci/run calls. make fails for the target that FAILS names. go has the
+// toolchain of Argo CD unless NO_TOOLCHAIN is set, and fails in its module without it.
 var fakes = map[string]string{
 	"make": "echo made $*; [ \"$1\" != \"${FAILS:-}\" ] || { echo '--- FAIL: TestOf'$1; exit 1; }",
-	"go":   "exit 0",
+	"go": `echo "go $* with ${GOTOOLCHAIN:-}"
+case "$*:${GOTOOLCHAIN:-}:${NO_TOOLCHAIN:-}" in
+	"-C hack/argocd/module"*:go1.99.1:) exit 0;;
+	"-C hack/argocd/module"*|*:go1.99.1:*) exit 1;;
+esac`,
 	"curl": "exit 7",
 	"id":   "echo 1000",
 }
 
+// fake puts the fakes into the PATH, and a module of Argo CD into the repository.
+func (c *clone) fake() {
+	c.t.Helper()
+	for name, body := range fakes {
+		c.write("bin/"+name, "#!/bin/sh\n"+body+"\n")
+	}
+	c.write(argocdModule, argocdModuleText)
+	c.git("add", argocdModule)
+	c.env = append(c.env, "PATH="+filepath.Join(c.dir, "bin")+":"+os.Getenv("PATH"))
+}
+
 func TestCIRunTakesEveryStepAndSaysWhatItDidNotRun(t *testing.T) {
-	steps := []string{"generated", "lint", "modules", "tests", "brokers"}
+	steps := []string{"generated", "lint", "modules", "tests", "brokers", "argocd"}
 	for fails, failed := range map[string]string{
-		"": "", "lint": "lint", "manifests": "generated", "test": "tests", "brokers": "brokers",
+		"": "", "lint": "lint", "manifests": "generated", "test": "tests", "brokers": "brokers", "test-argocd": "argocd",
 	} {
 		t.Run("fails: "+fails, func(t *testing.T) {
 			t.Parallel()
 			c := newClone(t)
-			for name, body := range fakes {
-				c.write("bin/"+name, "#!/bin/sh\n"+body+"\n")
-			}
-			c.env = append(c.env, "PATH="+filepath.Join(c.dir, "bin")+":"+os.Getenv("PATH"), "FAILS="+fails)
+			c.fake()
+			c.env = append(c.env, "FAILS="+fails)
 			output, code := c.run(".ci/run")
 			rest, table, _ := strings.Cut(output, "step         seconds")
 			if _, named, _ := strings.Cut(rest, "what failed in "+failed); failed != "" &&
@@ -251,15 +295,43 @@ func TestCIRunTakesEveryStepAndSaysWhatItDidNotRun(t *testing.T) {
 
 func TestCIRunTakesTheNamedStepsAndFailsIfOneCannotRun(t *testing.T) {
 	c := newClone(t)
-	for name, body := range fakes {
-		c.write("bin/"+name, "#!/bin/sh\n"+body+"\n")
-	}
-	c.env = append(c.env, "PATH="+filepath.Join(c.dir, "bin")+":"+os.Getenv("PATH"))
+	c.fake()
 	output, code := c.run(".ci/run", "lint", "modules")
 	if code != 0 || !strings.Contains(output, "made lint") || strings.Contains(output, "made test") {
 		t.Errorf("exit code %d: %s", code, output)
 	}
 	if output, code := c.run(".ci/run", "e2e"); code != 1 || !strings.Contains(output, "FAILED: e2e") {
 		t.Errorf("exit code %d: %s", code, output)
+	}
+}
+
+func TestCIRunSaysWhatItLeavesOutWithoutArgoCDsGo(t *testing.T) {
+	const why = "go1.99.1 cannot be downloaded"
+	for name, test := range map[string]struct {
+		steps []string
+		code  int
+	}{
+		"all steps":   {nil, 0},
+		"those steps": {[]string{"modules", "argocd"}, 1}, // a step that is named must run
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			c := newClone(t)
+			c.fake()
+			c.env = append(c.env, "NO_TOOLCHAIN=1")
+			output, code := c.run(".ci/run", test.steps...)
+			_, table, _ := strings.Cut(output, "step         seconds")
+			for _, want := range []string{"NOT RUN: argocd: " + why, "NOT RUN: modules of hack/argocd/module: " + why} {
+				if !strings.Contains(table, want) {
+					t.Errorf("the end does not say %q", want)
+				}
+			}
+			if code != test.code || strings.Contains(output, "made test-argocd") {
+				t.Errorf("the exit code is %d", code)
+			}
+			if t.Failed() {
+				t.Log(output)
+			}
+		})
 	}
 }
