@@ -173,19 +173,20 @@ func (a *argocd) cli(t *testing.T, args ...string) string {
 	return string(out)
 }
 
-// application returns one of the example's Applications, with another repository and path.
-func application(t *testing.T, name string, repo *repository, path string) *unstructured.Unstructured {
+// application returns one of the example's Applications, with another name, repository and path.
+func application(t *testing.T, example, name string, repo *repository, path string) *unstructured.Unstructured {
 	t.Helper()
 	for _, obj := range objects(t, read(t, examples, "application.yaml")) {
-		if obj.GetName() != name {
+		if obj.GetName() != example {
 			continue
 		}
+		obj.SetName(name)
 		for field, value := range map[string]string{"repoURL": repo.url(), "targetRevision": "main", "path": path} {
 			noError(t, unstructured.SetNestedField(obj.Object, value, "spec", "source", field))
 		}
 		return obj
 	}
-	t.Fatalf("the example has no Application %s", name)
+	t.Fatalf("the example has no Application %s", example)
 	return nil
 }
 

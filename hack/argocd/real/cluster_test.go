@@ -190,8 +190,13 @@ func (c *cluster) mkdir(t *testing.T, name ...string) string {
 // fleet returns the HyperliquidParser as it is stored.
 func (c *cluster) fleet(t *testing.T) *v1alpha1.HyperliquidParser {
 	t.Helper()
+	return c.hlp(t, fleetName)
+}
+
+func (c *cluster) hlp(t *testing.T, name string) *v1alpha1.HyperliquidParser {
+	t.Helper()
 	obj := &v1alpha1.HyperliquidParser{}
-	noError(t, c.client.Get(t.Context(), client.ObjectKey{Namespace: fleetNamespace, Name: fleetName}, obj))
+	noError(t, c.client.Get(t.Context(), client.ObjectKey{Namespace: fleetNamespace, Name: name}, obj))
 	return obj
 }
 

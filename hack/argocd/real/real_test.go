@@ -20,6 +20,7 @@ import (
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	"k8s.io/apimachinery/pkg/api/meta"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
+	"k8s.io/apimachinery/pkg/types"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"github.com/hlparser/hyperliquid-parser-operator/api/v1alpha1"
@@ -75,6 +76,7 @@ func TestConfigurationInARealArgoCD(t *testing.T) {
 		{"the fleet is paused and resumed", w.pause},
 		{"a change by hand is reverted", w.selfHeal},
 		{"no way to compare finds a difference", w.noDrift},
+		{"what git does not say is left alone", w.leftAlone},
 		{"nothing happens at rest", w.rest},
 		{"what leaves git is pruned", w.prune},
 		{"an Application is deleted", w.remove},
@@ -108,7 +110,7 @@ patches:
     metadata: {name: any}
 `)})
 	begin := time.Now()
-	w.applyObject(t, application(t, operatorApp, w.operator, "process"))
+	w.applyObject(t, application(t, operatorApp, operatorApp, w.operator, "process"))
 	w.follow(t, operatorApp, begin, whole, path{want: []string{healthy}, may: []string{"Missing", progressing, "Unknown"}})
 	within(t, soon, func() error { return w.synced(t, operatorApp) })
 	var crd apiextensionsv1.CustomResourceDefinition
@@ -136,9 +138,8 @@ func (w *walk) create(t *testing.T) {
 		"mainnet/fleet.yaml": w.manifest(t), "spellings/all.yaml": spellings(),
 	})
 	begin := time.Now()
-	w.applyObject(t, application(t, fleetsApp, w.fleets, "mainnet"))
-	w.follow(t, fleetsApp, begin, whole, path{want: []string{progressing}, may: []string{"Missing", "Unknown"}})
-	within(t, soon, func() error { return w.messageHas(t, progressing, "") })
+	w.applyObject(t, application(t, fleetsApp, fleetsApp, w.fleets, "mainnet"))
+	within(t, whole, func() error { return w.messageHas(t, progressing, "") })
 	w.page.add("created", w.show(t, "argocd app get "+fleetsApp))
 	w.follow(t, fleetsApp, begin, whole, path{want: []string{progressing, healthy}, may: []string{"Missing", "Unknown"}})
 	within(t, soon, func() error { return w.synced(t, fleetsApp) })
@@ -229,6 +230,7 @@ func (w *walk) acknowledge(t *testing.T) {
 	signal(t, w.podOf(t, node), syscall.SIGKILL)
 	noError(t, w.broker.Start(t.Context()))
 	within(t, whole, func() error { return w.reason(t, v1alpha1.ConditionDelivering, "DataLost") })
+	within(t, soon, func() error { return w.messageHas(t, degraded, "deleted too early") })
 	w.follow(t, fleetsApp, begin, soon, path{want: []string{degraded}, may: []string{progressing}})
 	w.offers(t, "acknowledge-loss", true)
 	begin = time.Now()
@@ -283,10 +285,8 @@ func (w *walk) selfHeal(t *testing.T) {
 
 func (w *walk) revertsChange(t *testing.T) {
 	t.Helper()
-	obj := w.fleet(t)
-	generation := obj.Generation
-	noError(t, w.client.Patch(t.Context(), obj, client.RawPatch("application/merge-patch+json",
-		[]byte(`{"spec":{"growth":{"stuckAfter":"7s"}}}`))))
+	generation := w.fleet(t).Generation
+	w.patch(t, fleetName, `{"spec":{"growth":{"stuckAfter":"7s"}}}`)
 	took := within(t, soon, func() error {
 		obj := w.fleet(t)
 		if obj.Spec.Growth.StuckAfter.Duration != 6*time.Second || obj.Generation < generation+2 {
@@ -301,7 +301,7 @@ func (w *walk) revertsChange(t *testing.T) {
 // noDrift compares in each way that Argo CD has, what the fleet and the spellings are in git with what they are in the
 // cluster, after a sync in that way. Each way notices a change by hand.
 func (w *walk) noDrift(t *testing.T) {
-	w.applyObject(t, application(t, spellingsApp, w.fleets, "spellings"))
+	w.applyObject(t, application(t, fleetsApp, spellingsApp, w.fleets, "spellings"))
 	within(t, whole, func() error { return w.synced(t, spellingsApp) })
 	apps := []string{fleetsApp, spellingsApp}
 	for _, way := range []struct{ name, compare, sync string }{
@@ -328,6 +328,56 @@ func (w *walk) noDrift(t *testing.T) {
 		w.compareBy(t, name, "", "")
 		w.cli(t, "app", "sync", name)
 	}
+}
+
+// leftAlone changes by hand what git does not say, and what it says of a list with server-side apply: Argo CD reports
+// Synced, and leaves it. It changes back what git says.
+func (w *walk) leftAlone(t *testing.T) {
+	w.patch(t, fleetName, `{"spec":{"growth":{"action":"Alert"}}}`)
+	w.refresh(t, fleetsApp, "hard")
+	noError(t, w.synced(t, fleetsApp))
+	if got := w.hlp(t, fleetName).Spec.Growth.Action; got != v1alpha1.GrowthActionAlert {
+		t.Errorf("growth.action is %s", got)
+	}
+	w.patch(t, fleetName, `{"spec":{"growth":{"action":"Restart"}}}`)
+
+	const lists, paused = "spelling-lists", "spelling-unpaused"
+	add := `{"spec":{"filter":{"coins":["BTC","DOGE","ETH","SOL"]}}}`
+	coins := func() int { return len(w.hlp(t, lists).Spec.Filter.Coins) }
+	w.patch(t, lists, add)
+	within(t, soon, func() error {
+		if n := coins(); n != 3 {
+			return fmt.Errorf("there are %d coins", n)
+		}
+		return nil
+	})
+	w.compareBy(t, spellingsApp, "", "ServerSideApply=true")
+	w.cli(t, "app", "sync", spellingsApp)
+	w.patch(t, lists, add)
+	w.cli(t, "app", "sync", spellingsApp)
+	w.refresh(t, spellingsApp, "hard")
+	noError(t, w.synced(t, spellingsApp))
+	if n := coins(); n != 4 {
+		t.Errorf("with server-side apply there are %d coins", n)
+	}
+	w.compareBy(t, spellingsApp, "", "")
+	w.cli(t, "app", "sync", spellingsApp)
+
+	generation := w.hlp(t, paused).Generation
+	w.cli(t, "app", "actions", "run", spellingsApp, "pause", "--kind=HyperliquidParser", "--resource-name="+paused)
+	within(t, soon, func() error {
+		if obj := w.hlp(t, paused); obj.Spec.Paused || obj.Generation != generation+2 {
+			return fmt.Errorf("the pause is not undone; the generation is %d after %d", obj.Generation, generation)
+		}
+		return nil
+	})
+}
+
+// patch changes a HyperliquidParser by hand.
+func (w *walk) patch(t *testing.T, name, patch string) {
+	t.Helper()
+	noError(t, w.client.Patch(t.Context(), w.hlp(t, name), client.RawPatch(types.MergePatchType, []byte(patch)),
+		client.FieldOwner("somebody")))
 }
 
 // generations returns the generations of all HyperliquidParsers: a sync that changes nothing leaves them as they are.
@@ -522,7 +572,7 @@ func (w *walk) offers(t *testing.T, action string, want bool) {
 			Action   string
 			Disabled bool
 		}
-		text := w.cli(t, "app", "actions", "list", fleetsApp, "--kind=HyperliquidParser", "--output=json")
+		text := w.cli(t, "app", "actions", "list", fleetsApp, "--kind=HyperliquidParser", "--out=json")
 		noError(t, json.Unmarshal([]byte(text), &offered))
 		for _, o := range offered {
 			if o.Action == action && !o.Disabled {
@@ -561,7 +611,7 @@ func (w *walk) showLogs(t *testing.T) {
 	paths, err := filepath.Glob(filepath.Join(w.dir, "*.log"))
 	noError(t, err)
 	for _, path := range paths {
-		const maxBytes = 3000
+		const maxBytes = 1500
 		text := read(t, path)
 		t.Logf("%s:\n%s", filepath.Base(path), text[max(len(text)-maxBytes, 0):])
 	}

@@ -41,7 +41,7 @@ func spellings() []byte {
   streams: [{name: Fills, mode: Auto}]
   growth: {fleetWideThreshold: 30%, restart: {cooldown: 5m, maxPerHour: 3, maxConcurrent: 10%}}
   rollout: {maxUnavailable: 10%, revisionHistoryLimit: 5}`,
-		"false": base + streams + sink + `
+		"unpaused": base + streams + sink + `
   paused: false`,
 	}
 	var out bytes.Buffer
