@@ -171,7 +171,7 @@ brokers-kafka:
 .PHONY: test-argocd
 test-argocd: ## Test config/argocd in a real Argo CD, built from Go modules with the Go that it needs (8 minutes of CPU, once); ARGOCD_RECORD=1 writes what docs/gitops.md shows.
 	argocd=$$(go run ./hack/argocd/build); assets=$$($(CONTROLPLANE) --with kube-controller-manager); \
-	ARGOCD_ASSETS="$$argocd" KUBEBUILDER_ASSETS="$$assets" go test -count 1 -timeout 30m -v ./hack/argocd/real
+	ARGOCD_ASSETS="$$argocd" KUBEBUILDER_ASSETS="$$assets" go test -count 1 -timeout 30m -v $(TESTFLAGS) ./hack/argocd/real
 
 .PHONY: demo
 demo: ## Run a fleet on this machine, without Docker or root; KEEP=1 leaves it running, SINK=nats delivers to a NATS server.
