@@ -16,6 +16,7 @@ import (
 	"k8s.io/apiextensions-apiserver/pkg/apiserver/schema/defaulting"
 	"k8s.io/apimachinery/pkg/api/resource"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/util/intstr"
 	"k8s.io/utils/ptr"
 	"sigs.k8s.io/yaml"
 
@@ -100,8 +101,11 @@ func listDefaults() map[string]any {
 	}
 }
 
-// setListDefaults sets the defaults that earlier schemas set in streams and sinks.
+// setListDefaults sets the defaults that earlier schemas set in streams, sinks and the canary.
 func setListDefaults(obj *v1alpha1.HyperliquidParser) {
+	if c := obj.Spec.Rollout.Canary; c != nil {
+		c.Count, c.Soak = ptr.To(intstr.FromInt32(1)), &metav1.Duration{Duration: time.Hour}
+	}
 	for i := range obj.Spec.Streams {
 		obj.Spec.Streams[i].Mode = "Auto"
 	}
@@ -128,6 +132,23 @@ func TestItemsOfListsHaveNoDefaults(t *testing.T) {
 			t.Errorf("%s defaults to %v in the schema: set it in SetDefaults instead", path, value)
 		}
 	}
+}
+
+// An optional object that a manifest has as {} and that the schema fills belongs, with what fills it, to whoever applied
+// it on the client side. A server-side apply of the same manifest then removes all that is in it, which leaves null: the
+// API server rejects that unless the object itself has a default.
+func TestOptionalObjectsThatMayBeEmptyHaveNoDefaultsInThem(t *testing.T) {
+	var walk func(path string, s *structuralschema.Structural)
+	walk = func(path string, s *structuralschema.Structural) {
+		mayBeEmpty := s.ValueValidation == nil || len(s.ValueValidation.Required) == 0
+		for name, field := range s.Properties {
+			if path != "" && path != ".spec" && mayBeEmpty && s.Default.Object == nil && field.Default.Object != nil {
+				t.Errorf("%s.%s has a default in the schema, and %s has none: set it in SetDefaults instead", path, name, path)
+			}
+			walk(path+"."+name, &field)
+		}
+	}
+	walk("", structural(t))
 }
 
 func TestSetDefaultsKeepsWhatIsSet(t *testing.T) {

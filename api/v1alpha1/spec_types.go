@@ -725,14 +725,12 @@ type Canary struct {
 	// count is the number or percentage of targets that try a new revision: a number from 1, or a percentage from 1% to
 	// 100%, rounded up. It is capped at the size of the fleet and at 500. Defaults to 1.
 	// +optional
-	// +kubebuilder:default=1
 	// +kubebuilder:validation:XValidation:rule="type(self) == int ? int(self) >= 1 && int(self) <= 2147483647 : string(self).matches('^(100|[1-9][0-9]?)%$')",message="write a number of targets from 1, or a percentage from 1% to 100% such as \"10%\""
 	Count *intstr.IntOrString `json:"count,omitempty"`
 
 	// soak is how long the canaries must be observed to be good, from 1s to 168h. Faults that the revision does not cause,
 	// such as a sink that is down, neither fail the canaries nor count as soak time. Defaults to 1h.
 	// +optional
-	// +kubebuilder:default="1h"
 	// +kubebuilder:validation:Type=string
 	// +kubebuilder:validation:MaxLength=32
 	// +kubebuilder:validation:XValidation:rule="self.matches('^([0-9]{1,5}([.][0-9]{1,3})?(ms|s|m|h)){1,3}$') && duration(self).getMilliseconds() >= 1000 && duration(self).getMilliseconds() <= 604800000",message="write a duration from 1s to 168h, such as 1h"

@@ -159,6 +159,13 @@ func (a *argocd) environment(t *testing.T) []string {
 // cli runs a command of the program argocd, and returns what it prints.
 func (a *argocd) cli(t *testing.T, args ...string) string {
 	t.Helper()
+	out, err := a.tryCLI(t, args...)
+	noError(t, err)
+	return out
+}
+
+func (a *argocd) tryCLI(t *testing.T, args ...string) (string, error) {
+	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 	defer cancel()
 	cmd := exec.CommandContext(ctx, filepath.Join(a.assets, "argocd"),
@@ -168,9 +175,9 @@ func (a *argocd) cli(t *testing.T, args ...string) string {
 	cmd.Stderr = &stderr
 	out, err := cmd.Output()
 	if err != nil {
-		t.Fatalf("argocd %s: %v\n%s%s", strings.Join(args, " "), err, out, &stderr)
+		err = fmt.Errorf("argocd %s: %w\n%s%s", strings.Join(args, " "), err, out, &stderr)
 	}
-	return string(out)
+	return string(out), err
 }
 
 // application returns one of the example's Applications, with another name, repository and path.

@@ -47,7 +47,7 @@ func spellings() []byte {
 	var out bytes.Buffer
 	for _, name := range slices.Sorted(maps.Keys(specs)) {
 		fmt.Fprintf(&out, "---\napiVersion: fleet.hlparser.dev/v1alpha1\nkind: HyperliquidParser\n"+
-			"metadata: {name: %s, labels: {}, annotations: {}}\nspec:%s\n", "spelling-"+name, specs[name])
+			"metadata: {name: %s}\nspec:%s\n", "spelling-"+name, specs[name])
 	}
 	return out.Bytes()
 }
