@@ -134,9 +134,9 @@ func TestItemsOfListsHaveNoDefaults(t *testing.T) {
 	}
 }
 
-// An optional object that a manifest has as {} and that the schema fills belongs, with what fills it, to whoever applied
-// it on the client side. A server-side apply of the same manifest then removes all that is in it, which leaves null: the
-// API server rejects that unless the object itself has a default.
+// An optional object that a manifest has as {} and that the schema fills belongs, with what fills it, to the client that
+// applied it. A server-side apply of the same manifest then removes all that is in it, which leaves null. The API
+// server rejects that unless the object itself has a default.
 func TestOptionalObjectsThatMayBeEmptyHaveNoDefaultsInThem(t *testing.T) {
 	var walk func(path string, s *structuralschema.Structural)
 	walk = func(path string, s *structuralschema.Structural) {

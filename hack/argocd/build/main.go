@@ -99,6 +99,11 @@ type pins struct {
 	digest    string // of all that decides what is built
 }
 
+var (
+	toolchainLine = regexp.MustCompile(`(?m)^toolchain (\S+)$`)
+	versionLine   = regexp.MustCompile(`(?m)^\s*(?:require )?` + regexp.QuoteMeta(argocd) + ` (v\S+)`)
+)
+
 func readPins(dir string) (*pins, error) {
 	mod, err := os.ReadFile(filepath.Join(dir, "go.mod"))
 	if err != nil {
@@ -109,10 +114,10 @@ func readPins(dir string) (*pins, error) {
 		return nil, fmt.Errorf("reading the version of kustomize: %w", err)
 	}
 	p := &pins{dir: dir, digest: fmt.Sprintf("%x", sha256.Sum256(slices.Concat(mod, tools)))[:12]}
-	if m := regexp.MustCompile(`(?m)^toolchain (\S+)$`).FindSubmatch(mod); m != nil {
+	if m := toolchainLine.FindSubmatch(mod); m != nil {
 		p.toolchain = string(m[1])
 	}
-	if m := regexp.MustCompile(`(?m)^\s*(?:require )?` + regexp.QuoteMeta(argocd) + ` (v\S+)`).FindSubmatch(mod); m != nil {
+	if m := versionLine.FindSubmatch(mod); m != nil {
 		p.version = string(m[1])
 	}
 	if p.toolchain == "" || p.version == "" {
@@ -126,7 +131,8 @@ func (p *pins) build(ctx context.Context, dir string) error {
 	fmt.Fprintf(os.Stderr, "argocd: building Argo CD %s with %s from Go modules, once: some minutes, 8 minutes of CPU\n",
 		p.version, p.toolchain)
 	ldflags := "-s -w -X " + argocd + "/common.version=" + strings.TrimPrefix(p.version, "v")
-	_, err := p.command(ctx, "go", "build", "-trimpath", "-ldflags", ldflags, "-o", filepath.Join(dir, "argocd"), argocd+"/cmd")
+	_, err := p.command(ctx, "go", "build", "-trimpath", "-ldflags", ldflags,
+		"-o", filepath.Join(dir, "argocd"), argocd+"/cmd")
 	if err != nil {
 		return err
 	}

@@ -314,7 +314,8 @@ func (r *recorder) record(obj *unstructured.Unstructured) {
 		return value
 	}
 	now := state{
-		at: time.Now(), sync: field("sync", "status"), health: field("health", "status"), phase: field("operationState", "phase"),
+		at:   time.Now(),
+		sync: field("sync", "status"), health: field("health", "status"), phase: field("operationState", "phase"),
 	}
 	r.mu.Lock()
 	defer r.mu.Unlock()

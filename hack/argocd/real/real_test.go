@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"maps"
 	"net"
 	"net/http"
 	"os"
@@ -67,6 +68,7 @@ func TestConfigurationInARealArgoCD(t *testing.T) {
 	}{
 		{"the operator is installed", w.installOperator},
 		{"a fleet is created", w.create},
+		{"nothing happens at rest", w.rest},
 		{"a parser hangs", w.hang},
 		{"a canary is promoted", w.promote},
 		{"a canary fails, and a commit reverts it", w.canaryFails},
@@ -77,7 +79,6 @@ func TestConfigurationInARealArgoCD(t *testing.T) {
 		{"a change by hand is reverted", w.selfHeal},
 		{"no way to compare finds a difference", w.noDrift},
 		{"what git does not say is left alone", w.leftAlone},
-		{"nothing happens at rest", w.rest},
 		{"what leaves git is pruned", w.prune},
 		{"an Application is deleted", w.remove},
 	}
@@ -162,7 +163,8 @@ func (w *walk) create(t *testing.T) {
 func (w *walk) hang(t *testing.T) {
 	pod := w.podOf(t, "node-3")
 	begin := time.Now()
-	response, err := http.Post("http://"+net.JoinHostPort(pod.Status.PodIP, strconv.Itoa(reportPort))+"/debug/fault/hang", "", nil)
+	address := net.JoinHostPort(pod.Status.PodIP, strconv.Itoa(reportPort))
+	response, err := http.Post("http://"+address+"/debug/fault/hang", "", nil)
 	noError(t, err)
 	noError(t, response.Body.Close())
 	if response.StatusCode/100 != 2 {
@@ -400,11 +402,11 @@ func (w *walk) generations(t *testing.T) string {
 	t.Helper()
 	var list v1alpha1.HyperliquidParserList
 	noError(t, w.client.List(t.Context(), &list))
-	var out []string
+	var out strings.Builder
 	for _, obj := range list.Items {
-		out = append(out, fmt.Sprintf("%s %d", obj.Name, obj.Generation))
+		fmt.Fprintf(&out, "%s %d, ", obj.Name, obj.Generation)
 	}
-	return strings.Join(out, ", ")
+	return out.String()
 }
 
 // compareBy sets how an Application compares and syncs, in addition to what the example has.
@@ -426,9 +428,19 @@ func (w *walk) compareBy(t *testing.T, name, compare, sync string) {
 
 // rest counts for a minute, in which the nodes write and the parsers deliver, what Argo CD and the operator do.
 func (w *walk) rest(t *testing.T) {
-	const long = time.Minute
-	within(t, soon, func() error { return errors.Join(w.synced(t, fleetsApp), w.synced(t, spellingsApp)) })
+	const long, quiet = time.Minute, 10 * time.Second
 	refreshes, writes := w.refreshes(t), w.writes(t)
+	since := time.Now()
+	within(t, whole, func() error { // until the last of what the creation has led to
+		r, all := w.refreshes(t), w.writes(t)
+		if r != refreshes || !maps.Equal(all, writes) {
+			refreshes, writes, since = r, all, time.Now()
+		}
+		if time.Since(since) < quiet {
+			return errors.New("there are still refreshes or writes")
+		}
+		return nil
+	})
 	time.Sleep(long)
 	var lines []string
 	for what, n := range w.writes(t) {
@@ -504,7 +516,13 @@ func (w *walk) prune(t *testing.T) {
 	})
 	begin := time.Now()
 	w.refresh(t, fleetsApp, "normal")
-	// Argo CD refuses to prune all that an Application has by itself: somebody has to ask for it.
+	// Argo CD does not prune all that an Application has by itself, without allowEmpty: somebody has to ask for it.
+	within(t, soon, func() error {
+		if err := w.synced(t, fleetsApp); err == nil || !strings.Contains(err.Error(), "wipe out all resources") {
+			return fmt.Errorf("no word that all would be pruned: %w", err)
+		}
+		return nil
+	})
 	w.sync(t, fleetsApp, "--prune")
 	w.gone(t, begin, fleetName)
 	within(t, soon, func() error { return w.synced(t, fleetsApp) })
@@ -635,7 +653,8 @@ func (w *walk) act(t *testing.T, action string) {
 func (w *walk) show(t *testing.T, command string) string {
 	t.Helper()
 	args := strings.Fields(command)
-	return "$ " + command + "\n" + strings.ReplaceAll(w.cli(t, args[1:]...), w.fleets.url(), "https://git.example/fleets.git")
+	shown := strings.ReplaceAll(w.cli(t, args[1:]...), w.fleets.url(), "https://git.example/fleets.git")
+	return "$ " + command + "\n" + shown
 }
 
 // showLogs prints the ends of the logs of a test that has failed.
