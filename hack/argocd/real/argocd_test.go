@@ -235,11 +235,14 @@ func (a *argocd) refresh(t *testing.T, name, kind string) {
 	})
 }
 
-// message returns the health of the fleet in Argo CD's tree with its message.
-func (a *argocd) message(t *testing.T, app string) (health, message string) {
+// message returns the health of the fleet in Argo CD's tree with its message. Its API server denies access to an
+// Application that it has not seen yet.
+func (a *argocd) message(t *testing.T, app string) (health, message string, err error) {
 	t.Helper()
 	text, err := get(t.Context(), "http://"+a.api+"/api/v1/applications/"+app+"/resource-tree")
-	noError(t, err)
+	if err != nil {
+		return "", "", err
+	}
 	var tree struct {
 		Nodes []struct {
 			Kind, Name string
@@ -249,10 +252,10 @@ func (a *argocd) message(t *testing.T, app string) (health, message string) {
 	noError(t, json.Unmarshal(text, &tree))
 	for _, n := range tree.Nodes {
 		if n.Kind == "HyperliquidParser" && n.Name == fleetName {
-			return n.Health.Status, n.Health.Message
+			return n.Health.Status, n.Health.Message, nil
 		}
 	}
-	return "", ""
+	return "", "", nil
 }
 
 func get(ctx context.Context, url string) ([]byte, error) {

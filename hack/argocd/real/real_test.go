@@ -95,9 +95,7 @@ func TestConfigurationInARealArgoCD(t *testing.T) {
 			return
 		}
 	}
-	if ran == len(steps) {
-		w.page.write(t)
-	}
+	w.page.write(t, ran == len(steps))
 }
 
 // say prints a line.
@@ -149,11 +147,11 @@ func (w *walk) create(t *testing.T) {
 	begin := time.Now()
 	w.applyObject(t, application(t, fleetsApp, fleetsApp, w.fleets, "mainnet"))
 	within(t, whole, func() error { return w.messageHas(t, progressing, "") })
-	w.page.add("created", w.show(t, "argocd app get "+fleetsApp))
+	w.page.add("created", w.showTree(t))
 	w.follow(t, fleetsApp, begin, whole, path{want: []string{progressing, healthy}, may: []string{"Missing", "Unknown"}})
 	within(t, soon, func() error { return w.synced(t, fleetsApp) })
 	within(t, soon, func() error { return w.messageHas(t, healthy, "") })
-	w.page.add("healthy", w.show(t, "argocd app get "+fleetsApp))
+	w.page.add("healthy", w.showTree(t))
 	if obj := w.fleet(t); obj.Status.Ready != nodes {
 		t.Errorf("Argo CD says Healthy, and %d of %d parsers are ready", obj.Status.Ready, nodes)
 	}
@@ -183,7 +181,7 @@ func (w *walk) promote(t *testing.T) {
 	w.follow(t, fleetsApp, begin, whole, path{want: []string{progressing}})
 	within(t, whole, func() error { return w.reason(t, v1alpha1.ConditionReconciling, v1alpha1.ReasonCanarySoaking) })
 	within(t, soon, func() error { return w.messageHas(t, progressing, "soak") })
-	w.page.add("soaking", w.show(t, "argocd app get "+fleetsApp))
+	w.page.add("soaking", w.showTree(t))
 	w.offers(t, "promote", true)
 	w.page.add("actions", w.show(t, "argocd app actions list "+fleetsApp+" --kind HyperliquidParser"))
 	w.act(t, "promote")
@@ -209,7 +207,7 @@ func (w *walk) canaryFails(t *testing.T) {
 	})
 	w.follow(t, fleetsApp, begin, soon, path{want: []string{progressing, degraded}})
 	within(t, soon, func() error { return w.messageHas(t, degraded, "restarted") })
-	w.page.add("canary-failed", w.show(t, "argocd app get "+fleetsApp))
+	w.page.add("canary-failed", w.showTree(t))
 	begin = time.Now()
 	w.push(t, "Revert \"three workers\"", 2)
 	w.follow(t, fleetsApp, begin, whole, path{want: []string{healthy}, may: []string{progressing}})
@@ -221,7 +219,7 @@ func (w *walk) sinkDown(t *testing.T) {
 	w.broker.Kill()
 	w.follow(t, fleetsApp, begin, whole, path{want: []string{degraded}, may: []string{progressing}})
 	within(t, soon, func() error { return w.messageHas(t, degraded, "sink") })
-	w.page.add("sink-down", w.show(t, "argocd app get "+fleetsApp))
+	w.page.add("sink-down", w.showTree(t))
 	begin = time.Now()
 	noError(t, w.broker.Start(t.Context()))
 	w.follow(t, fleetsApp, begin, whole, path{want: []string{healthy}, may: []string{progressing}})
@@ -600,7 +598,10 @@ func (w *walk) differences(t *testing.T, name string) error {
 // messageHas returns an error unless Argo CD shows a health of the fleet whose message contains a text.
 func (w *walk) messageHas(t *testing.T, health, text string) error {
 	t.Helper()
-	got, message := w.message(t, fleetsApp)
+	got, message, err := w.message(t, fleetsApp)
+	if err != nil {
+		return err
+	}
 	if got != health || message == "" || !strings.Contains(message, text) {
 		return fmt.Errorf("the fleet's health is %q, %q; want %q with %q", got, message, health, text)
 	}
@@ -647,6 +648,22 @@ func (w *walk) act(t *testing.T, action string) {
 	t.Helper()
 	w.offers(t, action, true)
 	w.cli(t, "app", "actions", "run", fleetsApp, action, "--kind=HyperliquidParser", "--resource-name="+fleetName)
+}
+
+// showTree returns what argocd app get shows of the fleet's status, and of its objects the fleet and its pods. The last
+// column is the message of the health.
+func (w *walk) showTree(t *testing.T) string {
+	t.Helper()
+	command, printed, _ := strings.Cut(w.show(t, "argocd app get "+fleetsApp+" -o tree=detailed"), "\n")
+	_, status, _ := strings.Cut(printed, "Sync Status:")
+	out := command + "\n…\n"
+	for line := range strings.Lines("Sync Status:" + status) {
+		if !strings.Contains(line, "/") || strings.Contains(line, "HyperliquidParser/") || strings.Contains(line, "Pod/") ||
+			strings.Contains(line, "KIND/NAME") {
+			out += strings.TrimRight(line, " \n") + "\n"
+		}
+	}
+	return out
 }
 
 // show returns a command with what it prints, for the documentation.
