@@ -134,8 +134,8 @@ func TestItemsOfListsHaveNoDefaults(t *testing.T) {
 	}
 }
 
-// An optional object that a manifest has as {} and that the schema fills belongs, with what fills it, to the client that
-// applied it. A server-side apply of the same manifest then removes all that is in it, which leaves null. The API
+// An optional object that a manifest has as {} and that the schema fills belongs, with what fills it, to the client
+// that applied it. A server-side apply of the same manifest then removes all that is in it, which leaves null. The API
 // server rejects that unless the object itself has a default.
 func TestOptionalObjectsThatMayBeEmptyHaveNoDefaultsInThem(t *testing.T) {
 	var walk func(path string, s *structuralschema.Structural)
