@@ -74,7 +74,9 @@ func generate() ([]byte, error) {
 	for _, m := range byDefault {
 		served[m.name] = true
 	}
-	more := slices.DeleteFunc(all, func(m metric) bool { return served[m.name] || !strings.HasPrefix(m.name, "hlparser_") })
+	more := slices.DeleteFunc(all, func(m metric) bool {
+		return served[m.name] || !strings.HasPrefix(m.name, "hlparser_")
+	})
 	operator, err := operatorMetrics()
 	if err != nil {
 		return nil, err

@@ -349,8 +349,8 @@ func (t *Tailer) insertIdentified(d *directory, f *hourFile) {
 	}
 }
 
-// startNew makes a new file readable from its first byte. A file whose generation needs its creation time stays undecided
-// if it cannot be opened.
+// startNew makes a new file readable from its first byte. A file whose generation needs its creation time stays
+// undecided if it cannot be opened.
 func (t *Tailer) startNew(d *directory, f *hourFile) error {
 	var born time.Time
 	end := int64(-1)
@@ -390,10 +390,10 @@ func (t *Tailer) startNew(d *directory, f *hourFile) error {
 	return nil
 }
 
-// needsUniqueGeneration reports whether another file of f's hour had, or may have had, the generation that comes from the
-// first line: one is known, or the checkpoint on disk has that hour or a later one and may have forgotten it. What the
-// process knows beyond the checkpoint does not count. After a crash the next process must come to the same answer, or
-// the destination does not recognise what it stored.
+// needsUniqueGeneration reports whether another file of f's hour had, or may have had, the generation that comes from
+// the first line: one is known, or the checkpoint on disk has that hour or a later one and may have forgotten it. What
+// the process knows beyond the checkpoint does not count. After a crash the next process must come to the same answer,
+// or the destination does not recognise what it stored.
 func (t *Tailer) needsUniqueGeneration(d *directory, f *hourFile) bool {
 	sameHour := func(other *hourFile) bool { return other != f && compareHours(other.id, f.id) == 0 }
 	i := slices.Index(d.files, f)

@@ -508,8 +508,8 @@ func (t *Tailer) Files() []checkpoint.File {
 	return out
 }
 
-// Saved records that a checkpoint with the files of the last result of Files is on disk, at the positions of that result
-// or at earlier ones.
+// Saved records that a checkpoint with the files of the last result of Files is on disk, at the positions of that
+// result or at earlier ones.
 func (t *Tailer) Saved() {
 	t.mu.Lock()
 	defer t.mu.Unlock()

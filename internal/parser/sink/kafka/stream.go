@@ -349,11 +349,11 @@ func (s *stream) send(parts ...[]kgo.Record) (int, error) {
 // noTopic is a name that no topic can have.
 const noTopic = "/"
 
-// awaitLoad waits until the client has stored the partitions of the records' topics. When it meets a topic for the first
-// time, kgo 1.22 sends the waiting records before it stores the topic's partitions. EndTransaction and the reset of
-// sequence numbers visit stored partitions only. If both happen in between, EndTransaction aborts the transaction that
-// it is asked to commit and reports success, or the next transaction fails with OUT_OF_ORDER_SEQUENCE_NUMBER. The client
-// stores partitions in its metadata loop, and a purge, here of nothing, runs in that loop between two updates.
+// awaitLoad waits until the client has stored the partitions of the records' topics. When it meets a topic for the
+// first time, kgo 1.22 sends the waiting records before it stores the topic's partitions. EndTransaction and the reset
+// of sequence numbers visit stored partitions only. If both happen in between, EndTransaction aborts the transaction
+// that it is asked to commit and reports success, or the next transaction fails with OUT_OF_ORDER_SEQUENCE_NUMBER. The
+// client stores partitions in its metadata loop, and a purge, here of nothing, runs in that loop between two updates.
 func (s *stream) awaitLoad(parts [][]kgo.Record) {
 	known := len(s.loaded)
 	topic := ""
