@@ -133,8 +133,7 @@ test: vet ## Run all tests; the first time, kube-apiserver is built for them whe
 		if grep -q -x -F "$$every" <<< "$$packages"; then go test -timeout 30m $(TESTFLAGS) "$$every"; fi; \
 	done; \
 	go -C hack/image test ./...; \
-	go -C hack/chart test ./...; \
-	go -C hack/prometheus test -count=1 -timeout 30m ./...
+	go -C hack/chart test ./...
 
 .PHONY: soak
 soak: ## Kill the parser, hide, tear and prune files at random for as long as SOAK says (more as root), then try SOAK_CHECKS random sequences on its models.
@@ -179,6 +178,13 @@ demo: ## Run a fleet on this machine, without Docker or root; KEEP=1 leaves it r
 	$(GO_BUILD) -tags faultinject -o bin/demo/ ./cmd/hlparser
 	assets=$$($(CONTROLPLANE) --with kube-controller-manager); \
 	KUBEBUILDER_ASSETS="$$assets" bin/demo/demo --sink=$(or $(SINK),file) $(if $(KEEP),--keep)
+
+.PHONY: test-prometheus
+test-prometheus: ## Test config/prometheus: the rules with promtool, and a Prometheus server that watches the demo, whose faults must alert; builds both the first time, some minutes.
+	$(GO_BUILD) -o bin/demo/ ./cmd/manager ./hack/demo
+	$(GO_BUILD) -tags faultinject -o bin/demo/ ./cmd/hlparser
+	assets=$$($(CONTROLPLANE) --with kube-controller-manager); export KUBEBUILDER_ASSETS="$$assets"; \
+	HLPARSER_DEMO=$(CURDIR)/bin/demo/demo go -C hack/prometheus test -count=1 -timeout 40m -v ./...
 
 .PHONY: e2e
 e2e: ## Test the image on a real cluster (hack/e2e chooses which); KEEP=1 leaves it running, LABEL=node or FOCUS=canary chooses specs, PROCS=1 runs one after the other, E2E_RECORD=1 updates testdata and docs.

@@ -194,19 +194,21 @@ func TestThePathsOfTheBrokersHoldAllThatTheirTestsAreBuiltOf(t *testing.T) {
 	}
 }
 
-// Each path of the list of Argo CD's step is there.
-func TestThePathsOfArgoCDExist(t *testing.T) {
-	data, err := os.ReadFile("../../.ci/paths/argocd")
-	if err != nil {
-		t.Fatal(err)
-	}
-	for line := range strings.Lines(string(data)) {
-		line = strings.TrimSpace(line)
-		if line == "" || strings.HasPrefix(line, "#") {
-			continue
+// Each path of the lists of Argo CD's and Prometheus' steps is there.
+func TestThePathsOfArgoCDAndPrometheusExist(t *testing.T) {
+	for _, step := range []string{"argocd", "prometheus"} {
+		data, err := os.ReadFile("../../.ci/paths/" + step)
+		if err != nil {
+			t.Fatal(err)
 		}
-		if _, err := os.Stat(filepath.Join("../..", line)); err != nil {
-			t.Error(err)
+		for line := range strings.Lines(string(data)) {
+			line = strings.TrimSpace(line)
+			if line == "" || strings.HasPrefix(line, "#") {
+				continue
+			}
+			if _, err := os.Stat(filepath.Join("../..", line)); err != nil {
+				t.Error(err)
+			}
 		}
 	}
 }
@@ -249,9 +251,10 @@ func (c *clone) fake() {
 }
 
 func TestCIRunTakesEveryStepAndSaysWhatItDidNotRun(t *testing.T) {
-	steps := []string{"generated", "lint", "modules", "tests", "brokers", "argocd"}
+	steps := []string{"generated", "lint", "modules", "tests", "brokers", "argocd", "prometheus"}
 	for fails, failed := range map[string]string{
 		"": "", "lint": "lint", "manifests": "generated", "test": "tests", "brokers": "brokers", "test-argocd": "argocd",
+		"test-prometheus": "prometheus",
 	} {
 		t.Run("fails: "+fails, func(t *testing.T) {
 			t.Parallel()
