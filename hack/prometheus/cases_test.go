@@ -96,7 +96,7 @@ func of150(bad int, f func(target string, bad bool) []series) []series {
 }
 
 func ofMany(all, bad int, f func(target string, bad bool) []series) []series {
-	var out []series
+	out := make([]series, 0, all)
 	for i := range all {
 		out = append(out, f(fmt.Sprintf("node-%d", i), i < bad)...)
 	}
@@ -186,12 +186,14 @@ func (b *builder) lag() {
 
 func (b *builder) dataLost() {
 	const alert, critical = "DataLost", "DataLost/critical"
-	const pruned, skipped, start = "hlparser_pruned_unread_total", "hlparser_skipped_bytes_total", "process_start_time_seconds"
+	const pruned = "hlparser_pruned_unread_total"
+	const skipped, start = "hlparser_skipped_bytes_total", "process_start_time_seconds"
 	b.add(alert, fires, "a file vanishes unread at 20m: at once, for a quarter of an hour", 1, [][]series{
 		b.parser(pruned, "a", "0", "20m", "1", "40m"), b.parser(skipped, "a", "0", "1h"), b.parser(start, "a", "0", "1h"),
 	}, at("19m30s"), at("20m", critical), at("34m", critical), at("36m"))
 	b.add(alert, fires, "bytes are skipped", 1, [][]series{
-		b.parser(pruned, "a", "0", "1h"), b.parser(skipped, "a", "0", "20m", "1048576", "40m"), b.parser(start, "a", "0", "1h"),
+		b.parser(pruned, "a", "0", "1h"), b.parser(skipped, "a", "0", "20m", "1048576", "40m"),
+		b.parser(start, "a", "0", "1h"),
 	}, at("19m30s"), at("20m", critical), at("36m"))
 	b.add(alert, quiet, "nothing is lost", 1, [][]series{
 		b.parser(pruned, "a", "0", "1h"), b.parser(skipped, "a", "0", "1h"), b.parser(start, "a", "0", "1h"),
@@ -240,7 +242,8 @@ func (b *builder) dataLost() {
 	}
 	b.add(alert, everyone, "150 of 150 find at a rollout that files are gone", 150, [][]series{
 		of150(150, func(target string, _ bool) []series {
-			return append(b.parser(pruned, target, "_", "20m", "1", "10m"), b.parser(start, target, "_", "20m", "1190", "10m")...)
+			return append(b.parser(pruned, target, "_", "20m", "1", "10m"),
+				b.parser(start, target, "_", "20m", "1190", "10m")...)
 		}),
 	}, at("21m", critical))
 }
@@ -308,7 +311,8 @@ func (b *builder) streamFailed() {
 	b.add(alert, fires, "it lags too: one alert", 1, [][]series{
 		b.parser(metric, "a", "0", "5m", "1", "30m"), b.parser("hlparser_lag_seconds", "a", "0", "5m", "0+30", "30m"),
 	}, at("25m", critical))
-	b.bare(alert, fires, "with the operator down", [][]series{b.parser(metric, "a", "0", "5m", "1", "30m")}, at("25m", critical))
+	b.bare(alert, fires, "with the operator down", [][]series{b.parser(metric, "a", "0", "5m", "1", "30m")},
+		at("25m", critical))
 	b.add(alert, quiet, "none has failed", 1, [][]series{b.parser(metric, "a", "0", "30m")}, at("10m"), at("25m"))
 	b.add(alert, quiet, "for four minutes", 1, [][]series{
 		b.parser(metric, "a", "0", "5m", "1", "4m", "0", "30m"),
@@ -353,7 +357,8 @@ func (b *builder) malformed() {
 			b.parser(bad, target, "0", "10m", "0+"+malformed, until, malformed+"00", "1h"),
 			b.parser(all, target, "0", "10m", "0+"+malformed, until, malformed+"00", "1h"))
 	}
-	b.add(drift, fires, "half of the lines: one alert", 1, [][]series{stream("a", "500", "30m")}, at("15m"), at("25m", critical))
+	b.add(drift, fires, "half of the lines: one alert", 1, [][]series{stream("a", "500", "30m")},
+		at("15m"), at("25m", critical))
 	b.bare(drift, fires, "with the operator down", [][]series{stream("a", "500", "30m")}, at("25m", critical))
 	b.add(drift, quiet, "none", 1, [][]series{stream("a", "0", "30m")}, at("25m"))
 	b.add(drift, quiet, "a stream at rest", 1, [][]series{
@@ -364,7 +369,8 @@ func (b *builder) malformed() {
 		b.parser(all, "a", "0", "20m", "1", "1h"),
 	}, at("29m30s"), at("30m"), at("31m"), at("35m"))
 	b.add(drift, restarted, "counters begin again", 1, [][]series{
-		b.parser(lines, "a", "0+1000", "20m", "0+1000", "30m"), b.parser(bad, "a", "0", "10m", "0+500", "10m", "0+500", "30m"),
+		b.parser(lines, "a", "0+1000", "20m", "0+1000", "30m"),
+		b.parser(bad, "a", "0", "10m", "0+500", "10m", "0+500", "30m"),
 		b.parser(all, "a", "0", "10m", "0+500", "10m", "0+500", "30m"),
 	}, at("24m", critical), at("35m", critical))
 	b.add(drift, newPod, "it reads the same format", 1, [][]series{
@@ -390,7 +396,8 @@ func (b *builder) malformed() {
 		}, at("30m", c.want))
 	}
 
-	b.add(letters, fires, "one line in a hundred", 1, [][]series{stream("a", "10", "30m")}, at("15m"), at("25m", warning))
+	b.add(letters, fires, "one line in a hundred", 1, [][]series{stream("a", "10", "30m")},
+		at("15m"), at("25m", warning))
 	b.add(letters, fires, "records that the sink refuses", 1, [][]series{
 		b.parser(lines, "a", "0+1000", "1h"), b.parser(bad, "a", "0", "1h"), b.parser(all, "a", "0+10", "1h"),
 	}, at("25m", warning))
@@ -439,7 +446,7 @@ func (b *builder) noMetrics() {
 		b.parser(metric, "a", "0", "30m"),
 		b.m1("hlparser_fleet_target_bad", `target="a",verdict="Unreachable",reason="Timeout"`, "1", "30m"),
 	}, at("16m", "TargetBad/warning"), at("25m", "TargetBad/warning"))
-	var pods [][]series
+	pods := make([][]series, 0, 30)
 	for i := range 30 {
 		pods = append(pods, b.parser(metric, fmt.Sprintf("node-%d", i),
 			"1", fmt.Sprintf("%dm", i+1), "0", "2m", "1", "10m"))
@@ -471,7 +478,8 @@ func (b *builder) noMetrics() {
 }
 
 func (b *builder) sinkDown() {
-	const alert, metric, label, critical = "SinkDown", "hlparser_fleet_verdicts", `verdict="SinkDown"`, "SinkDown/critical"
+	const alert, metric = "SinkDown", "hlparser_fleet_verdicts"
+	const label, critical = `verdict="SinkDown"`, "SinkDown/critical"
 	b.add(alert, fires, "four of four, from 5m to 15m", 4, [][]series{
 		b.m1(metric, label, "0", "5m", "4", "10m", "0", "30m"),
 	}, at("6m30s"), at("7m30s", critical), at("15m", critical), at("21m"))
@@ -556,7 +564,8 @@ func (b *builder) states() {
 		b.m1(undecodable, "", "_", "5m", "1", "9m", "stale", "30s"),
 	}, at("14m30s"), at("16m"))
 	b.bare("Undecodable", newManager, "both export it for a moment: one alert", [][]series{
-		b.manager(undecodable, "", "m1", "1", "20m", "stale", "30s"), b.manager(undecodable, "", "m2", "_", "19m", "1", "30m"),
+		b.manager(undecodable, "", "m1", "1", "20m", "stale", "30s"),
+		b.manager(undecodable, "", "m2", "_", "19m", "1", "30m"),
 	}, at("19m30s", warning), at("20m30s", warning), at("25m", warning))
 	b.bare("Undecodable", newPrometheus, "after ten minutes", [][]series{
 		b.m1(undecodable, "", "_", "10m", "1", "30m"),
@@ -585,12 +594,13 @@ func (b *builder) targetBad() {
 	b.add(alert, newManager, "it lasts", 4, [][]series{
 		b.handover(metric, labels("a", "Stuck"), "1", "30m"),
 	}, at("19m", warning), at("20m30s", warning), at("21m30s", warning), at("22m", warning), at("30m", warning))
-	var crashes [][]series
+	crashes := make([][]series, 0, 5)
 	for i := range 5 {
 		crashes = append(crashes, b.manager(metric, labels("a", "Stuck"), fmt.Sprintf("m%d", i),
 			"_", fmt.Sprintf("%dm", 1+8*i), "1", "7m", "stale", "30s"))
 	}
-	b.add(alert, newManager, "every eight minutes another", 4, crashes, at("20m", warning), at("26m", warning), at("33m", warning))
+	b.add(alert, newManager, "every eight minutes another", 4, crashes,
+		at("20m", warning), at("26m", warning), at("33m", warning))
 	b.add(alert, newPrometheus, "it has to see it for eight minutes", 4, [][]series{
 		b.m1(metric, labels("a", "Stuck"), "_", "10m", "1", "30m"),
 	}, at("12m"), at("18m"), at("20m", warning))
@@ -761,12 +771,14 @@ func (b *builder) restarts() {
 }
 
 func (b *builder) rolloutLong() {
-	const alert, metric, label, warning = "RolloutLong", "hlparser_fleet_state", `state="CanarySoaking"`, "RolloutLong/warning"
+	const alert, warning = "RolloutLong", "RolloutLong/warning"
+	const metric, label = "hlparser_fleet_state", `state="CanarySoaking"`
 	b.bare(alert, fires, "for six hours", [][]series{b.m1(metric, label, "1", "6h", "0", "1h")},
 		at("4h55m"), at("5h1m", warning), at("6h", warning), at("6h20m"))
 	b.bare(alert, quiet, "for four hours, twice", [][]series{b.m1(metric, label, "1", "4h", "0", "30m", "1", "4h")},
 		at("4h"), at("5h30m"), at("8h"))
-	b.bare(alert, newManager, "it soaks on", [][]series{b.handover(metric, label, "1", "6h")}, at("4h"), at("5h6m", warning))
+	b.bare(alert, newManager, "it soaks on", [][]series{b.handover(metric, label, "1", "6h")},
+		at("4h"), at("5h6m", warning))
 	b.bare(alert, newPrometheus, "after five hours", [][]series{b.m1(metric, label, "_", "1h", "1", "6h")},
 		at("5h30m"), at("6h5m", warning))
 }
@@ -822,7 +834,8 @@ func (b *builder) reconcileErrors() {
 		result("m1", "error", "0+0.5", "1h"), result("m1", "success", "0+50", "1h"),
 	}, at("20m"), at("50m"))
 	b.add(alert, quiet, "the API server is away for five minutes", 1, [][]series{
-		result("m1", "error", "0", "5m", "0+30", "5m", "270", "1h"), result("m1", "success", "0+1", "5m", "10", "5m", "10+1", "1h"),
+		result("m1", "error", "0", "5m", "0+30", "5m", "270", "1h"),
+		result("m1", "success", "0+1", "5m", "10", "5m", "10+1", "1h"),
 	}, at("10m"), at("15m"), at("20m"))
 	b.add(alert, quiet, "another controller of the process", 1, [][]series{
 		{b.labelled(metric, values(b.t, "0+5", "1h"), "controller", "other", "result", "error")},
@@ -862,8 +875,8 @@ func (b *builder) pollsFailing() {
 func (b *builder) operatorBlind() {
 	const alert, metric, warning = "OperatorBlind", "hlparser_fleet_watch_failing", "OperatorBlind/warning"
 	watch := func(pod, kind string, segments ...string) []series {
-		return []series{b.labelled(metric, values(b.t, segments...), "kind", kind, "watched_namespace", "", "namespace", "ops",
-			"pod", pod)}
+		return []series{b.labelled(metric, values(b.t, segments...), "kind", kind, "watched_namespace", "",
+			"namespace", "ops", "pod", pod)}
 	}
 	b.add(alert, fires, "pods, from 5m to 20m", 4, [][]series{
 		watch("m1", "Pod", "0", "5m", "1", "15m", "0", "1h"), watch("m1", "Node", "0", "80m"),

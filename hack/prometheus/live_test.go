@@ -222,9 +222,9 @@ func fasterRules(t *testing.T) []byte {
 		}
 		return fmt.Sprintf("%dms", (d / faster).Milliseconds())
 	}
-	var all []any
+	all := make([]any, 0, len(groups))
 	for _, g := range groups {
-		var rules []any
+		rules := make([]any, 0, len(g.Rules))
 		for i := range g.Rules {
 			r := &g.Rules[i]
 			expr := rangeOf.ReplaceAllStringFunc(r.Expr, func(text string) string {

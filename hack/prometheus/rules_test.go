@@ -94,7 +94,7 @@ func promtoolTests(t *testing.T, files map[string][]byte) {
 	dir := t.TempDir()
 	_, rules := readRules(t)
 	write(t, filepath.Join(dir, "rules.yml"), rules)
-	args := []string{"test", "rules"}
+	args := append(make([]string, 0, len(files)+2), "test", "rules")
 	for _, name := range slices.Sorted(maps.Keys(files)) {
 		path := filepath.Join(dir, name)
 		write(t, path, files[name])
@@ -247,7 +247,7 @@ type moment struct {
 	alerts []string
 }
 
-func at(time string, alerts ...string) moment { return moment{time, alerts} }
+func at(passed string, alerts ...string) moment { return moment{passed, alerts} }
 
 // series is a time series in the notation of promtool.
 type series struct {
@@ -312,7 +312,7 @@ func file(t testing.TB, cases []testCase) []byte {
 		Series   []series   `json:"input_series"`
 		Expected []expected `json:"promql_expr_test"`
 	}
-	var tests []test
+	tests := make([]test, 0, len(cases))
 	for i := range cases {
 		c := &cases[i]
 		one := test{Name: fmt.Sprintf("%s, %s: %s", c.alert, c.kind, c.name), Interval: interval.String(), Series: c.series}
@@ -351,8 +351,8 @@ func file(t testing.TB, cases []testCase) []byte {
 	return out.Bytes()
 }
 
-// TestEachAlertFiresWhenItMustAndOnlyThen runs the cases. The set of all alerts that fire is compared, so that one cause
-// has one alert.
+// TestEachAlertFiresWhenItMustAndOnlyThen runs the cases. It compares the set of all alerts that fire, so that one
+// cause has one alert.
 func TestEachAlertFiresWhenItMustAndOnlyThen(t *testing.T) {
 	t.Parallel()
 	byAlert := map[string][]testCase{}
@@ -381,7 +381,7 @@ func TestEachAlertHasCasesOfEachKind(t *testing.T) {
 	}
 	var table strings.Builder
 	row := func(name string, cells []string) { fmt.Fprintf(&table, "%-20s %s\n", name, strings.Join(cells, " | ")) }
-	var head []string
+	head := make([]string, 0, len(kinds()))
 	for _, k := range kinds() {
 		head = append(head, string(k))
 	}
@@ -399,7 +399,7 @@ func TestEachAlertHasCasesOfEachKind(t *testing.T) {
 				continue
 			}
 			known[alert] = true
-			var cells []string
+			cells := make([]string, 0, len(kinds()))
 			for _, k := range kinds() {
 				n := count[alert][k]
 				total += n
