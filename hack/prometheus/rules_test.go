@@ -443,8 +443,8 @@ func (l labels) matches(t *testing.T, matchers []string) bool {
 	return true
 }
 
-// TestNoWarningSilencesACriticalAlert tries each pair of alerts on the inhibition rules that are documented, on those of
-// kube-prometheus, and on those that earlier versions documented.
+// TestNoWarningSilencesACriticalAlert tries each pair of alerts on the inhibition rules that are documented, on those
+// of kube-prometheus, and on those that earlier versions documented.
 func TestNoWarningSilencesACriticalAlert(t *testing.T) {
 	type inhibition struct {
 		Source []string `yaml:"source_matchers"`
@@ -533,8 +533,8 @@ type plainRelabeling struct {
 	Action string   `yaml:"action"`
 }
 
-// TestMonitorsAndScrapeConfigurationRelabelAlike: series of an object have its namespace, name and target, whichever way
-// they are scraped.
+// TestMonitorsAndScrapeConfigurationRelabelAlike: series of an object have its namespace, name and target, whichever
+// way they are scraped.
 func TestMonitorsAndScrapeConfigurationRelabelAlike(t *testing.T) {
 	read := func(path string, into any) {
 		t.Helper()
