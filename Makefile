@@ -132,8 +132,8 @@ test: vet ## Run all tests; the first time, kube-apiserver is built for them whe
 	for every in $$(go list $(EVERY_STEP)); do \
 		if grep -q -x -F "$$every" <<< "$$packages"; then go test -timeout 30m $(TESTFLAGS) "$$every"; fi; \
 	done; \
-	go -C hack/image test ./...; \
-	go -C hack/chart test ./...
+	go -C hack/image test -count 1 ./...; \
+	go -C hack/chart test -count 1 ./...
 
 .PHONY: soak
 soak: ## Kill the parser, hide, tear and prune files at random for as long as SOAK says (more as root), then try SOAK_CHECKS random sequences on its models.
