@@ -30,6 +30,12 @@ const faster = 20
 // liveLimit bounds each wait for an alert: several times what its rule takes, and the operator before it.
 const liveLimit = 4 * time.Minute
 
+// Below a node's directory in the demo.
+const (
+	outputDir = "/disk/var/lib/hlparser-out/hyperliquid/mainnet"
+	stateDir  = "/disk/var/lib/hlparser"
+)
+
 // demo is a fleet of hack/demo that keeps running.
 type demo struct {
 	dir     string // its files
@@ -57,14 +63,18 @@ func TestALivePrometheusAlertsAndResolves(t *testing.T) {
 	signal(t, pid, syscall.SIGCONT)
 	p.await(t, "TargetBad", false)
 
+	// A parser knows of lines whose records its sink does not take, and its checkpoint too.
 	p.step(t, "a deleted unread file", "DataLost")
-	pid = process(t, d.dir+"/nodes/node-3/pods/")
-	signal(t, pid, syscall.SIGSTOP)
-	data := d.dir + "/nodes/node-3/disk/home/hluser/hl/data"
-	before := size(t, data)
-	poll(t, liveLimit, "writing lines that no parser reads", func() bool { return size(t, data) > before+10_000 })
+	node := d.dir + "/nodes/node-3"
+	restore := blockSink(t, node+outputDir)
+	waiting := `sum(hlparser_uncommitted_bytes{target="node-3"}) > bool 1e5`
+	poll(t, waiting, func() bool { return p.value(t, waiting) == "1" })
+	data := node + "/disk/home/hluser/hl/data"
+	saved := newest(t, node+stateDir)
+	poll(t, "saving a checkpoint", func() bool { return newest(t, node+stateDir).After(saved) })
 	deleteFiles(t, data)
-	signal(t, pid, syscall.SIGKILL) // a process that has the file open would still read it
+	signal(t, process(t, node+"/pods/"), syscall.SIGKILL) // it has the files open, and could still read them
+	restore()
 	p.await(t, "DataLost", true)
 	p.await(t, "DataLost", false)
 
@@ -75,24 +85,53 @@ func TestALivePrometheusAlertsAndResolves(t *testing.T) {
 	p.await(t, "OperatorDown", false)
 
 	p.step(t, "a stopped sink", "SinkDown")
-	outputs, err := filepath.Glob(d.dir + "/nodes/*/disk/var/lib/hlparser-out/hyperliquid/mainnet")
-	if err != nil || len(outputs) == 0 {
-		t.Fatalf("there are no output directories: %v", err)
-	}
-	for _, dir := range outputs {
-		if err := os.Rename(dir, dir+".away"); err != nil {
-			t.Fatal(err)
-		}
-		write(t, dir, nil) // a file, which no parser can write below
+	var restores []func()
+	for n := 1; n <= 4; n++ {
+		restores = append(restores, blockSink(t, fmt.Sprintf("%s/nodes/node-%d%s", d.dir, n, outputDir)))
 	}
 	p.await(t, "SinkDown", true)
-	for _, dir := range outputs {
+	for _, restore := range restores {
+		restore()
+	}
+	p.await(t, "SinkDown", false)
+	p.checkRules(t)
+}
+
+// blockSink puts a file in the place of a directory of output, below which no parser can write, until restore is
+// called.
+func blockSink(t *testing.T, dir string) (restore func()) {
+	t.Helper()
+	if err := os.Rename(dir, dir+".away"); err != nil {
+		t.Fatal(err)
+	}
+	write(t, dir, nil)
+	return func() {
 		if err := errors.Join(os.Remove(dir), os.Rename(dir+".away", dir)); err != nil {
 			t.Fatal(err)
 		}
 	}
-	p.await(t, "SinkDown", false)
-	p.checkRules(t)
+}
+
+// newest returns when a file in a directory was last written.
+func newest(t *testing.T, dir string) (at time.Time) {
+	t.Helper()
+	if err := filepath.WalkDir(dir, func(_ string, entry fs.DirEntry, err error) error {
+		if err != nil || entry.IsDir() {
+			return err
+		}
+		info, err := entry.Info()
+		switch {
+		case errors.Is(err, fs.ErrNotExist): // it was temporary
+		case err != nil:
+			return err
+		case info.ModTime().After(at):
+			at = info.ModTime()
+		}
+		return nil
+	}); err != nil {
+		t.Fatal(err)
+	}
+	return at
 }
 
 // startDemo runs the demo until its fleet keeps running. It ends with the test.
@@ -295,13 +334,13 @@ func (p *server) firing(t *testing.T) []string {
 	return slices.Compact(names)
 }
 
-// poll calls done until it returns true.
-func poll(t *testing.T, limit time.Duration, what string, done func() bool) {
+// poll calls done until it returns true, for liveLimit at most.
+func poll(t *testing.T, what string, done func() bool) {
 	t.Helper()
-	deadline := time.Now().Add(limit)
+	deadline := time.Now().Add(liveLimit)
 	for !done() {
 		if time.Now().After(deadline) {
-			t.Fatalf("%s took more than %s", what, limit)
+			t.Fatalf("%s took more than %s", what, liveLimit)
 		}
 		time.Sleep(200 * time.Millisecond)
 	}
@@ -315,14 +354,21 @@ func (p *server) waitScraped(t *testing.T) {
 		`sum(hlparser_fleet_targets{state="ready", namespace="hyperliquid", name="mainnet"})`:                      "4",
 		`count({exported_namespace!=""}) or vector(0)`:                                                             "0",
 	} {
-		poll(t, liveLimit, query, func() bool {
-			var data struct {
-				Result []struct{ Value [2]any }
-			}
-			return p.get(t.Context(), "query?query="+url.QueryEscape(query), &data) && len(data.Result) == 1 &&
-				data.Result[0].Value[1] == want
-		})
+		poll(t, query, func() bool { return p.value(t, query) == want })
 	}
+}
+
+// value returns the value of a query for one series; empty if there is no answer, or another number of series.
+func (p *server) value(t *testing.T, query string) string {
+	t.Helper()
+	var data struct {
+		Result []struct{ Value [2]any }
+	}
+	if !p.get(t.Context(), "query?query="+url.QueryEscape(query), &data) || len(data.Result) != 1 {
+		return ""
+	}
+	value, _ := data.Result[0].Value[1].(string)
+	return value
 }
 
 func (p *server) step(t *testing.T, fault, alert string) {
@@ -341,7 +387,7 @@ func (p *server) await(t *testing.T, alert string, fires bool) {
 	if !fires {
 		what = alert + " has ended"
 	}
-	poll(t, liveLimit, what, func() bool { return slices.Contains(p.firing(t), alert) == fires })
+	poll(t, what, func() bool { return slices.Contains(p.firing(t), alert) == fires })
 	t.Logf("%5.1fs  %s; there are %v", time.Since(p.begin).Seconds(), what, p.firing(t))
 }
 
@@ -411,27 +457,6 @@ func restartable(t *testing.T, pid int) (again func()) {
 		}
 		t.Cleanup(func() { _ = cmd.Wait() }) // its context has ended
 	}
-}
-
-// size returns the bytes of the files below a directory.
-func size(t *testing.T, dir string) int64 {
-	t.Helper()
-	var sum int64
-	err := filepath.WalkDir(dir, func(_ string, entry fs.DirEntry, err error) error {
-		if err != nil || entry.IsDir() {
-			return err
-		}
-		info, err := entry.Info()
-		if err != nil {
-			return err
-		}
-		sum += info.Size()
-		return nil
-	})
-	if err != nil {
-		t.Fatal(err)
-	}
-	return sum
 }
 
 // deleteFiles deletes the files below a directory.
