@@ -7,6 +7,7 @@ import (
 	"strings"
 	"time"
 
+	"k8s.io/apimachinery/pkg/api/meta"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
 	"sigs.k8s.io/controller-runtime/pkg/client"
@@ -80,8 +81,8 @@ func actions() []action {
 // promotion returns the patch that promotes the update revision.
 func promotion(obj *v1alpha1.HyperliquidParser, _ time.Time) (map[string]any, error) {
 	revision := obj.Status.UpdateRevision
-	reconciling := condition(obj.Status.Conditions, v1alpha1.ConditionReconciling)
-	stalled := condition(obj.Status.Conditions, v1alpha1.ConditionStalled)
+	reconciling := meta.FindStatusCondition(obj.Status.Conditions, v1alpha1.ConditionReconciling)
+	stalled := meta.FindStatusCondition(obj.Status.Conditions, v1alpha1.ConditionStalled)
 	soaks := reconciling != nil && reconciling.Status == metav1.ConditionTrue &&
 		reconciling.Reason == v1alpha1.ReasonCanarySoaking
 	failed := stalled != nil && stalled.Status == metav1.ConditionTrue && stalled.Reason == v1alpha1.ReasonCanaryFailed

@@ -108,7 +108,7 @@ func (k *cluster) serve(config *rest.Config) {
 	k.must(err)
 	handler, err := filter(logr.Discard(), http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if !k.leads {
-			http.Error(w, "no", http.StatusServiceUnavailable)
+			http.Error(w, reports.NotLeading, http.StatusServiceUnavailable)
 			return
 		}
 		out := json.NewEncoder(w)

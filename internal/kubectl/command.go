@@ -154,7 +154,7 @@ func (r *runner) rolloutCommand() *cobra.Command {
 			return r.rolloutStatus(cmd.Context(), args[0], timeout)
 		},
 	}
-	status.Flags().DurationVar(&timeout, "timeout", 0, "how long to wait. 0 waits for ever")
+	status.Flags().DurationVar(&timeout, "timeout", 0, "how long to wait. 0 waits forever")
 	history := &cobra.Command{
 		Use: "history NAME", Short: "Show the stored revisions, newest first, and what each of them changed",
 		Args: arguments(1, 1), ValidArgsFunction: r.complete,

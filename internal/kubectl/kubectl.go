@@ -29,7 +29,7 @@ import (
 	"github.com/hlparser/hyperliquid-parser-operator/api/v1alpha1"
 )
 
-// interval is the time between two looks of a command that watches.
+// interval is the time between two reads of a command that watches.
 const interval = 2 * time.Second
 
 // usageError marks an error of the command line.
@@ -301,8 +301,5 @@ func codeOfWhy(f *fleet, target string) int {
 	if target == "" {
 		return healthOf([]fleet{*f}, rows)
 	}
-	rows = slices.DeleteFunc(rows, func(r row) bool { return r.Target != target })
-	return healthOf([]fleet{{
-		object: &v1alpha1.HyperliquidParser{Status: v1alpha1.HyperliquidParserStatus{ObservedGeneration: 1}},
-	}}, rows)
+	return healthOfRows(slices.DeleteFunc(rows, func(r row) bool { return r.Target != target }))
 }

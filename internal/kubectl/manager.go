@@ -103,8 +103,9 @@ func (m *manager) forwarded(ctx context.Context, path string) (reports.Head, []r
 	if err != nil {
 		return reports.Head{}, nil, fmt.Errorf("listing the manager's pods in namespace %s: %w", m.options.namespace, err)
 	}
-	failure := fmt.Errorf("no manager runs in namespace %s: name another one with --operator-namespace",
+	noManager := fmt.Errorf("no manager runs in namespace %s: name another one with --operator-namespace",
 		m.options.namespace)
+	failure := noManager
 	for i := range pods.Items {
 		pod := &pods.Items[i]
 		if pod.Status.Phase != corev1.PodRunning || pod.DeletionTimestamp != nil {
@@ -118,7 +119,9 @@ func (m *manager) forwarded(ctx context.Context, path string) (reports.Head, []r
 		if err == nil {
 			return head, out, nil
 		}
-		failure = err
+		if errors.Is(failure, noManager) || !errors.Is(err, errNotLeading) { // what the leader says counts
+			failure = err
+		}
 		m.disconnect()
 	}
 	return reports.Head{}, nil, failure
@@ -221,16 +224,16 @@ func (m *manager) get(ctx context.Context, path string) (reports.Head, []reports
 		return reports.Head{}, nil, fmt.Errorf("requesting reports: %w", err)
 	}
 	defer func() { _ = response.Body.Close() }()
-	switch response.StatusCode {
-	case http.StatusOK:
+	if response.StatusCode == http.StatusOK {
 		return reports.Read(response.Body)
-	case http.StatusServiceUnavailable:
-		return reports.Head{}, nil, errNotLeading
 	}
 	const most = 300
 	text, _ := io.ReadAll(io.LimitReader(response.Body, most)) // the code says enough
-	return reports.Head{}, nil, fmt.Errorf("the manager answers %d: %s", response.StatusCode,
-		printable(strings.TrimSpace(string(text))))
+	said := printable(strings.TrimSpace(string(text)))
+	if response.StatusCode == http.StatusServiceUnavailable && said == reports.NotLeading {
+		return reports.Head{}, nil, errNotLeading
+	}
+	return reports.Head{}, nil, fmt.Errorf("the manager answers %d: %s", response.StatusCode, said)
 }
 
 // errNoToken means that the user's credentials cannot be shown to a manager.

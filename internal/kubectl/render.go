@@ -8,7 +8,6 @@ import (
 	"unicode/utf8"
 
 	"github.com/dustin/go-humanize"
-	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/util/duration"
 
 	"github.com/hlparser/hyperliquid-parser-operator/internal/controller/health"
@@ -190,18 +189,4 @@ func sparkline(figures []float64) string {
 		out.WriteRune(bars[i])
 	}
 	return out.String()
-}
-
-func condition(conditions []metav1.Condition, kind string) *metav1.Condition {
-	for i := range conditions {
-		if conditions[i].Type == kind {
-			return &conditions[i]
-		}
-	}
-	return nil
-}
-
-func conditionIs(conditions []metav1.Condition, kind string, status metav1.ConditionStatus) bool {
-	c := condition(conditions, kind)
-	return c != nil && c.Status == status
 }

@@ -14,6 +14,7 @@ import (
 
 	appsv1 "k8s.io/api/apps/v1"
 	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/api/meta"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
@@ -23,9 +24,9 @@ import (
 // progress returns how far a rollout is, and whether it is over. It fails for one that needs somebody's change.
 func progress(obj *v1alpha1.HyperliquidParser) (text string, over bool, err error) {
 	st := &obj.Status
-	stalled := condition(st.Conditions, v1alpha1.ConditionStalled)
-	reconciling := condition(st.Conditions, v1alpha1.ConditionReconciling)
-	ready := condition(st.Conditions, v1alpha1.ConditionReady)
+	stalled := meta.FindStatusCondition(st.Conditions, v1alpha1.ConditionStalled)
+	reconciling := meta.FindStatusCondition(st.Conditions, v1alpha1.ConditionReconciling)
+	ready := meta.FindStatusCondition(st.Conditions, v1alpha1.ConditionReady)
 	switch {
 	case st.ObservedGeneration != obj.Generation || reconciling == nil || ready == nil:
 		return "Waiting for the operator to see this generation…", false, nil

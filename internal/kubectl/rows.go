@@ -9,6 +9,7 @@ import (
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/api/meta"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"github.com/hlparser/hyperliquid-parser-operator/api/v1alpha1"
@@ -210,23 +211,30 @@ func healthOf(fleets []fleet, rows []row) int {
 	unknown := len(fleets) == 0
 	for i := range fleets {
 		s := &fleets[i].object.Status
-		stalled := conditionIs(s.Conditions, v1alpha1.ConditionStalled, metav1.ConditionTrue)
-		lost := conditionIs(s.Conditions, v1alpha1.ConditionDataIntact, metav1.ConditionFalse)
+		stalled := meta.IsStatusConditionPresentAndEqual(s.Conditions, v1alpha1.ConditionStalled, metav1.ConditionTrue)
+		lost := meta.IsStatusConditionPresentAndEqual(s.Conditions, v1alpha1.ConditionDataIntact, metav1.ConditionFalse)
 		if s.Bad > 0 || stalled || lost {
 			return ExitBad
 		}
 		unknown = unknown || fleets[i].missing != "" || s.ObservedGeneration < 1
 	}
+	if code := healthOfRows(rows); code != 0 || !unknown {
+		return code
+	}
+	return ExitUnknown
+}
+
+// healthOfRows returns the exit code that follows from the rows alone.
+func healthOfRows(rows []row) (code int) {
 	for i := range rows {
 		if health.Verdict(rows[i].Verdict).Bad() {
 			return ExitBad
 		}
-		unknown = unknown || rows[i].Verdict == "" || rows[i].Verdict == string(health.Unknown)
+		if rows[i].Verdict == "" || rows[i].Verdict == string(health.Unknown) {
+			code = ExitUnknown
+		}
 	}
-	if unknown {
-		return ExitUnknown
-	}
-	return 0
+	return code
 }
 
 // without returns how many targets of a fleet have no row, with the reason that the status has for it; "" for none.
@@ -236,7 +244,7 @@ func without(f *fleet, rows int) string {
 		return ""
 	}
 	text := fmt.Sprintf("%s of %s without a parser", plural(n, "target"), f.object.Name)
-	if c := condition(f.object.Status.Conditions, v1alpha1.ConditionReady); c != nil {
+	if c := meta.FindStatusCondition(f.object.Status.Conditions, v1alpha1.ConditionReady); c != nil {
 		text += ": " + c.Message
 	}
 	return text

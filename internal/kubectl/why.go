@@ -7,6 +7,7 @@ import (
 	"strings"
 	"time"
 
+	"k8s.io/apimachinery/pkg/api/meta"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"github.com/hlparser/hyperliquid-parser-operator/api/v1alpha1"
@@ -138,7 +139,7 @@ func (s screen) whyTarget(out *strings.Builder, f *fleet, r *row) {
 	s.section(out, "What the operator does")
 	s.text(out, "It "+response(f.object, r)+".")
 	for _, kind := range []string{v1alpha1.ConditionStalled, v1alpha1.ConditionReconciling} {
-		if c := condition(f.object.Status.Conditions, kind); c != nil && c.Status == metav1.ConditionTrue {
+		if c := meta.FindStatusCondition(f.object.Status.Conditions, kind); c != nil && c.Status == metav1.ConditionTrue {
 			s.text(out, fmt.Sprintf("%s: %s", c.Reason, c.Message))
 		}
 	}
@@ -280,7 +281,8 @@ func response(obj *v1alpha1.HyperliquidParser, r *row) string {
 	verdict := health.Verdict(r.Verdict)
 	is := func(reason string) string {
 		for _, kind := range []string{v1alpha1.ConditionBuffersStable, v1alpha1.ConditionDelivering} {
-			if c := condition(obj.Status.Conditions, kind); c != nil && c.Status == metav1.ConditionFalse && c.Reason == reason {
+			c := meta.FindStatusCondition(obj.Status.Conditions, kind)
+			if c != nil && c.Status == metav1.ConditionFalse && c.Reason == reason {
 				return c.Message
 			}
 		}

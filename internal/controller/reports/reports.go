@@ -28,6 +28,8 @@ const (
 	QueryTarget = "target"
 	// QuerySamples asks for the totals of the last minute.
 	QuerySamples = "samples"
+	// NotLeading is the text of the answer 503 of a manager that does not lead. Another one does.
+	NotLeading = "this manager does not lead: ask another one"
 	// ContentType is that of the stream.
 	ContentType = "application/x-ndjson"
 )

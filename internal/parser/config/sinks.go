@@ -184,17 +184,25 @@ func (s Sink) Keyed() bool {
 		s.Kafka != nil && strings.Contains(s.Kafka.Topic+s.Kafka.Key, "{coin}")
 }
 
-// Kind returns the kind of the sink: stdout, file, nats or kafka; "" for none.
+// Kinds of sinks.
+const (
+	KindStdout = "stdout"
+	KindFile   = "file"
+	KindNATS   = "nats"
+	KindKafka  = "kafka"
+)
+
+// Kind returns the kind of the sink; "" for none.
 func (s Sink) Kind() string {
 	switch {
 	case s.Stdout != nil:
-		return "stdout"
+		return KindStdout
 	case s.File != nil:
-		return "file"
+		return KindFile
 	case s.NATS != nil:
-		return "nats"
+		return KindNATS
 	case s.Kafka != nil:
-		return "kafka"
+		return KindKafka
 	}
 	return ""
 }

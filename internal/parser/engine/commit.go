@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"github.com/hlparser/hyperliquid-parser-operator/internal/parser/checkpoint"
+	"github.com/hlparser/hyperliquid-parser-operator/internal/parser/config"
 	"github.com/hlparser/hyperliquid-parser-operator/internal/parser/position"
 	"github.com/hlparser/hyperliquid-parser-operator/internal/parser/sink"
 )
@@ -167,7 +168,7 @@ func (a *attempt) sync(ctx context.Context, c *commit) error {
 	began := a.engine.now()
 	err := c.flushed.Sync(ctx)
 	took := a.engine.now().Sub(began)
-	if a.kind == "file" {
+	if a.kind == config.KindFile {
 		a.distributions.Fsync(took)
 	} else {
 		a.distributions.Request(took)

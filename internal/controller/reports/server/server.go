@@ -53,7 +53,7 @@ func Handler(source Source, leads <-chan struct{}, now clock.PassiveClock) http.
 		select {
 		case <-leads:
 		default:
-			http.Error(w, "this manager does not lead: ask another one", http.StatusServiceUnavailable)
+			http.Error(w, reports.NotLeading, http.StatusServiceUnavailable)
 			return
 		}
 		select {
