@@ -173,11 +173,11 @@ test-argocd: ## Test config/argocd in a real Argo CD, built from Go modules with
 	ARGOCD_ASSETS="$$argocd" KUBEBUILDER_ASSETS="$$assets" go test -count 1 -timeout 30m -v $(TESTFLAGS) ./hack/argocd/real
 
 .PHONY: demo
-demo: ## Run a fleet on this machine, without Docker or root; KEEP=1 leaves it running, SINK=nats delivers to a NATS server.
+demo: ## Run a fleet on this machine, without Docker or root; SCENE=hang, sink-down, canary or slow is the story; KEEP=1 leaves it running, SINK=nats delivers to a NATS server.
 	$(GO_BUILD) -o bin/demo/ ./cmd/manager ./hack/demo
 	$(GO_BUILD) -tags faultinject -o bin/demo/ ./cmd/hlparser
 	assets=$$($(CONTROLPLANE) --with kube-controller-manager); \
-	KUBEBUILDER_ASSETS="$$assets" bin/demo/demo --sink=$(or $(SINK),file) $(if $(KEEP),--keep)
+	KUBEBUILDER_ASSETS="$$assets" bin/demo/demo $(if $(SCENE),--scene=$(SCENE)) $(if $(SINK),--sink=$(SINK)) $(if $(KEEP),--keep)
 
 .PHONY: test-prometheus
 test-prometheus: ## Test config/prometheus: the rules with promtool, and a Prometheus server that watches the demo, whose faults must alert; builds both the first time, some minutes.

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net"
 	"os"
 	"path/filepath"
 	"sync"
@@ -25,6 +26,7 @@ const (
 // delivers, in that order, and writes it into one directory per node and stream for the comparison.
 type broker struct {
 	server    *server.Server
+	store     string // directory of its files
 	conn      *nats.Conn
 	consuming jetstream.ConsumeContext
 	dir       string
@@ -36,29 +38,52 @@ type broker struct {
 
 // startBroker starts a server with its files below dir.
 func startBroker(dir string) (*broker, error) {
-	const startLimit = 10 * time.Second
-	srv, err := server.NewServer(&server.Options{
-		ServerName: "demo", Host: "127.0.0.1", Port: server.RANDOM_PORT, NoSigs: true, NoLog: true,
-		JetStream: true, StoreDir: filepath.Join(dir, "nats"),
-	})
-	if err != nil {
-		return nil, fmt.Errorf("creating a NATS server: %w", err)
+	b := &broker{store: filepath.Join(dir, "nats"), dir: filepath.Join(dir, "consumed"), files: map[string]*os.File{}}
+	if err := b.start(); err != nil {
+		return nil, errors.Join(err, b.close())
 	}
-	srv.Start()
-	b := &broker{server: srv, dir: filepath.Join(dir, "consumed"), files: map[string]*os.File{}}
-	if !srv.ReadyForConnections(startLimit) {
-		return nil, errors.Join(fmt.Errorf("the NATS server is not ready after %s", startLimit), b.close())
-	}
-	if b.conn, err = nats.Connect(srv.ClientURL(), nats.Name("demo")); err != nil {
+	var err error
+	// The consumer outlives an outage of any length.
+	if b.conn, err = nats.Connect(b.url(), nats.Name("demo"), nats.MaxReconnects(-1)); err != nil {
 		return nil, errors.Join(fmt.Errorf("connecting to the demo's NATS server: %w", err), b.close())
 	}
 	return b, nil
 }
 
-// sink returns the fleet object's sink for the broker.
-func (b *broker) sink() map[string]any {
+// start starts the server, at the address that it had before.
+func (b *broker) start() error {
+	const startLimit = 10 * time.Second
+	port := server.RANDOM_PORT
+	if b.server != nil {
+		port = b.server.Addr().(*net.TCPAddr).Port
+	}
+	srv, err := server.NewServer(&server.Options{
+		ServerName: "demo", Host: "127.0.0.1", Port: port, NoSigs: true, NoLog: true,
+		JetStream: true, StoreDir: b.store,
+	})
+	if err != nil {
+		return fmt.Errorf("creating a NATS server: %w", err)
+	}
+	b.server = srv
+	srv.Start()
+	if !srv.ReadyForConnections(startLimit) {
+		return fmt.Errorf("the NATS server is not ready after %s", startLimit)
+	}
+	return nil
+}
+
+// stop stops the server until start. What it has stored stays.
+func (b *broker) stop() {
+	b.server.Shutdown()
+	b.server.WaitForShutdown()
+}
+
+func (b *broker) url() string { return b.server.ClientURL() }
+
+// brokerSink returns the fleet object's sink for a broker with the URL.
+func brokerSink(url string) map[string]any {
 	return map[string]any{"nats": map[string]any{
-		"url": b.server.ClientURL(), "stream": brokerStream, "subject": brokerSubjects,
+		"url": url, "stream": brokerStream, "subject": brokerSubjects,
 		"delivery": "ExactlyOnce", "create": map[string]any{},
 	}}
 }
@@ -127,8 +152,9 @@ func (b *broker) close() error {
 	if b.conn != nil {
 		b.conn.Close()
 	}
-	b.server.Shutdown()
-	b.server.WaitForShutdown()
+	if b.server != nil {
+		b.stop()
+	}
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	for _, f := range b.files {

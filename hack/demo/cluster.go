@@ -96,8 +96,8 @@ func apply(ctx context.Context, c client.Client, manifests []byte, skip ...strin
 	}
 }
 
-// withSink returns the manifests with another sink in each HyperliquidParser.
-func withSink(manifests []byte, sink map[string]any) ([]byte, error) {
+// withSpec returns the manifests with the spec of each HyperliquidParser changed.
+func withSpec(manifests []byte, change func(spec map[string]any) error) ([]byte, error) {
 	var out bytes.Buffer
 	decoder := yaml.NewYAMLOrJSONDecoder(bytes.NewReader(manifests), 4096)
 	for {
@@ -108,8 +108,12 @@ func withSink(manifests []byte, sink map[string]any) ([]byte, error) {
 			return nil, fmt.Errorf("reading manifests: %w", err)
 		}
 		if obj.GetKind() == "HyperliquidParser" {
-			if err := unstructured.SetNestedMap(obj.Object, sink, "spec", "sink"); err != nil {
-				return nil, fmt.Errorf("setting the sink of %s: %w", obj.GetName(), err)
+			spec, ok := obj.Object["spec"].(map[string]any)
+			if !ok {
+				return nil, fmt.Errorf("changing the spec of %s: it has none", obj.GetName())
+			}
+			if err := change(spec); err != nil {
+				return nil, fmt.Errorf("changing the spec of %s: %w", obj.GetName(), err)
 			}
 		}
 		text, err := obj.MarshalJSON()

@@ -4,6 +4,7 @@ package main
 
 import (
 	"context"
+	"fmt"
 	"log/slog"
 	"os"
 	"os/exec"
@@ -13,18 +14,34 @@ import (
 	"time"
 
 	eventsv1 "k8s.io/api/events/v1"
-
-	"github.com/hlparser/hyperliquid-parser-operator/hack/child"
 )
 
 // TestHungParserIsRestartedAndNoEventIsLost runs a short demo: two nodes, a few seconds of traffic, real processes.
-func TestHungParserIsRestartedAndNoEventIsLost(t *testing.T) { playInShort(t, fileSink) }
+func TestHungParserIsRestartedAndNoEventIsLost(t *testing.T) { playInShort(t, hangStory(), fileSink) }
 
 // TestHungParserIsRestartedAndNATSHasEachEventOnce is the same with the parsers' records in a NATS server.
-func TestHungParserIsRestartedAndNATSHasEachEventOnce(t *testing.T) { playInShort(t, natsSink) }
+func TestHungParserIsRestartedAndNATSHasEachEventOnce(t *testing.T) {
+	playInShort(t, hangStory(), natsSink)
+}
 
-func playInShort(t *testing.T, sink string) {
+func TestASinkThatIsDownIsReportedAndNoParserIsRestarted(t *testing.T) {
+	playInShort(t, sinkDownStory(), natsSink)
+}
+
+func TestABadRevisionStopsAtItsCanary(t *testing.T) { playInShort(t, canaryStory(), fileSink) }
+
+// TestASlowSinkIsToldFromABacklogThatShrinks takes two minutes, because rates are judged over one.
+func TestASlowSinkIsToldFromABacklogThatShrinks(t *testing.T) {
+	if os.Getenv("HLPARSER_DEMO_SLOW") == "" {
+		t.Skip("HLPARSER_DEMO_SLOW is not set: this takes two minutes")
+	}
+	playInShort(t, slowStory(), natsSink)
+}
+
+// playInShort plays a story with as many nodes as it needs, in parallel to the others, which wait most of the time.
+func playInShort(t *testing.T, story story, sink string) {
 	t.Helper()
+	t.Parallel()
 	assets := os.Getenv("KUBEBUILDER_ASSETS")
 	if assets == "" {
 		t.Skip("KUBEBUILDER_ASSETS names no directory with etcd and kube-apiserver: run `make test`")
@@ -34,18 +51,13 @@ func playInShort(t *testing.T, sink string) {
 		t.Fatal(err)
 	}
 	dir := t.TempDir()
-	s := &scene{
-		options: options{
-			dir: dir, tree: tree, assets: assets,
-			manager: build(t, tree, dir, "./cmd/manager"),
-			parser:  build(t, tree, dir, "./cmd/hlparser", "-tags=faultinject"),
-			nodes:   2, statusRate: 1000, trafficFor: 15 * time.Second, hangAt: 4 * time.Second, hourEvery: 3 * time.Second,
-			sink: sink,
-		},
-		screen:   &screen{out: t.Output(), begin: time.Now()},
-		log:      slog.New(slog.NewTextHandler(t.Output(), nil)),
-		children: &child.Group{},
-	}
+	s := newScene(options{
+		dir: dir, tree: tree, assets: assets,
+		manager: build(t, tree, dir, "./cmd/manager"),
+		parser:  build(t, tree, dir, "./cmd/hlparser", "-tags=faultinject"),
+		nodes:   2, statusRate: 1000, trafficFor: 15 * time.Second, hangAt: 4 * time.Second, hourEvery: 3 * time.Second,
+		story: story, sink: sink,
+	}, &screen{out: t.Output(), begin: time.Now()}, slog.New(slog.NewTextHandler(t.Output(), nil)))
 	defer s.close()
 
 	out, err := s.play(t.Context())
@@ -91,6 +103,35 @@ func showLogs(t *testing.T, pattern string) {
 		}
 		const maxBytes = 4000
 		t.Logf("%s:\n%s", filepath.Base(path), text[max(len(text)-maxBytes, 0):])
+	}
+}
+
+func TestAnUnknownSceneNamesThoseThatExist(t *testing.T) {
+	_, err := storyNamed("nightmare")
+	const want = `invalid --scene "nightmare": want one of hang, sink-down, canary, slow`
+	if err == nil || err.Error() != want {
+		t.Errorf("got %v, want %s", err, want)
+	}
+}
+
+func TestASceneHasItsOwnSinkAndRefusesOthers(t *testing.T) {
+	for _, c := range []struct{ scene, flag, want, err string }{
+		{scene: "hang", want: fileSink},
+		{scene: "hang", flag: natsSink, want: natsSink},
+		{scene: "canary", flag: natsSink, want: natsSink},
+		{scene: "sink-down", want: natsSink},
+		{scene: "sink-down", flag: fileSink, err: `invalid --sink "file": --scene=sink-down works only with --sink=nats`},
+		{scene: "slow", flag: fileSink, err: `invalid --sink "file": --scene=slow works only with --sink=nats`},
+		{scene: "hang", flag: "paper", err: `invalid --sink "paper": want file or nats`},
+	} {
+		story, err := storyNamed(c.scene)
+		if err != nil {
+			t.Fatal(err)
+		}
+		got, err := story.chooseSink(c.flag)
+		if text := fmt.Sprint(err); got != c.want || c.err == "" && err != nil || c.err != "" && text != c.err {
+			t.Errorf("--scene=%s --sink=%s: got %q, %v; want %q, %q", c.scene, c.flag, got, err, c.want, c.err)
+		}
 	}
 }
 
@@ -146,7 +187,7 @@ func TestCurveHasAFloor(t *testing.T) {
 func TestDescribeReadsLikeKubectl(t *testing.T) {
 	l := snapshot{}
 	l.object.Name = fleetName
-	text := describe(&l, []eventsv1.Event{{Type: "Warning", Reason: "Restarting", Note: "node-1: hung"}})
+	text := describe(&l, "NAME \n", []eventsv1.Event{{Type: "Warning", Reason: "Restarting", Note: "node-1: hung"}})
 	for _, want := range []string{"NAME ", "Conditions:", "Events:", "Warning  Restarting", "node-1: hung"} {
 		if !strings.Contains(text, want) {
 			t.Errorf("no %q in\n%s", want, text)
@@ -157,11 +198,8 @@ func TestDescribeReadsLikeKubectl(t *testing.T) {
 func TestInterruptedPlayEndsAndLeavesNothing(t *testing.T) {
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
-	s := &scene{
-		options:  options{dir: t.TempDir(), assets: "nowhere"},
-		screen:   &screen{out: t.Output()},
-		children: &child.Group{},
-	}
+	s := newScene(options{dir: t.TempDir(), assets: "nowhere", story: hangStory()}, &screen{out: t.Output()},
+		slog.New(slog.DiscardHandler))
 	if _, err := s.play(ctx); err == nil {
 		t.Error("a cancelled demo succeeded")
 	}

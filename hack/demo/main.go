@@ -1,7 +1,8 @@
 // Command demo runs a whole fleet on this machine, without privileges and without Docker: a real control plane, the
 // operator as its own process with its own rights, simulated Kubernetes nodes whose pods are real hlparser processes,
-// and Hyperliquid node output from hlgen. One parser is made to hang. The operator must detect and restart that one,
-// and every event written must be delivered exactly once. `make demo` builds what it needs and runs it.
+// and Hyperliquid node output from hlgen. It plays a story: a parser hangs, the sink is down, a rollout is bad, or the
+// sink is slow. The operator must do what the story requires and no more, and every event written must be delivered
+// exactly once. `make demo` builds what it needs and runs it.
 package main
 
 import (
@@ -13,22 +14,24 @@ import (
 	"os"
 	"os/signal"
 	"path/filepath"
+	"strings"
 	"syscall"
 	"time"
 
-	"github.com/hlparser/hyperliquid-parser-operator/hack/child"
 	"github.com/hlparser/hyperliquid-parser-operator/hack/demo/agent"
 )
 
 func main() {
 	keep := flag.Bool("keep", false, "keep the fleet running after the comparison, until Ctrl-C")
-	sink := flag.String("sink", fileSink,
-		"where the parsers deliver: "+fileSink+", or "+natsSink+" for a NATS server that the demo runs")
+	scene := flag.String("scene", stories()[0].name, "the story to play: "+strings.Join(storyNames(), ", "))
+	sink := flag.String("sink", "",
+		"where the parsers deliver: "+fileSink+", or "+natsSink+" for a NATS server that the demo runs. "+
+			"Defaults to what the scene needs, or else to "+fileSink)
 	keepFiles := flag.Bool("keep-files", false, "keep data and logs even if the run succeeds")
 	flag.Parse()
 
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
-	err := run(ctx, *sink, *keep, *keepFiles)
+	err := run(ctx, *scene, *sink, *keep, *keepFiles)
 	stop()
 	if err != nil {
 		fmt.Fprintln(os.Stderr, "demo:", err)
@@ -36,9 +39,13 @@ func main() {
 	}
 }
 
-func run(ctx context.Context, sink string, keep, keepFiles bool) (err error) {
-	if sink != fileSink && sink != natsSink {
-		return fmt.Errorf("invalid --sink %q: want %s or %s", sink, fileSink, natsSink)
+func run(ctx context.Context, scene, sink string, keep, keepFiles bool) (err error) {
+	plot, err := storyNamed(scene)
+	if err != nil {
+		return err
+	}
+	if sink, err = plot.chooseSink(sink); err != nil {
+		return err
 	}
 	assets := os.Getenv("KUBEBUILDER_ASSETS")
 	if assets == "" {
@@ -60,18 +67,13 @@ func run(ctx context.Context, sink string, keep, keepFiles bool) (err error) {
 	if err != nil {
 		return fmt.Errorf("creating the agent's log: %w", err)
 	}
-	s := &scene{
-		options: options{
-			dir: dir, tree: tree, assets: assets,
-			manager: filepath.Join(tree, "bin", "demo", "manager"), parser: filepath.Join(tree, "bin", "demo", "hlparser"),
-			nodes: 4, controllerManager: true,
-			statusRate: 1300, trafficFor: time.Minute, hangAt: 15 * time.Second, hourEvery: 15 * time.Second,
-			sink: sink,
-		},
-		screen:   newScreen(os.Stdout),
-		log:      slog.New(slog.NewTextHandler(log, nil)),
-		children: &child.Group{},
-	}
+	s := newScene(options{
+		dir: dir, tree: tree, assets: assets,
+		manager: filepath.Join(tree, "bin", "demo", "manager"), parser: filepath.Join(tree, "bin", "demo", "hlparser"),
+		nodes: 4, controllerManager: true,
+		statusRate: 1300, trafficFor: time.Minute, hangAt: 15 * time.Second, hourEvery: 15 * time.Second,
+		story: plot, sink: sink,
+	}, newScreen(os.Stdout), slog.New(slog.NewTextHandler(log, nil)))
 	defer func() {
 		s.close()
 		err = errors.Join(err, log.Close(), tidy(dir, keepFiles, ctx.Err() != nil, err))
@@ -83,7 +85,9 @@ func run(ctx context.Context, sink string, keep, keepFiles bool) (err error) {
 	}
 	if s.last.object.Name != "" {
 		s.screen.keepTable()
-		s.screen.print(describe(&s.last, s.events))
+		table, tableErr := s.getTable(ctx)
+		err = errors.Join(err, tableErr)
+		s.screen.print(describe(&s.last, table, s.events))
 	}
 	if out != nil {
 		s.screen.print(out.String())

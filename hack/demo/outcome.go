@@ -8,8 +8,10 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strings"
 	"time"
 
+	"github.com/dustin/go-humanize"
 	corev1 "k8s.io/api/core/v1"
 	eventsv1 "k8s.io/api/events/v1"
 	"k8s.io/apimachinery/pkg/types"
@@ -22,11 +24,26 @@ type outcome struct {
 	nodes    int
 	restarts int32
 	result   compare.Result
+	proved   []string
 }
 
+// String returns what the run has proved, and a last line of figures.
 func (o *outcome) String() string {
-	return fmt.Sprintf("demo: nodes=%d events=%d restarts=%d lost=%d duplicated=%d",
+	var b strings.Builder
+	if len(o.proved) > 0 {
+		b.WriteString("Proved:\n")
+		if o.result.Exact() {
+			fmt.Fprintf(&b, "- exactly once: all %s events were delivered once, in order, byte for byte\n",
+				humanize.Comma(o.result.Events))
+		}
+		for _, sentence := range o.proved {
+			b.WriteString("- " + sentence + "\n")
+		}
+		b.WriteString("\n")
+	}
+	fmt.Fprintf(&b, "demo: nodes=%d events=%d restarts=%d lost=%d duplicated=%d",
 		o.nodes, o.result.Events, o.restarts, o.result.Lost, o.result.Duplicated)
+	return b.String()
 }
 
 // compare waits until everything is delivered, and compares it with what was written.
@@ -87,14 +104,14 @@ func (s *scene) delivered() (int64, error) {
 }
 
 // judge returns an error for each deviation from the expected outcome.
-func (s *scene) judge(out *outcome, hung *corev1.Pod) error {
-	var wrong []error
+func (s *scene) judge(out *outcome, want *expectation) error {
+	wrong := slices.Clone(want.wrong)
 	if !out.result.Exact() {
 		wrong = append(wrong, fmt.Errorf("lost %d, duplicated %d, never written %d, out of order %d events, such as %q",
 			out.result.Lost, out.result.Duplicated, out.result.Foreign, out.result.Disordered, out.result.Examples))
 	}
-	if out.restarts != 1 {
-		wrong = append(wrong, fmt.Errorf("the operator restarted %d parsers, want only the hanging one", out.restarts))
+	if out.restarts != want.restarts {
+		wrong = append(wrong, fmt.Errorf("the operator restarted %d parsers, want %d", out.restarts, want.restarts))
 	}
 	if !s.last.allReady() {
 		wrong = append(wrong, errors.New("not every parser is ready at the end"))
@@ -107,12 +124,9 @@ func (s *scene) judge(out *outcome, hung *corev1.Pod) error {
 		if containerRestarts > 0 {
 			wrong = append(wrong, fmt.Errorf("the parser of %s ended on its own %d times", n.name, containerRestarts))
 		}
-		if want := btoi(hung != nil && hung.Spec.NodeName == n.name); n.replaced != want {
-			wrong = append(wrong, fmt.Errorf("the pod of %s was replaced %d times, want %d", n.name, n.replaced, want))
+		if times := want.replaced[n.name]; n.replaced != times {
+			wrong = append(wrong, fmt.Errorf("the pod of %s was replaced %d times, want %d", n.name, n.replaced, times))
 		}
-	}
-	if !slices.ContainsFunc(s.events, func(e eventsv1.Event) bool { return hung != nil && mentions(&e, hung) }) {
-		wrong = append(wrong, errors.New("no event reports the restart"))
 	}
 	// A permission that the generated role lacks appears nowhere else.
 	text, err := os.ReadFile(s.operatorLog())
@@ -132,11 +146,4 @@ func (s *scene) judge(out *outcome, hung *corev1.Pod) error {
 func mentions(e *eventsv1.Event, pod *corev1.Pod) bool {
 	about := func(uid types.UID) bool { return uid == pod.UID }
 	return about(e.Regarding.UID) || e.Related != nil && about(e.Related.UID)
-}
-
-func btoi(b bool) int {
-	if b {
-		return 1
-	}
-	return 0
 }

@@ -6,13 +6,11 @@ import (
 	"fmt"
 	"log/slog"
 	"net"
-	"net/http"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"time"
 
-	corev1 "k8s.io/api/core/v1"
 	eventsv1 "k8s.io/api/events/v1"
 	"k8s.io/client-go/kubernetes"
 	"sigs.k8s.io/controller-runtime/pkg/client"
@@ -33,9 +31,10 @@ type options struct {
 	nodes             int
 	controllerManager bool
 	statusRate        float64       // order statuses per second and node
-	trafficFor        time.Duration // how long nodes write
+	trafficFor        time.Duration // how long nodes write in the story of a hang
 	hangAt            time.Duration // after the start of traffic
 	hourEvery         time.Duration
+	story             story
 	// sink is where the parsers deliver: fileSink or natsSink.
 	sink string
 }
@@ -64,18 +63,29 @@ type scene struct {
 
 	cp       *localcluster.ControlPlane
 	client   client.Client
+	kube     kubernetes.Interface
 	agent    *agent.Agent
 	names    []string // of the nodes
 	operator *child.Child
 	metrics  string // URL of the operator's
 	watcher  *watcher
 	traffic  *traffic
-	broker   *broker // nil with the file sink
+	broker   *broker                   // nil with the file sink
+	link     *link                     // before the broker; nil unless the story has one
+	hlpFlags []string                  // of kubectl hlp
+	factor   func(node string) float64 // of the rates of the nodes
+	writing  bool                      // whether nodes write
 	events   []eventsv1.Event
 	last     snapshot
+	peak     peak
 
 	stopNodes  context.CancelFunc
 	nodesEnded chan error
+}
+
+// newScene returns a scene that has not begun.
+func newScene(o options, screen *screen, log *slog.Logger) *scene {
+	return &scene{options: o, screen: screen, log: log, children: &child.Group{}, factor: constant(1)}
 }
 
 // close stops everything: the pods, then the broker, then the operator and the control plane.
@@ -84,6 +94,11 @@ func (s *scene) close() {
 		s.stopNodes()
 		if err := <-s.nodesEnded; err != nil {
 			s.log.Error("the nodes' agent", "error", err)
+		}
+	}
+	if s.link != nil {
+		if err := s.link.close(); err != nil {
+			s.log.Error("the link to the NATS server", "error", err)
 		}
 	}
 	if s.broker != nil {
@@ -113,10 +128,23 @@ func (s *scene) playOn(ctx context.Context) (*outcome, error) {
 	if err := s.startOperator(ctx); err != nil {
 		return nil, err
 	}
+	var err error
+	if s.traffic, err = newTraffic(s.names, s.agent.HostPath, s.statusRate, s.hourEvery); err != nil {
+		return nil, err
+	}
+	if s.story.prepare != nil {
+		if err := s.story.prepare(ctx, s); err != nil {
+			return nil, err
+		}
+	}
 	if err := s.startFleet(ctx); err != nil {
 		return nil, err
 	}
-	hung, err := s.runTraffic(ctx)
+	var want *expectation
+	err = s.write(ctx, func(ctx context.Context) (err error) {
+		want, err = s.story.play(ctx, s)
+		return err
+	})
 	if err != nil {
 		return nil, err
 	}
@@ -124,8 +152,10 @@ func (s *scene) playOn(ctx context.Context) (*outcome, error) {
 	if err != nil {
 		return nil, err
 	}
-	out := &outcome{nodes: len(s.names), restarts: s.last.object.Status.Restarts, result: result}
-	return out, s.judge(out, hung)
+	out := &outcome{
+		nodes: len(s.names), restarts: s.last.object.Status.Restarts, result: result, proved: want.proved,
+	}
+	return out, s.judge(out, want)
 }
 
 func (s *scene) startControlPlane(ctx context.Context) error {
@@ -149,9 +179,13 @@ func (s *scene) startControlPlane(ctx context.Context) error {
 	}
 	s.screen.say("control plane is up: real etcd and kube-apiserver on loopback, with RBAC (%s)", seconds(begin))
 
-	kube, err := kubernetes.NewForConfig(config)
-	if err != nil {
+	if s.kube, err = kubernetes.NewForConfig(config); err != nil {
 		return fmt.Errorf("creating a client: %w", err)
+	}
+	programs := map[string]string{"hlparser": s.parser}
+	broken, err := s.brokenParser()
+	if err != nil {
+		return err
 	}
 	nodes, err := s.mkdir("nodes")
 	if err != nil {
@@ -161,8 +195,9 @@ func (s *scene) startControlPlane(ctx context.Context) error {
 		s.names = append(s.names, fmt.Sprintf("node-%d", i+1))
 	}
 	s.agent = agent.New(agent.Options{
-		Client: kube, Nodes: s.names, Labels: map[string]string{nodeLabel: "node"}, Dir: nodes,
-		Programs: map[string]string{"hlparser": s.parser}, Children: s.children, Log: s.log,
+		Client: s.kube, Nodes: s.names, Labels: map[string]string{nodeLabel: "node"}, Dir: nodes,
+		Programs: programs, Images: map[string]map[string]string{brokenImage: {"hlparser": broken}},
+		Children: s.children, Log: s.log,
 	})
 	for _, node := range s.names {
 		if err := os.MkdirAll(s.agent.HostPath(node, dataPath), 0o755); err != nil {
@@ -194,13 +229,24 @@ func (s *scene) startOperator(ctx context.Context) error {
 	cmd := exec.Command(s.manager,
 		"--kubeconfig="+kubeconfig,
 		"--leader-elect", "--leader-election-namespace="+systemNamespace,
-		"--parser-image=hyperliquid-parser-operator:demo",
-		"--metrics-bind-address="+address, "--metrics-secure=false", "--health-probe-bind-address=0")
+		"--parser-image="+parserImage,
+		"--metrics-bind-address="+address, fmt.Sprintf("--metrics-secure=%t", s.story.reports),
+		"--health-probe-bind-address=0")
 	cmd.Env = []string{}
 	if s.operator, err = s.children.Start("the operator", cmd, s.operatorLog()); err != nil {
 		return err
 	}
-	s.metrics = "http://" + address + "/metrics"
+	admin, err := s.adminKubeconfig()
+	if err != nil {
+		return err
+	}
+	s.hlpFlags = []string{"--kubeconfig=" + admin}
+	scheme := "http"
+	if s.story.reports {
+		scheme = "https"
+		s.hlpFlags = append(s.hlpFlags, "--manager=https://"+address)
+	}
+	s.metrics = scheme + "://" + address + "/metrics"
 	s.screen.say("operator runs as its service account, with its generated role (%s); its metrics: %s", seconds(begin),
 		s.metrics)
 	return nil
@@ -231,7 +277,7 @@ func (s *scene) startFleet(ctx context.Context) error {
 	s.stopNodes = stop
 	s.nodesEnded = make(chan error, 1)
 	go func() { s.nodesEnded <- s.agent.Run(serving) }()
-	manifests, err := s.fleet()
+	manifests, err := s.fleet(ctx)
 	if err != nil {
 		return err
 	}
@@ -258,11 +304,31 @@ func (s *scene) startFleet(ctx context.Context) error {
 	return nil
 }
 
-// fleet returns fleet.yaml, with another sink if requested.
-func (s *scene) fleet() ([]byte, error) {
-	if s.sink == fileSink {
-		return fleetYAML, nil
-	}
+// adminKubeconfig writes the kubeconfig of the demo's administrator, and returns its path.
+func (s *scene) adminKubeconfig() (string, error) {
+	path := filepath.Join(s.dir, "admin.kubeconfig")
+	return path, s.cp.WriteAdminKubeconfig(path, fleetNamespace)
+}
+
+// fleet returns fleet.yaml with the sink of this run, and as the story changes it.
+func (s *scene) fleet(ctx context.Context) ([]byte, error) {
+	return withSpec(fleetYAML, func(spec map[string]any) error {
+		if s.sink == natsSink {
+			sink, err := s.startBroker(ctx)
+			if err != nil {
+				return err
+			}
+			spec["sink"] = sink
+		}
+		if s.story.spec == nil {
+			return nil
+		}
+		return s.story.spec(spec)
+	})
+}
+
+// startBroker starts the NATS server, with the story's link before it, and returns the sink of the fleet.
+func (s *scene) startBroker(ctx context.Context) (map[string]any, error) {
 	dir, err := s.mkdir("broker")
 	if err != nil {
 		return nil, err
@@ -270,79 +336,18 @@ func (s *scene) fleet() ([]byte, error) {
 	if s.broker, err = startBroker(dir); err != nil {
 		return nil, err
 	}
-	return withSink(fleetYAML, s.broker.sink())
-}
-
-// runTraffic lets the nodes write and makes one parser hang meanwhile. It returns the pod of that parser.
-func (s *scene) runTraffic(ctx context.Context) (hung *corev1.Pod, err error) {
-	s.traffic, err = newTraffic(s.names, s.agent.HostPath, s.statusRate, s.hourEvery)
-	if err != nil {
-		return nil, err
-	}
-	begin := time.Now()
-	writing, stop := context.WithTimeout(ctx, s.trafficFor)
-	written := make(chan error, 1)
-	go func() {
-		written <- s.traffic.run(writing, 1)
-		close(written)
-	}()
-	defer func() {
-		stop()
-		err = errors.Join(err, <-written) // no writer may change what is compared or removed next
-	}()
-	s.screen.say("nodes write order statuses and fills; an hour of theirs takes %s", s.hourEvery)
-
-	ticker := time.NewTicker(pollInterval)
-	defer ticker.Stop()
-	for {
-		select {
-		case err := <-written:
-			s.screen.say("nodes have stopped writing: %d events", s.traffic.events())
-			return hung, errors.Join(ctx.Err(), err)
-		case <-ticker.C:
-		}
-		passed := time.Since(begin)
-		if hung == nil && passed >= s.hangAt {
-			if hung, err = s.hang(ctx, s.names[len(s.names)/2]); err != nil {
-				return nil, err
-			}
-		}
-		phase := fmt.Sprintf("traffic %s of %s", passed.Truncate(time.Second), s.trafficFor)
-		if err := s.show(ctx, phase, s.traffic.linesPerSecond()); err != nil {
+	url := s.broker.url()
+	if s.story.link > 0 {
+		if s.link, err = newLink(ctx, url, s.story.link); err != nil {
 			return nil, err
 		}
+		url = s.link.url()
 	}
-}
-
-// hangPath makes a parser hang. Only a parser built with the tag faultinject serves it.
-const hangPath = "/debug/fault/hang"
-
-// hang stops one parser's pipelines while its HTTP server keeps answering.
-func (s *scene) hang(ctx context.Context, node string) (*corev1.Pod, error) {
-	pod := s.last.podOf(node)
-	if pod == nil || pod.Status.PodIP == "" {
-		return nil, fmt.Errorf("finding a parser to hang: there is none on %s", node)
-	}
-	url := reportURL(pod.Status.PodIP, hangPath)
-	request, err := http.NewRequestWithContext(ctx, http.MethodPost, url, http.NoBody)
-	if err != nil {
-		return nil, fmt.Errorf("making the parser of %s hang: %w", node, err)
-	}
-	response, err := (&http.Client{Timeout: reportTimeout}).Do(request)
-	if err != nil {
-		return nil, fmt.Errorf("making the parser of %s hang: %w", node, err)
-	}
-	defer func() { _ = response.Body.Close() }()
-	if response.StatusCode/100 != 2 {
-		return nil, fmt.Errorf("making the parser of %s hang: status %d; was it built with -tags faultinject?",
-			node, response.StatusCode)
-	}
-	s.screen.say("%s", s.screen.paint(red, "the parser of "+node+" hangs from now on; its HTTP server still answers"))
-	return pod, nil
+	return brokerSink(url), nil
 }
 
 // show polls the fleet, prints new events and draws the table.
-func (s *scene) show(ctx context.Context, phase string, linesPerSecond float64) error {
+func (s *scene) show(ctx context.Context, phase string) error {
 	select {
 	case <-s.operator.Done():
 		code, _ := s.operator.Exit()
@@ -354,9 +359,14 @@ func (s *scene) show(ctx context.Context, phase string, linesPerSecond float64) 
 		return err
 	}
 	s.last = l
+	s.peak.observe(&l)
 	s.events = append(s.events, l.events...)
 	for i := range l.events {
 		s.screen.say("%s", s.screen.eventLine(&l.events[i]))
+	}
+	linesPerSecond := 0.0
+	if s.writing {
+		linesPerSecond = s.traffic.linesPerSecond(s.factor)
 	}
 	s.screen.draw(s.screen.fleetTable(&l, phase, linesPerSecond))
 	return nil
@@ -368,7 +378,7 @@ func (s *scene) until(ctx context.Context, limit time.Duration, phase string, do
 	ticker := time.NewTicker(pollInterval / 2)
 	defer ticker.Stop()
 	for {
-		if err := s.show(ctx, phase, 0); err != nil {
+		if err := s.show(ctx, phase); err != nil {
 			return err
 		}
 		switch {

@@ -11,8 +11,8 @@ const trickle = 0.02
 
 // stay keeps the fleet running under light traffic until ctx ends.
 func (s *scene) stay(ctx context.Context) error {
-	kubeconfig := filepath.Join(s.dir, "admin.kubeconfig")
-	if err := s.cp.WriteAdminKubeconfig(kubeconfig, fleetNamespace); err != nil {
+	kubeconfig, err := s.adminKubeconfig()
+	if err != nil {
 		return err
 	}
 	node := s.names[0]
@@ -31,5 +31,5 @@ func (s *scene) stay(ctx context.Context) error {
 Logs: %s and %s/*/logs
 `, kubeconfig, fleetName, s.metrics, reportURL(ip, "/metrics"), node, reportURL(ip, hangPath), node, fleetName,
 		s.operatorLog(), filepath.Join(s.dir, "nodes")))
-	return s.traffic.run(ctx, trickle)
+	return s.traffic.run(ctx, constant(trickle))
 }

@@ -115,18 +115,13 @@ func (s *screen) eventLine(e *eventsv1.Event) string {
 	return s.paint(color, fmt.Sprintf("event %s %s: %s", e.Reason, subject(e), e.Note))
 }
 
-// describe formats the object and its events as kubectl would.
-func describe(l *snapshot, events []eventsv1.Event) string {
+// describe formats the table of kubectl get, then conditions and events as kubectl would.
+func describe(l *snapshot, table string, events []eventsv1.Event) string {
 	status := &l.object.Status
 	var b strings.Builder
 	p := func(format string, args ...any) { fmt.Fprintf(&b, format+"\n", args...) }
 	p("")
-	p("$ kubectl -n %s get hlp", fleetNamespace)
-	p("%-9s %-14s %-9s %-7s %-9s %-5s %-10s %s",
-		"NAME", "STATUS", "DESIRED", "READY", "UPDATED", "BAD", "RESTARTS", "AGE")
-	p("%-9s %-14s %-9d %-7d %-9d %-5d %-10d %s",
-		l.object.Name, status.State, status.Desired, status.Ready, status.Updated, status.Bad,
-		status.Restarts, age(l.object.CreationTimestamp.Time))
+	p("$ %s\n%s", getCommand, strings.TrimRight(table, "\n"))
 	p("")
 	p("Conditions:")
 	p("  %-15s %-7s %-16s %s", "Type", "Status", "Reason", "Message")

@@ -67,22 +67,22 @@ func newTraffic(
 	return t, nil
 }
 
-// linesPerSecond returns the total rate of all nodes.
-func (t *traffic) linesPerSecond() float64 {
+// linesPerSecond returns the total rate of all nodes. factor scales the rates of a node.
+func (t *traffic) linesPerSecond(factor func(node string) float64) float64 {
 	var sum float64
 	for _, w := range t.writers {
-		sum += w.rate
+		sum += w.rate * factor(w.node)
 	}
 	return sum
 }
 
-// run writes until ctx ends, and ends with whole lines. factor scales the rates.
-func (t *traffic) run(ctx context.Context, factor float64) error {
+// run writes until ctx ends, and ends with whole lines. factor scales the rates of a node.
+func (t *traffic) run(ctx context.Context, factor func(node string) float64) error {
 	var group errgroup.Group
 	for _, w := range t.writers {
 		group.Go(func() error {
 			begin := time.Now()
-			err := errors.Join(gen.Pace(ctx, w.out, w.clock, w.rate*factor, 0), w.out.Close())
+			err := errors.Join(gen.Pace(ctx, w.out, w.clock, w.rate*factor(w.node), 0), w.out.Close())
 			w.clock.Start = w.clock.At(time.Since(begin)) // for the next run
 			if err != nil {
 				return fmt.Errorf("writing %s of %s: %w", w.Source, w.node, err)
@@ -101,3 +101,6 @@ func (t *traffic) events() int64 {
 	}
 	return sum
 }
+
+// constant scales the rates of all nodes alike.
+func constant(factor float64) func(string) float64 { return func(string) float64 { return factor } }

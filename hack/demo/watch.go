@@ -57,6 +57,7 @@ type watcher struct {
 	pods       map[string][]types.UID // by node, oldest first
 	backlogs   map[string][]int64
 	reports    map[string]*report.Report
+	images     map[string]map[string]bool // by node: all that its pods have had
 }
 
 // history is the number of snapshots in a backlog's curve.
@@ -69,6 +70,7 @@ func newWatcher(c client.Client, nodes []string) *watcher {
 		pods:       map[string][]types.UID{},
 		backlogs:   map[string][]int64{},
 		reports:    map[string]*report.Report{},
+		images:     map[string]map[string]bool{},
 	}
 }
 
@@ -109,6 +111,10 @@ func (w *watcher) observeNode(
 		n.report = reports[n.pod.UID]
 		if known := w.pods[node]; !slices.Contains(known, n.pod.UID) {
 			w.pods[node] = append(known, n.pod.UID)
+			if w.images[node] == nil {
+				w.images[node] = map[string]bool{}
+			}
+			w.images[node][imageOf(n.pod)] = true
 		}
 	}
 	n.verdict = verdict(object, node, n.pod)

@@ -10,7 +10,7 @@
 //     subPaths.
 //   - network: each pod has its own address in 127.0.0.0/8.
 //   - resources: limits are not enforced, users not changed, and images not pulled. The base name of the command
-//     selects a local program.
+//     selects a local program; an image may have programs of its own.
 //
 // It supports pods of one container with optional init containers, as the operator creates them. A pod that needs more
 // stays in ContainerCreating, and its status says why.
@@ -50,6 +50,8 @@ type Options struct {
 	Dir string
 	// Programs maps the base name of a container's command to a local program.
 	Programs map[string]string
+	// Images maps images to programs that take the place of Programs in their containers.
+	Images   map[string]map[string]string
 	Children *child.Group
 	Log      *slog.Logger
 }

@@ -29,7 +29,7 @@ func (w *worker) command(ctx context.Context, pod *corev1.Pod, c *corev1.Contain
 	if len(c.Command) == 0 {
 		return nil, errors.New("the demo's agent does not pull images: the container must set its command")
 	}
-	program, ok := w.agent.opts.Programs[path.Base(c.Command[0])]
+	program, ok := w.agent.program(c)
 	if !ok {
 		return nil, fmt.Errorf("the demo's agent has no program %q", path.Base(c.Command[0]))
 	}
@@ -51,6 +51,15 @@ func (w *worker) command(ctx context.Context, pod *corev1.Pod, c *corev1.Contain
 	}
 	cmd.Dir = w.dir
 	return cmd, nil
+}
+
+// program returns the local program that a container's image and command select.
+func (a *Agent) program(c *corev1.Container) (program string, ok bool) {
+	name := path.Base(c.Command[0])
+	if program, ok = a.opts.Images[c.Image][name]; !ok {
+		program, ok = a.opts.Programs[name]
+	}
+	return program, ok
 }
 
 // volumes creates the pod's volumes and returns the container's mounts.

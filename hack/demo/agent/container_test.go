@@ -121,3 +121,21 @@ func TestAddressesAreNotReusedSoon(t *testing.T) {
 		seen[ip] = true
 	}
 }
+
+func TestAnImageMayHaveProgramsOfItsOwn(t *testing.T) {
+	a := New(Options{
+		Programs: map[string]string{"hlparser": "/bin/parser", "tool": "/bin/tool"},
+		Images:   map[string]map[string]string{"parser:broken": {"hlparser": "/bin/broken"}},
+	})
+	for _, c := range []struct{ image, command, want string }{
+		{"parser:v1", "/hlparser", "/bin/parser"},
+		{"parser:broken", "/hlparser", "/bin/broken"},
+		{"parser:broken", "/tool", "/bin/tool"},
+		{"parser:broken", "/other", ""},
+	} {
+		got, ok := a.program(&corev1.Container{Image: c.image, Command: []string{c.command}})
+		if got != c.want || ok != (c.want != "") {
+			t.Errorf("%s of %s runs %q, %t; want %q", c.command, c.image, got, ok, c.want)
+		}
+	}
+}
