@@ -26,6 +26,7 @@ const (
 // delivers, in that order, and writes it into one directory per node and stream for the comparison.
 type broker struct {
 	server    *server.Server
+	port      int    // of the server; chosen at its first start
 	store     string // directory of its files
 	conn      *nats.Conn
 	consuming jetstream.ConsumeContext
@@ -38,7 +39,10 @@ type broker struct {
 
 // startBroker starts a server with its files below dir.
 func startBroker(dir string) (*broker, error) {
-	b := &broker{store: filepath.Join(dir, "nats"), dir: filepath.Join(dir, "consumed"), files: map[string]*os.File{}}
+	b := &broker{
+		port: server.RANDOM_PORT, store: filepath.Join(dir, "nats"), dir: filepath.Join(dir, "consumed"),
+		files: map[string]*os.File{},
+	}
 	if err := b.start(); err != nil {
 		return nil, errors.Join(err, b.close())
 	}
@@ -53,12 +57,8 @@ func startBroker(dir string) (*broker, error) {
 // start starts the server, at the address that it had before.
 func (b *broker) start() error {
 	const startLimit = 10 * time.Second
-	port := server.RANDOM_PORT
-	if b.server != nil {
-		port = b.server.Addr().(*net.TCPAddr).Port
-	}
 	srv, err := server.NewServer(&server.Options{
-		ServerName: "demo", Host: "127.0.0.1", Port: port, NoSigs: true, NoLog: true,
+		ServerName: "demo", Host: "127.0.0.1", Port: b.port, NoSigs: true, NoLog: true,
 		JetStream: true, StoreDir: b.store,
 	})
 	if err != nil {
@@ -68,6 +68,9 @@ func (b *broker) start() error {
 	srv.Start()
 	if !srv.ReadyForConnections(startLimit) {
 		return fmt.Errorf("the NATS server is not ready after %s", startLimit)
+	}
+	if address, ok := srv.Addr().(*net.TCPAddr); ok {
+		b.port = address.Port
 	}
 	return nil
 }

@@ -23,7 +23,7 @@ const (
 // canaryStory rolls out an image whose parser crashes. The operator stops at the canary, and takes it back.
 func canaryStory() story {
 	return story{
-		name: "canary", sink: fileSink,
+		name: "canary", sink: fileSink, rate: 1,
 		spec: func(spec map[string]any) error {
 			return setField(spec, map[string]any{"count": int64(1), "soak": "30s"}, "rollout", "canary")
 		},

@@ -13,7 +13,7 @@ import (
 
 // hangStory makes one parser hang. The operator restarts that one.
 func hangStory() story {
-	return story{name: "hang", sink: fileSink, play: playHang}
+	return story{name: "hang", sink: fileSink, rate: 1, play: playHang}
 }
 
 func playHang(ctx context.Context, s *scene) (*expectation, error) {

@@ -85,7 +85,7 @@ type scene struct {
 
 // newScene returns a scene that has not begun.
 func newScene(o options, screen *screen, log *slog.Logger) *scene {
-	return &scene{options: o, screen: screen, log: log, children: &child.Group{}, factor: constant(1)}
+	return &scene{options: o, screen: screen, log: log, children: &child.Group{}, factor: constant(o.story.rate)}
 }
 
 // close stops everything: the pods, then the broker, then the operator and the control plane.

@@ -58,7 +58,7 @@ func (s *scene) hlp(ctx context.Context, args ...string) (string, error) {
 	cmd := kubectl.Command(genericiooptions.IOStreams{In: strings.NewReader(""), Out: &out, ErrOut: &out})
 	cmd.SetArgs(append(args, s.hlpFlags...))
 	err := cmd.ExecuteContext(ctx)
-	s.screen.print("\n$ " + shown + "\n" + out.String())
+	s.screen.print("\n$ " + shown + "\n" + strings.TrimSpace(out.String()) + "\n")
 	var failure bytes.Buffer
 	switch code := kubectl.Exit(err, &failure); code {
 	case 0, kubectl.ExitBad, kubectl.ExitUnknown:

@@ -9,14 +9,15 @@ import (
 	"golang.org/x/time/rate"
 )
 
-// Settings of the story of a slow sink. A node that writes at the demo's rate needs about a megabyte per second of the
-// link. The link carries half as much again, and one node writes twice as much.
+// Settings of the story of a slow sink. A node that writes at quietRate needs about 0.6 MB/s of the link. The link
+// carries half as much again, and one node writes twice as much.
 const (
-	linkLimit   = 1.5e6 // bytes per second, of each parser
-	busyFactor  = 2.0
-	backlogTime = 2 * time.Second
-	// backlogFactor is how fast a node writes the backlog that its parser finds at its start.
+	linkLimit  = 0.9e6 // bytes per second, of each parser
+	busyFactor = 2 * quietRate
+	// backlogFactor is how fast a node writes the backlog that its parser finds at its start, and backlogTime how long:
+	// enough for its parser to be behind for longer than the operator needs to judge.
 	backlogFactor = 40
+	backlogTime   = 600 * time.Millisecond
 	// ratesLimit bounds the wait for a verdict by rates, which takes a minute and 18 polls.
 	ratesLimit = 3 * time.Minute
 )
@@ -24,7 +25,7 @@ const (
 // slowStory puts a narrow link before the sink. One parser falls further behind, one that starts with a backlog gains.
 func slowStory() story {
 	return story{
-		name: "slow", sink: natsSink, fixed: true, reports: true, link: linkLimit,
+		name: "slow", sink: natsSink, fixed: true, reports: true, rate: quietRate, link: linkLimit,
 		spec: func(spec map[string]any) error {
 			if err := setField(spec, smallBuffers, "engine", "bufferLimit"); err != nil {
 				return err
@@ -58,7 +59,7 @@ func prepareSlow(ctx context.Context, s *scene) error {
 		if node == s.busy() {
 			return busyFactor
 		}
-		return 1
+		return quietRate
 	}
 	return nil
 }

@@ -25,7 +25,7 @@ func (s *screen) fleetTable(l *snapshot, phase string, linesPerSecond float64) [
 		rows = append(rows, head)
 	}
 	rows = append(rows, s.paint(dim, fmt.Sprintf("  "+row,
-		"NODE", "VERDICT    ", "HOUR", "RECORDS/S", "BUFFER", "BATCHES", "BATCH", "RSS", "RESTARTS", "BACKLOG", "")))
+		"NODE", "VERDICT    ", "HOUR", "RECORDS/S", "BUFFER", "BATCHES", "BATCH", "RSS", "REPLACED", "BACKLOG", "")))
 	for _, n := range l.nodes {
 		rows = append(rows, "  "+s.nodeRow(&n))
 	}
