@@ -10,8 +10,8 @@ import (
 	"golang.org/x/time/rate"
 )
 
-// link forwards connections to a server, as a network of limited bandwidth would: what each connection sends is limited,
-// what it receives is not.
+// link forwards connections to a server, as a network of limited bandwidth would: what each connection sends is
+// limited, what it receives is not.
 type link struct {
 	listener net.Listener
 	server   string // address
@@ -86,8 +86,17 @@ func (l *link) forward(from net.Conn) {
 		_ = from.Close() // the client sees that the server does not answer
 		return
 	}
-	closed := context.AfterFunc(ctx, func() { _ = from.Close(); _ = to.Close() })
-	defer closed()
+	// Whatever ends one direction ends the connection: reads return when it is closed.
+	closed := make(chan struct{})
+	context.AfterFunc(ctx, func() {
+		_ = from.Close()
+		_ = to.Close()
+		close(closed)
+	})
+	defer func() {
+		cancel()
+		<-closed
+	}()
 	if tcp, ok := from.(*net.TCPConn); ok {
 		_ = tcp.SetReadBuffer(4 * chunk) // a larger one would only hide the limit for longer
 	}
@@ -95,7 +104,7 @@ func (l *link) forward(from net.Conn) {
 		defer cancel()
 		_ = copyLimited(ctx, from, to, rate.NewLimiter(rate.Inf, chunk))
 	})
-	_ = copyLimited(ctx, to, from, l.limiter()) // whatever ends one direction ends the connection
+	_ = copyLimited(ctx, to, from, l.limiter())
 }
 
 func (l *link) limiter() *rate.Limiter {

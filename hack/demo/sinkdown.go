@@ -38,8 +38,8 @@ func playSinkDown(ctx context.Context, s *scene) (*expectation, error) {
 	if err := s.until(ctx, downLimit, "the sink is down", down); err != nil {
 		return nil, err
 	}
-	s.screen.say("all parsers are SinkDown. The operator restarts none: a restart does not bring a sink back, and what a " +
-		"parser has not delivered waits on its node's disk")
+	s.screen.say("all parsers are SinkDown. The operator restarts none: a restart does not bring a sink back, and what " +
+		"a parser has not delivered waits on its node's disk")
 	if err := s.showTable(ctx); err != nil {
 		return nil, err
 	}

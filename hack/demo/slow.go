@@ -81,7 +81,8 @@ func playSlow(ctx context.Context, s *scene) (*expectation, error) {
 	if err := s.showTable(ctx); err != nil {
 		return nil, err
 	}
-	s.screen.say("the operator restarts neither: a restart makes no sink faster. A person does what the verdict's words say")
+	s.screen.say("the operator restarts neither, as a restart makes no sink faster. The verdict says what is too slow, " +
+		"and a person cures that")
 	bad := s.last.object.Status.Bad
 	s.link.widen(rate.Inf)
 	s.screen.say("%s", s.screen.paint(green, "the link is wide now"))
@@ -91,8 +92,8 @@ func playSlow(ctx context.Context, s *scene) (*expectation, error) {
 	s.screen.say("all parsers are level again, without a restart")
 
 	e := &expectation{}
-	e.requires(regexp.MustCompile(s.backlogged()+` +CatchingUp `).MatchString(top), "kubectl hlp top does not show %s as CatchingUp:\n%s",
-		s.backlogged(), top)
+	e.requires(regexp.MustCompile(s.backlogged()+` +CatchingUp `).MatchString(top),
+		"kubectl hlp top does not show %s as CatchingUp:\n%s", s.backlogged(), top)
 	e.requires(bad == 1, "%d targets were bad at once, want only %s", bad, s.busy())
 	e.proves("told apart: %s lost ground and was Overloaded, which is reported; %s gained and was CatchingUp, which is "+
 		"not", s.busy(), s.backlogged())

@@ -15,8 +15,8 @@ import (
 )
 
 var (
-	shellBlock = regexp.MustCompile("(?ms)^ *```sh\n(.*?)^ *```$")
-	codeSpan   = regexp.MustCompile("`(kubectl [^`]+)`")
+	shellBlock  = regexp.MustCompile("(?ms)^ *```sh\n(.*?)^ *```$")
+	commandSpan = regexp.MustCompile("`(kubectl [^`]+)`")
 	// word is a part of a command line: quoted, or up to a space or an operator of the shell.
 	word = regexp.MustCompile(`^(?:'[^']*'|"[^"]*"|[^\s'"|&;<>()#]|[^\s'"|&;<>()])+`)
 )
@@ -30,7 +30,7 @@ func commandsOf(page string) (commands [][]string) {
 			lines = append(lines, line)
 		}
 	}
-	for _, m := range codeSpan.FindAllStringSubmatch(shellBlock.ReplaceAllString(page, ""), -1) {
+	for _, m := range commandSpan.FindAllStringSubmatch(shellBlock.ReplaceAllString(page, ""), -1) {
 		lines = append(lines, strings.ReplaceAll(m[1], "\n", " "))
 	}
 	for _, line := range lines {
@@ -59,8 +59,8 @@ func wordsOf(line string) (words []string) {
 	}
 }
 
-// pages returns the documentation by its path.
-func pages(t *testing.T) map[string]string {
+// pageTexts returns the documentation by its path.
+func pageTexts(t *testing.T) map[string]string {
 	t.Helper()
 	paths, err := filepath.Glob(filepath.Join(root, "docs", "*.md"))
 	if err != nil {
@@ -80,7 +80,7 @@ func pages(t *testing.T) map[string]string {
 // TestCommandsOfKubectlHlpParse holds every command line of kubectl hlp in the documentation against the plugin.
 func TestCommandsOfKubectlHlpParse(t *testing.T) {
 	n := 0
-	for page, text := range pages(t) {
+	for page, text := range pageTexts(t) {
 		for _, words := range commandsOf(text) {
 			if words[0] != "hlp" || len(words) == 1 {
 				continue
@@ -98,7 +98,9 @@ func TestCommandsOfKubectlHlpParse(t *testing.T) {
 
 // parseHlp returns an error unless kubectl hlp has the command and all of its flags.
 func parseHlp(words []string) error {
-	cmd, rest, err := kubectl.Command(genericiooptions.NewTestIOStreamsDiscard()).Find(words)
+	root := kubectl.Command(genericiooptions.NewTestIOStreamsDiscard())
+	root.InitDefaultCompletionCmd(words...) // as Execute does
+	cmd, rest, err := root.Find(words)
 	if err != nil {
 		return err
 	}
@@ -113,7 +115,7 @@ func TestCommandsOfKubectlInTheRunbookParse(t *testing.T) {
 		t.Skip("kubectl is not in the path")
 	}
 	seen := 0
-	for page, text := range pages(t) {
+	for page, text := range pageTexts(t) {
 		if page != runbook && page != "docs/troubleshooting.md" {
 			continue
 		}

@@ -224,6 +224,17 @@ func TestPolicies(t *testing.T) {
 			verdict: health.SinkDown, reason: "Fills",
 			message: "the sink of Fills has acknowledged nothing for 31s, 5.0 MiB waiting: disk full",
 		},
+		"a long error of a sink, which names a file twice, keeps its cause at the end": {
+			pod: running(), window: window(20, with(func(s *health.Stream) {
+				const path = "/out/order-statuses/20261202-02-node_order_statuses-0a521d6a-000000003031928-000000.part"
+				s.SinkState, s.SinkSince, s.SinkSilent = report.SinkRetrying, 31*time.Second, 31*time.Second
+				s.SinkError = "checking " + path + ": stat " + path + ": input/output error, as the disk is failing"
+			})),
+			verdict: health.SinkDown, reason: "Fills",
+			message: "the sink of Fills has acknowledged nothing for 31s, 0 B waiting: " +
+				"checking /out/order-statuses/20261202-02-node_order_statuses-0a521d6a-000000003031928-000000.part: " +
+				"…de_order_statuses-0a521d6a-000000003031928-000000.part: input/output error, as the disk is failing",
+		},
 		"a dead sink explains that nothing moves": {
 			pod: running(), window: window(20, with(func(s *health.Stream) {
 				s.SinkState, s.SinkSince, s.SinkSilent = report.SinkRetrying, time.Minute, time.Minute

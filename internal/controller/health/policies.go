@@ -290,7 +290,7 @@ func sentence(what, detail string) string {
 	if detail == "" {
 		return what
 	}
-	return what + ": " + prose.Line(detail, maxDetail)
+	return what + ": " + prose.Ends(detail, maxDetail)
 }
 
 func bytes(n int64) string { return humanize.IBytes(uint64(max(n, 0))) }
