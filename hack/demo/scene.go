@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -85,6 +86,7 @@ type scene struct {
 
 // newScene returns a scene that has not begun.
 func newScene(o options, screen *screen, log *slog.Logger) *scene {
+	o.hourEvery = cmp.Or(o.story.hourEvery, o.hourEvery)
 	return &scene{options: o, screen: screen, log: log, children: &child.Group{}, factor: constant(o.story.rate)}
 }
 

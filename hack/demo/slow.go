@@ -9,10 +9,10 @@ import (
 	"golang.org/x/time/rate"
 )
 
-// Settings of the story of a slow sink. A node that writes at quietRate needs about 0.6 MB/s of the link. The link
+// Settings of the story of a slow sink. A node that writes at quietRate needs about 0.27 MB/s of the link. The link
 // carries half as much again, and one node writes twice as much.
 const (
-	linkLimit  = 0.9e6 // bytes per second, of each parser
+	linkLimit  = 0.4e6 // bytes per second, of each parser
 	busyFactor = 2 * quietRate
 	// backlogFactor is how fast a node writes the backlog that its parser finds at its start, and backlogTime how long:
 	// enough for its parser to be behind for longer than the operator needs to judge.
@@ -26,6 +26,7 @@ const (
 func slowStory() story {
 	return story{
 		name: "slow", sink: natsSink, fixed: true, reports: true, rate: quietRate, link: linkLimit,
+		hourEvery: time.Hour, // a slow parser must not seem to miss what a new hour delays
 		spec: func(spec map[string]any) error {
 			if err := setField(spec, smallBuffers, "engine", "bufferLimit"); err != nil {
 				return err

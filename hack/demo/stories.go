@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/dustin/go-humanize"
 	"golang.org/x/time/rate"
@@ -19,6 +20,8 @@ type story struct {
 	fixed bool
 	// rate scales what the nodes write.
 	rate float64
+	// hourEvery is how long an hour of the nodes takes; 0: as in other stories.
+	hourEvery time.Duration
 	// link limits what each parser sends to the sink, in bytes per second; 0: no limit.
 	link rate.Limit
 	// reports has the operator serve reports, for kubectl hlp.
