@@ -10,6 +10,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -24,24 +25,29 @@ func TestHungParserIsRestartedAndNATSHasEachEventOnce(t *testing.T) {
 	playInShort(t, hangStory(), natsSink)
 }
 
+// TestASinkThatIsDownIsReportedAndNoParserIsRestarted runs beside the next ones, since they mostly wait.
 func TestASinkThatIsDownIsReportedAndNoParserIsRestarted(t *testing.T) {
+	t.Parallel()
 	playInShort(t, sinkDownStory(), natsSink)
 }
 
-func TestABadRevisionStopsAtItsCanary(t *testing.T) { playInShort(t, canaryStory(), fileSink) }
+func TestABadRevisionStopsAtItsCanary(t *testing.T) {
+	t.Parallel()
+	playInShort(t, canaryStory(), fileSink)
+}
 
-// TestASlowSinkIsToldFromABacklogThatShrinks takes two minutes, because rates are judged over one.
-func TestASlowSinkIsToldFromABacklogThatShrinks(t *testing.T) {
+// TestASlowSinkIsDistinguishedFromABacklogThatShrinks takes two minutes, because rates are judged over one.
+func TestASlowSinkIsDistinguishedFromABacklogThatShrinks(t *testing.T) {
 	if os.Getenv("HLPARSER_DEMO_SLOW") == "" {
 		t.Skip("HLPARSER_DEMO_SLOW is not set: this takes two minutes")
 	}
+	t.Parallel()
 	playInShort(t, slowStory(), natsSink)
 }
 
-// playInShort plays a story with as many nodes as it needs, in parallel to the others, which wait most of the time.
+// playInShort plays a story with two nodes.
 func playInShort(t *testing.T, story story, sink string) {
 	t.Helper()
-	t.Parallel()
 	assets := os.Getenv("KUBEBUILDER_ASSETS")
 	if assets == "" {
 		t.Skip("KUBEBUILDER_ASSETS names no directory with etcd and kube-apiserver: run `make test`")
@@ -50,12 +56,15 @@ func playInShort(t *testing.T, story story, sink string) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	programs, err := buildOnce()
+	if err != nil {
+		t.Fatal(err)
+	}
 	dir := t.TempDir()
 	s := newScene(options{
 		dir: dir, tree: tree, assets: assets,
-		manager: build(t, tree, dir, "./cmd/manager"),
-		parser:  build(t, tree, dir, "./cmd/hlparser", "-tags=faultinject"),
-		nodes:   2, statusRate: 1000, trafficFor: 15 * time.Second, hangAt: 4 * time.Second, hourEvery: 3 * time.Second,
+		manager: filepath.Join(programs, "manager"), parser: filepath.Join(programs, "hlparser"),
+		nodes: 2, statusRate: 1300, trafficFor: 15 * time.Second, hangAt: 4 * time.Second, hourEvery: 3 * time.Second,
 		story: story, sink: sink,
 	}, &screen{out: t.Output(), begin: time.Now()}, slog.New(slog.NewTextHandler(t.Output(), nil)))
 	defer s.close()
@@ -76,16 +85,36 @@ func playInShort(t *testing.T, story story, sink string) {
 	t.Log(out)
 }
 
-// build compiles a program of this module.
-func build(t *testing.T, tree, dir, pkg string, flags ...string) string {
-	t.Helper()
-	program := filepath.Join(dir, filepath.Base(pkg))
-	cmd := exec.CommandContext(t.Context(), "go", append(append([]string{"build", "-o", program}, flags...), pkg)...)
-	cmd.Dir = tree
-	if out, err := cmd.CombinedOutput(); err != nil {
-		t.Fatalf("building %s: %v\n%s", pkg, err, out)
+// built is the directory of the programs that the stories run; empty until one needs them.
+var built string
+
+// buildOnce compiles the manager and the parser, and returns their directory.
+var buildOnce = sync.OnceValues(func() (string, error) {
+	tree, err := sourceTree(context.Background())
+	if err != nil {
+		return "", err
 	}
-	return program
+	if built, err = os.MkdirTemp("", "hlparser-demo-test-"); err != nil {
+		return "", err
+	}
+	for _, args := range [][]string{{"./cmd/manager"}, {"-tags=faultinject", "./cmd/hlparser"}} {
+		cmd := exec.Command("go", append([]string{"build", "-o", built + "/"}, args...)...)
+		cmd.Dir = tree
+		if out, err := cmd.CombinedOutput(); err != nil {
+			return "", fmt.Errorf("building %v: %w\n%s", args, err, out)
+		}
+	}
+	return built, nil
+})
+
+func TestMain(m *testing.M) {
+	code := m.Run()
+	if built != "" {
+		if err := os.RemoveAll(built); err != nil {
+			fmt.Fprintln(os.Stderr, err)
+		}
+	}
+	os.Exit(code)
 }
 
 // showLogs prints the ends of logs, which are removed with the test's directory.

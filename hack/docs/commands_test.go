@@ -141,8 +141,9 @@ func TestCommandsOfKubectlInTheRunbookParse(t *testing.T) {
 func TestCommandLinesAreSplitAsAShellDoes(t *testing.T) {
 	const page = "```sh\nkubectl get hlp NAME -o wide   # a comment\nx | kubectl -n a logs 'b c' | grep d &\n" +
 		"kubectl get \\\n  pods\n```\nand `kubectl -n NS get hlp NAME -o jsonpath='{.status.losses}'`, `kubectl hlp why …`."
-	var got []string
-	for _, words := range commandsOf(page) {
+	commands := commandsOf(page)
+	got := make([]string, 0, len(commands))
+	for _, words := range commands {
 		got = append(got, strings.Join(words, "/"))
 	}
 	want := "get/hlp/NAME/-o/wide -n/a/logs/b c get/pods -n/NS/get/hlp/NAME/-o/jsonpath={.status.losses} hlp/why/…"
