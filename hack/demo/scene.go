@@ -62,23 +62,24 @@ type scene struct {
 	log      *slog.Logger
 	children *child.Group
 
-	cp       *localcluster.ControlPlane
-	client   client.Client
-	kube     kubernetes.Interface
-	agent    *agent.Agent
-	names    []string // of the nodes
-	operator *child.Child
-	metrics  string // URL of the operator's
-	watcher  *watcher
-	traffic  *traffic
-	broker   *broker                   // nil with the file sink
-	link     *link                     // before the broker; nil unless the story has one
-	hlpFlags []string                  // of kubectl hlp
-	factor   func(node string) float64 // of the rates of the nodes
-	writing  bool                      // whether nodes write
-	events   []eventsv1.Event
-	last     snapshot
-	peak     peak
+	cp          *localcluster.ControlPlane
+	client      client.Client
+	kube        kubernetes.Interface
+	agent       *agent.Agent
+	names       []string // of the nodes
+	operator    *child.Child
+	metrics     string // URL of the operator's
+	watcher     *watcher
+	traffic     *traffic
+	broker      *broker                   // nil with the file sink
+	link        *link                     // before the broker; nil unless the story has one
+	hlpFlags    []string                  // of kubectl hlp
+	managerFlag string                    // of kubectl hlp; empty unless the operator serves reports
+	factor      func(node string) float64 // of the rates of the nodes
+	writing     bool                      // whether nodes write
+	events      []eventsv1.Event
+	last        snapshot
+	peak        peak
 
 	stopNodes  context.CancelFunc
 	nodesEnded chan error
@@ -246,7 +247,8 @@ func (s *scene) startOperator(ctx context.Context) error {
 	scheme := "http"
 	if s.story.reports {
 		scheme = "https"
-		s.hlpFlags = append(s.hlpFlags, "--manager=https://"+address)
+		s.managerFlag = "--manager=https://" + address
+		s.hlpFlags = append(s.hlpFlags, s.managerFlag)
 	}
 	s.metrics = scheme + "://" + address + "/metrics"
 	s.screen.say("operator runs as its service account, with its generated role (%s); its metrics: %s", seconds(begin),

@@ -23,13 +23,21 @@ func (s *scene) stay(ctx context.Context) error {
   kubectl get hlp -o wide
   kubectl get pods -o wide -w
   kubectl describe hlp %s
-  curl -s %s      # the operator's metrics
-  curl -s %s      # those of the parser of %s
+  %s
+  curl -s %s      # the metrics of the parser of %s
   curl -X POST %s      # the parser of %s hangs
   kubectl delete hlp %s
 
 Logs: %s and %s/*/logs
-`, kubeconfig, fleetName, s.metrics, reportURL(ip, "/metrics"), node, reportURL(ip, hangPath), node, fleetName,
+`, kubeconfig, fleetName, s.askOperator(), reportURL(ip, "/metrics"), node, reportURL(ip, hangPath), node, fleetName,
 		s.operatorLog(), filepath.Join(s.dir, "nodes")))
 	return s.traffic.run(ctx, constant(trickle))
+}
+
+// askOperator returns a command that shows what the operator serves.
+func (s *scene) askOperator() string {
+	if s.story.reports {
+		return fmt.Sprintf("kubectl hlp top %s %s      # needs the plugin of `make kubectl-hlp`", fleetName, s.managerFlag)
+	}
+	return fmt.Sprintf("curl -s %s      # the operator's metrics", s.metrics)
 }
