@@ -153,7 +153,11 @@ func (s *settings) apply(cmd *cobra.Command, c *config.Config) error {
 	if set("metrics") {
 		c.Metrics = nil
 		for _, v := range s.metrics {
-			c.Metrics = append(c.Metrics, metricsDetail(v))
+			detail, err := config.ParseMetricsDetail(v)
+			if err != nil {
+				return usageError{fmt.Errorf("metrics: %w", err)}
+			}
+			c.Metrics = append(c.Metrics, detail)
 		}
 	}
 	if set("start-at") {
@@ -204,16 +208,6 @@ func (s *settings) apply(cmd *cobra.Command, c *config.Config) error {
 
 // fileFlags are the flags of the file sink.
 var fileFlags = []string{"max-size", "max-age", "max-total-size", "min-free-percent", "rotate", "compress"}
-
-// metricsDetail returns the detail with the flag's value; the value itself for Validate to refuse, if there is none.
-func metricsDetail(value string) config.MetricsDetail {
-	for _, d := range config.MetricsDetails() {
-		if d.Kebab() == value {
-			return d
-		}
-	}
-	return config.MetricsDetail(value)
-}
 
 // title converts a flag's "beginning" to the file's "Beginning".
 func title(s string) string {

@@ -92,12 +92,7 @@ func run(ctx context.Context, c config.Config, log *slog.Logger) error {
 	}
 	id := report.Identity{
 		Version: version.Get().Version, Target: c.Target, Pod: c.Pod, Namespace: c.Namespace, PodUID: c.PodUID,
-		StartedAt: time.Now(),
-	}
-	for _, d := range c.Metrics {
-		if err := id.Detail.Add(d.Kebab()); err != nil {
-			return &config.FieldError{Field: "metrics", Reason: err.Error()}
-		}
+		StartedAt: time.Now(), Metrics: c.Metrics,
 	}
 	if _, err := memlimit.Set(memlimit.WithRatio(memoryShare),
 		memlimit.WithLogger(slog.New(slog.DiscardHandler))); err == nil {

@@ -126,6 +126,16 @@ func MetricsDetails() []MetricsDetail {
 // Kebab returns the value of the flag and of a scrape's parameter, such as "classic-buckets".
 func (d MetricsDetail) Kebab() string { return kebab(string(d)) }
 
+// ParseMetricsDetail parses the form used in the flag and in a scrape's parameter, such as "classic-buckets".
+func ParseMetricsDetail(s string) (MetricsDetail, error) {
+	for _, d := range MetricsDetails() {
+		if d.Kebab() == s {
+			return d, nil
+		}
+	}
+	return "", fmt.Errorf("%q is unknown: write one of %s", s, joinKebab(MetricsDetails()))
+}
+
 // Bounds of the settings, and the defaults of omitted fields.
 const (
 	DefaultBufferLimit       Bytes = 32 << 20

@@ -68,6 +68,26 @@ func TestDefaultsFillOnlyWhatWasLeftOut(t *testing.T) {
 	}
 }
 
+func TestMetricsAreNamedAlikeInFlagsAndScrapes(t *testing.T) {
+	for _, want := range MetricsDetails() {
+		if got, err := ParseMetricsDetail(want.Kebab()); err != nil || got != want {
+			t.Errorf("%s is %q, %v; want %s", want.Kebab(), got, err, want)
+		}
+	}
+	for _, name := range []string{"", "All", "everything"} {
+		got, err := ParseMetricsDetail(name)
+		if err == nil || got != "" {
+			t.Errorf("%q is %q, %v; want an error", name, got, err)
+			continue
+		}
+		for _, known := range MetricsDetails() {
+			if !strings.Contains(err.Error(), known.Kebab()) {
+				t.Errorf("%v does not name %s", err, known.Kebab())
+			}
+		}
+	}
+}
+
 func TestEveryInvalidSettingIsNamed(t *testing.T) {
 	for field, change := range map[string]func(*Config){
 		"dataDir":                  func(c *Config) { c.DataDir = "" },

@@ -11,37 +11,17 @@ import (
 	"github.com/prometheus/client_golang/prometheus/promhttp"
 	dto "github.com/prometheus/client_model/go"
 
+	"github.com/hlparser/hyperliquid-parser-operator/internal/parser/config"
 	"github.com/hlparser/hyperliquid-parser-operator/internal/version"
 )
 
 const (
 	// maxScrapes bounds the concurrent scrapes of the metrics.
 	maxScrapes = 4
-	// detailQuery is the parameter by which a scrape asks for more than the default metrics.
+	// detailQuery is the parameter by which a scrape asks for more than the default metrics, by the names of
+	// config.ParseMetricsDetail.
 	detailQuery = "metrics"
 )
-
-// Detail is what a scrape gets beyond the default metrics. Each part costs the scraper series.
-type Detail struct {
-	All            bool // all metrics of the parser, of the Go runtime and of the process
-	ClassicBuckets bool // classic buckets of the histograms, for scrapers without native histograms
-	CreatedSamples bool // samples with the start of each counter, in OpenMetrics; scrapers may take them for series
-}
-
-// Add adds what a value of the parameter "metrics", or of the flag, names: all, classic-buckets or created-samples.
-func (d *Detail) Add(name string) error {
-	switch name {
-	case "all":
-		d.All = true
-	case "classic-buckets":
-		d.ClassicBuckets = true
-	case "created-samples":
-		d.CreatedSamples = true
-	default:
-		return fmt.Errorf("%q is unknown: write all, classic-buckets or created-samples", name)
-	}
-	return nil
-}
 
 // scrapes serves the metrics.
 type scrapes struct {
@@ -66,7 +46,7 @@ func newScrapes(id Identity, source Source) *scrapes {
 
 // ServeHTTP serves one scrape.
 func (s *scrapes) ServeHTTP(w http.ResponseWriter, r *http.Request) {
-	detail, err := s.detail(r.URL.Query())
+	details, err := s.details(r.URL.Query())
 	if err != nil {
 		http.Error(w, err.Error(), http.StatusBadRequest)
 		return
@@ -78,31 +58,33 @@ func (s *scrapes) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		http.Error(w, fmt.Sprintf("there are %d scrapes already", maxScrapes), http.StatusServiceUnavailable)
 		return
 	}
-	promhttp.HandlerFor(s.gatherer(detail), promhttp.HandlerOpts{
-		EnableOpenMetrics: true, EnableOpenMetricsTextCreatedSamples: detail.CreatedSamples,
+	promhttp.HandlerFor(s.gatherer(details), promhttp.HandlerOpts{
+		EnableOpenMetrics: true, EnableOpenMetricsTextCreatedSamples: slices.Contains(details, config.CreatedSamples),
 		ProcessStartTime: s.id.StartedAt,
 	}).ServeHTTP(w, r)
 }
 
-// detail returns what a scrape with the query gets.
-func (s *scrapes) detail(query url.Values) (Detail, error) {
-	detail := s.id.Detail
+// details returns what a scrape with the query gets beyond the default metrics.
+func (s *scrapes) details(query url.Values) ([]config.MetricsDetail, error) {
+	details := slices.Clone(s.id.Metrics)
 	for _, name := range query[detailQuery] {
-		if err := detail.Add(name); err != nil {
-			return detail, fmt.Errorf("%s: %w", detailQuery, err)
+		detail, err := config.ParseMetricsDetail(name)
+		if err != nil {
+			return nil, fmt.Errorf("%s: %w", detailQuery, err)
 		}
+		details = append(details, detail)
 	}
-	return detail, nil
+	return details, nil
 }
 
-// gatherer returns the registry with what a scrape of the detail gets.
-func (s *scrapes) gatherer(detail Detail) prometheus.GathererFunc {
+// gatherer returns the registry with what a scrape gets that asks for these details.
+func (s *scrapes) gatherer(details []config.MetricsDetail) prometheus.GathererFunc {
 	return func() ([]*dto.MetricFamily, error) {
 		families, err := s.registry.Gather()
-		if !detail.All {
+		if !slices.Contains(details, config.AllMetrics) {
 			families = slices.DeleteFunc(families, func(f *dto.MetricFamily) bool { return !defaultMetrics[f.GetName()] })
 		}
-		if !detail.ClassicBuckets {
+		if !slices.Contains(details, config.ClassicBuckets) {
 			for _, f := range families {
 				for _, m := range f.GetMetric() {
 					if h := m.GetHistogram(); h != nil && h.Schema != nil {

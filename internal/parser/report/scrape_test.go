@@ -12,6 +12,8 @@ import (
 
 	dto "github.com/prometheus/client_model/go"
 	"github.com/prometheus/common/expfmt"
+
+	"github.com/hlparser/hyperliquid-parser-operator/internal/parser/config"
 )
 
 // maxSeries is the budget of a parser with two streams. Each native histogram is one series.
@@ -43,9 +45,9 @@ func steady() fixed {
 // limited is a parser with all limits.
 var limited = Identity{Version: "v1", Target: "node-1", StartedAt: at, MemoryLimitBytes: 512 << 20}
 
-func gather(t *testing.T, detail Detail) map[string]*dto.MetricFamily {
+func gather(t *testing.T, details ...config.MetricsDetail) map[string]*dto.MetricFamily {
 	t.Helper()
-	families, err := newScrapes(limited, steady()).gatherer(detail).Gather()
+	families, err := newScrapes(limited, steady()).gatherer(details).Gather()
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -63,7 +65,7 @@ func setMemoryLimit(t *testing.T) {
 
 func TestTheDefaultMetricsOfTwoStreamsStayWithinTheirBudget(t *testing.T) {
 	setMemoryLimit(t)
-	families := gather(t, Detail{})
+	families := gather(t)
 	series := 0
 	for _, f := range families {
 		series += len(f.GetMetric())
@@ -84,7 +86,7 @@ func TestTheDefaultMetricsOfTwoStreamsStayWithinTheirBudget(t *testing.T) {
 func TestNoLabelClashesWithThoseOfAScrape(t *testing.T) {
 	ofScrape := map[string]bool{"namespace": true, "name": true, "target": true, "pod": true, "container": true,
 		"instance": true, "job": true, "endpoint": true}
-	for name, f := range gather(t, Detail{All: true}) {
+	for name, f := range gather(t, config.AllMetrics) {
 		for _, l := range f.GetMetric()[0].GetLabel() {
 			if ofScrape[l.GetName()] {
 				t.Errorf("%s has the label %s", name, l.GetName())
@@ -95,7 +97,11 @@ func TestNoLabelClashesWithThoseOfAScrape(t *testing.T) {
 
 func TestHistogramsAreNativeAndClassicOnRequest(t *testing.T) {
 	for _, classic := range []bool{false, true} {
-		for name, f := range gather(t, Detail{ClassicBuckets: classic}) {
+		var details []config.MetricsDetail
+		if classic {
+			details = append(details, config.ClassicBuckets)
+		}
+		for name, f := range gather(t, details...) {
 			if f.GetType() != dto.MetricType_HISTOGRAM {
 				continue
 			}
@@ -111,7 +117,7 @@ func TestHistogramsAreNativeAndClassicOnRequest(t *testing.T) {
 }
 
 func TestWhatKindOfStreamItIs(t *testing.T) {
-	f := gather(t, Detail{})["hlparser_stream_info"]
+	f := gather(t)["hlparser_stream_info"]
 	labels := map[string]string{}
 	for _, l := range f.GetMetric()[0].GetLabel() {
 		labels[l.GetName()] = l.GetValue()
@@ -125,7 +131,7 @@ func TestWhatKindOfStreamItIs(t *testing.T) {
 func TestLimitsThatDoNotExistAreAbsent(t *testing.T) {
 	before := debug.SetMemoryLimit(math.MaxInt64)
 	t.Cleanup(func() { debug.SetMemoryLimit(before) })
-	families, err := newScrapes(Identity{}, steady()).gatherer(Detail{}).Gather()
+	families, err := newScrapes(Identity{}, steady()).gatherer(nil).Gather()
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -212,7 +218,7 @@ func TestAScrapeAsksForMoreByName(t *testing.T) {
 	}
 	recorder := httptest.NewRecorder()
 	id := limited
-	id.Detail.All = true
+	id.Metrics = []config.MetricsDetail{config.AllMetrics}
 	Handler(id, steady()).ServeHTTP(recorder, httptest.NewRequest(http.MethodGet, "/metrics", nil))
 	if !strings.Contains(recorder.Body.String(), more) {
 		t.Error("a parser that serves all to everybody does not")

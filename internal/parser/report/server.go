@@ -12,6 +12,7 @@ import (
 	"runtime"
 	"time"
 
+	"github.com/hlparser/hyperliquid-parser-operator/internal/parser/config"
 	"github.com/hlparser/hyperliquid-parser-operator/internal/parser/report/seal"
 )
 
@@ -63,8 +64,8 @@ type Identity struct {
 	Namespace, PodUID    string // of the pod; empty outside Kubernetes
 	StartedAt            time.Time
 	MemoryLimitBytes     int64 // limit of the cgroup, in bytes; 0: none
-	// Detail is what every scrape of the metrics gets. A scrape may ask for more.
-	Detail Detail
+	// Metrics is what every scrape gets beyond the default metrics. A scrape may ask for more.
+	Metrics []config.MetricsDetail
 }
 
 // Gather builds a report.
