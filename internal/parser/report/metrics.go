@@ -120,8 +120,8 @@ func newCollector(id Identity, source Source) *collector {
 			"while the position is unknown.",
 		func(s *Stream) (float64, bool) { return deref(s.UncommittedBytes) })
 	optional("lag_seconds",
-		"Age of the oldest unacknowledged line since it was first observed on disk; 0 if there is none. Absent when "+
-			"hlparser_uncommitted_bytes is.",
+		"Age of the oldest unacknowledged line since any process of the parser first observed it on disk, or by its file's "+
+			"times if none did; 0 if there is none. It survives restarts. Absent when hlparser_uncommitted_bytes is.",
 		func(s *Stream) *float64 { return s.LagSeconds })
 	truth("lag_estimated",
 		"1: the arrival of the oldest unacknowledged line was not observed; its age is that of the file's last write.",

@@ -128,7 +128,7 @@ type Stream struct {
 	// files. A torn tail is not counted. Null before the first scan of the disk, and while the position is unknown.
 	UncommittedBytes *int64 `json:"uncommittedBytes"`
 	// LagSeconds is the age of the oldest unacknowledged line, from when any parser process first observed it on disk;
-	// 0 if there is none. Null when UncommittedBytes is null.
+	// 0 if there is none. The checkpoint has that time, so the age survives restarts. Null when UncommittedBytes is null.
 	LagSeconds *float64 `json:"lagSeconds"`
 	// LagEstimated reports whether no process observed that line arrive, so that its age is that of the file's last
 	// write.

@@ -88,8 +88,9 @@ hlparser_buffer_lines{stream="OrderStatuses"} 1174
 # HELP hlparser_delivered_total Records acknowledged by the sink.
 # TYPE hlparser_delivered_total counter
 hlparser_delivered_total{stream="OrderStatuses"} 7
-# HELP hlparser_lag_seconds Age of the oldest unacknowledged line since it was first observed on disk; ` +
-		`0 if there is none. Absent when hlparser_uncommitted_bytes is.
+# HELP hlparser_lag_seconds Age of the oldest unacknowledged line since any process of the parser first ` +
+		`observed it on disk, or by its file's times if none did; 0 if there is none. It survives restarts. ` +
+		`Absent when hlparser_uncommitted_bytes is.
 # TYPE hlparser_lag_seconds gauge
 hlparser_lag_seconds{stream="OrderStatuses"} 1.5
 # HELP hlparser_sink_retrying 1: the last request to the sink failed and is repeated.

@@ -83,7 +83,10 @@ func (t *Tailer) decideStart() {
 		t.starting = false
 		t.mu.Unlock()
 		for _, d := range t.dirs {
+			steady := d.steady
+			d.steady = false // no process observed the files before the start arrive
 			t.identify(d)
+			d.steady = steady
 			t.setHead(d)
 		}
 	}

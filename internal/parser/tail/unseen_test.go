@@ -691,6 +691,21 @@ func TestTheLagSurvivesRestarts(t *testing.T) {
 	}
 }
 
+// A first start, and one whose process was killed before it saved a checkpoint, date lines by their file. They are not
+// young because nobody has read them before.
+func TestWithoutACheckpointLinesAreAsOldAsTheirFile(t *testing.T) {
+	d := newDisk(t)
+	d.append("node_fills/20260430/7", "a\n")
+	written := *d.clock
+	for range 3 {
+		*d.clock = d.clock.Add(10 * time.Minute)
+		s := open(t, newSetup(d), nil).tail.Stats()
+		if s.OldestUnacked.IsZero() || s.OldestUnacked.After(written) || !s.LagEstimated {
+			t.Errorf("a line of %v is pending since %v, estimated %v", written, s.OldestUnacked, s.LagEstimated)
+		}
+	}
+}
+
 // The growth of a file changes the checkpoint, so that the next process knows what was reported as pending.
 func TestPendingDataPrunedWhileStoppedIsCounted(t *testing.T) {
 	d := newDisk(t)
