@@ -60,6 +60,14 @@ type HyperliquidParserSpec struct {
 	// +kubebuilder:default={}
 	Engine Engine `json:"engine,omitzero"`
 
+	// metrics are the parts that every scrape of a parser gets beyond the default metrics, at most 3, in any order. Each
+	// costs the scraper series. A change replaces the pods; the parameter metrics of a scrape asks for the same without
+	// that. If unset, a scrape gets the default metrics: at most 60 series for two streams.
+	// +optional
+	// +listType=set
+	// +kubebuilder:validation:MaxItems=3
+	Metrics []MetricsDetail `json:"metrics,omitempty"`
+
 	// growth configures how the operator judges reports, and how it responds to a bad verdict. A change replaces no pod.
 	// If unset, the defaults of its fields apply.
 	// +optional
@@ -354,6 +362,20 @@ const (
 	FormatEnveloped Format = "Enveloped"
 	// FormatNormalized gives each stream one shape with a JSON Schema.
 	FormatNormalized Format = "Normalized"
+)
+
+// MetricsDetail is a part of the metrics that a parser does not serve by default.
+//
+// +kubebuilder:validation:Enum=All;ClassicBuckets;CreatedSamples
+type MetricsDetail string
+
+const (
+	// MetricsAll are all metrics of the parser, of the Go runtime and of the process.
+	MetricsAll MetricsDetail = "All"
+	// MetricsClassicBuckets are the classic buckets of the histograms, for scrapers without native histograms.
+	MetricsClassicBuckets MetricsDetail = "ClassicBuckets"
+	// MetricsCreatedSamples are samples with the start of each counter and histogram, in OpenMetrics.
+	MetricsCreatedSamples MetricsDetail = "CreatedSamples"
 )
 
 // Filter selects the events to deliver.

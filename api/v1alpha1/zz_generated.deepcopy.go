@@ -309,6 +309,11 @@ func (in *HyperliquidParserSpec) DeepCopyInto(out *HyperliquidParserSpec) {
 		}
 	}
 	in.Engine.DeepCopyInto(&out.Engine)
+	if in.Metrics != nil {
+		in, out := &in.Metrics, &out.Metrics
+		*out = make([]MetricsDetail, len(*in))
+		copy(*out, *in)
+	}
 	in.Growth.DeepCopyInto(&out.Growth)
 	in.Rollout.DeepCopyInto(&out.Rollout)
 	if in.ImagePullSecrets != nil {

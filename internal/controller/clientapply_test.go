@@ -101,6 +101,7 @@ var _ = Describe("client-side apply", func() {
   imagePullSecrets: [{name: pull}]
   tolerations: [{operator: Exists}]
   supplementalGroups: [2000]
+  metrics: [ClassicBuckets, All]
   growth: {sourceStalledAfter: {Fills: 10m}}
   affinity:
     nodeAffinity:

@@ -202,7 +202,7 @@ func fieldBounds() map[string]bound {
 
 	// Fields of the parser's config. The parser validates them, and none of them names a file.
 	add(bound{shows: inConfig, schema: true}, `
-		streams.name streams.mode streams.sink format
+		streams.name streams.mode streams.sink format metrics
 		filter.coins filter.users filter.statuses filter.excludeStatuses filter.sides filter.minNotional
 		engine.bufferLimit engine.parallelThreshold engine.workers engine.startAt engine.maxLineBytes engine.readRate
 		sinks.name`)
@@ -241,7 +241,8 @@ func fieldBounds() map[string]bound {
 	}
 	for field, b := range all {
 		b.value = cmp.Or(map[string]string{
-			"streams.name": "Trades", "streams.mode": "ByBlock", "format": "Raw", "filter.users": "0x" + strings.Repeat("1", 40),
+			"streams.name": "Trades", "streams.mode": "ByBlock", "format": "Raw", "metrics": "ClassicBuckets",
+			"filter.users":       "0x" + strings.Repeat("1", 40),
 			"filter.sides":       "A",
 			"filter.minNotional": "7", "engine.bufferLimit": "7777777", "engine.workers": "7", "engine.startAt": "Beginning",
 			"engine.readRate":   "7777777",

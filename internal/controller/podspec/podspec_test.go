@@ -448,6 +448,54 @@ func TestAnUnsetFieldIsItsDefault(t *testing.T) {
 	}
 }
 
+// A fleet that asks for no more metrics keeps its revision under an operator that knows them: the spec's identity and
+// the config say nothing of them. The order of a set means nothing.
+func TestMoreMetricsAreAnotherRevisionInAnyOrder(t *testing.T) {
+	with := func(metrics ...v1alpha1.MetricsDetail) *v1alpha1.HyperliquidParser {
+		obj := object()
+		obj.Spec.Metrics = metrics
+		return obj
+	}
+	none := revision(t, object())
+	if shape, err := podspec.Shape(object()); err != nil || strings.Contains(string(shape), "metrics") ||
+		strings.Contains(none.Config, "metrics") {
+		t.Errorf("unset, they are in the identity, %s, %v, or in the config:\n%s", shape, err, none.Config)
+	}
+	if empty := with(); revision(t, empty).Hash != none.Hash || identity(t, empty) != identity(t, object()) {
+		t.Error("an empty list is another revision")
+	}
+	some := revision(t, with("CreatedSamples", "All"))
+	var c config.Config
+	if err := yaml.UnmarshalStrict([]byte(some.Config), &c); err != nil {
+		t.Fatal(err)
+	}
+	if want := []config.MetricsDetail{config.AllMetrics, config.CreatedSamples}; !slices.Equal(c.Metrics, want) {
+		t.Errorf("the config has the metrics %v, want %v", c.Metrics, want)
+	}
+	if some.Hash == none.Hash || identity(t, with("All", "CreatedSamples")) == identity(t, object()) {
+		t.Error("more metrics make no other revision")
+	}
+	if again := revision(t, with("All", "CreatedSamples")); again.Hash != some.Hash {
+		t.Errorf("the same in another order is revision %s, and was %s", again.Hash, some.Hash)
+	}
+}
+
+// The parser knows every value that admission accepts, and the other way round.
+func TestTheParserKnowsTheMetricsOfTheAPI(t *testing.T) {
+	of := map[v1alpha1.MetricsDetail]config.MetricsDetail{
+		v1alpha1.MetricsAll: config.AllMetrics, v1alpha1.MetricsClassicBuckets: config.ClassicBuckets,
+		v1alpha1.MetricsCreatedSamples: config.CreatedSamples,
+	}
+	for ours, theirs := range of {
+		if string(ours) != string(theirs) {
+			t.Errorf("%s is %s in the config", ours, theirs)
+		}
+	}
+	if len(of) != len(config.MetricsDetails()) {
+		t.Errorf("the API has %d of %v", len(of), config.MetricsDetails())
+	}
+}
+
 func TestAStoredRevisionMakesTheSamePodToTheByte(t *testing.T) {
 	obj := object()
 	before := revision(t, obj)

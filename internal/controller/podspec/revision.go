@@ -322,6 +322,11 @@ func render(spec *v1alpha1.HyperliquidParserSpec) config.Config {
 			Name: config.Stream(s.Name), Mode: config.Mode(s.Mode), Sink: string(s.Sink),
 		})
 	}
+	for _, d := range spec.Metrics {
+		c.Metrics = append(c.Metrics, config.MetricsDetail(d))
+	}
+	// The order of a set has no meaning, so it makes no other config.
+	slices.Sort(c.Metrics)
 	c.Sink = renderSink(spec.Sink)
 	for i := range spec.Sinks {
 		c.Sinks = append(c.Sinks, config.NamedSink{
