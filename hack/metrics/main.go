@@ -103,10 +103,11 @@ count from the start of its process. No label of a parser's series is one that a
 	fmt.Fprintf(&b, `
 ### On request
 
-A scrape gets more by parameters of its request (%[1]sparams%[1]s of a PodMonitor), and every scrape by the flag
+A scrape gets more by parameters of its request (%[1]sparams%[1]s of a PodMonitor). Every scrape gets more by
+%[1]sspec.metrics%[1]s of a HyperliquidParser, which makes a new revision, or without Kubernetes by the flag
 %[1]s--metrics%[1]s or the list %[1]smetrics%[1]s of the configuration file:
 
-| parameter | flag | file | what it adds |
+| parameter | flag | spec and file | what it adds |
 |---|---|---|---|
 `, "`")
 	requests(&b)
@@ -119,7 +120,7 @@ Prometheus without the feature created-timestamp-zero-ingestion stores created s
 	table(&b, more)
 	b.WriteString("\n## Operator\n\n")
 	table(&b, operator)
-	fixed := 5 + len(health.Verdicts()) + 5 + 1 + len(plan.Holds()) + 3 + 2 + len(poller.Failures())
+	fixed := 5 + len(health.Verdicts()) + 5 + 1 + len(plan.Holds()) + 3 + 2 + 1 + len(poller.Failures())
 	fmt.Fprintf(&b, `
 ## How many series
 

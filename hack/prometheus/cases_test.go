@@ -637,19 +637,36 @@ func (b *builder) nearRetention() {
 	label := func(target string) string { return fmt.Sprintf(`target=%q,alert="NearRetention"`, target) }
 	b.add(alert, fires, "from 5m to 25m", 4, [][]series{
 		b.m1(metric, label("a"), "_", "5m", "1", "20m", "stale", "30s"),
-	}, at("13m"), at("15m", warning), at("25m", warning), at("28m"))
-	b.add(alert, quiet, "five minutes of it", 4, [][]series{
+	}, at("6m"), at("8m", warning), at("25m", warning), at("32m"))
+	b.add(alert, fires, "files that are kept for ten minutes: half of the time is left to act", 4, [][]series{
 		b.m1(metric, label("a"), "_", "5m", "1", "5m", "stale", "30s"),
-	}, at("10m"), at("15m"))
+	}, at("5m"), at("7m30s", warning), at("10m", warning))
+	b.add(alert, quiet, "old lines that come late, and are read within a minute", 4, [][]series{
+		b.m1(metric, label("a"), "_", "5m", "1", "1m", "stale", "30s"),
+	}, at("6m"), at("8m"), at("10m"), at("15m"))
 	b.add(alert, quiet, "another alert of the target", 4, [][]series{
 		b.m1(metric, `target="a",alert="FormatDrift"`, "1", "30m"),
 	}, at("15m"), at("25m"))
+	// The operator keeps the alert of a target without a pod, so that its series goes on.
+	b.add(alert, restarted, "the process begins again, and its lines are as old", 4, [][]series{
+		b.m1(metric, label("a"), "_", "5m", "1", "40m"),
+		b.parser("process_start_time_seconds", "a", "-600000", "20m", "stale", "30s", "1230", "30m"),
+	}, at("15m", warning), at("20m30s", warning), at("22m", warning), at("40m", warning))
+	b.add(alert, newPod, "between two pods nobody reports for an hour", 4, [][]series{
+		b.m1(metric, label("a"), "_", "5m", "1", "2h"),
+		b.parser("hlparser_pruned_unread_total", "a/1", "0", "20m", "stale", "30s"),
+		b.parser("hlparser_pruned_unread_total", "a/2", "_", "80m", "0", "40m"),
+	}, at("15m", warning), at("25m", warning), at("79m", warning), at("85m", warning))
 	b.add(alert, newManager, "it lasts", 4, [][]series{
 		b.handover(metric, label("a"), "1", "30m"),
-	}, at("19m", warning), at("20m30s", warning), at("21m30s", warning), at("30m", warning))
-	b.add(alert, newPrometheus, "it has to see it for eight minutes", 4, [][]series{
+	}, at("19m", warning), at("20m30s", warning), at("21m30s", warning), at("23m", warning), at("30m", warning))
+	b.add(alert, newManager, "the next leads after four minutes", 4, [][]series{
+		b.manager(metric, label("a"), "m1", "1", "20m", "stale", "30s"),
+		b.manager(metric, label("a"), "m2", "_", "24m", "1", "30m"),
+	}, at("19m", warning), at("22m", warning), at("24m30s", warning), at("26m", warning), at("30m", warning))
+	b.add(alert, newPrometheus, "it fires by what the first minutes show: the lines have waited already", 4, [][]series{
 		b.m1(metric, label("a"), "_", "10m", "1", "30m"),
-	}, at("12m"), at("18m"), at("20m", warning))
+	}, at("10m"), at("12m30s", warning), at("20m", warning))
 	for _, c := range []struct {
 		kind kind
 		bad  int
@@ -657,7 +674,7 @@ func (b *builder) nearRetention() {
 	}{{one, 1, warning}, {tenth, 15, warning + "=15"}, {everyone, 150, "NearRetention/critical"}} {
 		b.add(alert, c.kind, fmt.Sprintf("%d of 150", c.bad), 150, [][]series{
 			ofMany(c.bad, c.bad, func(target string, _ bool) []series { return b.m1(metric, label(target), "1", "20m") }),
-		}, at("7m"), at("11m", c.want))
+		}, at("1m"), at("11m", c.want))
 	}
 }
 

@@ -491,8 +491,8 @@ func TestMetricsShowTheAlertsThatAreRaised(t *testing.T) {
 	m.set(obj, s.Fleet, plan.Result{}, v1alpha1.HyperliquidParserStatus{})
 	want := `
 # HELP hlparser_fleet_target_alert 1 for each raised alert of a target, independent of the verdict: ` +
-		`DataLost, DataGap, NearRetention, FormatDrift. A loss stays raised until it is acknowledged. ` +
-		`Absent for an alert that is not raised.
+		`DataLost, DataGap, NearRetention, FormatDrift. A loss stays raised until it is acknowledged, ` +
+		`and NearRetention until a parser reports a younger backlog. Absent for an alert that is not raised.
 # TYPE hlparser_fleet_target_alert gauge
 hlparser_fleet_target_alert{alert="DataLost",name="mainnet",namespace="ns",target="node-0001"} 1
 hlparser_fleet_target_alert{alert="NearRetention",name="mainnet",namespace="ns",target="node-0001"} 1

@@ -59,6 +59,7 @@ type snapshot struct {
 	restarts                  float64
 	created                   time.Time // of the object
 	memoryLimit, cpuLimit     float64   // of one parser; 0: none
+	retention                 time.Duration
 }
 
 type badTarget struct {
@@ -231,7 +232,8 @@ func (m *Metrics) define() {
 		}, labelTarget)
 	gauge("hlparser_fleet_target_alert",
 		"1 for each raised alert of a target, independent of the verdict: DataLost, DataGap, NearRetention, FormatDrift. "+
-			"A loss stays raised until it is acknowledged. Absent for an alert that is not raised.",
+			"A loss stays raised until it is acknowledged, and NearRetention until a parser reports a younger backlog. Absent "+
+			"for an alert that is not raised.",
 		func(fleet *scraped, emit emitFunc) {
 			for _, t := range fleet.alerts {
 				emit(1, t.target, t.alert)
@@ -259,6 +261,10 @@ func (m *Metrics) define() {
 		unlessZero(func(fleet *scraped) float64 { return fleet.memoryLimit }))
 	gauge("hlparser_fleet_cpu_limit_cores", "CPU limit of each parser, by the spec. Absent if it has none.",
 		unlessZero(func(fleet *scraped) float64 { return fleet.cpuLimit }))
+	gauge("hlparser_fleet_retention_seconds",
+		"How long the node's files are kept, by growth.retention. A line that hlparser_lag_seconds shows to be as old is "+
+			"about to be lost. Absent before the first reconcile of the object.",
+		unlessZero(func(fleet *scraped) float64 { return fleet.retention.Seconds() }))
 	add(prometheus.CounterValue, "hlparser_fleet_poll_failures_total",
 		"Polls of an object's parsers that brought no report, by reason: Timeout, Connection, NoKey (a key is unknown), "+
 			"Unauthorized (the parser does not know the operator's key), Status (another HTTP status), Seal (not sealed by the "+
@@ -337,6 +343,7 @@ func (m *Metrics) set(
 		verdicts: map[string]float64{},
 	}
 	limits := podspec.Resources(obj.Spec.Resources).Limits
+	now.retention = growthSettings(obj, len(f.Targets)).Retention
 	now.memoryLimit, now.cpuLimit = limits.Memory().AsApproximateFloat64(), limits.Cpu().AsApproximateFloat64()
 	for _, hold := range plan.Holds() {
 		now.held[string(hold)] = 0
@@ -358,6 +365,11 @@ func (m *Metrics) set(
 			if view.Alerts.Of(kind).Raised() {
 				now.alerts = append(now.alerts, raisedAlert{name, string(kind)})
 			}
+		}
+	}
+	for name := range f.Waiting {
+		if _, viewed := f.Views[name]; !viewed {
+			now.alerts = append(now.alerts, raisedAlert{name, string(health.NearRetention)})
 		}
 	}
 	for i := range status.Losses {

@@ -2,6 +2,7 @@ package controller
 
 import (
 	"fmt"
+	"maps"
 	"strings"
 	"sync"
 	"testing"
@@ -10,6 +11,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/api/resource"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
@@ -70,7 +72,7 @@ func TestNoSeriesIsAwayWhileItsCauseLasts(t *testing.T) {
 	}
 	want := seriesOf(t, registry, "hlparser_fleet_")
 	words := len(health.Verdicts()) + len(plan.Holds()) + len(poller.Failures())
-	if n := objects * (targets*3 + 5 + 5 + 1 + 1 + words); len(want) != n {
+	if n := objects * (targets*3 + 5 + 5 + 1 + 1 + 1 + words); len(want) != n {
 		t.Fatalf("%d series, want %d", len(want), n)
 	}
 
@@ -248,6 +250,24 @@ func TestRestartsThatAreHeldBackAreCountedByReason(t *testing.T) {
 	}
 }
 
+func TestTheRetentionIsThatOfTheSpec(t *testing.T) {
+	m, registry := registered(t)
+	obj, s := scene(1)
+	m.unseen(obj, noon, v1alpha1.HyperliquidParserStatus{})
+	if got := shown(t, registry, "hlparser_fleet_retention_seconds"); len(got) > 0 {
+		t.Errorf("before a reconcile it is %v", got)
+	}
+	m.set(obj, s.Fleet, plan.Result{}, v1alpha1.HyperliquidParserStatus{})
+	if got := shown(t, registry, "hlparser_fleet_retention_seconds"); got[""] != 86400 {
+		t.Errorf("by default it is %v", got)
+	}
+	obj.Spec.Growth.Retention = &metav1.Duration{Duration: time.Hour}
+	m.set(obj, s.Fleet, plan.Result{}, v1alpha1.HyperliquidParserStatus{})
+	if got := shown(t, registry, "hlparser_fleet_retention_seconds"); got[""] != 3600 {
+		t.Errorf("with a retention of an hour it is %v", got)
+	}
+}
+
 func TestTheBacklogIsReadAtTheScrape(t *testing.T) {
 	m, registry := registered(t)
 	obj, s := scene(1)
@@ -288,6 +308,50 @@ func TestLimitsAreThoseOfTheParsers(t *testing.T) {
 	check(512<<20, 0, "by default")
 	obj.Spec.Resources.Limits = corev1.ResourceList{corev1.ResourceCPU: resource.MustParse("1500m")}
 	check(0, 1.5, "with a CPU limit alone")
+}
+
+// While a target has no pod, nobody reads its lines, and the alert about them is shown. The next pod begins with it.
+func TestNearRetentionIsShownWithoutAPod(t *testing.T) {
+	m, registry := registered(t)
+	obj, s := scene(3)
+	object := client.ObjectKeyFromObject(obj)
+	var memory waits
+	views := maps.Clone(s.Views)
+	show := func(when string, want int, with ...int) {
+		t.Helper()
+		s.Views = map[string]poller.View{}
+		for _, i := range with {
+			s.Views[nodeName(i)] = views[nodeName(i)]
+		}
+		memory.observe(object, s.Fleet)
+		m.set(obj, s.Fleet, plan.Result{}, v1alpha1.HyperliquidParserStatus{})
+		if got := shown(t, registry, "hlparser_fleet_target_alert"); len(got) != want {
+			t.Errorf("%s: %v are shown, want %d", when, got, want)
+		}
+	}
+	near := health.Alert{Since: noon, Message: "lines wait"}
+	for i := range 2 {
+		view := views[nodeName(i)]
+		view.Alerts.NearRetention = near
+		views[nodeName(i)] = view
+	}
+	show("with pods", 2, 0, 1, 2)
+	show("without one of them", 2, 1, 2)
+	show("without any", 2)
+	if got := memory.of(object); len(got) != 2 || got[nodeName(0)] != near {
+		t.Errorf("the next pods begin with %v", got)
+	}
+	views[nodeName(0)] = views[nodeName(2)] // its next pod has read the lines
+	show("with younger lines on one", 1, 0, 2)
+	s.Known, s.Targets = false, nil
+	show("while the targets are unknown", 1)
+	s.Known, s.Targets = true, []target.Target{{Name: nodeName(0)}, {Name: nodeName(2)}}
+	s.Pairs = s.Pairs[:2]
+	show("with a target that is no longer wanted", 0)
+	memory.Forget(object)
+	if got := memory.of(object); len(got) > 0 {
+		t.Errorf("of an object that is gone: %v", got)
+	}
 }
 
 func TestFailedPollsAreCountedByObjectAndReason(t *testing.T) {

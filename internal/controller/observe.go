@@ -46,6 +46,7 @@ func (r *Reconciler) observe(
 	}
 	r.askForWarnings(obj, f)
 	f.Views = r.Poller.Track(key, growthSettings(obj, len(f.Targets)), r.endpoints(obj, f))
+	r.waits.observe(key, f)
 	return f, nil
 }
 
@@ -192,6 +193,7 @@ func ownsConfig(revisions []*observed.Revision, config *corev1.ConfigMap) bool {
 // endpoints returns where the pods of the targets serve their reports.
 func (r *Reconciler) endpoints(obj *v1alpha1.HyperliquidParser, f *observed.Fleet) []poller.Endpoint {
 	out := make([]poller.Endpoint, 0, len(f.Targets))
+	waiting := r.waits.of(client.ObjectKeyFromObject(obj))
 	for i, t := range f.Targets {
 		pod := f.Pairs[i].Pod
 		if pod == nil {
@@ -201,6 +203,7 @@ func (r *Reconciler) endpoints(obj *v1alpha1.HyperliquidParser, f *observed.Flee
 		if first := f.Ages.Pods[pod.UID].FirstSeen; !first.IsZero() {
 			e.Pod.Since = first // by this process's clock, like everything that it is compared with
 		}
+		e.NearRetention = waiting[t.Name]
 		out = append(out, e)
 	}
 	return out

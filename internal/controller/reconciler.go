@@ -87,6 +87,8 @@ type Reconciler struct {
 
 	// history is since when pods and targets have been observed as they are.
 	history observed.History
+	// waits are the targets whose lines are near their retention.
+	waits waits
 }
 
 // +kubebuilder:rbac:groups=fleet.hlparser.dev,resources=hyperliquidparsers,verbs=get;list;watch
@@ -242,4 +244,5 @@ func (r *Reconciler) forgetFleet(name types.NamespacedName) {
 	r.Behind.Forget(name)
 	r.Cursors.Forget(name)
 	r.history.Forget(name)
+	r.waits.Forget(name)
 }

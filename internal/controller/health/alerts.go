@@ -46,7 +46,8 @@ type Alert struct {
 func (a Alert) Raised() bool { return !a.Since.IsZero() }
 
 // Alerts are a target's alerts, which do not depend on its verdict. DataLost and DataGap stay for the life of the pod
-// or until they are acknowledged: lost data does not come back. The others end.
+// or until they are acknowledged: lost data does not come back. The others end, NearRetention by a report alone: it
+// outlives the pod.
 type Alerts struct {
 	DataLost, DataGap, NearRetention, FormatDrift Alert
 

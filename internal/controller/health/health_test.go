@@ -551,6 +551,31 @@ func TestANewPodKnowsNothingOfTheOldOne(t *testing.T) {
 	}
 }
 
+// The lines wait on the target's disk, whichever pod reads them: a new pod ends the alert by its first report with a
+// younger backlog, and by nothing else.
+func TestNearRetentionOutlivesThePod(t *testing.T) {
+	old := func(r *report.Report) { *r.Streams[0].LagSeconds = 13 * 3600 }
+	w := watch()
+	w.poll(old)
+	raised := w.Alerts().NearRetention
+	for i, next := range []func(*report.Report){
+		old, func(r *report.Report) { r.Streams[0].LagSeconds, r.Streams[0].UncommittedBytes = nil, nil }, nil,
+	} {
+		pod := running()
+		pod.UID = "pod-" + string(rune('2'+i))
+		pod.Container = "container-" + string(rune('2'+i))
+		w.ObservePod(pod, w.now, settings())
+		if got := w.Alerts(); got != (health.Alerts{NearRetention: raised}) {
+			t.Fatalf("pod %s has the alerts %+v, want %+v", pod.UID, got, raised)
+		}
+		w.ObservePoll(health.Poll{Failure: "no route to host"}, w.now, settings())
+		w.poll(next)
+		if got := w.Alerts().NearRetention; next != nil && got != raised || next == nil && got.Raised() {
+			t.Errorf("after a report of pod %s: %+v", pod.UID, got)
+		}
+	}
+}
+
 func TestARestartedContainerBeginsAWindowAndStaysBadUntilPollsAreClean(t *testing.T) {
 	w := watch()
 	crashed := running()

@@ -60,6 +60,10 @@ func (t *Tracker) Acknowledge(lost, gap Loss) {
 	t.alerts.acknowledge(&t.acked)
 }
 
+// Inherit takes over the alert NearRetention of an earlier pod of the target: the lines wait on the disk, whichever
+// parser is to read them. It ends like one that this pod's reports raised.
+func (t *Tracker) Inherit(nearRetention Alert) { t.alerts.NearRetention = nearRetention }
+
 // Alerts returns the alerts.
 func (t *Tracker) Alerts() Alerts { return t.alerts }
 
@@ -106,7 +110,9 @@ func (t *Tracker) Evidence() []Sample { return t.window.samples() }
 func (t *Tracker) ObservePod(pod PodState, now time.Time, settings Settings) bool {
 	switch {
 	case pod.UID != t.in.Pod.UID:
+		waiting := t.alerts.NearRetention
 		*t = Tracker{}
+		t.Inherit(waiting)
 	case pod.Container != t.in.Pod.Container:
 		t.resetWindow()
 		if t.in.Pod.Starting {

@@ -15,6 +15,7 @@ import (
 	networkingv1 "k8s.io/api/networking/v1"
 	"k8s.io/apimachinery/pkg/types"
 
+	"github.com/hlparser/hyperliquid-parser-operator/internal/controller/health"
 	"github.com/hlparser/hyperliquid-parser-operator/internal/controller/keys"
 	"github.com/hlparser/hyperliquid-parser-operator/internal/controller/plan"
 	"github.com/hlparser/hyperliquid-parser-operator/internal/controller/podspec"
@@ -65,6 +66,8 @@ type Fleet struct {
 	Ages Ages
 	// Views are what is known of the parsers, by target.
 	Views map[string]poller.View
+	// Waiting are the raised alerts NearRetention, by target, also of targets that have no pod now.
+	Waiting map[string]health.Alert
 }
 
 // Problem is why a spec cannot be carried out until somebody changes something, or why a write fails.

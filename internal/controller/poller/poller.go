@@ -77,6 +77,9 @@ type Endpoint struct {
 	Operator *seal.Key
 	// AcknowledgedLost and AcknowledgedGap are the losses of the target's parser that a user has acknowledged.
 	AcknowledgedLost, AcknowledgedGap health.Loss
+	// NearRetention is the alert of an earlier pod of the target, whose lines wait on the disk still; the zero Alert for
+	// none. It matters when the target is new to the poller.
+	NearRetention health.Alert
 }
 
 // View is the state of a target.
@@ -185,6 +188,7 @@ func (p *Poller) Track(object types.NamespacedName, settings health.Settings, en
 		if e == nil {
 			e = &entry{object: object, index: -1, due: now.Add(stagger(object, endpoint.Target, settings.PollInterval))}
 			e.endpoint, e.settings = endpoint, settings
+			e.tracker.Inherit(endpoint.NearRetention)
 			p.push(e, &p.responsive)
 		}
 		p.update(e, endpoint, settings, now)

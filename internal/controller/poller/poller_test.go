@@ -467,6 +467,20 @@ func TestAPodThatComesBackIsAskedAtOnceAndItsOldAnswersAreNotItsOwn(t *testing.T
 	}
 }
 
+func TestATargetThatIsNewBeginsWithTheAlertOfItsEarlierPod(t *testing.T) {
+	polls := poller.New(poller.Options{Clock: clock.RealClock{}})
+	near := health.Alert{Since: time.Unix(1, 0), Message: "lines wait"}
+	next := endpoint("a", "")
+	next.NearRetention = near
+	if got := polls.Track(object, settings, []poller.Endpoint{next})["a"].Alerts; got.NearRetention != near {
+		t.Errorf("it begins with %+v", got)
+	}
+	next.NearRetention = health.Alert{Since: time.Unix(2, 0)}
+	if got := polls.Track(object, settings, []poller.Endpoint{next})["a"].Alerts; got.NearRetention != near {
+		t.Errorf("what the poller knows by itself became %+v", got)
+	}
+}
+
 func TestPollsAreBoundedInNumberAndReuseTheirConnections(t *testing.T) {
 	p := newParsers(t)
 	var most, now atomic.Int32
