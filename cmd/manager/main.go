@@ -14,6 +14,7 @@ import (
 	"strings"
 
 	"github.com/spf13/cobra"
+	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/types"
@@ -91,6 +92,7 @@ type settings struct {
 	leaderNamespace string
 	metricsAddress  string
 	metricsSecure   bool
+	certificate     certificate
 	healthAddress   string
 	pprofAddress    string
 
@@ -187,6 +189,14 @@ func command() *cobra.Command {
 	f.BoolVar(&s.metricsSecure, "metrics-secure", true,
 		"serve metrics, and parsers' reports for kubectl hlp, over HTTPS to clients that the API server authorizes. "+
 			"If false, reports are not served")
+	f.StringVar(&s.certificate.dir, "metrics-cert-path", "",
+		"directory with the certificate of the metrics endpoint, such as a mounted Secret of type kubernetes.io/tls. A "+
+			"renewed one is used without a restart. Defaults to none: the manager signs its certificate itself, which "+
+			"clients cannot verify")
+	f.StringVar(&s.certificate.cert, "metrics-cert-name", corev1.TLSCertKey,
+		"file of the certificate in --metrics-cert-path")
+	f.StringVar(&s.certificate.key, "metrics-cert-key", corev1.TLSPrivateKeyKey,
+		"file of the certificate's key in --metrics-cert-path")
 	f.StringVar(&s.healthAddress, "health-probe-bind-address", "0",
 		"address of /healthz and /readyz, such as :8081. 0 disables them")
 	f.StringVar(&s.pprofAddress, "pprof-bind-address", "0",
@@ -236,6 +246,10 @@ func (s *settings) check() error {
 	}
 	if _, err := s.access(); err != nil {
 		return err
+	}
+	if s.certificate.dir != "" && (!s.metricsSecure || s.metricsAddress == "0") {
+		return errors.New("--metrics-cert-path has no effect: remove it, or set --metrics-bind-address, and " +
+			"--metrics-secure to true")
 	}
 	if len(s.bounds.Images) == 0 {
 		s.bounds.Images = []string{repository}
@@ -307,9 +321,8 @@ func (s *settings) run(ctx context.Context) (err error) {
 	}
 	options.HealthProbeBindAddress = "0" // serveHealth serves it
 	options.PprofBindAddress = s.pprofAddress
-	options.Metrics = metricsserver.Options{BindAddress: s.metricsAddress, SecureServing: s.metricsSecure}
-	if s.metricsSecure {
-		options.Metrics.FilterProvider = server.Filter
+	if options.Metrics, err = s.metricsOptions(); err != nil {
+		return err
 	}
 	mgr, err := ctrl.NewManager(config, options)
 	if err != nil {
@@ -338,6 +351,20 @@ func (s *settings) run(ctx context.Context) (err error) {
 		return fmt.Errorf("running the manager: %w", err)
 	}
 	return nil
+}
+
+// metricsOptions returns the options of the metrics endpoint. It fails if the certificate that it should serve with
+// cannot be read: one that the manager signed itself would not be what its clients verify.
+func (s *settings) metricsOptions() (metricsserver.Options, error) {
+	options := metricsserver.Options{BindAddress: s.metricsAddress, SecureServing: s.metricsSecure}
+	if s.metricsSecure {
+		options.FilterProvider = server.Filter
+	}
+	if s.certificate.dir == "" {
+		return options, nil
+	}
+	options.CertDir, options.CertName, options.KeyName = s.certificate.dir, s.certificate.cert, s.certificate.key
+	return options, s.certificate.check()
 }
 
 // elect sets the options of leader election.

@@ -68,6 +68,10 @@ func TestABadFlagIsAUsageErrorThatNamesIt(t *testing.T) {
 		"every pod an operator": {[]string{"--parser-image=x", "--operator-pods="}, "--operator-pods is empty"},
 		"a selector that is none": {[]string{"--parser-image=x", "--scrape-from-namespaces=a in b"},
 			"--scrape-from-namespaces: "},
+		"a certificate for nothing": {
+			[]string{"--parser-image=x", "--metrics-cert-path=/certs"}, "--metrics-cert-path has no effect"},
+		"a certificate without TLS": {[]string{"--parser-image=x", "--metrics-bind-address=:8443",
+			"--metrics-secure=false", "--metrics-cert-path=/certs"}, "--metrics-cert-path has no effect"},
 		"a selector of pods": {[]string{"--parser-image=x", "--scrape-from-pods=="}, "--scrape-from-pods: "},
 	} {
 		t.Run(name, func(t *testing.T) {
