@@ -165,6 +165,14 @@ func TestHelmInstallsWhatKustomizeDoes(t *testing.T) {
 		{"namespaced", []string{"namespaced"}, "namespaces: [hyperliquid]"},
 		{"prometheus", []string{"default", "prometheus"}, "prometheus: " +
 			"{serviceMonitor: {enable: true}, podMonitor: {enable: true}, rules: {enable: true}}"},
+		{"a certificate", []string{"../hack/chart/testdata/certificate"}, `
+metrics: {certificateSecret: hyperliquid-parser-operator-metrics-server-cert}
+prometheus:
+  serviceMonitor:
+    enable: true
+    ca: {secret: {name: hyperliquid-parser-operator-metrics-server-cert, key: ca.crt}}
+  podMonitor: {enable: true}
+  rules: {enable: true}`},
 		{"network policy", []string{"default", "network-policy"}, "networkPolicy: {enable: true}"},
 		{"admission policies", []string{"default", "admission-policy", "operator-policy"},
 			"admissionPolicy: {bounds: true, operator: true}"},
@@ -209,6 +217,42 @@ func TestHelmInstallsWhatKustomizeDoes(t *testing.T) {
 				}
 			}
 		})
+	}
+}
+
+// TestTheCertificateIsEnabledByItsComments removes the comment signs that the kustomizations ask for.
+func TestTheCertificateIsEnabledByItsComments(t *testing.T) {
+	config := filepath.Join(t.TempDir(), "config")
+	if err := os.CopyFS(config, os.DirFS(configDir)); err != nil {
+		t.Fatal(err)
+	}
+	var got bytes.Buffer
+	for _, dir := range []string{"default", "prometheus"} {
+		path := filepath.Join(config, dir, "kustomization.yaml")
+		text, err := os.ReadFile(path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		_, components, ok := bytes.Cut(text, []byte("\n#components:\n"))
+		if !ok {
+			t.Fatalf("%s has no components in comments", path)
+		}
+		text = fmt.Appendf(text, "\ncomponents:\n%s", bytes.ReplaceAll(components, []byte("#- "), []byte("- ")))
+		if err := os.WriteFile(path, text, 0o644); err != nil {
+			t.Fatal(err)
+		}
+		cmd := exec.CommandContext(t.Context(),
+			"go", "tool", "-modfile=../tools/go.mod", "kustomize", "build", filepath.Join(config, dir))
+		out, err := cmd.Output()
+		if err != nil {
+			t.Fatalf("building %s: %v", dir, err)
+		}
+		got.Write(out)
+		got.WriteString("---\n")
+	}
+	want := objects(t, kustomize(t, "../hack/chart/testdata/certificate"))
+	if diff := cmp.Diff(want, objects(t, got.Bytes())); diff != "" {
+		t.Errorf("not what the components make of the same (-component +comment):\n%s", diff)
 	}
 }
 
@@ -282,6 +326,28 @@ admissionPolicy: {bounds: true, operator: true}
 				t.Errorf("the operator's policy does not name its account %s", account)
 			}
 		})
+	}
+}
+
+// TestTheServersNameIsThatOfTheService: a certificate is issued for it.
+func TestTheServersNameIsThatOfTheService(t *testing.T) {
+	for _, release := range []string{"prod", "a-release-with-a-name-of-fifty-three-characters"} {
+		service, verified := "", ""
+		for _, object := range objects(t, render(t, release, "elsewhere", `
+metrics: {certificateSecret: c}
+prometheus: {serviceMonitor: {enable: true, ca: {secret: {name: c, key: ca.crt}}}}
+`)) {
+			switch object["kind"] {
+			case "Service":
+				service = object["metadata"].(map[string]any)["name"].(string)
+			case "ServiceMonitor":
+				endpoint := object["spec"].(map[string]any)["endpoints"].([]any)[0].(map[string]any)
+				verified = fmt.Sprint(endpoint["tlsConfig"].(map[string]any)["serverName"])
+			}
+		}
+		if service == "" || verified != service+".elsewhere.svc" {
+			t.Errorf("the Service is %s, and the certificate is verified for %s", service, verified)
+		}
 	}
 }
 
@@ -388,7 +454,11 @@ func TestInvalidValuesAreRefused(t *testing.T) {
 		"bounds: {allowedDataPaths: [relative]}": "does not match pattern",
 		"namespaces: [Upper]":                    "does not match pattern",
 		"serviceAccount: {create: false}":        "serviceAccount.name is required",
-		"metrics: {enable: false}\nprometheus: {serviceMonitor: {enable: true}}": "needs metrics.enable",
+		"metrics: {enable: false}\nprometheus: {serviceMonitor: {enable: true}}":                        "needs metrics.enable",
+		"metrics: {secure: false, certificateSecret: s}":                                                "needs metrics.secure",
+		"prometheus: {serviceMonitor: {enable: true, ca: {secret: {name: s, key: k}}}}":                 "needs metrics.certificateSecret",
+		"prometheus: {serviceMonitor: {ca: {secret: {name: s}}}}":                                       "missing property 'key'",
+		"prometheus: {serviceMonitor: {ca: {secret: {name: s, key: k}, configMap: {name: s, key: k}}}}": "maxProperties",
 	} {
 		if _, err := tryRender(t, name, namespace, text); err == nil || !strings.Contains(err.Error(), want) {
 			t.Errorf("%s: the error is %v, and not %q", text, err, want)
@@ -401,7 +471,11 @@ func TestEveryValueHasAnEffect(t *testing.T) {
 	const all = `
 networkPolicy: {enable: true}
 admissionPolicy: {bounds: true, operator: true}
-prometheus: {serviceMonitor: {enable: true}, podMonitor: {enable: true}, rules: {enable: true}}
+metrics: {certificateSecret: c}
+prometheus:
+  serviceMonitor: {enable: true, ca: {secret: {name: c, key: ca.crt}}}
+  podMonitor: {enable: true}
+  rules: {enable: true}
 parser: {image: {repository: p}}
 `
 	before := render(t, "x", namespace, all)
@@ -422,9 +496,11 @@ parser: {image: {repository: p}}
 		"bounds.allowedPriorityClasses: [a]", "bounds.allowedSELinuxTypes: [a]", "bounds.allowedUsers: [1]",
 		"bounds.allowedGroups: [1]", "crd.enable: false", "crd.keep: false", "serviceAccount.create: false",
 		"serviceAccount.name: s", "serviceAccount.annotations: {a: b}", "rbac.create: false", "rbac.userRoles: false",
-		"metrics.enable: false", "metrics.port: 1", "metrics.secure: false", "prometheus.serviceMonitor.enable: false",
+		"metrics.enable: false", "metrics.port: 1", "metrics.secure: false", "metrics.certificateSecret: s",
+		"prometheus.serviceMonitor.ca: {configMap: {name: a, key: k}}", "prometheus.serviceMonitor.serverName: other",
+		"prometheus.serviceMonitor.enable: false",
 		"prometheus.serviceMonitor.labels: {a: b}", "prometheus.podMonitor.enable: false",
-		"prometheus.podMonitor.labels: {a: b}", "prometheus.rules.enable: false", "prometheus.rules.labels: {a: b}",
+		"prometheus.podMonitor.labels: {a: b}", "prometheus.rules.enable: false", "prometheus.nativeHistograms: false", "prometheus.rules.labels: {a: b}",
 		"networkPolicy.enable: false", "networkPolicy.parsers: false", "networkPolicy.scrapeFromNamespaces: [a=b]",
 		"admissionPolicy.bounds: false", "admissionPolicy.operator: false",
 	} {
@@ -435,6 +511,9 @@ parser: {image: {repository: p}}
 			set(t, v, "serviceAccount.name", "s")
 		case "metrics.enable":
 			set(t, v, "prometheus.serviceMonitor.enable", "false")
+		case "metrics.secure":
+			set(t, v, "metrics.certificateSecret", "''")
+			set(t, v, "prometheus.serviceMonitor.ca", "{}")
 		}
 		set(t, v, path, value)
 		text, err := yaml.Marshal(v)
@@ -449,7 +528,7 @@ parser: {image: {repository: p}}
 	if err != nil {
 		t.Fatal(err)
 	}
-	if got, want := bytes.Count(readme, []byte("\n| `")), 61; got != want {
+	if got, want := bytes.Count(readme, []byte("\n| `")), 65; got != want {
 		t.Errorf("the chart has %d values, of those %d are changed here: add the new ones", got, want)
 	}
 }

@@ -211,11 +211,17 @@ func startPrometheus(t *testing.T, d demo) *server {
 		"targets": []string{d.metrics},
 		"labels":  map[string]string{"namespace": "hyperliquid-parser-operator-system", "pod": "manager"},
 	}}
-	if data, err = yaml.Marshal(config); err != nil {
+	return runPrometheus(t, dir, config)
+}
+
+// runPrometheus runs a server with a configuration until the test ends. dir is for its files.
+func runPrometheus(t *testing.T, dir string, config map[string]any) *server {
+	t.Helper()
+	data, err := yaml.Marshal(config)
+	if err != nil {
 		t.Fatal(err)
 	}
 	write(t, filepath.Join(dir, "prometheus.yml"), data)
-
 	listener, err := (&net.ListenConfig{}).Listen(t.Context(), "tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
@@ -353,6 +359,12 @@ func (p *server) waitScraped(t *testing.T) {
 		`count(up{container="hlparser", namespace="hyperliquid", name="mainnet", target=~"node-.", pod!=""} == 1)`: "4",
 		`sum(hlparser_fleet_targets{state="ready", namespace="hyperliquid", name="mainnet"})`:                      "4",
 		`count({exported_namespace!=""}) or vector(0)`:                                                             "0",
+		// Native histograms, and classic ones of the operator too.
+		`sum(histogram_count(hlparser_acked_latency_seconds{name="mainnet"})) > bool 0`: "1",
+		`sum(histogram_count(controller_runtime_reconcile_time_seconds)) > bool 0`:      "1",
+		`count(controller_runtime_reconcile_time_seconds_bucket) > bool 1`:              "1",
+		`count(hlparser_fleet_poll_duration_seconds_bucket) > bool 1`:                   "1",
+		`count(hlparser_acked_latency_seconds_bucket{name="mainnet"}) or vector(0)`:     "0",
 	} {
 		poll(t, query, func() bool { return p.value(t, query) == want })
 	}

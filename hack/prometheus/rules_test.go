@@ -533,6 +533,48 @@ type plainRelabeling struct {
 	Action string   `yaml:"action"`
 }
 
+// histograms is what a scrape asks for, as the Prometheus operator writes it.
+type histograms struct {
+	Protocols []string `yaml:"scrapeProtocols"`
+	Native    bool     `yaml:"scrapeNativeHistograms"`
+	Classic   bool     `yaml:"scrapeClassicHistograms"`
+}
+
+// TestMonitorsAndScrapeConfigurationAskForTheSameHistograms: native ones, which the text formats do not have.
+func TestMonitorsAndScrapeConfigurationAskForTheSameHistograms(t *testing.T) {
+	var plain struct {
+		Jobs []struct {
+			Protocols []string `yaml:"scrape_protocols"`
+			Native    bool     `yaml:"scrape_native_histograms"`
+			Classic   bool     `yaml:"always_scrape_classic_histograms"`
+		} `yaml:"scrape_configs"`
+	}
+	data, err := os.ReadFile(configDir + "/plain/prometheus.yaml")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := yaml.Unmarshal(data, &plain); err != nil {
+		t.Fatal(err)
+	}
+	for i, file := range []string{"parsers.yaml", "monitor.yaml"} {
+		var monitor struct{ Spec histograms }
+		data, err := os.ReadFile(configDir + "/" + file)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := yaml.Unmarshal(data, &monitor); err != nil {
+			t.Fatal(err)
+		}
+		want, job := monitor.Spec, plain.Jobs[i]
+		if len(want.Protocols) < 2 || want.Protocols[0] != "PrometheusProto" || !want.Native {
+			t.Errorf("%s asks for no native histograms: %+v", file, want)
+		}
+		if !slices.Equal(job.Protocols, want.Protocols) || job.Native != want.Native || job.Classic != want.Classic {
+			t.Errorf("%s asks for %+v, and its job for %+v", file, want, job)
+		}
+	}
+}
+
 // TestMonitorsAndScrapeConfigurationRelabelAlike: series of an object have its namespace, name and target, whichever
 // way they are scraped.
 func TestMonitorsAndScrapeConfigurationRelabelAlike(t *testing.T) {

@@ -66,6 +66,21 @@ app.kubernetes.io/name: hyperliquid-parser-operator
 {{- end }}
 {{- end }}
 
+{{/* The spec of a monitor, without what asks for native histograms if they are not wanted. Takes a dict of monitor and
+root. */}}
+{{- define "hlp.histograms" -}}
+{{- $spec := .monitor.spec }}
+{{- if not .root.Values.prometheus.nativeHistograms }}
+{{- $spec = omit $spec "scrapeProtocols" "scrapeNativeHistograms" "scrapeClassicHistograms" }}
+{{- end }}
+{{- toYaml (dict "spec" $spec) }}
+{{- end }}
+
+{{/* Name of the Service of the manager's metrics. */}}
+{{- define "hlp.metricsService" -}}
+{{ include "hlp.fullname" . | trunc 28 | trimSuffix "-" }}-controller-manager-metrics-service
+{{- end }}
+
 {{/* The manager's flags that differ from its defaults. */}}
 {{- define "hlp.args" -}}
 - --leader-elect
@@ -77,6 +92,10 @@ app.kubernetes.io/name: hyperliquid-parser-operator
 {{- end }}
 {{- end }}
 - --parser-image=$(PARSER_IMAGE)
+{{- if and .Values.metrics.enable .Values.metrics.certificateSecret }}
+{{- if not .Values.metrics.secure }}{{ fail "metrics.certificateSecret needs metrics.secure" }}{{ end }}
+- --metrics-cert-path=/metrics-certificate
+{{- end }}
 {{- with .Values.namespaces }}
 - --namespaces={{ join "," . }}
 {{- end }}
