@@ -70,7 +70,8 @@ func (s *settings) register(cmd *cobra.Command) {
 		"(for scrapers without native histograms) or created-samples; repeatable")
 	f.StringVar(&c.SealKey, "seal-key", "",
 		"file of this parser's key pair, created by prepare: only holders of "+
-			"--operator-keys can read /status and /debug/stack (default $"+sealKeyVariable+")")
+			"--operator-keys can read /status and /debug/stack, and sample records at /samples "+
+			"(default $"+sealKeyVariable+")")
 	f.StringVar(&c.OperatorKeys, "operator-keys", "",
 		"file of the holders' public keys, one per line; it is reloaded when it changes (default $"+operatorKeysVariable+")")
 	f.Var(&c.Engine.BufferLimit, "buffer-limit", "memory for the buffers of all streams; 0: 32Mi")

@@ -19,6 +19,7 @@ import (
 	"github.com/hlparser/hyperliquid-parser-operator/internal/parser/engine"
 	"github.com/hlparser/hyperliquid-parser-operator/internal/parser/report"
 	"github.com/hlparser/hyperliquid-parser-operator/internal/parser/report/seal"
+	"github.com/hlparser/hyperliquid-parser-operator/internal/parser/sampling"
 	"github.com/hlparser/hyperliquid-parser-operator/internal/parser/sink"
 	"github.com/hlparser/hyperliquid-parser-operator/internal/parser/sink/file"
 	"github.com/hlparser/hyperliquid-parser-operator/internal/parser/sink/kafka"
@@ -118,8 +119,13 @@ func run(ctx context.Context, c config.Config, log *slog.Logger) error {
 		defer func() { _ = listener.Close() }()
 	}
 	output := sink.Routes(destinations(c, log))
+	var sampler *sampling.Sampler // records are data: only an operator with keys can read them
+	if guard != nil {
+		sampler = &sampling.Sampler{}
+	}
 	e, err := engine.New(engine.Options{
-		Config: c, Output: output, FS: vfs.PrivateOS, Log: log, Version: id.Version, TouchEvery: touchEvery,
+		Config: c, Output: output, FS: vfs.PrivateOS, Log: log, Version: id.Version, Sampler: sampler,
+		TouchEvery: touchEvery,
 	})
 	if err != nil {
 		return err
@@ -129,7 +135,7 @@ func run(ctx context.Context, c config.Config, log *slog.Logger) error {
 	serving, stopServing := context.WithCancel(context.WithoutCancel(ctx))
 	served := make(chan error, 1)
 	if listener != nil {
-		go func() { served <- report.Serve(serving, listener, withFaults(e, reportHandler(id, e, guard))) }()
+		go func() { served <- report.Serve(serving, listener, withFaults(e, reportHandler(id, e, sampler, guard))) }()
 		about := []any{"address", listener.Addr().String()}
 		if guard != nil {
 			about = append(about, "sealed", true)
@@ -144,11 +150,13 @@ func run(ctx context.Context, c config.Config, log *slog.Logger) error {
 }
 
 // reportHandler returns the handler of the report. With a guard it serves the operator only.
-func reportHandler(id report.Identity, e *engine.Engine, guard *seal.Guard) http.Handler {
+func reportHandler(
+	id report.Identity, e *engine.Engine, sampler *sampling.Sampler, guard *seal.Guard,
+) http.Handler {
 	if guard == nil {
 		return report.Handler(id, e)
 	}
-	return report.SealedHandler(id, e, guard)
+	return report.SealedHandler(id, e, sampler, guard)
 }
 
 // destinations returns the destination of each stream's records, by the stream's name.

@@ -8,6 +8,7 @@ import (
 	"testing"
 
 	"github.com/hlparser/hyperliquid-parser-operator/internal/parser/config"
+	"github.com/hlparser/hyperliquid-parser-operator/internal/parser/sampling"
 	"github.com/hlparser/hyperliquid-parser-operator/internal/parser/vfs/crashfs"
 )
 
@@ -56,7 +57,7 @@ func BenchmarkDeduplication(b *testing.B) {
 					}
 					e, err := New(Options{
 						Config: cfg.WithDefaults(2), Output: &memory{}, FS: crashfs.New(),
-						Log: slog.New(slog.NewTextHandler(io.Discard, nil)),
+						Log: slog.New(slog.NewTextHandler(io.Discard, nil)), Sampler: &sampling.Sampler{},
 					})
 					if err != nil {
 						b.Fatal(err)
@@ -98,7 +99,7 @@ func BenchmarkLineMode(b *testing.B) {
 		}
 		e, err := New(Options{
 			Config: cfg.WithDefaults(2), Output: &memory{}, FS: crashfs.New(),
-			Log: slog.New(slog.NewTextHandler(io.Discard, nil)),
+			Log: slog.New(slog.NewTextHandler(io.Discard, nil)), Sampler: &sampling.Sampler{},
 		})
 		if err != nil {
 			b.Fatal(err)

@@ -122,6 +122,7 @@ func (a *attempt) writeUntilAcked(ctx context.Context, b sink.Batch) error {
 				s.lastAck = a.engine.now()
 				s.setSink(report.SinkHealthy, nil, s.lastAck)
 			})
+			a.engine.sampler.Offer(string(a.stream.Name), b)
 			return nil
 		}
 		if !isOutage(err) || ctx.Err() != nil {

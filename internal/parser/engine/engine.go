@@ -26,6 +26,7 @@ import (
 	"github.com/hlparser/hyperliquid-parser-operator/internal/parser/config"
 	"github.com/hlparser/hyperliquid-parser-operator/internal/parser/deadletter"
 	"github.com/hlparser/hyperliquid-parser-operator/internal/parser/report"
+	"github.com/hlparser/hyperliquid-parser-operator/internal/parser/sampling"
 	"github.com/hlparser/hyperliquid-parser-operator/internal/parser/sink"
 	"github.com/hlparser/hyperliquid-parser-operator/internal/parser/tail"
 	"github.com/hlparser/hyperliquid-parser-operator/internal/parser/vfs"
@@ -44,6 +45,8 @@ type Options struct {
 	Version string
 	// Now is the clock for reports and commit intervals. Nil means time.Now.
 	Now func() time.Time
+	// Sampler is shown what is delivered. Nil means that nobody samples.
+	Sampler *sampling.Sampler
 	// TouchEvery is how often all state files are touched, so that programs that prune old files keep them. 0 means 5
 	// minutes. Only tests set it.
 	TouchEvery time.Duration
@@ -71,6 +74,7 @@ type Engine struct {
 	newSource func(tail.Options, *buffer.Buffer) source
 	pipelines []*pipeline
 	fault     fault
+	sampler   *sampling.Sampler
 
 	distributions *report.Distributions
 
@@ -90,6 +94,7 @@ func New(opt Options) (*Engine, error) {
 		budget:    buffer.NewBudget(int64(opt.Config.Engine.BufferLimit), len(opt.Config.Streams)),
 		readRate:  tail.NewReadRate(int64(opt.Config.Engine.ReadRate)),
 		maxDead:   deadletter.DefaultMaxBytes,
+		sampler:   opt.Sampler,
 
 		distributions: report.NewDistributions(),
 	}

@@ -24,6 +24,7 @@ import (
 	"github.com/hlparser/hyperliquid-parser-operator/internal/parser/config"
 	"github.com/hlparser/hyperliquid-parser-operator/internal/parser/hyperliquid"
 	"github.com/hlparser/hyperliquid-parser-operator/internal/parser/report"
+	"github.com/hlparser/hyperliquid-parser-operator/internal/parser/sampling"
 	"github.com/hlparser/hyperliquid-parser-operator/internal/parser/sink"
 	"github.com/hlparser/hyperliquid-parser-operator/internal/parser/sink/file"
 	"github.com/hlparser/hyperliquid-parser-operator/internal/parser/tail"
@@ -129,7 +130,7 @@ func (b *bench) engine(output sink.Output) *Engine {
 		}
 	}
 	e, err := New(Options{Config: cfg, Output: output, FS: vfs.OS, Log: slog.New(slog.NewTextHandler(b.logs, nil)),
-		Now: b.now, Version: "v1"})
+		Now: b.now, Version: "v1", Sampler: &sampling.Sampler{}})
 	if err != nil {
 		b.t.Fatal(err)
 	}

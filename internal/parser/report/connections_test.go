@@ -17,6 +17,7 @@ import (
 	"time"
 
 	"github.com/hlparser/hyperliquid-parser-operator/internal/parser/report/seal"
+	"github.com/hlparser/hyperliquid-parser-operator/internal/parser/sampling"
 )
 
 // piped is a listener whose connections are given by a test.
@@ -218,13 +219,22 @@ func TestWhichEndpointsAreSealed(t *testing.T) {
 		0o600); err != nil {
 		t.Fatal(err)
 	}
-	handler := SealedHandler(Identity{Pod: "p"}, sample(), seal.NewGuard(pod, file, slog.New(slog.DiscardHandler)))
+	handler := SealedHandler(Identity{Pod: "p"}, sample(), &sampling.Sampler{},
+		seal.NewGuard(pod, file, slog.New(slog.DiscardHandler)))
 	session, err := seal.NewOperatorSession(operator, pod.Public())
 	if err != nil {
 		t.Fatal(err)
 	}
-	for path, isSealed := range map[string]bool{StatusPath: true, StackPath: true, "/metrics": false, "/healthz": false,
-		"/readyz": false} {
+	onlySealed := []string{SealedMetricsPath, sampling.Path, sampling.SamplePath("t", sampling.Filter{Stream: "Fills"})}
+	for _, path := range onlySealed {
+		w := httptest.NewRecorder()
+		Handler(Identity{Pod: "p"}, sample()).ServeHTTP(w, httptest.NewRequest(http.MethodGet, path, nil))
+		if w.Code != http.StatusNotFound {
+			t.Errorf("a parser without keys has %s: %d", path, w.Code)
+		}
+	}
+	for path, isSealed := range map[string]bool{StatusPath: true, StackPath: true, onlySealed[0]: true,
+		onlySealed[1]: true, onlySealed[2]: true, "/metrics": false, "/healthz": false, "/readyz": false} {
 		plain := httptest.NewRecorder()
 		handler.ServeHTTP(plain, httptest.NewRequest(http.MethodGet, path, nil))
 		want := http.StatusOK

@@ -1,6 +1,7 @@
 package report
 
 import (
+	"bytes"
 	"fmt"
 	"net/http"
 	"net/url"
@@ -10,6 +11,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus/collectors"
 	"github.com/prometheus/client_golang/prometheus/promhttp"
 	dto "github.com/prometheus/client_model/go"
+	"github.com/prometheus/common/expfmt"
 
 	"github.com/hlparser/hyperliquid-parser-operator/internal/parser/config"
 	"github.com/hlparser/hyperliquid-parser-operator/internal/version"
@@ -95,4 +97,27 @@ func (s *scrapes) gatherer(details []config.MetricsDetail) prometheus.GathererFu
 		}
 		return families, err
 	}
+}
+
+// textFormat is that of text.
+var textFormat = expfmt.NewFormat(expfmt.TypeTextPlain)
+
+// text returns all metrics as text, at most limit bytes, up to the last whole line of that. A family that cannot be
+// gathered or encoded is a comment.
+func (s *scrapes) text(limit int) []byte {
+	var out bytes.Buffer
+	families, err := s.gatherer(Detail{All: true, ClassicBuckets: true})()
+	if err != nil {
+		fmt.Fprintf(&out, "# gathering: %q\n", err)
+	}
+	for _, f := range families {
+		if _, err := expfmt.MetricFamilyToText(&out, f); err != nil {
+			fmt.Fprintf(&out, "# encoding %s: %q\n", f.GetName(), err)
+		}
+	}
+	if out.Len() <= limit {
+		return out.Bytes()
+	}
+	whole := out.Bytes()[:limit]
+	return whole[:bytes.LastIndexByte(whole, '\n')+1]
 }

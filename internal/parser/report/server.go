@@ -14,6 +14,7 @@ import (
 
 	"github.com/hlparser/hyperliquid-parser-operator/internal/parser/config"
 	"github.com/hlparser/hyperliquid-parser-operator/internal/parser/report/seal"
+	"github.com/hlparser/hyperliquid-parser-operator/internal/parser/sampling"
 )
 
 const (
@@ -30,6 +31,9 @@ const (
 	StatusPath = "/status"
 	// StackPath is the path of the goroutines' stacks, to find out why a parser does not make progress.
 	StackPath = "/debug/stack"
+	// SealedMetricsPath is the path of all metrics, as text, for the operator only. A parser without keys does not have
+	// it.
+	SealedMetricsPath = "/debug/metrics"
 	// startQuery makes /healthz wait for readiness.
 	startQuery = "start"
 	// readyPollInterval is how often readiness is checked meanwhile.
@@ -81,24 +85,39 @@ func Gather(id Identity, source Source, now time.Time) Report {
 	}
 }
 
-// SealedHandler serves the same as Handler, but GET /status and /debug/stack only to the operator.
-func SealedHandler(id Identity, source Source, guard *seal.Guard) http.Handler {
-	return handler(id, source, maxSealed, func(next http.Handler) http.Handler { return guard.Handler(maxSealed, next) })
+// SealedHandler serves the same as Handler, but GET /status and /debug/stack only to the operator. To the operator only
+// it also serves all metrics, and samples of the records that are delivered.
+func SealedHandler(id Identity, source Source, sampler *sampling.Sampler, guard *seal.Guard) http.Handler {
+	sealed := func(next http.Handler) http.Handler { return guard.Handler(maxSealed, next) }
+	mux := http.NewServeMux()
+	scrapes := handle(mux, id, source, maxSealed, sealed)
+	mux.Handle("GET "+SealedMetricsPath, sealed(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+		w.Header().Set("Content-Type", string(textFormat))
+		_, _ = w.Write(scrapes.text(maxSealed)) // an error means that the client has gone
+	})))
+	samples := sealed(sampling.Handler(sampler, time.Now))
+	mux.Handle("GET "+sampling.Path, samples)
+	mux.Handle("GET "+sampling.Path+"/", samples)
+	return mux
 }
 
-// Handler serves GET /status, /metrics, /healthz, /readyz and /debug/stack to every client.
+// Handler serves GET /status, /metrics, /healthz, /readyz and /debug/stack to every client, and no data of a stream.
 //
 // /healthz responds as long as the process can. The operator judges a pipeline that is stuck or waits for its sink,
 // because the operator has budgets; the kubelet must not kill the parser in the middle of an outage. StartPath has the
 // same response, with a delay.
 func Handler(id Identity, source Source) http.Handler {
-	return handler(id, source, maxStacks, func(next http.Handler) http.Handler { return next })
+	mux := http.NewServeMux()
+	handle(mux, id, source, maxStacks, func(next http.Handler) http.Handler { return next })
+	return mux
 }
 
-// handler serves the endpoints. guarded wraps those that are for the operator only.
-func handler(id Identity, source Source, longestStacks int, guarded func(http.Handler) http.Handler) http.Handler {
-	mux := http.NewServeMux()
-	mux.Handle("GET /metrics", newScrapes(id, source))
+// handle adds the endpoints to mux. guarded wraps those that are for the operator only.
+func handle(
+	mux *http.ServeMux, id Identity, source Source, longestStacks int, guarded func(http.Handler) http.Handler,
+) *scrapes {
+	scrapes := newScrapes(id, source)
+	mux.Handle("GET /metrics", scrapes)
 	mux.Handle("GET "+StatusPath, guarded(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
 		w.Header().Set("Content-Type", "application/json")
 		_ = json.NewEncoder(w).Encode(Gather(id, source, time.Now())) // an error means that the client has gone
@@ -120,7 +139,7 @@ func handler(id Identity, source Source, longestStacks int, guarded func(http.Ha
 		}
 		_, _ = fmt.Fprintln(w, "ok")
 	})
-	return mux
+	return scrapes
 }
 
 // awaitReady returns when the source is ready, when StartWait has passed, or when the client has gone.

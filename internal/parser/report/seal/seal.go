@@ -20,7 +20,7 @@
 // operator accepts only what the holder of that pod's private key sealed for this very request. It rejects an answer to
 // an earlier request or to another path, its own request sent back, the answer of another pod that now has the address,
 // and the answer of another parser that a parser passes on. A recorded request that is replayed yields a sealed answer,
-// which only the operator can read.
+// which only the operator can read. A handler that must not act on a replay has to detect it, as package sampling does.
 //
 // Limits: the package does not hide that there was a request or how long the answer is. It does not keep recorded
 // traffic secret from an attacker who later obtains a private key of either end. Keys are replaced for that reason: a
@@ -54,8 +54,8 @@ const (
 	nonceSize = 24
 	// requestSize is the size of a request's header before encoding, in bytes.
 	requestSize = idSize + nonceSize + sha256.Size + box.Overhead
-	// maxPath bounds a request's path, in bytes.
-	maxPath = 64
+	// maxPath bounds a request's path, in bytes. That of a sample holds its filter.
+	maxPath = 512
 )
 
 // Directions; all have the same length.
