@@ -38,6 +38,7 @@ func chartFiles() []chartFile {
 		{"config/rbac/metrics_auth_role.yaml", rulesKey, "metrics-auth-rules.yaml"},
 		{"config/rbac/metrics_reader_role.yaml", rulesKey, "metrics-reader-rules.yaml"},
 		{"config/rbac/reports_reader_role.yaml", rulesKey, "reports-reader-rules.yaml"},
+		{"config/rbac/samples_reader_role.yaml", rulesKey, "samples-reader-rules.yaml"},
 		{"config/rbac/hyperliquidparser_admin_role.yaml", rulesKey, "admin-rules.yaml"},
 		{"config/rbac/hyperliquidparser_editor_role.yaml", rulesKey, "editor-rules.yaml"},
 		{"config/rbac/hyperliquidparser_viewer_role.yaml", rulesKey, "viewer-rules.yaml"},

@@ -3,6 +3,7 @@ package controller
 import (
 	"context"
 	"fmt"
+	"net/http"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -81,8 +82,8 @@ type Options struct {
 	KeySecret types.NamespacedName
 	// Access is who may connect to parsers. Nil disables network policies.
 	Access *podspec.Access
-	// ServeReports serves what the poller holds below reports.Path, on the manager's metrics server, whose filter must be
-	// server.Filter.
+	// ServeReports serves what people ask about parsers, on the manager's metrics server, whose filter must be
+	// server.Filter: reports, samples and diagnoses.
 	ServeReports bool
 	// Controller are the settings of controller-runtime.
 	Controller controller.Options
@@ -118,9 +119,14 @@ func Add(mgr ctrl.Manager, options Options) error {
 		return fmt.Errorf("adding the poller to the manager: %w", err)
 	}
 	if options.ServeReports {
-		served := server.Handler(polls, mgr.Elected(), options.Clock)
-		if err := mgr.AddMetricsServerExtraHandler(reports.Path, served); err != nil {
-			return fmt.Errorf("serving reports: %w", err)
+		for path, handler := range map[string]http.Handler{
+			reports.Path:          server.Handler(polls, mgr.Elected(), options.Clock),
+			reports.SamplesPath:   server.Samples(polls, mgr.Elected()),
+			reports.DiagnosisPath: server.Diagnosis(polls, mgr.Elected()),
+		} {
+			if err := mgr.AddMetricsServerExtraHandler(path, handler); err != nil {
+				return fmt.Errorf("serving %s: %w", path, err)
+			}
 		}
 	}
 	keeper, err := addKeeper(mgr, options)

@@ -137,12 +137,7 @@ func (c *Client) Stacks(ctx context.Context, namespace string, e Endpoint) (stri
 	if err != nil {
 		return "", err
 	}
-	ctx, cancel := context.WithTimeout(ctx, c.limit)
-	defer cancel()
-	response, opened := c.getBuffer(), c.getBuffer()
-	defer func() { c.putBuffer(response); c.putBuffer(opened) }()
-	text, err := c.get(ctx, namespace, e, session,
-		document{report.StackPath, "the goroutine dump", c.limit}, response, opened)
+	text, err := c.ask(ctx, namespace, e, session, document{report.StackPath, "the goroutine dump", c.limit})
 	if err != nil {
 		return "", err
 	}
@@ -183,6 +178,8 @@ func (c *Client) get(
 	case session != nil && response.StatusCode == http.StatusUnauthorized:
 		return nil, failed(Unauthorized, errors.New("the parser does not know the operator's key, which its kubelet "+
 			"delivers within minutes, or another process answers at its address"))
+	case session != nil && response.StatusCode == http.StatusNotFound && d.path != report.StatusPath:
+		return nil, failed(BadStatus, fmt.Errorf("the parser does not serve %s: its image is older", d.name))
 	case response.StatusCode != http.StatusOK:
 		return nil, failed(BadStatus, fmt.Errorf("GET %s returned %d", d.path, response.StatusCode))
 	case encoding != "":

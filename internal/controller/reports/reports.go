@@ -1,6 +1,8 @@
-// Package reports defines what the manager serves about the targets of an object: a stream of JSON documents, one a
-// line. A Head comes first, and then a Target for each target that has a pod. Package server answers with it, and
+// Package reports defines what the manager serves about the targets of an object. Package server answers with it, and
 // kubectl hlp reads it.
+//
+// Below Path it is a stream of JSON documents, one a line. A Head comes first, and then a Target for each target that
+// has a pod. Below SamplesPath it is one sampling.Sample, and below DiagnosisPath one Diagnosis.
 //
 // The two are upgraded separately, so fields are added, never renamed or given another unit, and a reader accepts a
 // document without them. A figure that is not known is absent, never 0.
@@ -20,12 +22,17 @@ import (
 )
 
 const (
-	// Path is what paths begin with. A namespace, a slash and the name of an object follow.
-	Path = "/reports/"
-	// Resource and Subresource are what a reader must be allowed to get, in the object's namespace.
-	Resource, Subresource = "hyperliquidparsers", "reports"
-	// QueryTarget names a target, and may be repeated. Without it all targets are served.
+	// Path, SamplesPath and DiagnosisPath are what paths begin with. A namespace, a slash and the name of an object
+	// follow.
+	Path, SamplesPath, DiagnosisPath = "/reports/", "/samples/", "/diagnosis/"
+	// Resource and Subresource are what a reader must be allowed to get, in the object's namespace. SamplesSubresource
+	// takes the place of Subresource for samples, which are data.
+	Resource, Subresource, SamplesSubresource = "hyperliquidparsers", "reports", "samples"
+	// QueryTarget names a target. For reports it may be repeated, and without it all targets are served. A sample needs
+	// one. A diagnosis without it is that of the manager.
 	QueryTarget = "target"
+	// QueryStream, QueryCoin and QueryRecords are the fields of a sampling.Filter.
+	QueryStream, QueryCoin, QueryRecords = "stream", "coin", "records"
 	// QuerySamples asks for the totals of the last minute.
 	QuerySamples = "samples"
 	// NotLeading is the text of the answer 503 of a manager that does not lead. Another one does.
@@ -106,6 +113,16 @@ type Sample struct {
 	Acked       int64     `json:"acked"`
 }
 
+// Diagnosis shows what a process does. It holds no record and no credential: stacks have no arguments.
+type Diagnosis struct {
+	// Stacks are the stacks of its goroutines, and Metrics all of its metrics, as text. They are at most 64 KiB and 256
+	// KiB. The manager's metrics are served at /metrics, and never here.
+	Stacks  string `json:"stacks,omitempty"`
+	Metrics string `json:"metrics,omitempty"`
+	// Missing says why one of them is.
+	Missing []string `json:"missing,omitempty"`
+}
+
 const (
 	// maxDocument bounds a document that is read, in bytes: a report of seven streams with the longest texts is a fraction
 	// of it.
@@ -117,6 +134,21 @@ const (
 
 // ErrTruncated means that a stream ended before all of its targets.
 var ErrTruncated = errors.New("the answer was cut off")
+
+// ReadOne reads an answer that is one document into it. It fails for one longer than a mebibyte.
+func ReadOne(from io.Reader, document any) error {
+	text, err := io.ReadAll(io.LimitReader(from, maxDocument+1))
+	if err != nil {
+		return fmt.Errorf("reading the manager's answer: %w", err)
+	}
+	if len(text) > maxDocument {
+		return errors.New("the manager's answer is longer than a mebibyte")
+	}
+	if err := json.Unmarshal(text, document); err != nil {
+		return fmt.Errorf("decoding the manager's answer: %w", err)
+	}
+	return nil
+}
 
 // Read reads a stream. It fails with ErrTruncated if targets are missing, and for a document longer than a mebibyte.
 func Read(from io.Reader) (Head, []Target, error) {

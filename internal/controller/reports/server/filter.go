@@ -3,6 +3,7 @@ package server
 import (
 	"fmt"
 	"net/http"
+	"slices"
 	"strings"
 	"time"
 
@@ -31,9 +32,18 @@ const (
 	authenticatedFor, allowedFor, deniedFor = time.Minute, time.Minute, 10 * time.Second
 )
 
-// Filter lets in a request for reports if the API server knows the bearer of its token, and allows them to get the
-// reports of that object: the verb get on hyperliquidparsers/reports, in its namespace. Other requests, those for
-// metrics, pass controller-runtime's filter. It is the FilterProvider of a metrics server.
+// subresources are what a reader of the paths that begin so must be allowed to get, in the object's namespace. Records
+// are data, so that samples have a right of their own.
+var subresources = []struct{ prefix, subresource string }{
+	{reports.Path, reports.Subresource},
+	{reports.DiagnosisPath, reports.Subresource},
+	{reports.SamplesPath, reports.SamplesSubresource},
+}
+
+// Filter lets in a request about an object's parsers if the API server knows the bearer of its token, and allows them
+// what subresources names for its path, in the object's namespace: the verb get on hyperliquidparsers/reports, or on
+// hyperliquidparsers/samples. Other requests, those for metrics, pass controller-runtime's filter. It is the
+// FilterProvider of a metrics server.
 func Filter(config *rest.Config, client *http.Client) (metricsserver.Filter, error) {
 	metrics, err := filters.WithAuthenticationAndAuthorization(config, client)
 	if err != nil {
@@ -69,7 +79,10 @@ func Filter(config *rest.Config, client *http.Client) (metricsserver.Filter, err
 			return nil, fmt.Errorf("filtering metrics: %w", err)
 		}
 		return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-			if !strings.HasPrefix(r.URL.Path, reports.Path) {
+			at := slices.IndexFunc(subresources, func(s struct{ prefix, subresource string }) bool {
+				return strings.HasPrefix(r.URL.Path, s.prefix)
+			})
+			if at < 0 {
 				others.ServeHTTP(w, r)
 				return
 			}
@@ -80,7 +93,7 @@ func Filter(config *rest.Config, client *http.Client) (metricsserver.Filter, err
 				http.Error(w, "the API server does not know this token", http.StatusUnauthorized)
 			case !ok:
 				http.Error(w, "a bearer token is required", http.StatusUnauthorized)
-			case !allowed(w, r, log, authorize, who.User):
+			case !allowed(w, r, log, authorize, who.User, subresources[at].prefix, subresources[at].subresource):
 			default:
 				handler.ServeHTTP(w, r)
 			}
@@ -88,11 +101,13 @@ func Filter(config *rest.Config, client *http.Client) (metricsserver.Filter, err
 	}, nil
 }
 
-// allowed reports whether the user may read the reports that the request is for. If not it has answered.
+// allowed reports whether the user may get the subresource of the object that the request is for. If not it has
+// answered.
 func allowed(
 	w http.ResponseWriter, r *http.Request, log logr.Logger, authorize authorizer.Authorizer, who user.Info,
+	prefix, subresource string,
 ) bool {
-	object, ok := Object(r.URL.Path)
+	object, ok := objectBelow(prefix, r.URL.Path)
 	if !ok {
 		http.NotFound(w, r)
 		return false
@@ -100,7 +115,7 @@ func allowed(
 	decision, reason, err := authorize.Authorize(r.Context(), authorizer.AttributesRecord{
 		User: who, Verb: "get", ResourceRequest: true,
 		APIGroup: v1alpha1.GroupVersion.Group, APIVersion: v1alpha1.GroupVersion.Version,
-		Resource: reports.Resource, Subresource: reports.Subresource,
+		Resource: reports.Resource, Subresource: subresource,
 		Namespace: object.Namespace, Name: object.Name,
 	})
 	switch {
@@ -110,7 +125,7 @@ func allowed(
 	case decision != authorizer.DecisionAllow:
 		log.V(1).Info("refused a reader of reports", "user", who.GetName(), "object", object, "reason", reason)
 		http.Error(w, fmt.Sprintf("user %q may not get %s/%s %q in namespace %q", who.GetName(), reports.Resource,
-			reports.Subresource, object.Name, object.Namespace), http.StatusForbidden)
+			subresource, object.Name, object.Namespace), http.StatusForbidden)
 	default:
 		return true
 	}

@@ -53,13 +53,14 @@ func TestWhoMayReadReports(t *testing.T) {
 		k.must(err)
 	}
 	role := k.role("../../../../config/rbac/reports_reader_role.yaml")
+	samples := k.role("../../../../config/rbac/samples_reader_role.yaml")
 	viewer := k.role("../../../../config/rbac/hyperliquidparser_viewer_role.yaml")
 	scraper := k.role("../../../../config/rbac/metrics_reader_role.yaml")
 	reviews := k.role("../../../../config/rbac/metrics_auth_role.yaml")
 	tokens := map[string]string{"nobody": "", "a liar": "not-a-token"}
 	for name, roles := range map[string][]string{
 		"reader-of-ns": {role + " ns"}, "reader-of-other": {role + " other"}, "reader-of-all": {role + " *"},
-		"viewer": {viewer + " *"}, "scraper": {scraper + " *"},
+		"sampler-of-ns": {samples + " ns"}, "viewer": {viewer + " *"}, "scraper": {scraper + " *"},
 	} {
 		tokens[name] = k.serviceAccount(name, roles...)
 	}
@@ -84,6 +85,22 @@ func TestWhoMayReadReports(t *testing.T) {
 		{"viewer", "/reports/ns/mainnet", 403},
 		{"scraper", "/reports/ns/mainnet", 403},
 		{"scraper", "/metrics", 200},
+		{"nobody", "/samples/ns/mainnet?target=node-00001", 401},
+		{"a liar", "/samples/ns/mainnet?target=node-00001", 401},
+		{"sampler-of-ns", "/samples/ns/mainnet?target=node-00001", 200},
+		{"sampler-of-ns", "/samples/other/mainnet?target=node-00001", 403},
+		{"sampler-of-ns", "/samples/ns/../other/mainnet?target=node-00001", 403},
+		{"sampler-of-ns", "/samples/", 404},
+		{"sampler-of-ns", "/reports/ns/mainnet", 403},
+		{"sampler-of-ns", "/diagnosis/ns/mainnet", 403},
+		{"reader-of-all", "/samples/ns/mainnet?target=node-00001", 403},
+		{"viewer", "/samples/ns/mainnet?target=node-00001", 403},
+		{"scraper", "/samples/ns/mainnet?target=node-00001", 403},
+		{"nobody", "/diagnosis/ns/mainnet", 401},
+		{"reader-of-ns", "/diagnosis/ns/mainnet", 200},
+		{"reader-of-ns", "/diagnosis/ns/mainnet?target=node-00001", 200},
+		{"reader-of-other", "/diagnosis/ns/mainnet", 403},
+		{"viewer", "/diagnosis/ns/mainnet", 403},
 		{"nobody", "/metrics", 401},
 	} {
 		if code := read(t, url+test.path, tokens[test.who]); code != test.code {
@@ -155,7 +172,9 @@ func serveReports(t *testing.T, manager *rest.Config) string {
 	endpoint, err := metricsserver.NewServer(metricsserver.Options{
 		BindAddress: "127.0.0.1:0", SecureServing: true, FilterProvider: server.Filter,
 		ExtraHandlers: map[string]http.Handler{
-			"/reports/": server.Handler(fleet{mainnet, 3}, closed(), clock.RealClock{}),
+			"/reports/":   server.Handler(fleet{mainnet, 3}, closed(), clock.RealClock{}),
+			"/samples/":   server.Samples(parser{}, closed()),
+			"/diagnosis/": server.Diagnosis(parser{}, closed()),
 		},
 	}, manager, client)
 	if err != nil {

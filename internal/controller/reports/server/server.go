@@ -1,7 +1,8 @@
-// Package server answers people's requests for the reports of an object's parsers, from what the poller holds.
+// Package server answers people's requests about an object's parsers. Reports are what the poller holds. Samples of
+// records, stacks and metrics are asked of one parser.
 //
-// It must never poll a parser, never decide who may ask without the API server, and never hold up the poller: it takes
-// one target at a time.
+// It must never ask a parser for reports, never decide who may ask without the API server, never keep a record, and
+// never hold up the poller: it takes one target at a time.
 package server
 
 import (
@@ -27,6 +28,8 @@ const (
 	maxRequests = 8
 	// longestAnswer bounds an answer, so that slow readers do not hold all requests. 5,000 targets take a second.
 	longestAnswer = 30 * time.Second
+	// maxAsked bounds the requests for which a parser is asked at once. Each takes seconds, and at most a MiB.
+	maxAsked = 4
 )
 
 // Source is what a Handler serves. *poller.Poller implements it.
@@ -38,16 +41,27 @@ type Source interface {
 // Handler serves the reports of objects below reports.Path. It answers 503 until leads is closed, because only the
 // leader polls, and while it answers as many requests as it may. It trusts that a filter has authorized the request.
 func Handler(source Source, leads <-chan struct{}, now clock.PassiveClock) http.Handler {
-	slots := make(chan struct{}, maxRequests)
+	return bounded(reports.Path, maxRequests, leads,
+		func(w http.ResponseWriter, r *http.Request, object types.NamespacedName) {
+			answer(w, r, source, object, now)
+		})
+}
+
+// bounded passes on the requests for an object that has a path below prefix, at most that many at once.
+func bounded(
+	prefix string, most int, leads <-chan struct{},
+	next func(http.ResponseWriter, *http.Request, types.NamespacedName),
+) http.Handler {
+	slots := make(chan struct{}, most)
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		object, ok := Object(r.URL.Path)
+		object, ok := objectBelow(prefix, r.URL.Path)
 		switch {
 		case r.Method != http.MethodGet:
 			w.Header().Set("Allow", http.MethodGet)
 			http.Error(w, "only GET is supported", http.StatusMethodNotAllowed)
 			return
 		case !ok:
-			http.Error(w, "the path must be "+reports.Path+"NAMESPACE/NAME", http.StatusNotFound)
+			http.Error(w, "the path must be "+prefix+"NAMESPACE/NAME", http.StatusNotFound)
 			return
 		}
 		select {
@@ -64,14 +78,14 @@ func Handler(source Source, leads <-chan struct{}, now clock.PassiveClock) http.
 			http.Error(w, "too many requests at once", http.StatusServiceUnavailable)
 			return
 		}
-		answer(w, r, source, object, now)
+		next(w, r, object)
 	})
 }
 
-// Object returns the object that a path names. ok is false for a path that names none.
-func Object(path string) (object types.NamespacedName, ok bool) {
-	namespace, name, found := strings.Cut(strings.TrimPrefix(path, reports.Path), "/")
-	if !strings.HasPrefix(path, reports.Path) || !found ||
+// objectBelow returns the object that a path below prefix names. ok is false for a path that names none.
+func objectBelow(prefix, path string) (object types.NamespacedName, ok bool) {
+	namespace, name, found := strings.Cut(strings.TrimPrefix(path, prefix), "/")
+	if !strings.HasPrefix(path, prefix) || !found ||
 		len(validation.IsDNS1123Label(namespace)) > 0 || len(validation.IsDNS1123Subdomain(name)) > 0 {
 		return types.NamespacedName{}, false
 	}
