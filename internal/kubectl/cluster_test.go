@@ -34,6 +34,7 @@ import (
 	"github.com/hlparser/hyperliquid-parser-operator/api/v1alpha1"
 	"github.com/hlparser/hyperliquid-parser-operator/internal/controller/reports"
 	"github.com/hlparser/hyperliquid-parser-operator/internal/controller/reports/server"
+	"github.com/hlparser/hyperliquid-parser-operator/internal/parser/sampling"
 )
 
 // cluster is an API server with the object mainnet in namespace hl, and a manager that serves its reports.
@@ -74,8 +75,8 @@ func start(t *testing.T) *cluster {
 	k.create(&corev1.ServiceAccount{ObjectMeta: metav1.ObjectMeta{Namespace: "hl", Name: "reader"}})
 	k.create(&corev1.ServiceAccount{ObjectMeta: metav1.ObjectMeta{Namespace: "hl", Name: "stranger"}})
 	k.create(&rbacv1.ClusterRole{ObjectMeta: metav1.ObjectMeta{Name: "reports-reader"}, Rules: []rbacv1.PolicyRule{{
-		APIGroups: []string{v1alpha1.GroupVersion.Group}, Resources: []string{"hyperliquidparsers/reports"},
-		Verbs: []string{"get"},
+		APIGroups: []string{v1alpha1.GroupVersion.Group},
+		Resources: []string{"hyperliquidparsers/reports", "hyperliquidparsers/samples"}, Verbs: []string{"get"},
 	}}})
 	k.create(&rbacv1.RoleBinding{
 		ObjectMeta: metav1.ObjectMeta{Namespace: "hl", Name: "reader"},
@@ -112,6 +113,20 @@ func (k *cluster) serve(config *rest.Config) {
 			return
 		}
 		out := json.NewEncoder(w)
+		switch target := r.URL.Query().Get(reports.QueryTarget); {
+		case strings.HasPrefix(r.URL.Path, reports.SamplesPath):
+			_ = out.Encode(sampled(sampling.Filter{Records: 2}))
+			return
+		case strings.HasPrefix(r.URL.Path, reports.DiagnosisPath) && target == "node-4":
+			_ = out.Encode(reports.Diagnosis{Missing: []string{"stacks and metrics: no answer within 2s"}})
+			return
+		case strings.HasPrefix(r.URL.Path, reports.DiagnosisPath) && target != "":
+			_ = out.Encode(reports.Diagnosis{Stacks: "goroutine 1 of " + target, Metrics: "go_goroutines 7\n"})
+			return
+		case strings.HasPrefix(r.URL.Path, reports.DiagnosisPath):
+			_ = out.Encode(reports.Diagnosis{Stacks: "goroutine 1 of the manager"})
+			return
+		}
 		all := served()
 		if wanted := r.URL.Query()[reports.QueryTarget]; len(wanted) > 0 {
 			all = all[1:2]
@@ -345,12 +360,29 @@ func TestOnAnAPIServer(t *testing.T) {
 			t.Errorf("shown %d times, want 3", n)
 		}
 	})
+	t.Run("tail", func(t *testing.T) {
+		out, errs, code := k.run(with("tail", "mainnet", "node-1", "--count", "2")...)
+		if code != 0 || strings.Count(out, "\n") != 2 || !strings.Contains(errs, "2 shown of 14 records") {
+			t.Errorf("%d, %s%s", code, out, errs)
+		}
+		out, errs, code = k.run("tail", "mainnet", "node-1", "--manager", k.manager, "--service-account", "hl/stranger")
+		if code != ExitFailure || out != "" || !strings.Contains(errs, "may not get hyperliquidparsers/samples") {
+			t.Errorf("a stranger: %d, %s%s", code, out, errs)
+		}
+		if _, _, code = k.run(with("tail", "mainnet", "node-1", "--stream", "x")...); code != ExitUsage {
+			t.Errorf("a stream that there is not: %d", code)
+		}
+	})
 	t.Run("actions", func(t *testing.T) { testActions(t, k) })
 	t.Run("rollout", func(t *testing.T) { testRollout(t, k) })
 	t.Run("diagnose", func(t *testing.T) { testDiagnose(t, k, reader) })
 	t.Run("completion", func(t *testing.T) {
-		out, _, _ := k.run("__complete", "why", "mainnet", "")
-		wants(t, "completion", out, "node-1\nnode-2\nnode-3\nnode-4\n")
+		for _, command := range []string{"why", "tail", "diagnose"} {
+			out, _, _ := k.run("__complete", command, "mainnet", "")
+			wants(t, "completion", out, "node-1\nnode-2\nnode-3\nnode-4\n")
+		}
+		out, _, _ := k.run("__complete", "tail", "mainnet", "node-1", "--stream", "")
+		wants(t, "completion", out, "order-statuses\nfills\n")
 	})
 }
 
@@ -456,6 +488,22 @@ func testRollout(t *testing.T, k *cluster) {
 		t.Errorf("status: %d, %s", code, errs)
 	}
 	wants(t, "status", out, "mainnet-b is rolled out: 4 of 5 ready")
+
+	// A restart changes no generation, so the status of before it looks like that of after it.
+	pod := &corev1.Pod{}
+	k.must(k.api.Get(t.Context(), client.ObjectKey{Namespace: "hl", Name: "mainnet-node-1"}, pod))
+	kind := v1alpha1.GroupVersion.WithKind("HyperliquidParser")
+	pod.OwnerReferences = []metav1.OwnerReference{*metav1.NewControllerRef(obj, kind)}
+	k.must(k.api.Update(t.Context(), pod))
+	if out, errs, code = k.run("rollout", "status", "mainnet", "--timeout=1s"); code != ExitFailure ||
+		!strings.Contains(out, "to replace 1 pods from before the restart") {
+		t.Errorf("status of a restart that nobody has begun: %d, %s%s", code, out, errs)
+	}
+	pod.Annotations[v1alpha1.AnnotationRestartedAt] = obj.Annotations[v1alpha1.AnnotationRestartedAt]
+	k.must(k.api.Update(t.Context(), pod))
+	if out, errs, code = k.run("rollout", "status", "mainnet"); code != 0 {
+		t.Errorf("status of a restart that is over: %d, %s%s", code, out, errs)
+	}
 	obj.Status.Conditions = append(obj.Status.Conditions, set("Stalled", "True", "CanaryFailed", "worse than before"))
 	k.must(k.api.Status().Update(t.Context(), obj))
 	if _, errs, code = k.run("rollout", "status", "mainnet"); code != ExitFailure ||
@@ -465,7 +513,11 @@ func testRollout(t *testing.T, k *cluster) {
 }
 
 func testDiagnose(t *testing.T, k *cluster, reader []string) {
-	out, errs, code := k.run(append([]string{"diagnose", "mainnet", "-f", "-"}, reader...)...)
+	k.create(&corev1.Secret{
+		ObjectMeta: metav1.ObjectMeta{Namespace: "hl", Name: "sink"},
+		Data:       map[string][]byte{"password": []byte("the-secret-password")},
+	})
+	out, errs, code := k.run(append([]string{"diagnose", "mainnet", "node-1", "-f", "-"}, reader...)...)
 	if code != 0 {
 		t.Fatalf("%d, %s", code, errs)
 	}
@@ -498,6 +550,30 @@ func testDiagnose(t *testing.T, k *cluster, reader []string) {
 	wants(t, "revisions.yaml", files["revisions.yaml"], "mainnet-a", "mainnet-b")
 	wants(t, "pods.yaml", files["pods.yaml"], "mainnet-node-1")
 	wants(t, "events.txt", files["events.txt"], "the sink does not answer")
+	wants(t, "stacks/manager.txt", files["stacks/manager.txt"], "of the manager")
+	wants(t, "stacks/mainnet-node-1.txt", files["stacks/mainnet-node-1.txt"], "goroutine 1 of node-1")
+	wants(t, "metrics/mainnet-node-2.txt", files["metrics/mainnet-node-2.txt"], "go_goroutines 7")
+	// The reader of reports may not read metrics.
+	wants(t, "README.txt", files["README.txt"], "the manager's metrics: the manager answers 403",
+		"of mainnet-node-4: stacks")
+	admin, err := os.ReadFile(k.config)
+	k.must(err)
+	for name, text := range files {
+		for _, secret := range []string{"the-secret-password", `"coin"`, "Bearer ", "eyJhbGciOi", "PRIVATE KEY"} {
+			if strings.Contains(text, secret) {
+				t.Errorf("%s has %q", name, secret)
+			}
+		}
+		for line := range strings.Lines(string(admin)) {
+			if _, data, found := strings.Cut(line, "-data: "); found && strings.Contains(text, strings.TrimSpace(data)) {
+				t.Errorf("%s has a part of the kubeconfig", name)
+			}
+		}
+	}
+	unknown := append([]string{"diagnose", "mainnet", "node-9", "-f", "-"}, reader...)
+	if _, errs, code = k.run(unknown...); code != ExitFailure {
+		t.Errorf("a target that there is not: %d, %s", code, errs)
+	}
 	_, targets, err := reports.Read(io.MultiReader(strings.NewReader(`{"targets":4}`+"\n"),
 		strings.NewReader(files["reports.jsonl"])))
 	if err != nil || len(targets) != 4 {

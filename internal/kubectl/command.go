@@ -1,6 +1,7 @@
 package kubectl
 
 import (
+	"fmt"
 	"os"
 	"time"
 
@@ -12,6 +13,8 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"github.com/hlparser/hyperliquid-parser-operator/api/v1alpha1"
+	"github.com/hlparser/hyperliquid-parser-operator/internal/parser/config"
+	"github.com/hlparser/hyperliquid-parser-operator/internal/parser/sampling"
 	"github.com/hlparser/hyperliquid-parser-operator/internal/version"
 )
 
@@ -55,7 +58,8 @@ why show what the object's status has, and say what is missing.`,
 	f.StringVar(&r.options.serviceAccount, "service-account", "",
 		"send the manager a token of this service account, as [NAMESPACE/]NAME, for ten minutes. "+
 			"Defaults to the token of the kubeconfig")
-	root.AddCommand(r.topCommand(), r.whyCommand(), r.rolloutCommand(), r.diagnoseCommand())
+	root.AddCommand(r.topCommand(), r.whyCommand(), r.tailCommand(), r.rolloutCommand(),
+		r.diagnoseCommand())
 	for _, a := range actions() {
 		root.AddCommand(r.actionCommand(a))
 	}
@@ -181,18 +185,61 @@ targets, growth, rollout and paused. The operator rolls the revision out as any 
 	return cmd
 }
 
+func (r *runner) tailCommand() *cobra.Command {
+	o := tailOptions{count: sampling.DefaultRecords}
+	cmd := &cobra.Command{
+		Use:   "tail NAME TARGET",
+		Short: "Show a sample of the records that the parser of a target delivers now",
+		Long: fmt.Sprintf(`Show a sample of the records that the parser of a target delivers now, as JSON lines. The parser
+collects it for one second at a time: a few records, and at most %d KiB of them. What it left out is counted on standard
+error. A record longer than %d KiB is cut: an object with its beginning takes its place.
+
+It takes the right to get hyperliquidparsers/samples, the ClusterRole samples-reader, and to forward ports of the
+manager's pods. It slows no parser down, and changes nothing that is delivered.
+
+Exit codes: 0 records were shown, 1 the command failed, 2 the command line is wrong, 4 no record came.`,
+			sampling.MaxBytes>>10, sampling.MaxRecordBytes>>10),
+		Args:              arguments(2, 2),
+		ValidArgsFunction: r.complete,
+		RunE: func(cmd *cobra.Command, args []string) error {
+			defer r.close()
+			o.counted = cmd.Flags().Changed("count")
+			return r.tail(cmd.Context(), args[0], args[1], o)
+		},
+	}
+	f := cmd.Flags()
+	f.StringVar(&o.filter.Stream, "stream", "", "show the records of this stream only, such as fills")
+	f.StringVar(&o.filter.Coin, "coin", "",
+		"show only records whose member coin has this value, such as BTC, or begins so, such as xyz:*")
+	f.IntVar(&o.count, "count", o.count, "end after this many records, 1 to 10000")
+	f.BoolVarP(&o.follow, "follow", "f", false, "go on until --for is over, or --count is reached if it is set")
+	f.DurationVar(&o.time, "for", time.Minute, "longest time to wait for records, at most 10m")
+	f.IntVar(&o.filter.Records, "rate", sampling.DefaultRecords,
+		fmt.Sprintf("greatest number of records per second, 1 to %d", sampling.MaxRecords))
+	_ = cmd.RegisterFlagCompletionFunc("stream", // the flag exists
+		func(*cobra.Command, []string, string) ([]string, cobra.ShellCompDirective) {
+			out := make([]string, 0, len(config.Streams()))
+			for _, s := range config.Streams() {
+				out = append(out, s.Kebab())
+			}
+			return out, cobra.ShellCompDirectiveNoFileComp
+		})
+	return cmd
+}
+
 func (r *runner) diagnoseCommand() *cobra.Command {
 	var file string
 	cmd := &cobra.Command{
-		Use: "diagnose NAME", Short: "Write a bundle for those who help: what is wrong, and all that shows it",
+		Use: "diagnose NAME [TARGET]", Short: "Write a bundle for those who help: what is wrong, and all that shows it",
 		Long: `Write a bundle for those who help, as a tar.gz file: README.txt with what is wrong, the object, its revisions,
-pods, events and reports, and the last lines of the parsers' logs. It has no Secrets and no records: the logs of parsers
-that write records to standard output are left out. Texts of the node's files and of sinks' errors are in it: read it
-before you pass it on.`,
-		Args: arguments(1, 1), ValidArgsFunction: r.complete,
+pods, events and reports, the manager's metrics and stacks, and those of the parsers of TARGET and of the worst targets,
+with the last lines of their logs. It has no Secrets and no records: the logs of parsers that write records to standard
+output are left out, and so are excerpts of malformed lines in others. Names of files and texts of sinks' errors are in
+it: read it before you pass it on.`,
+		Args: arguments(1, 2), ValidArgsFunction: r.complete,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			defer r.close()
-			return r.diagnose(cmd.Context(), args[0], file)
+			return r.diagnose(cmd.Context(), args[0], append(args, "")[1], file)
 		},
 	}
 	cmd.Flags().StringVarP(&file, "file", "f", "",
@@ -214,7 +261,7 @@ func (r *runner) complete(cmd *cobra.Command, args []string, _ string) ([]string
 				out = append(out, list.Items[i].Name)
 			}
 		}
-	} else if cmd.Name() == "why" {
+	} else if cmd.Name() == "why" || cmd.Name() == "tail" || cmd.Name() == "diagnose" {
 		var pods corev1.PodList
 		err := api.List(cmd.Context(), &pods, client.InNamespace(namespace),
 			client.MatchingLabels{v1alpha1.LabelParser: args[0]})

@@ -12,6 +12,7 @@ import (
 	"io"
 	"os"
 	"path"
+	"regexp"
 	"slices"
 	"strings"
 	"time"
@@ -29,10 +30,14 @@ import (
 )
 
 const (
-	// mostLogs bounds the pods whose logs are in a bundle, the worst first; logLines and logBytes bound each log.
+	// mostLogs bounds the pods whose logs, stacks and metrics are in a bundle, the worst first; logLines and logBytes
+	// bound each log.
 	mostLogs = 10
 	logLines = 500
 	logBytes = 1 << 20
+	// metricsBytes bounds the manager's metrics. inspectTime bounds the time for all stacks and metrics.
+	metricsBytes = 8 << 20
+	inspectTime  = time.Minute
 )
 
 // bundle is a tar.gz file that is being made. The zero time of its files makes it depend on its content alone.
@@ -61,8 +66,8 @@ type document struct {
 	content []byte
 }
 
-// diagnose writes a bundle about an object to a file.
-func (r *runner) diagnose(ctx context.Context, name, file string) (err error) {
+// diagnose writes a bundle about an object to a file. What a target's parser does is in it, if one is named.
+func (r *runner) diagnose(ctx context.Context, name, target, file string) (err error) {
 	fleets, err := r.fleets(ctx, selection{name: name, samples: true})
 	if err != nil {
 		return err
@@ -70,7 +75,10 @@ func (r *runner) diagnose(ctx context.Context, name, file string) (err error) {
 	f := &fleets[0]
 	now := r.now().UTC().Truncate(time.Second)
 	dir := fmt.Sprintf("%s-%s", f.object.Name, now.Format("20060102-150405"))
-	documents, missing := r.collect(ctx, f)
+	if target != "" && !slices.ContainsFunc(rowsOf(f), func(r row) bool { return r.Target == target }) {
+		return fmt.Errorf("%s has no target %s", name, target)
+	}
+	documents, missing := r.collect(ctx, f, target)
 	readme, err := renderReadme(f, documents, missing, now)
 	if err != nil {
 		return err
@@ -132,7 +140,7 @@ func renderReadme(f *fleet, documents []document, missing []string, now time.Tim
 }
 
 // collect reads the documents of a bundle, and says what it could not read.
-func (r *runner) collect(ctx context.Context, f *fleet) (documents []document, missing []string) {
+func (r *runner) collect(ctx context.Context, f *fleet, target string) (documents []document, missing []string) {
 	add := func(name string, object any) {
 		text, err := yaml.Marshal(object)
 		if err != nil {
@@ -177,6 +185,9 @@ func (r *runner) collect(ctx context.Context, f *fleet) (documents []document, m
 	} else {
 		missing = append(missing, "reports: "+f.missing)
 	}
+	shown := worst(f, target)
+	of, not := r.inspect(ctx, f, shown)
+	documents, missing = append(documents, of...), append(missing, not...)
 	config, err := r.flags.ToRESTConfig()
 	if err != nil {
 		return documents, append(missing, err.Error())
@@ -193,13 +204,14 @@ func (r *runner) collect(ctx context.Context, f *fleet) (documents []document, m
 	if writesToStdout(f.object) {
 		return documents, append(missing, "logs: the parsers write records to standard output, which is in their logs")
 	}
-	for _, pod := range podsToLog(f) {
+	for i := range shown {
+		pod := shown[i].Pod
 		log, err := logOf(ctx, core, f.object.Namespace, pod)
 		if err != nil {
 			missing = append(missing, fmt.Sprintf("the log of %s: %v", pod, err))
 			continue
 		}
-		documents = append(documents, document{"logs/" + pod + ".log", log})
+		documents = append(documents, document{"logs/" + pod + ".log", withoutExcerpts(log)})
 	}
 	return documents, missing
 }
@@ -212,25 +224,97 @@ func writesToStdout(obj *v1alpha1.HyperliquidParser) bool {
 	})
 }
 
-// podsToLog returns the pods whose logs are in a bundle: those of the worst targets first.
-func podsToLog(f *fleet) (names []string) {
+// worst returns the targets whose parsers a bundle shows in detail: the named one, the worst ones, and two good ones to
+// compare with.
+func worst(f *fleet, target string) (out []row) {
 	rows := rowsOf(f)
 	_ = sortRows(rows, "verdict") // the order exists
+	slices.SortStableFunc(rows, func(a, b row) int {
+		return cmp.Compare(named(b.Target == target), named(a.Target == target))
+	})
 	good := 0
 	for i := range rows {
 		r := &rows[i]
-		if !health.Verdict(r.Verdict).Bad() {
+		if r.Target != target && !health.Verdict(r.Verdict).Bad() {
 			const toCompare = 2
 			if good++; good > toCompare {
 				continue
 			}
 		}
-		if r.Pod != "" && len(names) < mostLogs {
-			names = append(names, r.Pod)
+		if r.Pod != "" && len(out) < mostLogs {
+			out = append(out, *r)
 		}
 	}
-	return names
+	return out
 }
+
+// named orders a target that the user names before others.
+func named(is bool) int {
+	if is {
+		return 1
+	}
+	return 0
+}
+
+// inspect reads what the manager and some parsers do: their stacks and metrics.
+func (r *runner) inspect(ctx context.Context, f *fleet, shown []row) (documents []document, missing []string) {
+	object := f.object
+	m, err := r.manager(object.Namespace)
+	if err != nil {
+		return nil, []string{"stacks and metrics: " + err.Error()}
+	}
+	ctx, cancel := context.WithTimeout(ctx, inspectTime)
+	defer cancel()
+	d, err := m.diagnosis(ctx, object.Namespace, object.Name, "")
+	if err != nil {
+		return nil, []string{"stacks and metrics: " + err.Error()}
+	}
+	documents = append(documents, document{"stacks/manager.txt", []byte(d.Stacks)})
+	metrics, err := m.metrics(ctx, metricsBytes)
+	if err != nil {
+		missing = append(missing, "the manager's metrics: "+err.Error())
+	} else {
+		documents = append(documents, document{"metrics/manager.txt", ofNamespace(metrics, object.Namespace)})
+	}
+	for i := range shown {
+		pod := shown[i].Pod
+		d, err := m.diagnosis(ctx, object.Namespace, object.Name, shown[i].Target)
+		if err != nil {
+			missing = append(missing, fmt.Sprintf("stacks and metrics of %s: %v", pod, err))
+			continue
+		}
+		for _, part := range []document{{"stacks/", []byte(d.Stacks)}, {"metrics/", []byte(d.Metrics)}} {
+			if len(part.content) > 0 {
+				documents = append(documents, document{part.name + pod + ".txt", part.content})
+			}
+		}
+		for _, text := range d.Missing {
+			missing = append(missing, fmt.Sprintf("of %s: %s", pod, printable(text)))
+		}
+	}
+	return documents, missing
+}
+
+// namespaceLabel matches the label that names an object's namespace in a metric.
+var namespaceLabel = regexp.MustCompile(`[{,]namespace="((?:[^"\\]|\\.)*)"`)
+
+// ofNamespace returns the metrics that are about objects of a namespace, or about none.
+func ofNamespace(metrics []byte, namespace string) []byte {
+	var out bytes.Buffer
+	for line := range bytes.Lines(metrics) {
+		label := namespaceLabel.FindSubmatch(line)
+		if label == nil || string(label[1]) == namespace {
+			out.Write(line)
+		}
+	}
+	return out.Bytes()
+}
+
+// excerpt matches what a parser logs of a malformed line.
+var excerpt = regexp.MustCompile(`\bexcerpt=("(?:[^"\\\n]|\\.)*"?|\S*)`)
+
+// withoutExcerpts removes parts of records from a log.
+func withoutExcerpts(log []byte) []byte { return excerpt.ReplaceAll(log, []byte("excerpt=(left out)")) }
 
 func logOf(ctx context.Context, api kubernetes.Interface, namespace, pod string) ([]byte, error) {
 	stream, err := api.CoreV1().Pods(namespace).GetLogs(pod, &corev1.PodLogOptions{

@@ -2,7 +2,8 @@
 // by hand. What is shown is a pure function of what was read; reading and writing are at the edges.
 //
 // The package must never show a figure that nobody has measured: what is not known is absent. It must never read a
-// Secret or a record, never change an object without being asked, and never decide what the operator decides.
+// Secret, never read a record but to show it at once, as tail does, never change an object without being asked, and
+// never decide what the operator decides.
 package kubectl
 
 import (
@@ -101,11 +102,20 @@ func (r *runner) screen() screen {
 	return screen{width: width, height: height, colour: os.Getenv("NO_COLOR") == "" && os.Getenv("TERM") != "dumb"}
 }
 
-// client returns a client of the API server, and the namespace of the command line.
-func (r *runner) client() (client.Client, string, error) {
+// namespace returns the namespace of the command line.
+func (r *runner) namespace() (string, error) {
 	namespace, _, err := r.flags.ToRawKubeConfigLoader().Namespace()
 	if err != nil {
-		return nil, "", fmt.Errorf("reading the kubeconfig: %w", err)
+		return "", fmt.Errorf("reading the kubeconfig: %w", err)
+	}
+	return namespace, nil
+}
+
+// client returns a client of the API server, and the namespace of the command line.
+func (r *runner) client() (client.Client, string, error) {
+	namespace, err := r.namespace()
+	if err != nil {
+		return nil, "", err
 	}
 	config, err := r.flags.ToRESTConfig()
 	if err != nil {

@@ -11,6 +11,7 @@ import (
 	"net/http"
 	"net/url"
 	"os"
+	"strconv"
 	"strings"
 	"time"
 
@@ -25,6 +26,7 @@ import (
 	"k8s.io/utils/ptr"
 
 	"github.com/hlparser/hyperliquid-parser-operator/internal/controller/reports"
+	"github.com/hlparser/hyperliquid-parser-operator/internal/parser/sampling"
 )
 
 const (
@@ -49,7 +51,7 @@ type managerOptions struct {
 	serviceAccount string
 }
 
-// manager reads reports from the manager. It is not safe for concurrent use.
+// manager makes requests of the manager. It is not safe for concurrent use.
 type manager struct {
 	options   managerOptions
 	config    *rest.Config
@@ -77,31 +79,92 @@ func (m *manager) read(ctx context.Context, namespace, name string, targets []st
 	if samples {
 		query.Set(reports.QuerySamples, "")
 	}
-	path := reports.Path + namespace + "/" + name + "?" + query.Encode()
+	var head reports.Head
+	var out []reports.Target
+	err := m.request(ctx, reports.Path+namespace+"/"+name, query, func(body io.Reader) (err error) {
+		head, out, err = reports.Read(body)
+		return err
+	})
+	return head, out, err
+}
+
+// sample returns a sample of the records that the parser of a target delivers now.
+func (m *manager) sample(ctx context.Context, namespace, name, target string, f sampling.Filter) (
+	sampling.Sample, error,
+) {
+	query := url.Values{
+		reports.QueryTarget: {target}, reports.QueryStream: {f.Stream}, reports.QueryCoin: {f.Coin},
+		reports.QueryRecords: {strconv.Itoa(f.Records)},
+	}
+	var out sampling.Sample
+	err := m.request(ctx, reports.SamplesPath+namespace+"/"+name, query, func(body io.Reader) error {
+		return reports.ReadOne(body, &out)
+	})
+	return out, err
+}
+
+// diagnosis returns what the parser of a target does, or what the manager does if the target is empty.
+func (m *manager) diagnosis(ctx context.Context, namespace, name, target string) (reports.Diagnosis, error) {
+	query := url.Values{}
+	if target != "" {
+		query.Set(reports.QueryTarget, target)
+	}
+	var out reports.Diagnosis
+	err := m.request(ctx, reports.DiagnosisPath+namespace+"/"+name, query, func(body io.Reader) error {
+		return reports.ReadOne(body, &out)
+	})
+	return out, err
+}
+
+// metrics returns the metrics of the manager, at most limit bytes of them.
+func (m *manager) metrics(ctx context.Context, limit int64) ([]byte, error) {
+	var out []byte
+	err := m.request(ctx, "/metrics", nil, func(body io.Reader) (err error) {
+		if out, err = io.ReadAll(io.LimitReader(body, limit)); err != nil {
+			return fmt.Errorf("reading the manager's metrics: %w", err)
+		}
+		return nil
+	})
+	return out, err
+}
+
+// request makes a request of the manager that leads, and reads its answer.
+func (m *manager) request(ctx context.Context, path string, query url.Values, read func(io.Reader) error) error {
+	if len(query) > 0 {
+		path += "?" + query.Encode()
+	}
 	if m.address != "" {
-		head, out, err := m.get(ctx, path)
-		if err == nil || ctx.Err() != nil {
-			return head, out, err
+		err := m.get(ctx, path, read)
+		if refused := new(refusal); err == nil || ctx.Err() != nil || errors.As(err, &refused) {
+			return err
 		}
 		m.disconnect() // the manager may have ended
 	}
 	if m.options.address != "" {
 		if err := m.dialAddress(); err != nil {
-			return reports.Head{}, nil, err
+			return err
 		}
-		return m.get(ctx, path)
+		return m.get(ctx, path, read)
 	}
-	return m.forwarded(ctx, path)
+	return m.forwarded(ctx, path, read)
 }
 
+// refusal is a manager's answer other than 200 and errNotLeading.
+type refusal struct {
+	code int
+	text string
+}
+
+func (r *refusal) Error() string { return fmt.Sprintf("the manager answers %d: %s", r.code, r.text) }
+
 // forwarded tries the manager's pods in turn, until one leads.
-func (m *manager) forwarded(ctx context.Context, path string) (reports.Head, []reports.Target, error) {
+func (m *manager) forwarded(ctx context.Context, path string, read func(io.Reader) error) error {
 	if _, err := m.bearer(ctx); err != nil { // before anything is opened
-		return reports.Head{}, nil, err
+		return err
 	}
 	pods, err := m.api.CoreV1().Pods(m.options.namespace).List(ctx, metav1.ListOptions{LabelSelector: managerPods})
 	if err != nil {
-		return reports.Head{}, nil, fmt.Errorf("listing the manager's pods in namespace %s: %w", m.options.namespace, err)
+		return fmt.Errorf("listing the manager's pods in namespace %s: %w", m.options.namespace, err)
 	}
 	noManager := fmt.Errorf("no manager runs in namespace %s: name another one with --operator-namespace",
 		m.options.namespace)
@@ -115,16 +178,16 @@ func (m *manager) forwarded(ctx context.Context, path string) (reports.Head, []r
 			failure = err
 			continue
 		}
-		head, out, err := m.get(ctx, path)
+		err := m.get(ctx, path, read)
 		if err == nil {
-			return head, out, nil
+			return nil
 		}
 		if errors.Is(failure, noManager) || !errors.Is(err, errNotLeading) { // what the leader says counts
 			failure = err
 		}
 		m.disconnect()
 	}
-	return reports.Head{}, nil, failure
+	return failure
 }
 
 // disconnect closes the connections to a manager.
@@ -209,31 +272,31 @@ func (m *manager) forward(namespace, pod string) error {
 }
 
 // get makes a request of a manager. The transport asks for compression, and undoes it.
-func (m *manager) get(ctx context.Context, path string) (reports.Head, []reports.Target, error) {
+func (m *manager) get(ctx context.Context, path string, read func(io.Reader) error) error {
 	token, err := m.bearer(ctx)
 	if err != nil {
-		return reports.Head{}, nil, err
+		return err
 	}
 	request, err := http.NewRequestWithContext(ctx, http.MethodGet, m.address+path, http.NoBody)
 	if err != nil {
-		return reports.Head{}, nil, fmt.Errorf("requesting reports: %w", err)
+		return fmt.Errorf("making a request of the manager: %w", err)
 	}
 	request.Header.Set("Authorization", "Bearer "+token)
 	response, err := m.http.Do(request)
 	if err != nil {
-		return reports.Head{}, nil, fmt.Errorf("requesting reports: %w", err)
+		return fmt.Errorf("making a request of the manager: %w", err)
 	}
 	defer func() { _ = response.Body.Close() }()
 	if response.StatusCode == http.StatusOK {
-		return reports.Read(response.Body)
+		return read(response.Body)
 	}
 	const most = 300
 	text, _ := io.ReadAll(io.LimitReader(response.Body, most)) // the code says enough
 	said := printable(strings.TrimSpace(string(text)))
 	if response.StatusCode == http.StatusServiceUnavailable && said == reports.NotLeading {
-		return reports.Head{}, nil, errNotLeading
+		return errNotLeading
 	}
-	return reports.Head{}, nil, fmt.Errorf("the manager answers %d: %s", response.StatusCode, said)
+	return &refusal{response.StatusCode, said}
 }
 
 // errNoToken means that the user's credentials cannot be shown to a manager.

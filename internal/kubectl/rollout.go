@@ -47,6 +47,27 @@ func progress(obj *v1alpha1.HyperliquidParser) (text string, over bool, err erro
 // errTimeout means that a rollout was not over in time.
 var errTimeout = errors.New("the rollout is not over")
 
+// beforeRestart counts the pods that were made before the restart that the object's annotation requests. The status
+// does not say whether the operator has seen an annotation, which changes no generation.
+func beforeRestart(ctx context.Context, api client.Client, obj *v1alpha1.HyperliquidParser) (int, error) {
+	at := obj.Annotations[v1alpha1.AnnotationRestartedAt]
+	if at == "" {
+		return 0, nil
+	}
+	var pods corev1.PodList
+	err := api.List(ctx, &pods, client.InNamespace(obj.Namespace), client.MatchingLabels{v1alpha1.LabelParser: obj.Name})
+	if err != nil {
+		return 0, fmt.Errorf("listing the pods of %s: %w", obj.Name, err)
+	}
+	old := 0
+	for i := range pods.Items {
+		if metav1.IsControlledBy(&pods.Items[i], obj) && pods.Items[i].Annotations[v1alpha1.AnnotationRestartedAt] != at {
+			old++
+		}
+	}
+	return old, nil
+}
+
 // rolloutStatus writes how a rollout proceeds until it is over.
 func (r *runner) rolloutStatus(ctx context.Context, name string, timeout time.Duration) error {
 	api, namespace, err := r.client()
@@ -71,6 +92,15 @@ func (r *runner) rolloutStatus(ctx context.Context, name string, timeout time.Du
 		text, over, err := progress(obj)
 		if err != nil {
 			return err
+		}
+		if over {
+			old, err := beforeRestart(ctx, api, obj)
+			if err != nil {
+				return err
+			}
+			if old > 0 {
+				text, over = fmt.Sprintf("Waiting for the operator to replace %d pods from before the restart…", old), false
+			}
 		}
 		if text != last {
 			say(r.streams.Out, "%s\n", printable(text))
