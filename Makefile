@@ -188,7 +188,7 @@ test-prometheus: ## Test config/prometheus: the rules with promtool, and a Prome
 
 .PHONY: e2e
 e2e: ## Test the image on a real cluster (hack/e2e chooses which); KEEP=1 leaves it running, LABEL=node or FOCUS=canary chooses specs, PROCS=1 runs one after the other, E2E_RECORD=1 updates testdata and docs.
-	$(GO_BUILD) -o bin/ ./cmd/manager
+	$(GO_BUILD) -o bin/ ./cmd/manager ./cmd/kubectl-hlp
 	go -C hack/image run . --tag $(E2E_IMG) --platforms linux/$(ARCH) --out $(CURDIR)/dist/e2e
 	GOFLAGS=-tags=faultinject go -C hack/image run . --tag $(E2E_IMG)-faults --platforms linux/$(ARCH) \
 		--out $(CURDIR)/dist/e2e/faults
@@ -198,6 +198,7 @@ e2e: ## Test the image on a real cluster (hack/e2e chooses which); KEEP=1 leaves
 		$(CURDIR)/dist/e2e/image-$(ARCH).tar $(CURDIR)/dist/e2e/faults/image-$(ARCH).tar); \
 	eval "$$settings"; \
 	E2E_INSTALLER=$(CURDIR)/dist/install.yaml E2E_MANAGER=$(CURDIR)/bin/manager \
+		E2E_PLUGIN=$(CURDIR)/bin/kubectl-hlp \
 		E2E_IMAGE=$(E2E_IMG) E2E_FAULTS_IMAGE=$(E2E_IMG)-faults \
 		E2E_ARTIFACTS=$(CURDIR)/dist/e2e/shown E2E_REPORT=$(CURDIR)/dist/e2e/report.md \
 		go run github.com/onsi/ginkgo/v2/ginkgo -v --procs=$(PROCS) --timeout=60m --keep-going \
@@ -228,6 +229,12 @@ build: ## Build both programs, and kubectl hlp, into bin/.
 .PHONY: kubectl-hlp
 kubectl-hlp: ## Build kubectl hlp alone into bin/.
 	$(GO_BUILD) -o $(BIN)/ ./cmd/kubectl-hlp
+
+.PHONY: platforms
+platforms: ## Build kubectl hlp for the systems that nothing else builds it for, and keep nothing.
+	for platform in darwin/arm64 windows/amd64; do \
+		GOOS="$${platform%/*}" GOARCH="$${platform#*/}" $(GO_BUILD) -o /dev/null ./cmd/kubectl-hlp; \
+	done
 
 .PHONY: run
 run: ## Run the operator here against the current kubeconfig's cluster (make install first).

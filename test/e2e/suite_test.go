@@ -62,6 +62,7 @@ type settings struct {
 	cluster    string // E2E_CLUSTER: the program hack/cluster; empty on another cluster
 	dir        string // E2E_CLUSTER_DIR: its --dir
 	manager    string // E2E_MANAGER: the manager's program, to run it outside of the cluster
+	plugin     string // E2E_PLUGIN: the program kubectl-hlp
 	artifacts  string // E2E_ARTIFACTS: a directory for what kubectl shows; empty: nothing is kept
 	report     string // E2E_REPORT: the file for the table of what was measured; empty: it is printed only
 	faults     string // E2E_FAULTS_IMAGE: an image whose parser can be made to hang; loaded into the nodes already
@@ -94,6 +95,7 @@ func connect() {
 	env = settings{
 		kubeconfig: os.Getenv("KUBECONFIG"), installer: os.Getenv("E2E_INSTALLER"), image: os.Getenv("E2E_IMAGE"),
 		cluster: os.Getenv("E2E_CLUSTER"), dir: os.Getenv("E2E_CLUSTER_DIR"), manager: os.Getenv("E2E_MANAGER"),
+		plugin:    os.Getenv("E2E_PLUGIN"),
 		artifacts: os.Getenv("E2E_ARTIFACTS"), report: os.Getenv("E2E_REPORT"), faults: os.Getenv("E2E_FAULTS_IMAGE"),
 		record: os.Getenv("E2E_RECORD") == "1",
 	}
