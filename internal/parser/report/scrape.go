@@ -106,7 +106,7 @@ var textFormat = expfmt.NewFormat(expfmt.TypeTextPlain)
 // gathered or encoded is a comment.
 func (s *scrapes) text(limit int) []byte {
 	var out bytes.Buffer
-	families, err := s.gatherer(Detail{All: true, ClassicBuckets: true})()
+	families, err := s.gatherer([]config.MetricsDetail{config.AllMetrics, config.ClassicBuckets})()
 	if err != nil {
 		fmt.Fprintf(&out, "# gathering: %q\n", err)
 	}
