@@ -331,9 +331,9 @@ admissionPolicy: {bounds: true, operator: true}
 
 // TestTheServersNameIsThatOfTheService: a certificate is issued for it.
 func TestTheServersNameIsThatOfTheService(t *testing.T) {
-	for _, release := range []string{"prod", "a-release-with-a-name-of-fifty-three-characters"} {
+	for _, named := range []string{"prod", "a-release-with-a-name-of-fifty-three-characters"} {
 		service, verified := "", ""
-		for _, object := range objects(t, render(t, release, "elsewhere", `
+		for _, object := range objects(t, render(t, named, "elsewhere", `
 metrics: {certificateSecret: c}
 prometheus: {serviceMonitor: {enable: true, ca: {secret: {name: c, key: ca.crt}}}}
 `)) {
@@ -454,11 +454,12 @@ func TestInvalidValuesAreRefused(t *testing.T) {
 		"bounds: {allowedDataPaths: [relative]}": "does not match pattern",
 		"namespaces: [Upper]":                    "does not match pattern",
 		"serviceAccount: {create: false}":        "serviceAccount.name is required",
-		"metrics: {enable: false}\nprometheus: {serviceMonitor: {enable: true}}":                        "needs metrics.enable",
-		"metrics: {secure: false, certificateSecret: s}":                                                "needs metrics.secure",
-		"prometheus: {serviceMonitor: {enable: true, ca: {secret: {name: s, key: k}}}}":                 "needs metrics.certificateSecret",
-		"prometheus: {serviceMonitor: {ca: {secret: {name: s}}}}":                                       "missing property 'key'",
-		"prometheus: {serviceMonitor: {ca: {secret: {name: s, key: k}, configMap: {name: s, key: k}}}}": "maxProperties",
+		"metrics: {enable: false}\nprometheus: {serviceMonitor: {enable: true}}":        "needs metrics.enable",
+		"metrics: {secure: false, certificateSecret: s}":                                "needs metrics.secure",
+		"prometheus: {serviceMonitor: {enable: true, ca: {secret: {name: s, key: k}}}}": "needs metrics.certificateSecret",
+		"prometheus: {serviceMonitor: {ca: {secret: {name: s}}}}":                       "missing property 'key'",
+		"prometheus: {serviceMonitor: {ca: {secret: {name: s, key: k}, " +
+			"configMap: {name: s, key: k}}}}": "maxProperties",
 	} {
 		if _, err := tryRender(t, name, namespace, text); err == nil || !strings.Contains(err.Error(), want) {
 			t.Errorf("%s: the error is %v, and not %q", text, err, want)
@@ -500,7 +501,8 @@ parser: {image: {repository: p}}
 		"prometheus.serviceMonitor.ca: {configMap: {name: a, key: k}}", "prometheus.serviceMonitor.serverName: other",
 		"prometheus.serviceMonitor.enable: false",
 		"prometheus.serviceMonitor.labels: {a: b}", "prometheus.podMonitor.enable: false",
-		"prometheus.podMonitor.labels: {a: b}", "prometheus.rules.enable: false", "prometheus.nativeHistograms: false", "prometheus.rules.labels: {a: b}",
+		"prometheus.podMonitor.labels: {a: b}", "prometheus.rules.enable: false",
+		"prometheus.nativeHistograms: false", "prometheus.rules.labels: {a: b}",
 		"networkPolicy.enable: false", "networkPolicy.parsers: false", "networkPolicy.scrapeFromNamespaces: [a=b]",
 		"admissionPolicy.bounds: false", "admissionPolicy.operator: false",
 	} {
