@@ -55,9 +55,10 @@ help: ## Show this help.
 ##@ Development
 
 .PHONY: manifests
-manifests: ## Generate the CRD and the operator's roles from the markers in the code, and what the chart and Argo CD copy.
+manifests: ## Generate the CRD and the operator's roles from the markers in the code, the dashboards, and what the chart and Argo CD copy.
 	$(CONTROLLER_GEN) crd rbac:roleName=manager-role paths=./api/... paths=./internal/controller/... \
 		output:crd:dir=config/crd/bases output:rbac:dir=config/rbac
+	go -C hack/grafana run . write
 	go run ./hack/manifests
 	go run ./hack/argocd
 
@@ -91,6 +92,7 @@ vet: ## Run go vet.
 	go -C hack/image vet ./...
 	go -C hack/chart vet ./...
 	go -C hack/prometheus vet ./...
+	go -C hack/grafana vet ./...
 
 .PHONY: lint
 lint: words ## Run golangci-lint, actionlint on the workflows, and look for words to avoid.
@@ -100,6 +102,7 @@ lint: words ## Run golangci-lint, actionlint on the workflows, and look for word
 	cd hack/image && go tool -modfile=../tools/go.mod golangci-lint run ./...
 	cd hack/chart && go tool -modfile=../tools/go.mod golangci-lint run ./...
 	cd hack/prometheus && go tool -modfile=../tools/go.mod golangci-lint run ./...
+	cd hack/grafana && go tool -modfile=../tools/go.mod golangci-lint run ./...
 	go tool -modfile=hack/actionlint/go.mod actionlint
 
 # Words that make sentences hard to read. Say who does what: a component reports, observes, reads.
@@ -179,12 +182,21 @@ demo: ## Run a fleet on this machine, without Docker or root; SCENE=hang, sink-d
 	assets=$$($(CONTROLPLANE) --with kube-controller-manager); \
 	KUBEBUILDER_ASSETS="$$assets" bin/demo/demo $(if $(SCENE),--scene=$(SCENE)) $(if $(SINK),--sink=$(SINK)) $(if $(KEEP),--keep)
 
+# Where test-prometheus records what the dashboards show; empty: nowhere.
+GRAFANA_DATA ?=
+
 .PHONY: test-prometheus
-test-prometheus: ## Test config/prometheus: the rules with promtool, and a Prometheus server that watches the demo, whose faults must alert; builds both the first time, some minutes.
+test-prometheus: ## Test config/prometheus and config/grafana: the rules with promtool, the dashboards with Grafana's SDK, and both with a Prometheus server that watches the demo, whose faults must alert; builds all the first time, some minutes. GRAFANA_DATA=DIR records what the dashboards show.
+	go -C hack/grafana test -count=1 ./...
 	$(GO_BUILD) -o bin/demo/ ./cmd/manager ./hack/demo
 	$(GO_BUILD) -tags faultinject -o bin/demo/ ./cmd/hlparser
 	assets=$$($(CONTROLPLANE) --with kube-controller-manager); export KUBEBUILDER_ASSETS="$$assets"; \
-	HLPARSER_DEMO=$(CURDIR)/bin/demo/demo go -C hack/prometheus test -count=1 -timeout 40m -v ./...
+	HLPARSER_DEMO=$(CURDIR)/bin/demo/demo GRAFANA_DATA=$(abspath $(GRAFANA_DATA)) go -C hack/prometheus test -count=1 -timeout 40m -v ./...
+
+.PHONY: dashboard-pictures
+dashboard-pictures: ## Draw the dashboards with the data of a run of test-prometheus, into docs.
+	data=$$(mktemp -d); trap 'rm -rf "$$data"' EXIT; \
+	$(MAKE) test-prometheus GRAFANA_DATA="$$data"; go -C hack/grafana run . draw --data "$$data"
 
 .PHONY: e2e
 e2e: ## Test the image on a real cluster (hack/e2e chooses which); KEEP=1 leaves it running, LABEL=node or FOCUS=canary chooses specs, PROCS=1 runs one after the other, E2E_RECORD=1 updates testdata and docs.

@@ -173,6 +173,7 @@ prometheus:
     ca: {secret: {name: hyperliquid-parser-operator-metrics-server-cert, key: ca.crt}}
   podMonitor: {enable: true}
   rules: {enable: true}`},
+		{"grafana", []string{"default", "grafana"}, "grafana: {dashboards: {enable: true}}"},
 		{"network policy", []string{"default", "network-policy"}, "networkPolicy: {enable: true}"},
 		{"admission policies", []string{"default", "admission-policy", "operator-policy"},
 			"admissionPolicy: {bounds: true, operator: true}"},
@@ -477,6 +478,7 @@ prometheus:
   serviceMonitor: {enable: true, ca: {secret: {name: c, key: ca.crt}}}
   podMonitor: {enable: true}
   rules: {enable: true}
+grafana: {dashboards: {enable: true}}
 parser: {image: {repository: p}}
 `
 	before := render(t, "x", namespace, all)
@@ -503,6 +505,7 @@ parser: {image: {repository: p}}
 		"prometheus.serviceMonitor.labels: {a: b}", "prometheus.podMonitor.enable: false",
 		"prometheus.podMonitor.labels: {a: b}", "prometheus.rules.enable: false",
 		"prometheus.nativeHistograms: false", "prometheus.rules.labels: {a: b}",
+		"grafana.dashboards.enable: false", "grafana.dashboards.labels: {a: b}", "grafana.dashboards.annotations: {a: b}",
 		"networkPolicy.enable: false", "networkPolicy.parsers: false", "networkPolicy.scrapeFromNamespaces: [a=b]",
 		"admissionPolicy.bounds: false", "admissionPolicy.operator: false",
 	} {
@@ -530,7 +533,7 @@ parser: {image: {repository: p}}
 	if err != nil {
 		t.Fatal(err)
 	}
-	if got, want := bytes.Count(readme, []byte("\n| `")), 65; got != want {
+	if got, want := bytes.Count(readme, []byte("\n| `")), 68; got != want {
 		t.Errorf("the chart has %d values, of those %d are changed here: add the new ones", got, want)
 	}
 }

@@ -15,6 +15,9 @@ import (
 // both kustomize and Helm install is written once.
 const chartDir = "dist/chart"
 
+// dashboardsDir has the Grafana dashboards that hack/grafana generates.
+const dashboardsDir = "config/grafana"
+
 // Keys of what templates include.
 const (
 	rulesKey = "rules"
@@ -50,6 +53,9 @@ func chartFiles() []chartFile {
 	}
 }
 
+// dashboards are the files of config/grafana that the chart has whole.
+func dashboards() []string { return []string{"fleet.json", "target.json"} }
+
 // writeChart writes the generated files of the chart.
 func writeChart() error {
 	for _, f := range chartFiles() {
@@ -61,6 +67,15 @@ func writeChart() error {
 			return fmt.Errorf("reading %s: %w", f.from, err)
 		}
 		if err := write(filepath.Join("files", f.to), data); err != nil {
+			return err
+		}
+	}
+	for _, name := range dashboards() {
+		data, err := os.ReadFile(filepath.Join(dashboardsDir, name))
+		if err != nil {
+			return fmt.Errorf("reading a dashboard: %w", err)
+		}
+		if err := write(filepath.Join("files", "dashboard-"+name), data); err != nil {
 			return err
 		}
 	}

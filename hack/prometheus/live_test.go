@@ -43,14 +43,17 @@ type demo struct {
 }
 
 // TestALivePrometheusAlertsAndResolves scrapes the demo with a Prometheus server and injects faults: a frozen parser, a
-// deleted unread file, a killed operator and a stopped sink. It runs with `make test-prometheus`.
+// deleted unread file, a killed operator and a stopped sink. At the end the dashboards have shown all of it. It runs with
+// `make test-prometheus`.
 func TestALivePrometheusAlertsAndResolves(t *testing.T) {
 	program := os.Getenv("HLPARSER_DEMO")
 	if program == "" {
 		t.Skip("HLPARSER_DEMO names no demo: run `make test-prometheus`")
 	}
 	d := startDemo(t, program)
-	p := startPrometheus(t, d)
+	binary := buildPrometheus(t)
+	p := startPrometheus(t, d, binary, func(map[string]any) {})
+	full := startPrometheus(t, d, binary, withEverything)
 	p.waitScraped(t)
 	if firing := p.firing(t); len(firing) > 0 {
 		t.Errorf("alerts fire though all is well: %v", firing)
@@ -90,11 +93,20 @@ func TestALivePrometheusAlertsAndResolves(t *testing.T) {
 		restores = append(restores, blockSink(t, fmt.Sprintf("%s/nodes/node-%d%s", d.dir, n, outputDir)))
 	}
 	p.await(t, "SinkDown", true)
+	if dir := os.Getenv("GRAFANA_DATA"); dir != "" {
+		full.record(t, dir, "node-3")
+	}
 	for _, restore := range restores {
 		restore()
 	}
 	p.await(t, "SinkDown", false)
 	p.checkRules(t)
+	t.Run("each query of the dashboards is answered, of parsers that export all", func(t *testing.T) {
+		full.checkDashboards(t, "node-2", func(question) string { return "" })
+	})
+	t.Run("each query of the dashboards is answered, of parsers as they are scraped by default", func(t *testing.T) {
+		p.checkDashboards(t, "node-2", byDefault)
+	})
 }
 
 // blockSink puts a file in the place of a directory of output, below which no parser can write, until restore is
@@ -179,11 +191,25 @@ func startDemo(t *testing.T, program string) demo {
 // server is a running Prometheus.
 type server struct {
 	address string
-	begin   time.Time
+	started time.Time
+	begin   time.Time // of the present fault
 }
 
-// startPrometheus runs a server on the rules, with times divided, and on the scrape configuration of plain.
-func startPrometheus(t *testing.T, d demo) *server {
+// buildPrometheus returns the path of the server's binary.
+func buildPrometheus(t *testing.T) string {
+	t.Helper()
+	binary := filepath.Join(t.TempDir(), "prometheus")
+	build := exec.CommandContext(t.Context(), "go", "build", buildTags, "-o", binary,
+		"github.com/prometheus/prometheus/cmd/prometheus")
+	if out, err := build.CombinedOutput(); err != nil {
+		t.Fatalf("building Prometheus: %v\n%s", err, out)
+	}
+	return binary
+}
+
+// startPrometheus runs a server on the rules, with times divided, and on the scrape configuration of plain, as changed
+// by change.
+func startPrometheus(t *testing.T, d demo, binary string, change func(config map[string]any)) *server {
 	t.Helper()
 	dir := t.TempDir()
 	write(t, filepath.Join(dir, "hyperliquid-parser-operator.rules.yml"), fasterRules(t))
@@ -195,7 +221,7 @@ func startPrometheus(t *testing.T, d demo) *server {
 	if err := yaml.Unmarshal(data, &config); err != nil {
 		t.Fatal(err)
 	}
-	config["global"] = map[string]string{
+	config["global"] = map[string]any{
 		"scrape_interval": "1s", "scrape_timeout": "1s", "evaluation_interval": "1s",
 	}
 	jobs := config["scrape_configs"].([]any)
@@ -211,6 +237,7 @@ func startPrometheus(t *testing.T, d demo) *server {
 		"targets": []string{d.metrics},
 		"labels":  map[string]string{"namespace": "hyperliquid-parser-operator-system", "pod": "manager"},
 	}}
+	change(config)
 	return runPrometheus(t, dir, config)
 }
 
@@ -226,15 +253,9 @@ func runPrometheus(t *testing.T, dir string, config map[string]any) *server {
 	if err != nil {
 		t.Fatal(err)
 	}
-	p := &server{address: listener.Addr().String(), begin: time.Now()}
+	p := &server{address: listener.Addr().String(), started: time.Now()}
 	if err := listener.Close(); err != nil {
 		t.Fatal(err)
-	}
-	binary := filepath.Join(dir, "prometheus")
-	build := exec.CommandContext(t.Context(), "go", "build", buildTags, "-o", binary,
-		"github.com/prometheus/prometheus/cmd/prometheus")
-	if out, err := build.CombinedOutput(); err != nil {
-		t.Fatalf("building Prometheus: %v\n%s", err, out)
 	}
 	log, err := os.Create(filepath.Join(dir, "prometheus.log"))
 	if err != nil {

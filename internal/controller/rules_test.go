@@ -16,6 +16,7 @@ import (
 	"k8s.io/utils/clock"
 	"sigs.k8s.io/yaml"
 
+	"github.com/hlparser/hyperliquid-parser-operator/internal/controller/health"
 	"github.com/hlparser/hyperliquid-parser-operator/internal/controller/informers"
 	"github.com/hlparser/hyperliquid-parser-operator/internal/parser/report"
 )
@@ -139,6 +140,32 @@ func TestStatesAndAlertsThatRulesAskForAreTold(t *testing.T) {
 					t.Errorf("%s asks for %s, which metrics.go does not mention", r.Alert, value)
 				}
 			}
+		}
+	}
+}
+
+// The dashboard of a fleet names the verdicts that are not bad.
+func TestTheDashboardCallsTheSameVerdictsBadAsHealthDoes(t *testing.T) {
+	var want []string
+	for _, v := range health.Verdicts() {
+		if !v.Bad() {
+			want = append(want, string(v))
+		}
+	}
+	slices.Sort(want)
+	text, err := os.ReadFile("../../config/grafana/fleet.json")
+	if err != nil {
+		t.Fatal(err)
+	}
+	found := regexp.MustCompile(`verdict!~\\"([^"\\]+)`).FindAllSubmatch(text, -1)
+	if len(found) == 0 {
+		t.Error("the dashboard names no verdicts")
+	}
+	for _, m := range found {
+		got := strings.Split(string(m[1]), "|")
+		slices.Sort(got)
+		if !slices.Equal(got, want) {
+			t.Errorf("the dashboard takes %v for the verdicts that are not bad, and they are %v", got, want)
 		}
 	}
 }
