@@ -10,7 +10,6 @@ import (
 // HyperliquidParserSpec is the desired state of a fleet.
 //
 // +kubebuilder:validation:XValidation:rule="!has(self.engine) || !has(self.engine.deduplicateBlocks) || !self.engine.deduplicateBlocks || self.streams.all(s, !has(s.mode) || s.mode != 'Line')",fieldPath=".engine.deduplicateBlocks",message="lines of mode Line do not name their block: leave deduplicateBlocks out, or set the streams' mode to Auto, Streaming or ByBlock"
-// +kubebuilder:validation:XValidation:rule="!has(self.format) || self.format != 'Normalized' || self.streams.all(s, s.name in ['OrderStatuses', 'Fills', 'Trades', 'RawBookDiffs'])",fieldPath=".format",message="Normalized has no shape for MiscEvents, OracleUpdates and SystemActions: write Enveloped, or leave these streams out"
 // +kubebuilder:validation:XValidation:rule="has(self.sink) != has(self.sinks)",fieldPath=".sink",message="set exactly one of sink and sinks: with sinks, each stream names its sink"
 // +kubebuilder:validation:XValidation:rule="has(self.sinks) ? self.streams.all(s, has(s.sink) && self.sinks.exists(n, n.name == s.sink)) : self.streams.all(s, !has(s.sink))",fieldPath=".streams",message="with sinks, set each stream's sink to the name of one of them; without sinks, leave it out"
 // +kubebuilder:validation:XValidation:rule="!has(self.sinks) || self.sinks.all(n, self.streams.exists(s, has(s.sink) && s.sink == n.name))",fieldPath=".sinks",message="a sink has no stream: name it in a stream's sink, or leave it out"
@@ -36,8 +35,9 @@ type HyperliquidParserSpec struct {
 	Filter Filter `json:"filter,omitzero"`
 
 	// format is the shape of a record. Raw is the event's own bytes. Enveloped wraps the event in an object with its
-	// origin. Normalized gives each stream one shape with a JSON Schema; it supports OrderStatuses, Fills, Trades and
-	// RawBookDiffs. Defaults to Enveloped.
+	// origin. EnvelopedRows does too, and splits the events of MiscEvents and OracleUpdates into a record for each of
+	// their entries. Normalized gives each stream one shape with a JSON Schema, and splits these events likewise. Defaults
+	// to Enveloped.
 	// +optional
 	// +kubebuilder:default=Enveloped
 	Format Format `json:"format,omitempty"`
@@ -352,7 +352,7 @@ const (
 
 // Format is the shape of a record.
 //
-// +kubebuilder:validation:Enum=Raw;Enveloped;Normalized
+// +kubebuilder:validation:Enum=Raw;Enveloped;EnvelopedRows;Normalized
 type Format string
 
 const (
@@ -360,7 +360,10 @@ const (
 	FormatRaw Format = "Raw"
 	// FormatEnveloped wraps the event in an object with its origin.
 	FormatEnveloped Format = "Enveloped"
-	// FormatNormalized gives each stream one shape with a JSON Schema.
+	// FormatEnvelopedRows is FormatEnveloped, with a record for each entry of an event that has many.
+	FormatEnvelopedRows Format = "EnvelopedRows"
+	// FormatNormalized gives each stream one shape with a JSON Schema, and a record for each entry of an event that has
+	// many.
 	FormatNormalized Format = "Normalized"
 )
 

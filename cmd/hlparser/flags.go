@@ -61,7 +61,7 @@ func (s *settings) register(cmd *cobra.Command) {
 	f.StringVar(&s.rotate, "rotate", "",
 		"what closes a file of the file sink: size (and age), or hour (and size) (default size)")
 	f.StringVar(&s.pack, "compress", "", "compress the files of the file sink: zstd")
-	f.StringVar(&s.format, "format", "", "format of records: raw, enveloped or normalized (default enveloped)")
+	f.StringVar(&s.format, "format", "", "format of records: raw, enveloped, enveloped-rows or normalized (default enveloped)")
 	f.StringVar(&s.startAt, "start-at", "",
 		"where a stream without a position begins: end or beginning (default end; with --once, beginning)")
 	f.BoolVar(&c.Once, "once", false, "read what is on disk at the start, deliver it and exit")
@@ -210,12 +210,15 @@ func (s *settings) apply(cmd *cobra.Command, c *config.Config) error {
 // fileFlags are the flags of the file sink.
 var fileFlags = []string{"max-size", "max-age", "max-total-size", "min-free-percent", "rotate", "compress"}
 
-// title converts a flag's "beginning" to the file's "Beginning".
+// title converts a flag's "enveloped-rows" to the file's "EnvelopedRows".
 func title(s string) string {
-	if s == "" {
-		return s
+	words := strings.Split(s, "-")
+	for i, w := range words {
+		if w != "" {
+			words[i] = strings.ToUpper(w[:1]) + w[1:]
+		}
 	}
-	return strings.ToUpper(s[:1]) + s[1:]
+	return strings.Join(words, "")
 }
 
 func hostName() string {

@@ -428,6 +428,13 @@ func (o *oracle) deliver(w io.Writer, lines []hostileLine, mode, format, label s
 			b = strconv.AppendInt(append(b, `,"block":`...), int64(number), 10)
 			b = strconv.AppendInt(append(b, `,"index":`...), int64(index), 10)
 		}
+		times := func() {
+			if mode == "line" {
+				b = append(b, `,"blockTime":null,"localTime":null`...)
+			} else {
+				b = append(append(append(b, `,"blockTime":"b","localTime":"`...), local...), '"')
+			}
+		}
 		switch {
 		case format == "raw" && v.valid:
 			b = append(b, e...)
@@ -435,15 +442,12 @@ func (o *oracle) deliver(w io.Writer, lines []hostileLine, mode, format, label s
 			b = append(b, `{"target":"node","stream":"Fills",`...)
 			pos()
 			place()
-			if mode == "line" {
-				b = append(b, `,"blockTime":null,"localTime":null`...)
-			} else {
-				b = append(append(append(b, `,"blockTime":"b","localTime":"`...), local...), '"')
-			}
+			times()
 			b = append(append(append(b, `,"event":`...), e...), '}')
 		case format == "normalized" && v.strict && v.record != "":
 			b = append(append(b, '{'), v.record...)
 			place()
+			times()
 			b = append(b, ',')
 			pos()
 			b = append(b, '}')
@@ -499,11 +503,22 @@ func (o *oracle) verdictOf(event string) verdict {
 // normalizedFill returns the record of a fill; of duplicate keys the first counts.
 func normalizedFill(pair []json.RawMessage) string {
 	members := map[string]string{}
+	var extra []byte
 	dec := json.NewDecoder(bytes.NewReader(pair[1]))
 	for _, _ = dec.Token(); dec.More(); {
+		before := dec.InputOffset()
 		key, _ := dec.Token()
+		name := bytes.TrimLeft(pair[1][before:dec.InputOffset()], ",")
 		var value json.RawMessage
 		_ = dec.Decode(&value)
+		if !slices.Contains([]string{"tid", "oid", "coin", "px", "sz", "side", "time"}, key.(string)) {
+			if extra == nil {
+				extra = append(extra, '{')
+			} else {
+				extra[len(extra)-1] = ','
+			}
+			extra = append(append(append(append(extra, name...), ':'), value...), '}')
+		}
 		if _, twice := members[key.(string)]; !twice {
 			members[key.(string)] = string(value)
 		}
@@ -513,12 +528,16 @@ func normalizedFill(pair []json.RawMessage) string {
 			return ""
 		}
 	}
+	if extra == nil {
+		extra = []byte("null")
+	}
 	var ms int64
 	_ = json.Unmarshal([]byte(members["time"]), &ms)
 	side := map[string]string{`"A"`: "Ask", `"B"`: "Bid"}[members["side"]]
 	return fmt.Sprintf(`"id":%s,"orderId":%s,"coin":%s,"side":"%s","price":%s,"size":%s,"owner":%s,"time":"%s",`+
 		`"direction":null,"closedPnl":null,"fee":null,`+
-		`"feeToken":null,"crossed":null,"hash":null,"cloid":null,"liquidation":null`, members["tid"], members["oid"],
-		members["coin"], side, members["px"],
-		members["sz"], pair[0], time.UnixMilli(ms).UTC().Format("2006-01-02T15:04:05.000000000"))
+		`"feeToken":null,"crossed":null,"hash":null,"cloid":null,"liquidation":null,`+
+		`"startPosition":null,"twapId":null,"builder":null,"builderFee":null,"deployerFee":null,"priorityGas":null,`+
+		`"extra":%s`, members["tid"], members["oid"], members["coin"], side, members["px"], members["sz"], pair[0],
+		time.UnixMilli(ms).UTC().Format("2006-01-02T15:04:05.000000000"), extra)
 }

@@ -76,7 +76,9 @@ var _ = Describe("admission", func() {
 		Entry("blocks that lines name",
 			"{streams: [{name: Fills}, {name: Trades, mode: ByBlock}], engine: {deduplicateBlocks: true}}"),
 		Entry("one shape a stream",
-			"{streams: [{name: OrderStatuses}, {name: Fills}, {name: Trades}, {name: RawBookDiffs}], format: Normalized}"),
+			"{streams: [{name: OrderStatuses}, {name: Fills}, {name: Trades}, {name: RawBookDiffs}, {name: MiscEvents},"+
+				" {name: OracleUpdates}, {name: SystemActions}], format: Normalized}"),
+		Entry("rows in envelopes", "{streams: [{name: MiscEvents}, {name: Fills}], format: EnvelopedRows}"),
 		Entry("a JetStream stream", "sink: {nats: {url: 'nats://nats:4222', stream: HYPERLIQUID}}"),
 		Entry("a cluster of NATS servers, with everything", `sink: {nats: {url: 'tls://a.b:4222,tls://c.d:4222', stream: HL,
   subject: 'hl.{target}.x-{coin}', create: {replicas: 3, maxBytes: 100Gi, maxAge: 72h},
@@ -291,9 +293,7 @@ var _ = Describe("admission", func() {
 			"write the reference of an image, such as registry.example/hlparser:v1"),
 		Entry("blocks that lines do not name", "{streams: [{name: Fills, mode: Line}], engine: {deduplicateBlocks: true}}",
 			"spec.engine.deduplicateBlocks", "to Auto, Streaming or ByBlock"),
-		Entry("an unknown format", "format: Json", "spec.format", `supported values: "Raw", "Enveloped", "Normalized"`),
-		Entry("a shape there is not", "{streams: [{name: Fills}, {name: MiscEvents}], format: Normalized}", "spec.format",
-			"write Enveloped, or leave these streams out"),
+		Entry("an unknown format", "format: Json", "spec.format", `supported values: "Raw", "Enveloped", "EnvelopedRows", "Normalized"`),
 	)
 
 	DescribeTable("accepts the samples", func(ctx SpecContext, name string) {

@@ -65,19 +65,16 @@ const (
 	Raw Format = "Raw"
 	// Enveloped records hold the event verbatim, in an object that describes its origin.
 	Enveloped Format = "Enveloped"
-	// Normalized records have one shape per stream, independent of the node's field names: see docs/schemas. Not every
-	// stream has one.
+	// EnvelopedRows records are Enveloped ones, except that an event of MiscEvents or OracleUpdates with many entries
+	// has a record for each.
+	EnvelopedRows Format = "EnvelopedRows"
+	// Normalized records have one shape per stream, independent of the node's field names: see docs/schemas. An event of
+	// MiscEvents or OracleUpdates has a record for each of its entries.
 	Normalized Format = "Normalized"
 )
 
 // Formats lists every format.
-func Formats() []Format { return []Format{Raw, Enveloped, Normalized} }
-
-// HasNormalized reports whether the stream's events have a Normalized shape. The other streams hold too many kinds of
-// events for one shape.
-func (s Stream) HasNormalized() bool {
-	return s == OrderStatuses || s == Fills || s == Trades || s == RawBookDiffs
-}
+func Formats() []Format { return []Format{Raw, Enveloped, EnvelopedRows, Normalized} }
 
 // StartAt is where a target without a checkpoint begins.
 type StartAt string
@@ -433,15 +430,6 @@ func (c Config) validateStreams() error {
 func (c Config) validateFormat() error {
 	if !slices.Contains(Formats(), c.Format) {
 		return &FieldError{"format", fmt.Sprintf("%q is unknown: write one of %s", c.Format, joinNames(Formats()))}
-	}
-	if c.Format != Normalized {
-		return nil
-	}
-	for _, s := range c.Streams {
-		if !s.Name.HasNormalized() {
-			return &FieldError{"format", fmt.Sprintf(
-				"Normalized has no shape for %s: write Enveloped, or leave that stream out", s.Name)}
-		}
 	}
 	return nil
 }

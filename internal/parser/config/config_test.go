@@ -133,24 +133,15 @@ func TestEveryInvalidSettingIsNamed(t *testing.T) {
 	}
 }
 
-func TestNormalizedIsRefusedForStreamsWithoutAShape(t *testing.T) {
-	for _, stream := range Streams() {
+func TestEachFormatIsAcceptedForEachStream(t *testing.T) {
+	for _, format := range Formats() {
 		c := valid().WithDefaults(2)
-		c.Format = Normalized
-		c.Streams = []StreamConfig{{Name: Fills, Mode: Auto}}
-		if stream != Fills {
+		c.Format, c.Streams = format, nil
+		for _, stream := range Streams() {
 			c.Streams = append(c.Streams, StreamConfig{Name: stream, Mode: Auto})
 		}
-		want := ""
-		if stream == MiscEvents || stream == OracleUpdates || stream == SystemActions {
-			want = fmt.Sprintf("format: Normalized has no shape for %s: write Enveloped, or leave that stream out", stream)
-		}
-		got := ""
 		if err := c.Validate(); err != nil {
-			got = err.Error()
-		}
-		if got != want {
-			t.Errorf("%s: got %q, want %q", stream, got, want)
+			t.Errorf("%s: %v", format, err)
 		}
 	}
 }

@@ -357,8 +357,8 @@ func (d *dedupState) missingAfter(t *partResult, p *hyperliquid.Part, bad []hype
 		if len(missing) > maxMissing {
 			break // it is evicted anyway
 		}
-		if !p.Failed && !t.skips(b.Index-p.Index) {
-			missing = missing.with(int64(b.Index))
+		if !p.Failed && !t.skips(b.Event-p.Index) {
+			missing = missing.with(int64(b.Event))
 		}
 	}
 	return missing
@@ -406,7 +406,7 @@ func (d *dedupState) observeStreamingLine(t *partResult, o *fileOrder, p *hyperl
 	adds, malformed := false, bad
 	for i, h := range hashes {
 		switch {
-		case len(malformed) > 0 && malformed[0].Index == p.Index+i:
+		case len(malformed) > 0 && malformed[0].Event == p.Index+i:
 			malformed = malformed[1:]
 		case consume(o.unseen, h):
 			if t.skip == nil {

@@ -38,7 +38,7 @@ func (m *dedupHarness) line(block int64, events int, bad ...int) int {
 	p := hyperliquid.Part{Block: block, Events: events, End: true}
 	malformed := make([]hyperliquid.Bad, 0, len(bad))
 	for _, i := range bad {
-		malformed = append(malformed, hyperliquid.Bad{Index: i})
+		malformed = append(malformed, hyperliquid.Bad{Index: i, Event: i})
 	}
 	o := m.orderFor(position.FileID{Directory: "node_fills_by_block", Date: "20260430", Hour: 8})
 	t := m.observe(o, &p, true, malformed, nil, nil)

@@ -103,9 +103,19 @@ func (w *dedupWriter) writePart(ctx context.Context, p *hyperliquid.Part, next h
 		d.markBroken(w.order)
 	}
 	w.counts.skipped += t.skippedCount(p, bad)
-	for i := p.Records; i < next.Records && (t.all || t.skip != nil || len(bad) > 0); i++ {
-		index := int(out.Records[i].Index)
-		for ; len(bad) > 0 && bad[0].Index < index; bad = bad[1:] {
+	rest, err := w.writeRestOfEvent(ctx, p, next.Records)
+	if err != nil {
+		return err
+	}
+	if p.Events > 0 {
+		w.splitEvent = splitEvent{skipped: t.skips(p.Events - 1)}
+		if len(hashes) > 0 {
+			w.splitEvent.hash = hashes[p.Events-1]
+		}
+	}
+	for i := rest; i < next.Records && (t.all || t.skip != nil || len(bad) > 0); i++ {
+		index := int(out.Records[i].Event)
+		for ; len(bad) > 0 && bad[0].Event < index; bad = bad[1:] {
 			if err := w.writeMalformed(ctx, p, &bad[0], &t); err != nil {
 				return err
 			}
@@ -125,15 +135,36 @@ func (w *dedupWriter) writePart(ctx context.Context, p *hyperliquid.Part, next h
 	return nil
 }
 
+// splitEvent is the last event of the parts so far. If it has many records, the rest of them may follow in other
+// outputs: before the events of their parts, which it does not belong to.
+type splitEvent struct {
+	skipped bool
+	hash    uint32
+}
+
+// writeRestOfEvent keeps or skips the records of an event that began before the part, and returns the first record
+// after them.
+func (w *dedupWriter) writeRestOfEvent(ctx context.Context, p *hyperliquid.Part, next int) (i int, err error) {
+	records, skipped := w.slot.out.Records, w.splitEvent.skipped
+	for i = p.Records; i < next && int(records[i].Event) < p.Index; i++ {
+		if !skipped {
+			w.keepUpTo(i + 1)
+		} else if err := w.skipRecord(ctx, i); err != nil {
+			return i, err
+		}
+	}
+	return i, nil
+}
+
 // writeMalformed writes a malformed event to the dead letter, unless the event is known.
 func (w *dedupWriter) writeMalformed(ctx context.Context, p *hyperliquid.Part, bad *hyperliquid.Bad,
 	t *partResult,
 ) error {
-	if t.skips(bad.Index - p.Index) {
+	if t.skips(bad.Event - p.Index) {
 		return nil
 	}
 	if w.live.markers && !t.gapReported {
-		if err := w.writeMarker(ctx, w.deadEventMarker(p.Offset, p.Block, bad.Index, bad.Reason)); err != nil {
+		if err := w.writeMarker(ctx, w.deadEventMarker(p.Offset, p.Block, bad.Index, bad.Event, bad.Reason)); err != nil {
 			return err
 		}
 	}
@@ -141,10 +172,10 @@ func (w *dedupWriter) writeMalformed(ctx context.Context, p *hyperliquid.Part, b
 	return w.deadLetter(ctx, w.slot.span.block, bad)
 }
 
-// deadEventMarker is the marker of an event in the dead letter. It takes the event's place.
-func (w *dedupWriter) deadEventMarker(offset, block int64, index int, reason string) marker {
-	return marker{kind: gapMarker, block: block, from: block, to: block, event: true, reason: reason, offset: offset,
-		index: int32(index)}
+// deadEventMarker is the marker of an event in the dead letter, or of one of its records. It takes that one's place.
+func (w *dedupWriter) deadEventMarker(offset, block int64, index, event int, reason string) marker {
+	return marker{kind: gapMarker, block: block, from: block, to: block, isEvent: true, event: int32(event),
+		reason: reason, offset: offset, index: int32(index)}
 }
 
 // restHasNew reports whether the rest of a line after a part has an event that is not in unseen.
@@ -297,13 +328,13 @@ func (w *dedupWriter) handleRefusal(ctx context.Context, b sink.Batch, refusal *
 	})
 	if at > 0 && !out.Parts[at-1].Unreadable { // in line mode only unreadable lines have parts
 		p := &out.Parts[at-1]
-		m = w.deadEventMarker(record.Offset, p.Block, int(record.Index), refusal.Reason)
+		m = w.deadEventMarker(record.Offset, p.Block, int(record.Index), int(record.Event), refusal.Reason)
 		if w.live.deduplicate {
-			var hash uint32
-			if len(out.Hashes) > 0 {
-				hash = out.Hashes[p.Hashes+int(record.Index)-p.Index]
+			hash := w.splitEvent.hash
+			if i := int(record.Event) - p.Index; i >= 0 && len(out.Hashes) > 0 {
+				hash = out.Hashes[p.Hashes+i]
 			}
-			w.live.forgetEvent(p, int(record.Index), w.whole, hash)
+			w.live.forgetEvent(p, int(record.Event), w.whole, hash)
 		}
 	}
 	if !w.live.markers {
@@ -334,7 +365,7 @@ func (t *partResult) skippedCount(p *hyperliquid.Part, bad []hyperliquid.Bad) in
 		}
 	}
 	for _, b := range bad {
-		if t.skips(b.Index - p.Index) {
+		if t.skips(b.Event - p.Index) {
 			n--
 		}
 	}

@@ -31,14 +31,16 @@ const maxLineMarkers = 16
 type marker struct {
 	kind            string
 	block, from, to int64
-	// event reports, for a gap, that event index of block is in the dead letter. Otherwise the blocks from..to were not
-	// written before block. That exists in by-block mode only, where each block has a line.
-	event  bool
-	skip   buffer.Skip // for kind skipped
-	bytes  int64       // for kind deadLetter
-	reason string      // why the item is in the dead letter
-	offset int64
-	index  int32
+	// isEvent reports, for a gap, that the event with index event of block is in the dead letter, or a record of it.
+	// Otherwise the blocks from..to were not written before block. That exists in by-block mode only, where each block
+	// has a line.
+	isEvent bool
+	event   int32
+	skip    buffer.Skip // for kind skipped
+	bytes   int64       // for kind deadLetter
+	reason  string      // why the item is in the dead letter
+	offset  int64
+	index   int32
 }
 
 // text encodes the marker as a record.
@@ -63,8 +65,8 @@ func (m *marker) text(target string, about config.Stream, file position.FileID) 
 	switch m.kind {
 	case gapMarker:
 		record.Block, record.From, record.To = &m.block, &m.from, &m.to
-		if m.event {
-			record.Index, record.Reason = &m.index, &m.reason
+		if m.isEvent {
+			record.Index, record.Reason = &m.event, &m.reason
 		}
 	case skippedMarker:
 		record.Bytes, record.File, record.Reason = &m.skip.Bytes, &m.skip.File, &m.skip.Reason

@@ -100,7 +100,8 @@ type attempt struct {
 	live             dedupState // of what was handed to the sink; only with deduplicateBlocks or markers
 	committable      dedupState // as live, up to the end of the last block: what a commit may record
 	lastBad          badLine
-	readerStarted    bool // the reader has started: positions it acknowledges enter the checkpoint with a commit only
+	splitEvent       splitEvent // with deduplicateBlocks or markers
+	readerStarted    bool       // the reader has started: positions it acknowledges enter the checkpoint with a commit only
 
 	// onRefused is called after the sink refused a record and the dead letter took it. Nil disables it.
 	onRefused func(context.Context, sink.Batch, *sink.Refusal) error

@@ -171,6 +171,9 @@ func BenchmarkNormalized(b *testing.B) {
 		{config.Fills, []string{fill, liquidation}},
 		{config.Trades, []string{trade}},
 		{config.RawBookDiffs, []string{newDiff, updateDiff, removeDiff}},
+		{config.MiscEvents, []string{misc, ledger, delegation, withdrawal}},
+		{config.OracleUpdates, []string{oracle}},
+		{config.SystemActions, []string{action}},
 	} {
 		stream := c.stream
 		var many []string
@@ -193,6 +196,28 @@ func BenchmarkNormalized(b *testing.B) {
 					if _, err := p.ParseBytes(line); err != nil {
 						b.Fatal(err)
 					}
+				}
+			}
+		})
+	}
+}
+
+// BenchmarkFunding measures the rows of one event of 20 MB, in outputs of 4 MiB.
+func BenchmarkFunding(b *testing.B) {
+	data := lines(block(bigFunding(150_000)))
+	for _, format := range []config.Format{config.Normalized, config.EnvelopedRows, config.Enveloped} {
+		b.Run(string(format), func(b *testing.B) {
+			e, err := NewEncoder(config.MiscEvents, config.ByBlock, config.Filter{}, format, "node-1", false)
+			if err != nil {
+				b.Fatal(err)
+			}
+			w, out := e.NewWorker(), Output{Limit: 4 << 20}
+			b.SetBytes(int64(len(data)))
+			b.ReportAllocs()
+			for b.Loop() {
+				for rest := (Span{Data: data}); rest.Len() > 0; {
+					out.Reset()
+					rest = w.Encode(&out, rest, "misc_events_by_block/20260430/20@1a2b3c4d")
 				}
 			}
 		})

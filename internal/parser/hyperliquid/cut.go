@@ -12,7 +12,11 @@ type Span struct {
 	Offset int64  // in the file: of the first line, or of the events' line
 	Index  int    // of the first event in its line; 0 for whole lines
 
+	number int   // index in its line of the first record
+	rows   *rows // if not nil, Data begins with the next row of the event before Index
+
 	inLine bool // Data is within a line, whose envelope is valid
+	bare   bool // with inLine: the line has no envelope
 	last   bool // with inLine: these are the line's last events
 	header header
 	// after holds the whole lines after the line that Data is within; afterOffset is the offset of the first.
@@ -122,11 +126,13 @@ func (e *Encoder) cutEvents(dst []Span, line []byte, offset int64, n int) (spans
 	}
 	share := (len(line) - i + n - 1) / n // n spans of at least this length reach the end
 	s := Span{Offset: offset, inLine: true, header: w.header}
+	number := 0
 	for index, from := 0, i; ; index++ {
-		end, _ := w.element(line, i)
+		end, verdict := w.element(line, i)
 		if end < 0 {
 			return nil, false
 		}
+		number += w.countRowsOf(line[i:end], verdict)
 		s.Data = line[from:end]
 		next, more := scanSeparator(line, end, ']')
 		if !more {
@@ -135,7 +141,7 @@ func (e *Encoder) cutEvents(dst []Span, line []byte, offset int64, n int) (spans
 		}
 		if end-from >= share {
 			dst = append(dst, s)
-			s.Index, from = index+1, next
+			s.Index, s.number, from = index+1, number, next
 		}
 		i = next
 	}

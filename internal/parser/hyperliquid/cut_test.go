@@ -96,7 +96,7 @@ func anyLines(r *rapid.T) (*Encoder, []byte) {
 		stream: stream,
 		mode:   rapid.SampledFrom(modes).Draw(r, "mode"),
 		filter: rapid.SampledFrom(filters()).Draw(r, "filter"),
-		format: rapid.SampledFrom(formatsOf(stream)).Draw(r, "format"),
+		format: rapid.SampledFrom(config.Formats()).Draw(r, "format"),
 	}
 	event := rapid.OneOf(rapid.SampledFrom(eventsOf(s.stream)), rapid.SampledFrom(eventsOf(s.stream)),
 		rapid.SampledFrom(append(malformedOf(s.stream), nonStrictOf(s.stream)...)))

@@ -79,7 +79,7 @@ func TestAmountsWithTooManyDigitsAreMalformed(t *testing.T) {
 						if mode != config.Line {
 							line = block(c.event, event, c.event)
 						}
-						for _, format := range formatsOf(stream) {
+						for _, format := range config.Formats() {
 							s := setting{stream, mode, config.Filter{MinNotional: "1"}, format}
 							out := encode(t, s, lines(line))
 							bad := len(out.Bad) == 1 && out.Bad[0].Reason == ReasonAmount

@@ -27,6 +27,8 @@ type Encoder struct {
 	// prefix is the beginning of an Enveloped record, up to the file in its position.
 	prefix []byte
 	record []member // of a Normalized record
+	splits splitting
+	raw    []member // of a row of unknown shape
 }
 
 // NewEncoder returns an encoder for a stream in a mode, which must not be config.Auto. target appears in Enveloped
@@ -41,11 +43,10 @@ func NewEncoder(
 	l := layoutOf(stream)
 	switch format {
 	case config.Raw, config.Enveloped:
+		l.record, l.splits = nil, noRows
+	case config.EnvelopedRows:
 		l.record = nil
 	case config.Normalized:
-		if l.record == nil {
-			return nil, fmt.Errorf("stream %q has no Normalized records", stream)
-		}
 	default:
 		return nil, fmt.Errorf("unknown format %q", format)
 	}
@@ -70,6 +71,8 @@ func NewEncoder(
 		steps:     l.steps,
 		keys:      usedKeys(l.keys, ready.used, l.record != nil),
 		record:    l.record,
+		splits:    l.splits,
+		raw:       rawWithoutTime,
 		prefix:    fmt.Appendf(nil, `{"target":%s,"stream":"%s","pos":"`, quoted, stream),
 	}
 	for i := range e.steps {
@@ -80,6 +83,9 @@ func NewEncoder(
 	}
 	if l.record != nil {
 		locate(e.steps)
+	}
+	if l.splits == miscRows {
+		e.raw = rawMisc
 	}
 	return e, nil
 }
@@ -124,7 +130,8 @@ func Reasons() []string {
 // Bad is a malformed line, or a malformed event of a line whose other events are unaffected.
 type Bad struct {
 	Offset int64  // of the line in its file
-	Index  int    // of the event in its line; 0 for a whole line
+	Index  int    // in the position, among the records of its line; 0 for a whole line
+	Event  int    // of the event in its line; 0 for a whole line
 	Reason string // one of Reasons
 	// Bytes is the event, or the line without its newline. It is a part of the span's Data, and valid as long as that
 	// is.
@@ -217,6 +224,11 @@ type Worker struct {
 	places       [parts]place
 	item         int
 	tooManySides bool
+	unknown      bool // the event, or the row, has members that the layout does not have
+
+	number  int  // index of the next record in its line
+	stopped bool // encoding stopped within the event in rows
+	rows    rows // the event that is being split; see split
 }
 
 // NewWorker returns a worker of this encoder.
@@ -232,7 +244,12 @@ func (e *Encoder) NewWorker() *Worker { return &Worker{encoder: e, coins: map[st
 // All records are valid JSON of the stream's shape. In line mode a line that the filter rejects by its first fields is
 // not read to its end, except for its last byte, so that errors after those fields go unnoticed.
 func (w *Worker) Encode(out *Output, s Span, file string) (rest Span) {
-	defer func() { w.event, w.header = event{}, header{} }() // release the span
+	defer func() { // release the span, and the memory that only a very long event needs
+		w.event, w.header, w.rows.event = event{}, header{}, nil
+		if cap(w.rows.entries) > keptCoins {
+			w.rows.entries = nil
+		}
+	}()
 	w.file = file
 	if !needsNoEscape(file) {
 		quoted, _ := json.Marshal(file) // marshaling a string cannot fail
@@ -240,18 +257,19 @@ func (w *Worker) Encode(out *Output, s Span, file string) (rest Span) {
 	}
 	data, offset := s.Data, s.Offset
 	if s.inLine {
-		w.header = s.header
+		w.header, w.number = s.header, s.number
 		w.beginLine(&w.header, s.Offset)
 		if s.Index == 0 {
 			out.Lines++
 			out.addBlock(s.header.block)
 		}
-		w.beginPart(out, s.Offset, s.header.block, s.Index)
-		if next, index := w.events(out, s.Data, 0, s.Offset, s.Index); index >= 0 {
-			s.Data, s.Index = s.Data[next:], index
-			return s
+		if !s.bare {
+			w.beginPart(out, s.Offset, s.header.block, s.Index)
 		}
-		if s.last {
+		if next, index := w.remainingEvents(out, &s); index >= 0 {
+			return w.stopInLine(s, s.Data[next:], index)
+		}
+		if s.last && !s.bare {
 			w.endPart(out)
 		}
 		data, offset = s.after, s.afterOffset
@@ -262,18 +280,19 @@ func (w *Worker) Encode(out *Output, s Span, file string) (rest Span) {
 			line, end = data[:n], n+1
 		}
 		out.Lines++
+		w.number, w.stopped = 0, false
 		next, index := 0, -1
 		if w.encoder.enveloped {
 			next, index = w.envelope(out, line, offset)
 		} else {
-			w.line(out, line, offset)
+			next, index = w.line(out, line, offset)
 		}
 		data = data[end:]
 		if index >= 0 {
-			return Span{
-				Data: line[next:], Offset: offset, Index: index, inLine: true, last: true, header: w.header,
+			return w.stopInLine(Span{
+				Offset: offset, inLine: true, last: true, bare: !w.encoder.enveloped, header: w.header,
 				after: data, afterOffset: offset + int64(end),
-			}
+			}, line[next:], index)
 		}
 		offset += int64(end)
 		if out.Full() {
@@ -286,6 +305,17 @@ func (w *Worker) Encode(out *Output, s Span, file string) (rest Span) {
 	return Span{Data: data, Offset: offset}
 }
 
+// stopInLine returns the span of the rest of a line, at which Encode stops because the output is full. index is that of
+// the first event that did not begin.
+func (w *Worker) stopInLine(s Span, rest []byte, index int) Span {
+	s.Data, s.Index, s.number, s.rows = rest, index, w.number, nil
+	if w.stopped {
+		s.rows = w.rows.clone()
+		w.stopped = false
+	}
+	return s
+}
+
 // needsNoEscape reports whether s is the same in a JSON string.
 func needsNoEscape(s string) bool {
 	for i := range len(s) {
@@ -296,13 +326,14 @@ func needsNoEscape(s string) bool {
 	return utf8.ValidString(s)
 }
 
-// line encodes a line that is one event.
-func (w *Worker) line(out *Output, line []byte, offset int64) {
+// line encodes a line that is one event. If it stops within the event because out is full, next is where the next row
+// begins, and more is 1. Otherwise more is -1.
+func (w *Worker) line(out *Output, line []byte, offset int64) (next, more int) {
 	from, to := trim(line)
 	body := line[from:to]
 	if !w.hasEventBrackets(body) {
 		w.addUnreadable(out, line, offset, w.reason(body))
-		return
+		return 0, -1
 	}
 	end, verdict := w.read(body, 0, true)
 	switch {
@@ -316,10 +347,16 @@ func (w *Worker) line(out *Output, line []byte, offset int64) {
 		w.addUnreadable(out, line, offset, ReasonAmount)
 	default:
 		w.beginLine(&w.header, offset)
-		if reason := w.append(out, body, 0, end, offset, 0); reason != "" {
+		reason, all := w.append(out, body, 0, end, offset, 0)
+		switch {
+		case reason != "":
 			w.addUnreadable(out, line, offset, reason)
+		case !all:
+			w.stopped = true
+			return from + w.rows.next, 1
 		}
 	}
+	return 0, -1
 }
 
 // hasEventBrackets reports whether the first and the last byte are those of an event.
@@ -349,8 +386,8 @@ func (w *Worker) reason(event []byte) string {
 	return ReasonJSON
 }
 
-func (o *Output) addBad(reason string, data []byte, offset int64, index int) {
-	o.Bad = append(o.Bad, Bad{Offset: offset, Index: index, Reason: reason, Bytes: data})
+func (o *Output) addBad(reason string, data []byte, offset int64, index, event int) {
+	o.Bad = append(o.Bad, Bad{Offset: offset, Index: index, Event: event, Reason: reason, Bytes: data})
 }
 
 func (o *Output) addBlock(number int64) {
@@ -371,7 +408,7 @@ func (w *Worker) envelope(out *Output, line []byte, offset int64) (next, more in
 		next, more = w.events(out, line, i, offset, 0)
 		end := next
 		if more >= 0 && !complete { // no event of a line with a malformed envelope may be delivered
-			end = w.skipMore(line, next)
+			end = w.skipRest(line, next)
 		}
 		if complete || end >= 0 && validTail(line, end) {
 			if more < 0 {
@@ -387,13 +424,51 @@ func (w *Worker) envelope(out *Output, line []byte, offset int64) (next, more in
 		reason = w.reason(body)
 	}
 	w.addUnreadable(out, line, offset, reason)
+	w.stopped = false
 	return 0, -1
+}
+
+// skipRest returns the index after the array of events at whose element, or row of an element, encoding stopped. It
+// returns -1 if that is uncertain.
+func (w *Worker) skipRest(line []byte, next int) int {
+	if !w.stopped {
+		return w.skipMore(line, next)
+	}
+	i, more := scanSeparator(line, next+len(w.rows.event)-w.rows.next, ']')
+	if !more {
+		return i
+	}
+	return w.skipMore(line, i)
+}
+
+// remainingEvents encodes the events of a span within a line, of which the first may have begun. The result is that of
+// events.
+func (w *Worker) remainingEvents(out *Output, s *Span) (next, more int) {
+	i := 0
+	if w.stopped = false; s.rows != nil {
+		w.rows = *s.rows.clone() // s may be encoded again
+		if !w.appendRows(out, &w.rows, s.Offset, s.Index-1) {
+			w.stopped = true
+			return w.rows.next - s.rows.next, s.Index
+		}
+		if i = len(w.rows.event) - s.rows.next; i == len(s.Data) {
+			return i, -1
+		}
+		another := false
+		if i, another = scanSeparator(s.Data, i, ']'); !another {
+			return i, -1
+		}
+		if out.Full() {
+			return i, s.Index
+		}
+	}
+	return w.events(out, s.Data, i, s.Offset, s.Index)
 }
 
 // events encodes the events that begin at b[i], up to the bracket that ends their array or to the end of b. index is
 // that of the first event. It returns the position after them, or -1 if the end of an event is uncertain; out then
-// holds some of the events. If it stops because out is full, next is where the next event begins, and more is that
-// event's index. Otherwise more is -1.
+// holds some of the events. If it stops because out is full, next is where the next event, or the next row of an event,
+// begins, and more is the index of the next event. Otherwise more is -1.
 func (w *Worker) events(out *Output, b []byte, i int, offset int64, index int) (next, more int) {
 	i = skipSpace(b, i)
 	if i < len(b) && b[i] == ']' {
@@ -407,19 +482,25 @@ func (w *Worker) events(out *Output, b []byte, i int, offset int64, index int) (
 		if w.Parts {
 			w.countEvent(out, b[i:end])
 		}
-		reason := ""
+		reason, all := "", true
 		switch verdict {
 		case malformed:
 			reason = w.reason(b[i:end])
 		case incomparable:
 			reason = ReasonAmount
 		case passed:
-			reason = w.append(out, b, i, end, offset, index)
+			reason, all = w.append(out, b, i, end, offset, index)
 		default:
 			out.Events++
+			w.number += w.countRowsOf(b[i:end], verdict)
 		}
 		if reason != "" {
-			out.addBad(reason, b[i:end], offset, index)
+			out.addBad(reason, b[i:end], offset, w.number, index)
+			w.number++
+		}
+		if !all {
+			w.stopped = true
+			return i + w.rows.next, index + 1
 		}
 		if end == len(b) {
 			return end, -1
@@ -478,15 +559,20 @@ func appendOrNull(dst, quoted []byte) []byte {
 	return append(dst, quoted...)
 }
 
-// append adds the record of the event b[from:to], which was just read. beginLine must have been called for its line. If
-// the event cannot have a record, append adds nothing and returns the reason.
-func (w *Worker) append(out *Output, b []byte, from, to int, offset int64, index int) (reason string) {
+// append adds the records of the event b[from:to], which was just read. beginLine must have been called for its line.
+// If the event cannot have a record, append adds nothing and returns the reason. all reports whether all rows of the
+// event were added; if not, out is full.
+func (w *Worker) append(out *Output, b []byte, from, to int, offset int64, index int) (reason string, all bool) {
 	d, event := out.Data, b[from:to]
 	if w.encoder.keyed && len(w.event.coin) > maxCoin {
-		return ReasonField
+		return ReasonField, true
 	}
 	if w.encoder.format != config.Raw && !w.event.plain && !isStrict(event) {
-		return ReasonUTF8
+		return ReasonUTF8, true
+	}
+	if w.encoder.splits != noRows {
+		out.Events++
+		return "", w.appendRows(out, w.split(event), offset, index)
 	}
 	switch w.encoder.format {
 	case config.Raw:
@@ -494,29 +580,42 @@ func (w *Worker) append(out *Output, b []byte, from, to int, offset int64, index
 		d = append(d, '\n')
 	case config.Normalized:
 		var ok bool
-		if d, ok = w.appendNormalized(d, b, to-from, index); !ok {
+		if d, ok = w.appendNormalized(d, b, from, to, index); !ok {
 			out.Data = d[:len(out.Data)] // d may have been reallocated
-			return ReasonField
+			return ReasonField, true
 		}
 	default:
-		d = slices.Grow(d, len(w.before)+len(w.between)+len(w.after)+len(event)+48)
-		d = append(d, w.before...)
-		d = strconv.AppendInt(d, int64(index), 10)
-		d = append(d, w.between...)
-		if w.encoder.enveloped {
-			d = strconv.AppendInt(d, int64(index), 10)
-			d = append(d, w.after...)
-		}
-		d = append(d, event...)
-		d = append(d, "}\n"...)
+		d = w.appendEnveloped(d, event, index)
 	}
 	out.Data = d
 	out.Records = append(out.Records, sink.Record{
-		End: len(d), Offset: offset, Index: int32(index), Block: w.header.block, Coin: w.coin(),
+		End: len(d), Offset: offset, Index: int32(w.number), Event: int32(index), Block: w.header.block, Coin: w.coin(),
 	})
 	out.Events++
 	out.Delivered++
-	return ""
+	w.number++
+	return "", true
+}
+
+// appendEnveloped appends the Enveloped record of an event, or its EnvelopedRows record if the event is not split.
+func (w *Worker) appendEnveloped(d, event []byte, index int) []byte {
+	d = slices.Grow(d, len(w.before)+len(w.between)+len(w.after)+len(event)+64)
+	d = append(w.appendEnvelope(d, index), event...)
+	if w.encoder.format == config.EnvelopedRows {
+		d = append(d, `,"row":0,"item":null`...)
+	}
+	return append(d, "}\n"...)
+}
+
+// appendEnvelope appends an Enveloped record up to the event.
+func (w *Worker) appendEnvelope(d []byte, index int) []byte {
+	d = strconv.AppendInt(append(d, w.before...), int64(w.number), 10)
+	d = append(d, w.between...)
+	if w.encoder.enveloped {
+		d = strconv.AppendInt(d, int64(index), 10)
+		d = append(d, w.after...)
+	}
+	return d
 }
 
 const (

@@ -17,7 +17,7 @@ import (
 func TestEveryStreamModeFormatAndFilter(t *testing.T) {
 	for _, stream := range config.Streams() {
 		for _, mode := range modes {
-			for _, format := range formatsOf(stream) {
+			for _, format := range config.Formats() {
 				for i, filter := range filters() {
 					if layoutOf(stream).keys == nil && filter.MinNotional != "0" {
 						continue // no filter applies: one is enough
@@ -73,7 +73,7 @@ func TestEnvelopesOfAnyLayout(t *testing.T) {
 func TestHeaderValuesThatRecordsRepeatAreShortAndText(t *testing.T) {
 	for _, stream := range []config.Stream{config.RawBookDiffs, config.MiscEvents} {
 		events := eventsOf(stream)
-		for _, format := range formatsOf(stream) {
+		for _, format := range config.Formats() {
 			for _, inner := range []string{"", events[0] + `,{"a":tru},` + events[1], events[0] + `,{]`} {
 				for _, line := range headersOf(inner) {
 					s := setting{stream, config.Streaming, config.Filter{}, format}
@@ -284,7 +284,7 @@ func TestNoAllocation(t *testing.T) {
 		data[mode] = frame(mode, events, 50)
 	}
 	for _, mode := range modes {
-		for _, format := range formatsOf(config.OrderStatuses) {
+		for _, format := range config.Formats() {
 			for _, filter := range append(filters(), config.Filter{Coins: []string{"none"}}) {
 				w := setting{config.OrderStatuses, mode, filter, format}.encoder(t).NewWorker()
 				var out Output
@@ -302,10 +302,7 @@ func TestNoAllocation(t *testing.T) {
 	}
 	// The general path, and the other streams.
 	for _, stream := range config.Streams() {
-		format := config.Enveloped
-		if stream.HasNormalized() {
-			format = config.Normalized
-		}
+		format := config.Normalized
 		for _, filter := range []config.Filter{{}, {Coins: []string{"BTC"}, MinNotional: "1"}} {
 			var plain []string
 			for _, e := range eventsOf(stream) {

@@ -189,6 +189,7 @@ func (w *Worker) readObject(b []byte, i, depth int, keys []key) int {
 			return -1
 		}
 		if k := find(keys, unquote(b[i:end], escaped)); k < 0 || seen&(1<<k) != 0 {
+			w.unknown = w.unknown || k < 0
 			i = scanValue(b, val, depth+1)
 		} else {
 			seen |= 1 << k

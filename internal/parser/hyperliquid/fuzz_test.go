@@ -79,7 +79,7 @@ func FuzzEncode(f *testing.F) {
 // FuzzNormalized compares the encoder with the reference. The fuzzer writes one event, or the value of one of its
 // members. The event is tested alone and in a block.
 func FuzzNormalized(f *testing.F) {
-	streams, some := normalizedStreams(), filters()
+	streams, some := config.Streams(), filters()
 	for i, stream := range streams {
 		for k, e := range eventsOf(stream) {
 			f.Add(e, "", uint8(k), uint8(i), uint8(k))

@@ -35,17 +35,54 @@ const (
 	feeTokenPart
 	crossedPart
 	hashPart
+	builderPart
+	timestampPart
+	triggerConditionPart
+	isTriggerPart
+	triggerPricePart
+	childrenPart
+	isPositionTpslPart
+	startPositionPart
 	liquidationPart
+	twapIDPart
+	builderFeePart
+	deployerFeePart
+	priorityGasPart
+	directionOverridePart
 	diffPart
-	newSizePart      // of a new order, in diffPart
+	newSizePart // of a new order, in diffPart
+	insertBeforePart
 	originalSizePart // of an updated order, in diffPart
 	updatedSizePart
 	buyerPart
+	buyerStartPositionPart
 	buyerOrderIDPart
+	buyerTwapIDPart
 	buyerCloidPart
 	sellerPart // the seller's parts have the same distance from the buyer's
+	sellerStartPositionPart
 	sellerOrderIDPart
+	sellerTwapIDPart
 	sellerCloidPart
+
+	innerPart // of a misc event
+	listPart
+	rawPart
+	amountPart
+	ratePart
+	validatorPart
+	usersPart
+	deltaPart
+	kindPart
+	flagPart
+	noncePart
+	actionPart
+	markInputsPart // of an oracle update: these six lists are in the order of their parts
+	spotInputsPart
+	externalInputsPart
+	marksPart
+	oraclesPart
+	externalsPart
 
 	parts // number of parts
 )
@@ -68,12 +105,16 @@ const (
 	textForm         form = iota // a string
 	textOrNullForm               // a string, or null
 	numberForm                   // a whole number of at least 0
+	numberOrNullForm             // a whole number of at least 0, or null
 	boolOrNullForm               // true or false, or null
 	objectOrNullForm             // an object, or null
+	arrayOrNullForm              // an array, or null
+	anyForm                      // any value, or null
 	sideForm                     // "A" or "B", written as Ask or Bid
 	millisecondsForm             // a whole number, written in the format of other streams' times
 	diffForm                     // the kind of a diff, and its sizes
 	blockTimeForm                // no part: the block's time, or null
+	extraForm                    // no part: the members of the event that the layout does not have, or null
 )
 
 // The shapes of the records, each up to the block, the index and pos, which all records have. Changing a shape or a
@@ -95,6 +136,15 @@ var (
 		{`,"tif":`, tifPart, textOrNullForm},
 		{`,"cloid":`, cloidPart, textOrNullForm},
 		{`,"reduceOnly":`, reduceOnlyPart, boolOrNullForm},
+		{`,"hash":`, hashPart, textOrNullForm},
+		{`,"builder":`, builderPart, anyForm},
+		{`,"timestamp":`, timestampPart, numberOrNullForm},
+		{`,"triggerCondition":`, triggerConditionPart, textOrNullForm},
+		{`,"isTrigger":`, isTriggerPart, boolOrNullForm},
+		{`,"triggerPrice":`, triggerPricePart, textOrNullForm},
+		{`,"children":`, childrenPart, arrayOrNullForm},
+		{`,"isPositionTpsl":`, isPositionTpslPart, boolOrNullForm},
+		{`,"extra":`, 0, extraForm},
 	}
 	fillRecord = []member{
 		{`{"id":`, idPart, numberForm},
@@ -113,6 +163,13 @@ var (
 		{`,"hash":`, hashPart, textOrNullForm},
 		{`,"cloid":`, cloidPart, textOrNullForm},
 		{`,"liquidation":`, liquidationPart, objectOrNullForm},
+		{`,"startPosition":`, startPositionPart, textOrNullForm},
+		{`,"twapId":`, twapIDPart, numberOrNullForm},
+		{`,"builder":`, builderPart, anyForm},
+		{`,"builderFee":`, builderFeePart, textOrNullForm},
+		{`,"deployerFee":`, deployerFeePart, textOrNullForm},
+		{`,"priorityGas":`, priorityGasPart, anyForm},
+		{`,"extra":`, 0, extraForm},
 	}
 	// Of a trade's two sides the first is the buyer's. The node's README does not document that; its API's [buyer,
 	// seller] and other readers of these files agree on it.
@@ -129,6 +186,12 @@ var (
 		{`,"seller":`, sellerPart, textForm},
 		{`,"sellerOrderId":`, sellerOrderIDPart, numberForm},
 		{`,"sellerCloid":`, sellerCloidPart, textOrNullForm},
+		{`,"directionOverride":`, directionOverridePart, textOrNullForm},
+		{`,"buyerStartPosition":`, buyerStartPositionPart, textOrNullForm},
+		{`,"buyerTwapId":`, buyerTwapIDPart, numberOrNullForm},
+		{`,"sellerStartPosition":`, sellerStartPositionPart, textOrNullForm},
+		{`,"sellerTwapId":`, sellerTwapIDPart, numberOrNullForm},
+		{`,"extra":`, 0, extraForm},
 	}
 	diffRecord = []member{
 		{`{"id":`, idPart, numberForm},
@@ -138,12 +201,14 @@ var (
 		{`,"owner":`, ownerPart, textForm},
 		{`,"time":`, 0, blockTimeForm},
 		{`,"kind":`, diffPart, diffForm},
+		{`,"insertBefore":`, insertBeforePart, numberOrNullForm},
+		{`,"extra":`, 0, extraForm},
 	}
 )
 
 // diffKeys are the keys of a raw_book_diff that is an object.
 var diffKeys = []key{
-	{name: "new", keys: []key{{name: "sz", part: newSizePart}}},
+	{name: "new", keys: []key{{name: "sz", part: newSizePart}, {name: "insertBefore", part: insertBeforePart}}},
 	{name: "update", keys: []key{{name: "origSz", part: originalSizePart}, {name: "newSz", part: updatedSizePart}}},
 }
 
@@ -174,7 +239,7 @@ func locate(steps []step) {
 func (w *Worker) resetParts() {
 	if w.encoder.record != nil {
 		w.places = [parts]place{}
-		w.item, w.tooManySides = 0, false
+		w.item, w.tooManySides, w.unknown = 0, false, false
 	}
 }
 
@@ -202,23 +267,40 @@ func (w *Worker) beginNormalized(h *header, offset int64) {
 	} else {
 		w.before = append(w.before, `null,"index":null`...)
 	}
-	w.between = append(append(w.between[:0], `,"pos":"`...), w.file...)
+	w.between = appendOrNull(append(w.between[:0], `,"blockTime":`...), h.blockTime)
+	w.between = appendOrNull(append(w.between, `,"localTime":`...), h.localTime)
+	w.between = append(append(w.between, `,"pos":"`...), w.file...)
 	w.between = append(w.between, ':')
 	w.between = strconv.AppendInt(w.between, offset, 10)
 	w.between = append(w.between, ':')
 	w.after = appendOrNull(w.after[:0], h.blockTime)
 }
 
-// appendNormalized appends the record of the event with the given length that was just read in b. It is not ok if the
-// event lacks something that the record needs.
-func (w *Worker) appendNormalized(d, b []byte, length, index int) (record []byte, ok bool) {
+// appendNormalized appends the record of the event b[from:to], which was just read. It is not ok if the event lacks
+// something that the record needs.
+func (w *Worker) appendNormalized(d, b []byte, from, to, index int) (record []byte, ok bool) {
 	if w.tooManySides {
 		return d, false
 	}
 	// The record holds the event's values and keys, which are not much longer than the node's.
-	d = slices.Grow(d, length+len(w.before)+len(w.between)+len(w.after)+512)
-	for i := range w.encoder.record {
-		m := &w.encoder.record[i]
+	d = slices.Grow(d, to-from+len(w.before)+len(w.between)+len(w.after)+512)
+	if d, ok = w.appendMembers(d, b, from, w.encoder.record); !ok {
+		return d, false
+	}
+	d = append(d, w.before...)
+	if w.encoder.enveloped {
+		d = strconv.AppendInt(d, int64(index), 10)
+	}
+	d = append(d, w.between...)
+	d = strconv.AppendInt(d, int64(w.number), 10)
+	return append(d, "\"}\n"...), true
+}
+
+// appendMembers appends the members of a record from the parts of the event that begins at b[from]. It is not ok if a
+// part is missing or has another type.
+func (w *Worker) appendMembers(d, b []byte, from int, record []member) (_ []byte, ok bool) {
+	for i := range record {
+		m := &record[i]
 		d = append(d, m.text...)
 		p := w.places[m.part]
 		v := b[p.from:p.to] // valid JSON, or empty: the first byte determines the type
@@ -233,11 +315,11 @@ func (w *Worker) appendNormalized(d, b []byte, length, index int) (record []byte
 				return d, false
 			}
 			d = append(d, v...)
-		case textOrNullForm, boolOrNullForm, objectOrNullForm:
+		case textOrNullForm, boolOrNullForm, objectOrNullForm, arrayOrNullForm, numberOrNullForm, anyForm:
 			switch {
 			case len(v) == 0:
 				d = append(d, "null"...)
-			case v[0] == 'n', m.form.allows(v[0]):
+			case v[0] == 'n', m.form.allows(v):
 				d = append(d, v...)
 			default:
 				return d, false
@@ -261,26 +343,100 @@ func (w *Worker) appendNormalized(d, b []byte, length, index int) (record []byte
 			}
 		case blockTimeForm:
 			d = append(d, w.after...)
+		case extraForm:
+			switch {
+			case w.encoder.splits != noRows:
+				d = w.appendRowExtra(d, b, from)
+			case w.unknown:
+				d = append(w.appendUnknown(append(d, '{'), b, from), '}')
+			default:
+				d = append(d, "null"...)
+			}
 		}
 	}
-	d = append(d, w.before...)
-	if w.encoder.enveloped {
-		d = strconv.AppendInt(d, int64(index), 10)
-	}
-	d = append(d, w.between...)
-	d = strconv.AppendInt(d, int64(index), 10)
-	return append(d, "\"}\n"...), true
+	return d, true
 }
 
-// allows reports whether a value of a form with "or null" may begin with c.
-func (f form) allows(c byte) bool {
-	switch f {
+// allows reports whether a form with "or null" allows a value other than null.
+func (f form) allows(v []byte) bool {
+	switch c := v[0]; f {
 	case textOrNullForm:
 		return c == '"'
+	case numberOrNullForm:
+		return isWhole(v)
 	case boolOrNullForm:
 		return c == 't' || c == 'f'
+	case objectOrNullForm:
+		return c == '{'
+	case arrayOrNullForm:
+		return c == '['
 	}
-	return c == '{'
+	return true
+}
+
+// appendUnknown appends the members of the event at b[i] that the layout does not have. The event is read once more, so
+// that any number of them takes no memory; events as nodes write them have none.
+func (w *Worker) appendUnknown(d, b []byte, i int) []byte {
+	if w.encoder.pair {
+		i = skipSpace(b, i+1)
+		i, _ = scanString(b, i+1)
+		i, _ = scanSeparator(b, i, ']')
+	}
+	return appendUnknownMembers(d, b, i, w.encoder.keys, "")
+}
+
+// appendUnknownMembers appends the members of the object at b[i], which is valid JSON, that keys do not have. The keys
+// of nested objects are written with the path to them. The result may already end with members.
+func appendUnknownMembers(d, b []byte, i int, keys []key, path string) []byte {
+	i = skipSpace(b, i+1)
+	if b[i] == '}' {
+		return d
+	}
+	var seen uint32
+	for more := true; more; {
+		end, val, escaped := scanKey(b, i)
+		to := scanValue(b, val, 0)
+		switch k := find(keys, unquote(b[i:end], escaped)); {
+		case k < 0:
+			if d[len(d)-1] != '{' {
+				d = append(d, ',')
+			}
+			d = append(append(append(d, '"'), path...), b[i+1:end]...)
+			d = append(append(d, ':'), b[val:to]...)
+		case seen&(1<<k) == 0:
+			seen |= 1 << k
+			d = appendUnknownIn(d, b, val, &keys[k], path)
+		}
+		i, more = scanSeparator(b, to, '}')
+	}
+	return d
+}
+
+// sidePaths are the paths to the items of a list.
+var sidePaths = [2]string{"buyer.", "seller."}
+
+// appendUnknownIn is appendUnknownMembers for the value at b[i] that k leads to.
+func appendUnknownIn(d, b []byte, i int, k *key, path string) []byte {
+	keys := k.keys
+	if k.part == diffPart {
+		keys = diffKeys
+	}
+	switch {
+	case b[i] == '{' && keys != nil && !k.list:
+		return appendUnknownMembers(d, b, i, keys, path+k.name+".")
+	case b[i] == '[' && k.list:
+		i = skipSpace(b, i+1)
+		for item := 0; item < len(sidePaths) && b[i] != ']'; item++ {
+			if b[i] == '{' {
+				d = appendUnknownMembers(d, b, i, keys, sidePaths[item])
+			}
+			more := false
+			if i, more = scanSeparator(b, scanValue(b, i, 0), ']'); !more {
+				break
+			}
+		}
+	}
+	return d
 }
 
 // isWhole reports whether a value is a number without sign, fraction and exponent.
@@ -349,18 +505,29 @@ func (w *Worker) appendDiff(d, b []byte, p place) (_ []byte, ok bool) {
 	return append(append(d, `,"previousSize":`...), previous...), size != nil && previous != nil
 }
 
-// readDiffSteps finds the sizes of a diff that is laid out as nodes write it. What follows the size of a new order does
-// not matter, because of duplicate keys the first counts. After an update a "new" key could still follow.
+// readDiffSteps finds the values of a diff that is laid out as nodes write it.
 func (w *Worker) readDiffSteps(b []byte, p place) bool {
 	const (
 		added    = `{"new":{"sz":`
+		before   = `,"insertBefore":`
 		original = `{"update":{"origSz":`
 		updated  = `,"newSz":`
 		closing  = "}}"
 	)
 	b = b[:p.to]
 	if size, end, _ := stringAfter(b, p.from, added); end >= 0 {
-		w.places[newSizePart] = place{end - len(size), end}
+		at := place{}
+		rest := end
+		if from := scanLiteral(b, end, before); from >= 0 {
+			if rest = scanDigits(b, from); rest < 0 {
+				return false
+			}
+			at = place{from, rest}
+		}
+		if string(b[rest:]) != closing {
+			return false
+		}
+		w.places[newSizePart], w.places[insertBeforePart] = place{end - len(size), end}, at
 		return true
 	}
 	was, i, _ := stringAfter(b, p.from, original)

@@ -40,6 +40,15 @@ func (s setting) normalized(event []byte, h refHeader) (record string, ok bool) 
 		r.add("tif", orNull(o["tif"], text))
 		r.add("cloid", orNull(o["cloid"], text))
 		r.add("reduceOnly", orNull(o["reduceOnly"], boolean))
+		r.add("hash", orNull(e["hash"], text))
+		r.add("builder", orNull(e["builder"], anything))
+		r.add("timestamp", orNull(o["timestamp"], whole))
+		r.add("triggerCondition", orNull(o["triggerCondition"], text))
+		r.add("isTrigger", orNull(o["isTrigger"], boolean))
+		r.add("triggerPrice", orNull(o["triggerPx"], text))
+		r.add("children", orNull(o["children"], array))
+		r.add("isPositionTpsl", orNull(o["isPositionTpsl"], boolean))
+		r.add("extra", refExtra(event, knownKeys[s.stream]))
 	case config.Fills:
 		var pair []json.RawMessage
 		_ = json.Unmarshal(event, &pair)
@@ -60,6 +69,13 @@ func (s setting) normalized(event []byte, h refHeader) (record string, ok bool) 
 		r.add("hash", orNull(o["hash"], text))
 		r.add("cloid", orNull(o["cloid"], text))
 		r.add("liquidation", orNull(o["liquidation"], object))
+		r.add("startPosition", orNull(o["startPosition"], text))
+		r.add("twapId", orNull(o["twapId"], whole))
+		r.add("builder", orNull(o["builder"], anything))
+		r.add("builderFee", orNull(o["builderFee"], text))
+		r.add("deployerFee", orNull(o["deployerFee"], text))
+		r.add("priorityGas", orNull(o["priorityGas"], anything))
+		r.add("extra", refExtra(pair[1], knownKeys[s.stream]))
 	case config.Trades:
 		o := rawObject(event)
 		var sides []json.RawMessage
@@ -79,6 +95,12 @@ func (s setting) normalized(event []byte, h refHeader) (record string, ok bool) 
 		r.add("seller", text(seller["user"]))
 		r.add("sellerOrderId", whole(seller["oid"]))
 		r.add("sellerCloid", orNull(seller["cloid"], text))
+		r.add("directionOverride", orNull(o["trade_dir_override"], text))
+		r.add("buyerStartPosition", orNull(buyer["start_pos"], text))
+		r.add("buyerTwapId", orNull(buyer["twap_id"], whole))
+		r.add("sellerStartPosition", orNull(seller["start_pos"], text))
+		r.add("sellerTwapId", orNull(seller["twap_id"], whole))
+		r.add("extra", refExtra(event, knownKeys[s.stream]))
 	case config.RawBookDiffs:
 		o := rawObject(event)
 		blockTime := "null"
@@ -109,8 +131,72 @@ func (s setting) normalized(event []byte, h refHeader) (record string, ok bool) 
 			r.add("size", text(updated["newSz"]))
 			r.add("previousSize", text(updated["origSz"]))
 		}
+		r.add("insertBefore", orNull(added["insertBefore"], whole))
+		r.add("extra", refExtra(event, knownKeys[s.stream]))
 	}
 	return strings.Join(r.members, ","), r.ok
+}
+
+// refKeys are the keys that a shape knows, and those of their values. The key "[]" leads to the two sides of a trade.
+type refKeys map[string]refKeys
+
+var knownKeys = map[config.Stream]refKeys{
+	config.OrderStatuses: {"time": nil, "user": nil, "hash": nil, "builder": nil, "status": nil, "order": {
+		"coin": nil, "side": nil, "limitPx": nil, "sz": nil, "oid": nil, "timestamp": nil, "triggerCondition": nil,
+		"isTrigger": nil, "triggerPx": nil, "children": nil, "isPositionTpsl": nil, "reduceOnly": nil, "orderType": nil,
+		"origSz": nil, "tif": nil, "cloid": nil,
+	}},
+	config.Fills: {"coin": nil, "px": nil, "sz": nil, "side": nil, "time": nil, "startPosition": nil, "dir": nil,
+		"closedPnl": nil, "hash": nil, "oid": nil, "crossed": nil, "fee": nil, "tid": nil, "cloid": nil,
+		"liquidation": nil, "feeToken": nil, "builder": nil, "twapId": nil, "builderFee": nil, "deployerFee": nil,
+		"priorityGas": nil},
+	config.Trades: {"coin": nil, "side": nil, "time": nil, "px": nil, "sz": nil, "hash": nil, "trade_dir_override": nil,
+		"side_info": {"[]": {"user": nil, "start_pos": nil, "oid": nil, "twap_id": nil, "cloid": nil}}},
+	config.RawBookDiffs: {"user": nil, "oid": nil, "coin": nil, "side": nil, "px": nil, "raw_book_diff": {
+		"new": {"sz": nil, "insertBefore": nil}, "update": {"origSz": nil, "newSz": nil},
+	}},
+}
+
+// refExtra returns an object of the members that are not known, or null.
+func refExtra(raw []byte, known refKeys) string {
+	members := refUnknown(raw, "", known)
+	if len(members) == 0 {
+		return "null"
+	}
+	return "{" + strings.Join(members, ",") + "}"
+}
+
+// refUnknown returns the members of a value that are not known, in their order.
+func refUnknown(raw []byte, path string, known refKeys) []string {
+	var out []string
+	if sides, list := known["[]"]; list {
+		var items []json.RawMessage
+		_ = json.Unmarshal(raw, &items)
+		for i, item := range items[:min(len(items), 2)] {
+			out = append(out, refUnknown(item, []string{"buyer.", "seller."}[i], sides)...)
+		}
+		return out
+	}
+	dec := json.NewDecoder(bytes.NewReader(raw))
+	if token, err := dec.Token(); err != nil || token != json.Delim('{') {
+		return nil
+	}
+	seen := map[string]bool{}
+	for dec.More() {
+		before := dec.InputOffset()
+		token, _ := dec.Token()
+		name, key := token.(string), bytes.TrimLeft(raw[before:dec.InputOffset()], ", \t\r\n")
+		var value json.RawMessage
+		_ = dec.Decode(&value)
+		keys, ok := known[name]
+		if !ok {
+			out = append(out, fmt.Sprintf(`"%s%s:%s`, path, key[1:], value))
+		} else if keys != nil && !seen[name] {
+			out = append(out, refUnknown(value, path+name+".", keys)...)
+		}
+		seen[name] = true
+	}
+	return out
 }
 
 // refRecord collects members. It is not ok once a member has no value.
@@ -157,6 +243,9 @@ func whole(raw []byte) string { return string(wholeText.Find(raw)) }
 func text(raw []byte) string    { return startingWith(`"`, raw) }
 func boolean(raw []byte) string { return startingWith(`tf`, raw) }
 func object(raw []byte) string  { return startingWith(`{`, raw) }
+func array(raw []byte) string   { return startingWith(`[`, raw) }
+
+func anything(raw []byte) string { return string(raw) }
 
 func startingWith(any string, raw []byte) string {
 	if len(raw) > 0 && strings.IndexByte(any, raw[0]) >= 0 {
@@ -195,18 +284,6 @@ func refTime(raw []byte) string {
 	return `"` + at.Format("2006-01-02T15:04:05") + fmt.Sprintf(`.%03d000000"`, ms%1000)
 }
 
-func normalizedStreams() []config.Stream {
-	return slices.DeleteFunc(config.Streams(), func(s config.Stream) bool { return !s.HasNormalized() })
-}
-
-func TestNormalizedStreamsMatchTheConfiguration(t *testing.T) {
-	for _, stream := range config.Streams() {
-		if got, want := layoutOf(stream).record != nil, stream.HasNormalized(); got != want {
-			t.Errorf("%s has a shape: %v; the configuration: %v", stream, got, want)
-		}
-	}
-}
-
 func replaced(event string, oldNew ...string) string {
 	out := strings.NewReplacer(oldNew...).Replace(event)
 	if out == event {
@@ -217,26 +294,33 @@ func replaced(event string, oldNew ...string) string {
 
 func TestNormalizedRecordsAsTheyAreWritten(t *testing.T) {
 	const (
-		inLine  = `,"block":null,"index":null,"pos":"` + testFile + `:0:0"}`
-		inBlock = `,"block":978995377,"index":0,"pos":"` + testFile + `:0:0"}`
-		market  = `{"id":405401002864,"coin":"BTC","side":"Ask","price":"76466.0","size":"0.0686","remaining":"0.01",` +
+		inLine  = `,"block":null,"index":null,"blockTime":null,"localTime":null,"pos":"` + testFile + `:0:0"}`
+		inBlock = `,"block":978995377,"index":0,"blockTime":"2026-04-30T20:46:43.304461819",` +
+			`"localTime":"2026-04-30T20:46:46.266580134","pos":"` + testFile + `:0:0"}`
+		market = `{"id":405401002864,"coin":"BTC","side":"Ask","price":"76466.0","size":"0.0686","remaining":"0.01",` +
 			`"owner":"0xb1edfeccf03f35d2268f5dc4013508a6eb52c702","time":"2026-04-30T20:46:43.304461819",` +
 			`"status":"badAloPxRejected",` +
-			`"type":"Limit","tif":"Alo","cloid":"0x14904991131967010000000003807292","reduceOnly":false`
+			`"type":"Limit","tif":"Alo","cloid":"0x14904991131967010000000003807292","reduceOnly":false,` +
+			`"hash":null,"builder":null,"timestamp":1777582003304,"triggerCondition":"N/A","isTrigger":false,"triggerPrice":"0.0","children":[],` +
+			`"isPositionTpsl":false,"extra":null`
 		bought = `{"id":457367674387223,"orderId":405401019385,"coin":"BTC","side":"Bid","price":"76471.0",` +
 			`"size":"0.00153",` +
 			`"owner":"0xfca397d8b8de71639d9e4573d7ecc8199cbff42f","time":"2026-04-30T20:46:46.008000000",` +
 			`"direction":"Open Long",` +
 			`"closedPnl":"0.0","fee":"0.050544","feeToken":"USDC","crossed":true,` +
-			`"hash":"0x0000000000000000000000000000000000000000000000000000000000000000","cloid":null,"liquidation":null`
+			`"hash":"0x0000000000000000000000000000000000000000000000000000000000000000","cloid":null,"liquidation":null,` +
+			`"startPosition":"0.03395","twapId":1780822,"builder":null,"builderFee":null,"deployerFee":null,` +
+			`"priorityGas":null,"extra":null`
 		traded = `{"coin":"@107","side":"Bid","price":"36.796","size":"15.0","time":"2025-06-24T02:56:36.172847427",` +
 			`"hash":"0x0f0fd1630a15ee0cfbf704261eaac1018c01021cbd299fd0aab0fc4b47dbfeb5",` +
 			`"buyer":"0xb65117c1e1006e7b2413fa90e96fcbe3fa83ed75","buyerOrderId":105686976228,"buyerCloid":null,` +
 			`"seller":"0x91853bcefbdc3447768413e6db7d6e0a81c4be56","sellerOrderId":105686976111,` +
-			`"sellerCloid":"0x0000000000001371000031839dda1c54"`
+			`"sellerCloid":"0x0000000000001371000031839dda1c54","directionOverride":"Na",` +
+			`"buyerStartPosition":"1438.73242692","buyerTwapId":null,"sellerStartPosition":"1230.04231931",` +
+			`"sellerTwapId":null,"extra":null`
 		added = `{"id":405401002917,"coin":"BTC","side":"Bid","price":"76450.0",` +
 			`"owner":"0xca1d1650d13b8fa936dca4efdf1f487766f2abd1",` +
-			`"time":null,"kind":"new","size":"0.5","previousSize":null`
+			`"time":null,"kind":"new","size":"0.5","previousSize":null,"insertBefore":null,"extra":null`
 	)
 	for name, c := range map[string]struct {
 		stream config.Stream
@@ -252,12 +336,21 @@ func TestNormalizedRecordsAsTheyAreWritten(t *testing.T) {
 			`{"id":150926011357,"coin":"ETH","side":"Bid","price":"4399.3","size":"20.0","remaining":"20.0",` +
 				`"owner":"0xc926ddba8b7617dbc65712f20cf8e1b58b8598d3",` +
 				`"time":"2026-04-30T20:46:43.304461819","status":"triggered","type":"Stop Limit","tif":null,"cloid":null,` +
-				`"reduceOnly":true` + inLine},
+				`"reduceOnly":true,"hash":"0xafdc3e5b170aa773b155042abd1a5701d5005640b20dc64553a4e9add60e815e",` +
+				`"builder":{"b":"0xb84168cf3be63c6b8dad05ff5d755e97432ff80b","f":50},"timestamp":1756801591002,` +
+				`"triggerCondition":"Price above 4400","isTrigger":true,"triggerPrice":"4400.0","children":[{"coin":"BTC",` +
+				`"side":"A","limitPx":"1.0","sz":"1.0","oid":1,"timestamp":2,"triggerCondition":"N/A","isTrigger":true,` +
+				`"triggerPx":"0.0","children":[],"isPositionTpsl":true,"reduceOnly":true,"orderType":"Stop Market",` +
+				`"origSz":"1000000.0","tif":null,"cloid":null}],"isPositionTpsl":false,"extra":null` + inLine},
 		"an order of an older file, without hash and builder, in milliseconds": {config.OrderStatuses, config.Line, oldOrder,
 			`{"id":150926073770,"coin":"xyz:SP500","side":"Bid","price":"0.029409","size":"23366.0","remaining":"23366.0",` +
 				`"owner":"0x6ac569a098a850a6a3c37547bc5d1d85cba80f33",` +
-				`"time":"2024-01-02T08:26:36.877","status":"open","type":"Limit","tif":"Gtc","cloid":null,"reduceOnly":false` +
-				inLine},
+				`"time":"2024-01-02T08:26:36.877","status":"open","type":"Limit","tif":"Gtc","cloid":null,"reduceOnly":false,` +
+				`"hash":null,"builder":null,"timestamp":1756801596877,"triggerCondition":"N/A","isTrigger":false,` +
+				`"triggerPrice":"0.0","children":[],"isPositionTpsl":false,"extra":null` + inLine},
+		"an order with members that are newer than the shape": {config.OrderStatuses, config.Line,
+			replaced(order, `{"time"`, `{"v\u0031":[1, 2],"time"`, `"tif"`, `"queue":{"a":"b"},"tif"`),
+			replaced(market, `"extra":null`, `"extra":{"v\u0031":[1, 2],"order.queue":{"a":"b"}}`) + inLine},
 		"an order of an unknown status and coin": {config.OrderStatuses, config.Line,
 			replaced(order, "badAloPxRejected", "noSuchStatusYet", `"BTC"`, `"new:COIN"`),
 			replaced(market, "badAloPxRejected", "noSuchStatusYet", `"BTC"`, `"new:COIN"`) + inLine},
@@ -265,7 +358,9 @@ func TestNormalizedRecordsAsTheyAreWritten(t *testing.T) {
 			` { "order" : { "sz" : "1" , "origSz":"02.50","limitPx":"-0","oid":7,"s\u0069de":"\u0041","coin":"B\u0054C"},` +
 				`"status":"","user":"u","time":"t"}`,
 			`{"id":7,"coin":"B\u0054C","side":"Ask","price":"-0","size":"02.50","remaining":"1","owner":"u","time":"t",` +
-				`"status":"","type":null,"tif":null,"cloid":null,"reduceOnly":null` + inLine},
+				`"status":"","type":null,"tif":null,"cloid":null,"reduceOnly":null,"hash":null,"builder":null,"timestamp":null,` +
+				`"triggerCondition":null,"isTrigger":null,"triggerPrice":null,"children":null,"isPositionTpsl":null,"extra":null` +
+				inLine},
 		"an order whose strings have escapes, which are preserved": {config.OrderStatuses, config.Line,
 			replaced(order, `"BTC"`, `"\"\u00e9\/"`, `"Limit"`, `"Li\\mit"`),
 			replaced(market, `"BTC"`, `"\"\u00e9\/"`, `"Limit"`, `"Li\\mit"`) + inLine},
@@ -296,12 +391,17 @@ func TestNormalizedRecordsAsTheyAreWritten(t *testing.T) {
 				`"feeToken":"USDC","crossed":true,"hash":"0x00",` +
 				`"cloid":"0x0000000000000000e0f5526d43ad490c",` +
 				`"liquidation":{"liquidatedUser":"0xfca397d8b8de71639d9e4573d7ecc8199cbff42f","markPx":"36.8",` +
-				`"method":"market"}` + inBlock},
+				`"method":"market"},"startPosition":"0.03395","twapId":null,` +
+				`"builder":"0xb84168cf3be63c6b8dad05ff5d755e97432ff80b","builderFee":"0.01","deployerFee":"0.0",` +
+				`"priorityGas":1,"extra":null` + inBlock},
+		"a fill with a member that is newer than the shape": {config.Fills, config.Line,
+			replaced(fill, `"twapId"`, `"tag":"x","twapId"`), replaced(bought, `"extra":null`, `"extra":{"tag":"x"}`) + inLine},
 		"a fill with only the required members": {config.Fills, config.Line,
 			`["u",{"tid":1,"oid":2,"time":0,"side":"A","sz":"1","px":"2","coin":"c"}]`,
 			`{"id":1,"orderId":2,"coin":"c","side":"Ask","price":"2","size":"1","owner":"u",` +
 				`"time":"1970-01-01T00:00:00.000000000","direction":null,"closedPnl":null,` +
-				`"fee":null,"feeToken":null,"crossed":null,"hash":null,"cloid":null,"liquidation":null` + inLine},
+				`"fee":null,"feeToken":null,"crossed":null,"hash":null,"cloid":null,"liquidation":null,"startPosition":null,` +
+				`"twapId":null,"builder":null,"builderFee":null,"deployerFee":null,"priorityGas":null,"extra":null` + inLine},
 		"a fill in the last millisecond of a four-digit year": {config.Fills, config.Line,
 			replaced(fill, "1777582006008", "253402300799999"),
 			replaced(bought, "2026-04-30T20:46:46.008", "9999-12-31T23:59:59.999") + inLine},
@@ -321,8 +421,12 @@ func TestNormalizedRecordsAsTheyAreWritten(t *testing.T) {
 		"a trade in another order, with escapes": {config.Trades, config.Line,
 			replaced(trade, `{"coin":"@107",`, `{`, `"side_info":[`, `"c\u006fin":"@107","side_info" : [ `, `,"oid"`,
 				` , "\u006fid"`, `"hash"`, `"h\u0061sh"`), traded + inLine},
-		"a trade without its hash": {config.Trades, config.Line, replaced(trade, `"hash"`, `"x"`),
+		"a trade without its hash": {config.Trades, config.Line, replaced(trade,
+			`"hash":"0x0f0fd1630a15ee0cfbf704261eaac1018c01021cbd299fd0aab0fc4b47dbfeb5",`, ``),
 			replaced(traded, `"0x0f0fd1630a15ee0cfbf704261eaac1018c01021cbd299fd0aab0fc4b47dbfeb5"`, `null`) + inLine},
+		"a trade whose sides have members that are newer than the shape": {config.Trades, config.Line,
+			replaced(trade, `"start_pos"`, `"fee":"1","start_pos"`),
+			replaced(traded, `"extra":null`, `"extra":{"buyer.fee":"1","seller.fee":"1"}`) + inLine},
 		"a trade with one side": {config.Trades, config.Line, trade[:strings.Index(trade, `,{"user"`)] + "]}",
 			""},
 		"a trade with three sides": {config.Trades, config.Line, replaced(trade, `]}`, `,{}]}`), ""},
@@ -337,26 +441,30 @@ func TestNormalizedRecordsAsTheyAreWritten(t *testing.T) {
 		"a new order, of a block": {config.RawBookDiffs, config.ByBlock, newDiff,
 			replaced(added, `"time":null`, `"time":"2026-04-30T20:46:43.304461819"`) + inBlock},
 		"a new order with the order that it precedes": {config.RawBookDiffs, config.Line,
-			replaced(newDiff, `"0.5"`, `"0.5","insertBefore":405401002918`), added + inLine},
+			replaced(newDiff, `"0.5"`, `"0.5","insertBefore":405401002918`),
+			replaced(added, `"insertBefore":null`, `"insertBefore":405401002918`) + inLine},
+		"a new order with a member that is newer than the shape": {config.RawBookDiffs, config.Line,
+			replaced(newDiff, `"0.5"`, `"0.5","depth":3`),
+			replaced(added, `"extra":null`, `"extra":{"raw_book_diff.new.depth":3}`) + inLine},
 		"a new order with spaces": {config.RawBookDiffs, config.Line,
 			replaced(newDiff, `{"new":{"sz":"0.5"}}`, ` { "n\u0065w" : { "sz" : "0.5" } } `), added + inLine},
 		"an update": {config.RawBookDiffs, config.Line, updateDiff,
 			`{"id":405401002917,"coin":"kPEPE","side":"Ask","price":"0.5",` +
 				`"owner":"0xca1d1650d13b8fa936dca4efdf1f487766f2abd1","time":null,"kind":"update","size":"0.4",` +
-				`"previousSize":"0.5"` + inLine},
+				`"previousSize":"0.5","insertBefore":null,"extra":null` + inLine},
 		"an update in another order": {config.RawBookDiffs, config.Line,
 			replaced(updateDiff, `"origSz":"0.5","newSz":"0.4"`, `"newSz":"0.4" ,"x":[],"origSz":"0.5"`),
 			`{"id":405401002917,"coin":"kPEPE","side":"Ask","price":"0.5",` +
 				`"owner":"0xca1d1650d13b8fa936dca4efdf1f487766f2abd1","time":null,"kind":"update","size":"0.4",` +
-				`"previousSize":"0.5"` + inLine},
+				`"previousSize":"0.5","insertBefore":null,"extra":{"raw_book_diff.update.x":[]}` + inLine},
 		"a removal": {config.RawBookDiffs, config.Line, removeDiff,
 			`{"id":405400999260,"coin":"ETH","side":"Bid","price":"68823.0",` +
 				`"owner":"0xee162a5a60829bd346f0c1ac3514b21fe5f4b290","time":null,"kind":"remove","size":null,` +
-				`"previousSize":null` + inLine},
+				`"previousSize":null,"insertBefore":null,"extra":null` + inLine},
 		"a removal with an escape": {config.RawBookDiffs, config.Line, replaced(removeDiff, `"remove"`, `"r\u0065move"`),
 			`{"id":405400999260,"coin":"ETH","side":"Bid","price":"68823.0",` +
 				`"owner":"0xee162a5a60829bd346f0c1ac3514b21fe5f4b290","time":null,"kind":"remove","size":null,` +
-				`"previousSize":null` + inLine},
+				`"previousSize":null,"insertBefore":null,"extra":null` + inLine},
 		"an update that is also a new order": {config.RawBookDiffs, config.Line,
 			replaced(newDiff, `{"new"`, `{"update":{"origSz":"2","newSz":"1"},"new"`), added + inLine},
 		"a diff of an unknown kind": {config.RawBookDiffs, config.Line, replaced(newDiff, `"new"`, `"moved"`), ""},
@@ -431,7 +539,7 @@ func oddEventsOf(stream config.Stream) []string {
 }
 
 func TestNormalizedRecordsOfOddEvents(t *testing.T) {
-	for _, stream := range normalizedStreams() {
+	for _, stream := range config.Streams() {
 		events := oddEventsOf(stream)
 		s := setting{stream, config.Line, config.Filter{}, config.Normalized}
 		s.check(t, lines(events...))
@@ -488,6 +596,36 @@ func TestNormalizedRecordsDoNotDependOnTheLayout(t *testing.T) {
 	}
 }
 
+// TestEventsAsNodesWriteThemTakeTheFastPath reads fills with every combination of the members that not all fills have,
+// and the other streams' events.
+func TestEventsAsNodesWriteThemTakeTheFastPath(t *testing.T) {
+	events := map[config.Stream][]string{
+		config.OrderStatuses: {order, triggered, oldOrder}, config.Trades: {trade},
+		config.RawBookDiffs: {newDiff, updateDiff, removeDiff},
+	}
+	optional := []string{`,"cloid":"0x1371"`, `,"liquidation":{"markPx":"1"}`, `,"builder":"0xb8"`, `,"builderFee":"0.01"`,
+		`,"deployerFee":"0.0"`, `,"priorityGas":1`}
+	for set := range 1 << len(optional) {
+		with := func(i int) string {
+			if set>>i&1 == 0 {
+				return ""
+			}
+			return optional[i]
+		}
+		events[config.Fills] = append(events[config.Fills], replaced(fill, `,"feeToken":"USDC"`,
+			with(0)+with(1)+`,"feeToken":"USDC"`+with(2), `}]`, with(3)+with(4)+with(5)+`}]`))
+	}
+	for stream, list := range events {
+		w := setting{stream, config.Line, config.Filter{}, config.Normalized}.encoder(t).NewWorker()
+		for _, e := range list {
+			w.resetParts()
+			if end, v := w.readSteps([]byte(e), 0, false); v != passed || end != len(e) {
+				t.Errorf("%s: %s", stream, e)
+			}
+		}
+	}
+}
+
 // TestShortCutsLocateTheirParts compares the parts in a shortcut's text with those of the steps that it skips.
 func TestShortCutsLocateTheirParts(t *testing.T) {
 	steps := layoutOf(config.OrderStatuses).steps
@@ -498,8 +636,11 @@ func TestShortCutsLocateTheirParts(t *testing.T) {
 			got[f.part] = s.text[f.from:f.to]
 		}
 	}
-	if want := map[part]string{reduceOnlyPart: `false`, typePart: `"Limit"`,
-		tifPart: `"Alo"`}; fmt.Sprint(got) != fmt.Sprint(want) {
+	if want := map[part]string{
+		hashPart: `null`, builderPart: `null`, triggerConditionPart: `"N/A"`, isTriggerPart: `false`,
+		triggerPricePart: `"0.0"`, childrenPart: `[]`, isPositionTpslPart: `false`, reduceOnlyPart: `false`,
+		typePart: `"Limit"`, tifPart: `"Alo"`,
+	}; fmt.Sprint(got) != fmt.Sprint(want) {
 		t.Errorf("got %v, want %v", got, want)
 	}
 }
@@ -516,6 +657,7 @@ type schema struct {
 	Minimum     *int64             `json:"minimum"`
 	Properties  map[string]*schema `json:"properties"`
 	Required    []string           `json:"required"`
+	AnyOf       []*schema          `json:"anyOf"`
 }
 
 func schemaOf(t testing.TB, stream config.Stream) *schema {
@@ -594,6 +736,9 @@ func (s *schema) check(at string, v any) error {
 			return fmt.Errorf("%s: %s is missing", at, name)
 		}
 	}
+	if s.AnyOf != nil && !slices.ContainsFunc(s.AnyOf, func(a *schema) bool { return a.check(at, v) == nil }) {
+		return fmt.Errorf("%s: it is none of the alternatives", at)
+	}
 	for name, property := range s.Properties {
 		if value, ok := object[name]; ok {
 			if err := property.check(at+"."+name, value); err != nil {
@@ -604,8 +749,25 @@ func (s *schema) check(at string, v any) error {
 	return nil
 }
 
+// hasExactly reports whether the object has the required members, those of one alternative, and no other.
+func (s *schema) hasExactly(object map[string]json.RawMessage) bool {
+	alternatives := s.AnyOf
+	if alternatives == nil {
+		alternatives = []*schema{{}}
+	}
+	return slices.ContainsFunc(alternatives, func(a *schema) bool {
+		names := slices.Concat(s.Required, a.Required)
+		return len(names) == len(object) && !slices.ContainsFunc(names, func(name string) bool {
+			return object[name] == nil || s.Properties[name] == nil
+		})
+	})
+}
+
+// blockTimed are the streams whose events have no time of their own.
+var blockTimed = []config.Stream{config.RawBookDiffs, config.OracleUpdates, config.SystemActions}
+
 func TestRecordsFollowTheirSchemas(t *testing.T) {
-	for _, stream := range normalizedStreams() {
+	for _, stream := range config.Streams() {
 		s := schemaOf(t, stream)
 		if s.Schema != "https://json-schema.org/draft/2020-12/schema" || s.Title == "" {
 			t.Errorf("%s: %q, %q", stream, s.Schema, s.Title)
@@ -623,7 +785,7 @@ func TestRecordsFollowTheirSchemas(t *testing.T) {
 					t.Fatalf("%s: %v: %s", stream, err, line)
 				}
 				object := rawObject(line)
-				if len(object) != len(s.Properties) || len(object) != len(s.Required) {
+				if !s.hasExactly(object) {
 					t.Fatalf("%s: %d members, %d properties, %d required: %s", stream, len(object), len(s.Properties), len(s.Required),
 						line)
 				}
@@ -640,7 +802,8 @@ func TestRecordsFollowTheirSchemas(t *testing.T) {
 			// A type that no record has need not be documented. Line mode has no block; the other modes always do.
 			for name, property := range s.Properties {
 				types, list := property.Type.([]any)
-				inBlock := name == "block" || name == "index" || stream == config.RawBookDiffs && name == "time"
+				inBlock := name == "block" || name == "index" || name == "blockTime" || name == "localTime" ||
+					name == "time" && slices.Contains(blockTimed, stream)
 				if list && !inBlock && len(types) == 2 && !seen[name]["n"] {
 					t.Errorf("%s: %s is never null", stream, name)
 				}

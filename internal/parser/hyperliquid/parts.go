@@ -49,7 +49,7 @@ func (w *Worker) addUnreadable(out *Output, line []byte, offset int64, reason st
 	if w.Parts {
 		out.Parts = append(out.Parts, out.withPosition(Part{Offset: offset, Unreadable: true}))
 	}
-	out.addBad(reason, line, offset, 0)
+	out.addBad(reason, line, offset, 0, 0)
 }
 
 // withPosition returns the part with its position in the output.
@@ -61,12 +61,13 @@ func (o *Output) withPosition(p Part) Part {
 // Fail records that a span, of at most one line, cannot be encoded. All of it is malformed.
 func (o *Output) Fail(s Span, reason string) {
 	o.Parts = append(o.Parts, o.withPosition(Part{
-		Offset: s.Offset, Block: s.header.block, Index: s.Index, Unreadable: !s.inLine, Failed: s.inLine,
+		Offset: s.Offset, Block: s.header.block, Index: s.Index, Unreadable: !s.inLine || s.bare,
+		Failed: s.inLine && !s.bare,
 	}))
 	if s.Index == 0 {
 		o.Lines++
 	}
-	o.addBad(reason, bytes.TrimSuffix(s.Data, []byte("\n")), s.Offset, s.Index)
+	o.addBad(reason, bytes.TrimSuffix(s.Data, []byte("\n")), s.Offset, s.number, s.Index)
 }
 
 // hash identifies an event of a block by its content.

@@ -48,6 +48,7 @@ func (s setting) encoder(t testing.TB) *Encoder {
 // want is the result that the reference expects.
 type want struct {
 	Output
+	number int // of the line's next record
 	// unread are the lines in Bad that may go unnoticed, because the filter may reject a line by its first fields.
 	unread map[int64]bool
 }
@@ -57,6 +58,7 @@ func (s setting) reference(data []byte, offset int64) want {
 	for len(data) > 0 {
 		line, rest, _ := bytes.Cut(data, []byte("\n"))
 		w.Lines++
+		w.number = 0
 		if s.mode == config.Line {
 			body := bytes.Trim(line, " \t\r")
 			if json.Valid(body) && s.shape(body) {
@@ -74,7 +76,8 @@ func (s setting) reference(data []byte, offset int64) want {
 				if json.Valid(e) && s.shape(e) {
 					w.event(s, offset, i, h, e, e)
 				} else {
-					w.Bad = append(w.Bad, Bad{Offset: offset, Index: i, Reason: s.reason(e), Bytes: e})
+					w.Bad = append(w.Bad, Bad{Offset: offset, Index: w.number, Event: i, Reason: s.reason(e), Bytes: e})
+					w.number++
 				}
 			}
 		} else {
@@ -99,7 +102,8 @@ func (s setting) emptyFilter() bool {
 // event adds a valid event. whole is what Bad contains if the event has no record.
 func (w *want) event(s setting, offset int64, index int, h refHeader, event, whole []byte) {
 	bad := func(reason string) {
-		w.Bad = append(w.Bad, Bad{Offset: offset, Index: index, Reason: reason, Bytes: whole})
+		w.Bad = append(w.Bad, Bad{Offset: offset, Index: w.number, Event: index, Reason: reason, Bytes: whole})
+		w.number++
 	}
 	passes, comparable := s.passes(event)
 	switch {
@@ -108,12 +112,51 @@ func (w *want) event(s setting, offset int64, index int, h refHeader, event, who
 		return
 	case !passes:
 		w.Events++
+		w.number++
 		return
 	case len(s.coin(event)) > 128:
 		bad(ReasonField)
 		return
 	case s.format != config.Raw && !refStrict(event):
 		bad(ReasonUTF8)
+		return
+	}
+	block, place, blockTime, localTime := "null", "null", "null", "null"
+	if s.mode != config.Line {
+		block, place = strconv.FormatInt(h.block, 10), strconv.Itoa(index)
+		blockTime, localTime = h.blockTime, h.localTime
+	}
+	target, _ := json.Marshal(testTarget)
+	enveloped := func(event, rest string) {
+		w.Data = fmt.Appendf(w.Data,
+			`{"target":%s,"stream":"%s","pos":"%s:%d:%d","block":%s,"index":%s,"blockTime":%s,"localTime":%s,"event":%s%s}`+"\n",
+			target, s.stream, testFile, offset, w.number, block, place, blockTime, localTime, event, rest)
+	}
+	add := func(coin string) {
+		w.Records = append(w.Records, sink.Record{
+			End: len(w.Data), Offset: offset, Index: int32(w.number), Event: int32(index), Block: h.block, Coin: coin,
+		})
+		w.Delivered++
+		w.number++
+	}
+	if s.splits() {
+		w.Events++
+		rows, several := s.rows(event, h)
+		for i, row := range rows {
+			switch {
+			case s.format == config.Normalized:
+				w.Data = fmt.Appendf(w.Data, `{%s,"block":%s,"index":%s,"row":%d,"blockTime":%s,"localTime":%s,"pos":"%s:%d:%d"}`+
+					"\n", row.record, block, place, i, blockTime, localTime, testFile, offset, w.number)
+			case several:
+				enveloped("{"+row.common+"}", fmt.Sprintf(`,"row":%d,"item":%s`, i, row.item))
+			default:
+				enveloped(string(event), `,"row":0,"item":null`)
+			}
+			if len(row.coin) > 128 || !s.keyed() {
+				row.coin = ""
+			}
+			add(row.coin)
+		}
 		return
 	}
 	switch s.format {
@@ -125,28 +168,15 @@ func (w *want) event(s setting, offset int64, index int, h refHeader, event, who
 			bad(ReasonField)
 			return
 		}
-		block, place := "null", "null"
-		if s.mode != config.Line {
-			block, place = strconv.FormatInt(h.block, 10), strconv.Itoa(index)
-		}
-		w.Data = fmt.Appendf(w.Data, `{%s,"block":%s,"index":%s,"pos":"%s:%d:%d"}`+"\n", record, block, place, testFile,
-			offset, index)
+		w.Data = fmt.Appendf(w.Data, `{%s,"block":%s,"index":%s,"blockTime":%s,"localTime":%s,"pos":"%s:%d:%d"}`+"\n",
+			record, block, place, blockTime, localTime, testFile, offset, w.number)
+	case config.EnvelopedRows:
+		enveloped(string(event), `,"row":0,"item":null`)
 	default:
-		target, _ := json.Marshal(testTarget)
-		block, place, blockTime, localTime := "null", "null", "null", "null"
-		if s.mode != config.Line {
-			block, place = strconv.FormatInt(h.block, 10), strconv.Itoa(index)
-			blockTime, localTime = h.blockTime, h.localTime
-		}
-		w.Data = fmt.Appendf(w.Data,
-			`{"target":%s,"stream":"%s","pos":"%s:%d:%d","block":%s,"index":%s,"blockTime":%s,"localTime":%s,"event":%s}`+"\n",
-			target, s.stream, testFile, offset, index, block, place, blockTime, localTime, event)
+		enveloped(string(event), "")
 	}
 	w.Events++
-	w.Records = append(w.Records, sink.Record{
-		End: len(w.Data), Offset: offset, Index: int32(index), Block: h.block, Coin: s.coin(event),
-	})
-	w.Delivered++
+	add(s.coin(event))
 }
 
 func (s setting) looksRight(event []byte) bool {
@@ -550,7 +580,7 @@ func encodeLimited(t interface{ Fatalf(string, ...any) }, w *Worker, spans []Spa
 			if rest.Len() == 0 {
 				break
 			}
-			if rest.Len() >= length {
+			if rest.Len() > length || rest.Len() == length && out.Delivered == 0 {
 				t.Fatalf("the rest of %d bytes has %d bytes", length, rest.Len())
 			}
 			length = rest.Len()
@@ -610,7 +640,7 @@ func describe(o Output) string {
 	fmt.Fprintf(&b, "lines %d, events %d, delivered %d, blocks %v, records %v\n%s", o.Lines, o.Events, o.Delivered,
 		o.Blocks, o.Records, o.Data)
 	for _, bad := range o.Bad {
-		fmt.Fprintf(&b, "bad %d:%d %s %q\n", bad.Offset, bad.Index, bad.Reason, bad.Bytes)
+		fmt.Fprintf(&b, "bad %d:%d %d %s %q\n", bad.Offset, bad.Index, bad.Event, bad.Reason, bad.Bytes)
 	}
 	return b.String()
 }

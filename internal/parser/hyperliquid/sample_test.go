@@ -103,18 +103,24 @@ func compareReal(t *testing.T, stream config.Stream, mode config.Mode, data []by
 		}
 		from = r.End
 	}
-	if stream.HasNormalized() {
-		s := setting{stream, mode, config.Filter{}, config.Normalized}
+	for format, schema := range map[config.Format]*schema{
+		config.Raw: nil, config.Enveloped: readSchema(t, "enveloped"),
+		config.EnvelopedRows: readSchema(t, "enveloped-rows"), config.Normalized: schemaOf(t, stream),
+	} {
+		s := setting{stream, mode, config.Filter{}, format}
 		out = encode(t, s, data)
-		if int(out.Delivered) != len(enveloped) || len(out.Bad) > 0 {
-			t.Errorf("%d normalized records of %d events; %d malformed", out.Delivered, len(enveloped), len(out.Bad))
+		if int(out.Events) != len(enveloped) || len(out.Bad) > 0 {
+			t.Errorf("%s: %d of %d events; %d malformed", format, out.Events, len(enveloped), len(out.Bad))
 		}
 		for line := range bytes.Lines(out.Data) {
-			if err := schemaOf(t, stream).validate(line); err != nil {
-				t.Fatalf("%v: %s", err, line)
+			if schema == nil {
+				break
+			}
+			if err := schema.validate(line); err != nil {
+				t.Fatalf("%s: %v: %s", format, err, line)
 			}
 		}
-		s.check(t, data)
+		s.check(t, data, 3)
 	}
 	some := config.Filter{Coins: []string{"BTC", "@107", "xyz:*"}, ExcludeStatuses: []string{"badAloPxRejected"},
 		Sides: []string{"B"}, MinNotional: "1000"}

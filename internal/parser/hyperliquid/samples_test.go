@@ -35,9 +35,10 @@ const (
 	liquidation = `["0xc926ddba8b7617dbc65712f20cf8e1b58b8598d3",{"coin":"@107","px":"36.796","sz":"1500.0","side":"A",` +
 		`"time":1777582006008,"startPosition":"0.03395","dir":"Close Long","closedPnl":"-1.0","hash":"0x00",` +
 		`"oid":405401019385,"crossed":true,"fee":"0.050544","tid":457367674387223,` +
-		`"cloid":"0x0000000000000000e0f5526d43ad490c","feeToken":"USDC","twapId":null,` +
-		`"builder":"0xb84168cf3be63c6b8dad05ff5d755e97432ff80b","builderFee":"0.01","deployerFee":"0.0","priorityGas":1,` +
-		`"liquidation":{"liquidatedUser":"0xfca397d8b8de71639d9e4573d7ecc8199cbff42f","markPx":"36.8","method":"market"}}]`
+		`"cloid":"0x0000000000000000e0f5526d43ad490c",` +
+		`"liquidation":{"liquidatedUser":"0xfca397d8b8de71639d9e4573d7ecc8199cbff42f","markPx":"36.8","method":"market"},` +
+		`"feeToken":"USDC","builder":"0xb84168cf3be63c6b8dad05ff5d755e97432ff80b","twapId":null,"builderFee":"0.01",` +
+		`"deployerFee":"0.0","priorityGas":1}]`
 	trade = `{"coin":"@107","side":"B","time":"2025-06-24T02:56:36.172847427","px":"36.796","sz":"15.0",` +
 		`"hash":"0x0f0fd1630a15ee0cfbf704261eaac1018c01021cbd299fd0aab0fc4b47dbfeb5","trade_dir_override":"Na",` +
 		`"side_info":[{"user":"0xb65117c1e1006e7b2413fa90e96fcbe3fa83ed75","start_pos":"1438.73242692","oid":105686976228,` +
@@ -52,6 +53,39 @@ const (
 	misc = `{"time":"2026-07-09T19:03:32.561209966",` +
 		`"hash":"0xc969ce4819514a6dcae3043f92cd6b01de00e62db454693f6d32799ad8552458",` +
 		`"inner":{"CDeposit":{"user":"0x821717910ddb86892130f68465757d5f9bbb824d","amount":"10.0"}}}`
+)
+
+// Events of the streams that are split into rows.
+const (
+	funding = `{"time":"2026-06-11T01:00:00.039772125",` +
+		`"hash":"0x0000000000000000000000000000000000000000000000000000000000000000","inner":{"Funding":{"deltas":[` +
+		`{"user":"0xb11cbd5900050ac85facc0883dcc31b622f8da31","coin":"ZEC","funding_amount":"9.330246","szi":"280.0",` +
+		`"funding_rate":"-0.0000810249"},{"user":"0xd89fccaf1d5aaa9b447c6d2ba0ec20cd2e5a8e1d","coin":"HYPE",` +
+		`"funding_amount":"4.506878","szi":"-2744.84","funding_rate":"0.0000308526"}]}}}`
+	rewards = `{"time":"2026-06-11T01:00:00.039772125","hash":"0x00","inner":{"ValidatorRewards":{"validator_to_reward":` +
+		`[["0x240748680aadcfcf856036a0cb3c3afd0fc70ac3","0.28221779"],` +
+		`["0x15f02807362067f79efbe526de2cfe4ee61379f7","0.22258446"]]}}}`
+	auction = `{"time":"2026-06-11T01:00:00.039772125","hash":"0x00","inner":{"GossipPriorityAuctionRestart":` +
+		`{"slot_id":0,"previous_winner":{"Ip":"203.0.113.7"},"end_gas":"0.39989171"}}}`
+	ledger = `{"time":"2026-06-11T01:00:02.896899363","hash":"0x5a44","inner":{"LedgerUpdate":{"users":` +
+		`["0x2444847e6d7bd5d42a57b167f4c3f477ba3076b4","0xddd9c7fa6a1c421afa00fd9c91f58d0594f0b1d4"],"delta":` +
+		`{"type":"send","user":"0x2444847e6d7bd5d42a57b167f4c3f477ba3076b4",` +
+		`"destination":"0xddd9c7fa6a1c421afa00fd9c91f58d0594f0b1d4","sourceDex":"spot","token":"USDC",` +
+		`"amount":"500.008953","nonce":1781139594371,"feeToken":""}}}}`
+	delegation = `{"time":"2026-06-11T01:01:29.513722441","hash":"0x7fe9","inner":{"Delegation":` +
+		`{"user":"0x25d090b8de0c2151beea9f79d2d6deba24195dd0","validator":"0xb176cb79231c97d492e2bb7c1a9d5380b2075aaf",` +
+		`"amount":"4.0","is_undelegate":false}}}`
+	withdrawal = `{"time":"2026-06-11T01:01:29.513722441","hash":"0x7fe9","inner":{"CWithdrawal":` +
+		`{"user":"0x9fbbd7bdd25ae8856941804c13136f93742ca29e","amount":"11.38254596","is_finalized":false}}}`
+	oracle = `{"update_class":"Deployer","mark_px_inputs":[["flx:BTC","90608.6"],["flx:COIN","158.42"],` +
+		`["flx:BTC","90608.7"]],"spot_px_inputs":[["flx:BTC","63171.0"],["flx:AAPL","158.33"]],` +
+		`"external_perp_px_inputs":[],"oracle_pxs":{"coin_to_mark_px":[["flx:BTC",{"px":"90608.6",` +
+		`"last_update_time":"2026-06-11T11:00:00.103069128","daily_px":"90608.6"}]],"coin_to_oracle_px":[["flx:BTC",` +
+		`{"px":"63171.0","last_update_time":"1970-01-01T00:00:00","daily_px":"61521.0"}]],` +
+		`"coin_to_external_perp_px":[["xyz:SP500",{"px":"1"}]]}}`
+	action = `{"user":"0x95f918d062ac83502d8a548f7c5f0d1969585c1e","nonce":2153272,"evm_tx_hash":"0xb7b4","action":` +
+		`{"type":"order","orders":[{"a":10107,"b":true,"p":"67.83","s":"1.8","r":false,"t":{"limit":{"tif":"Ioc"}}}],` +
+		`"grouping":"na"}}`
 )
 
 const blockStart = `{"local_time":"2026-04-30T20:46:46.266580134","block_time":"2026-04-30T20:46:43.304461819",` +
@@ -100,7 +134,37 @@ func eventsOf(stream config.Stream) []string {
 			`{"raw_book_diff":{"new":{"sz":"0.5","insertBefore":7}},"px":"1.0","side":"A","coin":"BTC",` +
 				`"user":"0xCA1D1650D13B8FA936DCA4EFDF1F487766F2ABD1"}`}
 	}
-	return []string{misc, `{"coin":"ETH","inner":[[],{}]}`}
+	unknown := `{"coin":"ETH","inner":[[],{}]}`
+	switch stream {
+	case config.MiscEvents:
+		return []string{misc, funding, rewards, auction, ledger, delegation, withdrawal, unknown,
+			` { "inner" : { "Fund\u0069ng" : { "deltas" : [ {"c\u006fin" : "BTC" , "new":1} , 5 , {} ,` +
+				` {"coin":"ETH","szi":7} ] , "more" : [ ] } } , "later" : {} , "hash" : null } `,
+			`{"time":"t","inner":{"ValidatorRewards":{"validator_to_reward":[["a"],["a","1",2],["b","2"],"c",["d",4],[]]}}}`,
+			`{"time":"t","inner":{"Funding":{"deltas":[]}}}`, `{"inner":{"Funding":[]}}`, `{"inner":{"CDeposit":5}}`,
+			`{"time":5,"inner":{"CDeposit":{}}}`, `{"inner":{}}`, `{"inner":{"CDeposit":{},"CDeposit":{}}}`,
+			`{"inner":{"` + strings.Repeat("x", 2000) + `":{}}}`,
+			strings.Replace(funding, `"hash"`, `"new":"`+strings.Repeat("x", 2000)+`","hash"`, 1),
+			strings.Replace(funding, `"hash"`, `"new":"x","hash"`, 1),
+			strings.Replace(ledger, `{"type"`, `{"x":1,"type":2,"type"`, 1),
+			`{}`,
+		}
+	case config.OracleUpdates:
+		return []string{oracle,
+			` { "oracle_pxs" : { "coin_to_mark_px" : [ [ "\u0041" , { "px" : 1 } ] , [ "A" , 5 ] ] , "x" : 1 } , "y" : 2 ,` +
+				` "mark_px_inputs" : [ [ "A" , "1" ] ] } `,
+			strings.Replace(oracle, `["flx:BTC","63171.0"]`, `["flx:BTC","63171.0",1]`, 1),
+			strings.Replace(oracle, `["flx:BTC","63171.0"]`, `[1,"63171.0"]`, 1),
+			strings.Replace(oracle, `"Deployer"`, `{"a":1}`, 1),
+			strings.Replace(oracle, `"Deployer"`, `"`+strings.Repeat("x", 2000)+`"`, 1),
+			strings.Replace(oracle, `"external_perp_px_inputs":[]`, `"external_perp_px_inputs":null`, 1),
+			strings.Replace(oracle, `"oracle_pxs":{`, `"oracle_pxs":null,"oracle_pxs":{`, 1),
+			`{"mark_px_inputs":[]}`, `{}`, unknown,
+		}
+	}
+	return []string{action,
+		`{"user":"0x67ac","nonce":5,"evm_tx_hash":"0xb2","action":{"type":"SystemSendAssetAction"},"x":[]}`,
+		`{"action":{"type":7},"user":"u"}`, `{"action":[],"user":"u"}`, `{ "action" : { } }`, `{"nonce":-1}`, `{}`, unknown}
 }
 
 // malformedOf returns malformed events.
@@ -134,8 +198,8 @@ func nonStrictOf(stream config.Stream) []string {
 			config.Trades:        {`"@107"`, `"Na"`, `null`, `"cloid"`},
 			config.RawBookDiffs:  {`"BTC"`, `"sz"`, `"0.5"`, `"new"`},
 			config.MiscEvents:    {`"10.0"`, `"CDeposit"`},
-			config.OracleUpdates: {`"10.0"`},
-			config.SystemActions: {`"amount"`},
+			config.OracleUpdates: {`"63171.0"`, `"flx:COIN"`},
+			config.SystemActions: {`"67.83"`, `"nonce"`},
 		}[stream] {
 			with := `"` + text + `"`
 			if place == `[]` {
@@ -222,14 +286,6 @@ func filters() []config.Filter {
 			Sides: []string{"A", "B"}, MinNotional: "0.001",
 			Users: []string{"0xb1edfeccf03f35d2268f5dc4013508a6eb52c702"}},
 	}
-}
-
-// formatsOf returns the formats that the stream has records in.
-func formatsOf(stream config.Stream) []config.Format {
-	return slices.DeleteFunc(config.Formats(), func(f config.Format) bool {
-		return f == config.Normalized &&
-			!stream.HasNormalized()
-	})
 }
 
 var modes = []config.Mode{config.Line, config.Streaming, config.ByBlock}

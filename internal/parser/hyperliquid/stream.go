@@ -103,8 +103,9 @@ type layout struct {
 	pair  bool   // the event is [user, object]; otherwise an object
 	steps []step // nil: the stream has no filter fields, or no fixed order of keys
 	keys  []key  // of the object
-	// record lists the members of a Normalized record, up to the block. Nil if the stream has no Normalized shape.
+	// record lists the members of a Normalized record, up to the block. Nil if the stream's events are split into rows.
 	record []member
+	splits splitting
 }
 
 //nolint:goconst // a layout is most readable as the text that the node writes
@@ -116,23 +117,23 @@ func layoutOf(stream config.Stream) layout {
 				{text: `{"time":"`, value: stringRest, part: timePart},
 				{text: `,"user":"`, value: stringRest, field: userField, part: ownerPart},
 				{text: `,"hash":null,"builder":null,"status":"`, value: stringRest, field: statusField, part: statusPart, skips: 3},
-				{text: `,"hash":`, value: anyValue, optional: true},
-				{text: `,"builder":`, value: anyValue, optional: true},
+				{text: `,"hash":`, value: anyValue, part: hashPart, optional: true},
+				{text: `,"builder":`, value: anyValue, part: builderPart, optional: true},
 				{text: `,"status":"`, value: stringRest, field: statusField, part: statusPart},
 				{text: `,"order":{"coin":"`, value: stringRest, field: coinField, part: coinPart},
 				{text: `,"side":"`, value: stringRest, field: sideField, part: sidePart},
 				{text: `,"limitPx":"`, value: stringRest, field: priceField, part: pricePart},
 				{text: `,"sz":"`, value: stringRest, part: remainingPart},
 				{text: `,"oid":`, value: anyValue, part: idPart},
-				{text: `,"timestamp":`, value: anyValue},
+				{text: `,"timestamp":`, value: anyValue, part: timestampPart},
 				{text: `,"triggerCondition":"N/A","isTrigger":false,"triggerPx":"0.0","children":[],"isPositionTpsl":false,` +
 					`"reduceOnly":false,"orderType":"Limit","origSz":"`, value: stringRest, field: sizeField, part: sizePart,
 					skips: 8},
-				{text: `,"triggerCondition":"`, value: stringRest},
-				{text: `,"isTrigger":`, value: anyValue},
-				{text: `,"triggerPx":"`, value: stringRest},
-				{text: `,"children":`, value: anyValue},
-				{text: `,"isPositionTpsl":`, value: anyValue},
+				{text: `,"triggerCondition":"`, value: stringRest, part: triggerConditionPart},
+				{text: `,"isTrigger":`, value: anyValue, part: isTriggerPart},
+				{text: `,"triggerPx":"`, value: stringRest, part: triggerPricePart},
+				{text: `,"children":`, value: anyValue, part: childrenPart},
+				{text: `,"isPositionTpsl":`, value: anyValue, part: isPositionTpslPart},
 				{text: `,"reduceOnly":`, value: anyValue, part: reduceOnlyPart},
 				{text: `,"orderType":"`, value: stringRest, part: typePart},
 				{text: `,"origSz":"`, value: stringRest, field: sizeField, part: sizePart},
@@ -144,6 +145,8 @@ func layoutOf(stream config.Stream) layout {
 			keys: []key{
 				{name: "time", part: timePart},
 				{name: "user", field: userField, part: ownerPart},
+				{name: "hash", part: hashPart},
+				{name: "builder", part: builderPart},
 				{name: "status", field: statusField, part: statusPart},
 				{name: "order", keys: []key{
 					{name: "coin", field: coinField, part: coinPart},
@@ -152,6 +155,12 @@ func layoutOf(stream config.Stream) layout {
 					{name: "origSz", field: sizeField, part: sizePart},
 					{name: "sz", part: remainingPart},
 					{name: "oid", part: idPart},
+					{name: "timestamp", part: timestampPart},
+					{name: "triggerCondition", part: triggerConditionPart},
+					{name: "isTrigger", part: isTriggerPart},
+					{name: "triggerPx", part: triggerPricePart},
+					{name: "children", part: childrenPart},
+					{name: "isPositionTpsl", part: isPositionTpslPart},
 					{name: "reduceOnly", part: reduceOnlyPart},
 					{name: "orderType", part: typePart},
 					{name: "tif", part: tifPart},
@@ -170,7 +179,7 @@ func layoutOf(stream config.Stream) layout {
 				{text: `,"sz":"`, value: stringRest, field: sizeField, part: sizePart},
 				{text: `,"side":"`, value: stringRest, field: sideField, part: sidePart},
 				{text: `,"time":`, value: anyValue, part: timePart},
-				{text: `,"startPosition":"`, value: stringRest},
+				{text: `,"startPosition":"`, value: stringRest, part: startPositionPart},
 				{text: `,"dir":"`, value: stringRest, part: directionPart},
 				{text: `,"closedPnl":"`, value: stringRest, part: closedPnlPart},
 				{text: `,"hash":`, value: anyValue, part: hashPart},
@@ -179,13 +188,13 @@ func layoutOf(stream config.Stream) layout {
 				{text: `,"fee":"`, value: stringRest, part: feePart},
 				{text: `,"tid":`, value: anyValue, part: idPart},
 				{text: `,"cloid":`, value: anyValue, part: cloidPart, optional: true},
-				{text: `,"feeToken":"`, value: stringRest, part: feeTokenPart},
-				{text: `,"twapId":`, value: anyValue},
-				{text: `,"builder":`, value: anyValue, optional: true},
-				{text: `,"builderFee":`, value: anyValue, optional: true},
-				{text: `,"deployerFee":`, value: anyValue, optional: true},
-				{text: `,"priorityGas":`, value: anyValue, optional: true},
 				{text: `,"liquidation":`, value: anyValue, part: liquidationPart, optional: true},
+				{text: `,"feeToken":"`, value: stringRest, part: feeTokenPart},
+				{text: `,"builder":`, value: anyValue, part: builderPart, optional: true},
+				{text: `,"twapId":`, value: anyValue, part: twapIDPart},
+				{text: `,"builderFee":`, value: anyValue, part: builderFeePart, optional: true},
+				{text: `,"deployerFee":`, value: anyValue, part: deployerFeePart, optional: true},
+				{text: `,"priorityGas":`, value: anyValue, part: priorityGasPart, optional: true},
 				{text: `}]`},
 			},
 			keys: []key{
@@ -194,6 +203,7 @@ func layoutOf(stream config.Stream) layout {
 				{name: "sz", field: sizeField, part: sizePart},
 				{name: "side", field: sideField, part: sidePart},
 				{name: "time", part: timePart},
+				{name: "startPosition", part: startPositionPart},
 				{name: "dir", part: directionPart},
 				{name: "closedPnl", part: closedPnlPart},
 				{name: "hash", part: hashPart},
@@ -202,8 +212,13 @@ func layoutOf(stream config.Stream) layout {
 				{name: "fee", part: feePart},
 				{name: "tid", part: idPart},
 				{name: "cloid", part: cloidPart},
-				{name: "feeToken", part: feeTokenPart},
 				{name: "liquidation", part: liquidationPart},
+				{name: "feeToken", part: feeTokenPart},
+				{name: "builder", part: builderPart},
+				{name: "twapId", part: twapIDPart},
+				{name: "builderFee", part: builderFeePart},
+				{name: "deployerFee", part: deployerFeePart},
+				{name: "priorityGas", part: priorityGasPart},
 			},
 			record: fillRecord,
 		}
@@ -216,16 +231,16 @@ func layoutOf(stream config.Stream) layout {
 				{text: `,"px":"`, value: stringRest, field: priceField, part: pricePart},
 				{text: `,"sz":"`, value: stringRest, field: sizeField, part: sizePart},
 				{text: `,"hash":`, value: anyValue, part: hashPart},
-				{text: `,"trade_dir_override":`, value: anyValue},
+				{text: `,"trade_dir_override":`, value: anyValue, part: directionOverridePart},
 				{text: `,"side_info":[{"user":"`, value: stringRest, field: userField, part: buyerPart, several: true},
-				{text: `,"start_pos":`, value: anyValue},
+				{text: `,"start_pos":`, value: anyValue, part: buyerStartPositionPart},
 				{text: `,"oid":`, value: anyValue, part: buyerOrderIDPart},
-				{text: `,"twap_id":`, value: anyValue},
+				{text: `,"twap_id":`, value: anyValue, part: buyerTwapIDPart},
 				{text: `,"cloid":`, value: anyValue, part: buyerCloidPart},
 				{text: `},{"user":"`, value: stringRest, field: userField, part: sellerPart, several: true},
-				{text: `,"start_pos":`, value: anyValue},
+				{text: `,"start_pos":`, value: anyValue, part: sellerStartPositionPart},
 				{text: `,"oid":`, value: anyValue, part: sellerOrderIDPart},
-				{text: `,"twap_id":`, value: anyValue},
+				{text: `,"twap_id":`, value: anyValue, part: sellerTwapIDPart},
 				{text: `,"cloid":`, value: anyValue, part: sellerCloidPart},
 				{text: `}]}`},
 			},
@@ -236,9 +251,12 @@ func layoutOf(stream config.Stream) layout {
 				{name: "sz", field: sizeField, part: sizePart},
 				{name: "time", part: timePart},
 				{name: "hash", part: hashPart},
+				{name: "trade_dir_override", part: directionOverridePart},
 				{name: "side_info", list: true, keys: []key{
 					{name: "user", field: userField, part: buyerPart},
+					{name: "start_pos", part: buyerStartPositionPart},
 					{name: "oid", part: buyerOrderIDPart},
+					{name: "twap_id", part: buyerTwapIDPart},
 					{name: "cloid", part: buyerCloidPart},
 				}},
 			},
@@ -266,6 +284,12 @@ func layoutOf(stream config.Stream) layout {
 			},
 			record: diffRecord,
 		}
+	case config.MiscEvents:
+		return layout{splits: miscRows}
+	case config.OracleUpdates:
+		return layout{splits: oracleRows}
+	case config.SystemActions:
+		return layout{splits: actionRows}
 	}
 	return layout{}
 }

@@ -16,8 +16,11 @@ import (
 
 // Record is one record of a Batch. It ends at End, an index in Batch.Data just past the record's newline, and starts at
 // the end of the record before it (the first one at 0). Offset and Index are its position in Batch.File: the byte
-// offset of the line that it came from, and its index in that line (0 in line mode). A marker precedes a line's events
+// offset of the line that it came from, and its index among the records of that line. A marker precedes a line's events
 // and has a negative index.
+//
+// Event is the index of the record's event in the line. It is less than Index if events before it, or it itself, have
+// several records.
 //
 // Block is the number of the event's block; 0 in line mode and for markers. Coin is the coin of the event, as the node
 // names it. It is empty for events without a coin, for markers, and for every record of a sink that is configured
@@ -28,6 +31,7 @@ type Record struct {
 	Block  int64
 	Coin   string
 	Index  int32
+	Event  int32
 }
 
 // Batch is an ordered run of records from one file. Data holds exactly their bytes: each record ends with a newline and

@@ -18,7 +18,7 @@ const (
 	HeaderTarget   = "hl-target"   // the target of the parser
 	HeaderStream   = "hl-stream"   // the stream's name, such as "order-statuses"
 	HeaderBlock    = "hl-block"    // the event's block; absent in line mode
-	HeaderIndex    = "hl-index"    // the event's index in its line
+	HeaderIndex    = "hl-index"    // the record's index in its line
 	HeaderPosition = "hl-position" // file, offset and index; consumers deduplicate by it
 )
 
