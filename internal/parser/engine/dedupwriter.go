@@ -113,6 +113,7 @@ func (w *dedupWriter) writePart(ctx context.Context, p *hyperliquid.Part, next h
 			w.splitEvent.hash = hashes[p.Events-1]
 		}
 	}
+	last := -1
 	for i := rest; i < next.Records && (t.all || t.skip != nil || len(bad) > 0); i++ {
 		index := int(out.Records[i].Event)
 		for ; len(bad) > 0 && bad[0].Event < index; bad = bad[1:] {
@@ -122,7 +123,13 @@ func (w *dedupWriter) writePart(ctx context.Context, p *hyperliquid.Part, next h
 		}
 		if !t.skips(index - p.Index) {
 			w.keepUpTo(i + 1)
-		} else if err := w.skipRecord(ctx, i); err != nil {
+			continue
+		}
+		if index != last {
+			w.counts.skippedPassed++
+			last = index
+		}
+		if err := w.skipRecord(ctx, i); err != nil {
 			return err
 		}
 	}
@@ -206,7 +213,6 @@ func (w *dedupWriter) keepUpTo(n int) { w.to = max(w.to, n) }
 func (w *dedupWriter) skipRecord(ctx context.Context, i int) error {
 	err := w.copyKept(ctx)
 	w.from, w.to = i+1, i+1
-	w.counts.skippedRecords++
 	return err
 }
 

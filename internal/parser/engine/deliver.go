@@ -52,9 +52,9 @@ func (a *attempt) deliver(ctx context.Context, s *slot) error {
 
 // deliveryCounts counts how a slot's output was delivered.
 type deliveryCounts struct {
-	malformed               int64 // lines, and events of other lines
-	skipped, skippedRecords int64 // events that were skipped, and their records
-	repeats, late           int64 // lines
+	malformed              int64 // lines, and events of other lines
+	skipped, skippedPassed int64 // events that were skipped, and those of them that pass the filter
+	repeats, late          int64 // lines
 }
 
 // deliverRecords delivers a slot's records, and writes malformed items to the dead letter.

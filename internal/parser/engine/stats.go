@@ -64,7 +64,7 @@ func (s *stats) ready() bool {
 // counted yet. The caller holds mu.
 func (s *stats) count(now time.Time, out *hyperliquid.Output, counts deliveryCounts, malformedLines int64) {
 	events := out.Events - counts.skipped
-	filtered := events - (out.Delivered - counts.skippedRecords)
+	filtered := out.Filtered - (counts.skipped - counts.skippedPassed)
 	s.lines += out.Lines
 	s.repeats += counts.repeats
 	s.late += counts.late

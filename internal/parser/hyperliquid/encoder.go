@@ -153,6 +153,7 @@ type Output struct {
 
 	Lines     int64 // including malformed lines; a line that is cut into spans counts where it begins
 	Events    int64 // delivered or filtered; excludes malformed events
+	Filtered  int64 // of these, the filtered ones
 	Delivered int64 // number of records
 
 	// Limit is the size, in bytes, at which Encode stops; 0: no limit. The bookkeeping for records, malformed events,
@@ -201,7 +202,7 @@ func (o *Output) rewind(to Output) {
 	o.Data, o.Records, o.Bad, o.Blocks = o.Data[:len(to.Data)], o.Records[:len(to.Records)], o.Bad[:len(to.Bad)],
 		o.Blocks[:len(to.Blocks)]
 	o.Parts, o.Hashes = o.Parts[:len(to.Parts)], o.Hashes[:len(to.Hashes)]
-	o.Lines, o.Events, o.Delivered = to.Lines, to.Events, to.Delivered
+	o.Lines, o.Events, o.Filtered, o.Delivered = to.Lines, to.Events, to.Filtered, to.Delivered
 }
 
 // Worker encodes spans, one after another. It holds scratch, so each goroutine needs its own.
@@ -338,11 +339,11 @@ func (w *Worker) line(out *Output, line []byte, offset int64) (next, more int) {
 	end, verdict := w.read(body, 0, true)
 	switch {
 	case verdict == filteredEarly:
-		out.Events++
+		out.addFiltered()
 	case verdict == malformed || end != len(body):
 		w.addUnreadable(out, line, offset, w.reason(body))
 	case verdict == filtered:
-		out.Events++
+		out.addFiltered()
 	case verdict == incomparable:
 		w.addUnreadable(out, line, offset, ReasonAmount)
 	default:
@@ -388,6 +389,11 @@ func (w *Worker) reason(event []byte) string {
 
 func (o *Output) addBad(reason string, data []byte, offset int64, index, event int) {
 	o.Bad = append(o.Bad, Bad{Offset: offset, Index: index, Event: event, Reason: reason, Bytes: data})
+}
+
+func (o *Output) addFiltered() {
+	o.Events++
+	o.Filtered++
 }
 
 func (o *Output) addBlock(number int64) {
@@ -491,7 +497,7 @@ func (w *Worker) events(out *Output, b []byte, i int, offset int64, index int) (
 		case passed:
 			reason, all = w.append(out, b, i, end, offset, index)
 		default:
-			out.Events++
+			out.addFiltered()
 			w.number += w.countRowsOf(b[i:end], verdict)
 		}
 		if reason != "" {

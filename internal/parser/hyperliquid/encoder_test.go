@@ -388,13 +388,12 @@ func TestAnOutputIsFullWhateverItHolds(t *testing.T) {
 
 func TestInvalidSettingsAreRefused(t *testing.T) {
 	for name, s := range map[string]setting{
-		"an unknown stream":                   {"Blocks", config.Line, config.Filter{}, config.Raw},
-		"a mode not yet decided":              {config.Fills, config.Auto, config.Filter{}, config.Raw},
-		"an unknown format":                   {config.Fills, config.Line, config.Filter{}, "XML"},
-		"a stream without a Normalized shape": {config.MiscEvents, config.Line, config.Filter{}, config.Normalized},
-		"a user that is not an address":       {config.Fills, config.Line, config.Filter{Users: []string{"0x1"}}, config.Raw},
-		"a minimum that is not an amount":     {config.Fills, config.Line, config.Filter{MinNotional: "1e3"}, config.Raw},
-		"a minimum below 0":                   {config.Fills, config.Line, config.Filter{MinNotional: "-1"}, config.Raw},
+		"an unknown stream":               {"Blocks", config.Line, config.Filter{}, config.Raw},
+		"a mode not yet decided":          {config.Fills, config.Auto, config.Filter{}, config.Raw},
+		"an unknown format":               {config.Fills, config.Line, config.Filter{}, "XML"},
+		"a user that is not an address":   {config.Fills, config.Line, config.Filter{Users: []string{"0x1"}}, config.Raw},
+		"a minimum that is not an amount": {config.Fills, config.Line, config.Filter{MinNotional: "1e3"}, config.Raw},
+		"a minimum below 0":               {config.Fills, config.Line, config.Filter{MinNotional: "-1"}, config.Raw},
 	} {
 		if e, err := NewEncoder(s.stream, s.mode, s.filter, s.format, "", false); err == nil || e != nil {
 			t.Errorf("%s: no error", name)

@@ -76,7 +76,7 @@ func FuzzEncode(f *testing.F) {
 	})
 }
 
-// FuzzNormalized compares the encoder with the reference. The fuzzer writes one event, or the value of one of its
+// FuzzNormalized compares Normalized and EnvelopedRows records with the reference. The fuzzer writes one event, or the value of one of its
 // members. The event is tested alone and in a block.
 func FuzzNormalized(f *testing.F) {
 	streams, some := config.Streams(), filters()
@@ -102,6 +102,9 @@ func FuzzNormalized(f *testing.F) {
 		s := setting{streams[int(stream)%len(streams)], config.Line, config.Filter{}, config.Normalized}
 		if filter%4 == 1 {
 			s.filter = some[int(filter/4)%len(some)]
+		}
+		if filter%4 == 2 {
+			s.format = config.EnvelopedRows
 		}
 		s.check(t, lines(event))
 		s.mode = config.ByBlock

@@ -528,6 +528,9 @@ func (s setting) check(t testing.TB, data []byte, spans ...int) {
 	if expected := s.reference(data, offset); got != describe(expected.trim(once)) {
 		t.Fatalf("%+v\n%s\ngot\n%s\nwant\n%s", s, data, got, describe(expected.Output))
 	}
+	if want := once.Events - once.Delivered; !s.splits() && once.Filtered != want {
+		t.Fatalf("%+v\n%s\n%d of %d events are filtered, %d records", s, data, once.Filtered, once.Events, once.Delivered)
+	}
 	for i, n := range spans {
 		cut := e.Cut(nil, data, offset, n)
 		if len(cut) > n {

@@ -2,7 +2,6 @@ package hyperliquid
 
 import (
 	"fmt"
-	"slices"
 	"strings"
 
 	"github.com/hlparser/hyperliquid-parser-operator/internal/parser/config"
