@@ -293,7 +293,8 @@ var _ = Describe("admission", func() {
 			"write the reference of an image, such as registry.example/hlparser:v1"),
 		Entry("blocks that lines do not name", "{streams: [{name: Fills, mode: Line}], engine: {deduplicateBlocks: true}}",
 			"spec.engine.deduplicateBlocks", "to Auto, Streaming or ByBlock"),
-		Entry("an unknown format", "format: Json", "spec.format", `supported values: "Raw", "Enveloped", "EnvelopedRows", "Normalized"`),
+		Entry("an unknown format", "format: Json", "spec.format",
+			`supported values: "Raw", "Enveloped", "EnvelopedRows", "Normalized"`),
 	)
 
 	DescribeTable("accepts the samples", func(ctx SpecContext, name string) {
