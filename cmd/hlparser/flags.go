@@ -32,6 +32,7 @@ type settings struct {
 	rotate  string
 	pack    string
 	metrics []string
+	order   string
 	flags   config.Config
 }
 
@@ -84,6 +85,9 @@ func (s *settings) register(cmd *cobra.Command) {
 		"report gaps, replays, late blocks and skipped data by records of stream _marker")
 	f.BoolVar(&c.Engine.DeduplicateBlocks, "deduplicate-blocks", false,
 		"skip blocks that a node writes again after a restart")
+	f.StringVar(&s.order, "order", "", "deliver all streams to the sink as one, in this order: block")
+	f.DurationVar(&c.Order.Patience.Duration, "patience", 0,
+		"how long --order waits for a stream that brings nothing; 0: 5s")
 	f.BoolVar(&c.LogBatches, "log-batches", false, "log one line per batch")
 	f.DurationVar(&c.ShutdownTimeout.Duration, "shutdown-timeout", 0, "time to finish after SIGTERM; 0: 20s")
 	f.StringVar(&c.Target, "id", "",
@@ -160,6 +164,9 @@ func (s *settings) apply(cmd *cobra.Command, c *config.Config) error {
 			}
 			c.Metrics = append(c.Metrics, detail)
 		}
+	}
+	if set("order") {
+		c.Order.By = config.Sorting(title(s.order))
 	}
 	if set("start-at") {
 		c.Engine.StartAt = config.StartAt(title(s.startAt))

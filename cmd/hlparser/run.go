@@ -17,6 +17,7 @@ import (
 
 	"github.com/hlparser/hyperliquid-parser-operator/internal/parser/config"
 	"github.com/hlparser/hyperliquid-parser-operator/internal/parser/engine"
+	"github.com/hlparser/hyperliquid-parser-operator/internal/parser/merge"
 	"github.com/hlparser/hyperliquid-parser-operator/internal/parser/report"
 	"github.com/hlparser/hyperliquid-parser-operator/internal/parser/report/seal"
 	"github.com/hlparser/hyperliquid-parser-operator/internal/parser/sampling"
@@ -170,6 +171,9 @@ func destinations(c config.Config, log *slog.Logger) map[string]sink.Destination
 			made[stream.Sink] = to
 		}
 		out[stream.Name.Kebab()] = to
+		if c.Order.By != "" {
+			out[merge.Stream] = to
+		}
 	}
 	return out
 }

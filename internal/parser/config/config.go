@@ -86,6 +86,12 @@ const (
 	Beginning StartAt = "Beginning"
 )
 
+// Sorting is how the records of several streams are ordered.
+type Sorting string
+
+// ByNumber delivers the streams as one, by the number of the block.
+const ByNumber Sorting = "Block"
+
 // Compression is the compression of the file sink's files. Empty means none.
 type Compression string
 
@@ -150,6 +156,9 @@ const (
 	DefaultMaxAge                  = time.Hour
 	MinMaxAge                      = time.Second
 	DefaultShutdownTimeout         = 20 * time.Second
+	DefaultPatience                = 5 * time.Second
+	MinPatience                    = 100 * time.Millisecond
+	MaxPatience                    = time.Hour
 	MaxFilterValues                = 1024
 	MaxFilterValueLength           = 128
 )
@@ -193,6 +202,8 @@ type Config struct {
 	Sink   Sink        `json:"sink,omitzero"`
 	Sinks  []NamedSink `json:"sinks,omitempty"`
 	Engine Engine      `json:"engine,omitzero"`
+	// Order is how the streams' records are ordered. Defaults to each stream by itself.
+	Order Order `json:"order,omitzero"`
 	// Listen is the address of the report's HTTP server, as host:port. Empty means no server.
 	Listen string `json:"listen,omitempty"`
 	// Metrics is what every scrape gets beyond the default metrics. A scrape may ask for more.
@@ -222,6 +233,17 @@ type Filter struct {
 	ExcludeStatuses []string `json:"excludeStatuses,omitempty"` // order statuses to drop
 	Sides           []string `json:"sides,omitempty"`           // A (ask), B (bid)
 	MinNotional     string   `json:"minNotional,omitempty"`     // price × original size, a decimal; empty: no minimum
+}
+
+// Order is how the records of several streams are ordered.
+type Order struct {
+	// By is Block, or empty. With Block, all streams are delivered to one sink as one stream, ordered by block: the
+	// streams' records of one block, in the order OrderStatuses, RawBookDiffs, Fills, others, and then a marker that
+	// describes the block. It is not available in line mode, and for format Raw.
+	By Sorting `json:"by,omitempty"`
+	// Patience is how long the other streams wait for one that brings nothing. They then continue without it, and a
+	// marker says so. Defaults to 5s.
+	Patience Duration `json:"patience,omitzero"`
 }
 
 // Engine sizes the pipeline.
@@ -341,6 +363,9 @@ func (c Config) WithDefaults(cpus int) Config {
 	}
 	setDefault(&c.Engine.StartAt, startAt)
 	setDefault(&c.ShutdownTimeout.Duration, DefaultShutdownTimeout)
+	if c.Order.By != "" {
+		setDefault(&c.Order.Patience.Duration, DefaultPatience)
+	}
 	c.Sink = c.Sink.withDefaults()
 	c.Sinks = slices.Clone(c.Sinks)
 	for i := range c.Sinks {
@@ -387,6 +412,9 @@ func (c Config) Validate() error {
 	if err := c.validateSealing(); err != nil {
 		return err
 	}
+	if err := c.validateOrder(); err != nil {
+		return err
+	}
 	return c.Engine.validate()
 }
 
@@ -397,6 +425,34 @@ func (c Config) validateSealing() error {
 			"must be set together: the report is sealed with the first for the holders of the second"}
 	case c.SealKey != "" && c.Listen == "":
 		return &FieldError{"seal-key", "has no effect without a server: add --listen"}
+	}
+	return nil
+}
+
+func (c Config) validateOrder() error {
+	switch {
+	case c.Order == Order{}:
+		return nil
+	case c.Order.By == "":
+		return &FieldError{"order.patience", "has no effect without order.by: add by: Block"}
+	case c.Order.By != ByNumber:
+		return &FieldError{"order.by", fmt.Sprintf("%q is unknown: write Block, or omit it", c.Order.By)}
+	case c.Order.Patience.Duration < MinPatience || c.Order.Patience.Duration > MaxPatience:
+		return &FieldError{"order.patience", fmt.Sprintf("%s is out of range: %s to %s", c.Order.Patience.Duration,
+			MinPatience, MaxPatience)}
+	case c.Format == Raw:
+		return &FieldError{"order.by", "Block needs records that name their stream, which format Raw does not: write " +
+			"format: Enveloped or Normalized, or omit order"}
+	}
+	for i, s := range c.Streams {
+		if s.Mode == Line {
+			return &FieldError{"order.by", fmt.Sprintf("Block needs lines that name their block, but %s has mode Line: set "+
+				"streams[%d].mode to Streaming or ByBlock, or omit order", s.Name, i)}
+		}
+		if s.Sink != c.Streams[0].Sink {
+			return &FieldError{"order.by", fmt.Sprintf("Block delivers all streams to one sink, but %s and %s name different "+
+				"ones: name the same sink, or omit order", c.Streams[0].Name, s.Name)}
+		}
 	}
 	return nil
 }

@@ -59,6 +59,13 @@ type deliveryCounts struct {
 
 // deliverRecords delivers a slot's records, and writes malformed items to the dead letter.
 func (a *attempt) deliverRecords(ctx context.Context, s *slot) (deliveryCounts, error) {
+	if a.engine.merged != nil {
+		return a.deliverMerged(ctx, s)
+	}
+	return a.deliverUnmerged(ctx, s)
+}
+
+func (a *attempt) deliverUnmerged(ctx context.Context, s *slot) (deliveryCounts, error) {
 	if a.live.enabled() {
 		return a.deliverDeduplicated(ctx, s)
 	}

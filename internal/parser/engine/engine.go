@@ -79,7 +79,8 @@ type Engine struct {
 	distributions *report.Distributions
 
 	touchEvery time.Duration
-	state      *state // set once Run has acquired the state directory
+	state      *state  // set once Run has acquired the state directory
+	merged     *merged // likewise, if the streams are delivered as one
 }
 
 // ErrStreamsFailed is returned by Run when no stream is left that can continue. Each stream's own error is logged and
@@ -138,6 +139,9 @@ func (e *Engine) Run(ctx context.Context) error {
 		return err
 	}
 	e.state = state
+	if e.cfg.Order.By != "" {
+		e.merged = e.newMerged(stop.Done())
+	}
 
 	var wg sync.WaitGroup
 	var failed atomic.Int64

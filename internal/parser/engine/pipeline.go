@@ -16,6 +16,7 @@ import (
 	"github.com/hlparser/hyperliquid-parser-operator/internal/parser/config"
 	"github.com/hlparser/hyperliquid-parser-operator/internal/parser/deadletter"
 	"github.com/hlparser/hyperliquid-parser-operator/internal/parser/hyperliquid"
+	"github.com/hlparser/hyperliquid-parser-operator/internal/parser/merge"
 	"github.com/hlparser/hyperliquid-parser-operator/internal/parser/report"
 	"github.com/hlparser/hyperliquid-parser-operator/internal/parser/sink"
 	"github.com/hlparser/hyperliquid-parser-operator/internal/parser/tail"
@@ -49,6 +50,7 @@ type pipeline struct {
 // codec turns spans into records, in one directory's mode.
 type codec struct {
 	whole   bool // each line holds a whole block: by-block mode
+	line    bool // lines do not name their block: line mode
 	encoder *hyperliquid.Encoder
 	cut     func(dst []hyperliquid.Span, data []byte, offset int64, n int) []hyperliquid.Span
 	// workers are the encoders by slot, shared by the two waves because only one wave is encoded at a time. One more
@@ -100,8 +102,10 @@ type attempt struct {
 	live             dedupState // of what was handed to the sink; only with deduplicateBlocks or markers
 	committable      dedupState // as live, up to the end of the last block: what a commit may record
 	lastBad          badLine
-	splitEvent       splitEvent // with deduplicateBlocks or markers
-	readerStarted    bool       // the reader has started: positions it acknowledges enter the checkpoint with a commit only
+	splitEvent       splitEvent   // with deduplicateBlocks or markers
+	readerStarted    bool         // the reader has started: positions it acknowledges enter the checkpoint with a commit only
+	mergedParts      []merge.Part // of the slot that is being delivered
+	readerStarted    bool         // the reader has started: positions it acknowledges enter the checkpoint with a commit only
 
 	// onRefused is called after the sink refused a record and the dead letter took it. Nil disables it.
 	onRefused func(context.Context, sink.Batch, *sink.Refusal) error
@@ -133,10 +137,10 @@ func newPipeline(e *Engine, s config.StreamConfig) (*pipeline, error) {
 		if err != nil {
 			return nil, fmt.Errorf("stream %s: %w", s.Name, err)
 		}
-		c := codec{whole: d.Mode == config.ByBlock, encoder: encoder, cut: encoder.Cut}
+		c := codec{whole: d.Mode == config.ByBlock, line: d.Mode == config.Line, encoder: encoder, cut: encoder.Cut}
 		for range e.cfg.Engine.Workers + 1 {
 			w := encoder.NewWorker()
-			w.Parts = e.cfg.Engine.DeduplicateBlocks || e.cfg.Engine.Markers
+			w.Parts = e.cfg.Engine.DeduplicateBlocks || e.cfg.Engine.Markers || e.cfg.Order.By != ""
 			w.Hashes = e.cfg.Engine.DeduplicateBlocks && d.Mode != config.Line
 			c.workers = append(c.workers, w.Encode)
 		}
@@ -462,7 +466,7 @@ func (a *attempt) open(ctx context.Context) (err error) {
 	state := a.saved.Sink
 	for logged := false; ; logged = true {
 		done := a.trackSinkCall()
-		opened, err := a.engine.state.guard(a.engine.output, a.saved.Unopened).Open(ctx, a.kebab, state)
+		opened, err := a.engine.outputOf(a).Open(ctx, a.kebab, state)
 		done()
 		if err == nil {
 			a.sink = opened

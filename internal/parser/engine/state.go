@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/hlparser/hyperliquid-parser-operator/internal/parser/checkpoint"
+	"github.com/hlparser/hyperliquid-parser-operator/internal/parser/merge"
 	"github.com/hlparser/hyperliquid-parser-operator/internal/parser/sink"
 	"github.com/hlparser/hyperliquid-parser-operator/internal/parser/vfs"
 )
@@ -36,6 +37,9 @@ func (e *Engine) acquire(ctx context.Context, waiting func(), lost func(error)) 
 	names := make([]string, len(e.pipelines))
 	for i, p := range e.pipelines {
 		names[i] = p.kebab
+	}
+	if e.cfg.Order.By != "" {
+		names = append(names, merge.Stream)
 	}
 	dir, err := checkpoint.Acquire(ctx, e.fs, e.cfg.StateDir, names, waiting)
 	if err != nil {

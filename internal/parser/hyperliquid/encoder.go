@@ -183,6 +183,7 @@ func (o *Output) Reset() {
 		return
 	}
 	clear(o.Bad) // release the spans
+	clear(o.Parts)
 	*o = Output{
 		Data: o.Data[:0], Records: o.Records[:0], Bad: o.Bad[:0], Blocks: o.Blocks[:0], Parts: o.Parts[:0],
 		Hashes: o.Hashes[:0],

@@ -19,13 +19,18 @@ type Part struct {
 	Unreadable bool // the whole line is malformed: its block and events are unknown
 	Failed     bool // the part's events could not be encoded, and their number is unknown
 
+	// BlockTime and LocalTime are the envelope's, as JSON strings, or nil. They are a part of the span's Data, and valid
+	// as long as that is.
+	BlockTime, LocalTime []byte
+
 	Records, Bad, Hashes int
 }
 
 // beginPart begins a part of a line.
 func (w *Worker) beginPart(out *Output, offset, block int64, index int) {
 	if w.Parts {
-		out.Parts = append(out.Parts, out.withPosition(Part{Offset: offset, Block: block, Index: index}))
+		out.Parts = append(out.Parts, out.withPosition(Part{Offset: offset, Block: block, Index: index,
+			BlockTime: w.header.blockTime, LocalTime: w.header.localTime}))
 	}
 }
 

@@ -177,17 +177,8 @@ func (t *Tracker) size() int { return len(t.acked) + len(t.ahead) }
 
 // Skip returns the number of leading records of the batch that are already stored.
 func (t *Tracker) Skip(b sink.Batch) int {
-	if len(t.ahead) == 0 && len(t.resumed) == 0 {
-		return 0
-	}
-	if from, ok := t.resumed[b.File]; ok {
-		delete(t.resumed, b.File)
-		if PointOf(b, 0).Compare(from) <= 0 {
-			delete(t.ahead, b.File)
-		}
-	}
-	until, ok := t.ahead[b.File]
-	if !ok {
+	until, ahead := t.Until(b.File, PointOf(b, 0))
+	if !ahead {
 		return 0
 	}
 	n, _ := slices.BinarySearchFunc(b.Records, until, func(r sink.Record, until Point) int {
@@ -197,6 +188,22 @@ func (t *Tracker) Skip(b sink.Batch) int {
 		return 1
 	})
 	return n
+}
+
+// Until returns the point up to which a file is already stored, if the destination is ahead. first is where the next
+// batch of the file begins.
+func (t *Tracker) Until(file position.FileID, first Point) (until Point, ahead bool) {
+	if len(t.ahead) == 0 && len(t.resumed) == 0 {
+		return Point{}, false
+	}
+	if from, ok := t.resumed[file]; ok {
+		delete(t.resumed, file)
+		if first.Compare(from) <= 0 {
+			delete(t.ahead, file)
+		}
+	}
+	until, ahead = t.ahead[file]
+	return until, ahead
 }
 
 // Position returns the position to store with the record at p of the file and all records before it.
