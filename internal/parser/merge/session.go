@@ -526,7 +526,7 @@ func (s *session) wait(blocked uint16, now time.Time) {
 			expires = s.replayEnd
 		}
 		switch finished := m != nil && m.finished; {
-		case finished && !s.replays(now) || !now.Before(expires):
+		case finished || !now.Before(expires):
 			s.order.silence(i, !finished)
 			*since = time.Time{}
 			s.decide()
