@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"math/rand/v2"
+	"os"
 	"slices"
 	"strings"
 	"sync"
@@ -510,11 +511,15 @@ func runProcess(t *rapid.T, dir string, d *destination, streams []*modelStream, 
 }
 
 func tempDir(t *rapid.T) string {
-	dir, err := vfsTempDir()
+	dir, err := os.MkdirTemp("", "merge-test-")
 	if err != nil {
 		t.Fatal(err)
 	}
-	t.Cleanup(func() { removeAll(dir) })
+	t.Cleanup(func() {
+		if err := os.RemoveAll(dir); err != nil {
+			t.Error(err)
+		}
+	})
 	return dir
 }
 
