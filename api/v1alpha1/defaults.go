@@ -48,6 +48,8 @@ const (
 const (
 	DefaultStreamMode = StreamModeAuto
 
+	DefaultPatience = 5 * time.Second
+
 	DefaultMaxSize int64 = 1 << 30 // bytes
 	DefaultMaxAge        = time.Hour
 
@@ -100,6 +102,9 @@ func SetDefaults(obj *HyperliquidParser) {
 	setSinkDefaults(spec.Sink)
 	for i := range spec.Sinks {
 		setSinkDefaults(spec.Sinks[i].Sink())
+	}
+	if spec.Order != nil {
+		setDuration(&spec.Order.Patience, DefaultPatience)
 	}
 	setEngineDefaults(&spec.Engine)
 	setGrowthDefaults(&spec.Growth)

@@ -43,6 +43,7 @@ sink: {nats: {url: "nats://nats:4222", stream: HL, create: {}, credentialsSecret
 	"Kafka": `
 target: {nodes: {selector: {matchLabels: {role: node}}, dataPath: /data}}
 streams: [{name: Fills}]
+order: {by: Block}
 sink: {kafka: {brokers: ["kafka:9092"], create: {}}}`,
 	"several sinks": `
 target: {nodes: {selector: {matchLabels: {role: node}}, dataPath: /data}}
@@ -105,6 +106,9 @@ func listDefaults() map[string]any {
 func setListDefaults(obj *v1alpha1.HyperliquidParser) {
 	if c := obj.Spec.Rollout.Canary; c != nil {
 		c.Count, c.Soak = ptr.To(intstr.FromInt32(1)), &metav1.Duration{Duration: time.Hour}
+	}
+	if o := obj.Spec.Order; o != nil {
+		o.Patience = &metav1.Duration{Duration: 5 * time.Second}
 	}
 	for i := range obj.Spec.Streams {
 		obj.Spec.Streams[i].Mode = "Auto"
@@ -197,6 +201,7 @@ func TestDescriptionsStateDefaults(t *testing.T) {
 		"spec.streams[].mode":           v1alpha1.DefaultStreamMode,
 		"spec.engine.readRate":          v1alpha1.DefaultReadRate,
 		"spec.paused":                   false,
+		"spec.order.patience":           "5s",
 		"spec.engine.markers":           false,
 		"spec.engine.deduplicateBlocks": false,
 		"spec.image":                    "the manager's --parser-image",

@@ -15,6 +15,9 @@ import (
 // +kubebuilder:validation:XValidation:rule="!has(self.sinks) || self.sinks.all(n, self.streams.exists(s, has(s.sink) && s.sink == n.name))",fieldPath=".sinks",message="a sink has no stream: name it in a stream's sink, or leave it out"
 // +kubebuilder:validation:XValidation:rule="!has(self.sinks) || (self.sinks.filter(n, has(n.file)).size() <= 1 && self.sinks.filter(n, has(n.stdout)).size() <= 1)",fieldPath=".sinks",message="a parser has one output directory and one standard output: set file and stdout at most once each"
 // +kubebuilder:validation:XValidation:rule="!has(self.sink) || !has(self.sink.nats) || !has(self.sink.nats.identity) || self.sink.nats.identity != 'Chain' || self.streams.all(s, has(s.mode) && s.mode == 'ByBlock')",fieldPath=".sink.nats.identity",message="identity Chain identifies events by their place in the block, which only by-block lines show: set the streams' mode to ByBlock"
+// +kubebuilder:validation:XValidation:rule="!has(self.order) || self.streams.all(s, !has(s.mode) || s.mode != 'Line')",fieldPath=".order",message="lines of mode Line do not name their block: leave order out, or set the streams' mode to Auto, Streaming or ByBlock"
+// +kubebuilder:validation:XValidation:rule="!has(self.order) || !has(self.format) || self.format != 'Raw'",fieldPath=".order",message="records of format Raw do not name their stream: leave order out, or write format: Enveloped or Normalized"
+// +kubebuilder:validation:XValidation:rule="!has(self.order) || !has(self.sinks) || size(self.sinks) == 1",fieldPath=".order",message="ordered by block, all streams go to one sink: leave order out, or set sink instead of sinks"
 type HyperliquidParserSpec struct {
 	// target selects what the parsers read: one parser runs for each target.
 	// +required
@@ -54,6 +57,13 @@ type HyperliquidParserSpec struct {
 	// +kubebuilder:validation:MinItems=1
 	// +kubebuilder:validation:MaxItems=7
 	Sinks []NamedSink `json:"sinks,omitempty"`
+
+	// order delivers the streams as one, ordered by block, for consumers that need all streams of a block together. It
+	// requires lines that name their block, so mode Line is not allowed; in mode Auto, a stream fails while the node writes
+	// it in line mode. It requires one sink, and a format that names a record's stream. If unset, each stream is delivered
+	// by itself.
+	// +optional
+	Order *Order `json:"order,omitempty"`
 
 	// engine sizes the parser's pipeline. If unset, the defaults of its fields apply.
 	// +optional
@@ -533,6 +543,31 @@ const (
 	// FileCompressionZstd compresses files with Zstandard.
 	FileCompressionZstd FileCompression = "zstd"
 )
+
+// Order is how the records of several streams are ordered.
+type Order struct {
+	// by is Block: the records of a block are delivered together, OrderStatuses before RawBookDiffs before Fills before
+	// other streams, and after them a record of the stream "_marker" that describes the block, also if the filter lets
+	// nothing of it pass.
+	// +required
+	By OrderBy `json:"by"`
+
+	// patience is how long the other streams wait for one that brings nothing, from 100ms to 1h. They then continue
+	// without it, and a record of the stream "_marker" says so. Defaults to 5s.
+	// +optional
+	// +kubebuilder:validation:Type=string
+	// +kubebuilder:validation:MaxLength=32
+	// +kubebuilder:validation:XValidation:rule="self.matches('^([0-9]{1,5}([.][0-9]{1,3})?(ms|s|m|h)){1,3}$') && duration(self).getMilliseconds() >= 100 && duration(self).getMilliseconds() <= 3600000",message="write a duration from 100ms to 1h, such as 5s"
+	Patience *metav1.Duration `json:"patience,omitempty"`
+}
+
+// OrderBy is what records are ordered by.
+//
+// +kubebuilder:validation:Enum=Block
+type OrderBy string
+
+// OrderByBlock orders records by the number of their block.
+const OrderByBlock OrderBy = "Block"
 
 // Engine sizes the parser's pipeline.
 type Engine struct {

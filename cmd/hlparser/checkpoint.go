@@ -9,6 +9,7 @@ import (
 
 	"github.com/hlparser/hyperliquid-parser-operator/internal/parser/checkpoint"
 	"github.com/hlparser/hyperliquid-parser-operator/internal/parser/config"
+	"github.com/hlparser/hyperliquid-parser-operator/internal/parser/merge"
 	"github.com/hlparser/hyperliquid-parser-operator/internal/parser/position"
 	"github.com/hlparser/hyperliquid-parser-operator/internal/parser/vfs"
 )
@@ -124,19 +125,23 @@ A checkpoint that is restored before that is used instead.`,
 			if stateDir == "" {
 				return usageError{errors.New("state-dir: is missing: name the parser's state directory")}
 			}
-			s, err := config.ParseStreamFlag(stream)
-			if err != nil {
-				return usageError{fmt.Errorf("stream: %w", err)}
+			name := merge.Stream
+			if stream != name {
+				s, err := config.ParseStreamFlag(stream)
+				if err != nil {
+					return usageError{fmt.Errorf("stream: %w", err)}
+				}
+				name = s.Name.Kebab()
 			}
-			if err := checkpoint.Forget(vfs.PrivateOS, stateDir, s.Name.Kebab()); err != nil {
+			if err := checkpoint.Forget(vfs.PrivateOS, stateDir, name); err != nil {
 				return err
 			}
-			cmd.PrintErrf("stream %s starts as a new one at the next start of its parser\n", s.Name.Kebab())
+			cmd.PrintErrf("stream %s starts as a new one at the next start of its parser\n", name)
 			return nil
 		},
 	}
 	f := cmd.Flags()
 	f.StringVar(&stateDir, "state-dir", "", "state directory of the parser")
-	f.StringVar(&stream, "stream", "", "stream, such as order-statuses")
+	f.StringVar(&stream, "stream", "", "stream, such as order-statuses; blocks: the merged stream of --order")
 	return cmd
 }

@@ -202,7 +202,7 @@ func fieldBounds() map[string]bound {
 
 	// Fields of the parser's config. The parser validates them, and none of them names a file.
 	add(bound{shows: inConfig, schema: true}, `
-		streams.name streams.mode streams.sink format metrics
+		streams.name streams.mode streams.sink format metrics order.by order.patience
 		filter.coins filter.users filter.statuses filter.excludeStatuses filter.sides filter.minNotional
 		engine.bufferLimit engine.parallelThreshold engine.workers engine.startAt engine.maxLineBytes engine.readRate
 		sinks.name`)
@@ -242,6 +242,7 @@ func fieldBounds() map[string]bound {
 	for field, b := range all {
 		b.value = cmp.Or(map[string]string{
 			"streams.name": "Trades", "streams.mode": "ByBlock", "format": "Raw", "metrics": "ClassicBuckets",
+			"order.by": "Block", "order.patience": "7s",
 			"filter.users":       "0x" + strings.Repeat("1", 40),
 			"filter.sides":       "A",
 			"filter.minNotional": "7", "engine.bufferLimit": "7777777", "engine.workers": "7", "engine.startAt": "Beginning",

@@ -111,6 +111,8 @@ var examples = map[string]string{
 	"brokers.[]":                   `kafka:9092`,
 	"users.[]":                     `"0x0123456789012345678901234567890123456789"`,
 	"minNotional":                  `"10"`,
+	"spec.order":                   `{by: Block}`,
+	"order.patience":               `5s`,
 	"canary.count":                 `10%`,
 	"canary.soak":                  `1h`,
 	"growth.lag":                   `1m`,

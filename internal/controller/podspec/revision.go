@@ -317,6 +317,12 @@ func render(spec *v1alpha1.HyperliquidParserSpec) config.Config {
 		// acknowledged.
 		ShutdownTimeout: config.Duration{Duration: time.Duration(grace(spec)) * time.Second * 2 / 3},
 	}
+	if spec.Order != nil {
+		c.Order.By = config.Sorting(spec.Order.By)
+		if spec.Order.Patience != nil {
+			c.Order.Patience.Duration = spec.Order.Patience.Duration
+		}
+	}
 	for _, s := range spec.Streams {
 		c.Streams = append(c.Streams, config.StreamConfig{
 			Name: config.Stream(s.Name), Mode: config.Mode(s.Mode), Sink: string(s.Sink),

@@ -179,3 +179,35 @@ func TestEveryStreamAndModeCanBeWrittenAsAFlag(t *testing.T) {
 		}
 	}
 }
+
+func TestAnOrderThatCannotBeKeptIsRefused(t *testing.T) {
+	for name, c := range map[string]struct {
+		field  string
+		change func(*Config)
+	}{
+		"":                        {"", func(*Config) {}},
+		"patience alone":          {"order.patience", func(c *Config) { c.Order.By = "" }},
+		"an unknown order":        {"order.by", func(c *Config) { c.Order.By = "Time" }},
+		"no patience":             {"order.patience", func(c *Config) { c.Order.Patience.Duration = MinPatience - 1 }},
+		"endless patience":        {"order.patience", func(c *Config) { c.Order.Patience.Duration = MaxPatience + 1 }},
+		"records without streams": {"order.by", func(c *Config) { c.Format = Raw }},
+		"lines without blocks":    {"order.by", func(c *Config) { c.Streams[0].Mode = Line }},
+		"two sinks": {"order.by", func(c *Config) {
+			c.Sinks = []NamedSink{{Name: "a", Sink: c.Sink}, {Name: "b", Sink: Sink{Stdout: &StdoutSink{}}}}
+			c.Sink = Sink{}
+			c.Streams = []StreamConfig{{Name: Fills, Mode: Auto, Sink: "a"}, {Name: Trades, Mode: Auto, Sink: "b"}}
+		}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			config := valid()
+			config.Format, config.Order.By = Enveloped, ByNumber
+			config = config.WithDefaults(2)
+			c.change(&config)
+			err := config.Validate()
+			var wrong *FieldError
+			if got := errors.As(err, &wrong); got != (c.field != "") || got && wrong.Field != c.field {
+				t.Errorf("got %v, want an error about %q", err, c.field)
+			}
+		})
+	}
+}

@@ -255,6 +255,13 @@ func (o *order) appendMarker(dst []byte, target, kind, about string) []byte {
 	return strconv.AppendInt(append(dst, `,"block":`...), o.Block, 10)
 }
 
+// appendStreamMarker appends the record that says that a stream is silent, or is back. It has the shape of the markers
+// within a stream.
+func (o *order) appendStreamMarker(dst []byte, target, kind, about string) []byte {
+	dst = o.appendMarker(dst, target, kind, about)
+	return append(dst, `,"index":null,"from":null,"to":null,"bytes":null,"file":null,"reason":null}`+"\n"...)
+}
+
 // appendBlockMarker appends the record that ends the order's block.
 func (o *order) appendBlockMarker(dst []byte, target string, streams []Source) []byte {
 	dst = o.appendMarker(dst, target, blockMarker, "")

@@ -57,6 +57,7 @@ type session struct {
 	saved     document   // the stream's parts; the rest is set by a commit
 	version   uint64     // counts what a commit saves
 	committed uint64     // the newest saved version
+	unsaved   uint64     // the version that must be saved before the batch is delivered
 }
 
 // batch collects what is delivered to the sink next.
@@ -282,6 +283,8 @@ func (s *session) advance(ctx context.Context) (progress bool, err error) {
 		s.fill(time.Now())
 	}
 	switch {
+	case s.committed < s.unsaved:
+		return true, s.save(ctx)
 	case len(s.batch.Records) > 0:
 		return true, s.deliver(ctx)
 	case len(s.batch.points) > 0:
@@ -289,10 +292,7 @@ func (s *session) advance(ctx context.Context) (progress bool, err error) {
 		return true, nil
 	case s.decided:
 		version := s.version
-		s.mu.Unlock()
-		err := s.commit(ctx, version)
-		s.mu.Lock()
-		if err != nil {
+		if err := s.save(ctx); err != nil {
 			return false, err
 		}
 		if s.committed >= version && s.decided {
@@ -302,6 +302,14 @@ func (s *session) advance(ctx context.Context) (progress bool, err error) {
 		return true, nil
 	}
 	return false, nil
+}
+
+// save commits the present version.
+func (s *session) save(ctx context.Context) error {
+	version := s.version
+	s.mu.Unlock()
+	defer s.mu.Lock()
+	return s.commit(ctx, version)
 }
 
 // deliver passes the batch to the sink.
@@ -332,7 +340,8 @@ func (s *session) deliver(ctx context.Context) error {
 }
 
 // refuse takes a record that the sink refused out of the batch, and remembers it for the record's stream. The other
-// records keep their positions.
+// records keep their positions, and are delivered once it is saved that the record is refused: afterwards a sink that
+// stores its position may skip the record together with those around it.
 func (s *session) refuse(refusal *sink.Refusal) {
 	b, at := &s.batch, refusal.Index
 	var runs []run
@@ -367,6 +376,8 @@ func (s *session) refuse(refusal *sink.Refusal) {
 		b.Records[i].End -= to - from
 	}
 	b.runs = runs
+	s.version++
+	s.unsaved = s.version
 }
 
 // rememberRefused remembers record at of the batch, which is in run r. A marker of the merged stream belongs to no
@@ -465,8 +476,7 @@ func (s *session) announce() bool {
 		if o.Silent {
 			kind = silentMarker
 		}
-		text := s.order.appendMarker(nil, s.opts.Target, kind, s.opts.Streams[i].Name)
-		s.mark(append(text, "}\n"...))
+		s.mark(s.order.appendStreamMarker(nil, s.opts.Target, kind, s.opts.Streams[i].Name))
 		return true
 	}
 	return false
@@ -580,28 +590,47 @@ func (s *session) take(stream int, key int64) bool {
 	return true
 }
 
-// copy adds the records of an item to the batch, and returns how many of them are not markers.
+// copy adds the records of an item to the batch, and returns how many of them are not markers. A record that was refused
+// before keeps its index free, and is returned to its stream.
 func (s *session) copy(stream int, i *item) (events int64) {
+	from := i.from
+	for n := i.from; n < i.to; n++ {
+		if r := &i.batch.Records[n]; r.Index >= 0 && r.Block > 0 {
+			events++
+		}
+		if len(s.refused[stream]) == 0 {
+			continue
+		}
+		if _, refused := s.refused[stream].find(i.batch.File, resume.PointOf(*i.batch, n)); refused {
+			s.copyRange(stream, i.batch, from, n)
+			s.order.Next++
+			s.member[stream].refused = true
+			from = n + 1
+		}
+	}
+	s.copyRange(stream, i.batch, from, i.to)
+	return events
+}
+
+func (s *session) copyRange(stream int, source *sink.Batch, from, to int) {
+	if from == to {
+		return
+	}
 	b := &s.batch
 	b.File = s.order.File
 	start := 0
-	if i.from > 0 {
-		start = i.batch.Records[i.from-1].End
+	if from > 0 {
+		start = source.Records[from-1].End
 	}
 	shift := len(b.Data) - start
-	b.Data = append(b.Data, i.batch.Data[start:i.batch.Records[i.to-1].End]...)
-	first := len(b.Records)
-	for _, r := range i.batch.Records[i.from:i.to] {
-		if r.Index >= 0 && r.Block > 0 {
-			events++
-		}
+	b.runs = append(b.runs, run{first: len(b.Records), stream: stream, from: from, source: source})
+	b.Data = append(b.Data, source.Data[start:source.Records[to-1].End]...)
+	for _, r := range source.Records[from:to] {
 		b.Records = append(b.Records, sink.Record{
 			End: r.End + shift, Offset: s.order.Block, Block: r.Block, Coin: r.Coin, Index: s.order.Next,
 		})
 		s.order.Next++
 	}
-	b.runs = append(b.runs, run{first: first, stream: stream, from: i.from, source: i.batch})
-	return events
 }
 
 // acquire waits until no call to the sink is in progress, and begins one.

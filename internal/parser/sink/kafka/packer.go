@@ -47,9 +47,9 @@ type packer struct {
 	out     []kgo.Record
 }
 
-// prepare finds the routes of the batch's records, starting at i. It returns their topics that are not in known, or a
-// refusal of the first record that cannot be sent.
-func (p *packer) prepare(b sink.Batch, i int, known map[string]kadm.TopicID) (unknown []string, refusal *sink.Refusal) {
+// prepare finds the routes of the batch's records. It returns their topics that are not in known, or a refusal of the
+// first record that cannot be sent.
+func (p *packer) prepare(b sink.Batch, known map[string]kadm.TopicID) (unknown []string, refusal *sink.Refusal) {
 	p.to = slices.Grow(p.to[:0], len(b.Records))[:len(b.Records)]
 	p.file = append(p.file[:0], b.File.String()...)
 	overhead := batchOverhead + recordOverhead + headerNames + decimals +
@@ -57,10 +57,7 @@ func (p *packer) prepare(b sink.Batch, i int, known map[string]kadm.TopicID) (un
 	var to *route
 	var coin string
 	start := 0
-	if i > 0 {
-		start = b.Records[i-1].End
-	}
-	for ; i < len(b.Records); i++ {
+	for i := range b.Records {
 		r := &b.Records[i]
 		if to == nil || r.Coin != coin {
 			coin = r.Coin

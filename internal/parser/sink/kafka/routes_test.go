@@ -56,7 +56,7 @@ func TestATopicThatIsTooLongIsRefused(t *testing.T) {
 	p := packer{routes: routes{topic: "hl.{coin}", stream: "fills", known: map[string]*route{}}, limit: 1 << 20}
 	b := sink.Batch{Data: []byte("a\nb\n"), Records: []sink.Record{{End: 2, Coin: "BTC"},
 		{End: 4, Coin: strings.Repeat(":", 100)}}}
-	if _, refusal := p.prepare(b, 0, nil); refusal == nil || refusal.Index != 1 ||
+	if _, refusal := p.prepare(b, nil); refusal == nil || refusal.Index != 1 ||
 		!strings.Contains(refusal.Reason, "303 characters") {
 		t.Fatalf("got %v, want a refusal of record 1", refusal)
 	}

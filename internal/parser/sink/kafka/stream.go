@@ -198,7 +198,7 @@ func (s *stream) Write(ctx context.Context, b sink.Batch) error {
 		}
 	}
 	from := s.progress.Skip(b)
-	if err := s.prepare(ctx, b, from); err != nil {
+	if err := s.prepare(ctx, b); err != nil {
 		return err
 	}
 	err := s.deliver(ctx, b, from)
@@ -216,9 +216,10 @@ func (s *stream) Write(ctx context.Context, b sink.Batch) error {
 	return nil
 }
 
-// prepare finds the routes of the records, starting at i, and checks that they can be sent, before any is sent.
-func (s *stream) prepare(ctx context.Context, b sink.Batch, i int) error {
-	unknown, refusal := s.packer.prepare(b, i, s.topics)
+// prepare finds the routes of the records, and checks that they can be sent, before any is sent. It checks those that
+// are stored too: the dead letter may have lost those between them that were refused.
+func (s *stream) prepare(ctx context.Context, b sink.Batch) error {
+	unknown, refusal := s.packer.prepare(b, s.topics)
 	if refusal != nil {
 		return refusal
 	}

@@ -172,9 +172,9 @@ func (s *stream) write(ctx context.Context, b sink.Batch) error {
 	return s.writeMessages(ctx, b)
 }
 
-// refuse returns a *sink.Refusal for the first record, starting at from, that fits in no message.
-func (s *stream) refuse(b sink.Batch, from, overhead int) error {
-	for i := from; i < len(b.Records); i++ {
+// refuse returns a *sink.Refusal for the first record that fits in no message.
+func (s *stream) refuse(b sink.Batch, overhead int) error {
+	for i := range b.Records {
 		n := len(b.Record(i)) - 1
 		if n+overhead <= s.limit {
 			continue
@@ -201,7 +201,7 @@ func (s *stream) batchHeaders() int {
 // writeMessages publishes messages with ids. It returns when all are stored.
 func (s *stream) writeMessages(ctx context.Context, b sink.Batch) error {
 	overhead := s.packer.overhead(b.File)
-	if err := s.refuse(b, 0, overhead); err != nil {
+	if err := s.refuse(b, overhead); err != nil {
 		return err
 	}
 	s.inbox.begin()
@@ -238,15 +238,16 @@ func (s *stream) writeBatches(ctx context.Context, b sink.Batch) error {
 			}
 		}
 		from := s.tracker.Skip(b)
+		// Also among the records that are stored: the dead letter may have lost those between them that were refused.
+		if err := s.refuse(b, overhead); err != nil {
+			return err
+		}
 		if from == len(b.Records) {
 			s.tracker.Acked(b)
 			return nil
 		}
 		if s.tracker.Full(b.File) {
 			return fmt.Errorf("records of %d files wait for the parser's checkpoint", resume.MaxFiles)
-		}
-		if err := s.refuse(b, from, overhead); err != nil {
-			return err
 		}
 		err := s.writeBatch(ctx, b, from, overhead)
 		var refused *jetstream.APIError
