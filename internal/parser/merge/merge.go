@@ -83,6 +83,7 @@ type Part struct {
 	Block  int64 // 0 if the line is unreadable
 	Index  int   // of the first event in the line
 	Events int   // number of events, including those that the filter drops
+	Last   int32 // the highest index of a record of the part, also of those that the filter drops
 
 	End    bool // the line ends with this part
 	Whole  bool // the line holds all events of its block: by-block mode
@@ -226,7 +227,8 @@ const endOfLine = 1<<31 - 1
 // item is a part of a line whose records take their place together.
 type item struct {
 	block     int64
-	events    int64 // that it adds to its block
+	offset    int64 // of the line
+	upTo      int   // the events of the line up to the end of the part; 0 if more of the part follows
 	ended     bool  // the line ends
 	whole     bool
 	faulty    bool
@@ -332,11 +334,11 @@ func (m *member) prepare(b *sink.Batch, parts []Part) *sink.Refusal {
 		if !rest && r == len(b.Records) { // more of the part may follow
 			if r > from {
 				end = resume.PointOf(*b, r-1)
-				m.addPart(b, part, from, r, until, end)
+				m.addPart(b, part, from, r, end)
 			}
 			break
 		}
-		m.addPart(b, part, from, r, until, end)
+		m.addPart(b, part, from, r, end)
 	}
 	if r < len(b.Records) { // records that no part announces keep their place
 		m.add(item{batch: b, from: r, to: len(b.Records), point: reached{b.File, resume.PointOf(*b, len(b.Records)-1)}})
@@ -363,19 +365,17 @@ func (p *Part) end() resume.Point {
 	if p.End || p.Block == 0 {
 		return resume.Point{Offset: p.Offset, Index: endOfLine}
 	}
-	return resume.Point{Offset: p.Offset, Index: int32(p.Index + p.Events - 1)}
+	return resume.Point{Offset: p.Offset, Index: p.Last}
 }
 
-// addPart adds what follows the point until, up to the point end, of a part with some of the batch's records.
-func (m *member) addPart(b *sink.Batch, p *Part, from, to int, until, end resume.Point) {
-	first, last := int64(p.Index), int64(p.Index+p.Events-1)
-	if until.Offset == p.Offset {
-		first = max(first, int64(until.Index)+1)
-	}
-	last = min(last, int64(end.Index))
+// addPart adds some of the batch's records, which belong to a part, up to the point at.
+func (m *member) addPart(b *sink.Batch, p *Part, from, to int, at resume.Point) {
 	i := item{
-		block: p.Block, events: max(last-first+1, 0), ended: p.End && end.Index == endOfLine, whole: p.Whole,
-		faulty: p.Faulty || p.Block == 0, blockTime: p.BlockTime, localTime: p.LocalTime, point: reached{b.File, end},
+		block: p.Block, offset: p.Offset, whole: p.Whole, faulty: p.Faulty || p.Block == 0,
+		blockTime: p.BlockTime, localTime: p.LocalTime, point: reached{b.File, at},
+	}
+	if at == p.end() {
+		i.upTo, i.ended = p.Index+p.Events, p.End
 	}
 	if to > from {
 		i.batch, i.from, i.to = b, from, to

@@ -247,13 +247,13 @@ func drawStream(t *rapid.T, name string, blocks int64, whole bool) *modelStream 
 				// A long line is delivered in parts.
 				if i == 1 && rapid.Bool().Draw(t, "cut") {
 					half := p
-					half.End, half.Events = false, len(text)
+					half.End, half.Events, half.Last = false, len(text), int32(len(text)-1)
 					current.parts, current.text = append(current.parts, half), append(current.text, text)
 					cut()
 					p.Index, text = i+1, nil
 				}
 			}
-			p.Events = len(text)
+			p.Events, p.Last = len(text), int32(p.Index+len(text)-1)
 			current.parts, current.text = append(current.parts, p), append(current.text, text)
 			offset += 100
 			switch rapid.IntRange(0, 9).Draw(t, "cut") {

@@ -43,7 +43,15 @@ type streamOrder struct {
 	Seen      bool  `json:"seen,omitempty"`    // it had a line of the block
 	Partial   bool  `json:"partial,omitempty"` // it may have more of the block than was delivered
 	Events    int64 `json:"events,omitempty"`
+	Line      line  `json:"line,omitzero"` // the newest, and how many events of it are in Events
 	Delivered int64 `json:"delivered,omitempty"`
+}
+
+// line is a line of a file, and a number of its events.
+type line struct {
+	File   position.FileID `json:"file"`
+	Offset int64           `json:"offset"`
+	Events int64           `json:"events"`
 }
 
 // stamp is a JSON string from an envelope, with its quotes, or nothing.
@@ -176,7 +184,13 @@ func (o *order) take(stream int, i *item, delivered int64) {
 	}
 	s.Started, s.Seen, s.Whole = true, true, i.whole
 	s.Floor, s.Past = i.block, i.whole && i.ended
-	s.Events += i.events
+	if s.Line.File != i.point.file || s.Line.Offset != i.offset {
+		s.Line = line{File: i.point.file, Offset: i.offset}
+	}
+	if more := int64(i.upTo) - s.Line.Events; more > 0 { // its parts may be cut in another way after a restart
+		s.Events += more
+		s.Line.Events += more
+	}
 	s.Delivered += delivered
 }
 
