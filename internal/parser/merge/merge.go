@@ -33,6 +33,7 @@
 package merge
 
 import (
+	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
@@ -227,7 +228,9 @@ const endOfLine = 1<<31 - 1
 // item is a part of a line whose records take their place together.
 type item struct {
 	block     int64
-	offset    int64 // of the line
+	lines     bool  // it has several lines, all of them whole, with that many events
+	events    int64 // likewise
+	offset    int64 // otherwise: of the line
 	upTo      int   // the events of the line up to the end of the part; 0 if more of the part follows
 	ended     bool  // the line ends
 	whole     bool
@@ -338,6 +341,10 @@ func (m *member) prepare(b *sink.Batch, parts []Part) *sink.Refusal {
 			}
 			break
 		}
+		if part.isLine() && until.Offset != part.Offset {
+			m.addLine(b, part, from, r)
+			continue
+		}
 		m.addPart(b, part, from, r, end)
 	}
 	if r < len(b.Records) { // records that no part announces keep their place
@@ -381,6 +388,27 @@ func (m *member) addPart(b *sink.Batch, p *Part, from, to int, at resume.Point) 
 		i.batch, i.from, i.to = b, from, to
 	}
 	m.add(i)
+}
+
+// isLine reports whether the part is all of one of its block's lines.
+func (p *Part) isLine() bool { return p.Index == 0 && p.End && !p.Whole && !p.Faulty && p.Block > 0 }
+
+// addLine adds a line. Consecutive lines of one block, of which streaming mode has many, are one item.
+func (m *member) addLine(b *sink.Batch, p *Part, from, to int) {
+	n := len(m.items)
+	if n == 0 || !m.items[n-1].lines || m.items[n-1].block != p.Block {
+		m.add(item{block: p.Block, lines: true, blockTime: p.BlockTime, from: from, to: from})
+		n++
+	}
+	i := &m.items[n-1]
+	i.events += int64(p.Events)
+	i.point = reached{b.File, p.end()}
+	if to > from {
+		i.batch, i.to = b, to
+	}
+	if bytes.Compare(p.LocalTime, i.localTime) > 0 {
+		i.localTime = p.LocalTime
+	}
 }
 
 func (m *member) add(i item) { m.items = append(m.items, i) }

@@ -184,6 +184,11 @@ func (o *order) take(stream int, i *item, delivered int64) {
 	}
 	s.Started, s.Seen, s.Whole = true, true, i.whole
 	s.Floor, s.Past = i.block, i.whole && i.ended
+	s.Delivered += delivered
+	if i.lines {
+		s.Events += i.events
+		return
+	}
 	if s.Line.File != i.point.file || s.Line.Offset != i.offset {
 		s.Line = line{File: i.point.file, Offset: i.offset}
 	}
@@ -191,7 +196,6 @@ func (o *order) take(stream int, i *item, delivered int64) {
 		s.Events += more
 		s.Line.Events += more
 	}
-	s.Delivered += delivered
 }
 
 // complete reports whether everything that the node wrote of the block was delivered or dropped by the filter.

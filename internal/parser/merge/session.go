@@ -81,6 +81,17 @@ type progress struct {
 	reached
 }
 
+// reach records how far the batch takes a stream in a file.
+func (b *batch) reach(stream int, to reached) {
+	for i := range b.points {
+		if p := &b.points[i]; p.stream == stream && p.file == to.file {
+			p.point = to.point
+			return
+		}
+	}
+	b.points = append(b.points, progress{stream, to})
+}
+
 // document is what the checkpoint of Stream holds, as its sink's data.
 type document struct {
 	Order   order           `json:"order"`
@@ -584,7 +595,7 @@ func (s *session) take(stream int, key int64) bool {
 		delivered = 0
 	}
 	s.order.take(stream, i, delivered)
-	s.batch.points = append(s.batch.points, progress{stream, i.point})
+	s.batch.reach(stream, i.point)
 	s.since[stream] = time.Time{}
 	m.consume(s.number)
 	return true
