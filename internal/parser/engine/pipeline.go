@@ -103,7 +103,6 @@ type attempt struct {
 	committable      dedupState // as live, up to the end of the last block: what a commit may record
 	lastBad          badLine
 	splitEvent       splitEvent   // with deduplicateBlocks or markers
-	readerStarted    bool         // the reader has started: positions it acknowledges enter the checkpoint with a commit only
 	mergedParts      []merge.Part // of the slot that is being delivered
 	readerStarted    bool         // the reader has started: positions it acknowledges enter the checkpoint with a commit only
 
