@@ -31,6 +31,9 @@ type State struct {
 	// Blocks is what is known about blocks and about the order of lines. It is set if duplicate blocks are dropped or
 	// markers are configured.
 	Blocks *Blocks `json:"blocks,omitempty"`
+	// Counts number the next events in streaming mode: how many events of its newest block each of the recently read
+	// files has, up to its offset. The newest file is first.
+	Counts []Count `json:"counts,omitempty"`
 	// DeadLetterBytes is the position in the dead letter that belongs to this state: its length in bytes, as if it had
 	// never been rotated or removed.
 	DeadLetterBytes int64 `json:"deadLetterBytes"`
@@ -64,6 +67,13 @@ type Blocks struct {
 	// Current is nonzero only in checkpoints written before Orders existed, where Complete holds the blocks of either
 	// mode. It is never written.
 	Current int64 `json:"current,omitempty"`
+}
+
+// Count is how many events of a file's newest block precede its offset.
+type Count struct {
+	position.FileID
+	Block  int64 `json:"block"`
+	Events int64 `json:"events"`
 }
 
 // PartialBlock is a block whose events at the indices Missing are not known.
@@ -184,6 +194,14 @@ func (s *State) validate() error {
 	if min(s.LastBlock, s.DeadLetterBytes) < 0 {
 		return fmt.Errorf("last block %d, %d bytes of the dead letter: want no negative number", s.LastBlock,
 			s.DeadLetterBytes)
+	}
+	for _, c := range s.Counts {
+		if err := c.Validate(); err != nil {
+			return err
+		}
+		if min(c.Block, c.Events) < 0 {
+			return fmt.Errorf("%d events of block %d in file %s: want no negative number", c.Events, c.Block, c.FileID)
+		}
 	}
 	if s.Blocks == nil {
 		return nil

@@ -135,6 +135,7 @@ func (a *attempt) beginCommit(ctx context.Context, final bool) error {
 		t := a.tail.Stats()
 		c.state.Directory, c.state.Mode = t.Directory, string(t.Mode)
 		c.state.Blocks = a.committable.checkpoint()
+		c.state.Counts = a.committedCounts.checkpoint()
 		a.stats.set(func(s *stats) { c.state.LastBlock = s.lastBlock })
 	}
 	a.ackedBytes, a.ackedSeen, a.fileSwitches, a.pending = 0, time.Time{}, 0, c

@@ -51,6 +51,7 @@ type pipeline struct {
 type codec struct {
 	whole   bool // each line holds a whole block: by-block mode
 	line    bool // lines do not name their block: line mode
+	counts  bool // the events of a block are in several lines: streaming mode
 	encoder *hyperliquid.Encoder
 	cut     func(dst []hyperliquid.Span, data []byte, offset int64, n int) []hyperliquid.Span
 	// workers are the encoders by slot, shared by the two waves because only one wave is encoded at a time. One more
@@ -102,6 +103,8 @@ type attempt struct {
 	live             dedupState // of what was handed to the sink; only with deduplicateBlocks or markers
 	committable      dedupState // as live, up to the end of the last block: what a commit may record
 	lastBad          badLine
+	counts           counts       // after what was delivered
+	committedCounts  counts       // as counts, up to the end of the last block: what a commit may record
 	splitEvent       splitEvent   // with deduplicateBlocks or markers
 	mergedParts      []merge.Part // of the slot that is being delivered
 	readerStarted    bool         // the reader has started: positions it acknowledges enter the checkpoint with a commit only
@@ -136,7 +139,8 @@ func newPipeline(e *Engine, s config.StreamConfig) (*pipeline, error) {
 		if err != nil {
 			return nil, fmt.Errorf("stream %s: %w", s.Name, err)
 		}
-		c := codec{whole: d.Mode == config.ByBlock, line: d.Mode == config.Line, encoder: encoder, cut: encoder.Cut}
+		c := codec{whole: d.Mode == config.ByBlock, line: d.Mode == config.Line, counts: d.Mode == config.Streaming,
+			encoder: encoder, cut: encoder.Cut}
 		for range e.cfg.Engine.Workers + 1 {
 			w := encoder.NewWorker()
 			w.Parts = e.cfg.Engine.DeduplicateBlocks || e.cfg.Engine.Markers || e.cfg.Order.By != ""
@@ -305,6 +309,7 @@ func (p *pipeline) openPosition() (*attempt, error) {
 	a := &attempt{pipeline: p, store: store, saved: state}
 	a.live = newDedupState(&state, &cfg.Engine)
 	a.committable = a.live.clone()
+	a.counts, a.committedCounts = newCounts(state.Counts), newCounts(state.Counts)
 	buf := p.engine.budget.NewBuffer()
 	a.tail = p.engine.newSource(tail.Options{
 		DataDir: cfg.DataDir, Links: cfg.LinkDirs, Directories: p.directories(), StartAt: cfg.Engine.StartAt, Once: cfg.Once,

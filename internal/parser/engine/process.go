@@ -3,11 +3,13 @@ package engine
 import (
 	"context"
 	"fmt"
+	"slices"
 	"sync"
 
 	"github.com/hlparser/hyperliquid-parser-operator/internal/parser/buffer"
 	"github.com/hlparser/hyperliquid-parser-operator/internal/parser/config"
 	"github.com/hlparser/hyperliquid-parser-operator/internal/parser/hyperliquid"
+	"github.com/hlparser/hyperliquid-parser-operator/internal/parser/position"
 )
 
 const (
@@ -54,19 +56,24 @@ func (a *attempt) process(ctx, work context.Context, batch *buffer.Snapshot) err
 	if batch.Lines >= int64(a.engine.cfg.Engine.ParallelThreshold) || batch.Bytes >= parallelBytes {
 		wide = len(a.slots[0])
 	}
-	w := waves{attempt: a, work: work, tasks: taskQueue{attempt: a, blocks: batch.Blocks(), wide: wide}}
+	w := waves{attempt: a, work: work, tasks: taskQueue{attempt: a, blocks: batch.Blocks(), wide: wide,
+		counts: slices.Clone(a.counts)}}
 	defer w.wait()
 	for slots := w.next(); len(slots) > 0; slots = w.next() {
 		for i := range slots {
 			s := &slots[i]
+			a.recount(s)
 			for more := true; more; {
 				if err := a.deliver(work, s); err != nil {
 					return err
 				}
+				count := s.out.Count
 				s.out.Reset() // before the block is released: its record must not stay in memory with the next
 				if more = s.rest.Len() > 0; more {
 					a.midBlock, s.span.first = true, false
 					a.encode(len(a.slots[0]), s)
+				} else if file := s.span.block.Origin.ID; a.codecs[file.Directory].counts {
+					a.counts.set(file, count)
 				}
 			}
 			done := s.span
@@ -79,6 +86,7 @@ func (a *attempt) process(ctx, work context.Context, batch *buffer.Snapshot) err
 			if a.live.enabled() {
 				a.committable = a.live.clone()
 			}
+			a.committedCounts = append(a.committedCounts[:0], a.counts...)
 			a.tail.Ack(done.block)
 			if a.ackedSeen.IsZero() {
 				a.ackedSeen = a.batchSeen
@@ -152,6 +160,7 @@ type taskQueue struct {
 	spans     []hyperliquid.Span
 	nextSpan  int // the next of spans
 	released  int // blocks released
+	counts    counts
 }
 
 func (q *taskQueue) next(t *task) bool {
@@ -170,12 +179,36 @@ func (q *taskQueue) next(t *task) bool {
 		if len(q.spans) == 0 { // no line in it: it only advances the position
 			q.spans = append(q.spans, hyperliquid.Span{Offset: b.Offset})
 		}
+		if c.counts {
+			q.predict(b.Origin.ID)
+		}
 	}
 	*t = task{block: q.blocks[q.nextBlock-1], span: q.spans[q.nextSpan], first: q.nextSpan == 0,
 		last: q.nextSpan == len(q.spans)-1}
 	q.spans[q.nextSpan] = hyperliquid.Span{} // it refers to the block's memory
 	q.nextSpan++
 	return true
+}
+
+// predict sets the counts of the spans of a file as they are if each line holds one event.
+func (q *taskQueue) predict(file position.FileID) {
+	count := q.counts.of(file)
+	for i := range q.spans {
+		q.spans[i].Count = count
+		count = q.spans[i].Predict(count)
+	}
+	q.counts.set(file, count)
+}
+
+// recount encodes a slot's span again if its count was predicted wrong: a line before it has no event or several.
+func (a *attempt) recount(s *slot) {
+	file := s.span.block.Origin.ID
+	if !a.codecs[file.Directory].counts || s.span.span.Count == a.counts.of(file) {
+		return
+	}
+	s.span.span.Count = a.counts.of(file)
+	s.rest = s.span.span
+	a.encode(len(a.slots[0]), s)
 }
 
 // release returns a delivered block to the buffer. Blocks are delivered in order.
@@ -208,6 +241,7 @@ func (a *attempt) encode(worker int, s *slot) {
 				s.out = mark
 				s.out.Fail(line, reasonPanic)
 			}
+			after.Count = s.out.Count
 			s.rest = left.Then(after)
 			more = s.rest.Len() > 0 && left.Len() == 0 && !s.out.Full()
 		}

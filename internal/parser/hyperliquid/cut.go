@@ -12,6 +12,9 @@ type Span struct {
 	Offset int64  // in the file: of the first line, or of the events' line
 	Index  int    // of the first event in its line; 0 for whole lines
 
+	// Count is the count before the line that Data begins with, or is within. It has an effect in streaming mode only.
+	Count BlockCount
+
 	number int   // index in its line of the first record
 	rows   *rows // if not nil, Data begins with the next row of the event before Index
 

@@ -17,6 +17,7 @@ import (
 // it; each encodes with its own Worker.
 type Encoder struct {
 	enveloped bool // the lines have envelopes
+	streaming bool // a block has several lines
 	keyed     bool // records carry their coin
 	format    config.Format
 	filter    filter
@@ -63,6 +64,7 @@ func NewEncoder(
 	}
 	e := &Encoder{
 		enveloped: mode != config.Line,
+		streaming: mode == config.Streaming,
 		keyed:     keyed,
 		format:    format,
 		filter:    ready,
@@ -151,6 +153,9 @@ type Output struct {
 	// Hashes are those of the events of Parts, including malformed ones, if the worker's Hashes is set.
 	Hashes []uint32
 
+	// Count is the count after the lines, once all are encoded. It is zero except in streaming mode.
+	Count BlockCount
+
 	Lines     int64 // including malformed lines; a line that is cut into spans counts where it begins
 	Events    int64 // delivered or filtered; excludes malformed events
 	Filtered  int64 // of these, the filtered ones
@@ -228,6 +233,9 @@ type Worker struct {
 	tooManySides bool
 	unknown      bool // the event, or the row, has members that the layout does not have
 
+	count      BlockCount // before the current line; zero except in streaming mode
+	lineEvents int64      // events of the current line so far
+
 	number  int  // index of the next record in its line
 	stopped bool // encoding stopped within the event in rows
 	rows    rows // the event that is being split; see split
@@ -258,7 +266,10 @@ func (w *Worker) Encode(out *Output, s Span, file string) (rest Span) {
 		w.file = string(quoted[1 : len(quoted)-1])
 	}
 	data, offset := s.Data, s.Offset
+	w.count = s.Count
+	defer func() { out.Count, rest.Count = w.count, w.count }()
 	if s.inLine {
+		w.lineEvents = int64(s.Index)
 		w.header, w.number = s.header, s.number
 		w.beginLine(&w.header, s.Offset)
 		if s.Index == 0 {
@@ -271,8 +282,11 @@ func (w *Worker) Encode(out *Output, s Span, file string) (rest Span) {
 		if next, index := w.remainingEvents(out, &s); index >= 0 {
 			return w.stopInLine(s, s.Data[next:], index)
 		}
-		if s.last && !s.bare {
-			w.endPart(out)
+		if s.last {
+			w.endCount()
+			if !s.bare {
+				w.endPart(out)
+			}
 		}
 		data, offset = s.after, s.afterOffset
 	}
@@ -406,10 +420,11 @@ func (o *Output) addBlock(number int64) {
 // envelope encodes the line of a block. If it stops within the line because out is full, the envelope is valid, next is
 // where the next event begins, and more is that event's index. Otherwise more is -1.
 func (w *Worker) envelope(out *Output, line []byte, offset int64) (next, more int) {
-	was := *out
+	was, count := *out, w.count
 	i, complete, reason := w.readHeader(line)
 	if reason == "" {
 		w.beginLine(&w.header, offset)
+		w.beginCount(w.header.block)
 		out.addBlock(w.header.block)
 		w.beginPart(out, offset, w.header.block, 0)
 		next, more = w.events(out, line, i, offset, 0)
@@ -420,12 +435,14 @@ func (w *Worker) envelope(out *Output, line []byte, offset int64) (next, more in
 		if complete || end >= 0 && validTail(line, end) {
 			if more < 0 {
 				w.endPart(out)
+				w.endCount()
 			}
 			return next, more
 		}
 		reason = ReasonEnvelope
 	}
 	out.rewind(was)
+	w.count = count
 	from, to := trim(line)
 	if body := line[from:to]; len(body) == 0 || bytes.IndexByte(body, 0) >= 0 {
 		reason = w.reason(body)
@@ -486,6 +503,7 @@ func (w *Worker) events(out *Output, b []byte, i int, offset int64, index int) (
 		if end < 0 {
 			return -1, -1
 		}
+		w.lineEvents++
 		if w.Parts {
 			w.countEvent(out, b[i:end])
 		}
@@ -619,7 +637,7 @@ func (w *Worker) appendEnvelope(d []byte, index int) []byte {
 	d = strconv.AppendInt(append(d, w.before...), int64(w.number), 10)
 	d = append(d, w.between...)
 	if w.encoder.enveloped {
-		d = strconv.AppendInt(d, int64(index), 10)
+		d = strconv.AppendInt(d, w.indexInBlock(index), 10)
 		d = append(d, w.after...)
 	}
 	return d

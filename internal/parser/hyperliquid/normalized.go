@@ -289,7 +289,7 @@ func (w *Worker) appendNormalized(d, b []byte, from, to, index int) (record []by
 	}
 	d = append(d, w.before...)
 	if w.encoder.enveloped {
-		d = strconv.AppendInt(d, int64(index), 10)
+		d = strconv.AppendInt(d, w.indexInBlock(index), 10)
 	}
 	d = append(d, w.between...)
 	d = strconv.AppendInt(d, int64(w.number), 10)

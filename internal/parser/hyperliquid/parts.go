@@ -72,6 +72,7 @@ func (o *Output) Fail(s Span, reason string) {
 	if s.Index == 0 {
 		o.Lines++
 	}
+	o.Count = s.Count
 	o.addBad(reason, bytes.TrimSuffix(s.Data, []byte("\n")), s.Offset, s.number, s.Index)
 }
 

@@ -518,7 +518,7 @@ func (w *Worker) appendRow(d []byte, r *rows, at place, known bool, index, numbe
 	}
 	d = append(d, w.before...)
 	if w.encoder.enveloped {
-		d = strconv.AppendInt(d, int64(index), 10)
+		d = strconv.AppendInt(d, w.indexInBlock(index), 10)
 	}
 	d = strconv.AppendInt(append(d, `,"row":`...), int64(number), 10)
 	d = append(d, w.between...)
