@@ -171,7 +171,7 @@ func (w *dedupWriter) writeMalformed(ctx context.Context, p *hyperliquid.Part, b
 		return nil
 	}
 	if w.live.markers && !t.gapReported {
-		if err := w.writeMarker(ctx, w.deadEventMarker(p.Offset, p.Block, bad.Index, bad.Event, bad.Reason)); err != nil {
+		if err := w.writeMarker(ctx, w.deadEventMarker(p, bad.Offset, bad.Index, bad.Event, bad.Reason)); err != nil {
 			return err
 		}
 	}
@@ -180,8 +180,8 @@ func (w *dedupWriter) writeMalformed(ctx context.Context, p *hyperliquid.Part, b
 }
 
 // deadEventMarker is the marker of an event in the dead letter, or of one of its records. It takes that one's place.
-func (w *dedupWriter) deadEventMarker(offset, block int64, index, event int, reason string) marker {
-	return marker{kind: gapMarker, block: block, from: block, to: block, isEvent: true, event: int32(event),
+func (w *dedupWriter) deadEventMarker(p *hyperliquid.Part, offset int64, index, event int, reason string) marker {
+	return marker{kind: gapMarker, block: p.Block, from: p.Block, to: p.Block, isEvent: true, event: p.Before + int64(event),
 		reason: reason, offset: offset, index: int32(index)}
 }
 
@@ -334,7 +334,7 @@ func (w *dedupWriter) handleRefusal(ctx context.Context, b sink.Batch, refusal *
 	})
 	if at > 0 && !out.Parts[at-1].Unreadable { // in line mode only unreadable lines have parts
 		p := &out.Parts[at-1]
-		m = w.deadEventMarker(record.Offset, p.Block, int(record.Index), int(record.Event), refusal.Reason)
+		m = w.deadEventMarker(p, record.Offset, int(record.Index), int(record.Event), refusal.Reason)
 		if w.live.deduplicate {
 			hash := w.splitEvent.hash
 			if i := int(record.Event) - p.Index; i >= 0 && len(out.Hashes) > 0 {

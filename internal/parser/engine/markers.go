@@ -35,7 +35,7 @@ type marker struct {
 	// Otherwise the blocks from..to were not written before block. That exists in by-block mode only, where each block
 	// has a line.
 	isEvent bool
-	event   int32
+	event   int64
 	skip    buffer.Skip // for kind skipped
 	bytes   int64       // for kind deadLetter
 	reason  string      // why the item is in the dead letter
@@ -52,7 +52,7 @@ func (m *marker) text(target string, about config.Stream, file position.FileID) 
 		Kind   string  `json:"kind"`
 		About  string  `json:"about"`
 		Block  *int64  `json:"block"`
-		Index  *int32  `json:"index"`
+		Index  *int64  `json:"index"`
 		From   *int64  `json:"from"`
 		To     *int64  `json:"to"`
 		Bytes  *int64  `json:"bytes"`

@@ -89,7 +89,7 @@ func mergedParts(dst []merge.Part, out *hyperliquid.Output, whole bool) []merge.
 		}
 		dst = append(dst, merge.Part{
 			Offset: p.Offset, Block: p.Block, Index: p.Index, Events: p.Events, End: p.End, Whole: whole,
-			Last:   int32(p.Index + p.Events - 1),
+			Last:   int32(p.Next - 1),
 			Faulty: bad > p.Bad || p.Failed, BlockTime: p.BlockTime, LocalTime: p.LocalTime,
 		})
 	}

@@ -279,7 +279,11 @@ func (w *Worker) Encode(out *Output, s Span, file string) (rest Span) {
 		if !s.bare {
 			w.beginPart(out, s.Offset, s.header.block, s.Index)
 		}
-		if next, index := w.remainingEvents(out, &s); index >= 0 {
+		next, index := w.remainingEvents(out, &s)
+		if !s.bare {
+			w.completePart(out)
+		}
+		if index >= 0 {
 			return w.stopInLine(s, s.Data[next:], index)
 		}
 		if s.last {
@@ -433,6 +437,7 @@ func (w *Worker) envelope(out *Output, line []byte, offset int64) (next, more in
 			end = w.skipRest(line, next)
 		}
 		if complete || end >= 0 && validTail(line, end) {
+			w.completePart(out)
 			if more < 0 {
 				w.endPart(out)
 				w.endCount()

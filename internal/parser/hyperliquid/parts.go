@@ -12,8 +12,11 @@ import (
 type Part struct {
 	Offset int64 // of the line in its file
 	Block  int64 // 0 if Unreadable
+	Before int64 // events of the block in earlier lines, in streaming mode
 	Index  int   // of the first event in the line
 	Events int   // number of events, including malformed ones
+
+	Next int // the index in the line of the next record; set once the part is complete
 
 	End        bool // the line ends with this part, and its envelope is valid
 	Unreadable bool // the whole line is malformed: its block and events are unknown
@@ -29,7 +32,7 @@ type Part struct {
 // beginPart begins a part of a line.
 func (w *Worker) beginPart(out *Output, offset, block int64, index int) {
 	if w.Parts {
-		out.Parts = append(out.Parts, out.withPosition(Part{Offset: offset, Block: block, Index: index,
+		out.Parts = append(out.Parts, out.withPosition(Part{Offset: offset, Block: block, Before: w.count.Events, Index: index,
 			BlockTime: w.header.blockTime, LocalTime: w.header.localTime}))
 	}
 }
@@ -39,6 +42,13 @@ func (w *Worker) countEvent(out *Output, event []byte) {
 	out.Parts[len(out.Parts)-1].Events++
 	if w.Hashes {
 		out.Hashes = append(out.Hashes, hash(event))
+	}
+}
+
+// completePart completes the newest part.
+func (w *Worker) completePart(out *Output) {
+	if w.Parts {
+		out.Parts[len(out.Parts)-1].Next = w.number
 	}
 }
 
