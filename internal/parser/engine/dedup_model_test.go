@@ -147,6 +147,9 @@ func (o *oracle) bad(file, length int, streaming bool) {
 const deadLetterText = `{"target":"node-1","stream":"_marker","pos":"","kind":"deadLetter","about":"Trades",` +
 	`"block":null,"index":null,"from":null,"to":null,"bytes":BYTES,"file":"","reason":"REASON"}` + "\n"
 
+// anyIndex is a marker's index. In streaming mode it depends on the lines before, of which this model knows nothing.
+var anyIndex = regexp.MustCompile(`"index":[0-9]+,`)
+
 func deadEventText(block, index int) string {
 	return fmt.Sprintf(`{"target":"node-1","stream":"_marker","pos":"","kind":"gap","about":"Trades",`+
 		`"block":%d,"index":%d,"from":%[1]d,"to":%[1]d,"bytes":null,"file":null,"reason":""}`+"\n", block, index)
@@ -162,7 +165,7 @@ func (o *oracle) row(file int, r *row, refused func(block, i int) bool) {
 		event := [2]int{r.block, i}
 		again := o.deduplicate && o.known[event]
 		if r.bad[i] || !again && refused(r.block, i) {
-			o.markersDue[deadEventText(r.block, i-r.from)]++
+			o.markersDue[anyIndex.ReplaceAllString(deadEventText(r.block, i-r.from), "")]++
 			continue
 		}
 		o.good[event]++
@@ -529,7 +532,7 @@ func (c *chain) checkCounts(got []string, fail func(string, ...any)) {
 		case record.Kind == "late" || record.Kind == "replay":
 			from, just = *record.Block, true
 		case record.Kind == "deadLetter" || record.Index != nil:
-			markers[line]++
+			markers[anyIndex.ReplaceAllString(line, "")]++
 		}
 	}
 	for _, event := range slices.SortedFunc(maps.Keys(c.good), func(a, b [2]int) int {

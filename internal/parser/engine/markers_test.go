@@ -132,7 +132,7 @@ func TestMarkersReportGapsAndReplays(t *testing.T) {
 				envelope(7, 1, 2) +
 				envelope(5, 0, 1) + envelope(5, 1, 2) + envelope(6, 0, 1) + envelope(7, 0, 1) + envelope(7, 1, 2) +
 				envelope(8, 0, 1)}},
-			want: events(5, 0, 1) + deadEventText(5, 0) + unreadable(glued) + events(7, 1, 2) + markerText("replay", 5, 0, 7) +
+			want: events(5, 0, 1) + deadEventText(5, 1) + unreadable(glued) + events(7, 1, 2) + markerText("replay", 5, 0, 7) +
 				markerText("late", 5, 0, 7) + events(5, 1, 2) + markerText("late", 6, 0, 7) + events(6, 0, 1) +
 				markerText("late", 7, 0, 7) + events(7, 0, 1) + events(8, 0, 1),
 		},

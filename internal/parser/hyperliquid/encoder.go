@@ -269,6 +269,7 @@ func (w *Worker) Encode(out *Output, s Span, file string) (rest Span) {
 	w.count = s.Count
 	defer func() { out.Count, rest.Count = w.count, w.count }()
 	if s.inLine {
+		w.beginCount(s.header.block)
 		w.lineEvents = int64(s.Index)
 		w.header, w.number = s.header, s.number
 		w.beginLine(&w.header, s.Offset)

@@ -49,6 +49,8 @@ func (s setting) encoder(t testing.TB) *Encoder {
 type want struct {
 	Output
 	number int // of the line's next record
+	block  int64
+	before int // events of the block in the lines before
 	// unread are the lines in Bad that may go unnoticed, because the filter may reject a line by its first fields.
 	unread map[int64]bool
 }
@@ -72,6 +74,9 @@ func (s setting) reference(data []byte, offset int64) want {
 			if n := len(w.Blocks); n == 0 || w.Blocks[n-1] != h.block {
 				w.Blocks = append(w.Blocks, h.block)
 			}
+			if w.block != h.block || s.mode != config.Streaming {
+				w.block, w.before = h.block, 0
+			}
 			for i, e := range events {
 				if json.Valid(e) && s.shape(e) {
 					w.event(s, offset, i, h, e, e)
@@ -80,6 +85,7 @@ func (s setting) reference(data []byte, offset int64) want {
 					w.number++
 				}
 			}
+			w.before += len(events)
 		} else {
 			if len(bytes.Trim(line, " \t\r")) == 0 {
 				reason = ReasonEmpty
@@ -123,7 +129,7 @@ func (w *want) event(s setting, offset int64, index int, h refHeader, event, who
 	}
 	block, place, blockTime, localTime := "null", "null", "null", "null"
 	if s.mode != config.Line {
-		block, place = strconv.FormatInt(h.block, 10), strconv.Itoa(index)
+		block, place = strconv.FormatInt(h.block, 10), strconv.Itoa(w.before+index)
 		blockTime, localTime = h.blockTime, h.localTime
 	}
 	target, _ := json.Marshal(testTarget)
@@ -538,6 +544,7 @@ func (s setting) check(t testing.TB, data []byte, spans ...int) {
 		}
 		var each Output
 		for _, span := range cut {
+			span.Count = each.Count
 			w.Encode(&each, span, testFile)
 		}
 		if inSpans := describe(each); inSpans != got {
@@ -559,6 +566,7 @@ func encodeLimited(t interface{ Fatalf(string, ...any) }, w *Worker, spans []Spa
 	out := Output{Limit: limit}
 	for _, span := range spans {
 		length := span.Len()
+		span.Count = all.Count
 		for rest := span; ; {
 			out.Reset()
 			rest = w.Encode(&out, rest, testFile)
@@ -580,7 +588,7 @@ func encodeLimited(t interface{ Fatalf(string, ...any) }, w *Worker, spans []Spa
 				all.addBlock(n)
 			}
 			all.Lines, all.Events, all.Delivered = all.Lines+out.Lines, all.Events+out.Events, all.Delivered+out.Delivered
-			if rest.Len() == 0 {
+			if all.Count = out.Count; rest.Len() == 0 {
 				break
 			}
 			if rest.Len() > length || rest.Len() == length && out.Delivered == 0 {
