@@ -2,6 +2,7 @@ package merge
 
 import (
 	"bytes"
+	"cmp"
 	"encoding/json"
 	"fmt"
 	"math"
@@ -232,14 +233,19 @@ func (o *order) rejoin(stream int) {
 	s.Floor, s.Past = max(s.Floor, o.Block), s.Past && s.Floor >= o.Block
 }
 
-// fileAt returns the file of the positions in a block: that of the block's hour, or the one before if the time is
-// unknown.
+// fileAt returns the file of the positions in a block: that of the block's hour. It is the one before if the time is
+// unknown or earlier, as that of a line which comes late and opens a block: the files of the merged stream sort as their
+// blocks do.
 func fileAt(blockTime []byte, before position.FileID) position.FileID {
 	at, err := time.Parse(`"2006-01-02T15:04:05"`, string(blockTime)) // fractions are accepted
 	if err != nil {
 		return before
 	}
-	return position.FileID{Directory: Stream, Date: at.Format("20060102"), Hour: at.Hour(), Generation: generation}
+	file := position.FileID{Directory: Stream, Date: at.Format("20060102"), Hour: at.Hour(), Generation: generation}
+	if cmp.Or(cmp.Compare(file.Date, before.Date), cmp.Compare(file.Hour, before.Hour)) < 0 {
+		return before
+	}
+	return file
 }
 
 // generation is that of all files of the merged stream, whose positions are of the chain and not of a file on disk.
