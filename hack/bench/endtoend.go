@@ -141,12 +141,17 @@ func (b *bench) output() (string, error) {
 
 // runOnce returns a function that runs hlparser from start to end.
 func (b *bench) runOnce(data dataset, flags ...string) func(context.Context) (usage, error) {
+	return b.runFlags(append(flags, data.flags()...))
+}
+
+// runFlags is runOnce with all flags that name the data.
+func (b *bench) runFlags(flags []string) func(context.Context) (usage, error) {
 	return func(ctx context.Context) (usage, error) {
 		out, err := b.output()
 		if err != nil {
 			return usage{}, err
 		}
-		args := append(b.arguments(out, flags...), data.flags()...)
+		args := b.arguments(out, flags...)
 		args = append(args, "--once", "--sink", "file:"+filepath.Join(out, "records"), "--min-free-percent", "0")
 		return timed(exec.CommandContext(ctx, b.hlparser, args...))
 	}

@@ -56,8 +56,8 @@ func run(ctx context.Context, args []string) (err error) {
 	b := bench{}
 	fs := flag.NewFlagSet("bench", flag.ContinueOnError)
 	parent := fs.String("dir", "", "parent of the temporary directory (default: the system's)")
-	only := fs.String("only", "", "comma-separated sections to measure: end-to-end, normalized, swap, memory, "+
-		"latency, rest, sinks")
+	only := fs.String("only", "", "comma-separated sections to measure: end-to-end, merged, normalized, swap, "+
+		"memory, latency, rest, sinks")
 	write := fs.String("write", "", "file to update with the results, such as docs/benchmarks.md")
 	backlog := fs.Bool("backlog", false, "only measure the draining of a backlog")
 	backlogLines := fs.Int64("backlog-lines", 44_000_000, "lines of the backlog, 478 bytes each")
@@ -81,8 +81,8 @@ func run(ctx context.Context, args []string) (err error) {
 	}
 
 	title, sections := "The quick set", []section{
-		{"end-to-end", b.endToEnd}, {"normalized", normalized}, {"swap", swap},
-		{"memory", b.deadSink}, {"latency", b.latency}, {"rest", b.atRest}, {"sinks", sinks},
+		{"end-to-end", b.endToEnd}, {"merged", b.merged}, {"normalized", normalized},
+		{"swap", swap}, {"memory", b.deadSink}, {"latency", b.latency}, {"rest", b.atRest}, {"sinks", sinks},
 	}
 	if *backlog {
 		drain := func(ctx context.Context) (string, error) { return b.backlog(ctx, *backlogLines) }
