@@ -96,8 +96,8 @@ func playSlow(ctx context.Context, s *scene) (*expectation, error) {
 	e.requires(regexp.MustCompile(s.backlogged()+` +CatchingUp `).MatchString(top),
 		"kubectl hlp top does not show %s as CatchingUp:\n%s", s.backlogged(), top)
 	e.requires(bad == 1, "%d targets were bad at once, want only %s", bad, s.busy())
-	e.proves("distinguished: %s lost ground and was Overloaded, which is reported; %s gained and was CatchingUp, which is "+
-		"not", s.busy(), s.backlogged())
+	e.proves("distinguished: %s lost ground and was Overloaded, which is reported; %s gained and was CatchingUp, which "+
+		"is not", s.busy(), s.backlogged())
 	e.proves("no restart: each parser is still its first pod")
 	e.provesBound(&s.peak)
 	return e, nil
