@@ -1,17 +1,13 @@
 package e2e_test
 
 import (
-	"archive/tar"
 	"bytes"
-	"compress/gzip"
 	"context"
 	"encoding/json"
 	"errors"
-	"io"
 	"os"
 	"os/exec"
 	"strings"
-	"syscall"
 	"time"
 
 	. "github.com/onsi/ginkgo/v2"
@@ -31,40 +27,13 @@ func (f *fleet) hlp(ctx context.Context, args ...string) (out, errs string, code
 	if failed := new(exec.ExitError); err != nil && !errors.As(err, &failed) {
 		Expect(err).NotTo(HaveOccurred(), "kubectl hlp %s", strings.Join(args, " "))
 	}
-	GinkgoWriter.Printf("$ kubectl hlp %s\n%s%sexit code %d\n", strings.Join(args, " "), shortened(&stdout), &stderr,
+	GinkgoWriter.Printf("$ kubectl hlp %s\n%s%sexit code %d\n", strings.Join(args, " "), &stdout, &stderr,
 		cmd.ProcessState.ExitCode())
 	return stdout.String(), stderr.String(), cmd.ProcessState.ExitCode()
 }
 
-// shortened returns text for people, without what is not text.
-func shortened(b *bytes.Buffer) string {
-	if bytes.HasPrefix(b.Bytes(), []byte{0x1f, 0x8b}) {
-		return "(gzip)\n"
-	}
-	return b.String()
-}
-
-// unpack returns the files of a bundle by their names below its directory.
-func unpack(bundle string) map[string]string {
-	GinkgoHelper()
-	unpacked, err := gzip.NewReader(strings.NewReader(bundle))
-	Expect(err).NotTo(HaveOccurred())
-	files := map[string]string{}
-	for read := tar.NewReader(unpacked); ; {
-		header, err := read.Next()
-		if errors.Is(err, io.EOF) {
-			return files
-		}
-		Expect(err).NotTo(HaveOccurred())
-		text, err := io.ReadAll(read)
-		Expect(err).NotTo(HaveOccurred())
-		_, name, _ := strings.Cut(header.Name, "/")
-		files[name] = string(text)
-	}
-}
-
 var _ = Describe("kubectl hlp", Label("kubectl"), func() {
-	It("shows a fleet, its records and its faults, and changes it", func(ctx SpecContext) {
+	It("shows a fleet and its records, and pauses it", func(ctx SpecContext) {
 		if env.plugin == "" {
 			Skip("E2E_PLUGIN does not name the program kubectl-hlp")
 		}
@@ -123,56 +92,16 @@ var _ = Describe("kubectl hlp", Label("kubectl"), func() {
 		Expect(out).To(ContainSubstring("(server dry run)"))
 		Expect(f.get(ctx).Annotations).NotTo(HaveKey(v1alpha1.AnnotationRestartedAt))
 
-		By("pause, and a fault that the operator then leaves alone")
+		By("pause and resume")
 		_, errs, code = f.hlp(ctx, "pause", f.name)
 		Expect(code).To(BeZero(), errs)
 		Expect(f.get(ctx).Spec.Paused).To(BeTrue())
 		_, errs, code = f.hlp(ctx, "rollout", "status", f.name, "--timeout=30s")
-		Expect(code).To(Equal(1), errs)
-		pod := f.pod(ctx, 1)
-		Expect(pod.UID).To(Equal(before))
-		begin := time.Now()
-		cluster.signal(ctx, 1, pod, syscall.SIGSTOP)
-		DeferCleanup(func(ctx SpecContext) { cluster.signalIfRunning(ctx, 1, pod, syscall.SIGCONT) })
-		target := f.waitVerdict(ctx, "Unreachable")
-		reportNoticed(begin, "%s", target.Message)
-		out, errs, code = reader("why", f.name, "node-1")
-		Expect(code).To(Equal(3), errs)
-		Expect(out).To(And(ContainSubstring("node-1  Unreachable"), ContainSubstring(pod.Name)))
-		_, errs, code = sampler("tail", f.name, "node-1")
-		Expect(code).To(Equal(1), errs)
-
-		By("diagnose: what is wrong, and nothing that is secret")
-		out, errs, code = reader("diagnose", f.name, "node-2", "--file=-")
-		Expect(code).To(BeZero(), errs)
-		files := unpack(out)
-		Expect(files["README.txt"]).To(And(ContainSubstring("Unreachable"), ContainSubstring("the manager's metrics: ")))
-		Expect(files["stacks/manager.txt"]).To(ContainSubstring("goroutine "))
-		other := f.pod(ctx, 2).Name
-		Expect(files["stacks/"+other+".txt"]).To(ContainSubstring("parser/engine."))
-		Expect(files["metrics/"+other+".txt"]).To(ContainSubstring("hlparser_delivered_total"))
-		Expect(files).To(HaveKey("logs/" + other + ".log"))
-		for name, text := range files {
-			for _, secret := range []string{`"event":`, "PRIVATE KEY", "Bearer "} {
-				Expect(text).NotTo(ContainSubstring(secret), name)
-			}
-		}
-		cluster.signalIfRunning(ctx, 1, pod, syscall.SIGCONT)
-
-		By("resume, and a restart of all parsers")
+		Expect(code).To(BeZero(), errs) // nothing is left to do
+		Expect(f.pod(ctx, 1).UID).To(Equal(before))
 		_, errs, code = f.hlp(ctx, "resume", f.name)
 		Expect(code).To(BeZero(), errs)
-		f.waitWell(ctx, whole)
-		before = f.pod(ctx, 1).UID
-		_, errs, code = f.hlp(ctx, "restart", f.name)
-		Expect(code).To(BeZero(), errs)
-		out, errs, code = f.hlp(ctx, "rollout", "status", f.name, "--timeout=2m")
-		Expect(code).To(BeZero(), out+errs)
-		Expect(f.pod(ctx, 1).UID).NotTo(Equal(before), "rollout status waits for the restart")
-		f.waitWell(ctx, whole)
-		reportWhole(begin)
-		_, errs, code = reader("top", f.name)
-		Expect(code).To(BeZero(), errs)
+		Expect(f.get(ctx).Spec.Paused).To(BeFalse())
 		f.exact(ctx)
 	}, SpecTimeout(10*time.Minute))
 })
