@@ -30,6 +30,9 @@ const faster = 20
 // liveLimit bounds each wait for an alert: several times what its rule takes, and the operator before it.
 const liveLimit = 4 * time.Minute
 
+// killedTarget is the target whose process is killed. All that the dashboards can show happens to it.
+const killedTarget = "node-3"
+
 // Below a node's directory in the demo.
 const (
 	outputDir = "/disk/var/lib/hlparser-out/hyperliquid/mainnet"
@@ -68,7 +71,7 @@ func TestALivePrometheusAlertsAndResolves(t *testing.T) {
 
 	// A parser knows of lines whose records its sink does not take, and its checkpoint too.
 	p.step(t, "a deleted unread file", "DataLost")
-	node := d.dir + "/nodes/node-3"
+	node := d.dir + "/nodes/" + killedTarget
 	restore := blockSink(t, node+outputDir)
 	waiting := `sum(hlparser_uncommitted_bytes{target="node-3"}) > bool 1e5`
 	poll(t, waiting, func() bool { return p.value(t, waiting) == "1" })
@@ -94,7 +97,7 @@ func TestALivePrometheusAlertsAndResolves(t *testing.T) {
 	}
 	p.await(t, "SinkDown", true)
 	if dir := os.Getenv("GRAFANA_DATA"); dir != "" {
-		full.record(t, dir, "node-3")
+		full.record(t, dir, killedTarget)
 	}
 	for _, restore := range restores {
 		restore()
@@ -102,10 +105,10 @@ func TestALivePrometheusAlertsAndResolves(t *testing.T) {
 	p.await(t, "SinkDown", false)
 	p.checkRules(t)
 	t.Run("each query of the dashboards is answered, of parsers that export all", func(t *testing.T) {
-		full.checkDashboards(t, "node-2", func(question) string { return "" })
+		full.checkDashboards(t, killedTarget, func(question) string { return "" })
 	})
 	t.Run("each query of the dashboards is answered, of parsers as they are scraped by default", func(t *testing.T) {
-		p.checkDashboards(t, "node-2", byDefault)
+		p.checkDashboards(t, killedTarget, byDefault)
 	})
 }
 
