@@ -15,7 +15,7 @@ import (
 	"testing"
 	"time"
 
-	"github.com/prometheus/prometheus/model/labels"
+	promlabels "github.com/prometheus/prometheus/model/labels"
 	"github.com/prometheus/prometheus/promql/parser"
 )
 
@@ -202,7 +202,7 @@ func TestDashboardsAskForDocumentedMetricsAndLabels(t *testing.T) {
 						t.Errorf("%s asks for %s, which is exported on request, and its description does not say so", q.where,
 							node.Name)
 					}
-					own := slices.Concat(m.labels, scraped, []string{labels.MetricName})
+					own := slices.Concat(m.labels, scraped, []string{promlabels.MetricName})
 					for _, matcher := range node.LabelMatchers {
 						if !slices.Contains(own, matcher.Name) {
 							t.Errorf("%s: %s has no label %s", q.where, node.Name, matcher.Name)
@@ -257,8 +257,8 @@ func bounded(known map[string]documented, expr parser.Expr) bool {
 	case *parser.Call:
 		return all(e.Args...)
 	case *parser.VectorSelector:
-		single := slices.ContainsFunc(e.LabelMatchers, func(m *labels.Matcher) bool {
-			return m.Name == "target" && m.Type == labels.MatchEqual
+		single := slices.ContainsFunc(e.LabelMatchers, func(m *promlabels.Matcher) bool {
+			return m.Name == "target" && m.Type == promlabels.MatchEqual
 		})
 		ofOperator := strings.HasPrefix(e.Name, "hlparser_fleet_") || strings.HasPrefix(e.Name, "hlparser_operator_")
 		return single || ofOperator && !slices.Contains(known[e.Name].labels, "target")
