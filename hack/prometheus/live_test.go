@@ -241,11 +241,11 @@ func startPrometheus(t *testing.T, d demo, binary string, change func(config map
 		"labels":  map[string]string{"namespace": "hyperliquid-parser-operator-system", "pod": "manager"},
 	}}
 	change(config)
-	return runPrometheus(t, dir, config)
+	return runPrometheus(t, binary, dir, config)
 }
 
-// runPrometheus runs a server with a configuration until the test ends. dir is for its files.
-func runPrometheus(t *testing.T, dir string, config map[string]any) *server {
+// runPrometheus runs the server's binary with a configuration until the test ends. dir is for its files.
+func runPrometheus(t *testing.T, binary, dir string, config map[string]any) *server {
 	t.Helper()
 	data, err := yaml.Marshal(config)
 	if err != nil {

@@ -41,7 +41,7 @@ func TestALivePrometheusHasNativeHistogramsAndClassicOnesOnRequest(t *testing.T)
 	for key, value := range shipped {
 		both[key] = value
 	}
-	p := runPrometheus(t, t.TempDir(), map[string]any{
+	p := runPrometheus(t, buildPrometheus(t), t.TempDir(), map[string]any{
 		"global": map[string]string{"scrape_interval": "1s", "scrape_timeout": "1s"},
 		"scrape_configs": []any{
 			job("native", usual, shipped), job("native beside classic", classic, both),
