@@ -210,7 +210,7 @@ func TestPanelsFillTheWidthAndDoNotOverlap(t *testing.T) {
 	}
 }
 
-// example is a recording in which each query has two series, of which one begins late and one has a value that is no
+// example is a recording in which each query has two series: one begins late, and one has a value that is no
 // number.
 func example(b board) recording {
 	r := recording{From: 1000, To: 1060, Panels: map[string][]answer{}}

@@ -49,7 +49,7 @@ func run(args []string) error {
 	}
 }
 
-// names are the dashboards, each of which is a file NAME.json.
+// names are the dashboards. Each is a file NAME.json.
 func names() []string { return []string{"fleet", "target"} }
 
 func writeAll(dir string) error {

@@ -147,7 +147,7 @@ func (o *oracle) bad(file, length int, streaming bool) {
 const deadLetterText = `{"target":"node-1","stream":"_marker","pos":"","kind":"deadLetter","about":"Trades",` +
 	`"block":null,"index":null,"from":null,"to":null,"bytes":BYTES,"file":"","reason":"REASON"}` + "\n"
 
-// anyIndex is a marker's index. In streaming mode it depends on the lines before, of which this model knows nothing.
+// anyIndex is a marker's index. In streaming mode it depends on earlier lines, which this model does not follow.
 var anyIndex = regexp.MustCompile(`"index":[0-9]+,`)
 
 func deadEventText(block, index int) string {

@@ -63,6 +63,11 @@ func TestTheDocumentedRecordsAreWhatIsWritten(t *testing.T) {
 		case e.info[0] == "markers":
 			validateLines(t, e, readSchema(t, "markers"))
 			continue
+		case e.info[0] == "block":
+			record, marker, _ := strings.Cut(e.text, "\n")
+			validateLines(t, example{line: e.line, text: record}, readSchema(t, "enveloped"))
+			validateLines(t, example{line: e.line + 1, text: marker}, readSchema(t, "block-marker"))
+			continue
 		case e.info[0] == "entries":
 			continue
 		case e.info[0] != "record" || len(e.info) != 2:

@@ -471,7 +471,7 @@ func (w *Worker) skipRest(line []byte, next int) int {
 	return w.skipMore(line, i)
 }
 
-// remainingEvents encodes the events of a span within a line, of which the first may have begun. The result is that of
+// remainingEvents encodes the events of a span within a line. The first may have begun. The result is that of
 // events.
 func (w *Worker) remainingEvents(out *Output, s *Span) (next, more int) {
 	i := 0

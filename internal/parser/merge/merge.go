@@ -393,7 +393,7 @@ func (m *member) addPart(b *sink.Batch, p *Part, from, to int, at resume.Point) 
 // isLine reports whether the part is all of one of its block's lines.
 func (p *Part) isLine() bool { return p.Index == 0 && p.End && !p.Whole && !p.Faulty && p.Block > 0 }
 
-// addLine adds a line. Consecutive lines of one block, of which streaming mode has many, are one item.
+// addLine adds a line. Consecutive lines of one block are one item: streaming mode has many.
 func (m *member) addLine(b *sink.Batch, p *Part, from, to int) {
 	n := len(m.items)
 	if n == 0 || !m.items[n-1].lines || m.items[n-1].block != p.Block {
