@@ -59,9 +59,9 @@ type HyperliquidParserSpec struct {
 	Sinks []NamedSink `json:"sinks,omitempty"`
 
 	// order delivers the streams as one, ordered by block, for consumers that need all streams of a block together. It
-	// requires lines that name their block, so mode Line is not allowed; in mode Auto, a stream fails while the node writes
-	// it in line mode. It requires one sink, and a format that names a record's stream. If unset, each stream is delivered
-	// by itself.
+	// requires lines that name their block, so mode Line is not allowed; in mode Auto, a stream fails while the node
+	// writes it in line mode. It requires one sink, and a format that names a record's stream. If unset, each stream is
+	// delivered by itself.
 	// +optional
 	Order *Order `json:"order,omitempty"`
 

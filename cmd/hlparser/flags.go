@@ -62,7 +62,8 @@ func (s *settings) register(cmd *cobra.Command) {
 	f.StringVar(&s.rotate, "rotate", "",
 		"what closes a file of the file sink: size (and age), or hour (and size) (default size)")
 	f.StringVar(&s.pack, "compress", "", "compress the files of the file sink: zstd")
-	f.StringVar(&s.format, "format", "", "format of records: raw, enveloped, enveloped-rows or normalized (default enveloped)")
+	f.StringVar(&s.format, "format", "",
+		"format of records: raw, enveloped, enveloped-rows or normalized (default enveloped)")
 	f.StringVar(&s.startAt, "start-at", "",
 		"where a stream without a position begins: end or beginning (default end; with --once, beginning)")
 	f.BoolVar(&c.Once, "once", false, "read what is on disk at the start, deliver it and exit")

@@ -81,7 +81,7 @@ func (s *mergedStream) line(block int, events []string) string {
 
 // produce adds the next block.
 func (s *mergedStream) produce(r *rand.Rand, block int) {
-	var lines, all []string
+	lines, all := make([]string, 0, 2*s.mean), make([]string, 0, 2*s.mean)
 	for range r.IntN(2 * s.mean) {
 		event := s.text(s.events, block)
 		s.events++
@@ -469,7 +469,7 @@ func mergedKills(t *testing.T, node *mergedNode, sink mergedSink, deduplicate bo
 		if err := cmd.Process.Kill(); err != nil {
 			t.Fatal(err)
 		}
-		<-ended
+		<-ended //nolint:errcheck // it was killed
 	}
 	stop()
 	writing.Wait()

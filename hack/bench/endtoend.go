@@ -72,7 +72,7 @@ func (b *bench) endToEnd(ctx context.Context) (string, error) {
 		return "", err
 	}
 
-	t := results.Table{{"end to end", speedColumn, "events/s", "CPU s", peakColumn, "of the bare loop"}}
+	t := results.Table{{"end to end", speedColumn, "events/s", cpuColumn, peakColumn, "of the bare loop"}}
 	var missing strings.Builder
 	for _, e := range entrants {
 		if e.absent != "" {

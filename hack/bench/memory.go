@@ -104,7 +104,7 @@ func (b *bench) backlog(ctx context.Context, lines int64) (string, error) {
 	if err != nil {
 		return "", err
 	}
-	t := results.Table{{"backlog of order statuses", "GB", "seconds", speedColumn, "lines/s", "CPU s", peakColumn,
+	t := results.Table{{"backlog of order statuses", "GB", "seconds", speedColumn, "lines/s", cpuColumn, peakColumn,
 		"< 128 MiB"}}
 	t.Row(fmt.Sprintf("%.1f M lines in %d files", float64(orders.Lines)/1e6, orders.Files),
 		fmt.Sprintf("%.1f", float64(orders.Bytes)/1e9), fmt.Sprintf("%.0f", u.wall.Seconds()),

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 
 	"github.com/hlparser/hyperliquid-parser-operator/hack/hlgen/gen"
 	"github.com/hlparser/hyperliquid-parser-operator/hack/results"
@@ -16,7 +17,7 @@ const mergedShare = 0.6
 
 // merged compares the delivery in the order of blocks with that of each stream by itself, from the same files.
 func (b *bench) merged(ctx context.Context) (string, error) {
-	t := results.Table{{"three streams, Enveloped, file sink", speedColumn, "events/s", "CPU s", peakColumn,
+	t := results.Table{{"three streams, Enveloped, file sink", speedColumn, "events/s", cpuColumn, peakColumn,
 		"of each by itself", wantedColumn, reachedColumn}}
 	for _, mode := range []gen.Mode{gen.ByBlock, gen.Streaming} {
 		set, flags, err := b.threeStreams(ctx, mode)
@@ -26,7 +27,7 @@ func (b *bench) merged(ctx context.Context) (string, error) {
 		settle()
 		apart := &entrant{name: fmt.Sprintf("%s, each by itself", mode), data: set, runs: b.runs, run: b.runFlags(flags)}
 		one := &entrant{name: fmt.Sprintf("%s, order: Block", mode), data: set, runs: b.runs,
-			run: b.runFlags(append(flags[:len(flags):len(flags)], "--order", "block"))}
+			run: b.runFlags(append(slices.Clip(flags), "--order", "block"))}
 		if err := contest(ctx, []*entrant{apart, one}, b.runs); err != nil {
 			return "", err
 		}

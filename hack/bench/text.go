@@ -11,6 +11,7 @@ const (
 	wantedColumn  = "wanted"
 	reachedColumn = "reached"
 	speedColumn   = "MB/s"
+	cpuColumn     = "CPU s"
 )
 
 func seconds(d time.Duration) string { return fmt.Sprintf("%.2f", d.Seconds()) }

@@ -97,9 +97,10 @@ func (p *printer) read(name string, in io.Reader) error {
 	}
 }
 
+// print prints a block. The writer keeps its errors until it is flushed.
 func (p *printer) print(b *l4.Block) {
 	if !b.Valid {
-		fmt.Fprintf(p.to, "%d invalid: %s\n", b.Number, b.Reason)
+		_, _ = fmt.Fprintf(p.to, "%d invalid: %s\n", b.Number, b.Reason)
 		return
 	}
 	c := b.Changes
@@ -113,14 +114,14 @@ func (p *printer) print(b *l4.Block) {
 			orders += p.feed.Book(coin).Len()
 		}
 	}
-	fmt.Fprintf(p.to, "%d %s since %d: %d orders; %d new, %d resized, %d filled, %d removed, %d unknown\n",
+	_, _ = fmt.Fprintf(p.to, "%d %s since %d: %d orders; %d new, %d resized, %d filled, %d removed, %d unknown\n",
 		b.Number, hash, b.Since, orders, c.New, c.Resized, c.Filled, c.Removed, c.Unknown)
 	if p.depth == 0 {
 		return
 	}
 	bids, asks := p.feed.Book(p.coin).Top(l4.Bid, p.depth), p.feed.Book(p.coin).Top(l4.Ask, p.depth)
 	for i := range max(len(bids), len(asks)) {
-		fmt.Fprintln(p.to, strings.TrimRight(fmt.Sprintf("  %s | %s", column(bids, i), column(asks, i)), " "))
+		_, _ = fmt.Fprintln(p.to, strings.TrimRight(fmt.Sprintf("  %s | %s", column(bids, i), column(asks, i)), " "))
 	}
 }
 

@@ -49,8 +49,9 @@ func parse(t *testing.T, data string, streams ...string) []byte {
 	if err != nil {
 		t.Fatal(err)
 	}
-	args := []string{"run", "--once", "--data-dir", data, "--state-dir", t.TempDir(), "--order", "block", "--markers",
-		"--format", "enveloped", "--sink", "stdout"}
+	args := make([]string, 0, 13+2*len(streams))
+	args = append(args, "run", "--once", "--data-dir", data, "--state-dir", t.TempDir(), "--order", "block", "--markers",
+		"--format", "enveloped", "--sink", "stdout")
 	for _, s := range streams {
 		args = append(args, "--stream", s)
 	}

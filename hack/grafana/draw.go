@@ -170,8 +170,8 @@ func picture(b board, r recording) []byte {
 	out.WriteString(style)
 	fmt.Fprintf(&out, "<rect width=\"%.0f\" height=\"%.0f\" fill=\"#f4f5f5\"/>\n", width, height)
 	fmt.Fprintf(&out, "<text class=\"h\" x=\"%.0f\" y=\"24\">%s</text>\n", gap, escape(b.Title))
-	fmt.Fprintf(&out, "<text class=\"n\" x=\"%.0f\" y=\"40\">%.0f seconds of a test with faults. Drawn by hack/grafana from the "+
-		"answers of a Prometheus; this is not Grafana's rendering.</text>\n", gap, r.To-r.From)
+	fmt.Fprintf(&out, "<text class=\"n\" x=\"%.0f\" y=\"40\">%.0f seconds of a test with faults. "+
+		"Drawn by hack/grafana from the answers of a Prometheus; this is not Grafana's rendering.</text>\n", gap, r.To-r.From)
 	out.WriteString(c.out.String())
 	out.WriteString("</svg>\n")
 	return []byte(out.String())
@@ -209,7 +209,8 @@ func (c *canvas) panel(p *panel, answers []answer) {
 		c.text("r", in.x, in.y+15, p.Title)
 		return
 	}
-	fmt.Fprintf(&c.out, "<rect class=\"p\" x=\"%.0f\" y=\"%.0f\" width=\"%.0f\" height=\"%.0f\"/>\n", in.x, in.y, in.w, in.h)
+	fmt.Fprintf(&c.out, "<rect class=\"p\" x=\"%.0f\" y=\"%.0f\" width=\"%.0f\" height=\"%.0f\"/>\n",
+		in.x, in.y, in.w, in.h)
 	c.text("t", in.x+8, in.y+16, p.Title)
 	in = box{in.x + 8, in.y + 24, in.w - 16, in.h - 30}
 	switch all := linesOf(p, answers); {
@@ -303,7 +304,7 @@ func (c *canvas) table(p *panel, in box, all []line) {
 		}
 		for i, field := range fields {
 			text := l.labels[field]
-			if field == "Value" {
+			if field == fieldValue {
 				text = format(units[options.RenameByName[field]], l.last())
 			}
 			c.text("s", in.x+float64(i)*width, y, text)
@@ -412,13 +413,13 @@ func (c *canvas) graph(p *panel, in box, all []line) {
 		c.text("n s e", plot.x+axisLeft-4, y(v)+3, format(unit, v))
 	}
 	c.times(plot, axisLeft)
-	for i := len(all) - 1; i >= 0; i-- { // a stack's lowest last
+	for i, drawn := range slices.Backward(heights) { // a stack's lowest last
 		color := palette[i%len(palette)]
 		x := func(at float64) float64 { return c.x(plot, axisLeft, at) }
 		if p.FieldConfig.Defaults.Custom.DrawStyle == "bars" {
-			c.bars(color, heights[i], x, y)
+			c.bars(color, drawn, x, y)
 		} else {
-			c.curve(color, heights[i], x, y, stack)
+			c.curve(color, drawn, x, y, stack)
 		}
 	}
 	for _, s := range p.FieldConfig.Defaults.Thresholds.Steps {

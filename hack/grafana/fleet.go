@@ -1,15 +1,11 @@
 package main
 
-import (
-	"fmt"
-
-	"github.com/grafana/grafana-foundation-sdk/go/dashboard"
-)
+import "fmt"
 
 // notBad matches the verdicts that are not bad.
 const notBad = "CatchingUp|Healthy|Unknown"
 
-func fleetDashboard() (dashboard.Dashboard, error) {
+func fleetDashboard() (document, error) {
 	b := newDashboard("Hyperliquid parsers / Fleet", fleetUID, "now-3h",
 		"One HyperliquidParser: is it well, which targets are not, and what they wait for.").
 		Link(toDashboard("One target", targetUID)).
@@ -34,13 +30,14 @@ func desiredLess(state string) string {
 		sel(targetsMetric, ofFleet+`, state="`+state+`"`))
 }
 
-func fleetNow(b *dashboard.DashboardBuilder) {
+func fleetNow(b *builder) {
 	b.WithRow(row("Is it well?"))
 	b.WithPanel(figure("Targets", unitCount, colored(blue),
 		maxOf(sel(targetsMetric, ofFleet+`, state="desired"`)),
 		"Targets that the object selects. No data: no operator reports on the object; see "+
 			runbook("OperatorDown", "hyperliquidparseroperatordown")+"."))
-	b.WithPanel(figure("Not ready", unitCount, colored(green, threshold{1, yellow}, threshold{3, red}), desiredLess("ready"),
+	b.WithPanel(figure("Not ready", unitCount, colored(green, threshold{1, yellow}, threshold{3, red}),
+		desiredLess("ready"),
 		"Targets without a ready pod, whether their node takes one now or not. The condition Ready of the object says "+
 			"which: "+runbook("NotReady", "hyperliquidparsernotready")+"."))
 	b.WithPanel(figure("Bad", unitCount, colored(green, threshold{1, orange}, threshold{3, red}),
@@ -68,22 +65,23 @@ func fleetNow(b *dashboard.DashboardBuilder) {
 
 	b.WithPanel(rows("Bad targets: the 20 that have been bad longest",
 		"Empty: no target is bad, or no operator reports. A target leads to its own dashboard, a verdict to the runbook.",
-		fmt.Sprintf("topk(%d, (time() - max by (target) (%s)) * on (target) group_right () max by (target, verdict, reason) (%s))",
-			tableSize, sel("hlparser_fleet_target_bad_since_timestamp_seconds", ofFleet),
+		fmt.Sprintf("topk(%d, (time() - max by (target) (%s)) * on (target) group_right () "+
+			"max by (target, verdict, reason) (%s))", tableSize,
+			sel("hlparser_fleet_target_bad_since_timestamp_seconds", ofFleet),
 			sel(targetBadMetric, ofFleet)),
-		column{field: "target", title: "Target", links: toTarget("${__value.text}")},
+		column{field: fieldTarget, title: "Target", links: toTarget("${__value.text}")},
 		column{field: "verdict", title: "Verdict", links: toRunbook("verdicts")},
 		column{field: "reason", title: "Reason"},
-		column{field: "Value", title: "Bad for", unit: unitSeconds}).Span(14))
+		column{field: fieldValue, title: "Bad for", unit: unitSeconds}).Span(14))
 	b.WithPanel(rows("Raised alerts of targets: 20 at most",
 		"DataLost and DataGap stay until they are acknowledged. Empty: none is raised, or no operator reports.",
 		fmt.Sprintf("topk(%d, max by (target, alert) (%s))", tableSize, sel("hlparser_fleet_target_alert", ofFleet)),
-		column{field: "target", title: "Target", links: toTarget("${__value.text}")},
+		column{field: fieldTarget, title: "Target", links: toTarget("${__value.text}")},
 		column{field: "alert", title: "Alert", links: toRunbook("alerts")},
-		column{field: "Value"}).Span(10))
+		column{field: fieldValue}).Span(10))
 }
 
-func fleetJudged(b *dashboard.DashboardBuilder) {
+func fleetJudged(b *builder) {
 	b.WithRow(row("What the operator judges"))
 	b.WithPanel(stacked(lines("Verdicts over time, without Healthy", unitCount,
 		"Targets by verdict. Many that turn bad at once have a common cause: first of all the sink. "+
@@ -102,7 +100,7 @@ func fleetJudged(b *dashboard.DashboardBuilder) {
 		query{maxBy(labelReason, sel("hlparser_fleet_restarts_held", ofFleet)), legendReason})).Height(7))
 }
 
-func fleetBehind(b *dashboard.DashboardBuilder) {
+func fleetBehind(b *builder) {
 	lag, bytes := worst(lagMetric), worst(uncommittedMetric)
 	late := colored("transparent", threshold{60, red})
 	b.WithRow(row("How far behind"))
@@ -123,7 +121,7 @@ func fleetBehind(b *dashboard.DashboardBuilder) {
 		query{sumBy(labelStream, sel(uncommittedMetric, ofFleet)), legendStream})))
 }
 
-func fleetTraffic(b *dashboard.DashboardBuilder) {
+func fleetTraffic(b *builder) {
 	b.WithRow(row("Traffic, losses and gaps"))
 	b.WithPanel(lines("Written, read, processed, acknowledged, committed", unitRate,
 		"The five stages of all parsers. The first line that stays below the one before it is the stage that holds up.",
@@ -151,7 +149,7 @@ func fleetTraffic(b *dashboard.DashboardBuilder) {
 		query{sumBy(labelStream, rate("hlparser_malformed_total", ofFleet)), legendStream}))
 }
 
-func fleetMemory(b *dashboard.DashboardBuilder) {
+func fleetMemory(b *builder) {
 	full := colored("transparent", threshold{1, red})
 	share := func(metric, limit string) func(string) string {
 		return func(modifier string) string {
@@ -177,7 +175,7 @@ func fleetMemory(b *dashboard.DashboardBuilder) {
 		"At 100 % the limit holds the parser up: "+runbook("Overloaded", "overloaded")+".", top(cpu)), full))
 }
 
-func fleetSinks(b *dashboard.DashboardBuilder) {
+func fleetSinks(b *builder) {
 	b.WithRow(row("Sinks"))
 	b.WithPanel(limited(targetLines("Outstanding request: the ten longest now", unitSeconds,
 		"Age of the request that the sink has not answered. Above 30 s: "+runbook("SinkDown", "sinkdown")+".",
@@ -196,7 +194,7 @@ func fleetSinks(b *dashboard.DashboardBuilder) {
 		"Once per batch, of its oldest line.", quantiles("hlparser_acked_latency_seconds", ofFleet)...))
 }
 
-func operator(b *dashboard.DashboardBuilder) {
+func operator(b *builder) {
 	const ours = `controller="hyperliquidparser"`
 	b.WithRow(row("The operator"))
 	b.WithPanel(flags("Leader", "leads", green,
@@ -221,7 +219,8 @@ func operator(b *dashboard.DashboardBuilder) {
 		"By method and answer. A quiet fleet has few; 409 is a conflict that is retried, 403 a role that is too old.",
 		query{`sum by (method, code) (rate(rest_client_requests_total{method!="GET"}[$__rate_interval])` + isOperator + ")",
 			"{{method}} {{code}}"}))
-	b.WithPanel(lines("Objects that wait for a reconcile", unitCount, "A queue that does not empty: the operator lacks CPU.",
+	b.WithPanel(lines("Objects that wait for a reconcile", unitCount,
+		"A queue that does not empty: the operator lacks CPU.",
 		query{"max by (pod) (hlparser_fleet_queue_depth)", legendPod}))
 	b.WithPanel(lines("Memory of the operator", unitBytes, "5,000 parsers need about 250 MiB.",
 		query{"max by (pod) (process_resident_memory_bytes" + isOperator + ")", legendPod}))

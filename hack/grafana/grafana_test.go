@@ -15,7 +15,6 @@ import (
 	"testing"
 
 	"github.com/grafana/grafana-foundation-sdk/go/cog/plugins"
-	"github.com/grafana/grafana-foundation-sdk/go/dashboard"
 	"github.com/grafana/grafana-foundation-sdk/go/prometheus"
 )
 
@@ -26,7 +25,7 @@ const configDir = "../../config/grafana"
 const maxDashboard = 200_000
 
 // committed returns a dashboard of config/grafana, without its defaults filled in.
-func committed(t *testing.T, name string) (text []byte, d dashboard.Dashboard) {
+func committed(t *testing.T, name string) (text []byte, d document) {
 	t.Helper()
 	text, err := os.ReadFile(filepath.Join(configDir, name+".json"))
 	if err != nil {
@@ -58,15 +57,16 @@ func TestTheSDKFindsTheDashboardsValid(t *testing.T) {
 		if err := d.Validate(); err != nil {
 			t.Errorf("%s: %v", name, err)
 		}
-		var strict dashboard.Dashboard
-		if err := strict.UnmarshalJSONStrict(text); err != nil && err.Error() != "" { // it returns an empty list if all is well
+		var strict document
+		// It returns an empty list of errors if all is well.
+		if err := strict.UnmarshalJSONStrict(text); err != nil && err.Error() != "" {
 			t.Errorf("%s: %v", name, err)
 		}
 		if len(text) > maxDashboard {
 			t.Errorf("%s has %d bytes, at most %d can be applied", name, len(text), maxDashboard)
 		}
 	}
-	var strict dashboard.Dashboard
+	var strict document
 	if err := strict.UnmarshalJSONStrict([]byte(`{"title": "x", "titel": "y"}`)); err == nil || err.Error() == "" {
 		t.Error("an unknown field passes")
 	}
@@ -109,8 +109,9 @@ func anchors(t *testing.T, page string) []string {
 	if err != nil {
 		t.Fatal(err)
 	}
-	var out []string
-	for _, m := range regexp.MustCompile(`(?m)^#+ (.+)$`).FindAllSubmatch(text, -1) {
+	headings := regexp.MustCompile(`(?m)^#+ (.+)$`).FindAllSubmatch(text, -1)
+	out := make([]string, 0, len(headings))
+	for _, m := range headings {
 		out = append(out, strings.ReplaceAll(strings.ToLower(string(m[1])), " ", "-"))
 	}
 	return out
@@ -210,8 +211,7 @@ func TestPanelsFillTheWidthAndDoNotOverlap(t *testing.T) {
 	}
 }
 
-// example is a recording in which each query has two series: one begins late, and one has a value that is no
-// number.
+// example is a recording with two series for each query. One of them begins late.
 func example(b board) recording {
 	r := recording{From: 1000, To: 1060, Panels: map[string][]answer{}}
 	for _, p := range b.Panels {

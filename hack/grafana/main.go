@@ -17,7 +17,6 @@ import (
 	"path/filepath"
 
 	"github.com/grafana/grafana-foundation-sdk/go/cog/plugins"
-	"github.com/grafana/grafana-foundation-sdk/go/dashboard"
 )
 
 func main() {
@@ -49,8 +48,11 @@ func run(args []string) error {
 	}
 }
 
-// names are the dashboards. Each is a file NAME.json.
-func names() []string { return []string{"fleet", "target"} }
+// targetName is the dashboard of one target.
+const targetName = "target"
+
+// names are the names of the dashboards. Each dashboard is a file NAME.json.
+func names() []string { return []string{"fleet", targetName} }
 
 func writeAll(dir string) error {
 	for _, name := range names() {
@@ -68,7 +70,7 @@ func writeAll(dir string) error {
 // generate returns a dashboard as JSON. It is an error if the SDK does not find it valid.
 func generate(name string) ([]byte, error) {
 	build := fleetDashboard
-	if name == "target" {
+	if name == targetName {
 		build = targetDashboard
 	}
 	plugins.RegisterDefaultPlugins()
@@ -88,7 +90,7 @@ func generate(name string) ([]byte, error) {
 }
 
 // number numbers the panels, so that links to one of them stay valid.
-func number(d *dashboard.Dashboard) {
+func number(d *document) {
 	for i := range d.Panels {
 		id := uint32(i + 1)
 		if p := d.Panels[i]; p.Panel != nil {

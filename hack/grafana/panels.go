@@ -36,6 +36,19 @@ const (
 	blue   = "blue"
 )
 
+// Fields of a table, as Grafana calls what Prometheus answers.
+const (
+	fieldTarget = "target"
+	fieldValue  = "Value"
+)
+
+// document and builder are of the first version of the dashboards' schema, which every Grafana imports and the sidecar
+// reads. The SDK prefers the second, which older ones do not know.
+type (
+	document = dashboard.Dashboard        //nolint:staticcheck // see above
+	builder  = dashboard.DashboardBuilder //nolint:staticcheck // see above
+)
+
 // onRequest ends the description of a panel some of whose metrics a parser exports on request only.
 const onRequest = " Needs `metrics=all` ([docs](" + docsURL + "metrics.md#on-request)); no data without it."
 
@@ -51,7 +64,7 @@ func source() common.DataSourceRef {
 // query is an expression, and the name of its series.
 type query struct{ expr, legend string }
 
-func (q query) builder(ref int) *prometheus.DataqueryBuilder {
+func (q query) build(ref int) *prometheus.DataqueryBuilder {
 	return prometheus.NewDataqueryBuilder().Expr(q.expr).LegendFormat(q.legend).Datasource(source()).
 		RefId(string(rune('A' + ref))).EditorMode(prometheus.QueryEditorModeCode)
 }
@@ -59,7 +72,7 @@ func (q query) builder(ref int) *prometheus.DataqueryBuilder {
 func overTime(queries []query) []cog.Builder[variants.Dataquery] {
 	out := make([]cog.Builder[variants.Dataquery], 0, len(queries))
 	for i, q := range queries {
-		out = append(out, q.builder(i).Range())
+		out = append(out, q.build(i).Range())
 	}
 	return out
 }
@@ -72,7 +85,7 @@ type threshold struct {
 
 // colored returns thresholds above a first colour.
 func colored(base string, above ...threshold) *dashboard.ThresholdsConfigBuilder {
-	steps := []dashboard.Threshold{{Color: base}}
+	steps := append(make([]dashboard.Threshold, 0, 1+len(above)), dashboard.Threshold{Color: base})
 	for _, t := range above {
 		steps = append(steps, dashboard.Threshold{Value: cog.ToPtr(t.from), Color: t.color})
 	}
@@ -81,12 +94,14 @@ func colored(base string, above ...threshold) *dashboard.ThresholdsConfigBuilder
 
 // figure shows the present value of a query. It is an instant query: the last value of a range would stay after the end
 // of its measurement.
-func figure(title, unit string, colors *dashboard.ThresholdsConfigBuilder, expr, description string) *stat.PanelBuilder {
+func figure(
+	title, unit string, colors *dashboard.ThresholdsConfigBuilder, expr, description string,
+) *stat.PanelBuilder {
 	return stat.NewPanelBuilder().Title(title).Description(description).Unit(unit).Thresholds(colors).
 		Datasource(source()).Height(4).Span(3).GraphMode(common.BigValueGraphModeNone).
 		ColorMode(common.BigValueColorModeValue).
 		ReduceOptions(common.NewReduceDataOptionsBuilder().Calcs([]string{"last"})).
-		WithTarget(query{expr: expr}.builder(0).Instant())
+		WithTarget(query{expr: expr}.build(0).Instant())
 }
 
 // lines draws queries over time, half as wide as the dashboard.
@@ -149,7 +164,7 @@ func rows(title, description, expr string, columns ...column) *table.PanelBuilde
 	p := table.NewPanelBuilder().Title(title).Description(description).Datasource(source()).Height(8).
 		// The SDK does not find its own default valid, which has no reducer.
 		Footer(common.NewTableFooterOptionsBuilder().Show(false).Reducer([]string{"sum"})).
-		WithTarget(query{expr: expr}.builder(0).Instant().Format(prometheus.PromQueryFormatTable))
+		WithTarget(query{expr: expr}.build(0).Instant().Format(prometheus.PromQueryFormatTable))
 	for i, c := range columns {
 		if c.title == "" {
 			hidden[c.field] = true
@@ -199,8 +214,9 @@ func toRunbook(anchor string) []cog.Builder[dashboard.DashboardLink] {
 }
 
 // newDashboard returns a dashboard with its variables and links, without panels.
-func newDashboard(title, uid, from, description string) *dashboard.DashboardBuilder {
-	return dashboard.NewDashboardBuilder(title).Uid(uid).Description(description).Tags([]string{tag}).
+func newDashboard(title, uid, from, description string) *builder {
+	b := dashboard.NewDashboardBuilder(title) //nolint:staticcheck // see document
+	return b.Uid(uid).Description(description).Tags([]string{tag}).
 		Refresh("30s").Time(from, "now").Timezone("utc").Tooltip(dashboard.DashboardCursorSyncCrosshair).Readonly().
 		WithVariable(dashboard.NewDatasourceVariableBuilder("datasource").Label("Data source").Type("prometheus")).
 		WithVariable(variable("namespace", "Namespace", `label_values(hlparser_fleet_targets, namespace)`)).

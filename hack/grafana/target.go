@@ -1,8 +1,6 @@
 package main
 
-import "github.com/grafana/grafana-foundation-sdk/go/dashboard"
-
-func targetDashboard() (dashboard.Dashboard, error) {
+func targetDashboard() (document, error) {
 	b := newDashboard("Hyperliquid parsers / Target", targetUID, "now-1h",
 		"The parser of one target: at which stage lines wait, and for what.").
 		WithVariable(variable("target", "Target", "label_values(hlparser_build_info{"+ofFleet+"}, target)")).
@@ -21,7 +19,7 @@ func targetDashboard() (dashboard.Dashboard, error) {
 	return b.Build()
 }
 
-func targetNow(b *dashboard.DashboardBuilder) {
+func targetNow(b *builder) {
 	b.WithRow(row("Now"))
 	b.WithPanel(figure("Scraped", unitCount, colored(red, threshold{1, green}), maxOf(sel("up", ofTarget)),
 		"1: the parser answers Prometheus. No data: there is no pod. 0: "+
@@ -60,7 +58,7 @@ func targetNow(b *dashboard.DashboardBuilder) {
 		query{maxBy(labelStream, sel("hlparser_waiting_for_data", ofTarget)), "{{stream}} waits for data"}))
 }
 
-func targetStages(b *dashboard.DashboardBuilder) {
+func targetStages(b *builder) {
 	b.WithRow(row("The five stages"))
 	b.WithPanel(lines("Written → read → processed → acknowledged → committed", unitRate,
 		"Bytes of lines at each stage. The first line that stays below the one before it is the stage that holds up: read "+
@@ -86,7 +84,7 @@ func targetStages(b *dashboard.DashboardBuilder) {
 		query{sumBy(labelStream, sel(uncommittedMetric, ofTarget)), legendStream}))
 }
 
-func targetWaits(b *dashboard.DashboardBuilder) {
+func targetWaits(b *builder) {
 	b.WithRow(row("What it waits for"))
 	b.WithPanel(lines("Sink, disk and CPU, share of time", unitPercent,
 		"The one near 100 % is what holds up. Requests to the sink may overlap: then they add up to more. CPU is a share of "+
@@ -109,7 +107,7 @@ func targetWaits(b *dashboard.DashboardBuilder) {
 		query{sumBy(labelStream, rate("hlparser_sink_retries_total", ofTarget)), legendStream}))
 }
 
-func targetMemory(b *dashboard.DashboardBuilder) {
+func targetMemory(b *builder) {
 	b.WithRow(row("Buffers, batches and memory"))
 	b.WithPanel(lines("Buffers against their limit", unitBytes,
 		"A full buffer is normal while the sink is slow: reading waits. Above the limit it is a fault: "+
@@ -130,7 +128,7 @@ func targetMemory(b *dashboard.DashboardBuilder) {
 		quantiles(batchLinesMetric, ofTarget)...))
 }
 
-func targetRecords(b *dashboard.DashboardBuilder) {
+func targetRecords(b *builder) {
 	b.WithRow(row("Records and blocks"))
 	b.WithPanel(lines("Records acknowledged, by stream", unitPerSec,
 		"Zero while bytes are written: the filter drops all, or the sink takes nothing.",
@@ -152,7 +150,7 @@ func targetRecords(b *dashboard.DashboardBuilder) {
 		query{sumBy(labelStream, rate("hlparser_block_repeats_total", ofTarget)), "repeated {{stream}}"}))
 }
 
-func targetTimes(b *dashboard.DashboardBuilder) {
+func targetTimes(b *builder) {
 	b.WithRow(row("How long it takes"))
 	for _, h := range []struct{ title, metric, description string }{
 		{"From the line on disk to its acknowledgement", "hlparser_acked_latency_seconds",

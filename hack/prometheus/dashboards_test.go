@@ -202,7 +202,7 @@ func TestDashboardsAskForDocumentedMetricsAndLabels(t *testing.T) {
 						t.Errorf("%s asks for %s, which is exported on request, and its description does not say so", q.where,
 							node.Name)
 					}
-					own := slices.Concat(m.labels, scraped, []string{promlabels.MetricName})
+					own := slices.Concat(m.labels, scraped, []string{"__name__"})
 					for _, matcher := range node.LabelMatchers {
 						if !slices.Contains(own, matcher.Name) {
 							t.Errorf("%s: %s has no label %s", q.where, node.Name, matcher.Name)
@@ -314,7 +314,8 @@ func TestADashboardShowsNothingThatWasNotMeasured(t *testing.T) {
 	for name, d := range dashboards(t) {
 		for _, q := range questions(t, name, &d) {
 			parser.Inspect(parse(t, q), func(node parser.Node, _ []parser.Node) error {
-				if call, ok := node.(*parser.Call); ok && (call.Func.Name == "vector" || strings.HasPrefix(call.Func.Name, "absent")) {
+				call, ok := node.(*parser.Call)
+				if ok && (call.Func.Name == "vector" || strings.HasPrefix(call.Func.Name, "absent")) {
 					t.Errorf("%s has a default: %s", q.where, q.expr)
 				}
 				return nil
@@ -376,15 +377,21 @@ func (p *server) ask(t *testing.T, q question, target string, from, to time.Time
 	return data.Result, n
 }
 
+// Why an answer may be empty.
+const (
+	noLimit = "a process of the demo may have no memory limit"
+	before  = "the demo restarts a parser before Prometheus starts"
+)
+
 // mayBeEmpty says of queries why no answer is right in the demo.
 var mayBeEmpty = map[string]string{
 	"fleet / annotation Rollout":                                           "the demo's spec does not change",
-	"fleet / annotation Restarts":                                          "the demo restarts a parser before Prometheus starts",
+	"fleet / annotation Restarts":                                          before,
 	"target / annotation New version":                                      "there is one version",
-	"fleet / Memory, share of the limit: the ten highest now / {{target}}": "a process of the demo may have no memory limit",
-	"target / Memory":                                                      "a process of the demo may have no memory limit",
-	"target / Memory against its limit / limit":                            "a process of the demo may have no memory limit",
-	"target / Memory against its limit / limit of the Go runtime":          "a process of the demo may have no memory limit",
+	"fleet / Memory, share of the limit: the ten highest now / {{target}}": noLimit,
+	"target / Memory":                                                      noLimit,
+	"target / Memory against its limit / limit":                            noLimit,
+	"target / Memory against its limit / limit of the Go runtime":          noLimit,
 }
 
 // byDefault says why no answer is right on parsers that export the default metrics as text.

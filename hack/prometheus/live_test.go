@@ -46,8 +46,8 @@ type demo struct {
 }
 
 // TestALivePrometheusAlertsAndResolves scrapes the demo with a Prometheus server and injects faults: a frozen parser, a
-// deleted unread file, a killed operator and a stopped sink. At the end the dashboards have shown all of it. It runs with
-// `make test-prometheus`.
+// deleted unread file, a killed operator and a stopped sink. Then it runs the queries of the dashboards over that time.
+// It runs with `make test-prometheus`.
 func TestALivePrometheusAlertsAndResolves(t *testing.T) {
 	program := os.Getenv("HLPARSER_DEMO")
 	if program == "" {

@@ -119,12 +119,12 @@ func Add(mgr ctrl.Manager, options Options) error {
 		return fmt.Errorf("adding the poller to the manager: %w", err)
 	}
 	if options.ServeReports {
-		for path, handler := range map[string]http.Handler{
+		for path, served := range map[string]http.Handler{
 			reports.Path:          server.Handler(polls, mgr.Elected(), options.Clock),
 			reports.SamplesPath:   server.Samples(polls, mgr.Elected()),
 			reports.DiagnosisPath: server.Diagnosis(polls, mgr.Elected()),
 		} {
-			if err := mgr.AddMetricsServerExtraHandler(path, handler); err != nil {
+			if err := mgr.AddMetricsServerExtraHandler(path, served); err != nil {
 				return fmt.Errorf("serving %s: %w", path, err)
 			}
 		}

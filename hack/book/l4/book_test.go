@@ -12,7 +12,7 @@ import (
 
 // queue formats a side of a book: id@price:size in the order in which the orders are filled.
 func queue(b *Book, side Side) string {
-	var text []string
+	text := make([]string, 0, 8)
 	for _, o := range b.Queue(side) {
 		text = append(text, fmt.Sprintf("%d@%s:%s", o.ID, o.level.price, o.Size))
 	}

@@ -17,6 +17,8 @@ import (
 const (
 	statuses = "OrderStatuses"
 	diffs    = "RawBookDiffs"
+
+	silent = "silent" // the kind of a marker
 )
 
 // Feed builds the books of all coins from the records of the merged stream, in format Enveloped. The zero Feed is ready
@@ -133,7 +135,7 @@ func (f *Feed) Add(line []byte) (*Block, error) {
 		return f.endBlock(&r, at), nil
 	default:
 		f.mark(&r)
-		if (r.Kind == "silent" || r.Kind == "back") && at.offset == f.closed {
+		if (r.Kind == silent || r.Kind == "back") && at.offset == f.closed {
 			return nil, nil // after the marker of its block
 		}
 	}
@@ -151,11 +153,11 @@ func (f *Feed) fail(format string, args ...any) {
 // mark takes a marker that does not end a block.
 func (f *Feed) mark(r *record) {
 	switch r.Kind {
-	case "silent", "back":
+	case silent, "back":
 		if f.silent == nil {
 			f.silent = map[string]bool{}
 		}
-		f.silent[r.About] = r.Kind == "silent"
+		f.silent[r.About] = r.Kind == silent
 		return
 	}
 	if r.About != diffs {

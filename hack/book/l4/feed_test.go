@@ -62,7 +62,9 @@ func diffOf(oid int64, change string) string {
 	return fmt.Sprintf(`{"user":"0x1","oid":%d,"coin":"BTC","side":"B","px":"100.0","raw_book_diff":%s}`, oid, change)
 }
 
-func (f *feeder) mark(block int64, kind, rest string) {
+// mark adds a marker in block 2.
+func (f *feeder) mark(kind, rest string) {
+	const block = 2
 	f.t.Helper()
 	pos := f.pos(block)
 	if kind != "silent" && kind != "back" {
@@ -155,12 +157,12 @@ func TestAfterAFaultTheBooksBeginAgain(t *testing.T) {
 	}{
 		"an incomplete block": {"cannot say", func(f *feeder) *Block { return f.endWith(2, false, 0) }},
 		"a silent stream": {"Fills is silent", func(f *feeder) *Block {
-			f.mark(2, "silent", `,"about":"Fills"`)
+			f.mark("silent", `,"about":"Fills"`)
 			return f.endWith(2, false, 0)
 		}},
 		"a stream that is back in the middle of the block": {"cannot say", func(f *feeder) *Block {
-			f.mark(2, "silent", `,"about":"Fills"`)
-			f.mark(2, "back", `,"about":"Fills"`)
+			f.mark("silent", `,"about":"Fills"`)
+			f.mark("back", `,"about":"Fills"`)
 			return f.endWith(2, false, 0)
 		}},
 		"a diff that is missing": {"counts 1", func(f *feeder) *Block { return f.endWith(2, true, 1) }},
@@ -179,19 +181,19 @@ func TestAfterAFaultTheBooksBeginAgain(t *testing.T) {
 			return f.end(3)
 		}},
 		"a gap": {"blocks -3 to 0", func(f *feeder) *Block {
-			f.mark(2, "gap", `,"about":"RawBookDiffs","index":null,"from":-3,"to":0`)
+			f.mark("gap", `,"about":"RawBookDiffs","index":null,"from":-3,"to":0`)
 			return f.end(2)
 		}},
 		"an event in the dead letter": {"blocks 2 to 2", func(f *feeder) *Block {
-			f.mark(2, "gap", `,"about":"RawBookDiffs","index":0,"from":2,"to":2`)
+			f.mark("gap", `,"about":"RawBookDiffs","index":0,"from":2,"to":2`)
 			return f.end(2)
 		}},
 		"a line in the dead letter": {"dead letter", func(f *feeder) *Block {
-			f.mark(2, "deadLetter", `,"about":"RawBookDiffs"`)
+			f.mark("deadLetter", `,"about":"RawBookDiffs"`)
 			return f.end(2)
 		}},
 		"bytes that were skipped": {"17 bytes", func(f *feeder) *Block {
-			f.mark(2, "skipped", `,"about":"RawBookDiffs","bytes":17`)
+			f.mark("skipped", `,"about":"RawBookDiffs","bytes":17`)
 			return f.end(2)
 		}},
 		"a late change": {"block 1 came late", func(f *feeder) *Block {
@@ -238,11 +240,11 @@ func TestAfterAFaultTheBooksBeginAgain(t *testing.T) {
 func TestWhatIsNoFaultKeepsTheBooksValid(t *testing.T) {
 	for name, block := range map[string]func(*feeder){
 		"no event":                           func(*feeder) {},
-		"a gap in another stream":            func(f *feeder) { f.mark(2, "gap", `,"about":"Fills","from":1,"to":1`) },
-		"a marker of a kind that came later": func(f *feeder) { f.mark(2, "checkpoint", `,"about":"RawBookDiffs"`) },
+		"a gap in another stream":            func(f *feeder) { f.mark("gap", `,"about":"Fills","from":1,"to":1`) },
+		"a marker of a kind that came later": func(f *feeder) { f.mark("checkpoint", `,"about":"RawBookDiffs"`) },
 		"a late status":                      func(f *feeder) { f.eventOf(1, 2, statuses, statusOf(3, "open")) },
 		"a block that the node writes again": func(f *feeder) {
-			f.mark(2, "replay", `,"about":"RawBookDiffs","from":null,"to":1`)
+			f.mark("replay", `,"about":"RawBookDiffs","from":null,"to":1`)
 			f.eventOf(1, 2, diffs, diffOf(7, placed))
 		},
 		"records that are delivered again": func(f *feeder) {

@@ -430,27 +430,28 @@ func (c Config) validateSealing() error {
 }
 
 func (c Config) validateOrder() error {
+	const orderBy = "order.by"
 	switch {
 	case c.Order == Order{}:
 		return nil
 	case c.Order.By == "":
 		return &FieldError{"order.patience", "has no effect without order.by: add by: Block"}
 	case c.Order.By != ByNumber:
-		return &FieldError{"order.by", fmt.Sprintf("%q is unknown: write Block, or omit it", c.Order.By)}
+		return &FieldError{orderBy, fmt.Sprintf("%q is unknown: write Block, or omit it", c.Order.By)}
 	case c.Order.Patience.Duration < MinPatience || c.Order.Patience.Duration > MaxPatience:
 		return &FieldError{"order.patience", fmt.Sprintf("%s is out of range: %s to %s", c.Order.Patience.Duration,
 			MinPatience, MaxPatience)}
 	case c.Format == Raw:
-		return &FieldError{"order.by", "Block needs records that name their stream, which format Raw does not: write " +
+		return &FieldError{orderBy, "Block needs records that name their stream, which format Raw does not: write " +
 			"format: Enveloped or Normalized, or omit order"}
 	}
 	for i, s := range c.Streams {
 		if s.Mode == Line {
-			return &FieldError{"order.by", fmt.Sprintf("Block needs lines that name their block, but %s has mode Line: set "+
+			return &FieldError{orderBy, fmt.Sprintf("Block needs lines that name their block, but %s has mode Line: set "+
 				"streams[%d].mode to Streaming or ByBlock, or omit order", s.Name, i)}
 		}
 		if s.Sink != c.Streams[0].Sink {
-			return &FieldError{"order.by", fmt.Sprintf("Block delivers all streams to one sink, but %s and %s name different "+
+			return &FieldError{orderBy, fmt.Sprintf("Block delivers all streams to one sink, but %s and %s name different "+
 				"ones: name the same sink, or omit order", c.Streams[0].Name, s.Name)}
 		}
 	}

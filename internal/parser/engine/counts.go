@@ -49,7 +49,10 @@ func (c *counts) set(file position.FileID, count hyperliquid.BlockCount) {
 
 // checkpoint returns what a checkpoint records of c.
 func (c counts) checkpoint() []checkpoint.Count {
-	var out []checkpoint.Count
+	if len(c) == 0 {
+		return nil
+	}
+	out := make([]checkpoint.Count, 0, len(c))
 	for _, f := range c {
 		out = append(out, checkpoint.Count{FileID: f.file, Block: f.count.Block, Events: f.count.Events})
 	}
@@ -58,8 +61,9 @@ func (c counts) checkpoint() []checkpoint.Count {
 
 // newCounts restores the counts of a checkpoint.
 func newCounts(saved []checkpoint.Count) counts {
-	var c counts
-	for _, s := range saved[:min(len(saved), maxCounts)] {
+	saved = saved[:min(len(saved), maxCounts)]
+	c := make(counts, 0, len(saved))
+	for _, s := range saved {
 		c = append(c, fileCount{s.FileID, hyperliquid.BlockCount{Block: s.Block, Events: s.Events}})
 	}
 	return c

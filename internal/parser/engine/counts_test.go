@@ -54,7 +54,8 @@ func TestTheIndexInStreamingModeCountsWithinTheBlock(t *testing.T) {
 			want: "5/0 5/1 5/2 5/3 6/0",
 		},
 		"over an hour": {
-			runs: []map[string]string{{hour8: envelope(5, 0, 1) + envelope(5, 1, 2), hour9: envelope(5, 2, 3) + envelope(6, 0, 1)}},
+			runs: []map[string]string{{hour8: envelope(5, 0, 1) + envelope(5, 1, 2),
+				hour9: envelope(5, 2, 3) + envelope(6, 0, 1)}},
 			want: "5/0 5/1 5/2 6/0",
 		},
 		"late lines of an older file": {
@@ -91,7 +92,7 @@ func TestTheIndexInStreamingModeCountsWithinTheBlock(t *testing.T) {
 func TestTheIndexDoesNotDependOnHowABatchIsCut(t *testing.T) {
 	rapid.Check(t, func(rt *rapid.T) {
 		var text strings.Builder
-		var want []string
+		want := make([]string, 0, 1000)
 		block := 5
 		for range rapid.IntRange(1, 30).Draw(rt, "blocks") {
 			at := 0

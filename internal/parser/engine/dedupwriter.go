@@ -181,8 +181,8 @@ func (w *dedupWriter) writeMalformed(ctx context.Context, p *hyperliquid.Part, b
 
 // deadEventMarker is the marker of an event in the dead letter, or of one of its records. It takes that one's place.
 func (w *dedupWriter) deadEventMarker(p *hyperliquid.Part, offset int64, index, event int, reason string) marker {
-	return marker{kind: gapMarker, block: p.Block, from: p.Block, to: p.Block, isEvent: true, event: p.Before + int64(event),
-		reason: reason, offset: offset, index: int32(index)}
+	return marker{kind: gapMarker, block: p.Block, from: p.Block, to: p.Block, isEvent: true,
+		event: p.Before + int64(event), reason: reason, offset: offset, index: int32(index)}
 }
 
 // restHasNew reports whether the rest of a line after a part has an event that is not in unseen.

@@ -20,7 +20,7 @@ type merged struct {
 }
 
 func (e *Engine) newMerged(stopping <-chan struct{}) *merged {
-	var sources []merge.Source
+	sources := make([]merge.Source, 0, len(e.pipelines))
 	for _, p := range e.pipelines {
 		sources = append(sources, merge.Source{Name: string(p.stream.Name), Kebab: p.kebab})
 	}

@@ -107,7 +107,9 @@ type attempt struct {
 	committedCounts  counts       // as counts, up to the end of the last block: what a commit may record
 	splitEvent       splitEvent   // with deduplicateBlocks or markers
 	mergedParts      []merge.Part // of the slot that is being delivered
-	readerStarted    bool         // the reader has started: positions it acknowledges enter the checkpoint with a commit only
+	// readerStarted reports whether the reader has started: the positions that it acknowledges enter the checkpoint with a
+	// commit only.
+	readerStarted bool
 
 	// onRefused is called after the sink refused a record and the dead letter took it. Nil disables it.
 	onRefused func(context.Context, sink.Batch, *sink.Refusal) error

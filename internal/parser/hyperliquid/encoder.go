@@ -302,12 +302,11 @@ func (w *Worker) Encode(out *Output, s Span, file string) (rest Span) {
 		}
 		out.Lines++
 		w.number, w.stopped = 0, false
-		next, index := 0, -1
+		encode := w.line
 		if w.encoder.enveloped {
-			next, index = w.envelope(out, line, offset)
-		} else {
-			next, index = w.line(out, line, offset)
+			encode = w.envelope
 		}
+		next, index := encode(out, line, offset)
 		data = data[end:]
 		if index >= 0 {
 			return w.stopInLine(Span{

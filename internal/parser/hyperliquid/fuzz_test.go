@@ -76,8 +76,8 @@ func FuzzEncode(f *testing.F) {
 	})
 }
 
-// FuzzNormalized compares Normalized and EnvelopedRows records with the reference. The fuzzer writes one event, or the value of one of its
-// members. The event is tested alone and in a block.
+// FuzzNormalized compares Normalized and EnvelopedRows records with the reference. The fuzzer writes one event, or the
+// value of one of its members. The event is tested alone and in a block.
 func FuzzNormalized(f *testing.F) {
 	streams, some := config.Streams(), filters()
 	for i, stream := range streams {

@@ -301,8 +301,8 @@ func TestNormalizedRecordsAsTheyAreWritten(t *testing.T) {
 			`"owner":"0xb1edfeccf03f35d2268f5dc4013508a6eb52c702","time":"2026-04-30T20:46:43.304461819",` +
 			`"status":"badAloPxRejected",` +
 			`"type":"Limit","tif":"Alo","cloid":"0x14904991131967010000000003807292","reduceOnly":false,` +
-			`"hash":null,"builder":null,"timestamp":1777582003304,"triggerCondition":"N/A","isTrigger":false,"triggerPrice":"0.0","children":[],` +
-			`"isPositionTpsl":false,"extra":null`
+			`"hash":null,"builder":null,"timestamp":1777582003304,"triggerCondition":"N/A","isTrigger":false,` +
+			`"triggerPrice":"0.0","children":[],"isPositionTpsl":false,"extra":null`
 		bought = `{"id":457367674387223,"orderId":405401019385,"coin":"BTC","side":"Bid","price":"76471.0",` +
 			`"size":"0.00153",` +
 			`"owner":"0xfca397d8b8de71639d9e4573d7ecc8199cbff42f","time":"2026-04-30T20:46:46.008000000",` +
@@ -606,8 +606,8 @@ func compact(t *testing.T, record []byte) string {
 	return string(b)
 }
 
-// TestFillsWithAnyOptionalMembersTakeTheFastPath reads fills with every combination of the members that not all fills have,
-// and the other streams' events.
+// TestFillsWithAnyOptionalMembersTakeTheFastPath reads fills with every combination of the members that not all fills
+// have, and the other streams' events.
 func TestFillsWithAnyOptionalMembersTakeTheFastPath(t *testing.T) {
 	events := map[config.Stream][]string{
 		config.OrderStatuses: {order, triggered, oldOrder}, config.Trades: {trade},

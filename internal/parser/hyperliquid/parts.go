@@ -32,8 +32,10 @@ type Part struct {
 // beginPart begins a part of a line.
 func (w *Worker) beginPart(out *Output, offset, block int64, index int) {
 	if w.Parts {
-		out.Parts = append(out.Parts, out.withPosition(Part{Offset: offset, Block: block, Before: w.count.Events, Index: index,
-			BlockTime: w.header.blockTime, LocalTime: w.header.localTime}))
+		out.Parts = append(out.Parts, out.withPosition(Part{
+			Offset: offset, Block: block, Before: w.count.Events, Index: index,
+			BlockTime: w.header.blockTime, LocalTime: w.header.localTime,
+		}))
 	}
 }
 

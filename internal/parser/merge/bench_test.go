@@ -49,7 +49,8 @@ func (s *sinkhole) Write(_ context.Context, b sink.Batch) error {
 func benchmark(b *testing.B, perLine, perSlot int) {
 	const streams, size, linesPerBlock = 3, 400, 100
 	sources := make([]Source, streams)
-	names := []string{Stream}
+	names := make([]string, 0, streams+1)
+	names = append(names, Stream)
 	for i := range sources {
 		sources[i] = Source{Name: fmt.Sprint("S", i), Kebab: fmt.Sprint("s", i)}
 		names = append(names, sources[i].Kebab)

@@ -295,7 +295,7 @@ func (m *member) prepare(b *sink.Batch, parts []Part) *sink.Refusal {
 	if rest && len(parts) == 0 {
 		return nil
 	}
-	first := resume.Point{}
+	var first resume.Point
 	if rest {
 		first = resume.Point{Offset: parts[0].Offset, Index: int32(parts[0].Index)}
 	} else {

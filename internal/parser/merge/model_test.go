@@ -196,7 +196,9 @@ func (s *slot) batches(split func(n int) int) []sink.Batch {
 				continue
 			}
 			b.Data = append(b.Data, text...)
-			b.Records = append(b.Records, sink.Record{End: len(b.Data), Offset: p.Offset, Index: int32(p.Index + j), Block: p.Block})
+			b.Records = append(b.Records, sink.Record{
+				End: len(b.Data), Offset: p.Offset, Index: int32(p.Index + j), Block: p.Block,
+			})
 			if split(3) == 0 {
 				all = append(all, b)
 				b = sink.Batch{File: s.file}
@@ -218,7 +220,9 @@ func drawStream(t *rapid.T, name string, blocks int64, whole bool) *modelStream 
 		if len(current.parts) > 0 {
 			s.slots = append(s.slots, current)
 		}
-		current = slot{file: position.FileID{Directory: strings.ToLower(name), Date: "20260430", Hour: hour, Generation: "1a2b3c4d"}}
+		current = slot{file: position.FileID{
+			Directory: strings.ToLower(name), Date: "20260430", Hour: hour, Generation: "1a2b3c4d",
+		}}
 	}
 	cut()
 	first := rapid.Int64Range(1, 3).Draw(t, "first block")
@@ -234,9 +238,10 @@ func drawStream(t *rapid.T, name string, blocks int64, whole bool) *modelStream 
 			if whole {
 				events = rapid.IntRange(0, 4).Draw(t, "events")
 			}
-			p := Part{Offset: offset, Block: block, End: true, Whole: whole, BlockTime: fmt.Appendf(nil, `"2026-04-30T%02d:00:00.5"`,
-				8+block/4), LocalTime: fmt.Appendf(nil, `"2026-04-30T%02d:00:01"`, 8+block/4)}
-			var text []string
+			p := Part{Offset: offset, Block: block, End: true, Whole: whole,
+				BlockTime: fmt.Appendf(nil, `"2026-04-30T%02d:00:00.5"`, 8+block/4),
+				LocalTime: fmt.Appendf(nil, `"2026-04-30T%02d:00:01"`, 8+block/4)}
+			text := make([]string, 0, events)
 			for i := range events {
 				line := ""
 				if rapid.IntRange(0, 3).Draw(t, "filtered") > 0 {
@@ -417,7 +422,7 @@ func TestNothingIsLostDoubledOrOutOfOrderThroughCrashes(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		whole := rapid.Bool().Draw(t, "by block")
 		blocks := rapid.Int64Range(1, 12).Draw(t, "blocks")
-		var streams []*modelStream
+		streams := make([]*modelStream, 0, 3)
 		for _, name := range []string{"Statuses", "Diffs", "Fills"}[:rapid.IntRange(1, 3).Draw(t, "streams")] {
 			streams = append(streams, drawStream(t, name, blocks, whole))
 		}
@@ -460,8 +465,7 @@ func TestNothingIsLostDoubledOrOutOfOrderThroughCrashes(t *testing.T) {
 func runProcess(t *rapid.T, dir string, d *destination, streams []*modelStream, seed uint64) (done bool) {
 	ctx, cancel := context.WithCancel(context.Background())
 	defer cancel()
-	var names []string
-	var sources []Source
+	names, sources := make([]string, 0, len(streams)+1), make([]Source, 0, len(streams))
 	for _, s := range streams {
 		names = append(names, s.Kebab)
 		sources = append(sources, s.Source)

@@ -234,8 +234,8 @@ func (o *order) rejoin(stream int) {
 }
 
 // fileAt returns the file of the positions in a block: that of the block's hour. It is the one before if the time is
-// unknown or earlier, as that of a line which comes late and opens a block: the files of the merged stream sort as their
-// blocks do.
+// unknown, or earlier, as that of a late line that opens a block: the files of the merged stream sort as their blocks
+// do.
 func fileAt(blockTime []byte, before position.FileID) position.FileID {
 	at, err := time.Parse(`"2006-01-02T15:04:05"`, string(blockTime)) // fractions are accepted
 	if err != nil {

@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"maps"
 	"math"
 	"slices"
 	"sync"
@@ -81,6 +82,11 @@ type progress struct {
 	reached
 }
 
+// full reports whether the batch is to be delivered before more is added.
+func (b *batch) full() bool {
+	return len(b.Data) >= batchBytes || len(b.Records) >= batchRecords || len(b.points) >= batchRecords
+}
+
 // reach records how far the batch takes a stream in a file.
 func (b *batch) reach(stream int, to reached) {
 	for i := range b.points {
@@ -114,7 +120,8 @@ func openSession(ctx context.Context, m *Merger) (*session, error) {
 	s := &session{
 		opts: &m.opts, committing: make(chan struct{}, 1), changed: make(chan struct{}), number: 1,
 		member: make([]*member, len(m.opts.Streams)), heads: make([]int64, len(m.opts.Streams)),
-		refused: make([]refusals, len(m.opts.Streams)), since: make([]time.Time, len(m.opts.Streams)), replaying: true, version: 1,
+		refused: make([]refusals, len(m.opts.Streams)), since: make([]time.Time, len(m.opts.Streams)),
+		replaying: true, version: 1,
 	}
 	for i := range s.heads {
 		s.heads[i] = -1
@@ -179,18 +186,18 @@ func (s *session) join(merger *Merger, stream int, state *resume.State) (*member
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	saved := &s.saved.Streams[stream]
-	position := saved.Position
+	stored := saved.Position
 	for _, p := range s.batch.points {
 		if p.stream == stream { // not acknowledged yet, and not taken again
-			position.Files = with(position.Files, p.file, p.point)
+			stored.Files = with(stored.Files, p.file, p.point)
 		}
 	}
-	if state != nil && (!position.Covers(state) || state.Generation > saved.Generation) {
+	if state != nil && (!stored.Covers(state) || state.Generation > saved.Generation) {
 		return nil, fmt.Errorf("%w: %s: %w: it has state %d, and %s has %d; restore the state directory as a whole, or "+
 			"run \"hlparser checkpoint forget\" for both", sink.ErrFailed, saved.Stream, errNotCovered, state.Generation,
 			Stream, saved.Generation)
 	}
-	m := &member{merger: merger, session: s, stream: stream, tracker: resume.Open(state, &position), changed: s.version}
+	m := &member{merger: merger, session: s, stream: stream, tracker: resume.Open(state, &stored), changed: s.version}
 	if state != nil {
 		m.state = *state
 	}
@@ -201,9 +208,7 @@ func (s *session) join(merger *Merger, stream int, state *resume.State) (*member
 
 func with(files resume.Files, file position.FileID, p resume.Point) resume.Files {
 	out := make(resume.Files, len(files)+1)
-	for f, at := range files {
-		out[f] = at
-	}
+	maps.Copy(out, files)
 	out[file] = p
 	return out
 }
@@ -447,7 +452,7 @@ func (s *session) acknowledge() {
 // fill moves what comes next into the batch, until it is full or nothing can.
 func (s *session) fill(now time.Time) {
 	s.deadline = time.Time{}
-	for !s.decided && len(s.batch.Data) < batchBytes && len(s.batch.Records) < batchRecords && len(s.batch.points) < batchRecords {
+	for !s.decided && !s.batch.full() {
 		if s.announce() {
 			continue
 		}
@@ -601,8 +606,8 @@ func (s *session) take(stream int, key int64) bool {
 	return true
 }
 
-// copy adds the records of an item to the batch, and returns how many of them are not markers. A record that was refused
-// before keeps its index free, and is returned to its stream.
+// copy adds the records of an item to the batch, and returns how many of them are not markers. A record that was
+// refused before keeps its index free, and is returned to its stream.
 func (s *session) copy(stream int, i *item) (events int64) {
 	from := i.from
 	for n := i.from; n < i.to; n++ {

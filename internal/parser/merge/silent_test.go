@@ -37,8 +37,7 @@ func newScene(t *testing.T, d *destination, dir string, streams ...string) *scen
 	if d.crashed == nil {
 		d.steps, d.crashed = -2, make(chan struct{})
 	}
-	var names []string
-	var sources []Source
+	names, sources := make([]string, 0, len(streams)+1), make([]Source, 0, len(streams))
 	for _, name := range streams {
 		names, sources = append(names, strings.ToLower(name)), append(sources, Source{name, strings.ToLower(name)})
 	}
@@ -81,7 +80,7 @@ func (s *scene) line(stream string, offset, block int64, whole bool) error {
 func (s *scene) delivered() []string {
 	s.d.mu.Lock()
 	defer s.d.mu.Unlock()
-	var out []string
+	out := make([]string, 0, len(s.d.records))
 	for _, r := range s.d.records {
 		_, text, _ := strings.Cut(strings.TrimSpace(r), " ")
 		var m struct {

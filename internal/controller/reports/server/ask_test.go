@@ -88,18 +88,19 @@ func TestWhichSamplesAndDiagnosesAreRefused(t *testing.T) {
 		code         int
 		says         string
 	}{
-		"no target":                     {parser{}, "GET", "/samples/ns/mainnet", 400, "must name a target"},
-		"an unknown stream":             {parser{}, "GET", "/samples/ns/mainnet?target=a&stream=x", 400, "write one of"},
-		"no number":                     {parser{}, "GET", "/samples/ns/mainnet?target=a&records=x", 400, "write a number"},
-		"too many records":              {parser{}, "GET", "/samples/ns/mainnet?target=a&records=1000", 400, "write 1 to"},
-		"a target that there is not":    {parser{}, "GET", "/samples/ns/mainnet?target=none", 404, "no such target"},
-		"a parser that others sample":   {parser{err: refused}, "GET", "/samples/ns/mainnet?target=a", 429, "others"},
-		"a parser that does not answer": {parser{err: errors.New("away")}, "GET", "/samples/ns/mainnet?target=a", 502, "away"},
-		"a write":                       {parser{}, "POST", "/samples/ns/mainnet?target=a", 405, ""},
-		"a longer path":                 {parser{}, "GET", "/samples/ns/mainnet/x?target=a", 404, ""},
-		"another prefix":                {parser{}, "GET", "/reports/ns/mainnet?target=a", 404, ""},
-		"a diagnosis of what is not":    {parser{}, "GET", "/diagnosis/ns/mainnet?target=none", 404, "no such target"},
-		"a diagnosis, as a write":       {parser{}, "PUT", "/diagnosis/ns/mainnet", 405, ""},
+		"no target":                   {parser{}, "GET", "/samples/ns/mainnet", 400, "must name a target"},
+		"an unknown stream":           {parser{}, "GET", "/samples/ns/mainnet?target=a&stream=x", 400, "write one of"},
+		"no number":                   {parser{}, "GET", "/samples/ns/mainnet?target=a&records=x", 400, "write a number"},
+		"too many records":            {parser{}, "GET", "/samples/ns/mainnet?target=a&records=1000", 400, "write 1 to"},
+		"a target that there is not":  {parser{}, "GET", "/samples/ns/mainnet?target=none", 404, "no such target"},
+		"a parser that others sample": {parser{err: refused}, "GET", "/samples/ns/mainnet?target=a", 429, "others"},
+		"a parser that does not answer": {parser{err: errors.New("away")}, "GET", "/samples/ns/mainnet?target=a", 502,
+			"away"},
+		"a write":                    {parser{}, "POST", "/samples/ns/mainnet?target=a", 405, ""},
+		"a longer path":              {parser{}, "GET", "/samples/ns/mainnet/x?target=a", 404, ""},
+		"another prefix":             {parser{}, "GET", "/reports/ns/mainnet?target=a", 404, ""},
+		"a diagnosis of what is not": {parser{}, "GET", "/diagnosis/ns/mainnet?target=none", 404, "no such target"},
+		"a diagnosis, as a write":    {parser{}, "PUT", "/diagnosis/ns/mainnet", 405, ""},
 	} {
 		handler := server.Samples(test.source, closed())
 		if strings.HasPrefix(test.path, reports.DiagnosisPath) {
@@ -115,7 +116,8 @@ func TestWhichSamplesAndDiagnosesAreRefused(t *testing.T) {
 		"/samples/ns/mainnet?target=a": server.Samples(parser{}, follower),
 		"/diagnosis/ns/mainnet":        server.Diagnosis(parser{}, follower),
 	} {
-		if w := get(t, handler, http.MethodGet, path); w.Code != 503 || !strings.Contains(w.Body.String(), reports.NotLeading) {
+		w := get(t, handler, http.MethodGet, path)
+		if w.Code != 503 || !strings.Contains(w.Body.String(), reports.NotLeading) {
 			t.Errorf("%s of a manager that does not lead: %d, %s", path, w.Code, w.Body)
 		}
 	}
