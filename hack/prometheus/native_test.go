@@ -3,6 +3,7 @@ package prometheus
 import (
 	"bufio"
 	"fmt"
+	"maps"
 	"io"
 	"os"
 	"os/exec"
@@ -27,9 +28,7 @@ func TestALivePrometheusHasNativeHistogramsAndClassicOnesOnRequest(t *testing.T)
 
 	job := func(name string, of parserProcess, more map[string]any) map[string]any {
 		out := map[string]any{"job_name": name, "static_configs": []any{map[string]any{"targets": []string{of.address}}}}
-		for key, value := range more {
-			out[key] = value
-		}
+		maps.Copy(out, more)
 		return out
 	}
 	text := map[string]any{"scrape_protocols": []string{"OpenMetricsText1.0.0"}}
@@ -38,9 +37,7 @@ func TestALivePrometheusHasNativeHistogramsAndClassicOnesOnRequest(t *testing.T)
 	}
 	shipped := shippedHistograms(t)
 	both := map[string]any{"always_scrape_classic_histograms": true}
-	for key, value := range shipped {
-		both[key] = value
-	}
+	maps.Copy(both, shipped)
 	p := runPrometheus(t, buildPrometheus(t), t.TempDir(), map[string]any{
 		"global": map[string]string{"scrape_interval": "1s", "scrape_timeout": "1s"},
 		"scrape_configs": []any{
@@ -60,8 +57,8 @@ func TestALivePrometheusHasNativeHistogramsAndClassicOnesOnRequest(t *testing.T)
 			fmt.Sprintf(`count(%s_bucket%s) or vector(0)`, metric, of):               want.buckets,
 			// The quantile of what a minute's batches took, by native buckets, and by classic ones in some jobs.
 			fmt.Sprintf(`count(histogram_quantile(0.99, rate(%s%s[30s])) < 60) or vector(0)`, metric, of): want.native,
-			fmt.Sprintf(`count(histogram_quantile(0.99, rate(%s_bucket%s[30s])) < 60) or vector(0)`, metric, of): map[bool]string{
-				true: "1", false: "0"}[want.buckets == "17"],
+			fmt.Sprintf(`count(histogram_quantile(0.99, rate(%s_bucket%s[30s])) < 60) or vector(0)`, metric,
+				of): map[bool]string{true: "1", false: "0"}[want.buckets == "17"],
 		} {
 			poll(t, name+": "+query, func() bool {
 				usual.write(t)
@@ -139,8 +136,8 @@ func startParser(t *testing.T, program string, args ...string) parserProcess {
 // write appends a line to the file of the stream.
 func (p parserProcess) write(t *testing.T) {
 	t.Helper()
-	const line = `{"time":"2026-04-30T20:46:43.304461819","user":"0xb1edfeccf03f35d2268f5dc4013508a6eb52c702","hash":null,` +
-		`"builder":null,"status":"open","order":{"coin":"BTC","side":"A","limitPx":"76466.0","sz":"0.0686","oid":1,` +
+	const line = `{"time":"2026-04-30T20:46:43.304461819","user":"0xb1edfeccf03f35d2268f5dc4013508a6eb52c702",` +
+		`"hash":null,"builder":null,"status":"open","order":{"coin":"BTC","side":"A","limitPx":"76466.0","sz":"0.0686","oid":1,` +
 		`"timestamp":1777582003304}}` + "\n"
 	f, err := os.OpenFile(p.file, os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o644)
 	if err != nil {
