@@ -3,8 +3,8 @@ package prometheus
 import (
 	"bufio"
 	"fmt"
-	"maps"
 	"io"
+	"maps"
 	"os"
 	"os/exec"
 	"path/filepath"
