@@ -137,7 +137,8 @@ func startParser(t *testing.T, program string, args ...string) parserProcess {
 func (p parserProcess) write(t *testing.T) {
 	t.Helper()
 	const line = `{"time":"2026-04-30T20:46:43.304461819","user":"0xb1edfeccf03f35d2268f5dc4013508a6eb52c702",` +
-		`"hash":null,"builder":null,"status":"open","order":{"coin":"BTC","side":"A","limitPx":"76466.0","sz":"0.0686","oid":1,` +
+		`"hash":null,"builder":null,"status":"open","order":{"coin":"BTC","side":"A","limitPx":"76466.0","sz":"0.0686",` +
+		`"oid":1,` +
 		`"timestamp":1777582003304}}` + "\n"
 	f, err := os.OpenFile(p.file, os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o644)
 	if err != nil {
