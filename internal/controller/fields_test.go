@@ -242,7 +242,7 @@ func fieldBounds() map[string]bound {
 	for field, b := range all {
 		b.value = cmp.Or(map[string]string{
 			"streams.name": "Trades", "streams.mode": "ByBlock", "format": "Raw", "metrics": "ClassicBuckets",
-			"order.by": "Block", "order.patience": "7s",
+			"order.by": "Block", "order.patience": "7",
 			"filter.users":       "0x" + strings.Repeat("1", 40),
 			"filter.sides":       "A",
 			"filter.minNotional": "7", "engine.bufferLimit": "7777777", "engine.workers": "7", "engine.startAt": "Beginning",
@@ -257,6 +257,8 @@ func fieldBounds() map[string]bound {
 		switch field {
 		case "sinks.name":
 			b.also = toMarker
+		case "order.patience":
+			b.also = func(s *spec) { s.Order.By = v1alpha1.OrderByBlock }
 		case "streams.sink":
 			b.also = func(s *spec) {
 				toMarker(s)
