@@ -167,7 +167,7 @@ func (s *settings) apply(cmd *cobra.Command, c *config.Config) error {
 		}
 	}
 	if set("order") {
-		c.Order.By = config.Sorting(title(s.order))
+		c.Order.By = config.OrderBy(title(s.order))
 	}
 	if set("start-at") {
 		c.Engine.StartAt = config.StartAt(title(s.startAt))

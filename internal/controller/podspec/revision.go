@@ -318,7 +318,7 @@ func render(spec *v1alpha1.HyperliquidParserSpec) config.Config {
 		ShutdownTimeout: config.Duration{Duration: time.Duration(grace(spec)) * time.Second * 2 / 3},
 	}
 	if spec.Order != nil {
-		c.Order.By = config.Sorting(spec.Order.By)
+		c.Order.By = config.OrderBy(spec.Order.By)
 		if spec.Order.Patience != nil {
 			c.Order.Patience.Duration = spec.Order.Patience.Duration
 		}

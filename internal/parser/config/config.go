@@ -86,11 +86,11 @@ const (
 	Beginning StartAt = "Beginning"
 )
 
-// Sorting is how the records of several streams are ordered.
-type Sorting string
+// OrderBy is how the records of several streams are ordered.
+type OrderBy string
 
-// ByNumber delivers the streams as one, by the number of the block.
-const ByNumber Sorting = "Block"
+// OrderByBlock delivers the streams as one, by the number of the block.
+const OrderByBlock OrderBy = "Block"
 
 // Compression is the compression of the file sink's files. Empty means none.
 type Compression string
@@ -240,7 +240,7 @@ type Order struct {
 	// By is Block, or empty. With Block, all streams are delivered to one sink as one stream, ordered by block: the
 	// streams' records of one block, in the order OrderStatuses, RawBookDiffs, Fills, others, and then a marker that
 	// describes the block. It is not available in line mode, and for format Raw.
-	By Sorting `json:"by,omitempty"`
+	By OrderBy `json:"by,omitempty"`
 	// Patience is how long the other streams wait for one that brings nothing. They then continue without it, and a
 	// marker says so. Defaults to 5s.
 	Patience Duration `json:"patience,omitzero"`
@@ -436,7 +436,7 @@ func (c Config) validateOrder() error {
 		return nil
 	case c.Order.By == "":
 		return &FieldError{"order.patience", "has no effect without order.by: add by: Block"}
-	case c.Order.By != ByNumber:
+	case c.Order.By != OrderByBlock:
 		return &FieldError{orderBy, fmt.Sprintf("%q is unknown: write Block, or omit it", c.Order.By)}
 	case c.Order.Patience.Duration < MinPatience || c.Order.Patience.Duration > MaxPatience:
 		return &FieldError{"order.patience", fmt.Sprintf("%s is out of range: %s to %s", c.Order.Patience.Duration,

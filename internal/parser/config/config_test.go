@@ -200,7 +200,7 @@ func TestAnOrderThatCannotBeKeptIsRefused(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			config := valid()
-			config.Format, config.Order.By = Enveloped, ByNumber
+			config.Format, config.Order.By = Enveloped, OrderByBlock
 			config = config.WithDefaults(2)
 			c.change(&config)
 			err := config.Validate()

@@ -51,6 +51,7 @@ func compareReal(t *testing.T, stream config.Stream, mode config.Mode, data []by
 	}
 	var raw []byte
 	var enveloped []string
+	block, index := int64(0), 0 // in streaming mode a block has several lines
 	for offset, rest := 0, data; len(rest) > 0; {
 		line, next, _ := bytes.Cut(rest, []byte("\n"))
 		if mode == config.Line {
@@ -61,10 +62,14 @@ func compareReal(t *testing.T, stream config.Stream, mode config.Mode, data []by
 			if err := json.Unmarshal(line, &e); err != nil {
 				t.Fatal(err)
 			}
+			if mode == config.ByBlock || e.Block != block {
+				block, index = e.Block, 0
+			}
 			for i, event := range e.Events {
 				raw = append(append(raw, event...), '\n')
-				enveloped = append(enveloped, fmt.Sprintf(`%d:%d %d %d %s %s %s`, offset, i, e.Block, i, e.BlockTime, e.LocalTime,
+				enveloped = append(enveloped, fmt.Sprintf(`%d:%d %d %d %s %s %s`, offset, i, e.Block, index, e.BlockTime, e.LocalTime,
 					event))
+				index++
 			}
 		}
 		offset += len(rest) - len(next)

@@ -40,6 +40,7 @@ import (
 	"fmt"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/hlparser/hyperliquid-parser-operator/internal/parser/checkpoint"
@@ -100,22 +101,31 @@ type Merger struct {
 	mu      sync.Mutex
 	session *session
 	opening bool
-	changed chan struct{} // closed and replaced when session or opening changes
-	parts   [][]Part      // of each stream's current batch; see Expect
+	change  broadcast // of session or opening
+	// finished reports, by stream, that no record will follow. It outlives a session: a stream may be done before another
+	// has opened.
+	finished []atomic.Bool
+	parts    [][]Part // of each stream's current batch; see Expect
 }
 
 // New returns a merger that is idle until a stream is opened.
 func New(opts Options) *Merger {
-	return &Merger{opts: opts, changed: make(chan struct{}), parts: make([][]Part, len(opts.Streams))}
+	return &Merger{opts: opts, change: newBroadcast(), parts: make([][]Part, len(opts.Streams)),
+		finished: make([]atomic.Bool, len(opts.Streams))}
 }
 
 func (m *Merger) indexOf(stream string) int {
 	return slices.IndexFunc(m.opts.Streams, func(s Source) bool { return s.Kebab == stream })
 }
 
-func (m *Merger) wake() {
-	close(m.changed)
-	m.changed = make(chan struct{})
+// broadcast wakes all that wait for a change. The lock of what changes guards it.
+type broadcast struct{ changed chan struct{} }
+
+func newBroadcast() broadcast { return broadcast{make(chan struct{})} }
+
+func (b *broadcast) wake() {
+	close(b.changed)
+	b.changed = make(chan struct{})
 }
 
 // Expect describes the lines that the records of the stream's next writes come from, in order. A Write without records
@@ -127,7 +137,7 @@ func (m *Merger) Expect(stream string, parts []Part) {
 }
 
 // Open implements sink.Output. It opens the sink with the first stream. After an error that ends the session with the
-// sink, it waits until all streams have closed theirs.
+// sink, it waits until all streams have closed theirs. A stream that opens again waits for the sink to have its lines.
 func (m *Merger) Open(ctx context.Context, stream string, state json.RawMessage) (sink.Sink, error) {
 	i := m.indexOf(stream)
 	if i < 0 {
@@ -153,14 +163,22 @@ func (m *Merger) Open(ctx context.Context, stream string, state json.RawMessage)
 		m.mu.Lock()
 		m.opening = false
 		m.session = s
-		m.wake()
+		m.change.wake()
 		if err != nil {
 			return nil, err
 		}
 	}
-	opened, err := m.session.join(m, i, saved)
+	session := m.session
+	session.reserve()
+	m.mu.Unlock()
+	err := session.settle(ctx, i)
+	m.mu.Lock()
+	var opened *member
+	if err == nil {
+		opened, err = session.join(m, i, saved)
+	}
 	if err != nil {
-		if m.session.empty() {
+		if session.cancel() == 0 {
 			err = errors.Join(err, m.endSession())
 		}
 		return nil, err
@@ -170,7 +188,7 @@ func (m *Merger) Open(ctx context.Context, stream string, state json.RawMessage)
 
 // await waits for a change. The lock must be held.
 func (m *Merger) await(ctx context.Context) error {
-	changed := m.changed
+	changed := m.change.changed
 	m.mu.Unlock()
 	defer m.mu.Lock()
 	select {
@@ -189,7 +207,7 @@ func (m *Merger) endSession() error {
 	err := s.close()
 	m.mu.Lock()
 	m.session, m.opening = nil, false
-	m.wake()
+	m.change.wake()
 	return err
 }
 
@@ -212,7 +230,6 @@ type member struct {
 	state    resume.State
 	encoded  json.RawMessage // state
 
-	finished  bool // no record will follow
 	delivered int64
 }
 
@@ -259,7 +276,7 @@ func (m *member) Write(ctx context.Context, b sink.Batch) error {
 	}
 	if len(m.items) > 0 {
 		s.since[m.stream] = time.Time{}
-		s.wake()
+		s.change.wake()
 	}
 	defer func() { m.items, m.next = m.items[:0], 0 }()
 	for {
@@ -457,11 +474,10 @@ func (m *member) Flush(_ context.Context, final bool) (sink.Flushed, error) {
 		s.version++
 		m.changed = s.version
 	}
-	if final && !m.finished {
-		m.finished = true
+	if final && !m.merger.finished[m.stream].Swap(true) {
 		s.version++
 		m.changed = s.version
-		s.wake()
+		s.change.wake()
 	}
 	f := sink.Flushed{State: m.encoded}
 	if want := m.changed; s.committed < want {

@@ -31,7 +31,10 @@ type destination struct {
 	refuses string // records with this text
 	steps   int    // calls until the process crashes; negative: never
 	crashed chan struct{}
-	flaky   *rand.Rand // nil: no outages
+	flaky   *rand.Rand    // nil: no outages
+	gate    chan struct{} // Write and Flush wait for it; nil: they do not wait
+	// saves is how many checkpoints say that no record follows. The file sink names a file after the second.
+	saves int
 }
 
 var (
@@ -75,6 +78,7 @@ func (d *destination) Close() error { return nil }
 
 type destinationState struct {
 	Length int           `json:"length"`
+	Saves  int           `json:"saves"`
 	Resume *resume.State `json:"resume,omitempty"`
 }
 
@@ -82,13 +86,22 @@ type destinationSink struct {
 	d         *destination
 	tracker   *resume.Tracker
 	delivered int64
+	saves     int // by the newest Flush
 }
 
+const savesBeforeNaming = 2
+
 func (s *destinationSink) Write(ctx context.Context, b sink.Batch) error {
+	if s.d.gate != nil {
+		<-s.d.gate
+	}
 	s.d.mu.Lock()
 	defer s.d.mu.Unlock()
 	if s.d.step() {
 		return errCrashed
+	}
+	if len(b.Records) > 0 {
+		s.d.saves = 0
 	}
 	from := 0
 	if s.tracker != nil {
@@ -127,13 +140,20 @@ func (s *destinationSink) Write(ctx context.Context, b sink.Batch) error {
 	return ctx.Err()
 }
 
-func (s *destinationSink) Flush(context.Context, bool) (sink.Flushed, error) {
+func (s *destinationSink) Flush(_ context.Context, final bool) (sink.Flushed, error) {
+	if s.d.gate != nil {
+		<-s.d.gate
+	}
 	s.d.mu.Lock()
 	defer s.d.mu.Unlock()
 	if s.d.step() {
 		return sink.Flushed{}, errCrashed
 	}
-	state := destinationState{Length: len(s.d.records)}
+	s.saves = 0
+	if final {
+		s.saves = min(s.d.saves+1, savesBeforeNaming)
+	}
+	state := destinationState{Length: len(s.d.records), Saves: s.saves}
 	if s.tracker != nil {
 		r := s.tracker.Flush()
 		state.Resume = &r
@@ -155,6 +175,7 @@ func (s *destinationSink) Committed(context.Context) error {
 	if s.d.step() {
 		return errCrashed
 	}
+	s.d.saves = s.saves
 	if s.tracker != nil {
 		s.tracker.Committed()
 	}
@@ -278,8 +299,19 @@ func drawStream(t *rapid.T, name string, blocks int64, whole bool) *modelStream 
 	return s
 }
 
+// errRestart reports that a pipeline begins again where it was saved, beside the others.
+var errRestart = errors.New("the stream restarts")
+
 // pipeline delivers a stream from where it was saved. It returns the error that ended it.
 func (s *modelStream) pipeline(ctx context.Context, m *Merger, d *destination, random *rand.Rand) error {
+	for {
+		if err := s.attempt(ctx, m, d, random); !errors.Is(err, errRestart) {
+			return err
+		}
+	}
+}
+
+func (s *modelStream) attempt(ctx context.Context, m *Merger, d *destination, random *rand.Rand) error {
 	var opened sink.Sink
 	var err error
 	for opened == nil {
@@ -341,6 +373,9 @@ func (s *modelStream) pipeline(ctx context.Context, m *Merger, d *destination, r
 						continue
 					}
 					if errors.Is(err, errOutage) && !crashed() {
+						if random.IntN(4) == 0 {
+							return errRestart
+						}
 						continue
 					}
 					if err != nil {
@@ -444,6 +479,9 @@ func TestNothingIsLostDoubledOrOutOfOrderThroughCrashes(t *testing.T) {
 			if runProcess(t, dir, d, streams, seed+uint64(run)) {
 				break
 			}
+		}
+		if d.saves < savesBeforeNaming {
+			t.Errorf("all streams are done, and %d of the last checkpoints say so", d.saves)
 		}
 		want, dead := expected(streams, d.refuses)
 		check(t, d.records, want, streams)

@@ -171,7 +171,7 @@ func (o *order) open(key int64, blockTime []byte) {
 func (o *order) take(stream int, i *item, delivered int64) {
 	s := &o.streams[stream]
 	s.Partial = s.Partial || i.faulty
-	if i.block != o.Block { // late, or unreadable: it tells nothing about this block
+	if i.block != o.Block { // late, or unreadable: it says nothing about this block
 		return
 	}
 	if o.BlockTime.len == 0 {

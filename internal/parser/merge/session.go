@@ -9,6 +9,7 @@ import (
 	"math"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/hlparser/hyperliquid-parser-operator/internal/parser/checkpoint"
@@ -35,11 +36,13 @@ type session struct {
 	committing chan struct{}
 
 	mu      sync.Mutex
-	changed chan struct{} // closed and replaced at every change
-	ended   error         // why the session ended
+	change  broadcast
+	ended   error // why the session ended
 	members int
 	member  []*member // by stream; nil: not open
-	busy    bool      // a call to inner, except Sync, is in progress
+	// finished is the merger's.
+	finished []atomic.Bool
+	busy     bool // a call to inner, except Sync, is in progress
 
 	order     order // after the records of batch
 	delivered order // after the records that the sink has acknowledged
@@ -118,10 +121,10 @@ type savedStream struct {
 // openSession loads the checkpoint, opens the sink and makes the first commit.
 func openSession(ctx context.Context, m *Merger) (*session, error) {
 	s := &session{
-		opts: &m.opts, committing: make(chan struct{}, 1), changed: make(chan struct{}), number: 1,
+		opts: &m.opts, committing: make(chan struct{}, 1), change: newBroadcast(), number: 1,
 		member: make([]*member, len(m.opts.Streams)), heads: make([]int64, len(m.opts.Streams)),
 		refused: make([]refusals, len(m.opts.Streams)), since: make([]time.Time, len(m.opts.Streams)),
-		replaying: true, version: 1,
+		finished: m.finished, replaying: true, version: 1,
 	}
 	for i := range s.heads {
 		s.heads[i] = -1
@@ -169,40 +172,67 @@ func (s *session) arrangeStreams() {
 	s.saved.Streams = append(s.saved.Streams, was...)
 }
 
-// wake reports a change to all that wait. The lock must be held, as for all methods below unless they say otherwise.
-func (s *session) wake() {
-	close(s.changed)
-	s.changed = make(chan struct{})
-}
-
+// hasEnded reports whether an error has ended the session. The lock must not be held; for all methods below it must be,
+// unless they say otherwise.
 func (s *session) hasEnded() bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return s.ended != nil
 }
 
-// join adds a stream. The lock must not be held.
+// reserve keeps the session open for a stream that is about to join. The lock must not be held.
+func (s *session) reserve() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.members++
+}
+
+// cancel takes a reservation back, and returns how many streams are left. The lock must not be held.
+func (s *session) cancel() int {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.members--
+	return s.members
+}
+
+// settle waits until the batch has none of a stream's lines that took their place before the stream left. Until the
+// sink has them the stream cannot go on: it would read them again. The lock must not be held.
+func (s *session) settle(ctx context.Context, stream int) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for s.ended == nil && slices.ContainsFunc(s.batch.points, func(p progress) bool { return p.stream == stream }) {
+		progress, err := s.advance(ctx)
+		if err != nil {
+			return err
+		}
+		if progress {
+			continue
+		}
+		if err := s.await(ctx, s.opts.Stopping); err != nil {
+			return err
+		}
+	}
+	return s.ended
+}
+
+// join adds a stream that has a reservation and is settled. The lock must not be held.
 func (s *session) join(merger *Merger, stream int, state *resume.State) (*member, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	saved := &s.saved.Streams[stream]
-	stored := saved.Position
-	for _, p := range s.batch.points {
-		if p.stream == stream { // not acknowledged yet, and not taken again
-			stored.Files = with(stored.Files, p.file, p.point)
-		}
-	}
-	if state != nil && (!stored.Covers(state) || state.Generation > saved.Generation) {
+	if state != nil && (!saved.Position.Covers(state) || state.Generation > saved.Generation) {
 		return nil, fmt.Errorf("%w: %s: %w: it has state %d, and %s has %d; restore the state directory as a whole, or "+
 			"run \"hlparser checkpoint forget\" for both", sink.ErrFailed, saved.Stream, errNotCovered, state.Generation,
 			Stream, saved.Generation)
 	}
-	m := &member{merger: merger, session: s, stream: stream, tracker: resume.Open(state, &stored), changed: s.version}
+	m := &member{
+		merger: merger, session: s, stream: stream, tracker: resume.Open(state, &saved.Position), changed: s.version,
+	}
 	if state != nil {
 		m.state = *state
 	}
 	s.member[stream] = m
-	s.members++
+	s.finished[stream].Store(false)
 	return m, nil
 }
 
@@ -220,11 +250,8 @@ func (s *session) leave(m *member) int {
 	if s.member[m.stream] == m {
 		s.savePosition(m.stream)
 		s.member[m.stream] = nil
-		if m.finished {
-			s.member[m.stream] = &member{session: s, stream: m.stream, tracker: m.tracker, finished: true}
-		}
 		s.members--
-		s.wake()
+		s.change.wake()
 	}
 	return s.members
 }
@@ -234,12 +261,6 @@ func (s *session) savePosition(stream int) {
 	if m := s.member[stream]; m != nil {
 		s.saved.Streams[stream].Position = m.tracker.Now()
 	}
-}
-
-func (s *session) empty() bool {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	return s.members == 0
 }
 
 // close commits what was acknowledged, and closes the sink. The lock must not be held.
@@ -257,21 +278,22 @@ func (s *session) close() error {
 func (s *session) end(err error) error {
 	if s.ended == nil {
 		s.ended = err
-		s.wake()
+		s.change.wake()
 	}
 	return s.ended
 }
 
-// await waits for a change, for the time at which a stream becomes silent, or for the end of ctx. When the streams stop
-// it returns an error, unless a call to the sink is in progress.
+// await waits for a change, or for the end of ctx. Unless a call to the sink is in progress, it also waits for the time
+// at which a stream becomes silent, and returns an error when the streams stop.
 func (s *session) await(ctx context.Context, stopping <-chan struct{}) error {
-	changed := s.changed
-	if s.busy {
-		stopping = nil
+	changed := s.change.changed
+	deadline := s.deadline
+	if s.busy { // nothing is decided before the call has ended
+		stopping, deadline = nil, time.Time{}
 	}
 	var expired <-chan time.Time
-	if !s.deadline.IsZero() {
-		timer := time.NewTimer(time.Until(s.deadline))
+	if !deadline.IsZero() {
+		timer := time.NewTimer(time.Until(deadline))
 		defer timer.Stop()
 		expired = timer.C
 	}
@@ -313,7 +335,7 @@ func (s *session) advance(ctx context.Context) (progress bool, err error) {
 		}
 		if s.committed >= version && s.decided {
 			s.decided = false
-			s.wake()
+			s.change.wake()
 		}
 		return true, nil
 	}
@@ -340,7 +362,7 @@ func (s *session) deliver(ctx context.Context) error {
 	if after > before {
 		s.replaying = false
 	}
-	defer s.wake()
+	defer s.change.wake()
 	refusal, refused := errors.AsType[*sink.Refusal](err)
 	switch {
 	case err == nil:
@@ -349,10 +371,15 @@ func (s *session) deliver(ctx context.Context) error {
 	case refused:
 		s.refuse(refusal)
 		return nil
-	case errors.Is(err, sink.ErrReopen), errors.Is(err, sink.ErrFailed), errors.Is(err, sink.ErrGone):
+	case isFinal(err):
 		return s.end(err)
 	}
 	return err // an outage: the batch is delivered by the next Write of any stream
+}
+
+// isFinal reports whether an error ends the session: calling the sink again does not help.
+func isFinal(err error) bool {
+	return errors.Is(err, sink.ErrReopen) || errors.Is(err, sink.ErrFailed) || errors.Is(err, sink.ErrGone)
 }
 
 // refuse takes a record that the sink refused out of the batch, and remembers it for the record's stream. The other
@@ -403,12 +430,12 @@ func (s *session) rememberRefused(r run, at int, reason string) {
 		return
 	}
 	p := reached{r.source.File, resume.PointOf(*r.source, r.from+at-r.first)}
-	since := int64(0)
+	generation := s.saved.Streams[r.stream].Generation
 	if m := s.member[r.stream]; m != nil {
 		m.refused = true
-		since = m.state.Generation + 1
+		generation = m.state.Generation
 	}
-	s.refused[r.stream].add(p, reason, since)
+	s.refused[r.stream].add(p, reason, generation+1)
 }
 
 // endOf returns the index after the records of run i.
@@ -422,8 +449,12 @@ func (b *batch) endOf(i int) int {
 // acknowledge records that the sink has acknowledged the batch.
 func (s *session) acknowledge() {
 	for _, p := range s.batch.points {
+		s.since[p.stream] = time.Time{} // until now it could bring nothing
 		if m := s.member[p.stream]; m != nil {
 			m.tracker.Acked(sink.Batch{File: p.file, Records: []sink.Record{{Offset: p.point.Offset, Index: p.point.Index}}})
+		} else { // it left after its lines took their place
+			position := &s.saved.Streams[p.stream].Position
+			position.Files = with(position.Files, p.file, p.point)
 		}
 	}
 	for i, r := range s.batch.runs {
@@ -446,7 +477,7 @@ func (s *session) acknowledge() {
 		s.batch.Data = nil
 	}
 	s.sealed = false
-	s.wake()
+	s.change.wake()
 }
 
 // fill moves what comes next into the batch, until it is full or nothing can.
@@ -538,7 +569,7 @@ func (s *session) decide() {
 
 // wait decides that streams for which the others have waited too long are silent, and finds when the next is.
 func (s *session) wait(blocked uint16, now time.Time) {
-	for i, m := range s.member {
+	for i := range s.member {
 		since := &s.since[i]
 		if blocked&(1<<i) == 0 {
 			*since = time.Time{}
@@ -551,7 +582,7 @@ func (s *session) wait(blocked uint16, now time.Time) {
 		if s.replays(now) && expires.Before(s.replayEnd) {
 			expires = s.replayEnd
 		}
-		switch finished := m != nil && m.finished; {
+		switch finished := s.finished[i].Load(); {
 		case finished || !now.Before(expires):
 			s.order.silence(i, !finished)
 			*since = time.Time{}
@@ -662,7 +693,7 @@ func (s *session) acquire(ctx context.Context) error {
 
 func (s *session) release() {
 	s.busy = false
-	s.wake()
+	s.change.wake()
 }
 
 // commit saves what the sink had acknowledged at some time after the call, unless that version is saved already. Calls
@@ -683,11 +714,10 @@ func (s *session) commit(ctx context.Context, want uint64) error {
 		if want != math.MaxUint64 && s.committed >= want || want == math.MaxUint64 && s.committed == s.version {
 			return nil
 		}
-		final := s.allFinished()
 		before := string(s.saved.Sink)
-		if err := s.commitNow(ctx, final); err != nil {
-			switch {
-			case errors.Is(err, sink.ErrReopen), errors.Is(err, sink.ErrFailed), errors.Is(err, sink.ErrGone):
+		final, err := s.commitNow(ctx)
+		if err != nil {
+			if isFinal(err) {
 				return s.end(err)
 			}
 			return err
@@ -701,19 +731,22 @@ func (s *session) commit(ctx context.Context, want uint64) error {
 	}
 }
 
-// commitNow makes one commit.
-func (s *session) commitNow(ctx context.Context, final bool) error {
+// commitNow makes one commit, and reports whether the sink knows by it that no record will follow.
+func (s *session) commitNow(ctx context.Context) (final bool, err error) {
 	if err := s.acquire(ctx); err != nil {
-		return err
+		return false, err
 	}
+	// The version is that of now. What changes during the Flush may be in the commit, but a stream that is done
+	// meanwhile, the last one, needs another.
+	version := s.version
+	final = s.allFinished()
 	s.mu.Unlock()
 	flushed, err := s.inner.Flush(ctx, final)
 	s.mu.Lock()
 	if err != nil {
 		s.release()
-		return fmt.Errorf("flushing the merged stream: %w", err)
+		return false, fmt.Errorf("flushing the merged stream: %w", err)
 	}
-	version := s.version
 	s.saved.Order, s.saved.Sink = s.delivered, flushed.State
 	for i := range s.opts.Streams {
 		s.savePosition(i)
@@ -722,27 +755,27 @@ func (s *session) commitNow(ctx context.Context, final bool) error {
 	text, err := json.Marshal(s.saved)
 	s.release()
 	if err != nil {
-		return fmt.Errorf("encoding the checkpoint of %s: %w", Stream, err)
+		return false, fmt.Errorf("encoding the checkpoint of %s: %w", Stream, err)
 	}
 	s.mu.Unlock()
 	err = s.persist(ctx, flushed, text)
 	s.mu.Lock()
 	if err != nil {
-		return err
+		return false, err
 	}
 	if err := s.acquire(ctx); err != nil {
-		return err
+		return false, err
 	}
 	s.mu.Unlock()
 	err = s.inner.Committed(ctx)
 	s.mu.Lock()
 	s.release()
 	if err != nil {
-		return fmt.Errorf("completing the commit of the merged stream: %w", err)
+		return false, fmt.Errorf("completing the commit of the merged stream: %w", err)
 	}
 	s.committed = version
-	s.wake()
-	return nil
+	s.change.wake()
+	return final, nil
 }
 
 // persist is the part of a commit that waits for the disk. The lock must not be held.
@@ -761,5 +794,10 @@ func (s *session) persist(ctx context.Context, flushed sink.Flushed, text []byte
 
 // allFinished reports whether no stream will bring another record.
 func (s *session) allFinished() bool {
-	return !slices.ContainsFunc(s.member, func(m *member) bool { return m == nil || !m.finished })
+	for i := range s.finished {
+		if !s.finished[i].Load() {
+			return false
+		}
+	}
+	return true
 }

@@ -184,6 +184,56 @@ func TestInStreamingModeABlockEndsWithTheNextLineOfEachStream(t *testing.T) {
 	})
 }
 
+// With Once a stream that has little to read may be done before another has opened.
+func TestNobodyWaitsForAStreamThatIsDone(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := newScene(t, &destination{}, t.TempDir(), "Statuses", "Fills")
+		if err := s.sinks["statuses"].Close(); err != nil {
+			t.Fatal(err)
+		}
+		f, err := s.sinks["fills"].Flush(t.Context(), true)
+		if err != nil || f.Sync == nil {
+			t.Fatal("nothing to commit", err)
+		}
+		if err := errors.Join(f.Sync(t.Context()), s.sinks["fills"].Close()); err != nil {
+			t.Fatal(err)
+		}
+		delete(s.sinks, "fills")
+		if s.sinks["statuses"], err = s.merger.Open(t.Context(), "statuses", nil); err != nil {
+			t.Fatal(err)
+		}
+		s.write("statuses", 7, true)
+		s.want("statuses 7", "[block 7]")
+		s.close()
+	})
+}
+
+// While a commit waits for the sink the last stream may end. That commit does not say so; another must.
+func TestAStreamThatIsDoneDuringACommitIsCommittedAsDone(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		d := &destination{}
+		s := newScene(t, d, t.TempDir(), "Statuses", "Fills")
+		finish := func(stream string) {
+			f, err := s.sinks[stream].Flush(t.Context(), true)
+			if err == nil && f.Sync != nil {
+				err = f.Sync(t.Context())
+			}
+			s.failures <- err
+		}
+		d.gate = make(chan struct{})
+		go finish("statuses")
+		synctest.Wait()
+		go finish("fills")
+		synctest.Wait()
+		close(d.gate)
+		synctest.Wait()
+		if d.saves != savesBeforeNaming {
+			t.Errorf("%d of the last checkpoints say that no record follows", d.saves)
+		}
+		s.close()
+	})
+}
+
 func TestAStopEndsTheWaitForAnotherStreamAtOnce(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s := newScene(t, &destination{}, t.TempDir(), "Statuses", "Fills")
@@ -194,6 +244,36 @@ func TestAStopEndsTheWaitForAnotherStreamAtOnce(t *testing.T) {
 			t.Errorf("after %s: %v", time.Since(began), err)
 		}
 		s.want()
+	})
+}
+
+// A stream's patience may end while the sink does not answer. It is then decided after the answer, and until then nobody
+// is busy: with a clock that stands still while anybody is, the test would not end.
+func TestNothingIsDecidedWhileTheSinkDoesNotAnswer(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		d := &destination{}
+		s := newScene(t, d, t.TempDir(), "Statuses", "Fills")
+		d.gate = make(chan struct{})
+		var parts []Part
+		b := sink.Batch{File: position.FileID{Directory: "statuses", Date: "20260430", Hour: 8, Generation: "1a2b3c4d"}}
+		for i, block := range []int64{7, 8, 9} {
+			b.Data = fmt.Appendf(b.Data, "statuses %d\n", block)
+			b.Records = append(b.Records, sink.Record{End: len(b.Data), Offset: int64(100 * i), Block: block})
+			parts = append(parts, Part{Offset: int64(100 * i), Block: block, Events: 1, End: true, Whole: true})
+		}
+		s.merger.Expect("statuses", parts)
+		go func() { s.failures <- s.sinks["statuses"].Write(context.Background(), b) }()
+		synctest.Wait()
+		s.write("fills", 7, true) // the records up to block 8 go to the sink; block 9 waits for fills
+		time.Sleep(10 * replayPatience * testPatience)
+		s.want()
+		close(d.gate)
+		synctest.Wait()
+		s.want("statuses 7", "fills 7", "[block 7 complete]", "statuses 8") // fills was there until now
+		time.Sleep(testPatience)
+		synctest.Wait()
+		s.want("statuses 7", "fills 7", "[block 7 complete]", "statuses 8", "[silent 8 Fills]", "[block 8]", "statuses 9")
+		s.close()
 	})
 }
 
