@@ -578,7 +578,9 @@ func (w *walk) synced(t *testing.T, name string) error {
 // sync syncs an Application, once Argo CD is at no other sync of it.
 func (w *walk) sync(t *testing.T, name string, options ...string) {
 	t.Helper()
-	within(t, soon, func() error {
+	// The command asks for a refresh, too. Argo CD can miss that one was done, and answers "application refresh deadline
+	// exceeded" after a minute, when the command has given up.
+	within(t, whole, func() error {
 		_, err := w.tryCLI(t, append([]string{"app", "sync", name}, options...)...)
 		return err
 	})
