@@ -51,7 +51,7 @@ func fleetNow(b *builder) {
 	b.WithPanel(figure("Bytes behind", unitBytes, colored(blue), maxOf(sel("hlparser_fleet_uncommitted_bytes", ofFleet)),
 		"Whole lines that are not committed, at all parsers that answer. Nothing is lost while the nodes keep their files."))
 	b.WithPanel(figure("Lost in 24 h", unitBytes, colored(green, threshold{1, red}),
-		inADay(skippedMetric, ofFleet),
+		inADay(skippedMetric, ofFleet, coarseStep),
 		"Bytes of lines that were deleted before they were read. Stop what deletes them: "+
 			runbook("DataLost", "hyperliquidparserdatalost")+"."))
 	b.WithPanel(figure("Unacknowledged", unitCount, colored(green, threshold{1, orange}),
@@ -60,7 +60,7 @@ func fleetNow(b *builder) {
 		"Targets with a loss or a gap that nobody has acknowledged: "+
 			runbook("LossUnacknowledged", "hyperliquidparserlossunacknowledged")+"."))
 	b.WithPanel(figure("Restarts in 24 h", unitCount, colored(green, threshold{1, yellow}, threshold{10, red}),
-		"increase((max("+sel("hlparser_fleet_restarts_total", ofFleet)+"))[24h:2m])",
+		"increase((max("+sel("hlparser_fleet_restarts_total", ofFleet)+"))[24h:"+fineStep+"])",
 		"Restarts by the operator. More than three an hour alert: "+runbook("Restarts", "hyperliquidparserrestarts")+"."))
 
 	b.WithPanel(rows("Bad targets: the 20 that have been bad longest",

@@ -104,9 +104,16 @@ func observedSeconds(metric, of string) string {
 		rate(metric+"_sum", of))
 }
 
+// Steps of a subquery over 24 hours: the second where there is a series for each target and stream of a fleet. The
+// value needs two steps in which there is one, so it can be absent in the first minutes.
+const (
+	fineStep   = "1m"
+	coarseStep = "2m"
+)
+
 // inADay is by how much a counter of the targets rises within 24 hours. It goes on with a target's next pod.
-func inADay(metric, of string) string {
-	return fmt.Sprintf("sum(increase((max by (target, stream) (%s))[24h:2m]))", sel(metric, of))
+func inADay(metric, of, step string) string {
+	return fmt.Sprintf("sum(increase((max by (target, stream) (%s))[24h:%s]))", sel(metric, of), step)
 }
 
 // stages returns the bytes a second at each of the five stages that a line passes, from the node's file to a position

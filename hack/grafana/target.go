@@ -39,10 +39,10 @@ func targetNow(b *builder) {
 		"sum("+rate(cpuSecondsMetric, ofTarget)+") / max("+sel(cpuLimitMetric, ofTarget)+")",
 		"Share of the cores that the process may use. At 100 %: "+runbook("Overloaded", "overloaded")+"."))
 	b.WithPanel(figure("Lost in 24 h", unitBytes, colored(green, threshold{1, red}),
-		inADay(skippedMetric, ofTarget),
+		inADay(skippedMetric, ofTarget, fineStep),
 		"Lines that were deleted before they were read: "+runbook("DataLost", "hyperliquidparserdatalost")+"."))
 	b.WithPanel(figure("Blocks missing in 24 h", unitCount, colored(green, threshold{1, orange}),
-		inADay(blockGapsMetric, ofTarget),
+		inADay(blockGapsMetric, ofTarget, fineStep),
 		"Blocks that the node left out; some may have come later. No data: no stream is read by block. "+
 			runbook("DataGap", "hyperliquidparserdatagap")+"."))
 	b.WithPanel(flags("Bad verdicts", "bad", red,
