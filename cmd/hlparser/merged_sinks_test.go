@@ -8,6 +8,11 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
+
+	"github.com/nats-io/nats-server/v2/server"
+	"github.com/nats-io/nats.go"
+	"github.com/nats-io/nats.go/jetstream"
 )
 
 // mergedSink is where the merged stream is delivered, and how a test reads it.
@@ -44,4 +49,76 @@ func mergedFiles(t *testing.T) mergedSink {
 			}
 		},
 	}
+}
+
+// mergedNATS is a NATS server that stores the stream's position with its records, and so may be ahead of the checkpoint
+// when the parser is killed.
+func mergedNATS(t *testing.T) mergedSink {
+	s, err := server.NewServer(&server.Options{
+		Host: "127.0.0.1", Port: server.RANDOM_PORT, JetStream: true, StoreDir: t.TempDir(), NoSigs: true, NoLog: true,
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	s.Start()
+	t.Cleanup(func() {
+		s.Shutdown()
+		s.WaitForShutdown()
+	})
+	if !s.ReadyForConnections(10 * time.Second) {
+		t.Fatal("the server does not start")
+	}
+	url := "nats://" + s.Addr().String()
+	return mergedSink{
+		args: []string{"--sink", url + "/HL?create=true&subject=hl.{stream}&delivery=ExactlyOnce"},
+		records: func(ctx context.Context) iter.Seq2[string, string] {
+			return func(yield func(string, string) bool) {
+				if err := readNATS(ctx, url, yield); err != nil {
+					t.Fatal(err)
+				}
+			}
+		},
+	}
+}
+
+// readNATS yields the messages of the stream HL, without those that hold a position.
+func readNATS(ctx context.Context, url string, yield func(string, string) bool) error {
+	conn, err := nats.Connect(url)
+	if err != nil {
+		return err
+	}
+	defer conn.Close()
+	js, err := jetstream.New(conn)
+	if err != nil {
+		return err
+	}
+	stream, err := js.Stream(ctx, "HL")
+	if err != nil {
+		return err
+	}
+	consumer, err := stream.OrderedConsumer(ctx, jetstream.OrderedConsumerConfig{FilterSubjects: []string{"hl.>"}})
+	if err != nil {
+		return err
+	}
+	info, err := consumer.Info(ctx)
+	if err != nil {
+		return err
+	}
+	for left := info.NumPending; left > 0; {
+		messages, err := consumer.Fetch(int(min(left, 1000)), jetstream.FetchMaxWait(10*time.Second))
+		if err != nil {
+			return err
+		}
+		before := left
+		for m := range messages.Messages() {
+			left--
+			if !yield(m.Headers().Get("Hl-Position"), string(m.Data())+"\n") {
+				return nil
+			}
+		}
+		if err := messages.Error(); err != nil || left == before {
+			return errors.Join(err, errors.New("the server does not deliver what it has"))
+		}
+	}
+	return nil
 }

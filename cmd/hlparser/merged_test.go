@@ -421,19 +421,22 @@ func TestTheMergedStreamLosesAndDoublesNothingThroughKill9(t *testing.T) {
 		modes       [3]string
 		replays     bool
 		deduplicate bool
+		sink        func(*testing.T) mergedSink
 	}{
-		{"by-block", byBlock, false, false},
-		{"streaming", streaming, false, false},
-		{"mixed", mixed, false, false},
-		{"by-block, restarts", byBlock, true, false},
-		{"by-block, restarts, deduplicated", byBlock, true, true},
-		{"streaming, restarts", streaming, true, false},
-		{"streaming, restarts, deduplicated", streaming, true, true},
+		{"by-block", byBlock, false, false, mergedFiles},
+		{"streaming", streaming, false, false, mergedFiles},
+		{"mixed", mixed, false, false, mergedFiles},
+		{"by-block, restarts", byBlock, true, false, mergedFiles},
+		{"by-block, restarts, deduplicated", byBlock, true, true, mergedFiles},
+		{"streaming, restarts", streaming, true, false, mergedFiles},
+		{"streaming, restarts, deduplicated", streaming, true, true, mergedFiles},
+		{"by-block, restarts, NATS", byBlock, true, false, mergedNATS},
+		{"streaming, restarts, NATS", streaming, true, false, mergedNATS},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			t.Parallel()
 			node := newMergedNode(t.TempDir(), c.modes, c.replays, uint64(seed+i))
-			mergedKills(t, node, mergedFiles(t), c.deduplicate, kills)
+			mergedKills(t, node, c.sink(t), c.deduplicate, kills)
 		})
 	}
 }
