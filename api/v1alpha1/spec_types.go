@@ -18,22 +18,32 @@ import (
 // +kubebuilder:validation:XValidation:rule="!has(self.order) || self.streams.all(s, !has(s.mode) || s.mode != 'Line')",fieldPath=".order",message="lines of mode Line do not name their block: leave order out, or set the streams' mode to Auto, Streaming or ByBlock"
 // +kubebuilder:validation:XValidation:rule="!has(self.order) || !has(self.format) || self.format != 'Raw'",fieldPath=".order",message="records of format Raw do not name their stream: leave order out, or write format: Enveloped or Normalized"
 // +kubebuilder:validation:XValidation:rule="!has(self.order) || !has(self.sinks) || size(self.sinks) == 1",fieldPath=".order",message="ordered by block, all streams go to one sink: leave order out, or set sink instead of sinks"
+// +kubebuilder:validation:XValidation:rule="!(has(self.filter) && has(self.filter.coins) && size(self.filter.coins) > 0 && self.streams.exists(s, !has(s.filter) && s.name == 'SystemActions')) || oldSelf.hasValue() && has(oldSelf.value().filter) && has(oldSelf.value().filter.coins) && size(oldSelf.value().filter.coins) > 0 && oldSelf.value().streams.exists(s, !has(s.filter) && s.name == 'SystemActions')",fieldPath=".filter.coins",optionalOldSelf=true,message="events of SystemActions have no coins, so all would pass: give the stream a filter of its own in streams[].filter, or leave it out"
+// +kubebuilder:validation:XValidation:rule="!(has(self.filter) && has(self.filter.markets) && size(self.filter.markets) > 0 && self.streams.exists(s, !has(s.filter) && s.name == 'SystemActions'))",fieldPath=".filter.markets",message="events of SystemActions have no coins, so all would pass: give the stream a filter of its own in streams[].filter, or leave it out"
+// +kubebuilder:validation:XValidation:rule="!(has(self.filter) && has(self.filter.excludeCoins) && size(self.filter.excludeCoins) > 0 && self.streams.exists(s, !has(s.filter)) && self.streams.all(s, has(s.filter) || s.name == 'SystemActions'))",fieldPath=".filter.excludeCoins",message="events of SystemActions have no coins: add a stream that has, or leave excludeCoins out"
+// +kubebuilder:validation:XValidation:rule="!(has(self.filter) && has(self.filter.users) && size(self.filter.users) > 0 && self.streams.exists(s, !has(s.filter) && s.name == 'OracleUpdates')) || oldSelf.hasValue() && has(oldSelf.value().filter) && has(oldSelf.value().filter.users) && size(oldSelf.value().filter.users) > 0 && oldSelf.value().streams.exists(s, !has(s.filter) && s.name == 'OracleUpdates')",fieldPath=".filter.users",optionalOldSelf=true,message="events of OracleUpdates have no users, so all would pass: give the stream a filter of its own in streams[].filter, or leave it out"
+// +kubebuilder:validation:XValidation:rule="!(has(self.filter) && has(self.filter.statuses) && size(self.filter.statuses) > 0 && self.streams.exists(s, !has(s.filter) && !(s.name in ['OrderStatuses', 'TwapStatuses']))) || oldSelf.hasValue() && has(oldSelf.value().filter) && has(oldSelf.value().filter.statuses) && size(oldSelf.value().filter.statuses) > 0 && oldSelf.value().streams.exists(s, !has(s.filter) && !(s.name in ['OrderStatuses', 'TwapStatuses']))",fieldPath=".filter.statuses",optionalOldSelf=true,message="events of Fills, Trades, RawBookDiffs, MiscEvents, OracleUpdates and SystemActions have no status, so all would pass: give the stream a filter of its own in streams[].filter, or leave it out"
+// +kubebuilder:validation:XValidation:rule="!(has(self.filter) && has(self.filter.excludeStatuses) && size(self.filter.excludeStatuses) > 0 && self.streams.exists(s, !has(s.filter)) && self.streams.all(s, has(s.filter) || !(s.name in ['OrderStatuses', 'TwapStatuses']))) || oldSelf.hasValue() && has(oldSelf.value().filter) && has(oldSelf.value().filter.excludeStatuses) && size(oldSelf.value().filter.excludeStatuses) > 0 && oldSelf.value().streams.exists(s, !has(s.filter)) && oldSelf.value().streams.all(s, has(s.filter) || !(s.name in ['OrderStatuses', 'TwapStatuses']))",fieldPath=".filter.excludeStatuses",optionalOldSelf=true,message="events of Fills, Trades, RawBookDiffs, MiscEvents, OracleUpdates and SystemActions have no status: add OrderStatuses or TwapStatuses, or leave excludeStatuses out"
+// +kubebuilder:validation:XValidation:rule="!(has(self.filter) && has(self.filter.sides) && size(self.filter.sides) > 0 && self.streams.exists(s, !has(s.filter) && s.name in ['MiscEvents', 'OracleUpdates', 'SystemActions'])) || oldSelf.hasValue() && has(oldSelf.value().filter) && has(oldSelf.value().filter.sides) && size(oldSelf.value().filter.sides) > 0 && oldSelf.value().streams.exists(s, !has(s.filter) && s.name in ['MiscEvents', 'OracleUpdates', 'SystemActions'])",fieldPath=".filter.sides",optionalOldSelf=true,message="events of MiscEvents, OracleUpdates and SystemActions have no side, so all would pass: give the stream a filter of its own in streams[].filter, or leave it out"
+// +kubebuilder:validation:XValidation:rule="!(has(self.filter) && has(self.filter.types) && size(self.filter.types) > 0 && self.streams.exists(s, !has(s.filter) && !(s.name in ['MiscEvents', 'OracleUpdates', 'SystemActions'])))",fieldPath=".filter.types",message="events of OrderStatuses, Fills, Trades, RawBookDiffs and TwapStatuses have no type, so all would pass: give the stream a filter of its own in streams[].filter, or leave it out"
+// +kubebuilder:validation:XValidation:rule="!(has(self.filter) && has(self.filter.minNotional) && size(self.filter.minNotional) > 0 && self.streams.exists(s, !has(s.filter) && !(s.name in ['OrderStatuses', 'Fills', 'Trades']))) || oldSelf.hasValue() && has(oldSelf.value().filter) && has(oldSelf.value().filter.minNotional) && size(oldSelf.value().filter.minNotional) > 0 && oldSelf.value().streams.exists(s, !has(s.filter) && !(s.name in ['OrderStatuses', 'Fills', 'Trades']))",fieldPath=".filter.minNotional",optionalOldSelf=true,message="events of RawBookDiffs, MiscEvents, OracleUpdates, SystemActions and TwapStatuses have no price and size, so all would pass: give the stream a filter of its own in streams[].filter, or leave it out"
 type HyperliquidParserSpec struct {
 	// target selects what the parsers read: one parser runs for each target.
 	// +required
 	Target Target `json:"target"`
 
-	// streams are the kinds of output to follow: 1 to 7, each at most once. The Hyperliquid node must run with the flag
+	// streams are the kinds of output to follow: 1 to 8, each at most once. The Hyperliquid node must run with the flag
 	// that writes each of them.
 	// +required
 	// +listType=map
 	// +listMapKey=name
 	// +kubebuilder:validation:MinItems=1
-	// +kubebuilder:validation:MaxItems=7
+	// +kubebuilder:validation:MaxItems=8
 	Streams []Stream `json:"streams"`
 
-	// filter selects the events to deliver. An empty list passes all events. Each stream applies the lists that it has
-	// fields for. If unset, all events pass.
+	// filter selects the events to deliver. It applies to the streams that have no filter of their own. A setting that one
+	// of these streams has no field for is refused; excludeCoins and excludeStatuses are refused if none of them has the
+	// field. An empty list passes all events. If unset, all events pass.
 	// +optional
 	Filter Filter `json:"filter,omitzero"`
 
@@ -49,13 +59,13 @@ type HyperliquidParserSpec struct {
 	// +optional
 	Sink Sink `json:"sink,omitzero"`
 
-	// sinks are several destinations, 1 to 7. The parser reads the data once, and each stream names the sink of its
+	// sinks are several destinations, 1 to 8. The parser reads the data once, and each stream names the sink of its
 	// records. Exactly one of sink and sinks must be set.
 	// +optional
 	// +listType=map
 	// +listMapKey=name
 	// +kubebuilder:validation:MinItems=1
-	// +kubebuilder:validation:MaxItems=7
+	// +kubebuilder:validation:MaxItems=8
 	Sinks []NamedSink `json:"sinks,omitempty"`
 
 	// order delivers the streams as one, ordered by block, for consumers that need all streams of a block together. It
@@ -302,6 +312,16 @@ type ClaimPath string
 type HostPath string
 
 // Stream is one kind of output to follow.
+//
+// +kubebuilder:validation:XValidation:rule="!has(self.filter) || !has(self.filter.coins) || size(self.filter.coins) == 0 || self.name != 'SystemActions'",fieldPath=".filter.coins",message="events of SystemActions have no coins, so all would pass: leave coins out of this stream's filter"
+// +kubebuilder:validation:XValidation:rule="!has(self.filter) || !has(self.filter.markets) || size(self.filter.markets) == 0 || self.name != 'SystemActions'",fieldPath=".filter.markets",message="events of SystemActions have no coins, so all would pass: leave markets out of this stream's filter"
+// +kubebuilder:validation:XValidation:rule="!has(self.filter) || !has(self.filter.excludeCoins) || size(self.filter.excludeCoins) == 0 || self.name != 'SystemActions'",fieldPath=".filter.excludeCoins",message="events of SystemActions have no coins, so all would pass: leave excludeCoins out of this stream's filter"
+// +kubebuilder:validation:XValidation:rule="!has(self.filter) || !has(self.filter.users) || size(self.filter.users) == 0 || self.name != 'OracleUpdates'",fieldPath=".filter.users",message="events of OracleUpdates have no users, so all would pass: leave users out of this stream's filter"
+// +kubebuilder:validation:XValidation:rule="!has(self.filter) || !has(self.filter.statuses) || size(self.filter.statuses) == 0 || self.name in ['OrderStatuses', 'TwapStatuses']",fieldPath=".filter.statuses",message="events of Fills, Trades, RawBookDiffs, MiscEvents, OracleUpdates and SystemActions have no status, so all would pass: leave statuses out of this stream's filter"
+// +kubebuilder:validation:XValidation:rule="!has(self.filter) || !has(self.filter.excludeStatuses) || size(self.filter.excludeStatuses) == 0 || self.name in ['OrderStatuses', 'TwapStatuses']",fieldPath=".filter.excludeStatuses",message="events of Fills, Trades, RawBookDiffs, MiscEvents, OracleUpdates and SystemActions have no status, so all would pass: leave excludeStatuses out of this stream's filter"
+// +kubebuilder:validation:XValidation:rule="!has(self.filter) || !has(self.filter.sides) || size(self.filter.sides) == 0 || !(self.name in ['MiscEvents', 'OracleUpdates', 'SystemActions'])",fieldPath=".filter.sides",message="events of MiscEvents, OracleUpdates and SystemActions have no side, so all would pass: leave sides out of this stream's filter"
+// +kubebuilder:validation:XValidation:rule="!has(self.filter) || !has(self.filter.types) || size(self.filter.types) == 0 || self.name in ['MiscEvents', 'OracleUpdates', 'SystemActions']",fieldPath=".filter.types",message="events of OrderStatuses, Fills, Trades, RawBookDiffs and TwapStatuses have no type, so all would pass: leave types out of this stream's filter"
+// +kubebuilder:validation:XValidation:rule="!has(self.filter) || !has(self.filter.minNotional) || size(self.filter.minNotional) == 0 || self.name in ['OrderStatuses', 'Fills', 'Trades']",fieldPath=".filter.minNotional",message="events of RawBookDiffs, MiscEvents, OracleUpdates, SystemActions and TwapStatuses have no price and size, so all would pass: leave minNotional out of this stream's filter"
 type Stream struct {
 	// name identifies the stream.
 	// +required
@@ -316,11 +336,15 @@ type Stream struct {
 	// unset otherwise.
 	// +optional
 	Sink SinkName `json:"sink,omitempty"`
+
+	// filter replaces spec.filter for this stream. An empty filter passes all events. If unset, spec.filter applies.
+	// +optional
+	Filter *Filter `json:"filter,omitempty"`
 }
 
 // StreamName names one kind of output of a Hyperliquid node.
 //
-// +kubebuilder:validation:Enum=OrderStatuses;Fills;Trades;RawBookDiffs;MiscEvents;OracleUpdates;SystemActions
+// +kubebuilder:validation:Enum=OrderStatuses;Fills;Trades;RawBookDiffs;MiscEvents;OracleUpdates;SystemActions;TwapStatuses
 type StreamName string
 
 const (
@@ -341,6 +365,8 @@ const (
 	// StreamSystemActions are actions of the system and of HyperEVM's CoreWriter. The node writes them with
 	// --write-system-and-core-writer-actions.
 	StreamSystemActions StreamName = "SystemActions"
+	// StreamTwapStatuses are changes of TWAP orders. The node writes them with --write-fills.
+	StreamTwapStatuses StreamName = "TwapStatuses"
 )
 
 // StreamMode is how a stream's events are framed into lines.
@@ -391,14 +417,30 @@ const (
 	MetricsCreatedSamples MetricsDetail = "CreatedSamples"
 )
 
-// Filter selects the events to deliver.
+// Filter selects the events to deliver. An event passes if every setting lets it pass. An event with several coins,
+// users or types passes a setting if one of them does; of an hourly funding event the coin and the user of one account
+// must pass together. In formats EnvelopedRows and Normalized the entries of an event pass each by itself.
 type Filter struct {
-	// coins are the coins to keep, at most 512: exact names, or all coins of a builder as "xyz:*". If empty, all coins
-	// pass.
+	// coins are the coins to keep, at most 512: exact names, all coins of a builder as "xyz:*", all spot pairs by index as
+	// "@*", or all outcomes as "#*". If empty, all coins pass.
 	// +optional
 	// +listType=set
 	// +kubebuilder:validation:MaxItems=512
 	Coins []Coin `json:"coins,omitempty"`
+
+	// markets are the markets of the coins to keep, which the coins' names show: Perp (BTC), Spot (@107, PURR/USDC), Hip3
+	// (xyz:SP500), Outcome (#1890). If empty, all markets pass.
+	// +optional
+	// +listType=set
+	// +kubebuilder:validation:MaxItems=4
+	Markets []Market `json:"markets,omitempty"`
+
+	// excludeCoins are the coins to drop, at most 512, written as for coins. An event without a coin passes. If empty, no
+	// coin is dropped.
+	// +optional
+	// +listType=set
+	// +kubebuilder:validation:MaxItems=512
+	ExcludeCoins []Coin `json:"excludeCoins,omitempty"`
 
 	// users are the addresses of the users to keep, at most 512. Case is ignored. If empty, all users pass.
 	// +optional
@@ -406,40 +448,65 @@ type Filter struct {
 	// +kubebuilder:validation:MaxItems=512
 	Users []Address `json:"users,omitempty"`
 
-	// statuses are the order statuses to keep, at most 128. The set is open: an unknown status is not an error. If empty,
-	// all statuses pass.
+	// statuses are the statuses of orders and TWAP orders to keep, at most 128. The status of a TWAP order that an error
+	// ended is error. The set is open: an unknown status is not an error. If empty, all statuses pass.
 	// +optional
 	// +listType=set
 	// +kubebuilder:validation:MaxItems=128
 	Statuses []OrderStatus `json:"statuses,omitempty"`
 
-	// excludeStatuses are the order statuses to drop, at most 128. badAloPxRejected alone is most of a node's output. If
-	// empty, no status is dropped.
+	// excludeStatuses are the statuses of orders and TWAP orders to drop, at most 128. badAloPxRejected alone is most of a
+	// node's output. If empty, no status is dropped.
 	// +optional
 	// +listType=set
 	// +kubebuilder:validation:MaxItems=128
 	ExcludeStatuses []OrderStatus `json:"excludeStatuses,omitempty"`
 
-	// sides are the sides to keep: A (ask), B (bid). If empty, both sides pass.
+	// sides are the sides to keep: A or Ask, B or Bid. Either spelling matches both spellings in events. If empty, both
+	// sides pass.
 	// +optional
 	// +listType=set
-	// +kubebuilder:validation:MaxItems=2
+	// +kubebuilder:validation:MaxItems=4
 	Sides []Side `json:"sides,omitempty"`
 
+	// types are the kinds of events to keep, at most 128: of MiscEvents the name of the variant such as Funding, and of a
+	// LedgerUpdate also its delta's type such as spotTransfer; of SystemActions the action's type; of OracleUpdates the
+	// update's class. The set is open: an unknown type is not an error. If empty, all types pass.
+	// +optional
+	// +listType=set
+	// +kubebuilder:validation:MaxItems=128
+	Types []EventType `json:"types,omitempty"`
+
 	// minNotional is the least price × original size of an event to keep, in quote units: a decimal such as "10000" or
-	// "0.5". It does not apply to book diffs, whose removals have no size. If unset, there is no minimum.
+	// "0.5". It applies to OrderStatuses, Fills and Trades. If unset, there is no minimum.
 	// +optional
 	// +kubebuilder:validation:MaxLength=61
 	// +kubebuilder:validation:XValidation:rule="self.matches('^[0-9]{1,30}([.][0-9]{1,30})?$')",message="write a decimal such as \"10000\" or \"0.5\""
 	MinNotional string `json:"minNotional,omitempty"`
 }
 
-// Coin is a coin's name, or a builder's prefix such as "xyz:*".
+// Coin is a coin's name, a builder's prefix such as "xyz:*", "@*" or "#*".
 //
 // +kubebuilder:validation:MinLength=1
 // +kubebuilder:validation:MaxLength=64
-// +kubebuilder:validation:XValidation:rule="self.matches('^([^*]+|[^*]+:[*])$')",message="write a coin's exact name such as BTC, or a builder's prefix such as xyz:*"
+// +kubebuilder:validation:XValidation:rule="self.matches('^([^*]+|[^*]+:[*]|[@#][*])$')",message="write a coin's exact name such as BTC, a builder's prefix such as xyz:*, @* for spot pairs or #* for outcomes"
 type Coin string
+
+// Market is a kind of coin, which its name shows.
+//
+// +kubebuilder:validation:Enum=Perp;Spot;Hip3;Outcome
+type Market string
+
+const (
+	// MarketPerp are the perpetuals of the chain itself, such as BTC and kPEPE.
+	MarketPerp Market = "Perp"
+	// MarketSpot are spot pairs, such as @107 and PURR/USDC.
+	MarketSpot Market = "Spot"
+	// MarketHip3 are builder-deployed perpetuals (HIP-3), such as xyz:SP500.
+	MarketHip3 Market = "Hip3"
+	// MarketOutcome are outcome markets, such as #1890.
+	MarketOutcome Market = "Outcome"
+)
 
 // Address is an account's address: 0x and 40 hexadecimal digits.
 //
@@ -453,16 +520,26 @@ type Address string
 // +kubebuilder:validation:MaxLength=64
 type OrderStatus string
 
-// Side is a side of an order, as the Hyperliquid node writes it.
+// EventType is a kind of event, as the Hyperliquid node writes it.
 //
-// +kubebuilder:validation:Enum=A;B
+// +kubebuilder:validation:MinLength=1
+// +kubebuilder:validation:MaxLength=64
+type EventType string
+
+// Side is a side of an order. Hyperliquid nodes write it as A or Ask, and B or Bid.
+//
+// +kubebuilder:validation:Enum=A;B;Ask;Bid
 type Side string
 
 const (
+	// SideA is the ask side, as SideAsk.
+	SideA Side = "A"
+	// SideB is the bid side, as SideBid.
+	SideB Side = "B"
 	// SideAsk is the ask side.
-	SideAsk Side = "A"
+	SideAsk Side = "Ask"
 	// SideBid is the bid side.
-	SideBid Side = "B"
+	SideBid Side = "Bid"
 )
 
 // FileSink writes records to files on the node or on a claim, in one directory per stream.
@@ -675,7 +752,7 @@ type Growth struct {
 	// nothing to read at all while the node writes others is SourceStalled after 120s by default.
 	// +optional
 	// +kubebuilder:validation:MaxProperties=16
-	// +kubebuilder:validation:XValidation:rule="self.all(k, k in ['OrderStatuses', 'Fills', 'Trades', 'RawBookDiffs', 'MiscEvents', 'OracleUpdates', 'SystemActions'])",message="write the names of streams, such as OrderStatuses"
+	// +kubebuilder:validation:XValidation:rule="self.all(k, k in ['OrderStatuses', 'Fills', 'Trades', 'RawBookDiffs', 'MiscEvents', 'OracleUpdates', 'SystemActions', 'TwapStatuses'])",message="write the names of streams, such as OrderStatuses"
 	SourceStalledAfter map[StreamName]StallTime `json:"sourceStalledAfter,omitempty"`
 
 	// retention is how long the Hyperliquid node's files are kept before they are pruned, from 10m to 8760h. Lines that

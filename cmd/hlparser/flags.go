@@ -22,6 +22,7 @@ import (
 type settings struct {
 	file    string
 	streams []string
+	markets []string
 	sink    string
 	format  string
 	startAt string
@@ -46,11 +47,16 @@ func (s *settings) register(cmd *cobra.Command) {
 	f.StringVar(&c.StateDir, "state-dir", "", "directory for positions and dead letters; it must outlive the process")
 	f.StringArrayVar(&s.streams, "stream", nil, "stream to follow, such as order-statuses or fills:by-block; repeatable")
 	f.StringArrayVar(&c.Filter.Coins, "coin", nil,
-		`keep this coin, or all coins of a builder, such as "xyz:*"; repeatable`)
+		`keep this coin, all coins of a builder ("xyz:*"), all spot pairs ("@*") or outcomes ("#*"); repeatable`)
+	f.StringArrayVar(&s.markets, "market", nil, "keep the coins of this market: perp, spot, hip3 or outcome; repeatable")
+	f.StringArrayVar(&c.Filter.ExcludeCoins, "exclude-coin", nil, "drop this coin, written as for --coin; repeatable")
 	f.StringArrayVar(&c.Filter.Users, "user", nil, "keep this address; repeatable")
-	f.StringArrayVar(&c.Filter.Statuses, "status", nil, "keep this order status; repeatable")
-	f.StringArrayVar(&c.Filter.ExcludeStatuses, "exclude-status", nil, "drop this order status; repeatable")
-	f.StringArrayVar(&c.Filter.Sides, "side", nil, "keep this side, A or B; repeatable")
+	f.StringArrayVar(&c.Filter.Statuses, "status", nil, "keep this status of orders and TWAP orders; repeatable")
+	f.StringArrayVar(&c.Filter.ExcludeStatuses, "exclude-status", nil,
+		"drop this status of orders and TWAP orders; repeatable")
+	f.StringArrayVar(&c.Filter.Sides, "side", nil, "keep this side, A (ask) or B (bid); repeatable")
+	f.StringArrayVar(&c.Filter.Types, "type", nil,
+		"keep this kind of misc events, system actions or oracle updates, such as Funding; repeatable")
 	f.StringVar(&c.Filter.MinNotional, "min-notional", "", "keep events whose price × size is at least this")
 	f.StringVar(&s.sink, "sink", "",
 		"where records are delivered: stdout, file:DIR, nats://HOST:PORT/STREAM or kafka://HOST:PORT/TOPIC")
@@ -124,7 +130,13 @@ func (s *settings) config(cmd *cobra.Command) (config.Config, error) {
 	c.SealKey = cmp.Or(c.SealKey, os.Getenv(sealKeyVariable))
 	c.OperatorKeys = cmp.Or(c.OperatorKeys, os.Getenv(operatorKeysVariable))
 	c = c.WithDefaults(runtime.GOMAXPROCS(0))
-	return c, c.Validate()
+	if err := c.Validate(); err != nil {
+		return c, err
+	}
+	if c.Pod != "" {
+		return c, nil // the operator's: see run
+	}
+	return c, c.ValidateFilters()
 }
 
 // load reads the configuration file into the fields that flags set, except those of the given flags.
@@ -168,6 +180,12 @@ func (s *settings) apply(cmd *cobra.Command, c *config.Config) error {
 	}
 	if set("order") {
 		c.Order.By = config.OrderBy(title(s.order))
+	}
+	if set("market") {
+		c.Filter.Markets = nil
+		for _, v := range s.markets {
+			c.Filter.Markets = append(c.Filter.Markets, config.Market(title(v)))
+		}
 	}
 	if set("start-at") {
 		c.Engine.StartAt = config.StartAt(title(s.startAt))

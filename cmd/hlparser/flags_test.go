@@ -34,7 +34,7 @@ shutdownTimeout: 9s
 	if err := cmd.ParseFlags([]string{
 		"--coin", "ETH", "--config", file, "--coin", "HYPE", "--read-rate", "0", "--max-line-bytes", "1234567",
 		"--once=false", "--max-age", "2m", "--format", "normalized", "--shutdown-timeout", "1500ms", "--id", "node-1",
-		"--metrics", "all", "--metrics", "classic-buckets",
+		"--metrics", "all", "--metrics", "classic-buckets", "--market", "hip3", "--market", "perp", "--exclude-coin", "@*",
 	}); err != nil {
 		t.Fatal(err)
 	}
@@ -46,6 +46,8 @@ shutdownTimeout: 9s
 		"given":       c.Target == "node-1" && c.Format == config.Normalized,
 		"given times": c.ShutdownTimeout.Duration == 1500*time.Millisecond,
 		"given lists": slices.Equal(c.Filter.Coins, []string{"ETH", "HYPE"}),
+		"given words": slices.Equal(c.Filter.Markets, []config.Market{config.Hip3, config.Perp}) &&
+			slices.Equal(c.Filter.ExcludeCoins, []string{"@*"}),
 		"given parts": slices.Equal(c.Metrics, []config.MetricsDetail{config.AllMetrics, config.ClassicBuckets}),
 		"given zeros": c.Engine.ReadRate == 0 && !c.Once,
 		"given sizes": c.Engine.MaxLineBytes == 1234567,
@@ -56,6 +58,24 @@ shutdownTimeout: 9s
 	} {
 		if !ok {
 			t.Errorf("%s: %+v", name, c)
+		}
+	}
+}
+
+// TestAPodRunsWithAFilterThatAnEarlierVersionAccepted: its configuration is stored, and cannot be corrected.
+func TestAPodRunsWithAFilterThatAnEarlierVersionAccepted(t *testing.T) {
+	arguments := []string{"--data-dir", "/data", "--state-dir", "/state", "--sink", "stdout", "--stream", "order-statuses",
+		"--stream", "fills", "--status", "open"}
+	for pod, refused := range map[string]bool{"": true, "mainnet-0": false} {
+		t.Setenv("HLPARSER_POD", pod)
+		var s settings
+		cmd := &cobra.Command{}
+		s.register(cmd)
+		if err := cmd.ParseFlags(arguments); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := s.config(cmd); (err != nil) != refused {
+			t.Errorf("pod %q: %v; refused: %v", pod, err, refused)
 		}
 	}
 }

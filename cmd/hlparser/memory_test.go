@@ -151,7 +151,7 @@ func TestMemoryIsBoundedWhateverALineHolds(t *testing.T) {
 	}
 }
 
-// TestMemoryIsBoundedForAllStreamsTogether writes hostile lines in all seven streams at the same time, and lines that
+// TestMemoryIsBoundedForAllStreamsTogether writes hostile lines in all eight streams at the same time, and lines that
 // each cause a marker.
 func TestMemoryIsBoundedForAllStreamsTogether(t *testing.T) {
 	const workers, gaps = 2, 20_000

@@ -89,6 +89,10 @@ func checkCommand() *cobra.Command {
 
 // run assembles the parser and runs it until the context is done or, with Once, to the end.
 func run(ctx context.Context, c config.Config, log *slog.Logger) error {
+	// Earlier versions of the operator accepted such a filter, and its objects must keep running. Elsewhere it is refused.
+	if err := c.ValidateFilters(); err != nil {
+		log.Warn("a stream cannot apply a setting of its filter, so all of its events pass", "error", err)
+	}
 	if os.Getenv("GOGC") == "" {
 		debug.SetGCPercent(gcPercent)
 	}

@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+	"sigs.k8s.io/yaml"
 
 	"github.com/hlparser/hyperliquid-parser-operator/hack/hlgen/gen"
 	"github.com/hlparser/hyperliquid-parser-operator/internal/parser/config"
@@ -75,30 +76,50 @@ func settle() {
 	unix.Sync()
 }
 
-// beside lists the streams that complete order statuses to all seven.
+// beside lists the streams that complete order statuses to all eight.
 var beside = []gen.Source{
 	{Stream: gen.Fills, Mode: gen.ByBlock}, {Stream: gen.RawBookDiffs, Mode: gen.ByBlock},
 	{Stream: gen.Trades, Mode: gen.Streaming}, {Stream: gen.MiscEvents, Mode: gen.Line},
+	{Stream: gen.TwapStatuses, Mode: gen.Line},
 }
 
-// sevenStreams adds events of every other stream to dir, and returns hlparser's flags to read all seven.
-func sevenStreams(ctx context.Context, orders dataset, events int64) ([]string, error) {
-	flags := orders.flags()
+// allStreams adds events of every other stream to dir, and returns hlparser's flags to read all eight. Flags that
+// filter do not apply to the streams of many kinds of events.
+func allStreams(ctx context.Context, orders dataset, events int64) ([]string, error) {
+	sources := append([]gen.Source{orders.source}, beside...)
 	for _, source := range beside {
 		if _, err := generate(ctx, orders.dir, source, events, busy(source.Mode)); err != nil {
 			return nil, err
 		}
-		flags = append(flags, "--stream", source.String())
 	}
-	// The generator does not support these two streams, and the parser does not decode their events, so other events
-	// stand in.
+	c := config.Config{DataDir: orders.dir}
+	for _, source := range sources {
+		stream, err := config.ParseStreamFlag(source.String())
+		if err != nil {
+			return nil, fmt.Errorf("stream %s: %w", source, err)
+		}
+		if source.Stream == gen.MiscEvents {
+			stream.Filter = &config.Filter{}
+		}
+		c.Streams = append(c.Streams, stream)
+	}
+	// The generator does not support these two streams, and without a filter the parser does not decode their events, so
+	// other events stand in.
 	misc := dataset{dir: orders.dir, source: gen.Source{Stream: gen.MiscEvents, Mode: gen.Line}}
 	for _, stream := range []config.Stream{config.OracleUpdates, config.SystemActions} {
 		day := filepath.Join(orders.dir, hyperliquid.Directory(stream, config.Line), "hourly", noon.Format("20060102"))
 		if err := errors.Join(os.MkdirAll(day, 0o755), os.Link(misc.file(), filepath.Join(day, "12"))); err != nil {
 			return nil, fmt.Errorf("writing %s: %w", stream, err)
 		}
-		flags = append(flags, "--stream", stream.Kebab()+":line")
+		c.Streams = append(c.Streams, config.StreamConfig{Name: stream, Mode: config.Line, Filter: &config.Filter{}})
 	}
-	return flags, nil
+	text, err := yaml.Marshal(c)
+	if err != nil {
+		return nil, fmt.Errorf("encoding the configuration: %w", err)
+	}
+	file := filepath.Join(orders.dir, "streams.yaml")
+	if err := os.WriteFile(file, text, 0o644); err != nil {
+		return nil, fmt.Errorf("writing the configuration: %w", err)
+	}
+	return []string{"--config", file}, nil
 }

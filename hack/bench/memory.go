@@ -22,13 +22,13 @@ func (b *bench) deadSink(ctx context.Context) (string, error) {
 	const outage = 15 * time.Second
 	dir := filepath.Join(b.dir, "data")
 	defer func() { _ = os.RemoveAll(dir) }() // the whole directory is removed at the end anyway
-	say("generating seven streams")
+	say("generating eight streams")
 	source := gen.Source{Stream: gen.OrderStatuses, Mode: gen.ByBlock}
 	orders, err := generate(ctx, dir, source, b.events, busy(gen.ByBlock))
 	if err != nil {
 		return "", err
 	}
-	flags, err := sevenStreams(ctx, orders, b.events/4)
+	flags, err := allStreams(ctx, orders, b.events/4)
 	if err != nil {
 		return "", err
 	}
@@ -60,7 +60,7 @@ func (b *bench) deadSink(ctx context.Context) (string, error) {
 	if err != nil {
 		return "", err
 	}
-	t := results.Table{{"seven streams, standard output is never read", peakColumn, wantedColumn, reachedColumn}}
+	t := results.Table{{"eight streams, standard output is never read", peakColumn, wantedColumn, reachedColumn}}
 	t.Row("32 MiB of buffers, blocks and lines, Enveloped", u.peakText(), "< 128", results.Reached(u.peak < memoryGoal))
 	return fmt.Sprintf("### Memory with a dead sink\n\n"+
 		"For %s, with a backlog of %d order statuses by block (%.0f MB, lines of up to 0.7 MB) and %d\n"+
@@ -88,7 +88,7 @@ func (b *bench) backlog(ctx context.Context, lines int64) (string, error) {
 	if err != nil {
 		return "", err
 	}
-	flags, err := sevenStreams(ctx, orders, others)
+	flags, err := allStreams(ctx, orders, others)
 	if err != nil {
 		return "", err
 	}
@@ -111,6 +111,6 @@ func (b *bench) backlog(ctx context.Context, lines int64) (string, error) {
 		fmt.Sprintf("%.0f", float64(orders.Bytes)/1e6/u.wall.Seconds()),
 		fmt.Sprintf("%.2f M", float64(orders.Lines)/1e6/u.wall.Seconds()), seconds(u.cpu), u.peakText(),
 		results.Reached(u.peak < memoryGoal))
-	return fmt.Sprintf("One coin, Enveloped, to a file, with all seven streams running (%d events in each of the "+
+	return fmt.Sprintf("One coin, Enveloped, to a file, with all eight streams running (%d events in each of the "+
 		"others). Bytes that\nare not in the page cache are read from the disk.\n\n%s", others, t.String()), nil
 }

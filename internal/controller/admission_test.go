@@ -77,7 +77,7 @@ var _ = Describe("admission", func() {
 			"{streams: [{name: Fills}, {name: Trades, mode: ByBlock}], engine: {deduplicateBlocks: true}}"),
 		Entry("one shape a stream",
 			"{streams: [{name: OrderStatuses}, {name: Fills}, {name: Trades}, {name: RawBookDiffs}, {name: MiscEvents},"+
-				" {name: OracleUpdates}, {name: SystemActions}], format: Normalized}"),
+				" {name: OracleUpdates}, {name: SystemActions}, {name: TwapStatuses}], format: Normalized}"),
 		Entry("rows in envelopes", "{streams: [{name: MiscEvents}, {name: Fills}], format: EnvelopedRows}"),
 		Entry("a JetStream stream", "sink: {nats: {url: 'nats://nats:4222', stream: HYPERLIQUID}}"),
 		Entry("a cluster of NATS servers, with everything", `sink: {nats: {url: 'tls://a.b:4222,tls://c.d:4222', stream: HL,
@@ -95,6 +95,14 @@ var _ = Describe("admission", func() {
   streams: [{name: Fills, sink: live}, {name: Trades, sink: archive}, {name: MiscEvents, sink: archive}],
   sinks: [{name: live, kafka: {brokers: ['kafka:9092']}}, {name: archive, file: {path: /var/lib/hlparser-out}}]}`),
 		Entry("all of a builder's coins", `filter: {coins: ["xyz:*", "@107", "PURR/USDC"]}`),
+		Entry("all spot pairs, outcomes, and either spelling of a side",
+			`filter: {coins: ["@*", "#*"], excludeCoins: ["@107", "xyz:*"], sides: [A, Ask, B, Bid]}`),
+		Entry("markets", "filter: {markets: [Perp, Spot, Hip3, Outcome]}"),
+		Entry("a status to drop, beside a stream without one",
+			"{streams: [{name: OrderStatuses}, {name: Fills}], filter: {excludeStatuses: [badAloPxRejected]}}"),
+		Entry("a filter of a stream of its own", `{streams: [{name: OrderStatuses}, {name: Fills, filter: {coins: [BTC]}},
+  {name: SystemActions, filter: {}}, {name: MiscEvents, filter: {types: [Funding], users: ["0x`+strings.Repeat("1", 40)+
+			`"]}}], filter: {coins: [BTC], statuses: [open], minNotional: "10"}}`),
 	)
 
 	DescribeTable("refuses, and says what to write instead",
@@ -285,7 +293,16 @@ var _ = Describe("admission", func() {
 			"write a coin's exact name such as BTC"),
 		Entry("an address that is none", `filter: {users: ["0x12"]}`, "spec.filter.users[0]",
 			"write an address: 0x and 40 hexadecimal digits"),
-		Entry("a side that is none", `filter: {sides: [Bid]}`, "spec.filter.sides[0]", `supported values: "A", "B"`),
+		Entry("a star alone", `filter: {excludeCoins: ["*"]}`, "spec.filter.excludeCoins[0]", "@* for spot pairs"),
+		Entry("a side that is none", `filter: {sides: [bid]}`, "spec.filter.sides[0]",
+			`supported values: "A", "B", "Ask", "Bid"`),
+		Entry("statuses of a stream that has none",
+			"{streams: [{name: OrderStatuses}, {name: Fills}], filter: {statuses: [open]}}",
+			"spec.filter.statuses", "give the stream a filter of its own in streams[].filter, or leave it out"),
+		Entry("sides in the filter of a stream that has none", `streams: [{name: MiscEvents, filter: {sides: [A]}}]`,
+			"spec.streams[0].filter.sides", "leave sides out of this stream's filter"),
+		Entry("a market that is none", `filter: {markets: [perp]}`, "spec.filter.markets[0]",
+			`supported values: "Perp", "Spot", "Hip3", "Outcome"`),
 		Entry("a notional that is no decimal", `filter: {minNotional: "1e4"}`, "spec.filter.minNotional",
 			"write a decimal such as"),
 		Entry("a label of ours", "podLabels: {fleet.hlparser.dev/parser: x}", "spec.podLabels", "write another prefix"),
@@ -306,13 +323,6 @@ var _ = Describe("admission", func() {
 		Entry("an unknown format", "format: Json", "spec.format",
 			`supported values: "Raw", "Enveloped", "EnvelopedRows", "Normalized"`),
 	)
-
-	DescribeTable("accepts the samples", func(ctx SpecContext, name string) {
-		sample := &v1alpha1.HyperliquidParser{}
-		readYAML("../../config/samples/fleet_v1alpha1_hyperliquidparser"+name+".yaml", sample)
-		sample.Namespace = "default"
-		Expect(k8s.Create(ctx, sample, client.DryRunAll)).To(Succeed())
-	}, Entry("the first", ""), Entry("NATS", "_nats"), Entry("Kafka", "_kafka"))
 
 	It("leaves the state of an object of before where it is, and refuses to move it among "+
 		"the data", func(ctx SpecContext) {

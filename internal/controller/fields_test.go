@@ -203,9 +203,14 @@ func fieldBounds() map[string]bound {
 	// Fields of the parser's config. The parser validates them, and none of them names a file.
 	add(bound{shows: inConfig, schema: true}, `
 		streams.name streams.mode streams.sink format metrics order.by order.patience
-		filter.coins filter.users filter.statuses filter.excludeStatuses filter.sides filter.minNotional
 		engine.bufferLimit engine.parallelThreshold engine.workers engine.startAt engine.maxLineBytes engine.readRate
 		sinks.name`)
+	for _, filter := range []string{"filter.", "streams.filter."} {
+		for field := range strings.FieldsSeq(`coins markets excludeCoins users statuses excludeStatuses sides types
+			minNotional`) {
+			add(bound{shows: inConfig, schema: true}, filter+field)
+		}
+	}
 	add(bound{shows: inConfig, free: choice}, "engine.deduplicateBlocks engine.markers")
 	for _, sink := range []string{"sink.", "sinks."} {
 		for field := range strings.FieldsSeq(`file.maxSize file.maxAge file.maxTotalSize file.minFreePercent file.rotate
@@ -234,6 +239,7 @@ func fieldBounds() map[string]bound {
 	add(bound{free: itself}, "paused")
 
 	const marker = "m4rker"
+	address := "0x" + strings.Repeat("1", 40)
 	toMarker := func(s *spec) {
 		for i := range s.Streams {
 			s.Streams[i].Sink = marker
@@ -242,10 +248,10 @@ func fieldBounds() map[string]bound {
 	for field, b := range all {
 		b.value = cmp.Or(map[string]string{
 			"streams.name": "Trades", "streams.mode": "ByBlock", "format": "Raw", "metrics": "ClassicBuckets",
-			"order.by": "Block", "order.patience": "7",
-			"filter.users":       "0x" + strings.Repeat("1", 40),
-			"filter.sides":       "A",
-			"filter.minNotional": "7", "engine.bufferLimit": "7777777", "engine.workers": "7", "engine.startAt": "Beginning",
+			"order.by": "Block", "order.patience": "7", "filter.users": address, "filter.sides": "A",
+			"filter.minNotional": "7", "filter.markets": "Perp", "streams.filter.users": address, "streams.filter.sides": "Bid",
+			"streams.filter.minNotional": "7", "streams.filter.markets": "Outcome", "engine.bufferLimit": "7777777",
+			"engine.workers": "7", "engine.startAt": "Beginning",
 			"engine.readRate":   "7777777",
 			"file.maxTotalSize": "7777777777", "file.minFreePercent": "7", "file.rotate": "Hour", "file.compress": "zstd",
 			"nats.url": "nats://" + marker + ":4222", "nats.create.replicas": "3", "nats.delivery": "AtLeastOnce",

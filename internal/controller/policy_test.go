@@ -264,7 +264,7 @@ var _ = Describe("the admission policy", func() {
 			most := pulling(names(16))
 			most.Spec.Sink, most.Spec.Streams = v1alpha1.Sink{}, nil
 			for i, stream := range []v1alpha1.StreamName{"OrderStatuses", "Fills", "Trades", "RawBookDiffs", "MiscEvents",
-				"OracleUpdates", "SystemActions"} {
+				"OracleUpdates", "SystemActions", "TwapStatuses"} {
 				sink := v1alpha1.SinkName(fmt.Sprintf("s%d", i))
 				most.Spec.Streams = append(most.Spec.Streams, v1alpha1.Stream{Name: stream, Sink: sink})
 				k := kafka()

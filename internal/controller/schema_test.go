@@ -80,6 +80,8 @@ var unions = []struct{ prefix, spec string }{
 	{"spec.sinks", "{sink: null, sinks: [{name: a, stdout: {}}], streams: [{name: Fills, sink: a}]}"},
 	{"spec.streams.[].sink", "{sink: null, sinks: [{name: a, stdout: {}}], streams: [{name: Fills, sink: a}]}"},
 	{"spec.sink.stdout", ""},
+	{"spec.filter.types", "streams: [{name: MiscEvents}]"},
+	{"spec.filter", "streams: [{name: OrderStatuses}]"},
 }
 
 // examples are valid values, by the ends of the names of their places, for places with rules that a generated value

@@ -18,8 +18,9 @@ import (
 var start = time.Date(2026, 4, 30, 20, 46, 43, 304_461_819, time.UTC)
 
 func allSources() []gen.Source {
-	all := make([]gen.Source, 0, 15)
-	for _, s := range []gen.Stream{gen.OrderStatuses, gen.Fills, gen.RawBookDiffs, gen.Trades, gen.MiscEvents} {
+	all := make([]gen.Source, 0, 18)
+	for _, s := range []gen.Stream{gen.OrderStatuses, gen.Fills, gen.RawBookDiffs, gen.Trades, gen.MiscEvents,
+		gen.TwapStatuses} {
 		for _, m := range []gen.Mode{gen.Line, gen.Streaming, gen.ByBlock} {
 			all = append(all, gen.Source{Stream: s, Mode: m})
 		}
@@ -176,6 +177,8 @@ func TestFieldsHaveTheNodesOrder(t *testing.T) {
 		gen.Trades: "coin side time px sz hash trade_dir_override side_info " +
 			strings.Repeat("side_info.user side_info.start_pos side_info.oid side_info.twap_id side_info.cloid ", 2),
 		gen.MiscEvents: "time hash inner inner.CDeposit inner.CDeposit.user inner.CDeposit.amount",
+		gen.TwapStatuses: "time twap_id state state.coin state.user state.side state.sz state.executedSz state.executedNtl " +
+			"state.minutes state.reduceOnly state.randomize state.timestamp status",
 	}
 	for stream, fields := range want {
 		g := newGenerator(t, gen.Source{Stream: stream, Mode: gen.Line}, 1)

@@ -76,6 +76,8 @@ func New(o Options) (*Generator, error) {
 		g.event = g.trade
 	case MiscEvents:
 		g.event = g.misc
+	case TwapStatuses:
+		g.event = g.twapStatus
 	}
 	return g, nil
 }

@@ -23,6 +23,7 @@ const (
 	RawBookDiffs  Stream = "raw-book-diffs"
 	Trades        Stream = "trades"
 	MiscEvents    Stream = "misc-events"
+	TwapStatuses  Stream = "twap-statuses"
 )
 
 // Mode is how events are framed in lines.
@@ -56,6 +57,8 @@ func (s Stream) info() (streamInfo, bool) {
 		return streamInfo{"node_trades", 20, 400}, true
 	case MiscEvents:
 		return streamInfo{"misc_events", 3, 600}, true
+	case TwapStatuses:
+		return streamInfo{"node_twap_statuses", 2, 600}, true
 	}
 	return streamInfo{}, false
 }
@@ -81,8 +84,8 @@ func ParseSource(s string) (Source, error) {
 
 func (s Source) validate() error {
 	if _, ok := s.Stream.info(); !ok {
-		return fmt.Errorf("stream %q: want one of %s, %s, %s, %s, %s",
-			s.Stream, OrderStatuses, Fills, RawBookDiffs, Trades, MiscEvents)
+		return fmt.Errorf("stream %q: want one of %s, %s, %s, %s, %s, %s",
+			s.Stream, OrderStatuses, Fills, RawBookDiffs, Trades, MiscEvents, TwapStatuses)
 	}
 	if !slices.Contains([]Mode{Line, Streaming, ByBlock}, s.Mode) {
 		return fmt.Errorf("mode %q of stream %s: want %s, %s or %s", s.Mode, s.Stream, Line, Streaming, ByBlock)

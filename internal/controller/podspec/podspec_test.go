@@ -123,6 +123,34 @@ func TestAPodBesideAPodIsAsReviewed(t *testing.T) {
 	)
 }
 
+// TestNoCommandLineNamesANodesProcess: a Hyperliquid node panics if it sees a process whose command line has "hl-node".
+// Variables in a command would be expanded into it.
+func TestNoCommandLineNamesANodesProcess(t *testing.T) {
+	for name, obj := range map[string]*v1alpha1.HyperliquidParser{"nodes": object(), "pods": besidePods()} {
+		obj.Name, obj.Namespace = "hl-node", "hl-node"
+		if pods := obj.Spec.Target.Pods; pods != nil {
+			pods.Volume, pods.SubPath, pods.StateSubPath = "hl-node", "hl-node/data", "hlparser/hl-node"
+		} else {
+			obj.Spec.Target.Nodes.DataPath = "/home/hl-node/data"
+		}
+		spec := pod(obj, revision(t, obj), target.Target{Name: "hl-node-0", Node: "hl-node-1", Claim: "data-hl-node-0"}).Spec
+		if spec.HostPID || spec.ShareProcessNamespace != nil && *spec.ShareProcessNamespace {
+			t.Errorf("%s: the pod shares its processes", name)
+		}
+		for _, c := range slices.Concat(spec.InitContainers, spec.Containers) {
+			words := slices.Concat(c.Command, c.Args)
+			if c.Lifecycle != nil && c.Lifecycle.PreStop != nil && c.Lifecycle.PreStop.Exec != nil {
+				words = append(words, c.Lifecycle.PreStop.Exec.Command...)
+			}
+			for _, word := range words {
+				if strings.Contains(word, "hl-node") || strings.Contains(strings.ReplaceAll(word, "$(POD_IP)", ""), "$(") {
+					t.Errorf("%s: container %s runs %q", name, c.Name, words)
+				}
+			}
+		}
+	}
+}
+
 // place returns where a path of a container is: the source of the volume and the path in it.
 func place(pod *corev1.Pod, c *corev1.Container, path string) string {
 	for _, m := range c.VolumeMounts {

@@ -300,14 +300,7 @@ func render(spec *v1alpha1.HyperliquidParserSpec) config.Config {
 		DataDir:  dataDir,
 		StateDir: stateDir,
 		Format:   config.Format(spec.Format),
-		Filter: config.Filter{
-			Coins:           stringsOf(spec.Filter.Coins),
-			Users:           stringsOf(spec.Filter.Users),
-			Statuses:        stringsOf(spec.Filter.Statuses),
-			ExcludeStatuses: stringsOf(spec.Filter.ExcludeStatuses),
-			Sides:           stringsOf(spec.Filter.Sides),
-			MinNotional:     spec.Filter.MinNotional,
-		},
+		Filter:   renderFilter(&spec.Filter),
 		Engine: config.Engine{
 			StartAt:           config.StartAt(spec.Engine.StartAt),
 			DeduplicateBlocks: spec.Engine.DeduplicateBlocks,
@@ -324,9 +317,11 @@ func render(spec *v1alpha1.HyperliquidParserSpec) config.Config {
 		}
 	}
 	for _, s := range spec.Streams {
-		c.Streams = append(c.Streams, config.StreamConfig{
-			Name: config.Stream(s.Name), Mode: config.Mode(s.Mode), Sink: string(s.Sink),
-		})
+		stream := config.StreamConfig{Name: config.Stream(s.Name), Mode: config.Mode(s.Mode), Sink: string(s.Sink)}
+		if s.Filter != nil {
+			stream.Filter = ptr.To(renderFilter(s.Filter))
+		}
+		c.Streams = append(c.Streams, stream)
 	}
 	for _, d := range spec.Metrics {
 		c.Metrics = append(c.Metrics, config.MetricsDetail(d))
@@ -358,13 +353,28 @@ func render(spec *v1alpha1.HyperliquidParserSpec) config.Config {
 	return c
 }
 
-func stringsOf[T ~string](in []T) []string {
-	if len(in) == 0 {
-		return nil // the config omits an empty list
+func renderFilter(f *v1alpha1.Filter) config.Filter {
+	return config.Filter{
+		Coins:           textsOf[string](f.Coins),
+		Markets:         textsOf[config.Market](f.Markets),
+		ExcludeCoins:    textsOf[string](f.ExcludeCoins),
+		Users:           textsOf[string](f.Users),
+		Statuses:        textsOf[string](f.Statuses),
+		ExcludeStatuses: textsOf[string](f.ExcludeStatuses),
+		Sides:           textsOf[string](f.Sides),
+		Types:           textsOf[string](f.Types),
+		MinNotional:     f.MinNotional,
 	}
-	out := make([]string, 0, len(in))
+}
+
+// textsOf converts a list of strings. The result is nil for an empty list, which the config omits.
+func textsOf[To, From ~string](in []From) []To {
+	if len(in) == 0 {
+		return nil
+	}
+	out := make([]To, 0, len(in))
 	for _, v := range in {
-		out = append(out, string(v))
+		out = append(out, To(v))
 	}
 	return out
 }

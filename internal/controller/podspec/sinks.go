@@ -165,7 +165,7 @@ func renderNATS(n *v1alpha1.NATSSink) *config.NATSSink {
 
 func renderKafka(k *v1alpha1.KafkaSink) *config.KafkaSink {
 	out := &config.KafkaSink{
-		Brokers: stringsOf(k.Brokers), Topic: k.Topic, Key: k.Key,
+		Brokers: textsOf[string](k.Brokers), Topic: k.Topic, Key: k.Key,
 		Delivery: config.Delivery(k.Delivery), PositionsTopic: k.PositionsTopic,
 		Compression: config.KafkaCompression(k.Compression), TLS: renderTLS(k.TLS),
 	}

@@ -22,7 +22,7 @@ import (
 )
 
 const (
-	// maxBody bounds a report, in bytes. Seven streams with the longest messages stay under 32 KiB.
+	// maxBody bounds a report, in bytes. Eight streams with the longest messages stay under 32 KiB.
 	maxBody = 256 << 10
 	// keptBody is the largest buffer, in bytes, that is kept for another report.
 	keptBody = 64 << 10
@@ -32,13 +32,13 @@ const (
 	// maxHeader bounds the headers of a response, in bytes, and maxLines their number.
 	maxHeader = 16 << 10
 	maxLines  = 64
-	// maxStreams bounds the streams of a report. There are seven kinds of stream.
+	// maxStreams bounds the streams of a report. There are eight kinds of stream.
 	maxStreams = 64
 	// timeout bounds one poll. A parser answers from memory; one that takes two seconds is on a machine in trouble.
 	timeout = 2 * time.Second
 	// keepAlive is how long a connection stays idle between polls. Poll intervals are seconds, at most ten minutes.
 	keepAlive = 90 * time.Second
-	// ioBuffer is the size of an exchange's two buffers: a report of seven streams fits.
+	// ioBuffer is the size of an exchange's two buffers: a report of eight streams fits.
 	ioBuffer = 8 << 10
 )
 

@@ -13,8 +13,8 @@ import (
 )
 
 const (
-	// keptStreams bounds the streams of a report that is kept: there are seven kinds of stream.
-	keptStreams = 7
+	// keptStreams bounds the streams of a report that is kept: there are eight kinds of stream.
+	keptStreams = 8
 	// keptText bounds each of its texts, in bytes: as much as a parser reports. An honest report of two streams takes
 	// about 2 KiB, and a forged one at most 32 KiB.
 	keptText = 512

@@ -124,7 +124,7 @@ type Diagnosis struct {
 }
 
 const (
-	// maxDocument bounds a document that is read, in bytes: a report of seven streams with the longest texts is a fraction
+	// maxDocument bounds a document that is read, in bytes: a report of eight streams with the longest texts is a fraction
 	// of it.
 	maxDocument = 1 << 20
 	// maxTargets bounds the number of documents. Objects with more targets than nodes that a cluster may have do not

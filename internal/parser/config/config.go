@@ -12,7 +12,6 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
-	"regexp"
 	"slices"
 	"strings"
 	"time"
@@ -33,11 +32,12 @@ const (
 	MiscEvents    Stream = "MiscEvents"
 	OracleUpdates Stream = "OracleUpdates"
 	SystemActions Stream = "SystemActions"
+	TwapStatuses  Stream = "TwapStatuses"
 )
 
 // Streams lists every stream, in the order in which messages list them.
 func Streams() []Stream {
-	return []Stream{OrderStatuses, Fills, Trades, RawBookDiffs, MiscEvents, OracleUpdates, SystemActions}
+	return []Stream{OrderStatuses, Fills, Trades, RawBookDiffs, MiscEvents, OracleUpdates, SystemActions, TwapStatuses}
 }
 
 // Kebab returns the stream's name in flags, file names and metrics, such as "order-statuses".
@@ -194,7 +194,8 @@ type Config struct {
 	StateDir string `json:"stateDir"`
 	// Streams lists the streams to follow: at least one, each at most once.
 	Streams []StreamConfig `json:"streams"`
-	Filter  Filter         `json:"filter,omitzero"`
+	// Filter applies to the streams that have none of their own.
+	Filter Filter `json:"filter,omitzero"`
 	// Format is the format of records. Defaults to Enveloped.
 	Format Format `json:"format,omitempty"`
 	// Sink is where the records of all streams are delivered. Exactly one of Sink and Sinks must be set. With Sinks,
@@ -222,17 +223,8 @@ type StreamConfig struct {
 	Name Stream `json:"name"`
 	Mode Mode   `json:"mode,omitempty"` // defaults to Auto
 	Sink string `json:"sink,omitempty"` // the name of one of Sinks, if they are set
-}
-
-// Filter selects the events that pass. An empty list passes all events. Each stream applies the lists that it has
-// fields for.
-type Filter struct {
-	Coins           []string `json:"coins,omitempty"`           // exact names, or a builder's prefix such as "xyz:*"
-	Users           []string `json:"users,omitempty"`           // addresses; case is ignored
-	Statuses        []string `json:"statuses,omitempty"`        // order statuses to keep
-	ExcludeStatuses []string `json:"excludeStatuses,omitempty"` // order statuses to drop
-	Sides           []string `json:"sides,omitempty"`           // A (ask), B (bid)
-	MinNotional     string   `json:"minNotional,omitempty"`     // price × original size, a decimal; empty: no minimum
+	// Filter, if not nil, replaces the common filter for this stream. An empty one passes all events.
+	Filter *Filter `json:"filter,omitempty"`
 }
 
 // Order is how the records of several streams are ordered.
@@ -391,8 +383,16 @@ func (c Config) Validate() error {
 	if err := c.validateStreams(); err != nil {
 		return err
 	}
-	if err := c.Filter.validate(); err != nil {
+	if err := c.Filter.validate("filter"); err != nil {
 		return err
+	}
+	for i, s := range c.Streams {
+		if s.Filter == nil {
+			continue
+		}
+		if err := s.Filter.validate(fmt.Sprintf("streams[%d].filter", i)); err != nil {
+			return err
+		}
 	}
 	if err := c.validateFormat(); err != nil {
 		return err
@@ -487,53 +487,6 @@ func (c Config) validateStreams() error {
 func (c Config) validateFormat() error {
 	if !slices.Contains(Formats(), c.Format) {
 		return &FieldError{"format", fmt.Sprintf("%q is unknown: write one of %s", c.Format, joinNames(Formats()))}
-	}
-	return nil
-}
-
-var (
-	addressPattern = regexp.MustCompile(`^0[xX][0-9a-fA-F]{40}$`)
-	decimalPattern = regexp.MustCompile(`^[0-9]{1,30}(\.[0-9]{1,30})?$`)
-)
-
-func (f Filter) validate() error {
-	for _, l := range []struct {
-		field  string
-		values []string
-	}{
-		{"filter.coins", f.Coins}, {"filter.users", f.Users}, {"filter.statuses", f.Statuses},
-		{"filter.excludeStatuses", f.ExcludeStatuses}, {"filter.sides", f.Sides},
-	} {
-		if len(l.values) > MaxFilterValues {
-			return &FieldError{l.field, fmt.Sprintf("has %d values: at most %d", len(l.values), MaxFilterValues)}
-		}
-		for i, v := range l.values {
-			if v == "" || len(v) > MaxFilterValueLength {
-				return &FieldError{fmt.Sprintf("%s[%d]", l.field, i), fmt.Sprintf("must have 1 to %d characters",
-					MaxFilterValueLength)}
-			}
-		}
-	}
-	for i, v := range f.Coins {
-		if star := strings.IndexByte(v, '*'); star >= 0 && (star != len(v)-1 || !strings.HasSuffix(v, ":*") || len(v) < 3) {
-			return &FieldError{fmt.Sprintf("filter.coins[%d]", i), fmt.Sprintf(
-				"%q: a star is allowed only for all coins of a builder, as in \"xyz:*\"", v)}
-		}
-	}
-	for i, v := range f.Users {
-		if !addressPattern.MatchString(v) {
-			return &FieldError{fmt.Sprintf("filter.users[%d]", i),
-				fmt.Sprintf("%q is not an address: write 0x and 40 hexadecimal digits", v)}
-		}
-	}
-	for i, v := range f.Sides {
-		if v != "A" && v != "B" {
-			return &FieldError{fmt.Sprintf("filter.sides[%d]", i), fmt.Sprintf("%q is not a side: write A (ask) or B (bid)", v)}
-		}
-	}
-	if f.MinNotional != "" && !decimalPattern.MatchString(f.MinNotional) {
-		return &FieldError{"filter.minNotional", fmt.Sprintf("%q is not a decimal: write it as \"10000\" or \"0.5\"",
-			f.MinNotional)}
 	}
 	return nil
 }

@@ -22,7 +22,11 @@ func valid() Config {
 }
 
 func TestAFileRoundTripsItsConfiguration(t *testing.T) {
-	for name, c := range map[string]Config{"sparse": valid(), "complete": valid().WithDefaults(4)} {
+	filters := valid()
+	filters.Streams = append(filters.Streams, StreamConfig{Name: TwapStatuses, Filter: &Filter{}}, StreamConfig{
+		Name: MiscEvents, Filter: &Filter{Types: []string{"Funding"}, Markets: []Market{Hip3}, ExcludeCoins: []string{"#*"}},
+	})
+	for name, c := range map[string]Config{"sparse": valid(), "complete": valid().WithDefaults(4), "filters": filters} {
 		data, err := yaml.Marshal(c)
 		if err != nil {
 			t.Fatal(err)

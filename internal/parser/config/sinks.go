@@ -163,7 +163,7 @@ const (
 	DefaultMaxMessageBytes Bytes = 1 << 20
 	MinMaxMessageBytes     Bytes = 1 << 10
 	MaxMaxMessageBytes     Bytes = 1 << 30
-	MaxSinks                     = 7 // the number of streams
+	MaxSinks                     = 8 // the number of streams
 	DefaultMinFreePercent        = 10
 	MaxMinFreePercent            = 90
 )

@@ -35,7 +35,7 @@ const (
 
 	// commitShare is the fraction of the bound, as a divisor, that may be written between two commits. A crash goes
 	// back by up to three commits if the newest checkpoint is damaged too. A file is rotated only when it holds at
-	// least seven.
+	// least eight.
 	commitShare = 16
 )
 

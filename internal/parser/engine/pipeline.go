@@ -136,7 +136,7 @@ func newPipeline(e *Engine, s config.StreamConfig) (*pipeline, error) {
 	p.stats.state, p.stats.sinkState = report.WaitingForData, report.SinkHealthy
 	p.batch = batchLog{log: p.log, enabled: e.cfg.LogBatches}
 	for _, d := range p.directories() {
-		encoder, err := hyperliquid.NewEncoder(s.Name, d.Mode, e.cfg.Filter, e.cfg.Format, e.cfg.Target,
+		encoder, err := hyperliquid.NewEncoder(s.Name, d.Mode, e.cfg.FilterOf(s), e.cfg.Format, e.cfg.Target,
 			e.cfg.SinkOf(s).Keyed())
 		if err != nil {
 			return nil, fmt.Errorf("stream %s: %w", s.Name, err)

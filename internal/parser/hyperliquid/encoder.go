@@ -33,8 +33,8 @@ type Encoder struct {
 }
 
 // NewEncoder returns an encoder for a stream in a mode, which must not be config.Auto. target appears in Enveloped
-// records. Only the lists of the filter that the stream has fields for apply. keyed is for sinks that need a record's
-// coin.
+// records. Only the settings of the filter that the stream has fields for apply. keyed is for sinks that need a
+// record's coin.
 func NewEncoder(
 	stream config.Stream, mode config.Mode, f config.Filter, format config.Format, target string, keyed bool,
 ) (*Encoder, error) {
@@ -55,7 +55,9 @@ func NewEncoder(
 	if err != nil {
 		return nil, err
 	}
-	if keyed {
+	if l.several {
+		keyed = keyed && l.splits != noRows
+	} else if keyed {
 		ready.used |= coinField & l.fields()
 	}
 	quoted, err := json.Marshal(target)
@@ -239,6 +241,9 @@ type Worker struct {
 	number  int  // index of the next record in its line
 	stopped bool // encoding stopped within the event in rows
 	rows    rows // the event that is being split; see split
+
+	row   row // of the current row, if inRow
+	inRow bool
 }
 
 // NewWorker returns a worker of this encoder.
@@ -255,7 +260,7 @@ func (e *Encoder) NewWorker() *Worker { return &Worker{encoder: e, coins: map[st
 // not read to its end, except for its last byte, so that errors after those fields go unnoticed.
 func (w *Worker) Encode(out *Output, s Span, file string) (rest Span) {
 	defer func() { // release the span, and the memory that only a very long event needs
-		w.event, w.header, w.rows.event = event{}, header{}, nil
+		w.event, w.header, w.row, w.rows.event = event{}, header{}, row{}, nil
 		if cap(w.rows.entries) > keptCoins {
 			w.rows.entries = nil
 		}
@@ -594,7 +599,7 @@ func appendOrNull(dst, quoted []byte) []byte {
 // event were added; if not, out is full.
 func (w *Worker) append(out *Output, b []byte, from, to int, offset int64, index int) (reason string, all bool) {
 	d, event := out.Data, b[from:to]
-	if w.encoder.keyed && len(w.event.coin) > maxCoin {
+	if w.encoder.keyed && w.encoder.splits == noRows && len(w.event.coin) > maxCoin {
 		return ReasonField, true
 	}
 	if w.encoder.format != config.Raw && !w.event.plain && !isStrict(event) {

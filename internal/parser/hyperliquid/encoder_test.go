@@ -410,6 +410,7 @@ func TestDirectories(t *testing.T) {
 		"misc_events_by_block":                     {stream: config.MiscEvents, mode: config.ByBlock},
 		"hip3_oracle_updates":                      {stream: config.OracleUpdates, mode: config.Line},
 		"system_and_core_writer_actions_streaming": {stream: config.SystemActions, mode: config.Streaming},
+		"node_twap_statuses_streaming":             {stream: config.TwapStatuses, mode: config.Streaming},
 	} {
 		if got := Directory(s.stream, s.mode); got != want {
 			t.Errorf("%s %s: %q, want %q", s.stream, s.mode, got, want)
@@ -426,6 +427,7 @@ func TestEventsAsNodesWriteThemTakeTheFastPath(t *testing.T) {
 		config.Fills:         {fill, liquidation},
 		config.Trades:        {trade},
 		config.RawBookDiffs:  {newDiff, updateDiff, removeDiff},
+		config.TwapStatuses:  {twapFinished, twapFailed},
 	} {
 		w := setting{stream, config.Line, config.Filter{}, config.Raw}.encoder(t).NewWorker()
 		for _, e := range events {

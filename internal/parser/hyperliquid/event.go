@@ -13,8 +13,8 @@ const (
 
 // event is what is known, so far, of the current event.
 type event struct {
-	matched     field // the wanted fields whose values are listed
-	excluded    bool
+	matched     field // the fields that the filter uses with a value that it allows
+	refused     field // the fields with a value that it does not allow; another value of the field may be allowed
 	price, size []byte
 	coin        []byte // not empty only if the field is used
 	plain       bool   // known to be ASCII without escapes
@@ -28,11 +28,15 @@ func (w *Worker) applyField(which field, v []byte) bool {
 	case sizeField:
 		w.event.size = v
 	default:
+		if w.inRow {
+			w.row.set(which, v)
+			return true
+		}
 		if which == coinField {
 			w.event.coin = v
 		}
 		if !w.encoder.filter.allows(which, v) {
-			w.event.excluded = w.event.excluded || which == statusField
+			w.event.refused |= which
 			return false
 		}
 	}
@@ -45,7 +49,7 @@ func (w *Worker) decide() verdict {
 	if w.encoder.filter.used == 0 {
 		return passed
 	}
-	if w.event.excluded || w.event.matched&w.encoder.filter.wanted != w.encoder.filter.wanted {
+	if (w.encoder.filter.wanted|w.event.refused)&^w.event.matched != 0 {
 		return filtered
 	}
 	if w.encoder.filter.wanted&sizeField != 0 {
@@ -120,6 +124,15 @@ func (w *Worker) readSteps(b []byte, i int, hasty bool) (end int, v verdict) {
 			if c := b[from]; c == '"' || c == '[' || c == '{' {
 				plain = plain && isPlain(b[from:i])
 			}
+		case wordOrError:
+			end, ascii, ok := w.readWordOrError(b, i, s)
+			if end < 0 {
+				return -1, malformed
+			}
+			if !ok && hasty {
+				return -1, filteredEarly
+			}
+			i, plain = end, plain && ascii
 		}
 		k += s.skips
 	}
@@ -206,10 +219,16 @@ func (w *Worker) readObject(b []byte, i, depth int, keys []key) int {
 // readValue is scanValue for the value that k leads to.
 func (w *Worker) readValue(b []byte, i, depth int, k *key) (end int) {
 	switch c := b[i]; {
+	case k.of != single:
+		end = w.readShape(b, i, depth, k)
 	case c == '"' && k.field != 0:
 		var escaped bool
 		if end, escaped = scanString(b, i+1); end >= 0 {
-			w.applyField(k.field, unquote(b[i:end], escaped))
+			value := unquote(b[i:end], escaped)
+			if k.means != nil {
+				value = k.means
+			}
+			w.applyField(k.field, value)
 		}
 	case c == '{' && k.keys != nil && !k.list:
 		return w.readObject(b, i, depth, k.keys)
@@ -238,7 +257,7 @@ func (w *Worker) readList(b []byte, i, depth int, keys []key) int {
 			i = scanValue(b, i, depth+1)
 		}
 		if i < 0 {
-			return -1
+			break
 		}
 		i, more = scanSeparator(b, i, ']')
 	}

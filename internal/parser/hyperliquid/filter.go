@@ -8,41 +8,45 @@ import (
 	"github.com/hlparser/hyperliquid-parser-operator/internal/parser/config"
 )
 
-// filter is a config.Filter prepared for one stream. An event passes if it has every wanted field with a listed value,
-// and no excluded status. It does not pass if a wanted field is missing or not a string. A missing status is not
-// excluded.
+// filter is a config.Filter prepared for one stream. An event passes if it has every wanted field with an allowed
+// value, and no excluded coin or status. It does not pass if a wanted field is missing or not a string. A missing
+// status or coin is not excluded. If a field has several values, it is enough that one is allowed.
 type filter struct {
-	wanted   field // the fields that must be present and listed
-	used     field // the fields to read: wanted, status if some are excluded, and coin if records carry it
-	coins    set
-	prefixes []string // of coins, with the colon: "xyz:"
+	wanted   field // the fields that must be present and allowed
+	used     field // the fields to read: wanted, those with exclusions, and coin if records carry it
+	coins    coins
+	excluded coins
+	markets  market
 	users    map[address]struct{}
 	statuses set
-	excluded set
-	sides    set
-	minimum  decimal // of the notional; applies if sizeField is wanted
+	// excludedStatuses are dropped.
+	excludedStatuses set
+	sides            set
+	types            set
+	minimum          decimal // of the notional; applies if sizeField is wanted
 }
 
 // address is a user's address in lower case.
 type address [42]byte
 
-// newFilter prepares a filter. It ignores lists for fields that the stream does not have.
+// newFilter prepares a filter. It ignores settings for fields that the stream does not have.
 func newFilter(c config.Filter, has field) (filter, error) {
 	f := filter{
-		users:    map[address]struct{}{},
-		statuses: newSet(c.Statuses),
-		excluded: newSet(c.ExcludeStatuses),
-		sides:    newSet(c.Sides),
+		coins:            newCoins(c.Coins),
+		excluded:         newCoins(c.ExcludeCoins),
+		users:            map[address]struct{}{},
+		statuses:         newSet(c.Statuses),
+		excludedStatuses: newSet(c.ExcludeStatuses),
+		sides:            newSet(spellings(c.Sides)),
+		types:            newSet(c.Types),
 	}
-	var exact []string
-	for _, v := range c.Coins {
-		if builder, all := strings.CutSuffix(v, ":*"); all {
-			f.prefixes = append(f.prefixes, builder+":")
-		} else {
-			exact = append(exact, v)
+	for _, v := range c.Markets {
+		m := marketNamed(v)
+		if m == 0 {
+			return filter{}, fmt.Errorf("filter.markets: %q is not a market", v)
 		}
+		f.markets |= m
 	}
-	f.coins = newSet(exact)
 	for _, v := range c.Users {
 		var a address
 		if len(v) != len(a) {
@@ -51,10 +55,13 @@ func newFilter(c config.Filter, has field) (filter, error) {
 		f.users[lower([]byte(v))] = struct{}{}
 	}
 	for _, l := range []struct {
-		values []string
+		values int
 		field  field
-	}{{c.Coins, coinField}, {c.Users, userField}, {c.Statuses, statusField}, {c.Sides, sideField}} {
-		if len(l.values) > 0 {
+	}{
+		{len(c.Coins) + len(c.Markets), coinField}, {len(c.Users), userField}, {len(c.Statuses), statusField},
+		{len(c.Sides), sideField}, {len(c.Types), typeField},
+	} {
+		if l.values > 0 {
 			f.wanted |= l.field
 		}
 	}
@@ -70,6 +77,9 @@ func newFilter(c config.Filter, has field) (filter, error) {
 	if len(c.ExcludeStatuses) > 0 {
 		f.used |= statusField & has
 	}
+	if len(c.ExcludeCoins) > 0 {
+		f.used |= coinField & has
+	}
 	return f, nil
 }
 
@@ -77,15 +87,7 @@ func newFilter(c config.Filter, has field) (filter, error) {
 func (f *filter) allows(which field, v []byte) bool {
 	switch which {
 	case coinField:
-		if f.wanted&coinField == 0 || f.coins.has(v) {
-			return true
-		}
-		for _, p := range f.prefixes {
-			if len(v) >= len(p) && string(v[:len(p)]) == p {
-				return true
-			}
-		}
-		return false
+		return (f.coins.empty() || f.coins.has(v)) && (f.markets == 0 || f.markets&marketOf(v) != 0) && !f.excluded.has(v)
 	case userField:
 		if len(v) != len(address{}) {
 			return false
@@ -93,11 +95,111 @@ func (f *filter) allows(which field, v []byte) bool {
 		_, ok := f.users[lower(v)]
 		return ok
 	case statusField:
-		return (f.wanted&statusField == 0 || f.statuses.has(v)) && !f.excluded.has(v)
+		return (f.wanted&statusField == 0 || f.statuses.has(v)) && !f.excludedStatuses.has(v)
 	case sideField:
 		return f.sides.has(v)
+	case typeField:
+		return f.types.has(v)
 	}
 	return true // price and size are only meaningful together
+}
+
+// row reports whether a row of an event passes, such as one account's funding: its coin and its user must be allowed. A
+// value that the row lacks is nil, and does not pass if the filter lists values of it.
+func (f *filter) row(coin, user []byte) bool {
+	if f.wanted&coinField != 0 && coin == nil || f.wanted&userField != 0 && user == nil {
+		return false
+	}
+	return (coin == nil || f.used&coinField == 0 || f.allows(coinField, coin)) &&
+		(user == nil || f.used&userField == 0 || f.allows(userField, user))
+}
+
+// coins is a set of coins: names, and the prefixes of patterns.
+type coins struct {
+	names    set
+	prefixes []string // "xyz:", "@", "#"
+}
+
+func newCoins(values []string) coins {
+	var c coins
+	var names []string
+	for _, v := range values {
+		if prefix, all := strings.CutSuffix(v, "*"); all {
+			c.prefixes = append(c.prefixes, prefix)
+		} else {
+			names = append(names, v)
+		}
+	}
+	c.names = newSet(names)
+	return c
+}
+
+func (c *coins) empty() bool { return c.names.empty() && len(c.prefixes) == 0 }
+
+func (c *coins) has(v []byte) bool {
+	if c.names.has(v) {
+		return true
+	}
+	for _, p := range c.prefixes {
+		if len(v) >= len(p) && string(v[:len(p)]) == p {
+			return true
+		}
+	}
+	return false
+}
+
+// market is a set of markets, one bit each.
+type market uint8
+
+const (
+	perp market = 1 << iota
+	spot
+	hip3
+	outcome
+)
+
+// marketNamed returns a market by its name in the configuration, or 0.
+func marketNamed(name config.Market) market {
+	switch name {
+	case config.Perp:
+		return perp
+	case config.Spot:
+		return spot
+	case config.Hip3:
+		return hip3
+	case config.Outcome:
+		return outcome
+	}
+	return 0
+}
+
+// marketOf returns the market of a coin, which its name shows: "BTC", "@107" or "PURR/USDC", "xyz:SP500", "#1890".
+func marketOf(coin []byte) market {
+	for i, c := range coin {
+		switch {
+		case c == '#' && i == 0:
+			return outcome
+		case c == '@' && i == 0, c == '/':
+			return spot
+		case c == ':':
+			return hip3
+		}
+	}
+	return perp
+}
+
+// spellings returns every spelling of the sides: nodes write A or Ask, and B or Bid.
+func spellings(sides []string) []string {
+	out := make([]string, 0, 2*len(sides))
+	for _, s := range sides {
+		switch s {
+		case "A", "Ask":
+			out = append(out, "A", "Ask")
+		case "B", "Bid":
+			out = append(out, "B", "Bid")
+		}
+	}
+	return out
 }
 
 // lower returns v, which must have the length of an address, in lower case.
@@ -127,6 +229,8 @@ func newSet(values []string) set {
 	}
 	return set{many: many}
 }
+
+func (s *set) empty() bool { return len(s.few) == 0 && s.many == nil }
 
 func (s *set) has(v []byte) bool {
 	for _, x := range s.few { //nolint:modernize // slices.Contains would need v as a string, and allocate it

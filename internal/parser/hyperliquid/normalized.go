@@ -64,6 +64,12 @@ const (
 	sellerOrderIDPart
 	sellerTwapIDPart
 	sellerCloidPart
+	executedSizePart
+	executedNotionalPart
+	minutesPart
+	randomizePart
+	startTimePart
+	errorPart // the text of an error, of a status that is an object
 
 	innerPart // of a misc event
 	listPart
@@ -110,9 +116,10 @@ const (
 	objectOrNullForm             // an object, or null
 	arrayOrNullForm              // an array, or null
 	anyForm                      // any value, or null
-	sideForm                     // "A" or "B", written as Ask or Bid
+	sideForm                     // "A" or "Ask", "B" or "Bid", written as Ask or Bid
 	millisecondsForm             // a whole number, written in the format of other streams' times
 	diffForm                     // the kind of a diff, and its sizes
+	wordOrErrorForm              // a string; or "error", and the error's text
 	blockTimeForm                // no part: the block's time, or null
 	extraForm                    // no part: the members of the event that the layout does not have, or null
 )
@@ -326,9 +333,9 @@ func (w *Worker) appendMembers(d, b []byte, from int, record []member) (_ []byte
 			}
 		case sideForm:
 			switch keyword(v) {
-			case "A":
+			case "A", "Ask":
 				d = append(d, `"Ask"`...)
-			case "B":
+			case "B", "Bid":
 				d = append(d, `"Bid"`...)
 			default:
 				return d, false
@@ -351,6 +358,10 @@ func (w *Worker) appendMembers(d, b []byte, from int, record []member) (_ []byte
 				d = append(w.appendUnknown(append(d, '{'), b, from), '}')
 			default:
 				d = append(d, "null"...)
+			}
+		case wordOrErrorForm:
+			if d, ok = w.appendWordOrError(d, b, v); !ok {
+				return d, false
 			}
 		}
 	}
@@ -449,14 +460,18 @@ func isWhole(v []byte) bool {
 	return len(v) > 0
 }
 
-// keyword returns the content of a string of one letter, or "remove". It returns "" for values without escapes that are
-// none of these.
+// keyword returns the content of a string that is a side, or "remove". It returns "" for values without escapes that
+// are none of these.
 func keyword(v []byte) string {
 	switch string(v) {
 	case `"A"`:
 		return "A"
 	case `"B"`:
 		return "B"
+	case `"Ask"`:
+		return "Ask"
+	case `"Bid"`:
+		return "Bid"
 	case `"remove"`:
 		return "remove"
 	}

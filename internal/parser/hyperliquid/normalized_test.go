@@ -133,6 +133,29 @@ func (s setting) normalized(event []byte, h refHeader) (record string, ok bool) 
 		}
 		r.add("insertBefore", orNull(added["insertBefore"], whole))
 		r.add("extra", refExtra(event, knownKeys[s.stream]))
+	case config.TwapStatuses:
+		e := rawObject(event)
+		o := rawObject(e["state"])
+		r.add("id", whole(e["twap_id"]))
+		r.add("coin", text(o["coin"]))
+		r.add("side", refSide(o["side"]))
+		r.add("size", text(o["sz"]))
+		r.add("executedSize", text(o["executedSz"]))
+		r.add("executedNotional", text(o["executedNtl"]))
+		r.add("minutes", whole(o["minutes"]))
+		r.add("owner", text(o["user"]))
+		r.add("time", text(e["time"]))
+		r.add("startTime", refTime(o["timestamp"]))
+		if failed := text(rawObject(e["status"])["error"]); failed != "" {
+			r.add("status", `"error"`)
+			r.add("error", failed)
+		} else {
+			r.add("status", text(e["status"]))
+			r.add("error", "null")
+		}
+		r.add("reduceOnly", orNull(o["reduceOnly"], boolean))
+		r.add("randomize", orNull(o["randomize"], boolean))
+		r.add("extra", refExtra(event, knownKeys[s.stream]))
 	}
 	return strings.Join(r.members, ","), r.ok
 }
@@ -155,6 +178,10 @@ var knownKeys = map[config.Stream]refKeys{
 	config.RawBookDiffs: {"user": nil, "oid": nil, "coin": nil, "side": nil, "px": nil, "raw_book_diff": {
 		"new": {"sz": nil, "insertBefore": nil}, "update": {"origSz": nil, "newSz": nil},
 	}},
+	config.TwapStatuses: {"time": nil, "twap_id": nil, "state": {
+		"coin": nil, "user": nil, "side": nil, "sz": nil, "executedSz": nil, "executedNtl": nil, "minutes": nil,
+		"reduceOnly": nil, "randomize": nil, "timestamp": nil,
+	}, "status": {"error": nil}},
 }
 
 // refExtra returns an object of the members that are not known, or null.
@@ -264,7 +291,7 @@ func orNull(raw []byte, kind func([]byte) string) string {
 func refSide(raw []byte) string {
 	var side any
 	_ = json.Unmarshal(raw, &side)
-	return map[any]string{"A": `"Ask"`, "B": `"Bid"`}[orNothing(side)]
+	return map[any]string{"A": `"Ask"`, "Ask": `"Ask"`, "B": `"Bid"`, "Bid": `"Bid"`}[orNothing(side)]
 }
 
 // orNothing returns v if it can be the key of a map.
@@ -321,6 +348,10 @@ func TestNormalizedRecordsAsTheyAreWritten(t *testing.T) {
 		added = `{"id":405401002917,"coin":"BTC","side":"Bid","price":"76450.0",` +
 			`"owner":"0xca1d1650d13b8fa936dca4efdf1f487766f2abd1",` +
 			`"time":null,"kind":"new","size":"0.5","previousSize":null,"insertBefore":null,"extra":null`
+		failed = `{"id":2017981,"coin":"ZEC","side":"Bid","size":"3.55","executedSize":"2.29",` +
+			`"executedNotional":"1132.9198","minutes":25,"owner":"0x42d2476ff3083f990b48f16901ea502b40ba61ca",` +
+			`"time":"2026-07-09T19:00:44.010972875","startTime":"2026-07-09T18:44:12.255000000","status":"error",` +
+			`"error":"Insufficient margin to place order.","reduceOnly":false,"randomize":true,"extra":null`
 	)
 	for name, c := range map[string]struct {
 		stream config.Stream
@@ -472,7 +503,27 @@ func TestNormalizedRecordsAsTheyAreWritten(t *testing.T) {
 			replaced(removeDiff, `"remove"`, `"removed"`), ""},
 		"a diff that is null": {config.RawBookDiffs, config.Line, replaced(removeDiff, `"remove"`, `null`),
 			""},
-		"a new order whose size is a number": {config.RawBookDiffs, config.Line, replaced(newDiff, `"0.5"`, `0.5`), ""},
+		"a new order whose size is a number":   {config.RawBookDiffs, config.Line, replaced(newDiff, `"0.5"`, `0.5`), ""},
+		"a TWAP order that failed":             {config.TwapStatuses, config.Line, twapFailed, failed + inLine},
+		"a TWAP order that failed, of a block": {config.TwapStatuses, config.Streaming, twapFailed, failed + inBlock},
+		"a TWAP order that finished": {config.TwapStatuses, config.Line, replaced(twapFailed,
+			`{"error":"Insufficient margin to place order."}`, `"finished"`),
+			replaced(failed, `"error","error":"Insufficient margin to place order."`, `"finished","error":null`) + inLine},
+		"a TWAP order with a status yet unknown": {config.TwapStatuses, config.Line, replaced(twapFailed,
+			`{"error":"Insufficient margin to place order."}`, `"s\u0074opped"`),
+			replaced(failed, `"error","error":"Insufficient margin to place order."`, `"s\u0074opped","error":null`) + inLine},
+		"a TWAP order whose error has more members": {config.TwapStatuses, config.Line,
+			replaced(twapFailed, `{"error":`, ` { "code" : 1, "error" : `),
+			replaced(failed, `"extra":null`, `"extra":{"status.code":1}`) + inLine},
+		"a TWAP order whose status is an object without an error": {config.TwapStatuses, config.Line,
+			replaced(twapFailed, `"error"`, `"failure"`), ""},
+		"a TWAP order whose error is a number": {config.TwapStatuses, config.Line,
+			replaced(twapFailed, `"Insufficient margin to place order."`, `5`), ""},
+		"a TWAP order without its status": {config.TwapStatuses, config.Line,
+			replaced(twapFinished, `,"status":"finished"`, ``), ""},
+		"a TWAP order without a state": {config.TwapStatuses, config.Line,
+			`{"time":"t","twap_id":1,"state":null,"status":"finished"}`, ""},
+
 		"an update without its previous size": {config.RawBookDiffs, config.Line, replaced(updateDiff, `"origSz":"0.5",`, ``),
 			""},
 	} {
@@ -515,8 +566,8 @@ func TestAFilteredEventNeedsNoRecord(t *testing.T) {
 var memberText = regexp.MustCompile(`"(\w+)":("[^"]*"|[^,{}\[\]"]+|\{[^{}]*\}|\[\])`)
 
 // oddValues replace other values.
-var oddValues = []string{`null`, `true`, `5`, `-5`, `5.0`, `5e3`, `99999999999999999999`, `""`, `"A"`, `"\u0042"`,
-	`"remove"`, `"é\n"`, `{}`, `{ "sz" : "1" }`, `[]`, `[{}]`}
+var oddValues = []string{`null`, `true`, `5`, `-5`, `5.0`, `5e3`, `99999999999999999999`, `""`, `"A"`, `"Bid"`,
+	`"\u0042"`, `"remove"`, `"é\n"`, `{}`, `{ "sz" : "1" }`, `[]`, `[{}]`}
 
 // oddEventsOf returns events with one member missing, duplicated, or of another type.
 func oddEventsOf(stream config.Stream) []string {
@@ -579,6 +630,7 @@ func TestNormalizedRecordsDoNotDependOnTheLayout(t *testing.T) {
 		config.Fills:         {fill},
 		config.Trades:        {trade},
 		config.RawBookDiffs:  {newDiff, updateDiff, removeDiff},
+		config.TwapStatuses:  {twapFinished, twapFailed},
 	} {
 		s := setting{stream, config.Line, config.Filter{}, config.Normalized}
 		for _, e := range events {

@@ -102,7 +102,8 @@ func (s setting) reference(data []byte, offset int64) want {
 
 func (s setting) emptyFilter() bool {
 	f := s.filter
-	return len(f.Coins)+len(f.Users)+len(f.Statuses)+len(f.ExcludeStatuses)+len(f.Sides)+len(f.MinNotional) == 0
+	return len(f.Coins)+len(f.Markets)+len(f.ExcludeCoins)+len(f.Users)+len(f.Statuses)+len(f.ExcludeStatuses)+
+		len(f.Sides)+len(f.Types)+len(f.MinNotional) == 0
 }
 
 // event adds a valid event. whole is what Bad contains if the event has no record.
@@ -118,6 +119,10 @@ func (w *want) event(s setting, offset int64, index int, h refHeader, event, who
 		return
 	case !passes:
 		w.Events++
+		if s.splits() && refStrict(event) {
+			rows, _ := s.rows(event, h)
+			w.number += len(rows) - 1
+		}
 		w.number++
 		return
 	case len(s.coin(event)) > 128:
@@ -150,6 +155,9 @@ func (w *want) event(s setting, offset int64, index int, h refHeader, event, who
 		rows, several := s.rows(event, h)
 		for i, row := range rows {
 			switch {
+			case several && !s.rowPasses(row):
+				w.number++
+				continue
 			case s.format == config.Normalized:
 				w.Data = fmt.Appendf(w.Data, `{%s,"block":%s,"index":%s,"row":%d,"blockTime":%s,"localTime":%s,"pos":"%s:%d:%d"}`+
 					"\n", row.record, block, place, i, blockTime, localTime, testFile, offset, w.number)
@@ -158,10 +166,11 @@ func (w *want) event(s setting, offset int64, index int, h refHeader, event, who
 			default:
 				enveloped(string(event), `,"row":0,"item":null`)
 			}
-			if len(row.coin) > 128 || !s.keyed() {
-				row.coin = ""
+			coin := strings.Join(row.coin, "")
+			if len(coin) > 128 || !s.keyed() {
+				coin = ""
 			}
-			add(row.coin)
+			add(coin)
 		}
 		return
 	}
@@ -280,6 +289,8 @@ func (s setting) coin(event []byte) string {
 		coins = get(tree.([]any)[1], "coin")
 	case s.stream == config.Trades || s.stream == config.RawBookDiffs:
 		coins = get(tree, "coin")
+	case s.stream == config.TwapStatuses:
+		coins = get(tree, "state", "coin")
 	}
 	return strings.Join(coins, "")
 }
@@ -290,6 +301,8 @@ func (s setting) passes(event []byte) (passes, comparable bool) {
 	tree := parseTree(event)
 	var coins, users, statuses, sides, prices, sizes []string
 	var hasStatus, hasNotional bool
+	hasCoin, hasUser, hasSide, hasType := true, true, true, false
+	several := severalIn(s.stream, tree)
 	switch s.stream {
 	case config.OrderStatuses:
 		users, statuses, coins, sides = get(tree, "user"), get(tree, "status"), get(tree, "order", "coin"),
@@ -310,25 +323,47 @@ func (s setting) passes(event []byte) (passes, comparable bool) {
 		hasNotional = true
 	case config.RawBookDiffs:
 		users, coins, sides = get(tree, "user"), get(tree, "coin"), get(tree, "side")
+	case config.TwapStatuses:
+		users, coins, sides = get(tree, "state", "user"), get(tree, "state", "coin"), get(tree, "state", "side")
+		statuses, hasStatus = get(tree, "status"), true
+		if len(get(tree, "status", "error")) > 0 {
+			statuses = []string{"error"}
+		}
 	default:
-		return true, true
-	}
-	listed := func(list, values []string, equal func(pattern, value string) bool) bool {
-		return slices.ContainsFunc(list, func(pattern string) bool {
-			return slices.ContainsFunc(values, func(v string) bool { return equal(pattern, v) })
-		})
+		coins, users = several.coins, several.users
+		hasSide, hasType = false, true
+		hasCoin, hasUser = s.stream != config.SystemActions, s.stream != config.OracleUpdates
 	}
 	same := func(a, b string) bool { return a == b }
-	f := s.filter
+	f, coinPasses, userPasses := s.filter, s.coinPasses, s.userPasses
+	wantsCoin, wantsUser := hasCoin && len(f.Coins)+len(f.Markets) > 0, hasUser && len(f.Users) > 0
+	coin, user := slices.ContainsFunc(coins, coinPasses), slices.ContainsFunc(users, userPasses)
+	coinDropped := slices.ContainsFunc(coins, func(c string) bool { return !coinPasses(c) })
+	for _, row := range several.rows {
+		coinOK, userOK := !wantsCoin, !wantsUser
+		if len(row[0]) > 0 {
+			coinOK = coinPasses(row[0][0])
+		}
+		if wantsUser && len(row[1]) > 0 {
+			userOK = userPasses(row[1][0])
+		}
+		if coinOK && userOK {
+			coin, user = true, true
+		} else {
+			coinDropped = true
+		}
+	}
+	dropsCoins := hasCoin && (wantsCoin || len(f.ExcludeCoins) > 0)
+	sidesOf := func(list []string) []string {
+		return strings.Fields(strings.NewReplacer("Ask", "A", "Bid", "B").Replace(strings.Join(list, " ")))
+	}
 	switch {
-	case len(f.Coins) > 0 && !listed(f.Coins, coins, func(pattern, v string) bool {
-		builder, star := strings.CutSuffix(pattern, ":*")
-		return pattern == v || star && strings.HasPrefix(v, builder+":")
-	}):
+	case wantsCoin && !coin, dropsCoins && coinDropped && !coin, wantsUser && !user:
 		return false, true
-	case len(f.Users) > 0 && !listed(f.Users, users, strings.EqualFold):
+	case hasSide && len(f.Sides) > 0 && (len(sides) == 0 || !slices.Contains([]string{"A", "B", "Ask", "Bid"}, sides[0]) ||
+		!listed(sidesOf(f.Sides), sidesOf(sides), same)):
 		return false, true
-	case len(f.Sides) > 0 && !listed(f.Sides, sides, same):
+	case hasType && len(f.Types) > 0 && !listed(f.Types, several.types, same):
 		return false, true
 	case hasStatus && len(f.Statuses) > 0 && !listed(f.Statuses, statuses, same):
 		return false, true
@@ -343,6 +378,33 @@ func (s setting) passes(event []byte) (passes, comparable bool) {
 		return referenceNotional(prices[0], sizes[0], f.MinNotional), true
 	}
 	return true, true
+}
+
+// listed reports whether one of the values equals one of the list.
+func listed(list, values []string, equal func(pattern, value string) bool) bool {
+	return slices.ContainsFunc(list, func(pattern string) bool {
+		return slices.ContainsFunc(values, func(v string) bool { return equal(pattern, v) })
+	})
+}
+
+func (s setting) coinPasses(coin string) bool {
+	f, one := s.filter, []string{coin}
+	return (len(f.Coins) == 0 || listed(f.Coins, one, refMatches)) && !listed(f.ExcludeCoins, one, refMatches) &&
+		(len(f.Markets) == 0 || slices.Contains(f.Markets, refMarket(coin)))
+}
+
+func (s setting) userPasses(user string) bool {
+	return listed(s.filter.Users, []string{user}, strings.EqualFold)
+}
+
+// rowPasses reports whether one row of several passes: its coin if it has one or if coins are listed, and likewise its
+// user. Oracle updates have no users.
+func (s setting) rowPasses(row refRow) bool {
+	f := s.filter
+	if len(row.coin) == 0 && len(f.Coins)+len(f.Markets) > 0 || len(row.coin) > 0 && !s.coinPasses(row.coin[0]) {
+		return false
+	}
+	return len(f.Users) == 0 || s.stream == config.OracleUpdates || len(row.user) > 0 && s.userPasses(row.user[0])
 }
 
 // refDigits returns the number of bytes of an amount other than its sign and its point.

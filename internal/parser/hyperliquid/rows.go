@@ -26,6 +26,9 @@ import (
 // An event is valid JSON to its end before its first row is written. Then the rows are found by scanning it again, so
 // that no tree is built. An oracle update joins its lists by coin, which takes an index of at most maxEntries entries.
 // Nothing is refused: an event, or a row, of unknown shape becomes one record that holds it in "raw".
+//
+// A filter first judges the whole event, as in every format. Of an event that passes, the rows of its lists are judged
+// again, each by its own coin and user; one that does not pass has no record, and its number is not used.
 
 // splitting is how the events of a stream are split into rows.
 type splitting uint8
@@ -465,12 +468,14 @@ func (w *Worker) appendRows(out *Output, r *rows, offset int64, index int) (all 
 	for {
 		number := r.number
 		at, known, more := r.read(w)
-		out.Data = w.appendRow(out.Data, r, at, known, index, number)
-		out.Records = append(out.Records, sink.Record{
-			End: len(out.Data), Offset: offset, Index: int32(w.number), Event: int32(index), Block: w.header.block,
-			Coin: w.rowCoin(r.event),
-		})
-		out.Delivered++
+		if w.rowPasses(r) {
+			out.Data = w.appendRow(out.Data, r, at, known, index, number)
+			out.Records = append(out.Records, sink.Record{
+				End: len(out.Data), Offset: offset, Index: int32(w.number), Event: int32(index), Block: w.header.block,
+				Coin: w.rowCoin(r.event),
+			})
+			out.Delivered++
+		}
 		w.number++
 		if !more {
 			return true
@@ -481,14 +486,35 @@ func (w *Worker) appendRows(out *Output, r *rows, offset int64, index int) (all 
 	}
 }
 
+// rowPasses reports whether the filter lets the row that was just read pass. A row that is a whole event passes as the
+// event did.
+func (w *Worker) rowPasses(r *rows) bool {
+	f := &w.encoder.filter
+	if !r.several || f.used&(coinField|userField) == 0 {
+		return true
+	}
+	user := w.places[ownerPart]
+	if user == (place{}) {
+		user = w.places[validatorPart]
+	}
+	return f.row(textAt(r.event, w.places[coinPart]), textAt(r.event, user))
+}
+
+// textAt returns the content of the string at p, or nil if another value or none is there.
+func textAt(b []byte, p place) []byte {
+	v := b[p.from:p.to]
+	if len(v) == 0 || v[0] != '"' {
+		return nil
+	}
+	return unquote(v, bytes.IndexByte(v, '\\') >= 0)
+}
+
 // rowCoin returns the interned coin of the row that was just read, if records carry it.
 func (w *Worker) rowCoin(event []byte) string {
-	p := w.places[coinPart]
-	if !w.encoder.keyed || p.to-p.from < 2 || event[p.from] != '"' {
+	if !w.encoder.keyed {
 		return ""
 	}
-	w.event.coin = unquote(event[p.from:p.to], bytes.IndexByte(event[p.from:p.to], '\\') >= 0)
-	if len(w.event.coin) > maxCoin {
+	if w.event.coin = textAt(event, w.places[coinPart]); len(w.event.coin) > maxCoin {
 		return ""
 	}
 	return w.coin()

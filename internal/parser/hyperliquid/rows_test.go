@@ -17,8 +17,11 @@ func (s setting) splits() bool {
 }
 
 // refRow is a row of the reference: the members of its Normalized record up to the block; the members of the event, and
-// the item, of its EnvelopedRows record; and its coin.
-type refRow struct{ record, common, item, coin string }
+// the item, of its EnvelopedRows record; and its coin and its user, if it has them.
+type refRow struct {
+	record, common, item string
+	coin, user           []string
+}
 
 // rows returns the rows of an event. several reports whether EnvelopedRows splits it.
 func (s setting) rows(event []byte, h refHeader) (rows []refRow, several bool) {
@@ -130,7 +133,9 @@ func refMisc(event []byte) (rows []refRow, several bool) {
 		row.common = fmt.Sprintf(`"time":%s,"hash":%s,"type":%s,"extra":%s`, at, hash, kind, refObject(extra))
 		row.item = string(item)
 		if name == "Funding" {
-			row.coin = strings.Join(get(parseTree(item), "coin"), "")
+			row.coin, row.user = get(parseTree(item), "coin"), get(parseTree(item), "user")
+		} else if pair, _ := parseTree(item).([]any); len(pair) > 0 {
+			row.user = get(pair[0])
 		}
 		rows = append(rows, row)
 	}
@@ -247,7 +252,8 @@ func (s setting) refOracle(event []byte, h refHeader) (rows []refRow, several bo
 				break
 			}
 			items := `{"coin":` + name + "," + strings.Join(item.members, ",") + "}"
-			row := refRow{common: `"update_class":` + kind + `,"extra":` + refObject(extra), item: items, coin: coin}
+			row := refRow{common: `"update_class":` + kind + `,"extra":` + refObject(extra), item: items,
+				coin: []string{coin}}
 			if r.ok {
 				row.record = fmt.Sprintf(`"type":%s,"time":%s,"coin":%s,%s,"extra":%s`, kind, s.refBlockTime(h), name,
 					strings.Join(r.members, ","), refObject(extra))
@@ -270,6 +276,9 @@ func TestRowsMatchTheReference(t *testing.T) {
 			events := append(eventsOf(stream), oddEventsOf(stream)...)
 			s := setting{stream, config.Line, config.Filter{}, format}
 			s.check(t, lines(events...), 9)
+			for _, f := range filters() {
+				setting{stream, config.ByBlock, f, format}.check(t, lines(block(events...), block(events[0])), 5)
+			}
 			for _, e := range eventsOf(stream) {
 				s.mode = config.Line
 				s.check(t, lines(e, e), 50)

@@ -52,6 +52,14 @@ const (
 	misc = `{"time":"2026-07-09T19:03:32.561209966",` +
 		`"hash":"0xc969ce4819514a6dcae3043f92cd6b01de00e62db454693f6d32799ad8552458",` +
 		`"inner":{"CDeposit":{"user":"0x821717910ddb86892130f68465757d5f9bbb824d","amount":"10.0"}}}`
+	twapFinished = `{"time":"2026-07-09T19:00:44.010972875","twap_id":2018017,"state":{"coin":"xyz:LITE",` +
+		`"user":"0x7e57025c32d824dd4f1c59c5caa73b028dc0cbc7","side":"B","sz":"0.124","executedSz":"0.124",` +
+		`"executedNtl":"99.4204","minutes":5,"reduceOnly":false,"randomize":false,"timestamp":1783623366714},` +
+		`"status":"finished"}`
+	twapFailed = `{"time":"2026-07-09T19:00:44.010972875","twap_id":2017981,"state":{"coin":"ZEC",` +
+		`"user":"0x42d2476ff3083f990b48f16901ea502b40ba61ca","side":"B","sz":"3.55","executedSz":"2.29",` +
+		`"executedNtl":"1132.9198","minutes":25,"reduceOnly":false,"randomize":true,"timestamp":1783622652255},` +
+		`"status":{"error":"Insufficient margin to place order."}}`
 )
 
 // Events of the streams that are split into rows.
@@ -133,26 +141,40 @@ func eventsOf(stream config.Stream) []string {
 		return []string{newDiff, updateDiff, removeDiff,
 			`{"raw_book_diff":{"new":{"sz":"0.5","insertBefore":7}},"px":"1.0","side":"A","coin":"BTC",` +
 				`"user":"0xCA1D1650D13B8FA936DCA4EFDF1F487766F2ABD1"}`}
+	case config.TwapStatuses:
+		return []string{twapFinished, twapFailed,
+			strings.NewReplacer(`"xyz:LITE"`, `"BTC"`, `"B"`, `"A"`, `"finished"`, `"open"`).Replace(twapFinished),
+			`{"status" : { "x" : 1 , "err\u006fr" : "e" } , "state" : { "side" : "\u0042" , "coin" : "BTC" } }`,
+			strings.Replace(twapFailed, `"status":{`, `"status":"activated","status":{`, 1),
+			strings.Replace(twapFailed, `"error":`, `"error":5,"error":`, 1),
+			strings.Replace(twapFailed, `"error":`, `"Error":`, 1),
+			strings.Replace(twapFailed, `{"error":"Insufficient margin to place order."}`, `[{"error":"x"}]`, 1),
+			strings.Replace(twapFailed, `order."}`, `order.","more":1}`, 1),
+			strings.Replace(twapFailed, `"Insufficient margin to place order."`, `{"error":"x"}`, 1),
+			strings.Replace(twapFinished, `"state":{`, `"state":[],"state":{`, 1),
+			strings.Replace(twapFinished, `"state":{`, `"state":{"later":{},`, 1),
+			`{}`, `{"state":{},"status":{}}`, `{"status":"open","state":{"coin":"BTC","user":null}}`,
+		}
 	}
 	unknown := `{"coin":"ETH","inner":[[],{}]}`
 	switch stream {
 	case config.MiscEvents:
-		return []string{misc, funding, `{"inner":{"LedgerUpdate":{}}}`, rewards, auction, ledger, delegation, withdrawal,
+		return append(severalOf(stream), misc, funding, `{"inner":{"LedgerUpdate":{}}}`, rewards, auction, ledger, delegation, withdrawal,
 			unknown,
-			` { "inner" : { "Fund\u0069ng" : { "deltas" : [ {"c\u006fin" : "BTC" , "new":1} , 5 , {} ,` +
+			` { "inner" : { "Fund\u0069ng" : { "deltas" : [ {"c\u006fin" : "BTC" , "new":1} , 5 , {} ,`+
 				` {"coin":"ETH","szi":7} ] , "more" : [ ] } } , "later" : {} , "hash" : null } `,
 			`{"time":"t","inner":{"ValidatorRewards":{"validator_to_reward":[["a"],["a","1",2],["b","2"],"c",["d",4],[]]}}}`,
 			`{"time":"t","inner":{"Funding":{"deltas":[]}}}`, `{"inner":{"Funding":[]}}`, `{"inner":{"CDeposit":5}}`,
 			`{"time":5,"inner":{"CDeposit":{}}}`, `{"inner":{}}`, `{"inner":{"CDeposit":{},"CDeposit":{}}}`,
-			`{"inner":{"` + strings.Repeat("x", 2000) + `":{}}}`,
+			`{"inner":{"`+strings.Repeat("x", 2000)+`":{}}}`,
 			strings.Replace(funding, `"hash"`, `"new":"`+strings.Repeat("x", 2000)+`","hash"`, 1),
 			strings.Replace(funding, `"hash"`, `"new":"x","hash"`, 1),
 			strings.Replace(ledger, `{"type"`, `{"x":1,"type":2,"type"`, 1),
 			`{}`,
-		}
+		)
 	case config.OracleUpdates:
-		return []string{oracle,
-			` { "oracle_pxs" : { "coin_to_mark_px" : [ [ "\u0041" , { "px" : 1 } ] , [ "A" , 5 ] ] , "x" : 1 } , "y" : 2 ,` +
+		return append(severalOf(stream), oracle,
+			` { "oracle_pxs" : { "coin_to_mark_px" : [ [ "\u0041" , { "px" : 1 } ] , [ "A" , 5 ] ] , "x" : 1 } , "y" : 2 ,`+
 				` "mark_px_inputs" : [ [ "A" , "1" ] ] } `,
 			strings.Replace(oracle, `["flx:BTC","63171.0"]`, `["flx:BTC","63171.0",1]`, 1),
 			strings.Replace(oracle, `["flx:BTC","63171.0"]`, `[1,"63171.0"]`, 1),
@@ -161,11 +183,11 @@ func eventsOf(stream config.Stream) []string {
 			strings.Replace(oracle, `"external_perp_px_inputs":[]`, `"external_perp_px_inputs":null`, 1),
 			strings.Replace(oracle, `"oracle_pxs":{`, `"oracle_pxs":null,"oracle_pxs":{`, 1),
 			`{"mark_px_inputs":[]}`, `{}`, unknown,
-		}
+		)
 	}
-	return []string{action,
+	return append(severalOf(stream), action,
 		`{"user":"0x67ac","nonce":5,"evm_tx_hash":"0xb2","action":{"type":"SystemSendAssetAction"},"x":[]}`,
-		`{"action":{"type":7},"user":"u"}`, `{"action":[],"user":"u"}`, `{ "action" : { } }`, `{"nonce":-1}`, `{}`, unknown}
+		`{"action":{"type":7},"user":"u"}`, `{"action":[],"user":"u"}`, `{ "action" : { } }`, `{"nonce":-1}`, `{}`, unknown)
 }
 
 // malformedOf returns malformed events.
@@ -199,8 +221,9 @@ func nonStrictOf(stream config.Stream) []string {
 			config.Trades:        {`"@107"`, `"Na"`, `null`, `"cloid"`},
 			config.RawBookDiffs:  {`"BTC"`, `"sz"`, `"0.5"`, `"new"`},
 			config.MiscEvents:    {`"10.0"`, `"CDeposit"`},
-			config.OracleUpdates: {`"63171.0"`, `"flx:COIN"`},
-			config.SystemActions: {`"67.83"`, `"nonce"`},
+			config.OracleUpdates: {`"90608.6"`, `"63171.0"`, `"Deployer"`, `"flx:BTC"`, `"flx:COIN"`},
+			config.SystemActions: {`"destination"`, `"nonce"`, `"SystemSendAssetAction"`, `null`},
+			config.TwapStatuses:  {`"xyz:LITE"`, `"0.124"`, `"finished"`, `"minutes"`, `false`},
 		}[stream] {
 			with := `"` + text + `"`
 			if place == `[]` {
@@ -279,10 +302,21 @@ func filters() []config.Filter {
 			"0xca1d1650d13b8fa936dca4efdf1f487766f2abd1"}},
 		{Users: []string{"0x91853bcefbdc3447768413e6db7d6e0a81c4be56"}},
 		{Statuses: []string{"open", "noSuchStatusYet"}},
+		{Statuses: []string{"error", "finished"}},
+		{ExcludeStatuses: []string{"error"}},
 		{ExcludeStatuses: []string{"badAloPxRejected", "triggered"}},
 		{Sides: []string{"B"}},
 		{MinNotional: "5245.5676"}, // of the first order: 76466.0 × 0.0686, exactly
 		{MinNotional: "0"},
+		{Coins: []string{"@*", "#*"}, Sides: []string{"Bid", "Ask"}},
+		{Markets: []config.Market{config.Hip3, config.Spot}, ExcludeCoins: []string{"xyz:LITE", "@107", "flx:*"}},
+		{Markets: []config.Market{config.Perp}, Coins: []string{"BTC", "ZEC", "HYPE", "xyz:*"}},
+		{ExcludeCoins: []string{"BTC", "ETH", "ZEC"}},
+		{Types: []string{"LedgerUpdate", "order", "Deployer"}},
+		{Types: []string{"send", "Funding", "SystemSendAssetAction", "Fallback"}, Coins: []string{"ZEC", "flx:*", "BTC"}},
+		{Users: []string{"0x0000000000000000000000000000000000000001", "0x0000000000000000000000000000000000000002"}},
+		{Users: []string{"0x0000000000000000000000000000000000000001"}, Coins: []string{"HYPE"}},
+		{Users: []string{"0x0000000000000000000000000000000000000002"}, ExcludeCoins: []string{"HYPE"}},
 		{Coins: []string{"BTC"}, Statuses: []string{"badAloPxRejected"}, ExcludeStatuses: []string{"open"},
 			Sides: []string{"A", "B"}, MinNotional: "0.001",
 			Users: []string{"0xb1edfeccf03f35d2268f5dc4013508a6eb52c702"}},

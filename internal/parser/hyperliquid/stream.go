@@ -32,6 +32,8 @@ func Directory(stream config.Stream, mode config.Mode) string {
 		name = "hip3_oracle_updates"
 	case config.SystemActions:
 		name = "system_and_core_writer_actions"
+	case config.TwapStatuses:
+		name = "node_twap_statuses"
 	default:
 		return ""
 	}
@@ -56,6 +58,7 @@ const (
 	sideField
 	priceField // limitPx, px
 	sizeField  // the original size: origSz, sz
+	typeField  // the kind of a misc event, a system action or an oracle update
 )
 
 // step is one section of an event as nodes write it: constant text, followed by a value. An event that follows its
@@ -87,6 +90,7 @@ const (
 	noValue    kind = iota
 	stringRest      // the rest of a string whose quote is in text; no escapes
 	anyValue
+	wordOrError // a string without escapes, or an object with the text of an error: {"error":"…"}
 )
 
 // key is a key of an object that leads to a filter field, or to a part of a Normalized record.
@@ -96,6 +100,9 @@ type key struct {
 	part  part
 	keys  []key // of the object that is the value
 	list  bool  // keys are those of each object in the array that is the value
+	of    shape // of the value
+	// means, if not empty, is the value of the field if the key's value is a string, whatever its text.
+	means []byte
 }
 
 // layout describes the events of a stream. Source: the node's README and real captures.
@@ -103,6 +110,8 @@ type layout struct {
 	pair  bool   // the event is [user, object]; otherwise an object
 	steps []step // nil: the stream has no filter fields, or no fixed order of keys
 	keys  []key  // of the object
+	// several means that an event may have several coins: only the records of its rows carry one.
+	several bool
 	// record lists the members of a Normalized record, up to the block. Nil if the stream's events are split into rows.
 	record []member
 	splits splitting
@@ -284,12 +293,14 @@ func layoutOf(stream config.Stream) layout {
 			},
 			record: diffRecord,
 		}
+	case config.TwapStatuses:
+		return twapLayout()
 	case config.MiscEvents:
-		return layout{splits: miscRows}
+		return miscLayout()
 	case config.OracleUpdates:
-		return layout{splits: oracleRows}
+		return oracleLayout()
 	case config.SystemActions:
-		return layout{splits: actionRows}
+		return systemLayout()
 	}
 	return layout{}
 }
@@ -299,6 +310,14 @@ func (l layout) fields() field {
 	var all field
 	for _, s := range l.steps {
 		all |= s.field
+	}
+	return all | fieldsOf(l.keys)
+}
+
+func fieldsOf(keys []key) field {
+	var all field
+	for _, k := range keys {
+		all |= k.field | fieldsOf(k.keys)
 	}
 	return all
 }
