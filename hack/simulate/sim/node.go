@@ -69,6 +69,7 @@ func kinds() []kind {
 		{"MiscEvents", 500, 5e4, 400, 20e6, false},
 		{"OracleUpdates", 500, 3e4, 700, 0, false},
 		{"SystemActions", 50, 5e3, 350, 0, false},
+		{"TwapStatuses", 50, 5e3, 380, 0, false},
 	}
 }
 

@@ -276,9 +276,6 @@ func TestRowsMatchTheReference(t *testing.T) {
 			events := append(eventsOf(stream), oddEventsOf(stream)...)
 			s := setting{stream, config.Line, config.Filter{}, format}
 			s.check(t, lines(events...), 9)
-			for _, f := range filters() {
-				setting{stream, config.ByBlock, f, format}.check(t, lines(block(events...), block(events[0])), 5)
-			}
 			for _, e := range eventsOf(stream) {
 				s.mode = config.Line
 				s.check(t, lines(e, e), 50)
@@ -286,6 +283,85 @@ func TestRowsMatchTheReference(t *testing.T) {
 				s.check(t, lines(block(e, `{"x":tru}`, e)), 3, 50)
 			}
 			setting{stream, config.Streaming, config.Filter{}, format}.check(t, lines(block(events...), block(events[0])), 5)
+		}
+	}
+}
+
+// TestFilteredRowsMatchTheReference encodes events of every shape behind each filter.
+func TestFilteredRowsMatchTheReference(t *testing.T) {
+	for _, stream := range splitStreams {
+		odd := oddEventsOf(stream)
+		for i, f := range filters() {
+			events := eventsOf(stream)
+			for k := i % 31; k < len(odd); k += 31 {
+				events = append(events, odd[k])
+			}
+			for _, format := range []config.Format{config.Normalized, config.EnvelopedRows} {
+				setting{stream, config.Line, f, format}.check(t, lines(events...))
+				setting{stream, config.ByBlock, f, format}.check(t, lines(block(events...), block(events[0])), 5)
+			}
+		}
+	}
+}
+
+// TestAFilterAppliesToEachRow lists the rows that filters let pass, by the number of each in its line. The numbers are
+// those that the rows have without a filter.
+func TestAFilterAppliesToEachRow(t *testing.T) {
+	twice := strings.NewReplacer(`"ZEC"`, `"HYPE"`, `"HYPE"`, `"ZEC"`).Replace(funding) // the users with the other coins
+	zec, hype := "0xb11cbd5900050ac85facc0883dcc31b622f8da31", "0xd89fccaf1d5aaa9b447c6d2ba0ec20cd2e5a8e1d"
+	misc := []string{funding, rewards, misc, twice, ledger}               // rows 0 1, 2 3, 4, 5 6, 7
+	updates := []string{oracle, strings.ReplaceAll(oracle, "flx", "xyz")} // 0 to 4, 5 to 9: AAPL, BTC twice, COIN, SP500
+	for name, c := range map[string]struct {
+		stream config.Stream
+		events []string
+		filter config.Filter
+		want   string // number:event of each record
+	}{
+		"all":    {config.MiscEvents, misc, config.Filter{}, "0:0 1:0 2:1 3:1 4:2 5:3 6:3 7:4"},
+		"a coin": {config.MiscEvents, misc, config.Filter{Coins: []string{"ZEC"}}, "0:0 6:3"},
+		"a user": {config.MiscEvents, misc, config.Filter{Users: []string{strings.ToUpper(zec)}}, "0:0 5:3"},
+		"users": {config.MiscEvents, misc, config.Filter{Users: []string{zec, "0x15f02807362067f79efbe526de2cfe4ee61379f7",
+			"0x2444847e6d7bd5d42a57b167f4c3f477ba3076b4"}}, "0:0 3:1 5:3 7:4"},
+		"a coin of a user": {config.MiscEvents, misc, config.Filter{Coins: []string{"ZEC"}, Users: []string{hype}}, "6:3"},
+		"not a coin":       {config.MiscEvents, misc, config.Filter{ExcludeCoins: []string{"ZEC"}}, "1:0 2:1 3:1 4:2 5:3 7:4"},
+		"no coin of these": {config.MiscEvents, misc, config.Filter{ExcludeCoins: []string{"ZEC", "HYPE"}}, "2:1 3:1 4:2 7:4"},
+		"a type":           {config.MiscEvents, misc, config.Filter{Types: []string{"ValidatorRewards"}}, "2:1 3:1"},
+		"a type and a coin": {config.MiscEvents, misc, config.Filter{Types: []string{"Funding"}, Coins: []string{"HYPE"}},
+			"1:0 5:3"},
+		"a coin of an oracle":    {config.OracleUpdates, updates, config.Filter{Coins: []string{"flx:COIN"}}, "3:0"},
+		"a builder of an oracle": {config.OracleUpdates, updates, config.Filter{Coins: []string{"flx:*"}}, "0:0 1:0 2:0 3:0"},
+		"a coin that two lists have twice": {config.OracleUpdates, updates,
+			config.Filter{Coins: []string{"xyz:BTC", "xyz:SP500"}}, "4:0 6:1 7:1 9:1"},
+		"a market of an oracle": {config.OracleUpdates, updates, config.Filter{Markets: []config.Market{config.Perp}}, ""},
+		"not a coin of an oracle": {config.OracleUpdates, updates, config.Filter{ExcludeCoins: []string{"flx:*"}},
+			"4:0 5:1 6:1 7:1 8:1 9:1"},
+		"a user of an oracle, which has none": {config.OracleUpdates, updates[:1], config.Filter{Users: []string{zec}},
+			"0:0 1:0 2:0 3:0 4:0"},
+	} {
+		for _, format := range []config.Format{config.Normalized, config.EnvelopedRows} {
+			s := setting{c.stream, config.ByBlock, c.filter, format}
+			out := encode(t, s, lines(block(c.events...)))
+			got := make([]string, len(out.Records))
+			for i, r := range out.Records {
+				got[i] = fmt.Sprintf("%d:%d", r.Index, r.Event)
+			}
+			if strings.Join(got, " ") != c.want {
+				t.Errorf("%s, %s: %v, want %s", name, format, got, c.want)
+			}
+			s.check(t, lines(block(c.events...)), 3)
+		}
+	}
+}
+
+// TestRowsAreReadAfterAMalformedList reads rows after an event that is malformed within a list: they must not be taken
+// for items of that list.
+func TestRowsAreReadAfterAMalformedList(t *testing.T) {
+	broken := `{"inner":{"LedgerUpdate":{"delta":{"liquidatedPositions":[{"coin":"BTC"},{"coin":"ETH"},{"coin":tru}]}}}}`
+	for _, format := range []config.Format{config.Normalized, config.EnvelopedRows} {
+		s := setting{config.MiscEvents, config.ByBlock, config.Filter{Coins: []string{"ZEC"}}, format}
+		s.check(t, lines(block(broken, funding, broken, delegation)), 3)
+		if out := encode(t, s, lines(block(broken, funding))); out.Delivered != 1 {
+			t.Errorf("%s: %s", format, describe(out))
 		}
 	}
 }
