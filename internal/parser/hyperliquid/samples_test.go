@@ -179,6 +179,7 @@ func eventsOf(stream config.Stream) []string {
 			strings.Replace(oracle, `["flx:BTC","63171.0"]`, `["flx:BTC","63171.0",1]`, 1),
 			strings.Replace(oracle, `["flx:BTC","63171.0"]`, `[1,"63171.0"]`, 1),
 			strings.Replace(oracle, `"Deployer"`, `{"a":1}`, 1),
+			strings.Replace(oracle, "xyz:SP500", strings.Repeat("x", 200), 1),
 			strings.Replace(oracle, `"Deployer"`, `"`+strings.Repeat("x", 2000)+`"`, 1),
 			strings.Replace(oracle, `"external_perp_px_inputs":[]`, `"external_perp_px_inputs":null`, 1),
 			strings.Replace(oracle, `"oracle_pxs":{`, `"oracle_pxs":null,"oracle_pxs":{`, 1),
