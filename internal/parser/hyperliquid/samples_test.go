@@ -159,8 +159,8 @@ func eventsOf(stream config.Stream) []string {
 	unknown := `{"coin":"ETH","inner":[[],{}]}`
 	switch stream {
 	case config.MiscEvents:
-		return append(severalOf(stream), misc, funding, `{"inner":{"LedgerUpdate":{}}}`, rewards, auction, ledger, delegation, withdrawal,
-			unknown,
+		return append(severalOf(stream), misc, funding, `{"inner":{"LedgerUpdate":{}}}`, rewards, auction, ledger, delegation,
+			withdrawal, unknown,
 			` { "inner" : { "Fund\u0069ng" : { "deltas" : [ {"c\u006fin" : "BTC" , "new":1} , 5 , {} ,`+
 				` {"coin":"ETH","szi":7} ] , "more" : [ ] } } , "later" : {} , "hash" : null } `,
 			`{"time":"t","inner":{"ValidatorRewards":{"validator_to_reward":[["a"],["a","1",2],["b","2"],"c",["d",4],[]]}}}`,
