@@ -23,9 +23,9 @@ func refusals(t *testing.T, v *cel.Validator, is, was string) string {
 			"{role: node}}, dataPath: /data, statePath: /state}}, sink: {stdout: {}}, "+fields+"}")
 	}
 	errs, _ := v.Validate(t.Context(), nil, nil, object(is), object(was), celconfig.RuntimeCELCostBudget)
-	var out []string
-	for _, err := range errs {
-		out = append(out, err.Error())
+	out := make([]string, len(errs))
+	for i, err := range errs {
+		out[i] = err.Error()
 	}
 	return strings.Join(out, "\n")
 }

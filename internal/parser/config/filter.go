@@ -39,6 +39,8 @@ func Markets() []Market { return []Market{Perp, Spot, Hip3, Outcome} }
 
 // Applies reports whether the stream's events have the field that a setting of the filter, such as "excludeCoins",
 // compares. The node's files decide that: see docs/records.md.
+//
+//nolint:goconst // the names of the settings are most readable as they are written
 func (s Stream) Applies(setting string) bool {
 	var streams []Stream
 	switch setting {

@@ -121,24 +121,24 @@ func (w *Worker) readSteps(b []byte, i int, hasty bool) (end int, v verdict) {
 			if s.part != 0 {
 				w.places[s.part] = place{from, i}
 			}
-			if c := b[from]; c == '"' || c == '[' || c == '{' {
+			if holdsText(b[from]) {
 				plain = plain && isPlain(b[from:i])
 			}
 		case wordOrError:
-			end, ascii, ok := w.readWordOrError(b, i, s)
-			if end < 0 {
-				return -1, malformed
+			var ascii bool
+			if i, ascii, v = w.readWordOrError(b, i, s, hasty); i < 0 {
+				return -1, v
 			}
-			if !ok && hasty {
-				return -1, filteredEarly
-			}
-			i, plain = end, plain && ascii
+			plain = plain && ascii
 		}
 		k += s.skips
 	}
 	w.event.plain = plain
 	return i, w.decide()
 }
+
+// holdsText reports whether a value with that first byte may hold text.
+func holdsText(first byte) bool { return first == '"' || first == '[' || first == '{' }
 
 // readAny reads an event of any layout.
 func (w *Worker) readAny(b []byte, i int) (end int, v verdict) {

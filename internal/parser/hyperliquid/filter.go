@@ -188,15 +188,21 @@ func marketOf(coin []byte) market {
 	return perp
 }
 
+// The sides in Normalized records.
+const (
+	ask = "Ask"
+	bid = "Bid"
+)
+
 // spellings returns every spelling of the sides: nodes write A or Ask, and B or Bid.
 func spellings(sides []string) []string {
 	out := make([]string, 0, 2*len(sides))
 	for _, s := range sides {
 		switch s {
-		case "A", "Ask":
-			out = append(out, "A", "Ask")
-		case "B", "Bid":
-			out = append(out, "B", "Bid")
+		case "A", ask:
+			out = append(out, "A", ask)
+		case "B", bid:
+			out = append(out, "B", bid)
 		}
 	}
 	return out

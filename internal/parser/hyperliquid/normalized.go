@@ -333,9 +333,9 @@ func (w *Worker) appendMembers(d, b []byte, from int, record []member) (_ []byte
 			}
 		case sideForm:
 			switch keyword(v) {
-			case "A", "Ask":
+			case "A", ask:
 				d = append(d, `"Ask"`...)
-			case "B", "Bid":
+			case "B", bid:
 				d = append(d, `"Bid"`...)
 			default:
 				return d, false
@@ -469,9 +469,9 @@ func keyword(v []byte) string {
 	case `"B"`:
 		return "B"
 	case `"Ask"`:
-		return "Ask"
+		return ask
 	case `"Bid"`:
-		return "Bid"
+		return bid
 	case `"remove"`:
 		return "remove"
 	}

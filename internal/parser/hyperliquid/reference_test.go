@@ -295,89 +295,95 @@ func (s setting) coin(event []byte) string {
 	return strings.Join(coins, "")
 }
 
+// refValues are the values of an event that filters compare, and the fields that its stream has.
+type refValues struct {
+	refSeveral
+	statuses, sides, prices, sizes                           []string
+	hasCoin, hasUser, hasStatus, hasSide, hasType, hasAmount bool
+}
+
+func valuesIn(stream config.Stream, tree any) refValues {
+	v := refValues{hasCoin: true, hasUser: true, hasSide: true}
+	switch stream {
+	case config.OrderStatuses:
+		v.users, v.statuses, v.coins, v.sides = get(tree, "user"), get(tree, "status"), get(tree, "order", "coin"),
+			get(tree, "order", "side")
+		v.prices, v.sizes = get(tree, "order", "limitPx"), get(tree, "order", "origSz")
+		v.hasStatus, v.hasAmount = true, true
+	case config.Fills:
+		pair := tree.([]any)
+		v.users, v.coins, v.sides = []string{pair[0].(string)}, get(pair[1], "coin"), get(pair[1], "side")
+		v.prices, v.sizes, v.hasAmount = get(pair[1], "px"), get(pair[1], "sz"), true
+	case config.Trades:
+		v.coins, v.sides, v.prices, v.sizes = get(tree, "coin"), get(tree, "side"), get(tree, "px"), get(tree, "sz")
+		infos, _ := tree.(map[string]any)["side_info"].([]any)
+		for _, info := range infos {
+			v.users = append(v.users, get(info, "user")...)
+		}
+		v.hasAmount = true
+	case config.RawBookDiffs:
+		v.users, v.coins, v.sides = get(tree, "user"), get(tree, "coin"), get(tree, "side")
+	case config.TwapStatuses:
+		v.users, v.coins, v.sides = get(tree, "state", "user"), get(tree, "state", "coin"), get(tree, "state", "side")
+		v.statuses, v.hasStatus = get(tree, "status"), true
+		if len(get(tree, "status", "error")) > 0 {
+			v.statuses = []string{"error"}
+		}
+	default:
+		v.refSeveral = severalIn(stream, tree)
+		v.hasSide, v.hasType = false, true
+		v.hasCoin, v.hasUser = stream != config.SystemActions, stream != config.OracleUpdates
+	}
+	return v
+}
+
 // passes is the filter's definition in the design: engine.md, "Filter". comparable reports whether the amounts that
 // must be compared have at most 1,000 digits.
 func (s setting) passes(event []byte) (passes, comparable bool) {
-	tree := parseTree(event)
-	var coins, users, statuses, sides, prices, sizes []string
-	var hasStatus, hasNotional bool
-	hasCoin, hasUser, hasSide, hasType := true, true, true, false
-	several := severalIn(s.stream, tree)
-	switch s.stream {
-	case config.OrderStatuses:
-		users, statuses, coins, sides = get(tree, "user"), get(tree, "status"), get(tree, "order", "coin"),
-			get(tree, "order", "side")
-		prices, sizes = get(tree, "order", "limitPx"), get(tree, "order", "origSz")
-		hasStatus, hasNotional = true, true
-	case config.Fills:
-		pair := tree.([]any)
-		users = []string{pair[0].(string)}
-		coins, sides, prices, sizes = get(pair[1], "coin"), get(pair[1], "side"), get(pair[1], "px"), get(pair[1], "sz")
-		hasNotional = true
-	case config.Trades:
-		coins, sides, prices, sizes = get(tree, "coin"), get(tree, "side"), get(tree, "px"), get(tree, "sz")
-		infos, _ := tree.(map[string]any)["side_info"].([]any)
-		for _, info := range infos {
-			users = append(users, get(info, "user")...)
-		}
-		hasNotional = true
-	case config.RawBookDiffs:
-		users, coins, sides = get(tree, "user"), get(tree, "coin"), get(tree, "side")
-	case config.TwapStatuses:
-		users, coins, sides = get(tree, "state", "user"), get(tree, "state", "coin"), get(tree, "state", "side")
-		statuses, hasStatus = get(tree, "status"), true
-		if len(get(tree, "status", "error")) > 0 {
-			statuses = []string{"error"}
-		}
-	default:
-		coins, users = several.coins, several.users
-		hasSide, hasType = false, true
-		hasCoin, hasUser = s.stream != config.SystemActions, s.stream != config.OracleUpdates
-	}
+	v, f := valuesIn(s.stream, parseTree(event)), s.filter
 	same := func(a, b string) bool { return a == b }
-	f, coinPasses, userPasses := s.filter, s.coinPasses, s.userPasses
-	wantsCoin, wantsUser := hasCoin && len(f.Coins)+len(f.Markets) > 0, hasUser && len(f.Users) > 0
-	coin, user := slices.ContainsFunc(coins, coinPasses), slices.ContainsFunc(users, userPasses)
-	coinDropped := slices.ContainsFunc(coins, func(c string) bool { return !coinPasses(c) })
-	for _, row := range several.rows {
-		coinOK, userOK := !wantsCoin, !wantsUser
-		if len(row[0]) > 0 {
-			coinOK = coinPasses(row[0][0])
-		}
-		if wantsUser && len(row[1]) > 0 {
-			userOK = userPasses(row[1][0])
-		}
-		if coinOK && userOK {
+	switch {
+	case !s.coinsAndUsersPass(v), v.hasSide && !s.sidePasses(v.sides):
+		return false, true
+	case v.hasType && len(f.Types) > 0 && !listed(f.Types, v.types, same):
+		return false, true
+	case v.hasStatus && len(f.Statuses) > 0 && !listed(f.Statuses, v.statuses, same):
+		return false, true
+	case v.hasStatus && listed(f.ExcludeStatuses, v.statuses, same):
+		return false, true
+	case !v.hasAmount || f.MinNotional == "":
+		return true, true
+	case len(v.prices) == 0 || len(v.sizes) == 0:
+		return false, true
+	case refDigits(v.prices[0]) > 1000 || refDigits(v.sizes[0]) > 1000:
+		return false, false
+	}
+	return referenceNotional(v.prices[0], v.sizes[0], f.MinNotional), true
+}
+
+// coinsAndUsersPass reports whether any coin and any user passes; of rows, the coin and the user of one.
+func (s setting) coinsAndUsersPass(v refValues) bool {
+	f := s.filter
+	wantsCoin, wantsUser := v.hasCoin && len(f.Coins)+len(f.Markets) > 0, v.hasUser && len(f.Users) > 0
+	coin, user := slices.ContainsFunc(v.coins, s.coinPasses), slices.ContainsFunc(v.users, s.userPasses)
+	coinDropped := slices.ContainsFunc(v.coins, func(c string) bool { return !s.coinPasses(c) })
+	for _, row := range v.rows {
+		if s.rowPasses(refRow{coin: row[0], user: row[1]}) {
 			coin, user = true, true
 		} else {
 			coinDropped = true
 		}
 	}
-	dropsCoins := hasCoin && (wantsCoin || len(f.ExcludeCoins) > 0)
-	sidesOf := func(list []string) []string {
+	dropsCoins := v.hasCoin && (wantsCoin || len(f.ExcludeCoins) > 0)
+	return (coin || !wantsCoin) && (coin || !dropsCoins || !coinDropped) && (user || !wantsUser)
+}
+
+func (s setting) sidePasses(sides []string) bool {
+	short := func(list []string) []string {
 		return strings.Fields(strings.NewReplacer("Ask", "A", "Bid", "B").Replace(strings.Join(list, " ")))
 	}
-	switch {
-	case wantsCoin && !coin, dropsCoins && coinDropped && !coin, wantsUser && !user:
-		return false, true
-	case hasSide && len(f.Sides) > 0 && (len(sides) == 0 || !slices.Contains([]string{"A", "B", "Ask", "Bid"}, sides[0]) ||
-		!listed(sidesOf(f.Sides), sidesOf(sides), same)):
-		return false, true
-	case hasType && len(f.Types) > 0 && !listed(f.Types, several.types, same):
-		return false, true
-	case hasStatus && len(f.Statuses) > 0 && !listed(f.Statuses, statuses, same):
-		return false, true
-	case hasStatus && listed(f.ExcludeStatuses, statuses, same):
-		return false, true
-	case hasNotional && f.MinNotional != "" && (len(prices) == 0 || len(sizes) == 0):
-		return false, true
-	case hasNotional && f.MinNotional != "":
-		if refDigits(prices[0]) > 1000 || refDigits(sizes[0]) > 1000 {
-			return false, false
-		}
-		return referenceNotional(prices[0], sizes[0], f.MinNotional), true
-	}
-	return true, true
+	return len(s.filter.Sides) == 0 || len(sides) > 0 && slices.Contains([]string{"A", "B", "Ask", "Bid"}, sides[0]) &&
+		listed(short(s.filter.Sides), short(sides), func(a, b string) bool { return a == b })
 }
 
 // listed reports whether one of the values equals one of the list.

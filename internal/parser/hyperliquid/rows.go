@@ -163,6 +163,8 @@ var (
 )
 
 // typeKeys lead to the type of an action, or of a change of the ledger.
+//
+//nolint:goconst // a key is most readable as the text that the node writes
 var typeKeys = []key{{name: "type", part: kindPart}}
 
 // miscRecord returns the members of a misc event's row.

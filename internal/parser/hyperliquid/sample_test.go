@@ -67,8 +67,8 @@ func compareReal(t *testing.T, stream config.Stream, mode config.Mode, data []by
 			}
 			for i, event := range e.Events {
 				raw = append(append(raw, event...), '\n')
-				enveloped = append(enveloped, fmt.Sprintf(`%d:%d %d %d %s %s %s`, offset, i, e.Block, index, e.BlockTime, e.LocalTime,
-					event))
+				enveloped = append(enveloped, fmt.Sprintf(`%d:%d %d %d %s %s %s`, offset, i, e.Block, index, e.BlockTime,
+					e.LocalTime, event))
 				index++
 			}
 		}

@@ -5,6 +5,8 @@ package hyperliquid
 
 // miscLayout describes misc events. The type of an event is the name of its variant, and that of a ledger update is
 // also the type of its delta. Tokens are not coins: a transfer of USDC belongs to no market.
+//
+//nolint:goconst // a layout is most readable as the text that the node writes
 func miscLayout() layout {
 	user := []key{{name: "user", field: userField}}
 	return layout{

@@ -5,6 +5,8 @@ package hyperliquid
 var statusOfError = []byte("error")
 
 // twapLayout describes the statuses of TWAP orders. The notional is unknown: the order has no price.
+//
+//nolint:goconst // a layout is most readable as the text that the node writes
 func twapLayout() layout {
 	return layout{
 		steps: []step{
@@ -67,24 +69,31 @@ var twapRecord = []member{
 }
 
 // readWordOrError reads the value of a step that is a string, or an object with the text of an error, and applies its
-// field. It returns the index after the value, or -1 if the value is laid out differently. passes reports whether the
-// event may still pass. ascii means that the value is ASCII without escapes; it may be false for such a value too.
-func (w *Worker) readWordOrError(b []byte, i int, s *step) (end int, ascii, passes bool) {
+// field. It returns the index after the value. Otherwise it returns -1, and filteredEarly if it is hasty and the event
+// does not pass, or malformed if the value is laid out differently. ascii means that the value is ASCII without escapes;
+// it may be false for such a value too.
+func (w *Worker) readWordOrError(b []byte, i int, s *step, hasty bool) (end int, ascii bool, v verdict) {
 	const failed = `{"error":`
-	if word, end, ascii := stringAfter(b, i, ""); end >= 0 {
+	var status []byte
+	if word, to, plain := stringAfter(b, i, ""); to >= 0 {
 		if s.part != 0 {
-			w.places[s.part] = place{i, end}
+			w.places[s.part] = place{i, to}
 		}
-		return end, ascii, s.field == 0 || w.applyField(s.field, word[1:len(word)-1])
+		status, end, ascii = word[1:len(word)-1], to, plain
+	} else {
+		text, to, plain := stringAfter(b, i, failed)
+		if to < 0 || to >= len(b) || b[to] != '}' {
+			return -1, false, malformed
+		}
+		if s.part != 0 {
+			w.places[errorPart] = place{to - len(text), to}
+		}
+		status, end, ascii = statusOfError, to+1, plain
 	}
-	text, end, ascii := stringAfter(b, i, failed)
-	if end < 0 || end >= len(b) || b[end] != '}' {
-		return -1, false, false
+	if s.field != 0 && !w.applyField(s.field, status) && hasty {
+		return -1, false, filteredEarly
 	}
-	if s.part != 0 {
-		w.places[errorPart] = place{end - len(text), end}
-	}
-	return end + 1, ascii, s.field == 0 || w.applyField(s.field, statusOfError)
+	return end, ascii, passed
 }
 
 // appendWordOrError writes a status v and its error. It is ok if v is a string, or was an object with an error.

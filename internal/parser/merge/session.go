@@ -453,8 +453,8 @@ func (s *session) acknowledge() {
 		if m := s.member[p.stream]; m != nil {
 			m.tracker.Acked(sink.Batch{File: p.file, Records: []sink.Record{{Offset: p.point.Offset, Index: p.point.Index}}})
 		} else { // it left after its lines took their place
-			position := &s.saved.Streams[p.stream].Position
-			position.Files = with(position.Files, p.file, p.point)
+			saved := &s.saved.Streams[p.stream].Position
+			saved.Files = with(saved.Files, p.file, p.point)
 		}
 	}
 	for i, r := range s.batch.runs {

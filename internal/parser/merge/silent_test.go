@@ -247,14 +247,14 @@ func TestAStopEndsTheWaitForAnotherStreamAtOnce(t *testing.T) {
 	})
 }
 
-// A stream's patience may end while the sink does not answer. It is then decided after the answer, and until then nobody
-// is busy: with a clock that stands still while anybody is, the test would not end.
+// A stream's patience may end while the sink does not answer. It is then decided after the answer, and until then
+// nobody is busy: with a clock that stands still while anybody is, the test would not end.
 func TestNothingIsDecidedWhileTheSinkDoesNotAnswer(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		d := &destination{}
 		s := newScene(t, d, t.TempDir(), "Statuses", "Fills")
 		d.gate = make(chan struct{})
-		var parts []Part
+		parts := make([]Part, 0, 3)
 		b := sink.Batch{File: position.FileID{Directory: "statuses", Date: "20260430", Hour: 8, Generation: "1a2b3c4d"}}
 		for i, block := range []int64{7, 8, 9} {
 			b.Data = fmt.Appendf(b.Data, "statuses %d\n", block)
