@@ -70,8 +70,8 @@ var twapRecord = []member{
 
 // readWordOrError reads the value of a step that is a string, or an object with the text of an error, and applies its
 // field. It returns the index after the value. Otherwise it returns -1, and filteredEarly if it is hasty and the event
-// does not pass, or malformed if the value is laid out differently. ascii means that the value is ASCII without escapes;
-// it may be false for such a value too.
+// does not pass, or malformed if the value is laid out differently. ascii means that the value is ASCII without
+// escapes; it may be false for such a value too.
 func (w *Worker) readWordOrError(b []byte, i int, s *step, hasty bool) (end int, ascii bool, v verdict) {
 	const failed = `{"error":`
 	var status []byte
