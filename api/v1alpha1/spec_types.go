@@ -27,6 +27,7 @@ import (
 // +kubebuilder:validation:XValidation:rule="!(has(self.filter) && has(self.filter.sides) && size(self.filter.sides) > 0 && self.streams.exists(s, !has(s.filter) && s.name in ['MiscEvents', 'OracleUpdates', 'SystemActions'])) || oldSelf.hasValue() && has(oldSelf.value().filter) && has(oldSelf.value().filter.sides) && size(oldSelf.value().filter.sides) > 0 && oldSelf.value().streams.exists(s, !has(s.filter) && s.name in ['MiscEvents', 'OracleUpdates', 'SystemActions'])",fieldPath=".filter.sides",optionalOldSelf=true,message="events of MiscEvents, OracleUpdates and SystemActions have no side, so all would pass: give the stream a filter of its own in streams[].filter, or leave it out"
 // +kubebuilder:validation:XValidation:rule="!(has(self.filter) && has(self.filter.types) && size(self.filter.types) > 0 && self.streams.exists(s, !has(s.filter) && !(s.name in ['MiscEvents', 'OracleUpdates', 'SystemActions'])))",fieldPath=".filter.types",message="events of OrderStatuses, Fills, Trades, RawBookDiffs and TwapStatuses have no type, so all would pass: give the stream a filter of its own in streams[].filter, or leave it out"
 // +kubebuilder:validation:XValidation:rule="!(has(self.filter) && has(self.filter.minNotional) && size(self.filter.minNotional) > 0 && self.streams.exists(s, !has(s.filter) && !(s.name in ['OrderStatuses', 'Fills', 'Trades']))) || oldSelf.hasValue() && has(oldSelf.value().filter) && has(oldSelf.value().filter.minNotional) && size(oldSelf.value().filter.minNotional) > 0 && oldSelf.value().streams.exists(s, !has(s.filter) && !(s.name in ['OrderStatuses', 'Fills', 'Trades']))",fieldPath=".filter.minNotional",optionalOldSelf=true,message="events of RawBookDiffs, MiscEvents, OracleUpdates, SystemActions and TwapStatuses have no price and size, so all would pass: give the stream a filter of its own in streams[].filter, or leave it out"
+// +kubebuilder:validation:XValidation:rule="!has(self.engine) || !has(self.engine.startAt) || self.engine.startAt != 'Block' || self.streams.all(s, !has(s.mode) || s.mode != 'Line')",fieldPath=".engine.startAt",message="lines of mode Line do not name their block: write End or Beginning, or set the streams' mode to Auto, Streaming or ByBlock"
 type HyperliquidParserSpec struct {
 	// target selects what the parsers read: one parser runs for each target.
 	// +required
@@ -647,6 +648,8 @@ type OrderBy string
 const OrderByBlock OrderBy = "Block"
 
 // Engine sizes the parser's pipeline.
+//
+// +kubebuilder:validation:XValidation:rule="(has(self.startAt) && self.startAt == 'Block') == has(self.startAtBlock)",fieldPath=".startAtBlock",message="startAtBlock belongs to startAt: Block: write both, or leave startAtBlock out"
 type Engine struct {
 	// bufferLimit bounds the buffers of one parser together, in bytes, from 4Mi to 4Gi. At the limit the reader waits, and
 	// nothing is dropped. Defaults to 32Mi.
@@ -670,11 +673,20 @@ type Engine struct {
 	// +kubebuilder:validation:Maximum=256
 	Workers *int32 `json:"workers,omitempty"`
 
-	// startAt is where a target without a checkpoint begins: End, after the last whole line on disk, or Beginning, with
-	// the oldest file on disk. Defaults to End.
+	// startAt is where a target without a checkpoint begins: End, after the last whole line on disk, Beginning, with the
+	// oldest file on disk, or Block, with the first line of block startAtBlock. Defaults to End.
 	// +optional
 	// +kubebuilder:default=End
 	StartAt StartAt `json:"startAt,omitempty"`
+
+	// startAtBlock is the block that a target without a checkpoint begins with, from 1. It requires startAt: Block, and
+	// lines that name their block, so mode Line is not allowed. In mode Auto, a stream that the node writes in line mode
+	// fails. Lines of earlier blocks are not delivered. If the node has not written the block yet, nothing is delivered
+	// until it has.
+	// +optional
+	// +kubebuilder:validation:Minimum=1
+	// +kubebuilder:validation:Maximum=999999999999999999
+	StartAtBlock *int64 `json:"startAtBlock,omitempty"`
 
 	// maxLineBytes is the longest line that is read, in bytes, from 1Ki to 1Gi. Longer lines are skipped and counted.
 	// Defaults to 64Mi.
@@ -704,7 +716,7 @@ type Engine struct {
 
 // StartAt is where a target without a checkpoint begins.
 //
-// +kubebuilder:validation:Enum=End;Beginning
+// +kubebuilder:validation:Enum=End;Beginning;Block
 type StartAt string
 
 const (
@@ -712,6 +724,8 @@ const (
 	StartAtEnd StartAt = "End"
 	// StartAtBeginning begins with the oldest file on disk.
 	StartAtBeginning StartAt = "Beginning"
+	// StartAtBlock begins with the first line of a block, or of the next later one.
+	StartAtBlock StartAt = "Block"
 )
 
 // Growth configures how the operator judges reports, and how it responds to a bad verdict.

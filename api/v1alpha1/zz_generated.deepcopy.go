@@ -86,6 +86,11 @@ func (in *Engine) DeepCopyInto(out *Engine) {
 		*out = new(int32)
 		**out = **in
 	}
+	if in.StartAtBlock != nil {
+		in, out := &in.StartAtBlock, &out.StartAtBlock
+		*out = new(int64)
+		**out = **in
+	}
 	if in.MaxLineBytes != nil {
 		in, out := &in.MaxLineBytes, &out.MaxLineBytes
 		x := (*in).DeepCopy()

@@ -71,7 +71,7 @@ func (s *settings) register(cmd *cobra.Command) {
 	f.StringVar(&s.format, "format", "",
 		"format of records: raw, enveloped, enveloped-rows or normalized (default enveloped)")
 	f.StringVar(&s.startAt, "start-at", "",
-		"where a stream without a position begins: end or beginning (default end; with --once, beginning)")
+		"where a stream without a position begins: end, beginning or block:NUMBER (default end; with --once, beginning)")
 	f.BoolVar(&c.Once, "once", false, "read what is on disk at the start, deliver it and exit")
 	f.StringVar(&c.Listen, "listen", "", "address for /status, /metrics, /healthz and /readyz, such as 127.0.0.1:9464")
 	f.StringArrayVar(&s.metrics, "metrics", nil, "serve more metrics to every scrape: all, classic-buckets "+
@@ -188,7 +188,10 @@ func (s *settings) apply(cmd *cobra.Command, c *config.Config) error {
 		}
 	}
 	if set("start-at") {
-		c.Engine.StartAt = config.StartAt(title(s.startAt))
+		var err error
+		if c.Engine.StartAt, c.Engine.StartAtBlock, err = config.ParseStartAtFlag(s.startAt); err != nil {
+			return usageError{fmt.Errorf("start-at: %w", err)}
+		}
 	}
 	if set("stream") {
 		c.Streams = nil

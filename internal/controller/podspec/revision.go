@@ -305,6 +305,7 @@ func render(spec *v1alpha1.HyperliquidParserSpec) config.Config {
 			StartAt:           config.StartAt(spec.Engine.StartAt),
 			DeduplicateBlocks: spec.Engine.DeduplicateBlocks,
 			Markers:           spec.Engine.Markers,
+			StartAtBlock:      ptr.Deref(spec.Engine.StartAtBlock, 0),
 		},
 		// Well before the kubelet kills it, the parser abandons a sink that does not answer, and commits what was
 		// acknowledged.

@@ -28,6 +28,9 @@ type State struct {
 	Files []File `json:"files"`
 	// LastBlock is the newest block delivered. It is 0 if there was none, and in line mode.
 	LastBlock int64 `json:"lastBlock"`
+	// StartBlock is the block that the stream started at: no line of an earlier block is delivered. It is 0 if the stream
+	// did not start at a block.
+	StartBlock int64 `json:"startBlock,omitempty"`
 	// Blocks is what is known about blocks and about the order of lines. It is set if duplicate blocks are dropped or
 	// markers are configured.
 	Blocks *Blocks `json:"blocks,omitempty"`
@@ -191,9 +194,9 @@ func (s *State) validate() error {
 	if s.Sequence > math.MaxInt64 {
 		return fmt.Errorf("sequence %d: want one that can be incremented", s.Sequence)
 	}
-	if min(s.LastBlock, s.DeadLetterBytes) < 0 {
-		return fmt.Errorf("last block %d, %d bytes of the dead letter: want no negative number", s.LastBlock,
-			s.DeadLetterBytes)
+	if min(s.LastBlock, s.StartBlock, s.DeadLetterBytes) < 0 {
+		return fmt.Errorf("last block %d, start block %d, %d bytes of the dead letter: want no negative number", s.LastBlock,
+			s.StartBlock, s.DeadLetterBytes)
 	}
 	for _, c := range s.Counts {
 		if err := c.Validate(); err != nil {

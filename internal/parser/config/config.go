@@ -13,6 +13,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strconv"
 	"strings"
 	"time"
 
@@ -84,6 +85,8 @@ const (
 	End StartAt = "End"
 	// Beginning begins at the first byte of the oldest file on disk.
 	Beginning StartAt = "Beginning"
+	// AtBlock begins at the first line of a block, or of the next later one.
+	AtBlock StartAt = "Block"
 )
 
 // OrderBy is how the records of several streams are ordered.
@@ -151,6 +154,7 @@ const (
 	MinReadRate              Bytes = 4 << 20 // below it one long line would take longer than the timeout of a hang
 	MaxReadRate              Bytes = 1 << 40
 	MaxWorkers                     = 256
+	MaxStartAtBlock          int64 = 999_999_999_999_999_999 // the encoder refuses numbers of more digits
 	DefaultMaxSize           Bytes = 1 << 30
 	MinMaxSize               Bytes = 64 << 10
 	DefaultMaxAge                  = time.Hour
@@ -249,6 +253,8 @@ type Engine struct {
 	Workers int `json:"workers,omitempty"`
 	// StartAt is where a target without a checkpoint begins. Defaults to End, or to Beginning with Once.
 	StartAt StartAt `json:"startAt,omitempty"`
+	// StartAtBlock is the block that a target begins at if StartAt is Block. It is not available in line mode.
+	StartAtBlock int64 `json:"startAtBlock,omitempty"`
 	// MaxLineBytes bounds the length of a line, in bytes. Longer lines are skipped and counted. Defaults to 64Mi.
 	MaxLineBytes Bytes `json:"maxLineBytes,omitempty"`
 	// ReadRate bounds what the whole process reads from disk, in bytes per second. 0 means no limit.
@@ -476,6 +482,11 @@ func (c Config) validateStreams() error {
 				"%s has mode Line, whose lines do not name their block: omit it, or set %s.mode to Streaming or ByBlock",
 				s.Name, field)}
 		}
+		if c.Engine.StartAt == AtBlock && s.Mode == Line {
+			return &FieldError{"engine.startAt", fmt.Sprintf(
+				"%s has mode Line, whose lines do not name their block: write End or Beginning, or set %s.mode to Streaming "+
+					"or ByBlock", s.Name, field)}
+		}
 		if seen[s.Name] {
 			return &FieldError{field + ".name", fmt.Sprintf("%s is listed twice: list each stream once", s.Name)}
 		}
@@ -507,8 +518,14 @@ func (e Engine) validate() error {
 	case e.ReadRate != 0 && (e.ReadRate < MinReadRate || e.ReadRate > MaxReadRate):
 		return &FieldError{"engine.readRate", fmt.Sprintf(
 			"%s per second is out of range: %s to %s, or 0 for no limit", e.ReadRate, MinReadRate, MaxReadRate)}
-	case e.StartAt != End && e.StartAt != Beginning:
-		return &FieldError{"engine.startAt", fmt.Sprintf("%q is unknown: write End or Beginning", e.StartAt)}
+	case e.StartAt != End && e.StartAt != Beginning && e.StartAt != AtBlock:
+		return &FieldError{"engine.startAt", fmt.Sprintf("%q is unknown: write End, Beginning or Block", e.StartAt)}
+	case e.StartAt == AtBlock && (e.StartAtBlock < 1 || e.StartAtBlock > MaxStartAtBlock):
+		return &FieldError{"engine.startAtBlock", fmt.Sprintf("%d is out of range: write the number of a block, 1 to %d",
+			e.StartAtBlock, MaxStartAtBlock)}
+	case e.StartAt != AtBlock && e.StartAtBlock != 0:
+		return &FieldError{"engine.startAtBlock", fmt.Sprintf("has no effect with startAt %s: omit it, or write startAt: Block",
+			e.StartAt)}
 	}
 	return nil
 }
@@ -537,6 +554,24 @@ func ParseStreamFlag(s string) (StreamConfig, error) {
 		return out, fmt.Errorf("%q is unknown: write one of %s after the colon", mode, joinKebab(Modes()))
 	}
 	return out, nil
+}
+
+// ParseStartAtFlag parses a start in the form used in flags: "end", "beginning", "block:978995377".
+func ParseStartAtFlag(s string) (at StartAt, block int64, err error) {
+	name, number, isBlock := strings.Cut(s, ":")
+	if !isBlock {
+		if name == kebab(string(AtBlock)) {
+			return "", 0, fmt.Errorf("%q names no block: write block:NUMBER, such as block:978995377", s)
+		}
+		if name != "" {
+			name = strings.ToUpper(name[:1]) + name[1:]
+		}
+		return StartAt(name), 0, nil
+	}
+	if block, err = strconv.ParseInt(number, 10, 64); err != nil || block < 1 || name != kebab(string(AtBlock)) {
+		return "", 0, fmt.Errorf("%q is unknown: write end, beginning or block:NUMBER, such as block:978995377", s)
+	}
+	return AtBlock, block, nil
 }
 
 // ParseSinkFlag parses a sink in the form used in flags: "stdout", "file:DIR", "nats://host:4222/STREAM",

@@ -131,7 +131,7 @@ func (a *attempt) beginCommit(ctx context.Context, final bool) error {
 		return nil
 	}
 	if c.changed {
-		c.state.Files = a.tail.Files()
+		c.state.Files, c.state.StartBlock = a.tail.Files(), a.startBlock
 		t := a.tail.Stats()
 		c.state.Directory, c.state.Mode = t.Directory, string(t.Mode)
 		c.state.Blocks = a.committable.checkpoint()

@@ -82,6 +82,8 @@ type attempt struct {
 	*pipeline
 	store *checkpoint.Store
 	tail  source
+	// startBlock is the block that the stream started at; 0: it did not start at a block.
+	startBlock int64
 	dead  *deadletter.Store // nil until open, as is sink
 	sink  sink.Sink
 
@@ -217,7 +219,7 @@ func (p *pipeline) run(ctx context.Context) error {
 		case errors.Is(err, tail.ErrUnread):
 			p.reportUnread(err)
 			return errFailed
-		case errors.Is(err, sink.ErrFailed), errors.Is(err, checkpoint.ErrLost):
+		case errors.Is(err, sink.ErrFailed), errors.Is(err, checkpoint.ErrLost), errors.Is(err, tail.ErrNoBlocks):
 			p.markFailed(err)
 			return errFailed
 		}
@@ -266,15 +268,16 @@ func (p *pipeline) reportUnread(err error) {
 func (p *pipeline) watchBacklog(ctx context.Context) error {
 	for retries := newRetries(); ; {
 		a, err := p.openPosition()
-		if errors.Is(err, checkpoint.ErrLost) { // there is no position, and the engine does not guess one
-			<-ctx.Done()
-			return nil
-		}
 		if err == nil {
 			stop := a.saveAndLogMeanwhile()
 			err = a.tail.Watch(ctx)
 			stop()
 			err = errors.Join(err, a.close())
+		}
+		// There is no position, and the engine does not guess one.
+		if errors.Is(err, checkpoint.ErrLost) || errors.Is(err, tail.ErrNoBlocks) {
+			<-ctx.Done()
+			return nil
 		}
 		switch {
 		case errors.Is(err, tail.ErrDirectoryGone):
@@ -308,20 +311,32 @@ func (p *pipeline) openPosition() (*attempt, error) {
 		p.log.Error("a damaged checkpoint was set aside; continuing from the previous one", "file", line)
 	}
 	state := loaded.State
-	a := &attempt{pipeline: p, store: store, saved: state}
+	resumes := loaded.Found && !decidesAgain(&state, &cfg.Engine)
+	if loaded.Found && !resumes {
+		p.log.Info("the stream has not reached the block that it started at; deciding again where it begins, since startAt has changed",
+			"block", state.StartBlock)
+		state.Files, state.Counts, state.Blocks = nil, nil, nil
+	}
+	if !resumes {
+		state.StartBlock = cfg.Engine.StartAtBlock
+	}
+	for _, c := range p.codecs {
+		c.encoder.From = state.StartBlock
+	}
+	a := &attempt{pipeline: p, store: store, saved: state, startBlock: state.StartBlock}
 	a.live = newDedupState(&state, &cfg.Engine)
 	a.committable = a.live.clone()
 	a.counts, a.committedCounts = newCounts(state.Counts), newCounts(state.Counts)
 	buf := p.engine.budget.NewBuffer()
 	a.tail = p.engine.newSource(tail.Options{
 		DataDir: cfg.DataDir, Links: cfg.LinkDirs, Directories: p.directories(), StartAt: cfg.Engine.StartAt, Once: cfg.Once,
-		BlockNumber: hyperliquid.BlockNumber, MaxLineBytes: int64(cfg.Engine.MaxLineBytes), ReadRate: p.engine.readRate,
+		StartBlock: state.StartBlock, BlockNumber: hyperliquid.BlockNumber, MaxLineBytes: int64(cfg.Engine.MaxLineBytes), ReadRate: p.engine.readRate,
 		Log: p.log, Now: p.engine.now,
 	}, buf)
 	p.setCurrent(a, buf)
 	p.stats.set(func(s *stats) { s.lastBlock = state.LastBlock })
 	var resume *checkpoint.State
-	if loaded.Found {
+	if resumes {
 		resume = &state
 	}
 	if err := a.tail.Open(resume); err != nil {
@@ -330,6 +345,13 @@ func (p *pipeline) openPosition() (*attempt, error) {
 		return nil, err
 	}
 	return a, nil
+}
+
+// decidesAgain reports whether a checkpoint is no position to resume: its stream still waits for the block that it starts
+// at, and the configuration names another start. Nothing of such a stream was delivered, and waiting on would leave out
+// what the new start asks for.
+func decidesAgain(state *checkpoint.State, e *config.Engine) bool {
+	return state.StartBlock > 0 && state.LastBlock < state.StartBlock && e.StartAtBlock != state.StartBlock
 }
 
 // setCurrent makes a (nil: none) and its buffer the ones that reports describe.

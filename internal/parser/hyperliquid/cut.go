@@ -116,11 +116,11 @@ func (e *Encoder) cutLine(dst []Span, line []byte, offset int64, n int) []Span {
 	return append(dst, Span{Data: line, Offset: offset})
 }
 
-// cutEvents cuts a line between events. It is not ok if the line has no events, or a malformed envelope.
+// cutEvents cuts a line between events. It is not ok if the line has no events, or a malformed envelope, or is skipped.
 func (e *Encoder) cutEvents(dst []Span, line []byte, offset int64, n int) (spans []Span, ok bool) {
 	w := Worker{encoder: e}
 	i, complete, reason := w.readHeader(line)
-	if reason != "" {
+	if reason != "" || w.header.block < e.From {
 		return nil, false
 	}
 	i = skipSpace(line, i)

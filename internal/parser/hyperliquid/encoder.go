@@ -16,6 +16,10 @@ import (
 // Encoder encodes the lines of one stream, written in one mode, as records. It is immutable, so goroutines may share
 // it; each encodes with its own Worker.
 type Encoder struct {
+	// From is the first block whose lines are encoded. Lines of earlier blocks are skipped. It must not change while a
+	// worker encodes.
+	From int64
+
 	enveloped bool // the lines have envelopes
 	streaming bool // a block has several lines
 	keyed     bool // records carry their coin
@@ -431,6 +435,12 @@ func (o *Output) addBlock(number int64) {
 func (w *Worker) envelope(out *Output, line []byte, offset int64) (next, more int) {
 	was, count := *out, w.count
 	i, complete, reason := w.readHeader(line)
+	if reason == "" && w.header.block < w.encoder.From {
+		w.beginCount(w.header.block)
+		w.lineEvents = 1 // what Predict assumes; nothing else uses it
+		w.endCount()
+		return 0, -1
+	}
 	if reason == "" {
 		w.beginLine(&w.header, offset)
 		w.beginCount(w.header.block)

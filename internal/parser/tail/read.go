@@ -229,9 +229,10 @@ func (t *Tailer) emit(d *directory, f *hourFile, block *buffer.Block, lines []by
 	f.scanned = f.next
 	f.beforeNext = append(f.beforeNext[:0], lines[max(len(lines)-hashBytes, 0):]...)
 	t.lastLine = now
-	if f.mode == config.ByBlock {
+	if f.mode == config.ByBlock || t.awaitsBlock {
 		if n, ok := t.opt.BlockNumber(lastLine); ok {
 			f.lastBlock = n
+			t.awaitsBlock = t.awaitsBlock && n < t.opt.StartBlock
 		}
 	}
 	if from := f.lastMarker() + markerEvery; f.next >= from {

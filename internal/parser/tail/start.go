@@ -12,6 +12,7 @@ import (
 
 	"github.com/hlparser/hyperliquid-parser-operator/internal/parser/checkpoint"
 	"github.com/hlparser/hyperliquid-parser-operator/internal/parser/config"
+	"github.com/hlparser/hyperliquid-parser-operator/internal/parser/vfs"
 )
 
 // Open reads the stream's directories. With a checkpoint, reading continues after what was acknowledged. Files in the
@@ -22,11 +23,12 @@ import (
 // can be read; see Decided. The caller saves a checkpoint of Files after that and before the first read, so that a
 // crash does not cause a second decision.
 //
-// Open does not fail because of unreadable paths. Its error is ErrDirectoryGone.
+// Open does not fail because of unreadable paths. Its error is ErrDirectoryGone or ErrNoBlocks.
 func (t *Tailer) Open(resume *checkpoint.State) error {
 	now := t.now()
 	t.mu.Lock()
 	t.starting = resume == nil
+	t.awaitsBlock = t.opt.StartBlock > 0 && (resume == nil || resume.LastBlock < t.opt.StartBlock)
 	t.mu.Unlock()
 	t.refreshes++
 	if err := t.refreshDataDir(); err != nil {
@@ -40,7 +42,9 @@ func (t *Tailer) Open(resume *checkpoint.State) error {
 		d.countedAt = now
 	}
 	t.sweptAt = now
-	t.decideStart()
+	if err := t.decideStart(); err != nil {
+		return err
+	}
 	if resume != nil {
 		for _, d := range t.dirs {
 			t.setHead(d)
@@ -66,18 +70,26 @@ func (t *Tailer) setHead(d *directory) {
 	}
 }
 
-// decideStart sets the positions of a stream that was never read, once all of its files can be read.
-func (t *Tailer) decideStart() {
+// decideStart sets the positions of a stream that was never read, once all of its files can be read. Its error is
+// ErrNoBlocks.
+func (t *Tailer) decideStart() error {
 	select {
 	case <-t.decided:
-		return
+		return nil
 	default:
 	}
 	if t.starting {
 		// With Beginning and a single directory, all files start at their first byte, whether or not they can be read.
 		ready := t.opt.StartAt == config.Beginning && len(t.dirs) == 1 || !t.obscured()
-		if keepTrying := !t.opt.Once || !t.retriesExhausted(); !ready && keepTrying || !t.passOverExisting() {
-			return
+		if keepTrying := !t.opt.Once || !t.retriesExhausted(); !ready && keepTrying {
+			return nil
+		}
+		active := t.activeDirectory()
+		if active != nil && t.opt.StartAt == config.AtBlock && active.Mode == config.Line {
+			return t.noBlocks(active)
+		}
+		if !t.passOverExisting(active) {
+			return nil
 		}
 		t.mu.Lock()
 		t.starting = false
@@ -91,6 +103,24 @@ func (t *Tailer) decideStart() {
 		}
 	}
 	close(t.decided)
+	return nil
+}
+
+// noBlocks returns the error for a directory whose lines do not name their block, while the stream waits for one.
+func (t *Tailer) noBlocks(d *directory) error {
+	return fmt.Errorf("%w: the node writes %s in line mode, whose lines do not name their block, and startAt is block %d: "+
+		"start the node with --batch-by-block or --stream-with-block-info, or set startAt to End or Beginning",
+		ErrNoBlocks, d.Name, t.opt.StartBlock)
+}
+
+// activeDirectory returns the directory that the node writes to, or nil if there is no file.
+func (t *Tailer) activeDirectory() (active *directory) {
+	for _, d := range t.dirs {
+		if len(d.files) > 0 && (active == nil || writtenAfter(d, active)) {
+			active = d
+		}
+	}
+	return active
 }
 
 // obscured reports whether an unreadable path may be a file of the stream, or hold one.
@@ -112,15 +142,16 @@ func (t *Tailer) obscured() bool {
 }
 
 // passOverExisting skips what existed before the start. With StartAt End that is everything; with Beginning it is the
-// inactive directories of mode Auto. What is left is new. It reports whether it could read all of it.
-func (t *Tailer) passOverExisting() bool {
-	var active *directory
+// inactive directories of mode Auto; with AtBlock it is these and what precedes the block. What is left is new. It
+// reports whether it could read all of it.
+func (t *Tailer) passOverExisting(active *directory) bool {
 	for _, d := range t.dirs {
-		if len(d.files) > 0 && (active == nil || writtenAfter(d, active)) {
-			active = d
+		if t.opt.StartAt == config.AtBlock && d == active {
+			if !t.passOverEarlier(d) {
+				return false
+			}
+			continue
 		}
-	}
-	for _, d := range t.dirs {
 		if t.opt.StartAt == config.Beginning && (d == active || active == nil) {
 			continue
 		}
@@ -133,7 +164,7 @@ func (t *Tailer) passOverExisting() bool {
 			if t.backingOff(f.rel) {
 				return false
 			}
-			switch end, err := t.passOver(d, f); {
+			switch end, err := t.passOver(d, f, -1); {
 			case err == nil:
 				t.clearFailure(f.rel)
 				passed, files = passed+end, files+1
@@ -182,8 +213,9 @@ func (d *directory) lastWrite() time.Time {
 	return last
 }
 
-// passOver marks everything up to the file's last newline as read, and returns that offset.
-func (t *Tailer) passOver(d *directory, f *hourFile) (int64, error) {
+// passOver marks everything up to an offset as read, or up to the file's last newline if it is negative. It returns the
+// offset.
+func (t *Tailer) passOver(d *directory, f *hourFile, upTo int64) (int64, error) {
 	h, err := t.tree.Open(f.rel)
 	if err != nil {
 		return 0, err
@@ -193,10 +225,18 @@ func (t *Tailer) passOver(d *directory, f *hourFile) (int64, error) {
 	if err != nil {
 		return 0, err
 	}
-	end, err := afterLastNewline(h, 0, info.Size())
+	whole, err := afterLastNewline(h, 0, info.Size())
 	if err != nil {
 		return 0, err
 	}
+	end := whole
+	if upTo >= 0 {
+		if whole < upTo || inodeOf(info) != f.inode {
+			return 0, errOtherFile
+		}
+		end = upTo
+	}
+	born := vfs.Born(h)
 	head, before, err := endsOf(h, end)
 	if err != nil {
 		return 0, err
@@ -211,7 +251,13 @@ func (t *Tailer) passOver(d *directory, f *hourFile) (int64, error) {
 		f.marker = hash(end-int64(len(before)), before)
 		t.setOrigin(f, generationOf(head))
 	}
-	f.headHash() // frees head: there may be ten thousand files
+	f.headHash()     // frees head: there may be ten thousand files
+	if whole > end { // what is left was on disk before this process
+		f.estimateArrival(t.now(), born, end, time.Time{})
+		if f.limit() == f.size {
+			t.setWholeEnd(f, whole)
+		}
+	}
 	t.counts.PassedOver += end
 	t.version++
 	return end, nil
@@ -233,7 +279,7 @@ func endsOf(h io.ReaderAt, offset int64) (head, before []byte, err error) {
 func (t *Tailer) retriesExhausted() bool { return t.refreshes >= onceRefreshes }
 
 // refreshOnce retries what a run with Once could not check, and nothing else: data that arrived after Open is not read.
-func (t *Tailer) refreshOnce() {
+func (t *Tailer) refreshOnce() error {
 	for _, d := range t.dirs {
 		if d.failures+d.doubtful == 0 {
 			continue
@@ -250,7 +296,7 @@ func (t *Tailer) refreshOnce() {
 		t.retryInitialStats(d)
 		t.identify(d)
 	}
-	t.decideStart()
+	return t.decideStart()
 }
 
 // mayFindMore reports whether a run with Once may find more to read by retrying.

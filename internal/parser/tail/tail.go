@@ -52,6 +52,9 @@ const (
 // path, a mount still shows the removed one. Only a new process sees the new directory.
 var ErrDirectoryGone = errors.New("the data directory was removed; the process must restart to see a new one")
 
+// ErrNoBlocks reports that the lines of a stream do not name their block, although it starts at a block.
+var ErrNoBlocks = errors.New("the stream cannot start at a block")
+
 // Directory is one of the directories that may hold a stream's files.
 type Directory struct {
 	Name string // such as "node_fills_by_block", in the data directory
@@ -73,10 +76,14 @@ type Options struct {
 	// active directory is read. Files in the others that predate the first start are stale and never read.
 	Directories []Directory
 	StartAt     config.StartAt
+	// StartBlock is the block that a stream with StartAt AtBlock starts at, from 1. For a stream that was read before, it
+	// is the block that it started at; 0 means that it did not start at a block.
+	StartBlock int64
 	// Once reads up to the file sizes that Open finds, and then ends.
 	Once bool
-	// BlockNumber returns the block number of a line in mode ByBlock, from at least the line's first KiB. It makes the
-	// switch to the next hour happen sooner: without a number, the switch waits for grace. Defaults to no number.
+	// BlockNumber returns the block number of a line that names it, from at least the line's first KiB. StartBlock needs
+	// it. In mode ByBlock it also makes the switch to the next hour happen sooner: without a number, the switch waits for
+	// grace. Defaults to no number.
 	BlockNumber func(line []byte) (number int64, ok bool)
 	// MaxLineBytes is the maximum length of a line, including its newline. Longer lines are skipped and counted.
 	MaxLineBytes int64
@@ -99,7 +106,9 @@ type Tailer struct {
 	watch   watcher
 	decided chan struct{}
 	// starting reports whether it is undecided where the files of a stream that was never read start.
-	starting       bool
+	starting bool
+	// awaitsBlock reports whether the stream starts at a block and has emitted no line of it or of a later one.
+	awaitsBlock    bool
 	checkpointAt   time.Time     // commit time of the checkpoint that this process resumed
 	refreshes      uint64        // number of refreshes so far
 	forgetAfter    time.Duration // the constant, except in tests
@@ -216,7 +225,7 @@ func New(opt Options, buf *buffer.Buffer) *Tailer {
 }
 
 // Run reads until the context is done or, with Once, until everything that Open found was emitted. Its error is
-// ErrDirectoryGone, the context's error or, with Once, ErrUnread.
+// ErrDirectoryGone, ErrNoBlocks, the context's error or, with Once, ErrUnread.
 func (t *Tailer) Run(ctx context.Context) error {
 	defer t.Close()
 	if !t.opt.Once {
@@ -260,7 +269,7 @@ func (t *Tailer) Decided() <-chan struct{} { return t.decided }
 
 // Watch keeps the figures current and reads nothing, until the context is done. It is for the time before the sink is
 // open, and for a stream that has failed. It may be called between Open and Run, or instead of Run. Its error is
-// ErrDirectoryGone or the context's error.
+// ErrDirectoryGone, ErrNoBlocks or the context's error.
 func (t *Tailer) Watch(ctx context.Context) error {
 	tick := time.NewTicker(pollInterval)
 	defer tick.Stop()
@@ -283,8 +292,7 @@ func (t *Tailer) refresh() error {
 		return err
 	}
 	if t.opt.Once {
-		t.refreshOnce()
-		return nil
+		return t.refreshOnce()
 	}
 	now := t.now()
 	sweep := now.Sub(t.sweptAt) >= sweepInterval || now.Before(t.sweptAt)
@@ -318,7 +326,9 @@ func (t *Tailer) refresh() error {
 		t.trackMissing(d, now, sweep)
 		t.markIdle(d)
 	}
-	t.decideStart()
+	if err := t.decideStart(); err != nil {
+		return err
+	}
 	t.checkMissing()
 	return nil
 }
@@ -356,6 +366,9 @@ func (t *Tailer) readAll(ctx context.Context) error {
 		t.mu.Unlock()
 		for _, d := range t.dirs {
 			for f := t.next(d); f != nil; f = t.next(d) {
+				if t.awaitsBlock && d.Mode == config.Line {
+					return t.noBlocks(d)
+				}
 				progress = true
 				if err := t.readFile(ctx, d, f); err != nil {
 					return err
