@@ -75,6 +75,8 @@ var _ = Describe("admission", func() {
 		Entry("a year's files", "growth: {retention: 8760h}"),
 		Entry("blocks that lines name",
 			"{streams: [{name: Fills}, {name: Trades, mode: ByBlock}], engine: {deduplicateBlocks: true}}"),
+		Entry("a start at a block", "{streams: [{name: Fills}, {name: Trades, mode: ByBlock}], "+
+			"engine: {startAt: Block, startAtBlock: 978995377}}"),
 		Entry("one shape a stream",
 			"{streams: [{name: OrderStatuses}, {name: Fills}, {name: Trades}, {name: RawBookDiffs}, {name: MiscEvents},"+
 				" {name: OracleUpdates}, {name: SystemActions}, {name: TwapStatuses}], format: Normalized}"),
@@ -320,6 +322,18 @@ var _ = Describe("admission", func() {
 			"write the reference of an image, such as registry.example/hlparser:v1"),
 		Entry("blocks that lines do not name", "{streams: [{name: Fills, mode: Line}], engine: {deduplicateBlocks: true}}",
 			"spec.engine.deduplicateBlocks", "to Auto, Streaming or ByBlock"),
+		Entry("a start at a block of lines that do not name it",
+			"{streams: [{name: Trades}, {name: Fills, mode: Line}], engine: {startAt: Block, startAtBlock: 978995377}}",
+			"spec.engine.startAt", "write End or Beginning, or set the streams' mode to Auto, Streaming or ByBlock"),
+		Entry("a start at no block", "engine: {startAt: Block}", "spec.engine.startAtBlock", "write both"),
+		Entry("a block without a start at it", "engine: {startAtBlock: 978995377}", "spec.engine.startAtBlock",
+			"write both, or leave startAtBlock out"),
+		Entry("a block with another start", "engine: {startAt: Beginning, startAtBlock: 978995377}",
+			"spec.engine.startAtBlock", "write both, or leave startAtBlock out"),
+		Entry("a start at block 0", "engine: {startAt: Block, startAtBlock: 0}", "spec.engine.startAtBlock",
+			"greater than or equal to 1"),
+		Entry("an unknown start", "engine: {startAt: Middle}", "spec.engine.startAt",
+			`supported values: "End", "Beginning", "Block"`),
 		Entry("an unknown format", "format: Json", "spec.format",
 			`supported values: "Raw", "Enveloped", "EnvelopedRows", "Normalized"`),
 	)

@@ -120,6 +120,7 @@ func TestEveryInvalidSettingIsNamed(t *testing.T) {
 		"engine.maxLineBytes":      func(c *Config) { c.Engine.MaxLineBytes = 10 },
 		"engine.readRate":          func(c *Config) { c.Engine.ReadRate = MinReadRate - 1 },
 		"engine.startAt":           func(c *Config) { c.Engine.StartAt = "Middle" },
+		"engine.startAtBlock":      func(c *Config) { c.Engine.StartAt = AtBlock },
 		"engine.deduplicateBlocks": func(c *Config) { c.Engine.DeduplicateBlocks, c.Streams[0].Mode = true, Line },
 		"shutdownTimeout":          func(c *Config) { c.ShutdownTimeout.Duration = -1 },
 		"metrics[1]":               func(c *Config) { c.Metrics = []MetricsDetail{AllMetrics, "Everything"} },

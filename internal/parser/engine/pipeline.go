@@ -84,8 +84,8 @@ type attempt struct {
 	tail  source
 	// startBlock is the block that the stream started at; 0: it did not start at a block.
 	startBlock int64
-	dead  *deadletter.Store // nil until open, as is sink
-	sink  sink.Sink
+	dead       *deadletter.Store // nil until open, as is sink
+	sink       sink.Sink
 
 	deliveredCounted int64     // the sink's Delivered that is in the stats
 	commitAt         time.Time // when the next commit is due

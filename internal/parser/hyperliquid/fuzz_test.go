@@ -130,3 +130,32 @@ func FuzzSplitEnvelope(f *testing.F) {
 		setting{config.RawBookDiffs, config.ByBlock, config.Filter{}, config.Raw}.check(t, lines(data), int(spans%8)+1)
 	})
 }
+
+// FuzzBlockNumber compares the number at the beginning of a line with that of its whole envelope.
+func FuzzBlockNumber(f *testing.F) {
+	const times = `{"local_time":"2026-04-30T20:46:46.266580134","block_time":"2026-04-30T20:46:43.304461819",`
+	for _, s := range []string{
+		times + `"block_number":978995377,"events":[]}`, times + `"block_number":978995377,"events":[{"block_number":1,`,
+		times + `"block_number":9`, times + `"block_number":,"events":[]}`, times + `"block_number":-1,"events":[]}`,
+		times + `"block_number":999999999999999999,"events":[]}`, times + `"block_number":9999999999999999999,"events":[]}`,
+		times + `"block_number":01,"events":[]}`, `{"block_number":5,"events":[]}`, `{"events":[],"block_number":5}`,
+		`{"coin":"BTC","px":"1"}`, `["0xabc",{"coin":"BTC"}]`, "", "\x00",
+	} {
+		f.Add([]byte(s))
+	}
+	f.Fuzz(func(t *testing.T, line []byte) {
+		number, ok := BlockNumber(line)
+		if ok && (number < 0 || number > 999_999_999_999_999_999) {
+			t.Errorf("%q: %d", line, number)
+		}
+		if again, same := BlockNumber(line[:min(len(line), 1<<10)]); again != number || same != ok {
+			t.Errorf("%q: %d, %v; the first KiB has %d, %v", line, number, ok, again, same)
+		}
+		var h header
+		if i := h.readUsualHeader(line); i >= 0 && i < 256 && (!ok || number != h.block) {
+			if !bytes.Contains(append(h.blockTime, h.localTime...), []byte("block_number")) {
+				t.Errorf("%q: %d, %v; the envelope has %d", line, number, ok, h.block)
+			}
+		}
+	})
+}
