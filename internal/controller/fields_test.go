@@ -264,9 +264,14 @@ func fieldBounds() map[string]bound {
 			"filter.sides":       "A",
 			"filter.minNotional": "7", "engine.bufferLimit": "7777777", "engine.workers": "7", "engine.startAt": "Beginning",
 			"engine.startAtBlock": "7",
+<<<<<<< HEAD
 >>>>>>> 9bf737c (engine: tests of a start at a block)
 			"engine.readRate":   "7777777",
 			"file.maxTotalSize": "7777777777", "file.minFreePercent": "7", "file.rotate": "Hour", "file.compress": "zstd",
+=======
+			"engine.readRate":     "7777777",
+			"file.maxTotalSize":   "7777777777", "file.minFreePercent": "7", "file.rotate": "Hour", "file.compress": "zstd",
+>>>>>>> 9a69824 (hlparser, docs: a start at a block through kill -9, and what users must know of it)
 			"nats.url": "nats://" + marker + ":4222", "nats.create.replicas": "3", "nats.delivery": "AtLeastOnce",
 			"nats.identity":          "Chain",
 			"nats.recordsPerMessage": "7", "kafka.delivery": "AtLeastOnce", "kafka.create.partitions": "7",

@@ -290,6 +290,25 @@ func TestTheConfigIsWhatTheParserReads(t *testing.T) {
 }
 
 // Zero disables the floor. A spec without it renders nothing.
+func TestAStartAtABlockIsRenderedWhereItIsSet(t *testing.T) {
+	for block, want := range map[int64]string{0: "startAt: End", 978995377: "startAt: Block\n  startAtBlock: 978995377"} {
+		obj := object()
+		if block > 0 {
+			obj.Spec.Engine.StartAt, obj.Spec.Engine.StartAtBlock = v1alpha1.StartAtBlock, ptr.To(block)
+		}
+		text := revision(t, obj).Config
+		if !strings.Contains(text, want) || strings.Contains(text, "startAtBlock") != (block > 0) {
+			t.Errorf("%d: %q is missing in\n%s", block, want, text)
+		}
+	}
+	obj := object()
+	obj.Spec.Streams[1].Mode = "Line"
+	obj.Spec.Engine.StartAt, obj.Spec.Engine.StartAtBlock = v1alpha1.StartAtBlock, ptr.To[int64](1)
+	if _, err := podspec.NewRevision(obj, "registry.example/hlparser:v1", "cluster"); err == nil {
+		t.Error("a stream in line mode has no block to start at")
+	}
+}
+
 func TestTheFloorOfFreeSpaceIsRenderedWhereItIsSet(t *testing.T) {
 	for want, percent := range map[string]*int32{
 		"": nil, "minFreePercent: 0\n": ptr.To[int32](0), "minFreePercent: 25\n": ptr.To[int32](25),
