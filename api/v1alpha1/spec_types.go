@@ -679,10 +679,10 @@ type Engine struct {
 	// +kubebuilder:default=End
 	StartAt StartAt `json:"startAt,omitempty"`
 
-	// startAtBlock is the block that a target without a checkpoint begins with, from 1. It requires startAt: Block, and
-	// lines that name their block, so mode Line is not allowed. In mode Auto, a stream that the node writes in line mode
-	// fails. Lines of earlier blocks are not delivered. If the node has not written the block yet, nothing is delivered
-	// until it has.
+	// startAtBlock is the block that a target without a checkpoint begins with, from 1. Lines of earlier blocks are not
+	// delivered. If the Hyperliquid node has not written the block yet, nothing is delivered until it has. It requires
+	// startAt: Block, and lines that name their block, so mode Line is not allowed. In mode Auto, a stream that the node
+	// writes in line mode fails. If unset, startAt alone determines the start.
 	// +optional
 	// +kubebuilder:validation:Minimum=1
 	// +kubebuilder:validation:Maximum=999999999999999999
