@@ -203,12 +203,8 @@ func fieldBounds() map[string]bound {
 	// Fields of the parser's config. The parser validates them, and none of them names a file.
 	add(bound{shows: inConfig, schema: true}, `
 		streams.name streams.mode streams.sink format metrics order.by order.patience
-<<<<<<< HEAD
-		engine.bufferLimit engine.parallelThreshold engine.workers engine.startAt engine.maxLineBytes engine.readRate
-=======
-		filter.coins filter.users filter.statuses filter.excludeStatuses filter.sides filter.minNotional
-		engine.bufferLimit engine.parallelThreshold engine.workers engine.startAt engine.startAtBlock engine.maxLineBytes engine.readRate
->>>>>>> 9bf737c (engine: tests of a start at a block)
+		engine.bufferLimit engine.parallelThreshold engine.workers engine.startAt engine.startAtBlock engine.maxLineBytes
+		engine.readRate
 		sinks.name`)
 	for _, filter := range []string{"filter.", "streams.filter."} {
 		for field := range strings.FieldsSeq(`coins markets excludeCoins users statuses excludeStatuses sides types
@@ -253,25 +249,11 @@ func fieldBounds() map[string]bound {
 	for field, b := range all {
 		b.value = cmp.Or(map[string]string{
 			"streams.name": "Trades", "streams.mode": "ByBlock", "format": "Raw", "metrics": "ClassicBuckets",
-<<<<<<< HEAD
 			"order.by": "Block", "order.patience": "7", "filter.users": address, "filter.sides": "A",
 			"filter.minNotional": "7", "filter.markets": "Perp", "streams.filter.users": address, "streams.filter.sides": "Bid",
 			"streams.filter.minNotional": "7", "streams.filter.markets": "Outcome", "engine.bufferLimit": "7777777",
-			"engine.workers": "7", "engine.startAt": "Beginning",
-=======
-			"order.by": "Block", "order.patience": "7",
-			"filter.users":       "0x" + strings.Repeat("1", 40),
-			"filter.sides":       "A",
-			"filter.minNotional": "7", "engine.bufferLimit": "7777777", "engine.workers": "7", "engine.startAt": "Beginning",
-			"engine.startAtBlock": "7",
-<<<<<<< HEAD
->>>>>>> 9bf737c (engine: tests of a start at a block)
-			"engine.readRate":   "7777777",
+			"engine.workers": "7", "engine.startAt": "Beginning", "engine.startAtBlock": "7", "engine.readRate": "7777777",
 			"file.maxTotalSize": "7777777777", "file.minFreePercent": "7", "file.rotate": "Hour", "file.compress": "zstd",
-=======
-			"engine.readRate":     "7777777",
-			"file.maxTotalSize":   "7777777777", "file.minFreePercent": "7", "file.rotate": "Hour", "file.compress": "zstd",
->>>>>>> 9a69824 (hlparser, docs: a start at a block through kill -9, and what users must know of it)
 			"nats.url": "nats://" + marker + ":4222", "nats.create.replicas": "3", "nats.delivery": "AtLeastOnce",
 			"nats.identity":          "Chain",
 			"nats.recordsPerMessage": "7", "kafka.delivery": "AtLeastOnce", "kafka.create.partitions": "7",
