@@ -524,8 +524,8 @@ func (e Engine) validate() error {
 		return &FieldError{"engine.startAtBlock", fmt.Sprintf("%d is out of range: write the number of a block, 1 to %d",
 			e.StartAtBlock, MaxStartAtBlock)}
 	case e.StartAt != AtBlock && e.StartAtBlock != 0:
-		return &FieldError{"engine.startAtBlock", fmt.Sprintf("has no effect with startAt %s: omit it, or write startAt: Block",
-			e.StartAt)}
+		return &FieldError{"engine.startAtBlock", fmt.Sprintf(
+			"has no effect with startAt %s: omit it, or write startAt: Block", e.StartAt)}
 	}
 	return nil
 }

@@ -313,7 +313,7 @@ func (p *pipeline) openPosition() (*attempt, error) {
 	state := loaded.State
 	resumes := loaded.Found && !decidesAgain(&state, &cfg.Engine)
 	if loaded.Found && !resumes {
-		p.log.Info("the stream has not reached the block that it started at; deciding again where it begins, since startAt has changed",
+		p.log.Info("startAt has changed before the stream reached its first block; deciding again where it begins",
 			"block", state.StartBlock)
 		state.Files, state.Counts, state.Blocks = nil, nil, nil
 	}
@@ -330,8 +330,8 @@ func (p *pipeline) openPosition() (*attempt, error) {
 	buf := p.engine.budget.NewBuffer()
 	a.tail = p.engine.newSource(tail.Options{
 		DataDir: cfg.DataDir, Links: cfg.LinkDirs, Directories: p.directories(), StartAt: cfg.Engine.StartAt, Once: cfg.Once,
-		StartBlock: state.StartBlock, BlockNumber: hyperliquid.BlockNumber, MaxLineBytes: int64(cfg.Engine.MaxLineBytes), ReadRate: p.engine.readRate,
-		Log: p.log, Now: p.engine.now,
+		StartBlock: state.StartBlock, BlockNumber: hyperliquid.BlockNumber, MaxLineBytes: int64(cfg.Engine.MaxLineBytes),
+		ReadRate: p.engine.readRate, Log: p.log, Now: p.engine.now,
 	}, buf)
 	p.setCurrent(a, buf)
 	p.stats.set(func(s *stats) { s.lastBlock = state.LastBlock })
@@ -347,9 +347,9 @@ func (p *pipeline) openPosition() (*attempt, error) {
 	return a, nil
 }
 
-// decidesAgain reports whether a checkpoint is no position to resume: its stream still waits for the block that it starts
-// at, and the configuration names another start. Nothing of such a stream was delivered, and waiting on would leave out
-// what the new start asks for.
+// decidesAgain reports whether a checkpoint is no position to resume: its stream still waits for the block that it
+// starts at, and the configuration names another start. Nothing of such a stream was delivered, and waiting on would
+// leave out what the new start asks for.
 func decidesAgain(state *checkpoint.State, e *config.Engine) bool {
 	return state.StartBlock > 0 && state.LastBlock < state.StartBlock && e.StartAtBlock != state.StartBlock
 }

@@ -7,7 +7,6 @@ import (
 	"io"
 	"io/fs"
 	"slices"
-	"sort"
 	"time"
 
 	"github.com/hlparser/hyperliquid-parser-operator/internal/parser/vfs"
@@ -59,9 +58,9 @@ type blockSearch struct {
 // findBlock returns where reading begins so that a stream starts with block n: after the last line that names an
 // earlier block. Lines that name no block do not end the search, and belong to what follows them.
 //
-// Block numbers in files usually rise. Where a node wrote blocks again, several places have an earlier block before them
-// and block n or a later one after them. The result is one of these places. All of block n and of the later blocks is
-// written after each of them, because the node went on from there.
+// Block numbers in files usually rise. Where a node wrote blocks again, several places have an earlier block before
+// them and block n or a later one after them. The result is one of these places. All of block n and of the later blocks
+// follows each of them, because the node went on from there.
 func findBlock(files []extent, n int64, number func(line []byte) (int64, bool)) (blockStart, error) {
 	s := &blockSearch{files: files, number: number, opened: -1, memory: make([]byte, searchWindow)}
 	total := int64(0)
@@ -129,7 +128,8 @@ func (s *blockSearch) find(n int64) (found blockStart, err error) {
 
 // fileOf returns the index of the file that holds an offset in all of them.
 func (s *blockSearch) fileOf(at int64) int {
-	return sort.Search(len(s.files), func(i int) bool { return s.bases[i+1] > at })
+	file, _ := slices.BinarySearch(s.bases[1:], at+1) // the first that ends after the offset
+	return file
 }
 
 // numbered returns the first line that starts at an offset or after it and names its block. at is at least to if there

@@ -95,8 +95,9 @@ func startReference(texts []string, n int64) (file int, offset int64, block int6
 func TestFindBlockAgreesWithALinearSearch(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		next, highest := int64(10), int64(10)
-		var texts []string
-		for range rapid.IntRange(0, 6).Draw(t, "files") {
+		count := rapid.IntRange(0, 6).Draw(t, "files")
+		texts := make([]string, 0, count)
+		for range count {
 			var text strings.Builder
 			for range rapid.IntRange(0, 12).Draw(t, "lines") {
 				next += int64(rapid.SampledFrom([]int{0, 0, 1, 1, 2, 9}).Draw(t, "step"))
@@ -134,14 +135,15 @@ func TestFindBlockAgreesWithALinearSearch(t *testing.T) {
 func TestFindBlockAfterARepeatReachesTheBlock(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		next := int64(10)
-		var texts []string
+		count := rapid.IntRange(1, 4).Draw(t, "files")
+		texts := make([]string, 0, count)
 		type line struct {
 			file   int
 			offset int64
 			block  int64
 		}
-		var lines []line
-		for i := range rapid.IntRange(1, 4).Draw(t, "files") {
+		lines := make([]line, 0, 40*count)
+		for i := range count {
 			var text strings.Builder
 			for range rapid.IntRange(0, 40).Draw(t, "lines") {
 				next = max(next+int64(rapid.SampledFrom([]int{0, 1, 1, 1, -7}).Draw(t, "step")), 1)

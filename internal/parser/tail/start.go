@@ -108,8 +108,8 @@ func (t *Tailer) decideStart() error {
 
 // noBlocks returns the error for a directory whose lines do not name their block, while the stream waits for one.
 func (t *Tailer) noBlocks(d *directory) error {
-	return fmt.Errorf("%w: the node writes %s in line mode, whose lines do not name their block, and startAt is block %d: "+
-		"start the node with --batch-by-block or --stream-with-block-info, or set startAt to End or Beginning",
+	return fmt.Errorf("%w: the node writes %s in line mode, whose lines do not name their block, and startAt is "+
+		"block %d: start the node with --batch-by-block or --stream-with-block-info, or set startAt to End or Beginning",
 		ErrNoBlocks, d.Name, t.opt.StartBlock)
 }
 
