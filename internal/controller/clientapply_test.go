@@ -95,14 +95,14 @@ var _ = Describe("client-side apply", func() {
   - {name: c, kafka: {brokers: ["kafka:9092"], create: {}, tls: {caSecretRef: {name: ca}}}}
   - {name: d, stdout: {}}`),
 		Entry("with lists of every kind", `
-  streams: [{name: Fills}]
+  streams: [{name: OrderStatuses}]
   sink: {stdout: {}}
   filter: {coins: [BTC], users: ["0x0000000000000000000000000000000000000001"], statuses: [open], sides: [A]}
   imagePullSecrets: [{name: pull}]
   tolerations: [{operator: Exists}]
   supplementalGroups: [2000]
   metrics: [ClassicBuckets, All]
-  growth: {sourceStalledAfter: {Fills: 10m}}
+  growth: {sourceStalledAfter: {OrderStatuses: 10m}}
   affinity:
     nodeAffinity:
       requiredDuringSchedulingIgnoredDuringExecution:

@@ -80,6 +80,7 @@ var unions = []struct{ prefix, spec string }{
 	{"spec.sinks", "{sink: null, sinks: [{name: a, stdout: {}}], streams: [{name: Fills, sink: a}]}"},
 	{"spec.streams.[].sink", "{sink: null, sinks: [{name: a, stdout: {}}], streams: [{name: Fills, sink: a}]}"},
 	{"spec.sink.stdout", ""},
+	{"spec.engine.startAtBlock", "engine: {startAt: Block}"},
 	{"spec.filter.types", "streams: [{name: MiscEvents}]"},
 	{"spec.filter", "streams: [{name: OrderStatuses}]"},
 }

@@ -171,6 +171,7 @@ func BenchmarkNormalized(b *testing.B) {
 		{config.Fills, []string{fill, liquidation}},
 		{config.Trades, []string{trade}},
 		{config.RawBookDiffs, []string{newDiff, updateDiff, removeDiff}},
+		{config.TwapStatuses, []string{twapFinished}},
 		{config.MiscEvents, []string{misc, ledger, delegation, withdrawal}},
 		{config.OracleUpdates, []string{oracle}},
 		{config.SystemActions, []string{action}},
