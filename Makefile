@@ -119,7 +119,7 @@ vulncheck: ## Look for known vulnerabilities in what the programs call; needs ht
 	$(TOOL) govulncheck ./...
 
 # Packages whose tests take only some steps under the race detector, since they take thousands in one goroutine.
-EVERY_STEP = ./internal/parser/sink/file
+EVERY_STEP = ./internal/parser/sink/file ./internal/parser/hyperliquid
 # All tests, with the specs, which are the test TestController of one package, in several processes. Each has an API
 # server of its own.
 TEST_ALL = go test -race -timeout 70m -skip '^TestController$$' ./...; \

@@ -204,7 +204,7 @@ func testEnvelopedSchema(t *testing.T, format config.Format, s *schema) {
 			t.Errorf("the schema does not have stream %s", stream)
 		}
 		for _, mode := range modes {
-			events := append(eventsOf(stream), oddEventsOf(stream)...)
+			events := append(eventsOf(stream), sampled(oddEventsOf(stream))...)
 			input := lines(events...)
 			if mode != config.Line {
 				input = lines(block(events...), `{"block_number":7,"events":[`+events[0]+`]}`)

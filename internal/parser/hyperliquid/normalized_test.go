@@ -591,7 +591,7 @@ func oddEventsOf(stream config.Stream) []string {
 
 func TestNormalizedRecordsOfOddEvents(t *testing.T) {
 	for _, stream := range config.Streams() {
-		events := oddEventsOf(stream)
+		events := sampled(oddEventsOf(stream))
 		s := setting{stream, config.Line, config.Filter{}, config.Normalized}
 		s.check(t, lines(events...))
 		s.mode, s.filter = config.ByBlock, config.Filter{Coins: []string{"BTC"}, Sides: []string{"A"}}

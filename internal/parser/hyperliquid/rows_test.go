@@ -273,7 +273,7 @@ var splitStreams = []config.Stream{config.MiscEvents, config.OracleUpdates, conf
 func TestRowsMatchTheReference(t *testing.T) {
 	for _, stream := range splitStreams {
 		for _, format := range []config.Format{config.Normalized, config.EnvelopedRows} {
-			events := append(eventsOf(stream), oddEventsOf(stream)...)
+			events := append(eventsOf(stream), sampled(oddEventsOf(stream))...)
 			s := setting{stream, config.Line, config.Filter{}, format}
 			s.check(t, lines(events...), 9)
 			for _, e := range eventsOf(stream) {
@@ -291,7 +291,7 @@ func TestRowsMatchTheReference(t *testing.T) {
 func TestFilteredRowsMatchTheReference(t *testing.T) {
 	for _, stream := range splitStreams {
 		odd := oddEventsOf(stream)
-		for i, f := range filters() {
+		for i, f := range sampled(filters()) {
 			events := eventsOf(stream)
 			for k := i % 31; k < len(odd); k += 31 {
 				events = append(events, odd[k])
