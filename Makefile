@@ -121,8 +121,9 @@ vulncheck: ## Look for known vulnerabilities in what the programs call; needs ht
 # Packages whose tests take only some steps under the race detector, since they take thousands in one goroutine.
 EVERY_STEP = ./internal/parser/sink/file ./internal/parser/hyperliquid
 # All tests, with the specs, which are the test TestController of one package, in several processes. Each has an API
-# server of its own.
-TEST_ALL = go test -race -timeout 70m -skip '^TestController$$' ./...; \
+# server of its own. What is in hack and test only tests and measures the rest: it runs without the race detector.
+TEST_ALL = go test -race -timeout 70m -skip '^TestController$$' ./api/... ./cmd/... ./internal/...; \
+	go test -timeout 30m ./hack/... ./test/...; \
 	go run github.com/onsi/ginkgo/v2/ginkgo --race --procs=$(PROCS) --timeout=70m ./internal/controller -- -test.run='^TestController$$'
 # What PKG and TESTFLAGS choose, the specs in one process.
 TEST_CHOSEN = go test -race -timeout 70m $(TESTFLAGS) $(PKG)

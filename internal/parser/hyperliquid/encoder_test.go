@@ -17,8 +17,8 @@ import (
 // sampled returns the cases that an enumeration takes.
 func sampled[T any](all []T) []T {
 	some := make([]T, 0, len(all)/sample+1)
-	for i := 0; i < len(all); i += sample {
-		some = append(some, all[i])
+	for cases := range slices.Chunk(all, sample) {
+		some = append(some, cases[0])
 	}
 	return some
 }
