@@ -54,9 +54,25 @@ func mergedFiles(t *testing.T) mergedSink {
 // mergedNATS is a NATS server that stores the stream's position with its records, and so may be ahead of the checkpoint
 // when the parser is killed.
 func mergedNATS(t *testing.T) mergedSink {
-	s, err := server.NewServer(&server.Options{
-		Host: "127.0.0.1", Port: server.RANDOM_PORT, JetStream: true, StoreDir: t.TempDir(), NoSigs: true, NoLog: true,
-	})
+	url := "nats://" + startNATS(t, server.Options{})
+	return mergedSink{
+		args: []string{"--sink", url + "/HL?create=true&subject=hl.{stream}&delivery=ExactlyOnce"},
+		records: func(ctx context.Context) iter.Seq2[string, string] {
+			return func(yield func(string, string) bool) {
+				if err := readNATS(ctx, url, yield); err != nil {
+					t.Fatal(err)
+				}
+			}
+		},
+	}
+}
+
+// startNATS starts a NATS server with JetStream on a free port, and returns its address.
+func startNATS(t *testing.T, opts server.Options) string {
+	t.Helper()
+	opts.Host, opts.Port, opts.JetStream, opts.StoreDir = "127.0.0.1", server.RANDOM_PORT, true, t.TempDir()
+	opts.NoSigs, opts.NoLog = true, true
+	s, err := server.NewServer(&opts)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -68,17 +84,7 @@ func mergedNATS(t *testing.T) mergedSink {
 	if !s.ReadyForConnections(10 * time.Second) {
 		t.Fatal("the server does not start")
 	}
-	url := "nats://" + s.Addr().String()
-	return mergedSink{
-		args: []string{"--sink", url + "/HL?create=true&subject=hl.{stream}&delivery=ExactlyOnce"},
-		records: func(ctx context.Context) iter.Seq2[string, string] {
-			return func(yield func(string, string) bool) {
-				if err := readNATS(ctx, url, yield); err != nil {
-					t.Fatal(err)
-				}
-			}
-		},
-	}
+	return s.Addr().String()
 }
 
 // readNATS yields the messages of the stream HL, without those that hold a position.

@@ -111,23 +111,10 @@ func TestAPrivateAuthorityCountsInTheImage(t *testing.T) {
 		0o600); err != nil {
 		t.Fatal(err)
 	}
-	options := &server.Options{
-		Host: "127.0.0.1", Port: -1, JetStream: true, StoreDir: t.TempDir(), NoSigs: true, NoLog: true, TLS: true,
-		TLSTimeout: 5,
-		TLSConfig:  &tls.Config{MinVersion: tls.VersionTLS12, Certificates: []tls.Certificate{pair}},
-	}
-	s, err := server.NewServer(options)
-	if err != nil {
-		t.Fatal(err)
-	}
-	s.Start()
-	t.Cleanup(func() {
-		s.Shutdown()
-		s.WaitForShutdown()
+	address := startNATS(t, server.Options{
+		TLS: true, TLSTimeout: 5,
+		TLSConfig: &tls.Config{MinVersion: tls.VersionTLS12, Certificates: []tls.Certificate{pair}},
 	})
-	if !s.ReadyForConnections(10 * time.Second) {
-		t.Fatal("the server does not start")
-	}
 	run := func(name, secure string) (output string, ended bool) {
 		config := fmt.Sprintf(`
 dataDir: /data
@@ -136,7 +123,7 @@ streams: [{name: Fills, mode: Line}]
 format: Raw
 engine: {startAt: Beginning}
 sink: {nats: {url: "tls://%s", stream: HL, create: {}, tls: %s}}
-`, name, s.Addr(), secure)
+`, name, address, secure)
 		if err := os.WriteFile(filepath.Join(root, name+".yaml"), []byte(config), 0o600); err != nil {
 			t.Fatal(err)
 		}

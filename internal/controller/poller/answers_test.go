@@ -335,7 +335,7 @@ func TestHeadersTakeLittleMemory(t *testing.T) {
 		runtime.ReadMemStats(&after)
 		least = min(least, after.TotalAlloc-before.TotalAlloc)
 	}
-	if least > 32<<10 {
+	if least > 16<<10 {
 		t.Errorf("%d KiB each", least>>10)
 	}
 }

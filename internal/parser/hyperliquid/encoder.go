@@ -13,11 +13,11 @@ import (
 	"github.com/hlparser/hyperliquid-parser-operator/internal/parser/sink"
 )
 
-// Encoder encodes the lines of one stream, written in one mode, as records. It is immutable, so goroutines may share
-// it; each encodes with its own Worker.
+// Encoder encodes the lines of one stream, written in one mode, as records. Encoding does not change it, so goroutines
+// may share it; each encodes with its own Worker.
 type Encoder struct {
-	// From is the first block whose lines are encoded. Lines of earlier blocks are skipped. It must not change while a
-	// worker encodes.
+	// From is the first block whose lines are encoded. Lines of earlier blocks are skipped. Defaults to all. It must not
+	// change while a worker encodes.
 	From int64
 
 	enveloped bool // the lines have envelopes

@@ -67,6 +67,20 @@ func (s *scene) write(stream string, block int64, whole bool) {
 	synctest.Wait()
 }
 
+// writeBlocks writes lines of several blocks, with one event each, at once in the background.
+func (s *scene) writeBlocks(stream string, blocks ...int64) {
+	parts := make([]Part, 0, len(blocks))
+	b := sink.Batch{File: position.FileID{Directory: stream, Date: "20260430", Hour: 8, Generation: "1a2b3c4d"}}
+	for i, block := range blocks {
+		b.Data = fmt.Appendf(b.Data, "%s %d\n", stream, block)
+		b.Records = append(b.Records, sink.Record{End: len(b.Data), Offset: int64(100 * i), Block: block})
+		parts = append(parts, Part{Offset: int64(100 * i), Block: block, Events: 1, End: true, Whole: true})
+	}
+	s.merger.Expect(stream, parts)
+	go func() { s.failures <- s.sinks[stream].Write(context.Background(), b) }()
+	synctest.Wait()
+}
+
 func (s *scene) line(stream string, offset, block int64, whole bool) error {
 	file := position.FileID{Directory: stream, Date: "20260430", Hour: 8, Generation: "1a2b3c4d"}
 	s.merger.Expect(stream, []Part{{Offset: offset, Block: block, Events: 1, End: true, Whole: whole}})
@@ -208,6 +222,60 @@ func TestNobodyWaitsForAStreamThatIsDone(t *testing.T) {
 	})
 }
 
+// A stream that was done and opens again may bring more.
+func TestAStreamThatOpensAgainIsWaitedForAgain(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := newScene(t, &destination{}, t.TempDir(), "Statuses", "Fills")
+		f, err := s.sinks["fills"].Flush(t.Context(), true)
+		if err != nil || f.Sync == nil {
+			t.Fatal("nothing to commit", err)
+		}
+		if err := errors.Join(f.Sync(t.Context()), s.sinks["fills"].Close()); err != nil {
+			t.Fatal(err)
+		}
+		if s.sinks["fills"], err = s.merger.Open(t.Context(), "fills", f.State); err != nil {
+			t.Fatal(err)
+		}
+		s.write("statuses", 7, true)
+		s.want()
+		s.write("fills", 7, true)
+		s.want("statuses 7", "fills 7", "[block 7 complete]")
+		s.close()
+	})
+}
+
+// A stream whose Write waits for the sink can bring nothing. That time does not count towards its patience.
+func TestTheTimeOfAHungWriteIsNotSilence(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		d := &destination{}
+		s := newScene(t, d, t.TempDir(), "Statuses", "Fills")
+		d.gate = make(chan struct{})
+		s.writeBlocks("statuses", 7, 8)
+		// A line with two events, one at a time.
+		s.merger.Expect("fills", []Part{{Block: 7, Events: 2, Last: 1, End: true, Whole: true}})
+		b := sink.Batch{File: position.FileID{Directory: "fills", Date: "20260430", Hour: 8, Generation: "1a2b3c4d"},
+			Data: []byte("fills 7\n"), Records: []sink.Record{{End: 8, Block: 7}}}
+		written := make(chan error, 1)
+		go func() { written <- s.sinks["fills"].Write(context.Background(), b) }()
+		time.Sleep(2 * replayPatience * testPatience)
+		close(d.gate)
+		if err := <-written; err != nil {
+			t.Fatal(err)
+		}
+		time.Sleep(testPatience / 2)
+		synctest.Wait()
+		s.want("statuses 7", "fills 7")
+		b.Records[0].Index = 1
+		if err := errors.Join(s.sinks["fills"].Write(context.Background(), b),
+			s.sinks["fills"].Write(context.Background(), sink.Batch{File: b.File})); err != nil {
+			t.Fatal(err)
+		}
+		synctest.Wait()
+		s.want("statuses 7", "fills 7", "fills 7", "[block 7 complete]", "statuses 8")
+		s.close()
+	})
+}
+
 // While a commit waits for the sink the last stream may end. That commit does not say so; another must.
 func TestAStreamThatIsDoneDuringACommitIsCommittedAsDone(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
@@ -254,16 +322,7 @@ func TestNothingIsDecidedWhileTheSinkDoesNotAnswer(t *testing.T) {
 		d := &destination{}
 		s := newScene(t, d, t.TempDir(), "Statuses", "Fills")
 		d.gate = make(chan struct{})
-		parts := make([]Part, 0, 3)
-		b := sink.Batch{File: position.FileID{Directory: "statuses", Date: "20260430", Hour: 8, Generation: "1a2b3c4d"}}
-		for i, block := range []int64{7, 8, 9} {
-			b.Data = fmt.Appendf(b.Data, "statuses %d\n", block)
-			b.Records = append(b.Records, sink.Record{End: len(b.Data), Offset: int64(100 * i), Block: block})
-			parts = append(parts, Part{Offset: int64(100 * i), Block: block, Events: 1, End: true, Whole: true})
-		}
-		s.merger.Expect("statuses", parts)
-		go func() { s.failures <- s.sinks["statuses"].Write(context.Background(), b) }()
-		synctest.Wait()
+		s.writeBlocks("statuses", 7, 8, 9)
 		s.write("fills", 7, true) // the records up to block 8 go to the sink; block 9 waits for fills
 		time.Sleep(10 * replayPatience * testPatience)
 		s.want()

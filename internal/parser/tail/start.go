@@ -236,7 +236,6 @@ func (t *Tailer) passOver(d *directory, f *hourFile, upTo int64) (int64, error) 
 		}
 		end = upTo
 	}
-	born := vfs.Born(h)
 	head, before, err := endsOf(h, end)
 	if err != nil {
 		return 0, err
@@ -253,7 +252,7 @@ func (t *Tailer) passOver(d *directory, f *hourFile, upTo int64) (int64, error) 
 	}
 	f.headHash()     // frees head: there may be ten thousand files
 	if whole > end { // what is left was on disk before this process
-		f.estimateArrival(t.now(), born, end, time.Time{})
+		f.estimateArrival(t.now(), vfs.Born(h), end, time.Time{})
 		if f.limit() == f.size {
 			t.setWholeEnd(f, whole)
 		}
